@@ -1,0 +1,61 @@
+"""Checks of what a user can get wrong: each raises one ValueError that names field, value and remedy."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, NoReturn
+
+
+def fail(name: str, value: Any, must_be: str) -> NoReturn:
+    """Raise "NAME must be MUST_BE, got VALUE"."""
+    raise ValueError(f"{name} must be {must_be}, got {value!r}")
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """The text ", did you mean 'x'?" for the nearest of `options`, or nothing if none is near."""
+    found = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int in `low..high`; both bounds are allowed values."""
+    inside = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if not inside or (high is not None and value > high):
+        fail(name, value, f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}")
+    return value
+
+
+def positive_int(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        fail(name, value, "a positive integer")
+    return value
+
+
+def non_negative_int(name: str, value: Any) -> int:
+    return integer(name, value, low=0)
+
+
+def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
+    """`value` as a float in `[low, high]`; NaN, booleans and strings are refused."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    too_low = is_number and low is not None and value < low
+    too_high = is_number and high is not None and value > high
+    if not is_number or too_low or too_high:
+        bounds = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else ""]
+        fail(name, value, " ".join(["a number", *filter(None, [" and ".join(filter(None, bounds))])]))
+    return float(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        fail(name, value, "true or false")
+    return value
+
+
+def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
+    options = list(options)
+    if value not in options:
+        hint = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
+        fail(name, value, "one of " + ", ".join(map(str, options)) + hint)
+    return value

@@ -1,0 +1,69 @@
+"""Gaussian diffusion: x_t = alpha_t x0 + sigma_t eps, between any two times (Ho et al. 2020, section 2)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm.diffusion.schedule import Coefficient, NoiseSchedule
+from ddpm.rng import Draws
+from ddpm.types import Time
+
+
+def weighted_sum(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
+    """a x + b y for images `[B, C, H, W]`; coefficients `[B]` are cast to the images' dtype once they are final."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return per_sample(a, x) * x + per_sample(b, y) * y
+    return (x * a).add_(y, alpha=b)
+
+
+def per_sample(c: Coefficient, x: Tensor) -> Coefficient:
+    """A coefficient shaped to multiply images x `[B, C, H, W]`."""
+    return c.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) if isinstance(c, Tensor) else c
+
+
+@dataclass(frozen=True)
+class GaussianDiffusion:
+    """The forward process and its exact reversal when x0 is known, for any 0 <= s < t <= T.
+
+    As both ends of a step are arguments, a sampler with fewer steps needs no respaced copy of the process.
+    """
+
+    schedule: NoiseSchedule
+
+    @property
+    def T(self) -> int:
+        return self.schedule.T
+
+    def draw(self, x0: Tensor, draws: Draws) -> Tensor:
+        """eps, standard normal, of the shape of x0."""
+        return draws.normal("noise", tuple(x0.shape[1:])).to(x0.dtype)
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        """A sample of q(x_t | x0), eq. 4. x0, z: `[B, C, H, W]`."""
+        return weighted_sum(self.schedule.alpha(t), x0, self.schedule.sigma(t), z)
+
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
+        """The eps that leads from x0 to x_t, for t >= 1."""
+        sigma = self.schedule.sigma(t)
+        return weighted_sum(1 / sigma, x_t, -self.schedule.alpha(t) / sigma, x0)
+
+    def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
+        """x_T, standard normal `[B, *shape]` in float32."""
+        return draws.normal("prior", shape)
+
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> tuple[Tensor, Coefficient]:
+        """q(x_s | x_t, x0) for any 0 <= s < t, eqs. 6-7 generalized to strided steps.
+
+        x0, x_t: `[B, C, H, W]`; s, t: both ints or both int64 `[B]`. Returns the mean `[B, C, H, W]` and the variance,
+        a float or float64 `[B]`, which is 0 at s = 0.
+        """
+        alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
+        var_s, var_t = self.schedule.sigma(s) ** 2, self.schedule.sigma(t) ** 2
+        of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
+        of_x_t = alpha_t / alpha_s * var_s / var_t
+        return weighted_sum(of_x0, x0, of_x_t, x_t), self.schedule.posterior_variance(s, t)
+
+    def advance(self, x_s: Tensor, s: Time, t: Time, z: Tensor) -> Tensor:
+        """A sample of q(x_t | x_s), s < t, with the standard normal z: eq. 2 over several steps at once."""
+        signal = self.schedule.alpha(t) / self.schedule.alpha(s)
+        return weighted_sum(signal, x_s, self.schedule.beta(s, t) ** 0.5, z)

@@ -1,0 +1,1 @@
+"""Training losses: each a callable from a denoiser and clean samples to LossTerms."""

@@ -1,0 +1,39 @@
+"""How far an output is from its target: the mean over all but the first dimension, `[B]`."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm import check
+
+
+class Distance(Protocol):
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor: ...
+
+
+def per_sample_mean(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(1)
+
+
+def squared(output: Tensor, target: Tensor) -> Tensor:
+    return per_sample_mean((output - target).square())
+
+
+def absolute(output: Tensor, target: Tensor) -> Tensor:
+    return per_sample_mean((output - target).abs())
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Half the square below delta, straight beyond (Huber 1964)."""
+
+    delta: float
+
+    def __post_init__(self) -> None:
+        if check.number("delta", self.delta, low=0) == 0:
+            check.fail("delta", self.delta, "greater than 0")
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return per_sample_mean(F.huber_loss(output, target, reduction="none", delta=self.delta))

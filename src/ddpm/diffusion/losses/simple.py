@@ -1,0 +1,36 @@
+"""The weighted regression of the network's target, L_simple of Ho et al. 2020 (algorithm 1, eq. 14)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.weight import Weight
+from ddpm.rng import Draws
+from ddpm.types import Cond, LossTerms
+
+
+@dataclass(frozen=True)
+class SimpleLoss:
+    """total = weight(t) * distance(output, target), where distance is a mean over pixels.
+
+    parts["error"] is the same without the weight, in the space of the objective.
+    """
+
+    process: GaussianDiffusion
+    timesteps: Timesteps
+    weight: Weight
+    distance: Distance
+
+    def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
+        """x0: `[B, C, H, W]` in [-1, 1]."""
+        t = self.timesteps(draws, self.process.T)
+        z = self.process.draw(x0, draws)
+        output = denoiser.raw(self.process.apply(x0, z, t), t, cond)
+        error = self.distance(output, denoiser.objective.target(x0, z, t))
+        snr = self.process.schedule.snr(t)
+        weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)
+        return LossTerms(weight * error, t, {"error": error})

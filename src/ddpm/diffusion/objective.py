@@ -1,0 +1,81 @@
+"""What the network predicts: eps, x0 or v. Each goes to x0 and back, so none needs to know the others."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.gaussian import weighted_sum
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.types import Time
+
+
+class Objective(Protocol):
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        """The clean sample `[B, C, H, W]` that an output of the network stands for."""
+        ...
+
+    def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        """What the network should have said, `[B, C, H, W]`."""
+        ...
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        """|x0 - x0_hat|^2 for each unit of |target - output|^2, where the signal-to-noise ratio is snr."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eps:
+    """The noise (Ho et al. 2020, eq. 12)."""
+
+    schedule: NoiseSchedule
+
+    def __post_init__(self) -> None:
+        if self.schedule.alpha_bar[-1] == 0:
+            raise ValueError(
+                "objective=eps cannot be used with a schedule without signal at T (schedule=jsd, zero terminal SNR), "
+                "since eps says nothing about x0 there; use objective=v or objective=x0"
+            )
+
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        alpha = self.schedule.alpha(t)
+        return weighted_sum(1 / alpha, x_t, -self.schedule.sigma(t) / alpha, output)
+
+    def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        return z
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        return 1 / snr
+
+
+@dataclass(frozen=True)
+class X0:
+    """The clean sample itself."""
+
+    schedule: NoiseSchedule
+
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        return output
+
+    def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        return x0
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        return torch.ones_like(snr)
+
+
+@dataclass(frozen=True)
+class V:
+    """alpha eps - sigma x0, the velocity on the circle of x0 and eps (Salimans and Ho 2022, appendix D)."""
+
+    schedule: NoiseSchedule
+
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        return weighted_sum(self.schedule.alpha(t), x_t, -self.schedule.sigma(t), output)
+
+    def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        return weighted_sum(self.schedule.alpha(t), z, -self.schedule.sigma(t), x0)
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        return 1 / (snr + 1)

@@ -1,0 +1,34 @@
+"""What turns a clean sample into a corrupted one: the seam through which every kind of diffusion enters."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ddpm.rng import Draws
+from ddpm.types import Time
+
+
+class ForwardProcess(Protocol):
+    """A corruption with times 0..T. All randomness of a trajectory lies in z, so `apply` is a function.
+
+    z is whatever the process draws: a noise image, a mask's centre, another picture, nothing.
+    """
+
+    @property
+    def T(self) -> int: ...
+
+    def draw(self, x0: Tensor, draws: Draws) -> Tensor:
+        """The randomness z of one trajectory for each sample of x0 `[B, C, H, W]`."""
+        ...
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        """x_t; x0 itself at t = 0."""
+        ...
+
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
+        """The z for which apply(x0, z, t) is x_t, given a guess of x0."""
+        ...
+
+    def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
+        """x_T `[B, *shape]` where nothing is known of x0."""
+        ...

@@ -1,0 +1,72 @@
+"""The one sampling loop, and the interface of the rules that it applies."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.grid import Grid
+from ddpm.rng import Draws, Rng
+from ddpm.types import Cond, Prediction
+
+
+class State(NamedTuple):
+    """A point of a trajectory: the sample x_t at time t, and the prediction of x0 from which it was made."""
+
+    t: int
+    x_t: Tensor
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
+
+    process: GaussianDiffusion
+    grid: Grid
+    steps: int | None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check.integer("steps", self.steps, low=1, high=self.process.T)
+
+    @abstractmethod
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, s: int, cond: Cond, draws: Draws) -> State:
+        """From x_t to x_s, s < t. Draws are keyed by s, so no two steps of a run share one."""
+
+    def times(self, start: int) -> list[int]:
+        """From `start` down to 0. A start below T takes its share of the steps, so the pace is the same."""
+        if self.steps is None:
+            return self.grid(start, start)
+        return self.grid(start, max(1, round(self.steps * start / self.process.T)))
+
+    @torch.no_grad()
+    def trajectory(
+        self, denoiser: Denoiser, x: Tensor, rng: Rng, ids: Tensor, cond: Cond | None = None, start: int | None = None
+    ) -> Iterator[State]:
+        """Every state from `start` (default T) to 0, the last being the sample.
+
+        x: `[B, C, H, W]`, the sample at `start`. ids: int64 `[B]`, the samples' numbers, which key all randomness.
+        """
+        start = self.process.T if start is None else check.integer("start", start, low=1, high=self.process.T)
+        times = self.times(start)
+        for t, s in itertools.pairwise(times):
+            state = self.step(denoiser, x, t, s, cond or {}, rng.at(s, ids))
+            x = state.x_t
+            yield state
+
+    def sample(
+        self, denoiser: Denoiser, shape: tuple[int, ...], rng: Rng, ids: Tensor, cond: Cond | None = None
+    ) -> Tensor:
+        """Samples `[B, *shape]` from the prior to time 0."""
+        x = self.process.prior(shape, rng.at(self.process.T, ids))
+        for state in self.trajectory(denoiser, x, rng, ids, cond):
+            x = state.x_t
+        return x

@@ -1,0 +1,38 @@
+"""Denoising diffusion implicit models: the non-Markovian family of Song et al. 2021 (eqs. 12 and 16)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.gaussian import weighted_sum
+from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.rng import Draws
+from ddpm.types import Cond
+
+
+@dataclass(frozen=True)
+class DDIM(Sampler):
+    """eta scales the noise: 0 is deterministic (first order in the step), 1 the ancestral step with small variance.
+
+    eps is inferred from the denoiser's x0, so clipping and guidance reach it (as in OpenAI's code; Song et al. do not
+    clip in theirs).
+    """
+
+    eta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.number("eta", self.eta, low=0, high=1)
+
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, s: int, cond: Cond, draws: Draws) -> State:
+        prediction = denoiser(x_t, t, cond)
+        schedule = self.process.schedule
+        variance = self.eta**2 * schedule.posterior_variance(s, t)
+        # x_s = alpha_s x0 + sqrt(sigma_s^2 - variance) eps with eps = (x_t - alpha_t x0) / sigma_t, collected
+        of_x_t = max(schedule.sigma(s) ** 2 - variance, 0) ** 0.5 / schedule.sigma(t)
+        x_s = weighted_sum(schedule.alpha(s) - schedule.alpha(t) * of_x_t, prediction.x0, of_x_t, x_t)
+        if variance > 0:
+            x_s.add_(draws.normal("step", tuple(x_t.shape[1:])), alpha=float(variance) ** 0.5)
+        return State(s, x_s, prediction)

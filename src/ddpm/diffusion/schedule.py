@@ -1,0 +1,111 @@
+"""How much signal and noise a sample holds at each time: one table, `alpha_bar`, from which all else follows.
+
+Times are 0..T with 0 = clean, so row 0 of the table is 1 (Ho et al. 2020 number their betas 1..T in the same way).
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.types import Time
+
+Coefficient = float | Tensor
+"""A number for each sample: a float for an int time, float64 `[B]` for times `[B]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """alpha_bar: float64 `[T + 1]`, the share of signal variance at each time; row 0 is 1 and it falls strictly.
+
+    Not an nn.Module: `.to(bfloat16)` would merge most of the rows. An int time gives Python floats, which neither wait
+    for the device nor launch a kernel; times `[B]` are gathered on their own device in float64.
+    """
+
+    alpha_bar: Tensor
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        a = self.alpha_bar
+        if a.ndim != 1 or len(a) < 2 or a.dtype != torch.float64:
+            check.fail("alpha_bar", f"{a.dtype} {list(a.shape)}", "float64 of shape [T + 1] with T at least 1")
+        if a[0] != 1 or a[-1] < 0 or not bool((a.diff() < 0).all()):
+            check.fail("alpha_bar", [a[0].item(), "...", a[-1].item()], "1 at time 0 and fall strictly, never below 0")
+
+    @property
+    def T(self) -> int:
+        """The last time, which is the number of noising steps."""
+        return len(self.alpha_bar) - 1
+
+    def alpha(self, t: Time) -> Coefficient:
+        """Scale of the signal in x_t, the root of alpha_bar."""
+        return self._at(t) ** 0.5
+
+    def sigma(self, t: Time) -> Coefficient:
+        """Scale of the noise in x_t, the root of 1 - alpha_bar; 0 at t = 0."""
+        return (1 - self._at(t)) ** 0.5
+
+    @overload
+    def snr(self, t: int) -> float: ...
+    @overload
+    def snr(self, t: Tensor) -> Tensor: ...
+    def snr(self, t: Time) -> Coefficient:
+        """Signal-to-noise ratio alpha^2 / sigma^2, for t >= 1."""
+        alpha_bar = self._at(t)
+        return alpha_bar / (1 - alpha_bar)
+
+    def beta(self, s: Time, t: Time) -> Coefficient:
+        """Variance of the noise added between s and t, s < t: 1 - alpha_bar(t) / alpha_bar(s)."""
+        return 1 - self._at(t) / self._at(s)
+
+    def posterior_variance(self, s: Time, t: Time) -> Coefficient:
+        """Variance of q(x_s | x_t, x0), s < t (beta tilde of Ho et al. 2020, eq. 7, when s = t - 1); 0 at s = 0."""
+        return self.beta(s, t) * (1 - self._at(s)) / (1 - self._at(t))
+
+    def _at(self, t: Time) -> Coefficient:
+        if isinstance(t, int):
+            return self._rows[t]
+        if t.device not in self._copies:
+            self._copies[t.device] = self.alpha_bar.to(t.device)
+        return self._copies[t.device][t]
+
+    @cached_property
+    def _rows(self) -> list[float]:
+        return self.alpha_bar.tolist()
+
+
+def from_betas(betas: Tensor) -> NoiseSchedule:
+    """The schedule with the given variances of single steps, float64 `[T]` in (0, 1]."""
+    if not bool(((betas > 0) & (betas <= 1)).all()):
+        check.fail("betas", [betas.min().item(), "...", betas.max().item()], "in (0, 1]")
+    return NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)]))
+
+
+def from_alpha_bar(alpha_bar: Tensor, max_beta: float) -> NoiseSchedule:
+    """The schedule nearest to a curve float64 `[T + 1]` whose single steps add at most `max_beta`.
+
+    A curve that ends at 0 would leave no signal at T, so that an eps network could say nothing about x0 there
+    (Nichol and Dhariwal 2021, section 3.2, clip at 0.999, which touches the last step alone).
+    """
+    check.number("max_beta", max_beta, low=0, high=1)
+    return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
+
+
+def rescaled(beta: float, num_timesteps: int, rescale: bool, name: str) -> float:
+    """A beta made for 1,000 steps, for `num_timesteps` of them: times 1000 / T, so that the same noise is reached."""
+    check.number(name, beta, low=0, high=1)
+    scaled = beta * 1000 / num_timesteps if check.boolean("rescale", rescale) else beta
+    if not 0 < scaled < 1:
+        raise ValueError(
+            f"{name} must lie in (0, 1) after the rescaling by 1000 / T, got {beta:g} * 1000 / {num_timesteps} = "
+            f"{scaled:g}; take more num_timesteps, rescale=false, or schedule=cosine, which has no such limit"
+        )
+    return scaled
+
+
+def times_in_unit_interval(num_timesteps: int) -> Tensor:
+    """float64 `[T + 1]`: t / T for t = 0..T."""
+    return torch.linspace(0, 1, check.positive_int("num_timesteps", num_timesteps) + 1, dtype=torch.float64)

@@ -1,0 +1,46 @@
+"""What travels between the rooms: a batch of images, the conditions of a network, a prediction, the terms of a loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from torch import Tensor
+
+Time = int | Tensor
+"""A time in 0..T, 0 = clean: one int for a batch that marches in step (sampling), or int64 `[B]` (training)."""
+
+Cond = Mapping[str, Tensor]
+"""What a network is told beside `x_t` and the time: keyword arguments of its forward, each `[B, ...]`."""
+
+
+class Batch(TypedDict):
+    """What the data module yields."""
+
+    image: Tensor  # float32 [B, C, H, W] in [-1, 1]
+    label: Tensor  # int64 [B], -1 where there is none
+    index: Tensor  # int64 [B], the image's number in the data set
+    position: Tensor  # int64 [B], its place in this epoch's order
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser believes about the clean sample.
+
+    x0: `[B, C, H, W]`, the estimate of E[x0 | x_t]. extra: the output channels that the network has beyond the C of
+    its objective (a learned variance, for example), `[B, C', H, W]` or None.
+    """
+
+    x0: Tensor
+    extra: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss, one value a sample and never averaged: weighting, logging by time and loss-aware times need it so.
+
+    total: `[B]`, what is minimised. t: int64 `[B]`, the times that were drawn. parts: named `[B]` for the log.
+    """
+
+    total: Tensor
+    t: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
