@@ -47,6 +47,12 @@ def number(name: str, value: Any, low: float | None = None, high: float | None =
     return float(value)
 
 
+def positive_number(name: str, value: Any) -> float:
+    if number(name, value) <= 0:
+        fail(name, value, "greater than 0")
+    return float(value)
+
+
 def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         fail(name, value, "true or false")

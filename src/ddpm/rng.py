@@ -56,8 +56,8 @@ def counters(blocks: Tensor, ids: Tensor, step: int | Tensor) -> Words:
 
 @functools.cache
 def compiled_normals() -> Callable[..., Tensor]:
-    """`normals` in one kernel: about a sixth of the eager time, after some seconds of compilation."""
-    return torch.compile(normals)
+    """`normals` in one kernel for all sizes: about a sixth of the eager time, after some seconds of compilation."""
+    return torch.compile(normals, dynamic=True)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Rng:
 
     def key(self, stream: str) -> tuple[int, int]:
         """The two key words of a stream, the same on every machine and in every process."""
-        digest = hashlib.blake2b(f"{self.seed}/{self.scope}/{stream}".encode(), digest_size=8).digest()
+        name = f"{self.seed}/{self.scope!r}/{stream!r}"  # quoted, since either text may hold a slash
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
@@ -105,7 +106,8 @@ class Draws:
         numbers = (self.step, *self.rng.key(stream))
         if self.rng.compiled:  # as tensors, since a compiled kernel is made anew for every other int
             scalars = [torch.full((), n, dtype=torch.int64, device=self.ids.device) for n in numbers]
-            drawn = compiled_normals()(self._blocks(num), self.ids, *scalars)
+            blocks = self._blocks(max(num, 5))  # two at least: one alone would get a kernel that rounds otherwise
+            drawn = compiled_normals()(blocks, self.ids, *scalars)
         else:
             drawn = normals(self._blocks(num), self.ids, *numbers)
         return drawn[:, :num].reshape(-1, *shape)

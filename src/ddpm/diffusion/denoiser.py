@@ -48,3 +48,8 @@ class Clipped:
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
         return Prediction(prediction.x0.clamp(-1, 1), prediction.extra)
+
+
+def plain(denoiser: Denoiser) -> Denoiser:
+    """The denoiser in no wrapper."""
+    return denoiser

@@ -17,8 +17,8 @@ def weighted_sum(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor
 
 
 def per_sample(c: Coefficient, x: Tensor) -> Coefficient:
-    """A coefficient shaped to multiply images x `[B, C, H, W]`."""
-    return c.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) if isinstance(c, Tensor) else c
+    """A coefficient `[B]`, or one a pixel `[B, C, H, W]`, shaped to multiply images x `[B, C, H, W]`."""
+    return c.to(x.dtype).view(*c.shape, *[1] * (x.ndim - c.ndim)) if isinstance(c, Tensor) else c
 
 
 @dataclass(frozen=True)

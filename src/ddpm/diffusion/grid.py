@@ -18,8 +18,8 @@ def uniform(start: int, num_steps: int) -> list[int]:
 def quadratic(start: int, num_steps: int) -> list[int]:
     """Spacing that grows with the time, dense near the clean end (Song et al. 2021, appendix D.2).
 
-    The paper's own grid stops at 0.8 T; this one starts at `start`. Where the parabola is flatter than one time a step,
-    the grid takes every time.
+    Their code's own grid reaches up to 0.8 T only; this one starts at `start`. Where the parabola is flatter than one
+    time a step, the grid takes every time.
     """
     check.integer("steps", num_steps, low=1, high=start)
     return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]

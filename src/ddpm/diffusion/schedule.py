@@ -67,6 +67,7 @@ class NoiseSchedule:
 
     def _at(self, t: Time) -> Coefficient:
         if isinstance(t, int):
+            assert t >= 0, "-1 would mean T"
             return self._rows[t]
         if t.device not in self._copies:
             self._copies[t.device] = self.alpha_bar.to(t.device)
@@ -96,11 +97,13 @@ def from_alpha_bar(alpha_bar: Tensor, max_beta: float) -> NoiseSchedule:
 
 def rescaled(beta: float, num_timesteps: int, rescale: bool, name: str) -> float:
     """A beta made for 1,000 steps, for `num_timesteps` of them: times 1000 / T, so that the same noise is reached."""
-    check.number(name, beta, low=0, high=1)
+    check.number(name, beta)
+    if not 0 < beta < 1:
+        check.fail(name, beta, "greater than 0 and less than 1")
     scaled = beta * 1000 / num_timesteps if check.boolean("rescale", rescale) else beta
-    if not 0 < scaled < 1:
+    if scaled >= 1:
         raise ValueError(
-            f"{name} must lie in (0, 1) after the rescaling by 1000 / T, got {beta:g} * 1000 / {num_timesteps} = "
+            f"{name} must be less than 1 after the rescaling by 1000 / T, got {beta:g} * 1000 / {num_timesteps} = "
             f"{scaled:g}; take more num_timesteps, rescale=false, or schedule=cosine, which has no such limit"
         )
     return scaled

@@ -10,7 +10,7 @@ from ddpm.types import Prediction, Time
 
 class Variance(Protocol):
     def __call__(self, process: GaussianDiffusion, prediction: Prediction, s: Time, t: Time) -> Coefficient:
-        """A float, or float64 `[B]` for times `[B]`."""
+        """A float, or float64 `[B]` for times `[B]`; where each pixel has its own, `[B, C, H, W]`."""
         ...
 
 

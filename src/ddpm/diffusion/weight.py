@@ -34,7 +34,7 @@ class MinSNR:
     gamma: float
 
     def __post_init__(self) -> None:
-        check.number("gamma", self.gamma, low=0)
+        check.positive_number("gamma", self.gamma)
 
     def __call__(self, snr: Tensor, x0_error: Tensor) -> Tensor:
         return snr.clamp(max=self.gamma) * x0_error
@@ -48,7 +48,7 @@ class P2:
     gamma: float
 
     def __post_init__(self) -> None:
-        check.number("k", self.k, low=0)
+        check.positive_number("k", self.k)  # at k = 0 the weight has no bound where nothing is left of the signal
         check.number("gamma", self.gamma, low=0)
 
     def __call__(self, snr: Tensor, x0_error: Tensor) -> Tensor:

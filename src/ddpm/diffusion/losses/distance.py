@@ -32,8 +32,7 @@ class Huber:
     delta: float
 
     def __post_init__(self) -> None:
-        if check.number("delta", self.delta, low=0) == 0:
-            check.fail("delta", self.delta, "greater than 0")
+        check.positive_number("delta", self.delta)
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return per_sample_mean(F.huber_loss(output, target, reduction="none", delta=self.delta))

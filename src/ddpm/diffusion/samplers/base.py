@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,17 +56,27 @@ class Sampler(ABC):
         x: `[B, C, H, W]`, the sample at `start`. ids: int64 `[B]`, the samples' numbers, which key all randomness.
         """
         start = self.process.T if start is None else check.integer("start", start, low=1, high=self.process.T)
+        if len(ids) != len(x):
+            check.fail("ids", len(ids), f"one for each of the {len(x)} samples")
         times = self.times(start)
         for t, s in itertools.pairwise(times):
             state = self.step(denoiser, x, t, s, cond or {}, rng.at(s, ids))
             x = state.x_t
             yield state
 
+
     def sample(
-        self, denoiser: Denoiser, shape: tuple[int, ...], rng: Rng, ids: Tensor, cond: Cond | None = None
+        self,
+        denoiser: Denoiser,
+        shape: tuple[int, ...],
+        rng: Rng,
+        ids: Tensor,
+        cond: Cond | None = None,
+        watch: Callable[[State], None] = lambda state: None,
     ) -> Tensor:
-        """Samples `[B, *shape]` from the prior to time 0."""
+        """Samples `[B, *shape]`, from the prior to time 0. `watch` sees every state on the way."""
         x = self.process.prior(shape, rng.at(self.process.T, ids))
         for state in self.trajectory(denoiser, x, rng, ids, cond):
             x = state.x_t
+            watch(state)
         return x

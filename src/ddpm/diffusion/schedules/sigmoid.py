@@ -1,4 +1,4 @@
-"""alpha_bar falls as a logistic curve, rescaled to run from 1 to 0 (Jabri et al. 2022, appendix B)."""
+"""alpha_bar falls as a logistic curve, rescaled to run from 1 to 0 (Jabri et al. 2022, figure 8)."""
 
 import torch
 
@@ -11,8 +11,7 @@ def sigmoid(num_timesteps: int, start: float, end: float, temperature: float, ma
     check.number("start", start)
     if check.number("end", end) <= start:
         check.fail("end", end, f"greater than start ({start})")
-    if check.number("temperature", temperature, low=0) == 0:
-        check.fail("temperature", temperature, "greater than 0")
+    check.positive_number("temperature", temperature)
     place = start + (end - start) * times_in_unit_interval(num_timesteps)
     curve = torch.sigmoid(-place / temperature)
     return from_alpha_bar((curve - curve[-1]) / (curve[0] - curve[-1]), max_beta)

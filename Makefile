@@ -1,0 +1,45 @@
+# Everything a user types. `make help` lists the targets; ARGS passes overrides on: make train ARGS="schedule=linear".
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help env train sample evaluate test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+env: $(STAMP)  ## make the environment .venv, if there is none
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+train: env  ## train, by default on the embedded MNIST: about 4 minutes on 2 CPU cores
+	$(BIN)/python train.py $(ARGS)
+
+sample: env  ## draw images from the latest checkpoint, or make sample ARGS="ckpt=PATH"
+	$(BIN)/python sample.py $(if $(findstring ckpt=,$(ARGS)),,ckpt=latest) $(ARGS)
+
+evaluate: env  ## measure the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
+	$(BIN)/python evaluate.py $(if $(findstring ckpt=,$(ARGS)),,ckpt=latest) $(ARGS)
+
+test: env lint  ## style, types and tests: make test ARGS="-k ddim"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: env  ## style of all code, types of the mathematics
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: env  ## compare the speed with diffusers and denoising-diffusion-pytorch; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+clean:  ## remove the environment and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

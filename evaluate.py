@@ -1,0 +1,21 @@
+"""Measure a trained model: python evaluate.py ckpt=... metric=fid [FIELD=VALUE] ...   (--help lists them)"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from ddpm import cli
+
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    from ddpm import evaluate  # torch is imported only once the configuration is known to be sound
+
+    evaluate.run(config)
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "evaluate")

@@ -1,0 +1,203 @@
+"""The composition root: a configuration in, wired objects out. The one page where every room meets."""
+
+import functools
+import inspect
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm import check, devices
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.images import height_width
+from ddpm.training.checkpoint_io import AtomicCheckpointIO
+from ddpm.training.module import DiffusionModule
+
+MODEL_GROUPS = (
+    *("schedule", "process", "objective", "timesteps", "weight", "distance", "loss"),
+    *("variance", "grid", "sampler", "denoiser", "codec", "model", "ema", "optimizer"),
+)
+"""What a model is made of. These come out of checkpoints too, so their targets must be our own code."""
+
+
+# From a leaf of the configuration to an object
+
+
+def instantiate(config: DictConfig, key: str) -> Any:
+    """Hydra's instantiate; a ValueError names the field by its whole key, as in "schedule.offset must be ..."."""
+    try:
+        return hydra.utils.instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValueError):
+            raise
+        inner = re.search(r"full_key: (\S+)", str(error))
+        raise named(cause, inner.group(1) if inner else key) from error
+
+
+def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
+    """The rest of the arguments, those that no file knows, for what the configuration left `_partial_`."""
+    try:
+        return factory(**arguments)
+    except ValueError as error:
+        raise named(error, key) from error
+
+
+def named(error: ValueError, key: str) -> ValueError:
+    """The error with the key before a bare field name."""
+    bare = re.match(r"\w+ must ", str(error))
+    return ValueError(f"{key}.{error}" if bare else str(error))
+
+
+def targets(config: Any) -> Iterator[str]:
+    """Every `_target_` in plain containers."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config["_target_"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from targets(value)
+
+
+def is_ours(target: str) -> bool:
+    """Whether a dotted name leads to code of this package, and not only through it to somebody else's."""
+    if not isinstance(target, str) or not target.startswith("ddpm."):
+        return False
+    found = hydra.utils.get_object(target)
+    while isinstance(found, functools.partial):
+        found = found.func
+    return getattr(found, "__module__", "").startswith("ddpm.")
+
+
+def portable(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, without what belongs to one machine: folders, loggers, callbacks.
+
+    Interpolations stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
+    """
+    local = ("run_dir", "logger", "callbacks", "resume", "dry_run")
+    container = OmegaConf.to_container(config, resolve=False)
+    return {key: value for key, value in container.items() if key not in local}
+
+
+# The parts of a run
+
+
+def data(config: DictConfig) -> ImageDataModule:
+    return instantiate(config.data, "data")
+
+
+def module(config: DictConfig) -> DiffusionModule:
+    """schedule -> process -> objective, loss, sampler; network -> averages; all of it -> the module."""
+    schedule = instantiate(config.schedule, "schedule")
+    process = complete(instantiate(config.process, "process"), "process", schedule=schedule)
+    torch.manual_seed(check.non_negative_int("seed", config.seed))
+    network = instantiate(config.model, "model")
+    if check.boolean("channels_last", config.channels_last):
+        network = network.to(memory_format=torch.channels_last)
+    averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
+    if check.boolean("compile", config.compile):
+        network.compile()
+    make_optimizer = instantiate(config.optimizer, "optimizer")
+    complete(make_optimizer, "optimizer", parameters=network.parameters())  # only to meet its errors now
+    return DiffusionModule(
+        network=network,
+        objective=complete(instantiate(config.objective, "objective"), "objective", schedule=schedule),
+        loss=complete(instantiate(config.loss, "loss"), "loss", process=process),
+        sampler=complete(instantiate(config.sampler, "sampler"), "sampler", process=process),
+        wrap=instantiate(config.denoiser, "denoiser"),
+        codec=instantiate(config.codec, "codec"),
+        averages=averages,
+        make_optimizer=make_optimizer,
+        image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
+        seed=config.seed,
+        compile=config.compile,
+        config=portable(config),
+    )
+
+
+def trainer(config: DictConfig) -> Trainer:
+    """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
+    settings = OmegaConf.to_container(config.trainer, resolve=True)
+    unknown = [name for name in settings if name not in inspect.signature(Trainer).parameters]
+    if unknown:
+        hint = check.nearest(unknown[0], inspect.signature(Trainer).parameters)
+        raise ValueError(f"trainer.{unknown[0]} is not a setting of lightning's Trainer{hint}")
+    check.integer("trainer.max_steps", settings["max_steps"], low=1)
+    check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
+    check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
+    settings["accelerator"] = devices.accelerator(settings["accelerator"])
+    settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
+    devices.check_number(settings["accelerator"], settings["devices"])
+    return Trainer(
+        **settings,
+        callbacks=list(instantiate(config.callbacks, "callbacks").values()),
+        logger=list(instantiate(config.logger, "logger").values()),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=config.run_dir,
+        use_distributed_sampler=False,  # our loaders know their rank
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    """The module of a checkpoint and its configuration, in which `changes` replace what was stored.
+
+    Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be code of this package.
+    """
+    stored = read_checkpoint(path)
+    config = changed(OmegaConf.create(stored["config"]), changes)
+    foreign = [target for target in targets(stored["config"]) if not is_ours(target)]
+    if foreign:
+        raise ValueError(f"{path} asks for code that is not part of ddpm: {foreign[0]!r}; it was not loaded")
+    made = module(config)
+    made.load_state_dict(stored["state_dict"])
+    return made.eval(), config
+
+
+def changes(config: DictConfig) -> DictConfig:
+    """What a command chooses anew of a stored model: those of its groups that are not left empty."""
+    container = OmegaConf.to_container(config, resolve=False)
+    return OmegaConf.create({group: container[group] for group in (*MODEL_GROUPS, "data") if container.get(group)})
+
+
+def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
+    """A group that was chosen replaces the stored one; fields that were given alone change it."""
+    for group, value in changes.items_ex(resolve=False):
+        known = set(stored[group])
+        stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
+        for field in value if "_target_" not in value else ():
+            if field not in known:
+                raise ValueError(f"there is no '{group}.{field}' to set{check.nearest(field, known)}")
+    return stored
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"ckpt must be a checkpoint file, and there is none at {str(path)!r}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"ckpt={path} cannot be read as data: {str(error).splitlines()[0]}") from error
+    if not isinstance(stored, dict) or not {"config", "state_dict"} <= stored.keys():
+        raise ValueError(f"ckpt={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
+    return stored
+
+
+def checkpoint_path(ckpt: str) -> Path:
+    """`latest` is the newest last.ckpt under runs/; anything else is a path."""
+    if ckpt != "latest":
+        return Path(ckpt)
+    found = sorted(Path("runs").glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError("ckpt=latest finds no runs/*/checkpoints/last.ckpt; train first, or give a path")
+    return found[-1]

@@ -1,0 +1,116 @@
+"""What the three commands share: help that lists the groups, and errors of one line with the nearest right name."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ddpm import check
+
+USER_ERRORS = (ValueError, FloatingPointError, HydraException, OmegaConfBaseException)
+
+
+def run(main: Callable[[], Any], conf: Path, name: str) -> None:
+    """Runs a Hydra main. An error that a user can cause is printed without traceback, and the exit code is 2."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(conf, name))
+        return
+    sys.argv[1:] = completed(sys.argv[1:], conf, name)
+    with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
+    try:
+        main()
+    except USER_ERRORS as error:
+        if with_traceback:
+            raise
+        message = config_error(error, conf, name) if isinstance(error, HydraException) else str(error)
+        print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+        sys.exit(2)
+
+
+def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
+    """`sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen: Hydra wants a + before it."""
+    loose = set(re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text()))
+    chosen = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
+
+    def is_loose(argument: str) -> bool:
+        group = argument.partition("=")[0].partition(".")[0]
+        return "." in argument.partition("=")[0] and group in loose and group not in chosen
+
+    return [f"+{argument}" if is_loose(argument) else argument for argument in arguments]
+
+
+# Help
+
+
+def first_comment(path: Path) -> str:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    return lines[0].removeprefix("# ") if lines and lines[0].startswith("# ") else ""
+
+
+def groups_of(conf: Path, name: str) -> list[str]:
+    return re.findall(r"^  - (?:optional )?(\w+):", (conf / f"{name}.yaml").read_text(), re.MULTILINE)
+
+
+def options_of(conf: Path, group: str) -> list[str]:
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+
+
+def help_text(conf: Path, name: str) -> str:
+    """Every group with its options, one line each, then the plain fields."""
+    lines = [first_comment(conf / f"{name}.yaml"), "", "Groups, chosen as GROUP=OPTION:"]
+    for group in groups_of(conf, name):
+        for option in options_of(conf, group):
+            lines.append(f"  {group}={option}".ljust(34) + first_comment(conf / group / f"{option}.yaml"))
+    lines += ["", "Fields, set as NAME=VALUE (--cfg job shows all of them, --cfg job --resolve with their values):"]
+    for line in (conf / f"{name}.yaml").read_text().splitlines():
+        if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
+            field, _, comment = line.partition("  # ")
+            lines.append(f"  {field}".ljust(34) + comment)
+    lines += ["", "Several runs at once: -m GROUP=OPTION,OPTION."]
+    return "\n".join(lines)
+
+
+# Hints
+
+
+def config_error(error: Exception, conf: Path, name: str) -> str:
+    """Hydra's complaint about an override, with the nearest name that exists."""
+    chain = [error, *filter(None, [error.__cause__])]
+    text = "\n".join(str(each) for each in chain)
+    option = re.search(r"Could not find '(\w+)/([\w-]+)'", text)
+    if option:
+        group, wrong = option.groups()
+        options = options_of(conf, group)
+        return f"{group} must be one of {', '.join(options)}, got {wrong!r}{check.nearest(wrong, options)}"
+    key = re.search(r"Could not override '([\w./@]+)'", text)
+    if key:
+        wrong = key.group(1)
+        return f"there is no {wrong!r} to set{check.nearest(wrong, known_keys(conf, name))}"
+    return str(error)
+
+
+def known_keys(conf: Path, name: str) -> list[str]:
+    """Every group and every dotted field, for the groups that were chosen."""
+    groups = groups_of(conf, name)
+    choices = [a for a in sys.argv[1:] if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
+    choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        config = compose(name, overrides=choices)
+    return groups + list(dotted(OmegaConf.to_container(config, resolve=False)))
+
+
+def dotted(config: Any, prefix: str = "") -> list[str]:
+    if not isinstance(config, dict):
+        return [prefix]
+    below = [key for name, value in config.items() for key in dotted(value, f"{prefix}.{name}" if prefix else name)]
+    return [prefix, *below] if prefix else below

@@ -1,0 +1,33 @@
+"""What a person reads while a command runs: our own lines, without the advice that libraries add to them."""
+
+import logging
+import warnings
+
+NOISE = (
+    "GPU available",
+    "TPU available",
+    "Tip:",
+    "`Trainer",
+    "Total length of `list`",
+    "`weights_only`",
+    "You are using",
+)
+
+
+def quiet() -> None:
+    """Leaves warnings and the project's own messages, each once and without a prefix."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for logger in [logging.getLogger(name), *_children(name)]:
+            logger.handlers.clear()  # Hydra's root handler prints what they printed
+            logger.propagate = True
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _children(name: str) -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict
+    return [logging.getLogger(each) for each in list(known) if each.startswith(name + ".")]

@@ -1,0 +1,316 @@
+"""The data room's door to Lightning: a source of images becomes loaders for this run's ranks."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.decode import Decoder, Inspection, inspect, listed, usable
+from ddpm.data.images import Preparation, height_width
+from ddpm.data.loader import EvalLoader, TrainLoader
+from ddpm.data.order import chosen, micro_batch_size
+from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
+from ddpm.data.sources.base import Downloadable, Images, Source, digest
+
+SPLITS = ("train", "val", "test")
+
+
+class OpenedData:
+    """A source whose images were all looked at (unless that was declined), ready to be read."""
+
+    def __init__(self, images: Images, data: ImageData, digests: Tensor | None, preparation: Preparation):
+        self.data = data
+        self.class_names = tuple(images.class_names)
+        self._digests = digests  # uint8 [N, 32]
+        self._preparation = preparation
+        self._fingerprint = "" if digests is not None else images.fingerprint()
+
+    def content_hash(self, indices: Tensor) -> str:
+        """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
+
+        Where no image was decoded yet (verify=false) it is one over names and sizes instead, and says so: "listing-".
+        """
+        labels = self.data.labels[indices].numpy().tobytes()
+        shape = "x".join(map(str, self._preparation.shape))
+        if self._digests is None:
+            return "listing-" + digest([self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels])
+        return digest([shape, self._digests[indices].numpy().tobytes(), labels])
+
+
+class ImageDataModule(LightningDataModule):
+    """Images of one source as batches in [-1, 1] (`ddpm.types.Batch`).
+
+    channels, size, crop, resize, background: what every image becomes, see `Preparation`. batch_size: images of one
+    optimizer step on all devices together. num_val: training images that are held out, the same in every run.
+    test_source: a test split of its own. num_classes: checked against the labels; None takes them as they come.
+    memory_limit_mb: up to this size the images are decoded once and held as uint8, by each process; larger sets are
+    decoded in num_workers processes as they are needed. verify: decode every image before training also when
+    streaming. on_broken: stop, listing the broken files, or skip them. eval_batch_size: images a device; None takes
+    the training micro-batch. accumulation: None takes the trainer's. Without a trainer there is one device.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        channels: int,
+        size: int | Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        test_source: Source | None = None,
+        num_val: int = 0,
+        num_classes: int | None = None,
+        flip: bool = False,
+        crop: int | Sequence[int] | None = None,
+        resize: str | None = None,
+        background: str = "white",
+        eval_batch_size: int | None = None,
+        accumulation: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = True,
+        memory_limit_mb: int = 2048,
+        verify: bool = True,
+        on_broken: str = "stop",
+        download: bool = False,
+    ):
+        super().__init__()
+        self.name = name
+        self.source = source
+        self.test_source = test_source
+        self.preparation = Preparation(
+            channels,
+            height_width("data.size", size),
+            None if crop is None else height_width("data.crop", crop),
+            resize,
+            background,
+        )
+        self.batch_size = check.positive_int("data.batch_size", batch_size)
+        self.seed = check.non_negative_int("seed", seed)
+        self.num_val = check.non_negative_int("data.num_val", num_val)
+        self.flip = check.boolean("data.flip", flip)
+        self.num_workers = check.non_negative_int("data.num_workers", num_workers)
+        self.pin_memory = check.boolean("data.pin_memory", pin_memory)
+        self.memory_limit_mb = check.non_negative_int("data.memory_limit_mb", memory_limit_mb)
+        self.verify = check.boolean("data.verify", verify)
+        self.on_broken = check.one_of("data.on_broken", on_broken, ("stop", "skip"))
+        self._num_classes = None if num_classes is None else check.positive_int("data.num_classes", num_classes)
+        self._eval_batch_size = (
+            None if eval_batch_size is None else check.positive_int("data.eval_batch_size", eval_batch_size)
+        )
+        self._accumulation = None if accumulation is None else check.positive_int("data.accumulation", accumulation)
+        if on_broken == "skip" and not verify:
+            raise ValueError("data.on_broken=skip needs data.verify=true: only a look at every image finds broken ones")
+        if check.boolean("data.download", download) and not isinstance(source, Downloadable):
+            check.fail("data.download", download, f"false for data={name}, which has nothing to download")
+        self.download = download
+        self._loader: TrainLoader | None = None
+        self._loader_state: dict[str, Any] = {}
+
+    # What a network and a report need to know.
+
+    @property
+    def channels(self) -> int:
+        return self.preparation.channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self.preparation.size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.preparation.shape
+
+    @property
+    def num_train(self) -> int:
+        return len(self.split("train"))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Empty where the source has none."""
+        return self._training.class_names
+
+    @property
+    def num_classes(self) -> int | None:
+        """As configured, else as the source's names or labels say; None without labels."""
+        if self._num_classes is not None:
+            return self._num_classes
+        largest = int(self._training.data.labels.max())
+        return len(self.class_names) or (largest + 1 if largest >= 0 else None)
+
+    def content_hash(self, split: str = "train", num_images: int | None = None) -> str:
+        """Of exactly the images that `eval_loader` with the same arguments yields."""
+        opened = self._test if split == "test" and self.test_source is not None else self._training
+        return opened.content_hash(self.split(split, num_images).indices)
+
+    # Lightning's hooks.
+
+    def prepare_data(self) -> None:
+        if self.download:
+            for source in (self.source, self.test_source):
+                if isinstance(source, Downloadable):
+                    source.download()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open and look at the data, so that broken files stop a run here and not in its first night."""
+        if stage in (None, "fit"):
+            self._loader, self._loader_state = None, {}
+            self.num_train  # noqa: B018
+        if stage != "predict" and self.test_source is not None:
+            self._test  # noqa: B018
+
+    def train_dataloader(self) -> TrainLoader:
+        state = self.state_dict()
+        self._loader = TrainLoader(
+            self.split("train"),
+            self.batch_size,
+            self.seed,
+            accumulation=self.accumulation,
+            flip=self.flip,
+            **self._place,
+        )
+        if state:
+            self._loader.load_state_dict(state["train_loader"])
+        return self._loader
+
+    def val_dataloader(self) -> EvalLoader | list:
+        """The held-out images, else the test split, else nothing."""
+        if self.num_val:
+            return self.eval_loader("val")
+        return self.eval_loader("test") if self.test_source is not None else []
+
+    def test_dataloader(self) -> EvalLoader:
+        return self.eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training loader's position. Lightning by itself restores a loader only within an epoch, not between."""
+        state = self._loader.state_dict() if self._loader is not None else self._loader_state
+        return {"train_loader": state} if state else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loader_state = state_dict.get("train_loader", {})
+        if self._loader is not None and self._loader_state:
+            self._loader.load_state_dict(self._loader_state)
+
+    # Images for evaluation.
+
+    def eval_loader(self, split: str = "train", num_images: int | None = None) -> EvalLoader:
+        """The images of a split in order, unflipped, each on exactly one rank.
+
+        num_images: so many of them, the same ones in every run; None: all.
+        """
+        data = self.split(split, num_images)
+        world_size = self._place["world_size"]
+        if len(data) < world_size:
+            raise ValueError(f"{world_size} devices cannot share the {len(data)} images of split={split}")
+        return EvalLoader(data, self.eval_batch_size, **self._place)
+
+    def split(self, split: str, num_images: int | None = None) -> ImageData:
+        """train: all but the held-out images; val: those; test: the source's own test split."""
+        check.one_of("split", split, SPLITS)
+        if split == "test":
+            if self.test_source is None:
+                check.fail("split", split, f"train or val: data={self.name} has no data.test_source")
+            data = self._test.data
+        else:
+            if split == "val" and not self.num_val:
+                check.fail("split", split, "train or test, or data.num_val at least 1")
+            everything = self._training.data
+            if self.num_val >= len(everything):
+                check.fail("data.num_val", self.num_val, f"less than the number of images, {len(everything)}")
+            held_out = torch.zeros(len(everything), dtype=torch.bool)
+            held_out[chosen(len(everything), self.num_val)] = True
+            data = everything.only((held_out if split == "val" else ~held_out).nonzero()[:, 0])
+        if num_images is None:
+            return data
+        return data.only(chosen(len(data), check.integer("num_images", num_images, low=1, high=len(data))))
+
+    # This run's machine.
+
+    @property
+    def accumulation(self) -> int:
+        trainers = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        if self._accumulation is None:
+            return trainers
+        if trainers not in (1, self._accumulation):
+            check.fail("data.accumulation", self._accumulation, f"null, or trainer.accumulate_grad_batches={trainers}")
+        return self._accumulation
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Images a device."""
+        if self._eval_batch_size is not None:
+            return self._eval_batch_size
+        return micro_batch_size(self.batch_size, self._place["world_size"], self.accumulation)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1, "pinned": False}
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+            "pinned": self.pin_memory and on_gpu,
+        }
+
+    # Opening.
+
+    @cached_property
+    def _training(self) -> OpenedData:
+        return self._opened(self.source, "training")
+
+    @cached_property
+    def _test(self) -> OpenedData:
+        test = self._opened(self.test_source, "test")
+        if test.class_names != self.class_names:
+            raise ValueError(
+                f"data.test_source numbers its classes otherwise than data.source: {test.class_names} "
+                f"against {self.class_names}"
+            )
+        return test
+
+    def _opened(self, source: Source, purpose: str) -> OpenedData:
+        images = source.open()
+        self._check_labels(images)
+        num_images = len(images)
+        decoder = Decoder(images, self.preparation)
+        in_memory = num_images * torch.Size(self.image_shape).numel() <= self.memory_limit_mb * 2**20
+        rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {'in memory' if in_memory else 'streamed'}")
+        if not in_memory and not self.verify:
+            data = ImageData(StreamedPixels(decoder, self.num_workers), images.labels, torch.arange(num_images))
+            return OpenedData(images, data, None, self.preparation)
+        found = self._inspected(decoder, keep=in_memory)
+        indices = usable(num_images, found.problems, self.on_broken)
+        if found.problems:
+            rank_zero_warn(listed(f"skipped {len(found.problems)} of {num_images} images", found.problems))
+        pixels = MemoryPixels(found.pixels) if in_memory else StreamedPixels(decoder, self.num_workers)
+        return OpenedData(images, ImageData(pixels, images.labels, indices), found.digests, self.preparation)
+
+    def _inspected(self, decoder: Decoder, keep: bool) -> Inspection:
+        """All images; in memory each rank needs all of them, otherwise the ranks share the work and the findings."""
+        everything = torch.arange(len(decoder.images))
+        if keep or not (dist.is_available() and dist.is_initialized()):
+            return inspect(decoder, everything, self.num_workers, keep)
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        mine = inspect(decoder, everything[rank::world_size], self.num_workers, keep)
+        parts: list[Any] = [None] * world_size
+        dist.all_gather_object(parts, (mine.digests.numpy(), mine.problems))
+        digests = torch.empty((len(everything), 32), dtype=torch.uint8)
+        for other, (some, _) in enumerate(parts):
+            digests[other::world_size] = torch.from_numpy(some)
+        return Inspection(everything, digests, [p for _, problems in parts for p in problems], None)
+
+    def _check_labels(self, images: Images) -> None:
+        largest = int(images.labels.max())
+        names = len(images.class_names)
+        if self._num_classes is not None and (largest >= self._num_classes or names not in (0, self._num_classes)):
+            right = names or largest + 1
+            check.fail("data.num_classes", self._num_classes, f"{right}, which is what the labels of {self.name} need")

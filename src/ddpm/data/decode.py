@@ -1,0 +1,158 @@
+"""Images of a source to one uint8 tensor, here or in worker processes, and the look at all of them before training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm.data.images import Preparation, UnusableImage, WrongSize
+from ddpm.data.sources.base import Images
+
+MAX_NAMED = 20
+
+
+class Problem(NamedTuple):
+    index: int
+    message: str  # names the file
+    wrong_size: bool
+
+
+@dataclass(frozen=True)
+class Decoder:
+    images: Images
+    preparation: Preparation
+
+    def one(self, index: int) -> np.ndarray | Problem:
+        """uint8 `[C, H, W]`, or what is the matter. Image libraries raise all kinds of errors on broken files."""
+        try:
+            return self.preparation(self.images.image(index))
+        except Exception as error:
+            kind = "" if isinstance(error, UnusableImage) else f"{type(error).__name__}: "
+            return Problem(index, f"{self.images.name(index)}: {kind}{error}", isinstance(error, WrongSize))
+
+    def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
+        """uint8 `[B, C, H, W]`, zeros where there is a problem."""
+        pixels = np.zeros((len(indices), *self.preparation.shape), dtype=np.uint8)
+        problems = []
+        for row, index in enumerate(indices):
+            result = self.one(index)
+            if isinstance(result, Problem):
+                problems.append(result)
+            else:
+                pixels[row] = result
+        return torch.from_numpy(pixels), problems
+
+
+class DecodedBatches(Dataset):
+    """The decoder as torch's DataLoader wants it: one call a batch."""
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
+        return self.decoder.decoded(indices)
+
+
+class Inspections(Dataset):
+    """As DecodedBatches, with the sha256 of each image; the pixels stay behind unless they are wanted."""
+
+    def __init__(self, decoder: Decoder, keep: bool):
+        self.decoder = decoder
+        self.keep = keep
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor | None, Tensor, list[Problem]]:
+        pixels, problems = self.decoder.decoded(indices)
+        digests = b"".join(sha256(image).digest() for image in pixels.numpy())
+        digests = torch.from_numpy(np.frombuffer(bytearray(digests), dtype=np.uint8)).view(-1, 32)
+        return (pixels if self.keep else None), digests, problems
+
+
+class Plan:
+    """The batches to be read next, as a DataLoader's batch_sampler."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (indices.tolist() for indices in self.batches)
+
+
+class BatchReader:
+    """A data set's batches in an order given when reading starts, decoded ahead by `num_workers` processes.
+
+    persistent: keep the processes from one reading to the next.
+    """
+
+    def __init__(self, dataset: Dataset, num_workers: int, persistent: bool = False):
+        self.plan = Plan()
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=self.plan,
+            num_workers=num_workers,
+            collate_fn=unchanged,
+            persistent_workers=persistent and num_workers > 0,
+            generator=torch.Generator(),  # its own, or starting to read would advance the global one
+        )
+
+    def read(self, plan: list[Tensor]) -> Iterator[Any]:
+        self.plan.batches = plan
+        yield from self.loader
+
+
+def unchanged(batch: Any) -> Any:
+    return batch
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in the images `indices`. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels, zeros where there
+    was a problem; pixels: uint8 `[N, C, H, W]` if they were kept."""
+
+    indices: Tensor
+    digests: Tensor
+    problems: list[Problem]
+    pixels: Tensor | None
+
+
+def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, batch_size: int = 128) -> Inspection:
+    """Decode each of the images `indices` once."""
+    pixels = torch.empty((len(indices), *decoder.preparation.shape), dtype=torch.uint8) if keep else None
+    digests = torch.empty((len(indices), 32), dtype=torch.uint8)
+    problems: list[Problem] = []
+    done = 0
+    for some_pixels, some_digests, some_problems in BatchReader(Inspections(decoder, keep), num_workers).read(
+        list(indices.split(batch_size))
+    ):
+        rows = slice(done, done + len(some_digests))
+        digests[rows] = some_digests
+        if pixels is not None:
+            pixels[rows] = some_pixels
+        problems += some_problems
+        done = rows.stop
+    return Inspection(indices, digests, problems, pixels)
+
+
+def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
+    """int64, the numbers of the images of 0..num-1 without a problem; ValueError that lists the others if it must."""
+    wrong_sizes = [p for p in problems if p.wrong_size]
+    if wrong_sizes:
+        raise ValueError(listed(f"{len(wrong_sizes)} of {num} images do not have the size of the data", wrong_sizes))
+    if problems and on_broken == "stop":
+        remedy = "Repair or remove them, or train without them: data.on_broken=skip"
+        raise ValueError(listed(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
+    if len(problems) == num:
+        raise ValueError(listed("Not one image can be used", problems))
+    mask = torch.ones(num, dtype=torch.bool)
+    mask[[p.index for p in problems]] = False
+    return mask.nonzero()[:, 0]
+
+
+def listed(what: str, problems: list[Problem]) -> str:
+    lines = [f"  {p.message}" for p in sorted(problems)[:MAX_NAMED]]
+    more = len(problems) - len(lines)
+    return "\n".join([f"{what}:", *lines, *([f"  and {more} more"] if more else [])])

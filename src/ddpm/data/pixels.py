@@ -1,0 +1,73 @@
+"""A data set as the loaders see it: numbered uint8 images, in memory or decoded as they are asked for, and labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
+
+
+class Reader(Protocol):
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
+        ...
+
+
+class Pixels(Protocol):
+    def reader(self, persistent: bool) -> Reader:
+        """A reader of one's own. persistent: it will read many times."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryPixels:
+    """images: uint8 `[N, C, H, W]`."""
+
+    images: Tensor
+
+    def reader(self, persistent: bool) -> "MemoryPixels":
+        return self
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        return (self.images.index_select(0, indices) for indices in plan)
+
+
+@dataclass(frozen=True)
+class StreamedPixels:
+    decoder: Decoder
+    num_workers: int
+
+    def reader(self, persistent: bool) -> "StreamReader":
+        return StreamReader(BatchReader(DecodedBatches(self.decoder), self.num_workers, persistent))
+
+
+@dataclass(frozen=True)
+class StreamReader:
+    batches: BatchReader
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        for pixels, problems in self.batches.read(plan):
+            if problems:
+                raise ValueError(
+                    f"{problems[0].message}\nThis image was met in the middle of a run; "
+                    "data.verify=true looks at every image before it starts, and data.on_broken=skip leaves such out"
+                )
+            yield pixels
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of the whole."""
+
+    pixels: Pixels
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def only(self, rows: Tensor) -> "ImageData":
+        """rows: int64, places in `indices`."""
+        return replace(self, indices=self.indices[rows])

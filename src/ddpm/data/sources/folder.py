@@ -1,0 +1,103 @@
+"""A folder of image files: one folder a class, or flat, or as EDM's dataset_tool.py writes it (`dataset.json`)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.sources.base import digest, edm_labels, is_image_name
+
+LAYOUTS = ("auto", "classes", "flat", "edm")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """root: the folder. Other files than images (by extension) and hidden ones are passed over.
+
+    layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
+    the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
+    `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
+    """
+
+    root: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        check.one_of("data.source.layout", self.layout, LAYOUTS)
+
+    def open(self) -> "FolderImages":
+        root = Path(self.root)
+        if not root.is_dir():
+            check.fail("data.source.root", str(root), "an existing folder")
+        names = sorted(image_names(root))
+        if not names:
+            check.fail("data.source.root", str(root), "a folder with images (png, jpg, webp, bmp, tif, gif)")
+        layout = self.layout if self.layout != "auto" else guess_layout(root, names)
+        if layout == "edm":
+            table = root / "dataset.json"
+            if not table.is_file():
+                raise ValueError(f"data.source.layout=edm needs {table}; use layout=classes or layout=flat")
+            return FolderImages(root, names, edm_labels(table.read_text(), names, str(table)), ())
+        if layout == "flat":
+            return FolderImages(root, names, torch.full((len(names),), -1), ())
+        return FolderImages(root, names, *class_labels(root, names))
+
+
+def image_names(root: Path) -> list[str]:
+    """Paths below the root, with forward slashes."""
+    found = []
+    for folder, _, files in os.walk(root, followlinks=True):
+        below = Path(folder).relative_to(root)
+        found += [name for file in files if is_image_name(name := (below / file).as_posix())]
+    return found
+
+
+def guess_layout(root: Path, names: list[str]) -> str:
+    if (root / "dataset.json").is_file():
+        return "edm"
+    direct = [name for name in names if "/" not in name]
+    if direct and len(direct) < len(names):
+        raise ValueError(
+            f"{root} has images both in it ({direct[0]}) and in folders below it; "
+            "say which is meant with data.source.layout=flat or data.source.layout=classes"
+        )
+    return "flat" if direct else "classes"
+
+
+def class_labels(root: Path, names: list[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """int64 `[N]` and the class names. A class folder without images is refused: it would shift the numbers."""
+    stray = [name for name in names if "/" not in name]
+    if stray:
+        raise ValueError(f"{root}: {stray[0]} lies in no class folder; move it, or set data.source.layout=flat")
+    first_folders = [name.split("/", 1)[0] for name in names]
+    class_names = tuple(sorted(set(first_folders)))
+    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    empty = sorted(folders - set(class_names))
+    if empty:
+        raise ValueError(f"{root}: the class folder {empty[0]!r} holds no image; fill or remove it")
+    number = {name: i for i, name in enumerate(class_names)}
+    return torch.tensor([number[folder] for folder in first_folders], dtype=torch.int64), class_names
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    root: Path
+    names: list[str]
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.open(self.root / self.names[index])
+
+    def name(self, index: int) -> str:
+        return str(self.root / self.names[index])
+
+    def fingerprint(self) -> str:
+        return digest(f"{name} {(self.root / name).stat().st_size}" for name in self.names)

@@ -1,0 +1,69 @@
+"""A zip file of images as EDM's dataset_tool.py writes it: PNGs, and labels in `dataset.json`. Karras et al. 2022."""
+
+import os
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.sources.base import digest, edm_labels, is_image_name
+
+
+@dataclass(frozen=True)
+class Zip:
+    """path: the file. Stored entries read faster than deflated ones, and PNGs do not shrink further."""
+
+    path: str
+
+    def open(self) -> "ZipImages":
+        path = Path(self.path)
+        if not path.is_file():
+            check.fail("data.source.path", str(path), "an existing zip file")
+        try:
+            with ZipFile(path) as archive:
+                entries = sorted((e for e in archive.infolist() if is_image_name(e.filename)), key=lambda e: e.filename)
+                table = archive.read("dataset.json").decode() if "dataset.json" in archive.namelist() else None
+        except BadZipFile as error:
+            raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
+        if not entries:
+            check.fail("data.source.path", str(path), "a zip file with images (png, jpg, webp, bmp, tif, gif)")
+        names = [entry.filename for entry in entries]
+        if table is None:
+            return ZipImages(path, entries, torch.full((len(names),), -1))
+        return ZipImages(path, entries, edm_labels(table, names, f"{path}/dataset.json"))
+
+
+@dataclass
+class ZipImages:
+    path: Path
+    entries: list[ZipInfo]
+    labels: Tensor
+    class_names: tuple[str, ...] = ()
+    opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id and its own file
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.open(BytesIO(self._archive().read(self.entries[index])))
+
+    def name(self, index: int) -> str:
+        return f"{self.path}/{self.entries[index].filename}"
+
+    def fingerprint(self) -> str:
+        return digest(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in self.entries)
+
+    def _archive(self) -> ZipFile:
+        """A forked worker shares its parent's file position, so each process opens the file for itself."""
+        if self.opened is None or self.opened[0] != os.getpid():
+            self.opened = os.getpid(), ZipFile(self.path)
+        return self.opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}

@@ -1,0 +1,78 @@
+"""What a run would be and would cost, told without running it."""
+
+import copy
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.tree import Tree
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.order import micro_batch_size
+from ddpm.training.module import DiffusionModule
+
+
+def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
+    """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
+    micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    parameters = sum(p.numel() for p in module.network.parameters())
+    flops, activations = cost_of_one_image(module.network, module.codec.latent_shape(module.image_shape))
+    copies = 4 + len(module.averages.decays)  # weights, gradients, two moments of Adam, averages
+    megabytes = (4 * parameters * copies + activations * micro_batch) / 2**20
+    lines = {
+        "parameters": f"{parameters:,}",
+        "FLOPs per image": f"{flops / 1e9:.2f} G forward, about {3 * flops / 1e9:.2f} G for a training step",
+        "memory per device": f"about {megabytes:,.0f} MiB for {micro_batch} images at float32",
+        "devices": f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}",
+        "images per step": f"{data.batch_size} = {micro_batch} x {trainer.world_size} devices"
+        f" x {trainer.accumulate_grad_batches} accumulated",
+        "output folder": config.run_dir,
+    }
+    return tree_text(config) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
+
+
+def cost_of_one_image(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """FLOPs of a forward pass, and bytes kept for the backward pass, of one x0 `shape`; nothing is computed."""
+    meta = copy.deepcopy(network).to("meta")
+    x, time = torch.zeros(1, *shape, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as counter, saved_bytes() as saved:
+        meta(x, time)
+    return counter.get_total_flops(), sum(saved)
+
+
+@contextmanager
+def saved_bytes() -> Iterator[list[int]]:
+    """The sizes of the tensors that autograd keeps within this context."""
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield sizes
+
+
+def tree_text(config: DictConfig) -> str:
+    tree = Tree("configuration")
+    for name, value in OmegaConf.to_container(config, resolve=True).items():
+        grow(tree, str(name), value)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(tree)
+    return console.file.getvalue()
+
+
+def grow(tree: Tree, name: str, value: object) -> None:
+    if isinstance(value, dict) and value:
+        branch = tree.add(name)
+        for key, below in value.items():
+            grow(branch, str(key), below)
+    else:
+        tree.add(f"{name}: {value}")

@@ -1,0 +1,90 @@
+"""How good a trained model's images are: generated, measured against the data, and stored with the protocol."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ddpm import build
+from ddpm.console import quiet
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.generation import GenerationDataModule
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.protocol import EvaluationProtocol, device_name, write_result
+from ddpm.training.callbacks.progress import GenerationProgress
+from ddpm.training.module import DiffusionModule
+
+
+class Scoring(Callback):
+    """Shows the evaluator the real images, then each generated batch; every rank sees its share."""
+
+    def __init__(self, evaluator: Evaluator, data: ImageDataModule, split: str, num_real: int | None) -> None:
+        self.evaluator, self.data, self.split, self.num_real = evaluator, data, split, num_real
+        self.values: dict[str, float] = {}
+
+    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.evaluator.to(module.device)
+        self.data.trainer = trainer
+        if self.evaluator.needs_real:
+            for batch in self.data.eval_loader(self.split, self.num_real):
+                self.evaluator.update_real(batch["image"], batch["index"])
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        self.evaluator.update_fake(outputs.float(), batch["index"])
+
+    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.values = self.evaluator.compute()
+
+
+def run(config: DictConfig) -> None:
+    quiet()
+    path = build.checkpoint_path(config.ckpt)
+    samples = GenerationDataModule(config.num_samples, config.batch_size)
+    evaluator = build.instantiate(config.metric, "metric").to("cpu")  # loads the extractor: missing weights show now
+    module, stored = build.from_checkpoint(path, build.changes(config))
+    module.use_for_prediction(config.weights, config.seed)
+    data = build.data(stored)
+    data.setup("predict")
+    scoring = Scoring(evaluator, data, config.split, config.num_real)
+    trainer = build.trainer(config)
+    trainer.callbacks += [scoring, GenerationProgress(samples.num_samples)]
+    trainer.predict(module, samples, return_predictions=False)
+    name = "_".join(sorted(scoring.values))
+    out = Path(config.out or path.with_name(f"{path.stem}.{name}.json"))
+    store(out, scoring, protocol(config, module, data, evaluator), trainer)
+
+
+def protocol(
+    config: DictConfig, module: DiffusionModule, data: ImageDataModule, evaluator: Evaluator
+) -> EvaluationProtocol:
+    """Everything that must be equal before two numbers are compared."""
+    return EvaluationProtocol(
+        **evaluator.provenance(),
+        data=data.name,
+        split=config.split,
+        data_hash=data.content_hash(config.split, config.num_real),
+        sampler=repr_of_sampler(module),
+        steps=module.sampler.steps or module.sampler.process.T,
+        seed=config.seed,
+        weights=config.weights,
+        device=device_name(module.device),
+    )
+
+
+def repr_of_sampler(module: DiffusionModule) -> str:
+    return type(module.sampler).__name__
+
+
+@rank_zero_only
+def store(path: Path, scoring: Scoring, protocol: EvaluationProtocol, trainer: Trainer) -> None:
+    write_result(path, scoring.values, protocol)
+    for logger in trainer.loggers:
+        logger.log_metrics({f"eval/{name}": value for name, value in scoring.values.items()})
+    for name, value in scoring.values.items():
+        print(f"{name}  {value:.4f}")
+    print(f"stored with its protocol in {path}")

@@ -1,0 +1,261 @@
+"""Read and write the folders of diffusers' `UNet2DModel`, such as google/ddpm-cifar10-32, without diffusers.
+
+A folder has config.json and diffusion_pytorch_model.safetensors; a pipeline's folder has these in unet/, and
+scheduler/scheduler_config.json. Settings that our `UNet` does not have are refused by name, never dropped.
+"""
+
+import json
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm import check
+from ddpm.models import UNet
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The process that a network was trained on, in the words of scheduler_config.json. Here: diffusers' defaults."""
+
+    num_train_timesteps: int = 1000
+    beta_schedule: str = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    prediction_type: str = "epsilon"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
+    scheduler: None where the folder has none."""
+
+    network: UNet
+    scheduler: Scheduler | None
+
+
+def load(folder: str | Path) -> Pretrained:
+    folder = Path(folder)
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    schedulers = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
+    scheduler = next((scheduler_from(_read(path)) for path in schedulers if path.exists()), None)
+    with torch.device("meta"):
+        network = UNet(**settings_from(_read(unet / "config.json")))
+    network.load_state_dict(_to_ours(_read_weights(unet), network.state_dict()), assign=True)
+    return Pretrained(network.eval(), scheduler)
+
+
+def save(network: UNet, folder: str | Path) -> None:
+    """Write a folder that `UNet2DModel.from_pretrained` opens."""
+    config = config_from(network.settings)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(_to_theirs(network.state_dict()), folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+
+
+# The settings. What UNet2DModel does where a config says nothing, and the only values that our network can follow.
+
+DEFAULTS: Config = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [224, 448, 672, 896],
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "num_train_timesteps": None,
+}
+OURS: Config = {
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 1,
+    "flip_sin_to_cos": False,
+    "mid_block_type": "UNetMidBlock2D",
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 0,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "act_fn": "silu",
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-6,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+
+
+def settings_from(config: Config) -> dict[str, Any]:
+    """The arguments of our `UNet` for a UNet2DModel's config."""
+    for field in config.keys() - DEFAULTS.keys():
+        if not field.startswith("_") and config[field] is not None:
+            _refuse(field, config[field], "a field that this version does not know")
+    config = DEFAULTS | config
+    for field, value in OURS.items():
+        if config[field] != value:
+            _refuse(field, config[field], f"our U-Net has {value!r}")
+
+    widths, down = list(config["block_out_channels"]), list(config["down_block_types"])
+    up = [kind.replace("Down", "Up") for kind in reversed(down)]
+    if not {*down} <= {"DownBlock2D", "AttnDownBlock2D"} or len(down) != len(widths):
+        _refuse("down_block_types", down, f"our U-Net has DownBlock2D or AttnDownBlock2D at {len(widths)} levels")
+    if list(config["up_block_types"]) != up:
+        _refuse("up_block_types", config["up_block_types"], f"our U-Net mirrors the way down: {up}")
+    if any(width % widths[0] for width in widths):
+        _refuse("block_out_channels", widths, "our widths are multiples of the first")
+
+    attention_levels = [level for level, kind in enumerate(down) if kind.startswith("Attn")]
+    num_heads = {width // (config["attention_head_dim"] or width) for width in _attended(widths, attention_levels)}
+    if len(num_heads) > 1:
+        _refuse("attention_head_dim", config["attention_head_dim"], "our levels all have the same number of heads")
+    return {
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "base_channels": widths[0],
+        "channel_mults": [width // widths[0] for width in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "attention_levels": attention_levels,
+        "dropout": config["dropout"],
+        "num_heads": num_heads.pop(),
+        "num_groups": config["norm_num_groups"],
+    }
+
+
+def config_from(settings: dict[str, Any]) -> Config:
+    """The config of the UNet2DModel that does what our `UNet` of these settings does."""
+    widths = [settings["base_channels"] * mult for mult in settings["channel_mults"]]
+    attended = _attended(widths, settings["attention_levels"])
+    if settings["patch_size"] != 1:
+        check.fail("patch_size", settings["patch_size"], "1 to save for diffusers, which works on single pixels")
+    if settings["num_heads"] != 1 and len(attended) > 1:
+        check.fail("num_heads", settings["num_heads"], "1 to save for diffusers, where wider levels get more heads")
+    kinds = ["Attn" if level in settings["attention_levels"] else "" for level in range(len(widths))]
+    return {
+        "_class_name": "UNet2DModel",
+        **OURS,
+        "in_channels": settings["in_channels"],
+        "out_channels": settings["out_channels"],
+        "block_out_channels": widths,
+        "layers_per_block": settings["num_res_blocks"],
+        "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
+        "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        "dropout": settings["dropout"],
+        "attention_head_dim": None if settings["num_heads"] == 1 else attended.pop() // settings["num_heads"],
+        "norm_num_groups": settings["num_groups"],
+    }
+
+
+def _attended(widths: list[int], attention_levels: list[int]) -> set[int]:
+    return {widths[level] for level in (*attention_levels, -1)}  # -1: the middle
+
+
+def scheduler_from(config: Config) -> Scheduler:
+    for field in ("trained_betas", "rescale_betas_zero_snr", "thresholding"):
+        if config.get(field):
+            _refuse(field, config[field], "not supported")
+    return Scheduler(**{field.name: config[field.name] for field in fields(Scheduler) if field.name in config})
+
+
+def _refuse(field: str, value: Any, reason: str) -> None:
+    raise ValueError(f"cannot load a diffusers config with {field} = {value!r}: {reason}")
+
+
+# The weights. Each of our keys is one of theirs, but for our qkv, which is three of theirs.
+
+WEIGHTS = "diffusion_pytorch_model"
+TO_THEIRS = [
+    (r"^stem\.", "conv_in."),
+    (r"^norm\.", "conv_norm_out."),
+    (r"^out\.", "conv_out."),
+    (r"^time\.linear", "time_embedding.linear_"),
+    (r"^(down|up)\.(\d+)\.", r"\1_blocks.\2."),
+    (r"^middle\.(\d+)\.", r"mid_block.blocks.\1."),
+    (r"\.blocks\.(\d+)\.res\.", r".resnets.\1."),
+    (r"\.blocks\.(\d+)\.attention\.", r".attentions.\1."),
+    (r"(down|up)_blocks\.(\d+)\.resample\.", r"\1_blocks.\2.\1samplers.0."),
+    (r"\.time\.", ".time_emb_proj."),
+    (r"\.shortcut\.", ".conv_shortcut."),
+    (r"\.norm\.", ".group_norm."),
+    (r"\.out\.", ".to_out.0."),
+]
+OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # before 0.15
+
+
+def _their_keys(key: str) -> list[str]:
+    for pattern, theirs in TO_THEIRS:
+        key = re.sub(pattern, theirs, key)
+    return [key.replace(".qkv.", f".to_{name}.") for name in "qkv"] if ".qkv." in key else [key]
+
+
+def _to_theirs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, weight in weights.items():
+        keys = _their_keys(key)
+        if ".attention." in key and weight.dim() == 4:
+            weight = weight[:, :, 0, 0]  # their linear maps are our 1x1 convolutions
+        renamed.update(zip(keys, (part.contiguous() for part in weight.chunk(len(keys))), strict=True))
+    return renamed
+
+
+def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """wanted: our state dict, for its keys and shapes."""
+    for old, new in OLD_NAMES.items():
+        weights = {key.replace(old, new): weight for key, weight in weights.items()}
+    renamed = {}
+    for key, like in wanted.items():
+        keys = _their_keys(key)
+        if missing := [name for name in keys if name not in weights]:
+            raise ValueError(f"the weights lack {missing[0]}, which their config asks for")
+        weight = torch.cat([weights.pop(name) for name in keys]).float()
+        if weight.shape != like.shape[: weight.dim()] or weight.numel() != like.numel():
+            raise ValueError(f"{keys[0]} has shape {[*weight.shape]}, but the config asks for {[*like.shape]}")
+        renamed[key] = weight.reshape(like.shape)
+    if weights:
+        raise ValueError(f"the weights have {min(weights)}, which their config does not ask for")
+    return renamed
+
+
+def _read(path: Path) -> Config:
+    if not path.exists():
+        check.fail("folder", str(path.parent), f"a folder of diffusers' UNet2DModel, with {path.name}")
+    return json.loads(path.read_text())
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / f"{WEIGHTS}.safetensors"
+    if path.exists():
+        return load_file(path)
+    if path.with_suffix(".bin").exists():
+        raise ValueError(
+            f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; convert it where you trust "
+            f"it: UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False).save_pretrained({str(folder)!r})"
+        )
+    raise ValueError(f"{folder} has no {path.name}")

@@ -1,0 +1,54 @@
+"""What a U-Net is made of: the residual block, and the two ways to change the resolution. Ho et al. 2020, appendix B."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.models.layers import conv1x1, conv3x3, group_norm, initialised, linear, zeroed
+
+
+class ResBlock(nn.Module):
+    """shortcut(x) + two times (norm, SiLU, convolution), with the time added in between.
+
+    x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`, already through its SiLU. Returns `[B, out_channels, H, W]`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, emb_channels: int, dropout: float, num_groups: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(num_groups, in_channels)
+        self.conv1 = conv3x3(in_channels, out_channels)
+        self.time = linear(emb_channels, out_channels)
+        self.norm2 = group_norm(num_groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(conv3x3(out_channels, out_channels))
+        self.shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(emb)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class Downsample(nn.Module):
+    """Half the height and width by a convolution of stride 2.
+
+    One row and column of padding at the bottom and right only, as TensorFlow's 'SAME' does on even sizes.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = initialised(nn.Conv2d(channels, channels, kernel_size=3, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: every pixel four times, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,0 +1,38 @@
+"""Convolutions, linear maps and norms with the initialisation of the published networks.
+
+Ho et al. 2020's code: weights uniform with variance 2 / (fan_in + fan_out) (Xavier), biases zero.
+"""
+
+from typing import TypeVar
+
+from torch import nn
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def initialised(layer: Layer) -> Layer:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def zeroed(layer: Layer) -> Layer:
+    """For the last layer of a branch, so that the branch starts as nothing (Ho et al. scale it by 1e-10)."""
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return initialised(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
+
+
+def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return initialised(nn.Conv2d(in_channels, out_channels, kernel_size=1))
+
+
+def linear(in_channels: int, out_channels: int) -> nn.Linear:
+    return initialised(nn.Linear(in_channels, out_channels))
+
+
+def group_norm(num_groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups, channels, eps=1e-6)

@@ -1,0 +1,178 @@
+"""The U-Net of Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm import check
+from ddpm.models.attention import Attention
+from ddpm.models.blocks import Downsample, ResBlock, Upsample
+from ddpm.models.embeddings import TimeEmbedding
+from ddpm.models.layers import conv3x3, group_norm, zeroed
+
+
+class Block(nn.Module):
+    """A residual block, then attention where there is some."""
+
+    def __init__(self, res: ResBlock, attention: Attention | None) -> None:
+        super().__init__()
+        self.res = res
+        self.attention = attention or nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.attention(self.res(x, emb))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution and the way to the next. A container: `UNet.forward` walks through it."""
+
+    def __init__(self, blocks: Iterable[Block], resample: Downsample | Upsample | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.resample = resample
+
+
+@final
+class UNet(nn.Module):
+    """`network(x, time) -> [B, out_channels, H, W]`; x: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
+
+    base_channels: width at full resolution; channel_mults: width of each level over that, finest first.
+    num_res_blocks: per level on the way down; one more on the way up.
+    attention_levels: numbers of the levels with attention, 0 = finest (any image size: at 32 x 32, level 1 is
+    16 x 16). The middle always has it.
+    patch_size: work on patches of p x p pixels as channels, which costs p^2 times less. Not in the paper; 1 = as there.
+    H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        base_channels: int,
+        channel_mults: Sequence[int],
+        num_res_blocks: int,
+        attention_levels: Sequence[int] = (),
+        *,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
+        num_heads: int = 1,
+        num_groups: int = 32,
+        patch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        out_channels = in_channels if out_channels is None else out_channels
+        self.settings = _checked(
+            in_channels=in_channels,
+            base_channels=base_channels,
+            channel_mults=channel_mults,
+            num_res_blocks=num_res_blocks,
+            attention_levels=attention_levels,
+            out_channels=out_channels,
+            dropout=dropout,
+            num_heads=num_heads,
+            num_groups=num_groups,
+            patch_size=patch_size,
+        )
+        self.in_channels, self.out_channels, self.patch_size = in_channels, out_channels, patch_size
+        widths = [base_channels * mult for mult in channel_mults]
+        coarsest = len(widths) - 1
+        emb_channels = 4 * base_channels
+
+        def block(channels: int, width: int, attends: bool) -> Block:
+            attention = Attention(width, num_heads, num_groups) if attends else None
+            return Block(ResBlock(channels, width, emb_channels, dropout, num_groups), attention)
+
+        self.time = TimeEmbedding(base_channels, emb_channels)
+        self.stem = conv3x3(in_channels * patch_size**2, base_channels)
+
+        self.down = nn.ModuleList()
+        channels, skips = base_channels, [base_channels]  # of h, and of every h that is kept for the way up
+        for level, width in enumerate(widths):
+            inputs = [channels] + [width] * (num_res_blocks - 1)
+            blocks = [block(c, width, level in attention_levels) for c in inputs]
+            self.down.append(Level(blocks, Downsample(width) if level < coarsest else None))
+            skips += [width] * (num_res_blocks + (level < coarsest))
+            channels = width
+
+        self.middle = nn.ModuleList([block(channels, channels, attends=True), block(channels, channels, attends=False)])
+
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            inputs = [channels] + [width] * num_res_blocks
+            blocks = [block(c + skips.pop(), width, level in attention_levels) for c in inputs]
+            self.up.append(Level(blocks, Upsample(width) if level > 0 else None))
+            channels = width
+
+        self.norm = group_norm(num_groups, channels)
+        self.out = zeroed(conv3x3(channels, out_channels * patch_size**2))
+
+    def forward(self, x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
+        if cond:
+            raise ValueError(f"this U-Net takes no conditions, got {', '.join(sorted(cond))}")
+        self._check_input(x)
+        emb = F.silu(self.time(time))
+
+        h = self.stem(F.pixel_unshuffle(x, self.patch_size))
+        skips = [h]
+        for level in self.down:
+            for block in level.blocks:
+                h = block(h, emb)
+                skips.append(h)
+            if level.resample is not None:
+                h = level.resample(h)
+                skips.append(h)
+
+        for block in self.middle:
+            h = block(h, emb)
+
+        for level in self.up:
+            for block in level.blocks:
+                h = block(torch.cat([h, skips.pop()], dim=1), emb)
+            if level.resample is not None:
+                h = level.resample(h)
+
+        with torch.autocast(x.device.type, enabled=False):
+            h = self.out(F.silu(self.norm(h.to(self.out.weight.dtype))))
+        return F.pixel_shuffle(h, self.patch_size)
+
+    def _check_input(self, x: Tensor) -> None:
+        batch, channels, *size = x.shape
+        if channels != self.in_channels:
+            raise ValueError(f"this U-Net takes images of {self.in_channels} channels, got {channels}")
+        divisor = self.patch_size * 2 ** (len(self.down) - 1)
+        if any(side % divisor for side in size):
+            smaller = " x ".join(str(max(side // divisor, 1) * divisor) for side in size)
+            larger = " x ".join(str(-(-side // divisor) * divisor) for side in size)
+            raise ValueError(
+                f"image size {' x '.join(map(str, size))} does not divide by {divisor} = patch_size * 2^(levels - 1); "
+                f"resize or pad the images to {smaller} or {larger}, or use fewer levels (channel_mults)"
+            )
+
+
+def _checked(**settings: Any) -> dict[str, Any]:
+    """The settings as plain values, or a ValueError about the first that cannot be."""
+    for name in ("in_channels", "out_channels", "base_channels", "num_res_blocks", "num_heads", "num_groups", "patch_size"):
+        check.positive_int(name, settings[name])
+    check.number("dropout", settings["dropout"], low=0.0, high=1.0)
+    for name in ("channel_mults", "attention_levels"):
+        if not isinstance(settings[name], Sequence) or isinstance(settings[name], str):
+            check.fail(name, settings[name], "a list of integers")
+        settings[name] = list(settings[name])
+
+    mults, levels = settings["channel_mults"], settings["attention_levels"]
+    if not mults:
+        check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
+    for mult in mults:
+        check.positive_int("channel_mults", mult)
+    for level in levels:
+        check.integer("attention_levels", level, low=0, high=len(mults) - 1)
+
+    base, groups, heads = settings["base_channels"], settings["num_groups"], settings["num_heads"]
+    if base < 4 or base % 2 or base % groups:
+        check.fail("base_channels", base, f"even, at least 4 and a multiple of num_groups = {groups}")
+    for width in {base * mults[level] for level in (*levels, -1)}:
+        if width % heads:
+            check.fail("num_heads", heads, f"a divisor of {width}, the width of a level with attention")
+    return settings

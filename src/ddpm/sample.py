@@ -1,0 +1,50 @@
+"""Images from a trained model, written as they come."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ddpm import build, check
+from ddpm.console import quiet
+from ddpm.data.generation import GenerationDataModule
+from ddpm.metrics.images import to_uint8
+from ddpm.pictures import grid, save_gif
+from ddpm.training.callbacks.image_writer import ImageWriter
+from ddpm.training.callbacks.progress import GenerationProgress
+from ddpm.training.module import DiffusionModule
+
+
+def run(config: DictConfig) -> None:
+    quiet()
+    path = build.checkpoint_path(config.ckpt)
+    data = GenerationDataModule(config.num_samples, config.batch_size)
+    module, _ = build.from_checkpoint(path, build.changes(config))
+    module.use_for_prediction(config.weights, config.seed)
+    folder = Path(config.out or path.parent.parent / f"samples_{path.stem}_{config.weights}")
+    writer = ImageWriter(folder, config.format, data.num_samples, module.image_shape)
+    trainer = build.trainer(config)
+    trainer.callbacks += [writer, GenerationProgress(data.num_samples)]
+    trainer.predict(module, data, return_predictions=False)
+    if check.boolean("gif", config.gif):
+        draw_gif(module, folder / "denoising.gif", min(data.num_samples, writer.GRID))
+    announce(folder, data.num_samples)
+
+
+@rank_zero_only
+def draw_gif(module: DiffusionModule, path: Path, num: int, num_frames: int = 50) -> None:
+    """The samples of the grid coming into being: x_t beside nothing else, from noise to the image."""
+    frames: list[torch.Tensor] = []
+    module.watch_sampling = lambda state: frames.append(to_uint8(module.codec.decode(state.x_t)).cpu())
+    with torch.no_grad():
+        module.sample(torch.arange(num, device=module.device), module.predict_weights)
+    shown = torch.linspace(0, len(frames) - 1, min(num_frames, len(frames))).round().int().tolist()
+    save_gif(path, [grid(frames[i]) for i in shown])
+
+
+@rank_zero_only
+def announce(folder: Path, num_samples: int) -> None:
+    print(f"{num_samples} samples in {folder}")
+    for path in sorted(folder.iterdir()):
+        print(f"  {path}")

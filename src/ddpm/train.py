@@ -1,0 +1,58 @@
+"""One training run, from a configuration to a checkpoint, pictures and numbers."""
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm import build
+from ddpm.console import quiet
+from ddpm.dry_run import report
+
+
+def run(config: DictConfig) -> None:
+    quiet()
+    torch.set_float32_matmul_precision("high")
+    module = build.module(config)
+    data = build.data(config)
+    trainer = build.trainer(config)
+    if config.dry_run:
+        rank_zero_only(print)(report(config, module, data, trainer))
+        return
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    announce(config, module, trainer)
+    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    last = f"{config.run_dir}/checkpoints/last.ckpt"
+    trainer.save_checkpoint(last, weights_only=False)
+    summary(config, trainer, last)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+@rank_zero_only
+def announce(config: DictConfig, module: build.DiffusionModule, trainer: Trainer) -> None:
+    parameters = sum(p.numel() for p in module.network.parameters())
+    place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
+    print(f"{config.name}: {parameters:,} parameters, {config.trainer.max_steps:,} steps of {config.data.batch_size}")
+    print(f"on {place}; folder {config.run_dir}", flush=True)
+
+
+@rank_zero_only
+def summary(config: DictConfig, trainer: Trainer, checkpoint: str) -> None:
+    """Where everything lies."""
+    print(f"\ndone: {trainer.global_step:,} steps, {trainer.global_step * config.data.batch_size:,} images")
+    lines = {"checkpoint": checkpoint}
+    for name in ("samples/ema", "samples/raw", "denoising"):
+        picture = f"{config.run_dir}/{name}/{trainer.global_step:08d}.png"
+        lines[name] = picture
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            lines["metrics"] = f"{logger.log_dir}/metrics.csv"
+        elif isinstance(logger, WandbLogger):
+            lines["W&B"] = logger.experiment.dir
+        elif isinstance(logger, TensorBoardLogger):
+            lines["TensorBoard"] = logger.log_dir
+    for name, where in lines.items():
+        print(f"  {name:12} {where}")

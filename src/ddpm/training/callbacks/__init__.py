@@ -1,0 +1,1 @@
+"""What watches a run: each callback one file, none needed by another."""

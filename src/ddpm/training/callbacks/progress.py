@@ -1,0 +1,71 @@
+"""Shows how far a training or a generation is."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.samplers.base import State
+from ddpm.progress import ProgressDisplay
+from ddpm.training.module import DiffusionModule
+
+
+class TrainingProgress(Callback):
+    """In optimizer steps, with loss and images per second. The loss is read only when it is shown, not at each step."""
+
+    def __init__(self, batch_size: int, every_seconds: float) -> None:
+        self.batch_size = batch_size
+        self.every_seconds = check.number("every_seconds", every_seconds, low=0)
+        self.display: ProgressDisplay | None = None
+
+    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.is_global_zero:
+            self.display = ProgressDisplay("step", trainer.max_steps, trainer.global_step, self.every_seconds)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        if self.display and self.display.is_due(trainer.global_step):
+            rate = self.display.rate(trainer.global_step) * self.batch_size
+            loss = outputs["total"].mean().item()
+            self.display.show(trainer.global_step, f"loss {loss:.4f}  {rate:.0f} images/s")
+
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.display:
+            self.display.close()
+
+    def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, module)
+
+
+class GenerationProgress(Callback):
+    """In images of all ranks, judged by the first; within a batch by the sampler's steps."""
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+
+    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.done = 0
+        self.display = ProgressDisplay("image", self.num_samples) if trainer.is_global_zero else None
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        here = len(batch["index"]) * trainer.world_size
+
+        def watch(state: State) -> None:
+            done = min(self.done + here * (1 - state.t / module.sampler.process.T), self.num_samples)
+            if self.display and self.display.is_due(done):
+                self.display.show(done, f"{self.display.rate(done):.1f} images/s")
+
+        module.watch_sampling = watch
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        self.done += len(batch["index"]) * trainer.world_size
+
+    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.display:
+            self.display.close()

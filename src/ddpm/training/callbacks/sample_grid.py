@@ -1,0 +1,70 @@
+"""Grids of samples with a fixed seed, so that the same pictures can be watched getting better."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from ddpm import check
+from ddpm.metrics.images import to_uint8
+from ddpm.pictures import grid
+from ddpm.training.logs import ends_step, log_picture
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch
+
+
+@contextmanager
+def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
+    """Within it the networks neither drop out nor keep gradients, and compute in the precision of the run."""
+    was_training = module.training
+    module.eval()
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        yield
+    module.train(was_training)
+
+
+def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
+    """Images of the samples 0..num-1 `[num, C, H, W]`, each rank making its share; the same for any number of ranks."""
+    rank, world = trainer.global_rank, trainer.world_size
+    each = -(-num // world)
+    ids = torch.arange(rank, each * world, world, device=module.device)
+    with sampling(trainer, module):
+        mine = module.sample(ids, weights).float()
+    everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
+    return everyone.transpose(0, 1).flatten(0, 1)[:num]
+
+
+class SampleGrid(Callback):
+    """num_samples: images in a grid. every_n_steps: optimizer steps between grids; one more at the end of training.
+
+    weights: which weights draw a grid each, of `raw`, `ema` and `ema_DECAY`.
+    """
+
+    def __init__(self, num_samples: int, every_n_steps: int, weights: list[str]) -> None:
+        self.num_samples = check.positive_int("num_samples", num_samples)
+        self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
+        self.names = list(weights)
+        self.last_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.draw(trainer, module)
+
+    def draw(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.global_step == self.last_step:
+            return
+        self.last_step = trainer.global_step
+        for name in self.names:
+            images = sample_on_all_ranks(trainer, module, self.num_samples, name)
+            sampler = module.sampler
+            steps = sampler.steps or sampler.process.T
+            caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
+            log_picture(trainer, f"samples/{name}", grid(to_uint8(images)), caption)

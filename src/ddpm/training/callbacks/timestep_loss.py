@@ -1,0 +1,51 @@
+"""Logs the loss in bands of time, which shows where a schedule or objective learns and where it does not."""
+
+import itertools
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from ddpm import check
+from ddpm.training.logs import is_log_step, log_numbers
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch
+
+
+def band_of(t: Tensor, T: int, num_bands: int) -> Tensor:
+    """The band 0..num_bands-1 of times 1..T, all of about the same width."""
+    return (t - 1) * num_bands // T
+
+
+def band_names(T: int, num_bands: int) -> list[str]:
+    """The first and last time of each band, as in "0101-0200"."""
+    firsts = [1 - (-band * T // num_bands) for band in range(num_bands + 1)]
+    return [f"{first:04d}-{following - 1:04d}" for first, following in itertools.pairwise(firsts)]
+
+
+class TimestepLoss(Callback):
+    """num_bands: bands of the times 1..T. Each logs its mean over the steps since the last log as train/loss_t/..."""
+
+    def __init__(self, num_bands: int) -> None:
+        self.num_bands = check.positive_int("num_bands", num_bands)
+        self.sums: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+    ) -> None:
+        T = module.sampler.process.T
+        num_bands = min(self.num_bands, T)
+        total = outputs["total"]
+        if self.sums is None:
+            self.sums = torch.zeros(2, num_bands, device=total.device)
+        band = band_of(outputs["t"], T, num_bands)
+        self.sums.index_add_(1, band, torch.stack([total, torch.ones_like(total)]).to(self.sums.dtype))
+        if not is_log_step(trainer, batch_idx):
+            return
+        losses, counts = trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
+        self.sums = None
+        names = band_names(T, num_bands)
+        log_numbers(
+            trainer,
+            {f"train/loss_t/{n}": loss / k for n, loss, k in zip(names, losses, counts, strict=True) if k},
+        )

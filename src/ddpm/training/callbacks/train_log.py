@@ -1,0 +1,50 @@
+"""Logs the loss (mean since the last log), learning rate, gradient norm, and how much was seen."""
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from ddpm.training.logs import is_log_step, log_numbers
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch
+
+
+class TrainLog(Callback):
+    """Sums stay on the device between two logs, so that no step waits for it. batch_size is the global one."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.sums: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+    ) -> None:
+        total = outputs["total"]
+        here = torch.stack([total.sum(), total.new_tensor(len(total))])
+        self.sums = here if self.sums is None else self.sums + here
+        if not is_log_step(trainer, batch_idx):
+            return
+        loss, count = trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
+        self.sums = None
+        numbers = {
+            "train/loss": loss / count,
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/images": trainer.global_step * self.batch_size,
+            "train/epoch": trainer.current_epoch,
+        }
+        if module.grad_norm is not None:
+            numbers["train/grad_norm"] = module.grad_norm.item()
+        log_numbers(trainer, numbers)
+
+    def on_validation_epoch_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.val_sums = torch.zeros(2, device=module.device)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+    ) -> None:
+        self.val_sums += torch.stack([outputs["total"].sum(), outputs["total"].new_tensor(len(outputs["total"]))])
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        loss, count = trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
+        module.log("val/loss", loss / count, logger=False)  # for checkpoints kept by it
+        log_numbers(trainer, {"val/loss": loss / count})

@@ -1,0 +1,41 @@
+"""Where numbers and pictures of a run go: its loggers, and PNG files in its folder."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from torch import Tensor
+
+
+def ends_step(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this batch is the last of its optimizer step, and not one whose gradients were only accumulated."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def is_log_step(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether numbers are written after this batch: the only time when a step may wait for the device."""
+    due = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step == trainer.max_steps
+    return due and ends_step(trainer, batch_idx)
+
+
+def log_numbers(trainer: Trainer, numbers: dict[str, float]) -> None:
+    """Writes to every logger, under the number of optimizer steps done. Called on all ranks, written by the first."""
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers, step=trainer.global_step)
+
+
+@rank_zero_only
+def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> Path:
+    """Writes a picture, uint8 `[H, W, C]`, to RUN/NAME/STEP.png and to the loggers that show pictures."""
+    path = Path(trainer.default_root_dir) / name / f"{trainer.global_step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(picture.numpy())
+    image.save(path)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [image], step=trainer.global_step, caption=[caption])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture.numpy(), trainer.global_step, dataformats="HWC")
+    return path

@@ -1,0 +1,149 @@
+"""One diffusion model in training: it joins network, loss, sampler and averages, and holds no formula."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from ddpm import check
+from ddpm.codec import Codec
+from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.losses import Loss
+from ddpm.diffusion.objective import Objective
+from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.rng import Rng
+from ddpm.training.averages import WeightAverages
+from ddpm.training.optimizer import MakeOptimizer
+from ddpm.types import Batch, Cond
+
+
+class DiffusionModule(LightningModule):
+    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (clipping, ...).
+
+    config: plain containers, stored in each checkpoint, from which the module can be built again.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        loss: Loss,
+        sampler: Sampler,
+        wrap: Callable[[Denoiser], Denoiser],
+        codec: Codec,
+        averages: WeightAverages,
+        make_optimizer: MakeOptimizer,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        compile: bool,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.averages = averages
+        self.objective = objective
+        self.loss = loss
+        self.sampler = sampler
+        self.wrap = wrap
+        self.codec = codec
+        self.make_optimizer = make_optimizer
+        self.image_shape = image_shape
+        self.seed = seed
+        self.config = config
+        self.train_rng = Rng(seed, "train", compiled=compile)
+        self.val_rng = Rng(seed, "val", compiled=compile)
+        self.sample_rng = Rng(seed, "sample", compiled=compile)
+        self.predict_weights = self.best_weights
+        self.watch_sampling: Callable[[State], None] = lambda state: None
+        self.grad_norm: Tensor | None = None
+
+    # Networks
+
+    def weights(self, name: str) -> nn.Module:
+        """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`."""
+        averages = {
+            f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
+        }
+        networks = {"raw": self.network, **({"ema": next(iter(averages.values()))} if averages else {}), **averages}
+        if name not in networks:
+            raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")
+        return networks[name]
+
+    @property
+    def best_weights(self) -> str:
+        """`ema` where there are averages, else `raw`."""
+        return "ema" if self.averages.decays else "raw"
+
+    def sample(self, ids: Tensor, weights: str, cond: Cond | None = None) -> Tensor:
+        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in."""
+        x0 = self.sampler.sample(
+            self.denoiser(weights), self.latent_shape, self.sample_rng, ids, cond, watch=self.watch_sampling
+        )
+        return self.codec.decode(x0)
+
+    def use_for_prediction(self, weights: str, seed: int) -> None:
+        """The weights (see `weights`) and the seed that predict_step draws with."""
+        self.weights(weights)
+        self.predict_weights = weights
+        self.sample_rng = replace(self.sample_rng, seed=check.non_negative_int("seed", seed))
+
+    def denoiser(self, weights: str) -> Denoiser:
+        """What samplers use: the network with these weights, wrapped."""
+        return self.wrap(NetworkDenoiser(self.weights(weights), self.objective))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.codec.latent_shape(self.image_shape)
+
+    # Steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout is the one thing that draws from torch's own generator: it is seeded anew for each batch."""
+        place = f"{self.seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), "little"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        draws = self.train_rng.at(self.current_epoch, batch["index"], batch["position"])
+        denoiser = NetworkDenoiser(self.network, self.objective)
+        terms = self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
+        return {"loss": terms.total.mean(), "total": terms.total.detach(), "t": terms.t}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of the averaged weights at times and noise that are the same at every validation."""
+        draws = self.val_rng.at(0, batch["index"], batch["position"])
+        denoiser = NetworkDenoiser(self.weights(self.best_weights), self.objective)
+        terms = self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
+        return {"total": terms.total, "t": terms.t}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Generation is a data set of sample numbers: `batch["index"]` in, images out."""
+        return self.sample(batch["index"], self.predict_weights)
+
+    # Optimization
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, schedule = self.make_optimizer(self.network.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm, and keeps what it was for the log."""
+        parameters = list(self.network.parameters())
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.averages.update(self.network)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config

@@ -1,0 +1,57 @@
+"""Optimizers with a learning rate that warms up and may fall as a half cosine to zero."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ddpm import check
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], tuple[torch.optim.Optimizer, LambdaLR]]
+
+
+def warmup_factor(step: int, warmup_steps: int) -> float:
+    """Rises evenly and reaches 1 at the `warmup_steps`-th step; steps count from 0."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
+def cosine_factor(step: int, num_steps: int) -> float:
+    """Falls from 1 at step 0 to 0 at step `num_steps`."""
+    return 0.5 * (1 + math.cos(math.pi * min(step / num_steps, 1.0)))
+
+
+def factor(step: int, warmup_steps: int, num_steps: int, cosine_decay: bool) -> float:
+    return warmup_factor(step, warmup_steps) * (cosine_factor(step, num_steps) if cosine_decay else 1.0)
+
+
+def make(
+    parameters: Iterable[nn.Parameter],
+    kind: type[torch.optim.Optimizer],
+    num_steps: int,
+    lr: float,
+    warmup_steps: int,
+    cosine_decay: bool,
+    **options: Any,
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """An optimizer and its schedule, to be stepped once an optimizer step. num_steps: those of the whole run."""
+    check.number("lr", lr, low=0)
+    check.non_negative_int("warmup_steps", warmup_steps)
+    if check.boolean("cosine_decay", cosine_decay) and num_steps < 1:
+        raise ValueError("optimizer.cosine_decay=true needs to know where it ends; give trainer.max_steps")
+    betas = options.get("betas", (0.9, 0.999))
+    if len(betas) != 2:
+        check.fail("betas", betas, "two numbers in [0, 1)")
+    for beta in betas:
+        if check.number("betas", beta, low=0, high=1) == 1:
+            check.fail("betas", betas, "two numbers in [0, 1)")
+    optimizer = kind(parameters, lr=lr, **{**options, "betas": tuple(betas)})
+    schedule = partial(factor, warmup_steps=warmup_steps, num_steps=num_steps, cosine_decay=cosine_decay)
+    return optimizer, LambdaLR(optimizer, lambda step: schedule(step))
+
+
+adam = partial(make, kind=torch.optim.Adam)
+adamw = partial(make, kind=torch.optim.AdamW)

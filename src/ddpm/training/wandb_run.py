@@ -1,0 +1,67 @@
+"""A Weights & Biases run that never stops a training: offline where there is no key or no network."""
+
+import logging
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+def has_key() -> bool:
+    """Whether wandb would find an API key: in the environment or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_logger(
+    project: str,
+    name: str,
+    group: str | None,
+    tags: Sequence[str],
+    save_dir: str,
+    offline: bool | None,
+    init_timeout: float,
+    job_type: str = "train",
+    run_id: str | None = None,
+) -> WandbLogger:
+    """offline: True, False, or None for offline if there is no key or the network does not answer in time.
+
+    init_timeout: seconds. run_id: go on in the run of this id. Only the first process makes a run.
+    """
+    if rank_zero_only.rank != 0:
+        return WandbLogger(project=project, save_dir=save_dir, offline=True)
+    offline_now = not has_key() if offline is None else offline
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        offline_now = True
+    about = {"project": project, "name": name, "group": group, "tags": list(tags), "dir": save_dir}
+    about |= {"job_type": job_type, "id": run_id, "resume": "allow"}
+
+    def start(mode: str) -> wandb.Run:
+        return wandb.init(**about, mode=mode, settings=wandb.Settings(init_timeout=init_timeout, silent=True))
+
+    if offline_now:
+        run = start("offline")
+    else:
+        try:
+            run = start("online")
+        except wandb.errors.CommError as error:
+            if offline is False:
+                raise ValueError(f"logger.wandb.offline=false, but W&B does not answer: {error}") from error
+            rank_zero_info(f"W&B does not answer within {init_timeout:g} s: this run is logged offline")
+            run = start("offline")
+    if run.settings.mode == "offline":
+        rank_zero_info(f"W&B runs offline. To send this run: wandb sync {Path(run.dir).parent}")
+    return WandbLogger(experiment=run)

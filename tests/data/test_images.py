@@ -1,0 +1,198 @@
+"""What becomes of each kind of image. Expected values from arithmetic on the arrays the images were made of."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm.data.images import Preparation, UnusableImage, WrongSize, height_width
+
+HEIGHT, WIDTH = 4, 6
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+
+
+def prepare(image, channels=3, **options):
+    return Preparation(channels, (HEIGHT, WIDTH), **options)(image)
+
+
+def reread(image: Image.Image, kind: str = "PNG", **options) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def over(front, alpha, background: int):
+    """Front over an opaque background, rounded to the nearest level."""
+    alpha = alpha.astype(float) / 255
+    return np.rint(front * alpha + background * (1 - alpha))
+
+
+def luma(colour):
+    return colour @ np.array([0.299, 0.587, 0.114])
+
+
+def test_rgb_becomes_channels_first():
+    np.testing.assert_array_equal(prepare(reread(Image.fromarray(COLOUR))), COLOUR.transpose(2, 0, 1))
+
+
+def test_an_array_of_the_right_shape_is_only_transposed():
+    np.testing.assert_array_equal(prepare(COLOUR), COLOUR.transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepare(GREY[:, :, None], channels=1), GREY[None])
+
+
+def test_grey_becomes_three_equal_channels():
+    np.testing.assert_array_equal(prepare(reread(Image.fromarray(GREY))), np.stack([GREY] * 3))
+
+
+def test_colour_becomes_grey_by_rec_601_luma():
+    np.testing.assert_allclose(prepare(Image.fromarray(COLOUR), channels=1)[0], luma(COLOUR.astype(float)), atol=0.51)
+
+
+@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0)])
+def test_rgba_is_composited_over_the_background(background, level):
+    image = reread(Image.fromarray(np.dstack([COLOUR, ALPHA])))
+    expected = np.stack([over(COLOUR[:, :, c], ALPHA, level) for c in range(3)])
+    np.testing.assert_array_equal(prepare(image, background=background), expected)
+
+
+def test_grey_with_alpha_is_composited_over_white_by_default():
+    image = reread(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]))
+    assert image.mode == "LA"
+    np.testing.assert_array_equal(prepare(image, channels=1)[0], over(GREY, ALPHA, 255))
+    np.testing.assert_array_equal(prepare(image)[2], over(GREY, ALPHA, 255))
+
+
+def palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    entries = RNG.integers(0, 256, (8, 3), dtype=np.uint8)
+    numbers = RNG.integers(0, 8, (HEIGHT, WIDTH), dtype=np.uint8)
+    numbers[0, 0] = 3
+    image = Image.fromarray(numbers)
+    image.putpalette(entries.tobytes())
+    return image, entries[numbers], numbers
+
+
+def test_a_palette_is_looked_up():
+    image, colours, _ = palette_image()
+    assert reread(image).mode == "P"
+    np.testing.assert_array_equal(prepare(reread(image)), colours.transpose(2, 0, 1))
+
+
+def test_a_transparent_palette_entry_shows_the_background():
+    image, colours, numbers = palette_image()
+    expected = np.where((numbers == 3)[:, :, None], 255, colours).transpose(2, 0, 1)
+    np.testing.assert_array_equal(prepare(reread(image, transparency=3)), expected)
+    np.testing.assert_array_equal(prepare(reread(image, "GIF", transparency=3)), expected)
+
+
+def test_a_transparent_colour_of_an_rgb_file_shows_the_background():
+    image = reread(Image.fromarray(COLOUR), transparency=tuple(int(v) for v in COLOUR[1, 2]))
+    expected = COLOUR.copy()
+    expected[1, 2] = 255
+    np.testing.assert_array_equal(prepare(image), expected.transpose(2, 0, 1))
+
+
+def test_sixteen_bit_grey_is_scaled_not_cut():
+    values = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
+    image = reread(Image.fromarray(values))
+    assert image.mode.startswith("I")
+    np.testing.assert_array_equal(prepare(image, channels=1)[0], np.rint(values / 257))
+    np.testing.assert_array_equal(
+        prepare(Image.fromarray(values.astype(np.int32)), channels=1)[0], np.rint(values / 257)
+    )
+
+
+def test_bilevel_becomes_black_and_white():
+    bits = GREY > 127
+    image = reread(Image.fromarray(bits))
+    assert image.mode == "1"
+    np.testing.assert_array_equal(prepare(image, channels=1)[0], bits * 255)
+
+
+def test_cmyk_becomes_rgb():
+    inks = RNG.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    c_m_y, k = inks[:, :, :3].astype(float), inks[:, :, 3:].astype(float)
+    expected = (255 - c_m_y) * (255 - k) / 255
+    image = reread(Image.merge("CMYK", [Image.fromarray(ink) for ink in np.moveaxis(inks, 2, 0)]), "TIFF")
+    assert image.mode == "CMYK"
+    np.testing.assert_allclose(prepare(image).transpose(1, 2, 0), expected, atol=1.01)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_orientation_is_applied(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file's rows are the picture's columns: turn it a quarter clockwise
+    stored = np.rot90(COLOUR, 1)
+    image = reread(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif)
+    np.testing.assert_array_equal(prepare(image), COLOUR.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("values", [np.ones((4, 6), np.float32), np.full((4, 6), 70000, np.int32)])
+def test_pixels_of_unknown_range_are_refused(values):
+    with pytest.raises(UnusableImage, match="range is not known"):
+        prepare(Image.fromarray(values))
+
+
+def test_another_size_is_refused_unless_a_filter_is_named():
+    with pytest.raises(WrongSize, match=r"is 8 x 6, but data.size is 4 x 6; set data.resize"):
+        prepare(Image.new("RGB", (6, 8)))
+
+
+def test_box_resize_by_whole_factors_is_the_mean_of_blocks():
+    big = RNG.integers(0, 256, (HEIGHT * 2, WIDTH * 2), dtype=np.uint8)
+    expected = big.reshape(HEIGHT, 2, WIDTH, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(
+        prepare(Image.fromarray(big), channels=1, resize="box")[0], expected, atol=1.01
+    )  # Pillow rounds twice
+
+
+@pytest.mark.parametrize("filter_name", ["box", "bilinear", "bicubic", "lanczos"])
+def test_resizing_is_antialiased(filter_name):
+    stripes = np.zeros((HEIGHT * 8, WIDTH * 8), np.uint8)
+    stripes[:, ::2] = 255  # sampling every eighth column would see one colour only
+    small = prepare(Image.fromarray(stripes), channels=1, resize=filter_name)[0].astype(float)
+    np.testing.assert_allclose(small[:, 1:-1], 127.5, atol=12)
+
+
+def test_what_does_not_fit_the_shape_is_cropped_evenly():
+    wide = np.zeros((HEIGHT, WIDTH + 4), np.uint8)
+    wide[:, 2:-2] = GREY
+    np.testing.assert_array_equal(prepare(Image.fromarray(wide), channels=1, resize="lanczos")[0], GREY)
+
+
+def test_crop_counts_the_files_pixels():
+    framed = np.pad(GREY, 3)
+    np.testing.assert_array_equal(prepare(Image.fromarray(framed), channels=1, crop=(HEIGHT, WIDTH))[0], GREY)
+    doubled = np.pad(GREY.repeat(2, 0).repeat(2, 1), 5)
+    cropped = prepare(Image.fromarray(doubled), channels=1, crop=(2 * HEIGHT, 2 * WIDTH), resize="box")
+    np.testing.assert_array_equal(cropped[0], GREY)
+
+
+def test_an_image_smaller_than_the_crop_is_refused():
+    with pytest.raises(WrongSize, match=r"is 4 x 6, smaller than data.crop=\[9, 9\]"):
+        prepare(Image.fromarray(GREY), crop=(9, 9), resize="box")
+
+
+def test_size_is_one_length_or_height_and_width():
+    assert height_width("data.size", 8) == (8, 8)
+    assert height_width("data.size", [4, 6]) == (4, 6)
+    for wrong in ([4], [4, 0], "8", 0, 2.5, [1, 2, 3]):
+        with pytest.raises(ValueError, match=r"data\.size"):
+            height_width("data.size", wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 2}, r"data\.channels must be one of 1, 3, got 2"),
+        ({"resize": "bicubik"}, "did you mean 'bicubic'"),
+        ({"background": "grey"}, r"data\.background must be one of white, black"),
+        ({"crop": (9, 9)}, r"data\.crop must be data\.size .* where data\.resize is not set"),
+    ],
+)
+def test_wrong_options_name_field_and_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(Image.fromarray(GREY), **options)

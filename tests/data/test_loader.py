@@ -1,0 +1,259 @@
+"""The order of images: the same whatever the ranks, accumulation and workers, and exact after a resume."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.data.decode import Decoder
+from ddpm.data.images import Preparation
+from ddpm.data.loader import EvalLoader, TrainLoader, mirror
+from ddpm.data.order import chosen, keyed_order, micro_batch_size
+from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
+from ddpm.data.sources.base import ArrayImages
+from ddpm.rng import Rng
+
+
+def indices(batches) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in batches]
+
+
+def flat(lists) -> list:
+    return [entry for one in lists for entry in one]
+
+
+def streamed(num: int, num_workers: int) -> ImageData:
+    """n images of 2 x 2 filled with their number, decoded when asked for."""
+    pixels = np.arange(num, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)
+    images = ArrayImages("numbered", pixels, torch.arange(num) * 10, ())
+    decoder = Decoder(images, Preparation(1, (2, 2)))
+    return ImageData(StreamedPixels(decoder, num_workers), images.labels, torch.arange(num))
+
+
+def test_an_order_is_a_permutation_that_seed_and_epoch_decide():
+    orders = [keyed_order(Rng(seed, "data"), "order", epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
+    for order in orders:
+        assert order.sort().values.tolist() == list(range(1000))
+    assert len({tuple(order.tolist()) for order in orders}) == 4
+    assert torch.equal(orders[1], keyed_order(Rng(0, "data"), "order", 1, 1000))
+
+
+def test_an_order_is_uniform():
+    """Where image 0 lands in 800 epochs of 10 images: chi-squared with 9 degrees, 99.9 % below 27.9."""
+    places = torch.stack([(keyed_order(Rng(0, "data"), "order", e, 10) == 0).nonzero()[0, 0] for e in range(800)])
+    counts = torch.bincount(places, minlength=10).double()
+    assert ((counts - 80) ** 2 / 80).sum() < 27.9
+
+
+def test_a_batch_holds_what_belongs_together(numbered):
+    for batch in TrainLoader(numbered(20), 5, seed=0):
+        level = (batch["image"][:, 0, 0, 0] + 1) * 127.5
+        assert torch.equal(level.round().long(), batch["index"])
+        assert torch.equal(batch["label"], 10 * batch["index"])
+        assert {t.dtype for n, t in batch.items() if n != "image"} == {torch.int64}
+
+
+def test_images_span_minus_one_to_one():
+    data = ImageData(
+        MemoryPixels(torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)), torch.zeros(256).long(), torch.arange(256)
+    )
+    image = next(iter(EvalLoader(data, 256)))["image"].flatten()
+    assert image.dtype == torch.float32
+    assert torch.equal(image, torch.arange(256) / 127.5 - 1)
+    assert (image[0], image[255]) == (-1, 1)
+
+
+def test_positions_count_through_the_epochs_order(numbered):
+    positions = torch.cat([batch["position"] for batch in TrainLoader(numbered(20), 4, seed=0)])
+    assert positions.tolist() == list(range(20))
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 2)])
+def test_global_batches_are_the_same_for_any_ranks_and_accumulation(numbered, world_size, accumulation):
+    data = numbered(50)
+    whole = indices(TrainLoader(data, 16, seed=3))
+    ranks = [
+        TrainLoader(data, 16, seed=3, rank=r, world_size=world_size, accumulation=accumulation)
+        for r in range(world_size)
+    ]
+    for _ in range(2):  # epochs
+        steps = [[] for _ in whole]
+        for loader in ranks:
+            batches = list(loader)
+            assert len(batches) == len(loader) == 3 * accumulation
+            assert {len(b["index"]) for b in batches} == {16 // (world_size * accumulation)}
+            for k, batch in enumerate(batches):
+                steps[k // accumulation] += list(zip(batch["position"].tolist(), batch["index"].tolist(), strict=True))
+        assert [[index for _, index in sorted(step)] for step in steps] == whole
+        second = TrainLoader(data, 16, seed=3)
+        list(second)
+        whole = indices(second)
+
+
+def test_an_epoch_sees_each_image_at_most_once_and_drops_only_the_remainder(numbered):
+    seen = flat(indices(TrainLoader(numbered(50), 16, seed=0)))
+    assert len(seen) == len(set(seen)) == 48
+
+
+def test_epochs_differ_and_advance_when_exhausted(numbered):
+    loader = TrainLoader(numbered(32), 8, seed=0)
+    first, second = indices(loader), indices(loader)
+    assert loader.epoch == 2
+    assert first != second
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(32))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_sees_exactly_the_rest(num_workers):
+    """Stopped after 3 of 6 batches, with others decoded ahead; then again after 2 more epochs and 1 batch."""
+    data = streamed(48, num_workers)
+    whole = TrainLoader(data, 8, seed=1, flip=True)
+    expected = [batch for _ in range(4) for batch in whole]
+
+    loader, got = TrainLoader(data, 8, seed=1, flip=True), []
+    for stop_after in (3, 16, 5):
+        resumed = TrainLoader(data, 8, seed=1, flip=True)
+        resumed.load_state_dict(loader.state_dict())
+        loader, handed_out = resumed, 0
+        while handed_out < stop_after:
+            for batch in loader:
+                got.append(batch)
+                handed_out += 1
+                if handed_out == stop_after:
+                    break
+    assert len(got) == len(expected) == 24
+    for one, other in zip(got, expected, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_workers_change_nothing_and_stay_for_the_next_epoch():
+    plain, workers = (
+        TrainLoader(streamed(40, 0), 8, seed=0, flip=True),
+        TrainLoader(streamed(40, 2), 8, seed=0, flip=True),
+    )
+    for _ in range(2):
+        for one, other in zip(plain, workers, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+    assert workers._reader.batches.loader.persistent_workers
+
+
+def test_the_position_moves_when_a_batch_is_handed_out_not_when_it_is_decoded():
+    loader = TrainLoader(streamed(48, 2), 8, seed=0)
+    batches = iter(loader)
+    assert loader.state_dict()["batch"] == 0
+    for done in range(1, 6):
+        next(batches)
+        assert (loader.epoch, loader.state_dict()["batch"]) == (0, done)
+    next(batches)
+    assert (loader.epoch, loader.state_dict()["batch"]) == (1, 0)
+
+
+def test_the_state_is_plain_ints(numbered):
+    state = TrainLoader(numbered(20), 4, seed=0).state_dict()
+    assert {type(value) for value in state.values()} == {int}
+
+
+def test_reading_leaves_torchs_own_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(TrainLoader(streamed(16, 2), 4, seed=0, flip=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_resume_with_other_ranks_continues_the_same_global_batches(numbered):
+    data = numbered(64)
+    expected = indices(TrainLoader(data, 16, seed=0))[2:]
+    first = TrainLoader(data, 16, seed=0, rank=1, world_size=4)
+    for _, _ in zip(range(2), first, strict=False):
+        pass
+    rest = [[], []]
+    for rank in (0, 1):
+        loader = TrainLoader(data, 16, seed=0, rank=rank, world_size=2)
+        loader.load_state_dict(first.state_dict())
+        rest[rank] = indices(loader)
+    assert [a + b for a, b in zip(*rest, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 8}, {"seed": 1}, {"num": 40}, {"accumulation": 2}], ids=lambda change: next(iter(change))
+)
+def test_a_resume_that_would_change_the_order_is_refused(numbered, change):
+    loader = TrainLoader(numbered(32), 4, seed=0)
+    next(iter(loader))
+    options = {"num": 32, "batch_size": 4, "seed": 0, "accumulation": 1, **change}
+    other = TrainLoader(numbered(options.pop("num")), **options)
+    with pytest.raises(ValueError, match="cannot continue the checkpoint's order of images"):
+        other.load_state_dict(loader.state_dict())
+
+
+def test_a_batch_that_devices_and_accumulation_do_not_divide_is_refused(numbered):
+    with pytest.raises(ValueError, match=r"2 x 3 = 6, got 16; use 12 or 18"):
+        micro_batch_size(16, 2, 3)
+    with pytest.raises(ValueError, match="use 8"):
+        TrainLoader(numbered(32), 4, seed=0, world_size=8)
+
+
+def test_a_batch_larger_than_the_data_is_refused(numbered):
+    with pytest.raises(ValueError, match=r"data\.batch_size must be at most the number of training images, 9, got 10"):
+        TrainLoader(numbered(9), 10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("num", "world_size", "batch_size"), [(33, 2, 8), (33, 1, 8), (32, 4, 3), (5, 4, 8), (7, 2, 1)]
+)
+def test_evaluation_sees_every_image_once_on_any_ranks(numbered, num, world_size, batch_size):
+    loaders = [EvalLoader(numbered(num), batch_size, rank=r, world_size=world_size) for r in range(world_size)]
+    seen = [indices(loader) for loader in loaders]
+    assert sorted(flat(flat(seen))) == list(range(num))
+    assert [len(loader) for loader in loaders] == [len(batches) for batches in seen]
+    assert all(len(batch) <= batch_size for batches in seen for batch in batches)
+    sizes = [sum(map(len, batches)) for batches in seen]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_evaluation_is_in_order_unflipped_and_repeatable():
+    loader = EvalLoader(streamed(10, 2), 4)
+    for _ in range(2):
+        assert indices(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def asymmetric(num: int) -> ImageData:
+    """Images whose left half is bright and right half dark."""
+    row = torch.tensor([255, 255, 0, 0], dtype=torch.uint8)
+    return ImageData(MemoryPixels(row.expand(num, 3, 4, 4).contiguous()), torch.zeros(num).long(), torch.arange(num))
+
+
+def flipped_images(loader) -> dict[int, bool]:
+    return {
+        int(index): bool(image[0, 0, 0] < 0)
+        for batch in loader
+        for index, image in zip(batch["index"], batch["image"], strict=True)
+    }
+
+
+def test_flips_follow_seed_epoch_and_image_only():
+    data = asymmetric(64)
+    loader = TrainLoader(data, 16, seed=0, flip=True)
+    first, second = flipped_images(loader), flipped_images(loader)
+    ranks = [TrainLoader(data, 32, seed=0, flip=True, rank=r, world_size=2, accumulation=2) for r in (0, 1)]
+    assert flipped_images(ranks[0]) | flipped_images(ranks[1]) == first
+    assert second != first
+    assert flipped_images(TrainLoader(data, 16, seed=1, flip=True)) != first
+    assert not any(flipped_images(TrainLoader(data, 16, seed=0)).values())
+
+
+def test_half_of_the_images_are_flipped():
+    """4,096 fair coins: 5 standard deviations are 160."""
+    assert abs(sum(flipped_images(TrainLoader(asymmetric(4096), 1024, seed=0, flip=True)).values()) - 2048) < 160
+
+
+def test_a_flip_exchanges_left_and_right_of_the_marked_images_only():
+    pixels = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
+    got = mirror(pixels, torch.tensor([True, False, False, True])).numpy()
+    for row, marked in enumerate((1, 0, 0, 1)):
+        np.testing.assert_array_equal(got[row], np.flip(pixels[row].numpy(), 2) if marked else pixels[row].numpy())
+
+
+def test_chosen_images_are_the_same_in_every_run_and_grow_with_their_number():
+    assert chosen(100, 10).tolist() == chosen(100, 10).tolist()
+    assert set(chosen(100, 10).tolist()) < set(chosen(100, 20).tolist())
+    assert len(set(chosen(100, 100).tolist())) == 100

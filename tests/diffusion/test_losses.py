@@ -1,0 +1,154 @@
+"""Distances, and the weighted regression that joins process, times, weight and distance."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses.distance import Huber, absolute, squared
+from ddpm.diffusion.losses.simple import SimpleLoss
+from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.timesteps import Stratified, Uniform
+from ddpm.diffusion.weight import MinSNR, signal_to_noise, uniform
+from ddpm.rng import Rng
+
+T = 1000
+ALPHA_BAR = np.r_[1, np.cumprod(1 - np.linspace(1e-4, 0.02, T))]
+SCHEDULE = NoiseSchedule(torch.tensor(ALPHA_BAR))
+PROCESS = GaussianDiffusion(SCHEDULE)
+IDS = torch.arange(100, 132)
+POSITIONS = torch.arange(32).flip(0)
+
+
+class Guess(nn.Module):
+    """A network that answers each objective with the same guess of x0, tanh(x_t) / 2, by formulas of its own."""
+
+    def __init__(self, objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, x, time):
+        alpha_bar = torch.tensor(ALPHA_BAR[1:])[time].view(-1, 1, 1, 1)  # the network numbers its times from 0
+        alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        x0 = x.double().tanh() / 2
+        eps = (x.double() - alpha * x0) / sigma
+        return {Eps: eps, X0: x0, V: alpha * eps - sigma * x0}[self.objective].to(x.dtype)
+
+
+def images(num=32):
+    return torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def draws(ids=IDS, positions=POSITIONS, epoch=0):
+    return Rng(0, "train").at(epoch, ids, positions)
+
+
+def terms_of(objective, weight=uniform, distance=squared, timesteps=None):
+    loss = SimpleLoss(PROCESS, timesteps or Uniform(), weight, distance)
+    return loss(NetworkDenoiser(Guess(objective), objective(SCHEDULE)), images(), {}, draws())
+
+
+def test_the_snr_weighted_loss_is_one_loss_whatever_the_network_predicts():
+    eps, x0, v = (terms_of(objective, signal_to_noise) for objective in (Eps, X0, V))
+    assert torch.equal(eps.t, x0.t)
+    torch.testing.assert_close(x0.total, eps.total, rtol=1e-4, atol=0)  # float32 images, SNR from 4e-5 to 1e4
+    torch.testing.assert_close(v.total, eps.total, rtol=1e-4, atol=0)
+    torch.testing.assert_close(eps.total, terms_of(Eps, uniform).total, rtol=1e-6, atol=0)
+
+
+def test_min_snr_is_one_loss_whatever_the_network_predicts():
+    eps, x0, v = (terms_of(objective, MinSNR(5)).total for objective in (Eps, X0, V))
+    torch.testing.assert_close(x0, eps, rtol=1e-4, atol=0)
+    torch.testing.assert_close(v, eps, rtol=1e-4, atol=0)
+
+
+def test_the_loss_is_equation_14_for_each_sample_by_hand():
+    terms = terms_of(Eps)
+    x0, eps = images().double(), draws().normal("noise", (3, 8, 8)).double()
+    alpha_bar = torch.tensor(ALPHA_BAR)[terms.t].view(-1, 1, 1, 1)
+    x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+    guess = (x_t - alpha_bar.sqrt() * x_t.tanh() / 2) / (1 - alpha_bar).sqrt()
+    expected = ((eps - guess) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(terms.total.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [Eps, X0, V])
+def test_the_error_is_logged_without_the_weight_and_nothing_is_averaged(objective):
+    terms = terms_of(objective, MinSNR(5))
+    assert terms.total.shape == terms.t.shape == terms.parts["error"].shape == (32,)
+    snr = torch.tensor(ALPHA_BAR / (1 - ALPHA_BAR + 1e-300))[terms.t]
+    weight = {Eps: snr.clamp(max=5) / snr, X0: snr.clamp(max=5), V: snr.clamp(max=5) / (snr + 1)}[objective]
+    torch.testing.assert_close(terms.total.double(), weight * terms.parts["error"], rtol=1e-5, atol=0)
+    assert terms.total.dtype == torch.float32
+
+
+@pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
+def test_the_loss_of_a_sample_does_not_depend_on_the_batch_that_it_is_in(timesteps):
+    loss = SimpleLoss(PROCESS, timesteps, uniform, squared)
+    denoiser = NetworkDenoiser(Guess(Eps), Eps(SCHEDULE))
+    x0 = images()
+    whole = loss(denoiser, x0, {}, draws())
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
+    for part in order.split(7):
+        terms = loss(denoiser, x0[part], {}, draws(IDS[part], POSITIONS[part]))
+        assert torch.equal(terms.t, whole.t[part])
+        torch.testing.assert_close(terms.total, whole.total[part], rtol=1e-6, atol=0)
+
+
+def test_another_epoch_draws_other_times_and_other_noise():
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    denoiser = NetworkDenoiser(Guess(Eps), Eps(SCHEDULE))
+    first, second = (loss(denoiser, images(), {}, draws(epoch=epoch)) for epoch in (0, 1))
+    assert (first.t != second.t).sum() > 25
+    assert not torch.equal(draws(epoch=0).normal("noise", (4,)), draws(epoch=1).normal("noise", (4,)))
+
+
+def test_the_loss_reaches_the_weights_of_the_network():
+    network = nn.Conv2d(3, 3, 1)
+    network.forward = functools.partial(lambda self, x, time: nn.Conv2d.forward(self, x), network)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss(NetworkDenoiser(network, Eps(SCHEDULE)), images(), {}, draws()).total.mean().backward()
+    assert network.weight.grad.abs().sum() > 0
+
+
+def test_the_loss_of_a_perfect_network_is_zero():
+    class Clairvoyant(nn.Module):
+        def forward(self, x, time):
+            return images()
+
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    assert loss(NetworkDenoiser(Clairvoyant(), X0(SCHEDULE)), images(), {}, draws()).total.tolist() == [0.0] * 32
+
+
+def test_a_network_that_predicts_no_noise_has_a_loss_of_one():
+    """E |eps|^2 = 1 for each pixel: 32 x 192 of them, so a standard error of sqrt(2 / 6144) = 0.018."""
+
+    class Zero(nn.Module):
+        def forward(self, x, time):
+            return torch.zeros_like(x)
+
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    assert abs(loss(NetworkDenoiser(Zero(), Eps(SCHEDULE)), images(), {}, draws()).total.mean() - 1) < 4 * 0.018
+
+
+def test_distances_are_means_over_all_but_the_first_dimension():
+    output, target = torch.tensor([[[1.0, 3.0]], [[0.0, 0.5]]]), torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]])
+    assert squared(output, target).tolist() == [5.0, 0.125]
+    assert absolute(output, target).tolist() == [2.0, 0.25]
+    assert Huber(delta=1)(output, target).tolist() == [(0.5 + 2.5) / 2, 0.125 / 2]
+
+
+def test_huber_is_half_the_square_with_a_large_delta_and_delta_times_the_absolute_with_a_small_one():
+    output, target = images(), images().flip(0)
+    torch.testing.assert_close(Huber(100)(output, target), squared(output, target) / 2)
+    torch.testing.assert_close(Huber(1e-6)(output, target) / 1e-6, absolute(output, target), rtol=1e-4, atol=0)
+
+
+def test_huber_refuses_a_delta_that_is_not_positive():
+    with pytest.raises(ValueError, match="delta must be greater than 0, got 0"):
+        Huber(delta=0)

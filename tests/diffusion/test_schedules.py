@@ -1,0 +1,183 @@
+"""Every named schedule against its published definition, written out again in numpy, and against other programs."""
+
+import functools
+import math
+import re
+
+import diffusers
+import numpy as np
+import pytest
+from denoising_diffusion_pytorch import denoising_diffusion_pytorch as lucidrains
+
+from ddpm.diffusion.schedules.constant import constant
+from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.schedules.jsd import jsd
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.schedules.quadratic import quadratic
+from ddpm.diffusion.schedules.sigmoid import sigmoid
+from ddpm.diffusion.schedules.warmup import warmup
+
+NICHOL = {"offset": 0.008, "max_beta": 0.999}
+JABRI = {"start": -3, "end": 3, "temperature": 1, "max_beta": 0.999}
+HO = {"beta_start": 1e-4, "beta_end": 0.02}
+
+ANY_LENGTH = {
+    "constant": functools.partial(constant, beta=0.01, rescale=False),
+    "cosine": functools.partial(cosine, **NICHOL),
+    "jsd": jsd,
+    "linear": functools.partial(linear, **HO, rescale=False),
+    "quadratic": functools.partial(quadratic, **HO, rescale=False),
+    "sigmoid": functools.partial(sigmoid, **JABRI),
+    "warmup": functools.partial(warmup, **HO, fraction=0.1, rescale=False),
+}
+RESCALED = {
+    "constant": functools.partial(constant, beta=0.01, rescale=True),
+    "linear": functools.partial(linear, **HO, rescale=True),
+    "quadratic": functools.partial(quadratic, **HO, rescale=True),
+    "warmup": functools.partial(warmup, **HO, fraction=0.1, rescale=True),
+}
+
+
+def betas(schedule):
+    table = schedule.alpha_bar.numpy()
+    return 1 - table[1:] / table[:-1]
+
+
+def equals_ho(schedule, expected):
+    """Ho's code: alphas_cumprod = np.cumprod(1 - betas), in float64."""
+    np.testing.assert_allclose(schedule.alpha_bar.numpy(), np.r_[1, np.cumprod(1 - expected)], rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("num_timesteps", [1, 2, 10, 100, 1000, 4000])
+def test_the_schedules_of_ho_are_the_ones_of_his_code(num_timesteps):
+    T, start, end = num_timesteps, 1e-4, 0.02
+    equals_ho(linear(T, start, end, rescale=False), np.linspace(start, end, T))
+    equals_ho(quadratic(T, start, end, rescale=False), np.linspace(start**0.5, end**0.5, T) ** 2)
+    equals_ho(constant(T, end, rescale=False), end * np.ones(T))
+    equals_ho(jsd(T), 1 / np.linspace(T, 1, T))
+    for fraction in (0.1, 0.5):
+        rise = int(T * fraction)
+        warming = np.concatenate([np.linspace(start, end, rise), end * np.ones(T - rise)])
+        equals_ho(warmup(T, start, end, fraction, rescale=False), warming)
+
+
+def test_the_linear_schedule_has_the_published_end():
+    schedule = linear(1000, **HO, rescale=True)
+    assert schedule.alpha_bar[-1].item() == pytest.approx(4.0358e-5, rel=1e-4)
+    assert schedule.alpha_bar[1].item() == pytest.approx(0.9999, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("num_timesteps", "rescale", "bits"), [(1000, True, 2.9e-5), (100, False, 0.326)], ids=["Ho", "100 not rescaled"]
+)
+def test_the_prior_is_as_far_from_the_end_of_the_chain_as_published(num_timesteps, rescale, bits):
+    """KL(q(x_T | x0) || N(0, 1)) in bits at x0 = 1: Ho et al. 2020, section 4, state about 1e-5 for images."""
+    a = linear(num_timesteps, **HO, rescale=rescale).alpha_bar[-1].item()
+    assert -0.5 * math.log1p(-a) / math.log(2) == pytest.approx(bits, rel=0.01)
+
+
+def test_the_cosine_schedule_is_equation_17_with_its_last_beta_alone_clipped():
+    for T in (1, 2, 3, 10, 100, 1000, 4000):
+        angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
+        expected = np.cos(angle) ** 2 / np.cos(angle[0]) ** 2
+        assert (1 - expected[1:] / expected[:-1] > 0.999).tolist() == [False] * (T - 1) + [True]
+        table = cosine(T, **NICHOL).alpha_bar.numpy()
+        np.testing.assert_allclose(table[:-1], expected[:-1], rtol=1e-10)
+        assert table[-1] == pytest.approx(table[-2] * 0.001, rel=1e-10)
+
+
+def test_the_cosine_schedule_without_an_offset_halves_the_signal_half_way():
+    assert cosine(1000, offset=0, max_beta=0.999).alpha_bar[500].item() == pytest.approx(0.5, rel=1e-12)
+
+
+def test_the_sigmoid_schedule_is_symmetric_about_its_middle():
+    table = sigmoid(1000, **(JABRI | {"max_beta": 1})).alpha_bar
+    np.testing.assert_allclose((table + table.flip(0)).numpy(), np.ones(1001), atol=1e-12)
+
+
+def test_a_very_hot_sigmoid_is_the_straight_line():
+    table = sigmoid(100, start=-3, end=3, temperature=1e4, max_beta=1).alpha_bar.numpy()
+    np.testing.assert_allclose(table, 1 - np.arange(101) / 100, atol=1e-7)
+
+
+def test_jsd_removes_the_same_share_of_the_signal_in_each_step_and_ends_without_any():
+    table = jsd(50).alpha_bar.numpy()
+    np.testing.assert_allclose(-np.diff(table), np.full(50, 1 / 50), rtol=1e-12)
+    assert table[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("linear", linear(1000, **HO, rescale=True)),
+        ("scaled_linear", quadratic(1000, **HO, rescale=True)),
+        ("squaredcos_cap_v2", cosine(1000, **NICHOL)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_betas_equal_those_of_diffusers(name, schedule):
+    theirs = diffusers.DDPMScheduler(1000, beta_schedule=name, beta_start=1e-4, beta_end=0.02).betas  # float32
+    np.testing.assert_allclose(betas(schedule), theirs.double().numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_timesteps", [1, 10, 1000, 4000])
+def test_betas_equal_those_of_lucidrains(num_timesteps):
+    T = num_timesteps
+    np.testing.assert_allclose(betas(cosine(T, **NICHOL)), lucidrains.cosine_beta_schedule(T).numpy(), rtol=1e-9)
+    # their two ends of the logistic curve are float32, hence the tolerance where they are subtracted
+    np.testing.assert_allclose(betas(sigmoid(T, **JABRI)), lucidrains.sigmoid_beta_schedule(T).numpy(), rtol=2e-4)
+    if T > 20:
+        theirs = lucidrains.linear_beta_schedule(T).numpy()
+        np.testing.assert_allclose(betas(linear(T, **HO, rescale=True)), theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ANY_LENGTH)
+@pytest.mark.parametrize("num_timesteps", [1, 2, 3, 7, 100, 1000, 4000])
+def test_any_number_of_timesteps_works_and_the_signal_to_noise_ratio_falls(name, num_timesteps):
+    schedule = ANY_LENGTH[name](num_timesteps)
+    assert schedule.T == num_timesteps
+    snr = [schedule.snr(t) for t in range(1, num_timesteps + 1)]
+    assert all(math.isfinite(ratio) and ratio >= 0 for ratio in snr)
+    assert all(later < earlier for earlier, later in zip(snr, snr[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", RESCALED)
+def test_a_rescaled_schedule_ends_at_the_same_noise_whatever_its_length(name):
+    """log alpha_bar(T) tends to minus the integral of beta, and differs from it by the sum of beta^2 / 2 = O(1 / T)."""
+    ends = {T: math.log(RESCALED[name](T).alpha_bar[-1].item()) for T in (100, 1000, 4000, 16000)}
+    start, end = HO["beta_start"], HO["beta_end"]
+    mean_beta = {
+        "constant": 0.01,
+        "linear": (start + end) / 2,
+        "quadratic": (start + (start * end) ** 0.5 + end) / 3,
+        "warmup": 0.1 * (start + end) / 2 + 0.9 * end,
+    }
+    limit = -1000 * mean_beta[name]
+    assert ends[16000] == pytest.approx(limit, rel=0.01)
+    for T, log_end in ends.items():
+        assert abs(log_end - limit) < 300 / T
+    assert ends[1000] - ends[4000] == pytest.approx(4 * (ends[4000] - ends[16000]), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: linear("abc", **HO, rescale=True), "num_timesteps must be a positive integer, got 'abc'"),
+        (lambda: cosine(0, **NICHOL), "num_timesteps must be a positive integer, got 0"),
+        (lambda: jsd(2.0), "num_timesteps must be a positive integer, got 2.0"),
+        (lambda: linear(20, **HO, rescale=True), "beta_end must be less than 1 after the rescaling by 1000 / T"),
+        (lambda: linear(20, **HO, rescale=True), "rescale=false"),
+        (lambda: linear(10, 1e-4, 1.0, rescale=False), "beta_end must be greater than 0 and less than 1, got 1.0"),
+        (lambda: constant(10, 0, rescale=False), "beta must be greater than 0 and less than 1, got 0"),
+        (lambda: constant(10, "x", rescale=False), "beta must be a number, got 'x'"),
+        (lambda: constant(10, 0.01, rescale="yes"), "rescale must be true or false, got 'yes'"),
+        (lambda: warmup(10, **HO, fraction=1.5, rescale=False), "fraction must be a number at least 0 and at most 1"),
+        (lambda: cosine(10, offset=-0.1, max_beta=0.999), "offset must be a number at least 0, got -0.1"),
+        (lambda: cosine(10, offset=0.008, max_beta=1.1), "max_beta must be a number at least 0 and at most 1"),
+        (lambda: sigmoid(10, 3, -3, 1, 0.999), "end must be greater than start (3), got -3"),
+        (lambda: sigmoid(10, -3, 3, 0, 0.999), "temperature must be greater than 0, got 0"),
+    ],
+)
+def test_what_cannot_be_a_schedule_is_refused_with_the_field_and_the_remedy(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

@@ -1,0 +1,37 @@
+"""33 images on two processes are 33 images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("ranks.py")
+pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS) of")
+
+
+def run_plain(folder):
+    command = [sys.executable, str(SCRIPT), "plain", str(folder)]
+    both = [subprocess.Popen([*command, str(rank), "2"]) for rank in range(2)]
+    assert [each.wait(timeout=200) for each in both] == [0, 0]
+
+
+def run_lightning(folder):
+    quiet = {"NCCL_P2P_DISABLE": "1", **{k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE")}}
+    subprocess.run(
+        [sys.executable, str(SCRIPT), "lightning", str(folder), "0", "2"], check=True, timeout=200, env=quiet
+    )
+
+
+@pytest.mark.parametrize("start", [run_plain, pytest.param(run_lightning, marks=pytest.mark.slow)])
+def test_two_processes_give_the_values_of_one(ranks, tmp_path, start):
+    start(tmp_path)
+    every = torch.arange(ranks.NUM_IMAGES)
+    expected = ranks.evaluate(every, every)
+    for rank in range(2):
+        out = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert out["shares"] == pytest.approx(expected, rel=1e-9, abs=0)
+        assert out["one_rank_has_all"] == pytest.approx(expected, rel=1e-9, abs=0)
+        assert "1 generated images were given more than once, e.g. number 0" in out["padded"]

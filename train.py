@@ -1,0 +1,21 @@
+"""Train a diffusion model: python train.py [GROUP=OPTION] [FIELD=VALUE] ...   (--help lists them)"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from ddpm import cli
+
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    from ddpm import train  # torch is imported only once the configuration is known to be sound
+
+    train.run(config)
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "train")
