@@ -14,7 +14,7 @@ CONF = Path(__file__).parent / "conf"
 def main(config: DictConfig) -> None:
     from ddpm import evaluate  # torch is imported only once the configuration is known to be sound
 
-    evaluate.run(config)
+    cli.job(evaluate.run, config)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ CONF = Path(__file__).parent / "conf"
 def main(config: DictConfig) -> None:
     from ddpm import sample  # torch is imported only once the configuration is known to be sound
 
-    sample.run(config)
+    cli.job(sample.run, config)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from ddpm import check
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: check.positive_int("schedule.timesteps", "abc"), "schedule.timesteps must be a positive integer, got 'abc'"),
+        (
+            lambda: check.positive_int("schedule.timesteps", "abc"),
+            "schedule.timesteps must be a positive integer, got 'abc'",
+        ),
         (lambda: check.positive_int("T", 0), "T must be a positive integer, got 0"),
         (lambda: check.positive_int("T", True), "T must be a positive integer, got True"),
         (lambda: check.positive_int("T", 1.0), "T must be a positive integer, got 1.0"),

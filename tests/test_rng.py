@@ -86,7 +86,11 @@ def test_another_seed_scope_stream_step_or_id_gives_other_numbers():
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [((0, "train", "noise/t"), (0, "train/noise", "t")), ((1, "2/a", "b"), (1, "2", "a/b")), ((1, "'", ""), (1, "", "'"))],
+    [
+        ((0, "train", "noise/t"), (0, "train/noise", "t")),
+        ((1, "2/a", "b"), (1, "2", "a/b")),
+        ((1, "'", ""), (1, "", "'")),
+    ],
 )
 def test_a_stream_is_named_by_scope_and_stream_and_not_by_their_concatenation(one, other):
     (seed, scope, stream), (seed2, scope2, stream2) = one, other
@@ -192,3 +196,16 @@ def test_compiled_normals_equal_the_eager_ones_to_rounding_and_do_not_depend_on_
         for size in (1, 7):
             parts = torch.cat([compiled.at(7, ids).normal("noise", shape) for ids in IDS.split(size)])
             assert torch.equal(parts, whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_draws_the_same_bits_and_the_same_normals_to_rounding():
+    here, there = (Rng(3, "sample").at(7, IDS.to(device)) for device in ("cpu", "cuda"))
+    assert torch.equal(there.bits("t", 9).cpu(), here.bits("t", 9))
+    assert torch.equal(there.uniform("u", (9,)).cpu(), here.uniform("u", (9,)))
+    assert (there.normal("noise", (3, 8, 8)).cpu() - here.normal("noise", (3, 8, 8))).abs().max() < 1e-5
+    whole = there.normal("noise", (3, 31, 33))
+    for size in (1, 7):
+        parts = [Rng(3, "sample").at(7, ids).normal("noise", (3, 31, 33)) for ids in IDS.cuda().split(size)]
+        assert torch.equal(torch.cat(parts), whole)

@@ -5,16 +5,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ddpm import check
 
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 USER_ERRORS = (ValueError, FloatingPointError, HydraException, OmegaConfBaseException)
 
 
@@ -24,16 +25,31 @@ def run(main: Callable[[], Any], conf: Path, name: str) -> None:
         print(help_text(conf, name))
         return
     sys.argv[1:] = completed(sys.argv[1:], conf, name)
-    with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    if TRACEBACK:
+        main()
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
     try:
         main()
     except USER_ERRORS as error:
-        if with_traceback:
+        leave(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well."""
+    try:
+        work(config)
+    except USER_ERRORS as error:
+        if TRACEBACK:
             raise
-        message = config_error(error, conf, name) if isinstance(error, HydraException) else str(error)
-        print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
-        sys.exit(2)
+        leave(str(error))
+
+
+def leave(message: str) -> NoReturn:
+    print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+    sys.exit(2)
 
 
 def completed(arguments: list[str], conf: Path, name: str) -> list[str]:

@@ -16,6 +16,7 @@ from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import EvaluationProtocol, device_name, write_result
 from ddpm.training.callbacks.progress import GenerationProgress
 from ddpm.training.module import DiffusionModule
+from ddpm.training.wandb_run import reopened
 
 
 class Scoring(Callback):
@@ -54,9 +55,9 @@ def run(config: DictConfig) -> None:
     trainer = build.trainer(config)
     trainer.callbacks += [scoring, GenerationProgress(samples.num_samples)]
     trainer.predict(module, samples, return_predictions=False)
-    name = "_".join(sorted(scoring.values))
-    out = Path(config.out or path.with_name(f"{path.stem}.{name}.json"))
-    store(out, scoring, protocol(config, module, data, evaluator), trainer)
+    out = Path(config.out or path.with_name(f"{path.stem}.{short_name(scoring.values)}.json"))
+    store(out, scoring.values, protocol(config, module, data, evaluator))
+    log_to_run(path, scoring.values)
 
 
 def protocol(
@@ -68,7 +69,7 @@ def protocol(
         data=data.name,
         split=config.split,
         data_hash=data.content_hash(config.split, config.num_real),
-        sampler=repr_of_sampler(module),
+        sampler=module.sampler.describe(),
         steps=module.sampler.steps or module.sampler.process.T,
         seed=config.seed,
         weights=config.weights,
@@ -76,15 +77,26 @@ def protocol(
     )
 
 
-def repr_of_sampler(module: DiffusionModule) -> str:
-    return type(module.sampler).__name__
+def short_name(values: dict[str, float]) -> str:
+    """ "fid_is_inception_50k" for fid_inception_50k, is_inception_50k and is_std_inception_50k."""
+    ends = min(values, key=len).split("_", 1)[1]
+    scores = [name.removesuffix(f"_{ends}") for name in values]
+    return "_".join([*(score for score in scores if not score.endswith("_std")), ends])
 
 
 @rank_zero_only
-def store(path: Path, scoring: Scoring, protocol: EvaluationProtocol, trainer: Trainer) -> None:
-    write_result(path, scoring.values, protocol)
-    for logger in trainer.loggers:
-        logger.log_metrics({f"eval/{name}": value for name, value in scoring.values.items()})
-    for name, value in scoring.values.items():
+def store(path: Path, values: dict[str, float], protocol: EvaluationProtocol) -> None:
+    write_result(path, values, protocol)
+    for name, value in values.items():
         print(f"{name}  {value:.4f}")
     print(f"stored with its protocol in {path}")
+
+
+@rank_zero_only
+def log_to_run(checkpoint: Path, values: dict[str, float]) -> None:
+    """The values beside the training's own, in the W&B run that made the checkpoint, if there was one."""
+    step = build.read_checkpoint(checkpoint)["global_step"]
+    logger = reopened(checkpoint.parent.parent)
+    if logger is not None:
+        logger.log_metrics({f"eval/{name}": value for name, value in values.items()}, step=step)
+        logger.experiment.finish()

@@ -52,7 +52,9 @@ def test_channels_beyond_the_objective_are_handed_on_untouched():
 
 
 def test_a_network_without_extra_channels_has_no_extra():
-    assert NetworkDenoiser(Recorder(torch.zeros(1, 1, 2, 2)), X0(SCHEDULE))(torch.zeros(1, 1, 2, 2), 1, {}).extra is None
+    assert (
+        NetworkDenoiser(Recorder(torch.zeros(1, 1, 2, 2)), X0(SCHEDULE))(torch.zeros(1, 1, 2, 2), 1, {}).extra is None
+    )
 
 
 def test_the_output_goes_through_the_objective():

@@ -1,5 +1,6 @@
 """Grids: exactly the steps that were asked for, from the start down to 0."""
 
+import itertools
 import re
 
 import pytest
@@ -20,7 +21,7 @@ def test_any_number_of_steps_up_to_the_start_falls_strictly_from_the_start_to_ze
     assert len(visited) == steps + 1
     assert (visited[0], visited[-1]) == (start, 0)
     assert all(type(t) is int for t in visited)
-    assert all(t > s for t, s in zip(visited, visited[1:], strict=False))
+    assert all(t > s for t, s in itertools.pairwise(visited))
 
 
 @GRIDS
@@ -39,7 +40,7 @@ def test_uniform_times_are_within_half_a_time_of_even_spacing(start_and_steps):
 def test_thirty_steps_of_a_thousand_differ_in_length_by_one_at_most():
     """diffusers' linspace and trailing grids land elsewhere than their own step assumes when S does not divide T."""
     visited = grid.uniform(1000, 30)
-    assert {t - s for t, s in zip(visited, visited[1:], strict=False)} == {33, 34}
+    assert {t - s for t, s in itertools.pairwise(visited)} == {33, 34}
 
 
 def test_quadratic_times_are_the_squares_of_evenly_spaced_numbers():
@@ -49,7 +50,7 @@ def test_quadratic_times_are_the_squares_of_evenly_spaced_numbers():
 
 def test_quadratic_times_are_dense_near_the_clean_end():
     visited = grid.quadratic(1000, 20)
-    gaps = [t - s for t, s in zip(visited, visited[1:], strict=False)]
+    gaps = [t - s for t, s in itertools.pairwise(visited)]
     assert gaps == sorted(gaps, reverse=True)
 
 

@@ -116,6 +116,30 @@ def test_the_loss_reaches_the_weights_of_the_network():
     assert network.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_with_more_channels_than_the_loss_trains_is_refused(channels):
+    """Two channels against one would broadcast to a loss that looks well."""
+
+    class Twice(nn.Module):
+        def forward(self, x, time):
+            return torch.cat([x, x], dim=1)
+
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    with pytest.raises(ValueError, match=f"model.out_channels must be {channels}, .*got {2 * channels}"):
+        loss(NetworkDenoiser(Twice(), Eps(SCHEDULE)), images()[:, :channels], {}, draws())
+
+
+@pytest.mark.parametrize(
+    "context", [torch.autocast("cpu", torch.bfloat16), torch.inference_mode()], ids=["bf16", "eval"]
+)
+def test_mixed_precision_and_inference_mode_change_nothing_around_the_network(context):
+    loss = SimpleLoss(PROCESS, Uniform(), MinSNR(5), squared)
+    denoiser = NetworkDenoiser(Guess(V), V(SCHEDULE))
+    expected = loss(denoiser, images(), {}, draws()).total
+    with context:
+        assert torch.equal(loss(denoiser, images(), {}, draws()).total, expected)
+
+
 def test_the_loss_of_a_perfect_network_is_zero():
     class Clairvoyant(nn.Module):
         def forward(self, x, time):
@@ -152,3 +176,20 @@ def test_huber_is_half_the_square_with_a_large_delta_and_delta_times_the_absolut
 def test_huber_refuses_a_delta_that_is_not_positive():
     with pytest.raises(ValueError, match="delta must be greater than 0, got 0"):
         Huber(delta=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
+def test_nothing_in_the_loss_waits_for_the_gpu(timesteps):
+    loss = SimpleLoss(PROCESS, timesteps, MinSNR(5), squared)
+    denoiser = NetworkDenoiser(nn.Identity(), V(SCHEDULE))
+    denoiser.network.forward = lambda x, time: x
+    x0, on_gpu = images().cuda(), draws(IDS.cuda(), POSITIONS.cuda())
+    loss(denoiser, x0, {}, on_gpu)  # the first call copies the schedule's table
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        total = loss(denoiser, x0, {}, on_gpu).total
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert total.isfinite().all()

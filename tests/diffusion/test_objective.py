@@ -76,7 +76,7 @@ def test_x0_error_translates_the_error_of_the_output_into_that_of_x0(objective):
 
 def test_eps_is_refused_where_the_schedule_ends_without_signal_and_x0_and_v_are_not():
     no_signal = NoiseSchedule(torch.tensor([1, 0.5, 0], dtype=torch.float64))
-    with pytest.raises(ValueError, match="objective=eps cannot be used.*use objective=v or objective=x0"):
+    with pytest.raises(ValueError, match=r"objective=eps cannot be used.*use objective=v or objective=x0"):
         Eps(no_signal)
     x0, eps = X_ZERO[:1], EPS[:1]
     for objective in (X0(no_signal), V(no_signal)):

@@ -74,7 +74,6 @@ def test_fid_and_is_are_torch_fidelitys_own(inception_weights):
     scoring.update_fake(generated.double() / 127.5 - 1, torch.arange(13))
     ours = scoring.compute()
     name = f"inception-{hashlib.sha256(inception_weights.read_bytes()).hexdigest()[:8]}_13"
-    print(theirs, ours)
     assert ours[f"fid_{name}"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
     assert ours[f"is_{name}"] - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-4)
     assert ours[f"is_std_{name}"] == pytest.approx(theirs["inception_score_std"], rel=1e-4)

@@ -1,5 +1,6 @@
 """The data room's door to Lightning: a source of images becomes loaders for this run's ranks."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from ddpm import check
 from ddpm.data.decode import Decoder, Inspection, inspect, listed, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.loader import EvalLoader, TrainLoader
-from ddpm.data.order import chosen, micro_batch_size
+from ddpm.data.order import chosen
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
 from ddpm.data.sources.base import Downloadable, Images, Source, digest
 
@@ -184,7 +185,10 @@ class ImageDataModule(LightningDataModule):
         """The held-out images, else the test split, else nothing."""
         if self.num_val:
             return self.eval_loader("val")
-        return self.eval_loader("test") if self.test_source is not None else []
+        if self.test_source is not None:
+            return self.eval_loader("test")
+        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # it is meant
+        return []
 
     def test_dataloader(self) -> EvalLoader:
         return self.eval_loader("test")
@@ -245,10 +249,10 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def eval_batch_size(self) -> int:
-        """Images a device."""
+        """Images a device; rounded down where evaluation runs on devices that do not divide the training's batch."""
         if self._eval_batch_size is not None:
             return self._eval_batch_size
-        return micro_batch_size(self.batch_size, self._place["world_size"], self.accumulation)
+        return max(1, self.batch_size // (self._place["world_size"] * self.accumulation))
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -269,6 +273,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def _test(self) -> OpenedData:
+        assert self.test_source is not None
         test = self._opened(self.test_source, "test")
         if test.class_names != self.class_names:
             raise ValueError(
@@ -291,7 +296,7 @@ class ImageDataModule(LightningDataModule):
         indices = usable(num_images, found.problems, self.on_broken)
         if found.problems:
             rank_zero_warn(listed(f"skipped {len(found.problems)} of {num_images} images", found.problems))
-        pixels = MemoryPixels(found.pixels) if in_memory else StreamedPixels(decoder, self.num_workers)
+        pixels = StreamedPixels(decoder, self.num_workers) if found.pixels is None else MemoryPixels(found.pixels)
         return OpenedData(images, ImageData(pixels, images.labels, indices), found.digests, self.preparation)
 
     def _inspected(self, decoder: Decoder, keep: bool) -> Inspection:

@@ -1,5 +1,6 @@
 """Images of a source to one uint8 tensor, here or in worker processes, and the look at all of them before training."""
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +18,7 @@ MAX_NAMED = 20
 
 
 class Problem(NamedTuple):
-    index: int
+    number: int  # of the image
     message: str  # names the file
     wrong_size: bool
 
@@ -67,9 +68,8 @@ class Inspections(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor | None, Tensor, list[Problem]]:
         pixels, problems = self.decoder.decoded(indices)
-        digests = b"".join(sha256(image).digest() for image in pixels.numpy())
-        digests = torch.from_numpy(np.frombuffer(bytearray(digests), dtype=np.uint8)).view(-1, 32)
-        return (pixels if self.keep else None), digests, problems
+        digests = bytearray().join(sha256(image).digest() for image in pixels.numpy())
+        return (pixels if self.keep else None), torch.frombuffer(digests, dtype=torch.uint8).view(-1, 32), problems
 
 
 class Plan:
@@ -98,10 +98,15 @@ class BatchReader:
             persistent_workers=persistent and num_workers > 0,
             generator=torch.Generator(),  # its own, or starting to read would advance the global one
         )
+        # Workers whose queues the garbage collector takes apart in a cycle (a Trainer's, say) miss their signal to stop
+        # and are waited for 5 s each. What a finalizer holds is not part of the cycle and is taken down in order.
+        self.running: list[Iterator[Any]] = []
+        weakref.finalize(self, self.running.clear)
 
     def read(self, plan: list[Tensor]) -> Iterator[Any]:
         self.plan.batches = plan
-        yield from self.loader
+        self.running[:] = [iter(self.loader)]
+        yield from self.running[0]
 
 
 def unchanged(batch: Any) -> Any:
@@ -110,8 +115,8 @@ def unchanged(batch: Any) -> Any:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in the images `indices`. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels, zeros where there
-    was a problem; pixels: uint8 `[N, C, H, W]` if they were kept."""
+    """What was found in the images `indices`. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels; pixels: uint8
+    `[N, C, H, W]` if they were kept. Both mean nothing where there is a problem."""
 
     indices: Tensor
     digests: Tensor
@@ -125,9 +130,8 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
     digests = torch.empty((len(indices), 32), dtype=torch.uint8)
     problems: list[Problem] = []
     done = 0
-    for some_pixels, some_digests, some_problems in BatchReader(Inspections(decoder, keep), num_workers).read(
-        list(indices.split(batch_size))
-    ):
+    reader = BatchReader(Inspections(decoder, keep), num_workers)
+    for some_pixels, some_digests, some_problems in reader.read(list(indices.split(batch_size))):
         rows = slice(done, done + len(some_digests))
         digests[rows] = some_digests
         if pixels is not None:
@@ -148,7 +152,7 @@ def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
     if len(problems) == num:
         raise ValueError(listed("Not one image can be used", problems))
     mask = torch.ones(num, dtype=torch.bool)
-    mask[[p.index for p in problems]] = False
+    mask[[p.number for p in problems]] = False
     return mask.nonzero()[:, 0]
 
 

@@ -20,8 +20,9 @@ from ddpm.types import Batch
 def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
     """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1."""
     image = pixels.to(torch.float32).div_(127.5).sub_(1)
-    batch = Batch(image=image, label=label, index=index, position=position)
-    return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
+    if pinned:
+        image, label, index, position = (tensor.pin_memory() for tensor in (image, label, index, position))
+    return Batch(image=image, label=label, index=index, position=position)
 
 
 def mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
@@ -34,10 +35,11 @@ class TrainLoader:
     """One rank's micro-batches of shuffled images.
 
     The order is a function of (seed, epoch). Iterating starts where the loader stands and stops at the end of the
-    epoch; the position moves when a batch is handed out, so batches decoded ahead are not counted. batch_size is that
-    of one optimizer step on all ranks; `accumulation` consecutive micro-batches of all ranks make it up, and the images
-    that are left over at the end of an epoch are dropped. flip: mirror each image with probability 1/2, as a function
-    of (seed, epoch, index).
+    epoch; the position moves when a batch is handed out, so batches decoded ahead are not counted. So with
+    trainer.limit_train_batches an epoch of the trainer goes on where the one before stopped, and the one that meets the
+    end of the data is shorter. batch_size is that of one optimizer step on all ranks; `accumulation` consecutive
+    micro-batches of all ranks make it up, and what is left over at the end of an epoch is dropped. flip: mirror each
+    image with probability 1/2, as a function of (seed, epoch, index).
     """
 
     def __init__(

@@ -87,7 +87,7 @@ class Evaluator:
                 )
         self._counts = num_real, num_generated
         suffix = f"{self.extractor.name}_{count_name(num_generated)}"
-        values = {}
+        values: dict[str, float] = {}
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             values |= {f"{key}_{suffix}": value for key, value in score.compute().items()}
@@ -129,13 +129,14 @@ class Evaluator:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if caveat and not (distributed and torch.distributed.get_rank()) and caveat not in self._warned:
             self._warned.add(caveat)
-            warnings.warn(caveat, stacklevel=3)
+            warnings.warn(caveat, stacklevel=5)  # past the wrappers of compute, to whoever called it
 
 
 class _Census(Metric):
     """Which images there were over all ranks: their number, and that none came twice."""
 
     full_state_update = False
+    ids: list[Tensor]
 
     def __init__(self, kind: str) -> None:
         super().__init__()

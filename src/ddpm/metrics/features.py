@@ -20,8 +20,11 @@ class Extractor(Protocol):
     `name` becomes part of every metric's name, so two networks that give different numbers must not share it.
     """
 
-    dims: Mapping[str, int]
-    preprocessing: str
+    @property
+    def dims(self) -> Mapping[str, int]: ...
+
+    @property
+    def preprocessing(self) -> str: ...
 
     @property
     def name(self) -> str: ...
@@ -56,7 +59,7 @@ class Inception:
 
     @property
     def name(self) -> str:
-        """ "inception" for the standard file alone; any other carries the first digits of its hash."""
+        """Plain inception for the standard file alone; any other carries the first digits of its hash."""
         return "inception" if self.weights_hash == STANDARD_SHA256 else f"inception-{self.weights_hash[:8]}"
 
     @property
@@ -83,8 +86,10 @@ class Inception:
 
 
 def _build(weights: Weights, layers: list[str], path: Path | None) -> FeatureExtractorInceptionV3:
-    """torch-fidelity's network with these tensors. Its constructor insists on unpickling a file, so it gets one from
-    memory that was written here a moment ago."""
+    """torch-fidelity's network with these tensors.
+
+    Its constructor insists on unpickling a file, so it gets one from memory that was written here a moment ago.
+    """
     file = io.BytesIO()
     torch.save(weights.tensors, file)
     file.seek(0)

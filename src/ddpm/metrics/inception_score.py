@@ -26,6 +26,8 @@ class InceptionScore(Metric):
     needs_real = False
     min_images = NUM_PARTS
     full_state_update = False
+    logits: list[Tensor]
+    ids: list[Tensor]
 
     def __init__(self, num_logits: int) -> None:
         super().__init__()

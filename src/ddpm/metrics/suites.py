@@ -6,6 +6,7 @@ from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.features import Inception
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
+from ddpm.metrics.score import Score
 
 
 def fid(weights: str | Path | None = None, batch_size: int = 64) -> Evaluator:
@@ -20,5 +21,5 @@ def inception_score(weights: str | Path | None = None, batch_size: int = 64) -> 
 
 def fid_is(weights: str | Path | None = None, batch_size: int = 64) -> Evaluator:
     extractor = Inception(weights)
-    scores = [FrechetDistance(extractor.dims["pooled"]), InceptionScore(extractor.dims["logits"])]
+    scores: list[Score] = [FrechetDistance(extractor.dims["pooled"]), InceptionScore(extractor.dims["logits"])]
     return Evaluator(extractor, scores, batch_size)

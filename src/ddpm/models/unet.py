@@ -153,7 +153,15 @@ class UNet(nn.Module):
 
 def _checked(**settings: Any) -> dict[str, Any]:
     """The settings as plain values, or a ValueError about the first that cannot be."""
-    for name in ("in_channels", "out_channels", "base_channels", "num_res_blocks", "num_heads", "num_groups", "patch_size"):
+    for name in (
+        "in_channels",
+        "out_channels",
+        "base_channels",
+        "num_res_blocks",
+        "num_heads",
+        "num_groups",
+        "patch_size",
+    ):
         check.positive_int(name, settings[name])
     check.number("dropout", settings["dropout"], low=0.0, high=1.0)
     for name in ("channel_mults", "attention_levels"):

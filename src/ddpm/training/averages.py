@@ -63,13 +63,21 @@ def decay_of_half_life(half_life_images: float, batch_size: int) -> float:
     return 0.5 ** (check.positive_int("batch_size", batch_size) / half_life_images)
 
 
-def by_half_life(
+def weight_averages(
     network: nn.Module,
-    half_life_images: float | Sequence[float],
+    decay: float | Sequence[float] | None,
+    half_life_images: float | Sequence[float] | None,
     batch_size: int,
-    warmup: bool = True,
-    start_step: int = 0,
+    warmup: bool,
+    start_step: int,
 ) -> WeightAverages:
-    """Averages whose memory is told in images seen, which does not change its meaning with the batch size."""
-    lives = [half_life_images] if isinstance(half_life_images, int | float) else half_life_images
-    return WeightAverages(network, [decay_of_half_life(life, batch_size) for life in lives], warmup, start_step)
+    """Averages by their decays, or by half-lives in images seen, whose meaning does not change with the batch size."""
+    if (decay is None) == (half_life_images is None):
+        raise ValueError(
+            f"ema.decay={decay} and ema.half_life_images={half_life_images} say the same thing in two ways; "
+            "give one of them and set the other to null"
+        )
+    if half_life_images is not None:
+        lives = [half_life_images] if isinstance(half_life_images, int | float) else half_life_images
+        decay = [decay_of_half_life(life, batch_size) for life in lives]
+    return WeightAverages(network, decay, warmup, start_step)

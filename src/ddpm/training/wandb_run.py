@@ -1,6 +1,6 @@
 """A Weights & Biases run that never stops a training: offline where there is no key or no network."""
 
-import logging
+import json
 import netrc
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-log = logging.getLogger(__name__)
+IDENTITY = "wandb_run.json"
 
 
 def has_key() -> bool:
@@ -39,7 +39,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """offline: True, False, or None for offline if there is no key or the network does not answer in time.
 
-    init_timeout: seconds. run_id: go on in the run of this id. Only the first process makes a run.
+    init_timeout: seconds. run_id: go on in the run of this id. Only the first process makes a run; it leaves its
+    identity in save_dir/wandb_run.json.
     """
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
@@ -64,4 +65,17 @@ def wandb_logger(
             run = start("offline")
     if run.settings.mode == "offline":
         rank_zero_info(f"W&B runs offline. To send this run: wandb sync {Path(run.dir).parent}")
+    identity = {"project": project, "name": name, "run_id": run.id}
+    (Path(save_dir) / IDENTITY).write_text(json.dumps(identity) + "\n")
     return WandbLogger(experiment=run)
+
+
+def reopened(run_dir: Path) -> WandbLogger | None:
+    """A logger that adds an evaluation to the W&B run of a training's folder, or None if it had none."""
+    file = run_dir / IDENTITY
+    if not file.exists():
+        return None
+    identity = json.loads(file.read_text())
+    return wandb_logger(
+        **identity, group=None, tags=[], save_dir=str(run_dir), offline=None, init_timeout=20, job_type="eval"
+    )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ddpm import check
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.losses.distance import Distance
@@ -30,6 +31,8 @@ class SimpleLoss:
         t = self.timesteps(draws, self.process.T)
         z = self.process.draw(x0, draws)
         output = denoiser.raw(self.process.apply(x0, z, t), t, cond)
+        if output.shape != x0.shape:  # one channel would even broadcast
+            check.fail("model.out_channels", output.shape[1], f"{x0.shape[1]}, since loss=simple trains no others")
         error = self.distance(output, denoiser.objective.target(x0, z, t))
         snr = self.process.schedule.snr(t)
         weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)

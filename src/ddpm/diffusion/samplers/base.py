@@ -1,10 +1,11 @@
 """The one sampling loop, and the interface of the rules that it applies."""
 
+import functools
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ class State(NamedTuple):
     prediction: Prediction
 
 
+def described(setting: Any) -> str:
+    """A function by its name, with the arguments that a configuration bound to it; anything else by its repr."""
+    if isinstance(setting, functools.partial):
+        bound = ", ".join(f"{name}={value!r}" for name, value in setting.keywords.items())
+        return described(setting.func) + (f"({bound})" if bound else "")
+    return getattr(setting, "__name__", repr(setting))
+
+
 @dataclass(frozen=True)
 class Sampler(ABC):
     """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
@@ -40,6 +49,11 @@ class Sampler(ABC):
     @abstractmethod
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, s: int, cond: Cond, draws: Draws) -> State:
         """From x_t to x_s, s < t. Draws are keyed by s, so no two steps of a run share one."""
+
+    def describe(self) -> str:
+        """The sampler with all that changes its samples, except the number of steps: "DDIM(grid=uniform, eta=0.0)"."""
+        settings = [each.name for each in fields(self) if each.name not in ("process", "steps")]
+        return f"{type(self).__name__}({', '.join(f'{name}={described(getattr(self, name))}' for name in settings)})"
 
     def times(self, start: int) -> list[int]:
         """From `start` down to 0. A start below T takes its share of the steps, so the pace is the same."""
@@ -63,7 +77,6 @@ class Sampler(ABC):
             state = self.step(denoiser, x, t, s, cond or {}, rng.at(s, ids))
             x = state.x_t
             yield state
-
 
     def sample(
         self,

@@ -1,0 +1,172 @@
+"""Agreement with diffusers, a second program, wherever its numbers are right: one step and whole runs.
+
+diffusers numbers times from 0, hence t - 1 there. Its tables are float32, which puts 1 - alpha_bar off by 3e-4 of its
+value at the second step; here it is given the same betas in float64, so that its formulas are what is compared.
+"""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
+
+from ddpm.diffusion import grid
+from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.variance import FixedLarge, FixedSmall
+from ddpm.rng import Rng
+
+T = 1000
+OURS = {"linear": linear(T, 1e-4, 0.02, rescale=True), "squaredcos_cap_v2": cosine(T, 0.008, 0.999)}
+OBJECTIVES = {"epsilon": Eps, "sample": X0, "v_prediction": V}
+RNG, IDS = Rng(0, "sample"), torch.arange(2)
+EVERY_OBJECTIVE = pytest.mark.parametrize("prediction_type", OBJECTIVES)
+CLIPPED_OR_NOT = pytest.mark.parametrize("clip", [False, True], ids=["unclipped", "clipped"])
+
+
+def images(seed):
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def noise(s):
+    return RNG.at(s, IDS).normal("step", (3, 4, 4))
+
+
+def exact(scheduler):
+    """Their scheduler with its tables in float64, computed anew from the published definition."""
+    if scheduler.config.beta_schedule == "linear":
+        betas = np.linspace(1e-4, 0.02, T)
+    else:
+        bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+    np.testing.assert_allclose(scheduler.betas.numpy(), betas, rtol=1e-6)
+    scheduler.betas = torch.tensor(betas)
+    scheduler.alphas = 1 - scheduler.betas
+    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
+    return scheduler
+
+
+def denoiser_of(prediction_type, schedule, network, clip):
+    denoiser = NetworkDenoiser(network, OBJECTIVES[prediction_type](schedule))
+    return Clipped(denoiser) if clip else denoiser
+
+
+class Answer(torch.nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x, time):
+        return self.output
+
+
+class Wave(torch.nn.Module):
+    """Any smooth function of x and the network's own time."""
+
+    def forward(self, x, time):
+        return (x + 0.01 * time.view(-1, 1, 1, 1)).sin()
+
+
+@CLIPPED_OR_NOT
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_a_step_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, prediction_type, variance, clip):
+    schedule = OURS["linear"]
+    theirs = diffusers.DDPMScheduler(T, variance_type=variance, clip_sample=clip, prediction_type=prediction_type)
+    exact(theirs)
+    variances = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge()}
+    sampler = Ancestral(GaussianDiffusion(schedule), grid.uniform, None, variances[variance])
+    output, x_t = images(0), images(1)
+    denoiser = denoiser_of(prediction_type, schedule, Answer(output), clip)
+    for t in (1, 2, 3, 100, 500, 999, 1000):
+        monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, t=t, **kwargs: noise(t - 1))
+        expected = theirs.step(output, t - 1, x_t)
+        state = sampler.step(denoiser, x_t, t, t - 1, {}, RNG.at(t - 1, IDS))
+        torch.testing.assert_close(state.prediction.x0, expected.pred_original_sample, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
+
+
+@CLIPPED_OR_NOT
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
+    """With use_clipped_model_output, without which diffusers takes eps from before the clipping."""
+    schedule = OURS["linear"]
+    theirs = diffusers.DDIMScheduler(T, clip_sample=clip, prediction_type=prediction_type)
+    exact(theirs).set_timesteps(50)  # 50 divides 1000: steps of 20
+    sampler = DDIM(GaussianDiffusion(schedule), grid.uniform, 50, eta)
+    output, x_t = images(0), images(1)
+    denoiser = denoiser_of(prediction_type, schedule, Answer(output), clip)
+    for t in (1, 21, 501, 981):
+        s = max(0, t - 20)
+        arguments = {"use_clipped_model_output": True, "variance_noise": noise(s)}
+        expected = theirs.step(output, t - 1, x_t, eta=eta, **arguments)
+        state = sampler.step(denoiser, x_t, t, s, {}, RNG.at(s, IDS))
+        torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_whole_run_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, name):
+    theirs = exact(diffusers.DDPMScheduler(T, beta_schedule=name, prediction_type="v_prediction"))
+    process = GaussianDiffusion(OURS[name])
+    sampler = Ancestral(process, grid.uniform, None, FixedSmall())
+    x = process.prior((3, 4, 4), RNG.at(T, IDS))
+    ours = list(sampler.trajectory(denoiser_of("v_prediction", OURS[name], Wave(), clip=True), x, RNG, IDS))
+    for time in reversed(range(T)):
+        monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, time=time, **kwargs: noise(time))
+        x = theirs.step(Wave()(x, torch.full((2,), time)), time, x).prev_sample
+    torch.testing.assert_close(ours[-1].x_t, x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_whole_run_of_ddim_is_that_of_diffusers(monkeypatch, eta):
+    """50 steps over times 1, 21, ..., 981, as its default spacing has them, from 981."""
+    theirs = diffusers.DDIMScheduler(T, clip_sample=True, prediction_type="epsilon")
+    exact(theirs).set_timesteps(50)
+
+    def leading(start, num_steps):
+        return [*range(start, 0, -20), 0]
+
+    x = images(2)
+    denoiser = denoiser_of("epsilon", OURS["linear"], Wave(), clip=True)
+    sampler = DDIM(GaussianDiffusion(OURS["linear"]), leading, None, eta)
+    *_, last = sampler.trajectory(denoiser, x, RNG, IDS, start=981)
+    for time in theirs.timesteps.tolist():
+        s = max(0, time + 1 - 20)
+        monkeypatch.setattr(scheduling_ddim, "randn_tensor", lambda *args, s=s, **kwargs: noise(s))
+        output = Wave()(x, torch.full((2,), time))
+        x = theirs.step(output, time, x, eta=eta, use_clipped_model_output=True).prev_sample
+    torch.testing.assert_close(last.x_t, x, rtol=0, atol=1e-4)
+
+
+def test_noising_and_the_velocity_target_are_those_of_diffusers():
+    theirs = exact(diffusers.DDPMScheduler(T))
+    process = GaussianDiffusion(OURS["linear"])
+    x0, eps, t = images(0), images(1), torch.tensor([1, 700])
+    torch.testing.assert_close(process.apply(x0, eps, t), theirs.add_noise(x0, eps, t - 1), rtol=1e-5, atol=1e-5)
+    velocity = V(OURS["linear"]).target(x0, eps, t)
+    torch.testing.assert_close(velocity, theirs.get_velocity(x0, eps, t - 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("spacing", "wrong"), [("linspace", 29), ("trailing", 10)])
+def test_a_step_lands_where_the_next_begins_which_it_does_not_in_diffusers(spacing, wrong):
+    """30 steps of 1000: its step from t assumes to land on t - 1000 // 30, whatever time it visits next."""
+    theirs = diffusers.DDIMScheduler(T, timestep_spacing=spacing)
+    theirs.set_timesteps(30)
+    visited = theirs.timesteps.numpy()
+    assert (visited[:-1] - T // 30 != visited[1:]).sum() == wrong
+    asked, process = [], GaussianDiffusion(OURS["linear"])
+
+    def one_point(x_t, t, cond):
+        asked.append((t, x_t))
+        return NetworkDenoiser(Answer(torch.zeros_like(x_t)), X0(OURS["linear"]))(x_t, t, cond)
+
+    DDIM(process, grid.uniform, 30, 0).sample(one_point, (1, 2, 2), RNG, IDS)
+    for t, x_t in asked:  # data of one point at 0: DDIM keeps x_t / sigma_t, if it lands where it says
+        expected = asked[0][1] / np.sqrt(1 - OURS["linear"].alpha_bar[T].item()) * process.schedule.sigma(t)
+        torch.testing.assert_close(x_t, expected, rtol=1e-5, atol=1e-5)

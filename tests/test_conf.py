@@ -1,0 +1,100 @@
+"""Every configuration composes, builds and trains; every typing error gets the nearest right name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm import build, cli
+from ddpm.rng import Rng
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+MODEL_OPTIONS = [
+    f"{group}={option}"
+    for group in build.MODEL_GROUPS
+    if group != "model"
+    for option in cli.options_of(CONF, group)
+    if f"{group}={option}" != "schedule=jsd"
+]
+NEEDS_FILES = {"cifar10": "source.root", "folder": "source.root", "parquet": "source.path", "zip": "source.path"}
+
+
+def losses_of_two_steps(config, module):
+    """The losses of two training steps on noise, without Lightning."""
+    optimizer, schedule = module.make_optimizer(module.network.parameters())
+    images = Rng(0, "test").at(0, torch.arange(4)).normal("image", module.image_shape).clamp(-1, 1)
+    losses = []
+    for epoch in range(2):
+        draws = module.train_rng.at(epoch, torch.arange(4), torch.arange(4))
+        from ddpm.diffusion.denoiser import NetworkDenoiser
+
+        total = module.loss(NetworkDenoiser(module.network, module.objective), images, {}, draws).total
+        optimizer.zero_grad()
+        total.mean().backward()
+        optimizer.step()
+        schedule.step()
+        module.averages.update(module.network)
+        losses.append(total.detach())
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("option", [*MODEL_OPTIONS, "schedule=jsd"])
+def test_every_option_of_a_model_builds_trains_and_samples(small, option):
+    module = build.module(small(option, *(["sampler.steps=3"] if "sampler" in option else [])))
+    assert torch.isfinite(losses_of_two_steps(None, module)).all()
+    samples = module.eval().sample(torch.arange(2), module.best_weights)
+    assert samples.shape == (2, 1, 8, 8)
+    assert torch.isfinite(samples).all()
+
+
+@pytest.mark.parametrize("objective", ["eps", "x0", "v"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "quadratic", "constant", "warmup10", "warmup50"])
+def test_every_schedule_goes_with_every_objective(small, schedule, objective):
+    module = build.module(small(f"schedule={schedule}", f"objective={objective}", "schedule.num_timesteps=50"))
+    assert torch.isfinite(losses_of_two_steps(None, module)).all()
+
+
+@pytest.mark.parametrize("experiment", cli.options_of(CONF, "experiment"))
+def test_every_experiment_composes_and_names_its_parts(config, experiment):
+    made = config("train", f"experiment={experiment}")
+    assert made.name == experiment
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert text.startswith("# @package _global_\n# ")
+    if experiment.startswith("ddpm"):
+        assert "# Expected: " in text
+        assert "# Command: python train.py" in text
+
+
+def test_the_paper_recipe_is_to_the_letter(config):
+    """Ho et al. 2020, section 4 and appendix B."""
+    made = config("train", "experiment=ddpm_cifar10")
+    assert (made.schedule.num_timesteps, made.schedule.beta_start, made.schedule.beta_end) == (1000, 1e-4, 0.02)
+    assert (made.optimizer.lr, list(made.optimizer.betas), made.optimizer.warmup_steps) == (2e-4, [0.9, 0.999], 5000)
+    assert (made.data.batch_size, made.data.flip, made.model.dropout) == (128, True, 0.1)
+    assert (made.ema.decay, made.trainer.max_steps, made.trainer.gradient_clip_val) == (0.9999, 800000, 1.0)
+    assert made.variance._target_.endswith("FixedLarge")
+    assert made.sampler.steps is None
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_says_in_its_first_line_what_it_is(path):
+    assert cli.first_comment(path), path
+
+
+@pytest.mark.parametrize("debug", cli.options_of(CONF, "debug"))
+def test_every_debug_profile_composes(config, debug):
+    assert config("train", f"debug={debug}").trainer.max_steps <= 1000
+
+
+def test_the_line_of_the_user_composes(config):
+    made = config("train", "schedule=cosine", "trainer.devices=8")
+    assert made.trainer.devices == 8
+    assert made.schedule._target_.endswith("cosine")
+
+
+def test_help_lists_every_group_and_option_with_one_line():
+    text = cli.help_text(CONF, "train")
+    for group in cli.groups_of(CONF, "train"):
+        for option in cli.options_of(CONF, group):
+            line = next(line for line in text.splitlines() if line.strip().startswith(f"{group}={option} "))
+            assert len(line.split(maxsplit=1)) == 2

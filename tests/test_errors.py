@@ -1,0 +1,109 @@
+"""What a user can get wrong: one line that names the field, the value and the remedy, before any long work."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from ddpm import cli, sample, train
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+BAD_TRAINING = [
+    # a name that does not exist, and the nearest that does
+    (["scheduel=cosine"], "there is no 'scheduel' to set; did you mean 'schedule'?"),
+    (["schedule=cosin"], "schedule must be one of constant, cosine, .* got 'cosin'; did you mean 'cosine'?"),
+    (["trainer.max_step=3"], "there is no 'trainer.max_step' to set; did you mean 'trainer.max_steps'?"),
+    (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set"),
+    (["objective=epsilon"], "objective must be one of eps, v, x0, got 'epsilon'; did you mean 'eps'?"),
+    (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ddpm_cifar10'?"),
+    (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of lightning's Trainer; did you mean 'max_epochs'?"),
+    # a value of the wrong kind or out of range
+    (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be a positive integer, got 'abc'"),
+    (["schedule.num_timesteps=0"], "schedule.num_timesteps must be a positive integer, got 0"),
+    (["schedule.max_beta=2"], "schedule.max_beta must be a number at least 0 and at most 1, got 2"),
+    (["schedule=linear", "schedule.beta_end=-1"], "schedule.beta_end must be a number at least 0 and at most 1, got -1"),
+    (["schedule=linear", "schedule.num_timesteps=10"], "schedule.beta_end must lie in .* take more num_timesteps"),
+    (["schedule=sigmoid", "schedule.end=-5"], r"schedule.end must be greater than start \(-3\), got -5"),
+    (["sampler.steps=2000"], "sampler.steps must be an integer in 1..1000, got 2000"),
+    (["sampler=ddim", "sampler.eta=1.5"], "sampler.eta must be a number at least 0 and at most 1, got 1.5"),
+    (["weight=min_snr", "weight.gamma=-1"], "weight.gamma must be a number at least 0, got -1"),
+    (["distance=huber", "distance.delta=0"], "distance.delta must be greater than 0, got 0"),
+    (["ema.decay=1.0"], "ema.decay must be different numbers, each below 1"),
+    (["optimizer.lr=-1"], "optimizer.lr must be a number at least 0, got -1"),
+    (["optimizer.betas=[0.9,1.0]"], "optimizer.betas must be two numbers"),
+    (["model.num_groups=3"], "model.*num_groups"),
+    (["data.batch_size=0"], "data.batch_size must be a positive integer, got 0"),
+    (["data.size=27"], "data.*28 x 28|size"),
+    (["data.flip=yess"], "data.flip must be true or false, got 'yess'"),
+    (["trainer.max_steps=abc"], "trainer.max_steps must be an integer of at least 1, got 'abc'"),
+    (["seed=-1"], "seed must be an integer of at least 0, got -1"),
+    (["compile=perhaps"], "compile must be true or false, got 'perhaps'"),
+    # what does not go together
+    (["schedule=jsd", "objective=eps"], "objective=eps cannot .* use objective=v or objective=x0"),
+    (["data.batch_size=33", "trainer.accumulate_grad_batches=2"], "data.batch_size .* use 32 or 34"),
+    (["data.batch_size=6000"], "data.batch_size must be at most the number of training images, 5000"),
+    (["data=folder", "data.source.root=nowhere"], "nowhere"),
+    (["data=cifar10"], "data=parquet"),
+    # what this machine lacks
+    (["trainer.devices=4096"], "trainer.devices=4096, but this machine has .* type trainer.devices="),
+    (["trainer.accelerator=mps"], "trainer.accelerator=mps has no float64"),
+    (["resume=nowhere.ckpt"], "resume=nowhere.ckpt"),
+]
+
+
+def error_of_training(config, overrides):
+    try:
+        made = config("train", "logger=none", "trainer.max_steps=2", *overrides)
+    except HydraException as error:
+        return cli.config_error(error, CONF, "train")
+    with pytest.raises(ValueError) as caught:
+        train.run(made)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_TRAINING, ids=lambda value: " ".join(value)[:60])
+def test_bad_input_to_train_gets_one_clear_error(config, monkeypatch, overrides, message, tmp_path):
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+    found = error_of_training(config, overrides)
+    assert re.search(message, found), found
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(os.environ.get("CI") == "true", reason="needs an NVIDIA GPU")
+def test_more_gpus_than_there_are_is_refused_with_their_number(config):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    found = error_of_training(config, ["schedule=cosine", f"trainer.devices={torch.cuda.device_count() + 1}"])
+    assert f"this machine has {torch.cuda.device_count()} NVIDIA GPU" in found
+
+
+BAD_SAMPLING = [
+    (["ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
+    (["ckpt=latest"], "ckpt=latest finds no runs"),
+    (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
+    (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
+    (["ckpt=latest", "format=gif"], "format must be one of grid, png, npz, got 'gif'"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_SAMPLING, ids=lambda value: " ".join(value)[:60])
+def test_bad_input_to_sample_gets_one_clear_error(config, monkeypatch, overrides, message, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        sample.run(config("sample", *overrides))
+
+
+def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
+    arguments = ["ckpt=x", "sampler.steps=50", "trainer.devices=2"]
+    assert cli.completed(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
+    chosen = ["sampler=ddim", "sampler.steps=50"]
+    assert cli.completed(chosen, CONF, "sample") == chosen
