@@ -2,7 +2,8 @@
 
     python benchmarks/loader.py
 
-Best of three epochs after one to start the workers; the files are small ones made here and stay in the page cache.
+Best of three epochs after one to start the workers; the files are small ones made here and stay in the page cache. One
+torch thread, as beside a training that has the others: with more, each tensor operation waits for whichever is late.
 """
 
 import tempfile
@@ -67,6 +68,8 @@ def measure() -> list[dict[str, Any]]:
         rate = images_per_second(source, num_workers, **options)
         rows.append({"source": name, "workers": num_workers, "images_per_second": round(rate)})
 
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         pixels = smooth_images(NUM_FILES)
         jpegs = Path(folder) / "jpeg"
@@ -85,6 +88,7 @@ def measure() -> list[dict[str, Any]]:
             add("JPEG files", Folder(str(jpegs)), num_workers, memory_limit_mb=0, verify=False)
         for num_workers in (0, 2):
             add("PNG in a zip", Zip(str(pngs)), num_workers, memory_limit_mb=0, verify=False)
+    torch.set_num_threads(num_threads)
     return rows
 
 

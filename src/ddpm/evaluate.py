@@ -44,8 +44,8 @@ class Scoring(Callback):
 
 def run(config: DictConfig) -> None:
     quiet()
-    path = build.checkpoint_path(config.ckpt)
     samples = GenerationDataModule(config.num_samples, config.batch_size)
+    path = build.checkpoint_path(config.ckpt)
     evaluator = build.instantiate(config.metric, "metric").to("cpu")  # loads the extractor: missing weights show now
     module, stored = build.from_checkpoint(path, build.changes(config))
     module.use_for_prediction(config.weights, config.seed)
@@ -72,7 +72,7 @@ def protocol(
         sampler=module.sampler.describe(),
         steps=module.sampler.steps or module.sampler.process.T,
         seed=config.seed,
-        weights=config.weights,
+        weights=module.describe_weights(config.weights),
         device=device_name(module.device),
     )
 

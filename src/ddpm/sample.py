@@ -11,15 +11,16 @@ from ddpm.console import quiet
 from ddpm.data.generation import GenerationDataModule
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid, save_gif
-from ddpm.training.callbacks.image_writer import ImageWriter
+from ddpm.training.callbacks.image_writer import FORMATS, ImageWriter
 from ddpm.training.callbacks.progress import GenerationProgress
 from ddpm.training.module import DiffusionModule
 
 
 def run(config: DictConfig) -> None:
     quiet()
-    path = build.checkpoint_path(config.ckpt)
     data = GenerationDataModule(config.num_samples, config.batch_size)
+    check.one_of("format", config.format, FORMATS)
+    path = build.checkpoint_path(config.ckpt)
     module, _ = build.from_checkpoint(path, build.changes(config))
     module.use_for_prediction(config.weights, config.seed)
     folder = Path(config.out or path.parent.parent / f"samples_{path.stem}_{config.weights}")

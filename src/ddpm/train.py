@@ -1,5 +1,7 @@
 """One training run, from a configuration to a checkpoint, pictures and numbers."""
 
+from pathlib import Path
+
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
@@ -14,6 +16,8 @@ from ddpm.dry_run import report
 def run(config: DictConfig) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
+    if config.resume is not None and not Path(config.resume).is_file():
+        raise ValueError(f"resume={config.resume} is no checkpoint file; leave it out to start a new run")
     module = build.module(config)
     data = build.data(config)
     trainer = build.trainer(config)
@@ -46,7 +50,8 @@ def summary(config: DictConfig, trainer: Trainer, checkpoint: str) -> None:
     lines = {"checkpoint": checkpoint}
     for name in ("samples/ema", "samples/raw", "denoising"):
         picture = f"{config.run_dir}/{name}/{trainer.global_step:08d}.png"
-        lines[name] = picture
+        if Path(picture).exists():
+            lines[name] = picture
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             lines["metrics"] = f"{logger.log_dir}/metrics.csv"

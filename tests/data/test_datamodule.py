@@ -19,6 +19,8 @@ from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
 
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:The dirpath has changed")
+
 CONF = Path(__file__).parents[2] / "conf" / "data"
 
 

@@ -28,8 +28,8 @@ def test_the_cosine_is_half_way_in_the_middle_and_zero_after_the_last_step():
     assert 0 < found[99] < 0.001
 
 
-def test_a_cosine_needs_an_end():
-    with pytest.raises(ValueError, match=r"give trainer.max_steps"):
+def test_a_run_without_an_end_is_refused():
+    with pytest.raises(ValueError, match=r"trainer.max_steps must be an integer of at least 1, got -1"):
         adamw([torch.nn.Parameter(torch.zeros(1))], num_steps=-1, lr=1.0, warmup_steps=0, cosine_decay=True)
 
 

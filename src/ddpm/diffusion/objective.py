@@ -27,7 +27,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Eps:
-    """The noise (Ho et al. 2020, eq. 12)."""
+    """The noise (Ho et al. 2020, eqs. 11 and 12)."""
 
     schedule: NoiseSchedule
 

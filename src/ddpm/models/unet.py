@@ -140,7 +140,7 @@ class UNet(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         batch, channels, *size = x.shape
         if channels != self.in_channels:
-            raise ValueError(f"this U-Net takes images of {self.in_channels} channels, got {channels}")
+            raise ValueError(f"this U-Net has in_channels = {self.in_channels}, got images of {channels}")
         divisor = self.patch_size * 2 ** (len(self.down) - 1)
         if any(side % divisor for side in size):
             smaller = " x ".join(str(max(side // divisor, 1) * divisor) for side in size)

@@ -73,6 +73,10 @@ class DiffusionModule(LightningModule):
             raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")
         return networks[name]
 
+    def describe_weights(self, name: str) -> str:
+        """The name with its decay, for the record: "ema 0.9999"."""
+        return f"ema {self.averages.decays[0]:g}" if name == "ema" else name.replace("_", " ")
+
     @property
     def best_weights(self) -> str:
         """`ema` where there are averages, else `raw`."""

@@ -40,8 +40,8 @@ def make(
     """An optimizer and its schedule, to be stepped once an optimizer step. num_steps: those of the whole run."""
     check.number("lr", lr, low=0)
     check.non_negative_int("warmup_steps", warmup_steps)
-    if check.boolean("cosine_decay", cosine_decay) and num_steps < 1:
-        raise ValueError("optimizer.cosine_decay=true needs to know where it ends; give trainer.max_steps")
+    check.integer("trainer.max_steps", num_steps, low=1)
+    check.boolean("cosine_decay", cosine_decay)
     betas = options.get("betas", (0.9, 0.999))
     if len(betas) != 2:
         check.fail("betas", betas, "two numbers in [0, 1)")

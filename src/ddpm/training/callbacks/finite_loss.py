@@ -1,5 +1,7 @@
 """Stops a run whose loss is no longer a number, naming the step, the time and the last good checkpoint."""
 
+from pathlib import Path
+
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -43,9 +45,10 @@ class FiniteLoss(Callback):
         if found[0] < 0:
             return
         step, low, high = found
-        last_good = next((c.last_model_path or c.best_model_path for c in trainer.checkpoint_callbacks), "")
+        paths = [callback.last_model_path for callback in trainer.checkpoint_callbacks if callback.last_model_path]
+        last_good = Path(paths[0]).resolve() if paths else "none was written yet"
         raise FloatingPointError(
             f"the loss became NaN or infinite at step {step}, for times t in {low}..{high}. "
-            f"Last good checkpoint: {last_good or 'none was written yet'}. "
+            f"Last good checkpoint: {last_good}. "
             "Lower optimizer.lr, lengthen optimizer.warmup_steps, or set trainer.precision=32-true"
         )

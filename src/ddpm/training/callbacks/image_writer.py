@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
-from ddpm import check
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
 from ddpm.training.module import DiffusionModule
@@ -28,7 +27,6 @@ class ImageWriter(Callback):
     GRID = 64
 
     def __init__(self, folder: Path, format: str, num_samples: int, image_shape: tuple[int, int, int]) -> None:
-        check.one_of("format", format, FORMATS)
         self.folder, self.format, self.num_samples = folder, format, num_samples
         channels, height, width = image_shape
         self.shape = (height, width, channels)

@@ -63,6 +63,8 @@ class SampleGrid(Callback):
             return
         self.last_step = trainer.global_step
         for name in self.names:
+            if name == "ema" and not module.averages.decays:
+                continue
             images = sample_on_all_ranks(trainer, module, self.num_samples, name)
             sampler = module.sampler
             steps = sampler.steps or sampler.process.T

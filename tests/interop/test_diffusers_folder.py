@@ -1,0 +1,197 @@
+"""Folders of diffusers' UNet2DModel, against diffusers itself: the same weights must give the same images."""
+
+import inspect
+import json
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
+
+from ddpm.interop import diffusers as interop
+from ddpm.models import UNet
+
+# google/ddpm-cifar10-32's config.json, but for the sizes
+CONFIG = {
+    "sample_size": 16,
+    "layers_per_block": 2,
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "center_input_sample": False,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-6,
+    "norm_num_groups": 4,
+    "time_embedding_type": "positional",
+}
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+OLD_NAMES = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+
+def theirs(channels=3, **changes):
+    """A UNet2DModel in which every weight is random: fresh from its constructor some would hide mistakes."""
+    torch.manual_seed(0)
+    network = UNet2DModel(**CONFIG | {"in_channels": channels, "out_channels": channels} | changes).eval()
+    for parameter in network.parameters():
+        noise = torch.randn_like(parameter)
+        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
+    return network.requires_grad_(False)
+
+
+def rewrite(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def differs(ours, theirs, channels=3, batch=4, size=(16, 24)):
+    """The largest difference of the outputs, relative to their spread."""
+    x = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
+    time = torch.tensor([0, 1, 500, 999])[-batch:]
+    expected = theirs(x, time).sample
+    return ((ours(x, time) - expected).abs().max() / expected.std()).item()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    theirs().save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+def test_a_loaded_network_gives_the_images_of_diffusers(tmp_path, channels, batch):
+    network = theirs(channels)
+    network.save_pretrained(tmp_path)
+    loaded = interop.load(tmp_path)
+    assert differs(loaded.network, network, channels, batch) < 1e-5
+    assert not loaded.network.training
+    assert loaded.scheduler is None
+
+
+def test_several_heads_and_attention_at_the_coarsest_level_are_followed(tmp_path):
+    down, up = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"), ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
+    network = theirs(down_block_types=down, up_block_types=up, attention_head_dim=4, layers_per_block=1, dropout=0.1)
+    network.save_pretrained(tmp_path)
+    loaded = interop.load(tmp_path).network
+    assert (loaded.settings["num_heads"], loaded.settings["dropout"]) == (4, 0.1)
+    assert differs(loaded, network) < 1e-5
+
+
+def test_the_old_names_of_attention_weights_are_understood(folder):
+    weights = load_file(folder / WEIGHTS)
+    for new, old in OLD_NAMES.items():
+        assert any(new in key for key in weights)
+        weights = {key.replace(new, old): weight for key, weight in weights.items()}
+    save_file(weights, folder / WEIGHTS)
+    assert differs(interop.load(folder).network, theirs()) < 1e-5
+
+
+def test_the_published_config_is_the_published_network():
+    published = {
+        "block_out_channels": [128, 256, 256, 256],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "norm_num_groups": 32,
+        "_class_name": "UNet2DModel",
+        "_diffusers_version": "0.1.1",
+    }
+    with torch.device("meta"):
+        network = UNet(**interop.settings_from(CONFIG | published))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
+
+
+def test_a_pipeline_folder_brings_its_scheduler(tmp_path):
+    network = theirs()
+    network.save_pretrained(tmp_path / "unet")
+    scheduler = DDPMScheduler(500, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    loaded = interop.load(tmp_path)
+    assert loaded.scheduler == interop.Scheduler(500, "squaredcos_cap_v2", 1e-4, 0.02, "v_prediction")
+    assert differs(loaded.network, network) < 1e-5
+
+
+def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_as_diffusers_does(folder):
+    (folder / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler", "beta_end": 0.01}')
+    defaults = DDPMScheduler().config
+    expected = {name: defaults[name] for name in ("num_train_timesteps", "beta_schedule", "beta_start")}
+    expected |= {"beta_end": 0.01, "prediction_type": "epsilon"}
+    assert vars(interop.load(folder).scheduler) == expected
+
+
+def test_a_network_of_ours_opens_in_diffusers(tmp_path):
+    network = UNet(3, 8, [1, 2, 2], 1, [1], out_channels=6, num_heads=2, num_groups=4, dropout=0.1).eval()
+    for parameter in network.requires_grad_(False).parameters():
+        parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    interop.save(network, tmp_path / "new" / "folder")
+    opened, notes = UNet2DModel.from_pretrained(tmp_path / "new" / "folder", output_loading_info=True)
+    assert not any(notes.values())
+    assert differs(network, opened) < 1e-5
+    assert interop.load(tmp_path / "new" / "folder").network.settings == network.settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("flip_sin_to_cos", True),
+        ("freq_shift", 0),
+        ("downsample_padding", 1),
+        ("norm_eps", 1e-5),
+        ("act_fn", "gelu"),
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("num_class_embeds", 10),
+        ("block_out_channels", [8, 12, 16]),
+        ("down_block_types", ["DownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"]),
+        ("up_block_types", ["UpBlock2D", "UpBlock2D", "UpBlock2D"]),
+        ("something_new", "yes"),
+    ],
+)
+def test_a_setting_that_our_network_does_not_have_is_refused_by_name_and_value(folder, field, value):
+    rewrite(folder, **{field: value})
+    with pytest.raises(ValueError, match=f"{field} = ") as refusal:
+        interop.load(folder)
+    assert repr(value) in str(refusal.value)
+
+
+def test_what_a_config_leaves_out_is_what_diffusers_takes_for_it():
+    parameters = list(inspect.signature(UNet2DModel.__init__).parameters.values())[1:]
+    defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+    assert defaults == interop.DEFAULTS
+
+
+@pytest.mark.parametrize("setting", [{"patch_size": 2}, {"num_heads": 2, "attention_levels": [0]}])
+def test_what_diffusers_does_not_have_is_not_saved_for_it(tmp_path, setting):
+    with pytest.raises(ValueError, match=f"^{next(iter(setting))} must be 1"):
+        interop.save(UNet(1, 8, [1, 2], 1, num_groups=4, **setting), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_is_refused_and_told_how_to_convert_it(folder):
+    (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"is a pickle.*save_pretrained"):
+        interop.load(folder)
+
+
+def test_weights_that_do_not_fit_their_config_are_refused_by_name(folder):
+    weights = load_file(folder / WEIGHTS)
+    key = "mid_block.attentions.0.to_q.weight"
+    for broken, message in [
+        ({k: w for k, w in weights.items() if k != key}, f"lack {key}"),
+        (weights | {"extra.weight": torch.zeros(1)}, "have extra.weight"),
+        (weights | {key: torch.zeros(8, 16)}, f"{key} has shape"),
+    ]:
+        save_file(broken, folder / WEIGHTS)
+        with pytest.raises(ValueError, match=message):
+            interop.load(folder)
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"folder must be .* config.json, got"):
+        interop.load(tmp_path)
+    theirs().save_config(tmp_path)
+    with pytest.raises(ValueError, match=f"has no {WEIGHTS}"):
+        interop.load(tmp_path)

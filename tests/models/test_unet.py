@@ -1,0 +1,185 @@
+"""The U-Net of Ho et al. 2020: its published size, its start, the images it takes, and what it refuses."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+
+from ddpm.models import UNet
+from ddpm.models.attention import Attention
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_res_blocks": 1, "num_groups": 4}
+
+
+def awake(network):
+    """The network with every weight random: at its start the zeros in it hide most of it."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
+    return network
+
+
+def from_yaml(name, channels):
+    config = OmegaConf.create({"data": {"channels": channels}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
+    settings = OmegaConf.to_container(config, resolve=True)["model"]
+    assert settings.pop("_target_") == "ddpm.models.unet.UNet"
+    return UNet(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("ddpm_cifar10", 35_746_307), ("ddpm_256", 113_673_219)],  # both also counted in diffusers' UNet2DModel
+)
+def test_the_published_networks_have_their_published_number_of_parameters(name, published):
+    with torch.device("meta"):
+        network = from_yaml(name, channels=3)
+    assert sum(parameter.numel() for parameter in network.parameters()) == published
+
+
+def test_the_tiny_network_takes_mnist_as_it_is():
+    assert from_yaml("unet_tiny", channels=1)(torch.randn(2, 1, 28, 28), torch.tensor([0, 999])).shape == (2, 1, 28, 28)
+
+
+def test_attention_is_at_its_levels_on_the_way_down_and_up_and_in_the_middle():
+    network = UNet(**SMALL | {"num_res_blocks": 2, "attention_levels": [1]})
+    found = [name.split(".blocks")[0] for name, module in network.named_modules() if isinstance(module, Attention)]
+    assert found == ["down.1", "down.1", "middle.0.attention", "up.1", "up.1", "up.1"]
+
+
+def test_the_output_is_zero_at_the_start():
+    x = torch.randn(2, 1, 8, 8)
+    assert UNet(**SMALL)(x, torch.tensor([3, 500])).equal(torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("patch_size", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (8, 24)], ids=["square", "not square"])
+@pytest.mark.parametrize(("channels", "out_channels"), [(1, None), (3, None), (3, 6)])
+def test_grey_and_coloured_images_of_any_fitting_shape_go_through(channels, out_channels, size, patch_size):
+    network = UNet(**SMALL | {"in_channels": channels, "out_channels": out_channels, "patch_size": patch_size})
+    network.requires_grad_(False)
+    assert (network.in_channels, network.out_channels) == (channels, out_channels or channels)
+    assert network(torch.randn(2, channels, *size), torch.tensor([0, 9])).shape == (2, out_channels or channels, *size)
+
+
+def test_patches_are_pixels_moved_to_channels_before_and_back_after():
+    on_patches = awake(UNet(**SMALL | {"patch_size": 2}))
+    on_pixels = UNet(**SMALL | {"in_channels": 4})
+    on_pixels.load_state_dict(on_patches.state_dict())
+    x, time = torch.randn(2, 1, 16, 8), torch.tensor([5, 700])
+    expected = F.pixel_shuffle(on_pixels(F.pixel_unshuffle(x, 2), time), 2)
+    torch.testing.assert_close(on_patches(x, time), expected)
+
+
+def test_an_image_comes_out_the_same_whatever_else_is_in_the_batch():
+    network = awake(UNet(**SMALL))
+    x, time = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 10, 500, 999])
+    alone = torch.cat([network(x[i : i + 1], time[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(network(x, time), alone)
+
+
+def test_the_time_matters_and_may_be_a_fraction():
+    network = awake(UNet(**SMALL))
+    x = torch.randn(1, 1, 8, 8)
+    at = {time: network(x, torch.tensor([time])) for time in (7, 7.0, 7.5, 8)}
+    assert at[7].equal(at[7.0])
+    assert (at[7] - at[8]).abs().max() > 1e-3
+    assert (at[7] - at[7.5]).abs().max() < (at[7] - at[8]).abs().max()
+
+
+def test_every_parameter_is_reached_by_the_gradient():
+    network = awake(UNet(**SMALL | {"attention_levels": [0], "num_heads": 2}))
+    network(torch.randn(2, 1, 8, 8), torch.tensor([3, 500])).square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+def test_dropout_acts_in_training_alone():
+    network = awake(UNet(**SMALL | {"dropout": 0.5}))
+    x, time = torch.randn(1, 1, 8, 8), torch.tensor([5])
+    assert not network(x, time).equal(network(x, time))
+    network.eval()
+    assert network(x, time).equal(network(x, time))
+
+
+def test_the_settings_build_the_same_network_again():
+    network = awake(UNet(**SMALL | {"attention_levels": (0, 1), "out_channels": 2, "dropout": 0.1, "patch_size": 2}))
+    again = UNet(**network.settings)
+    again.load_state_dict(network.state_dict())
+    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 4])
+    assert again.eval()(x, time).equal(network.eval()(x, time))
+
+
+def test_channels_last_changes_the_memory_and_not_the_numbers():
+    network = awake(UNet(**SMALL | {"attention_levels": [0]}))
+    x, time = torch.randn(2, 1, 8, 16), torch.tensor([3, 500])
+    expected = network(x, time)
+    torch.testing.assert_close(network.to(memory_format=torch.channels_last)(x, time), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_compilation_sees_one_graph_and_leaves_copies_alone():
+    network = awake(UNet(**SMALL))
+    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    expected, average = network(x, time), copy.deepcopy(network)
+    network.compile(fullgraph=True, backend="eager")  # the inductor takes a minute
+    torch.testing.assert_close(network(x, time), expected)
+    assert average(x, time).equal(expected)
+    assert network.state_dict().keys() == average.state_dict().keys()
+
+
+def test_under_autocast_the_output_is_float32_and_near_it():
+    network = awake(UNet(**SMALL)).requires_grad_(False)
+    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(x, time)
+    exact = network(x, time)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().mean() < 0.05 * exact.abs().mean()  # bfloat16 rounds by up to 2^-9 at each layer
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((30, 28), "image size 30 x 28 does not divide by 8 .* 24 x 24 or 32 x 32"),
+        ((16, 3), "image size 16 x 3 does not divide by 8 .* 16 x 8 or 16 x 8"),
+    ],
+)
+def test_a_size_that_cannot_be_halved_so_often_is_refused_with_the_nearest_that_can(size, message):
+    network = UNet(**SMALL | {"patch_size": 2})
+    with pytest.raises(ValueError, match=message):
+        network(torch.zeros(1, 1, *size), torch.zeros(1))
+
+
+def test_images_of_other_channels_and_unknown_conditions_are_refused():
+    network = UNet(**SMALL)
+    with pytest.raises(ValueError, match="in_channels = 1, got images of 3"):
+        network(torch.zeros(1, 3, 8, 8), torch.zeros(1))
+    with pytest.raises(ValueError, match="takes no conditions, got label"):
+        network(torch.zeros(1, 1, 8, 8), torch.zeros(1), label=torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("in_channels", 0, "a positive integer"),
+        ("out_channels", -1, "a positive integer"),
+        ("base_channels", 8.5, "a positive integer"),
+        ("base_channels", 10, "a multiple of num_groups = 4"),
+        ("channel_mults", [], "one integer per level"),
+        ("channel_mults", 2, "a list of integers"),
+        ("channel_mults", [1, 0], "a positive integer"),
+        ("num_res_blocks", "two", "a positive integer"),
+        ("attention_levels", [3], "an integer in 0..2"),
+        ("attention_levels", "1", "a list of integers"),
+        ("dropout", 1.5, "at most 1"),
+        ("num_heads", 3, "a divisor of 16"),
+        ("num_groups", 0, "a positive integer"),
+        ("patch_size", 0.5, "a positive integer"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(name, value, remedy):
+    with pytest.raises(ValueError, match=f"^{name} must be .*{remedy}.*got "):
+        UNet(**SMALL | {name: value})

@@ -1,0 +1,169 @@
+"""Whole runs in process: what they leave behind, and what they may not depend on."""
+
+import csv
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from ddpm import build, train
+
+
+def trained(config):
+    train.run(config)
+    return torch.load(f"{config.run_dir}/checkpoints/last.ckpt", weights_only=True)
+
+
+def rows(config):
+    with open(f"{config.run_dir}/metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(one, other):
+    return all(torch.equal(value, other["state_dict"][key]) for key, value in weights(one))
+
+
+def weights(checkpoint):
+    return [(key, value) for key, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)]
+
+
+def test_a_run_leaves_checkpoint_pictures_and_one_row_of_metrics_a_log_step(small, tmp_path):
+    config = small("logger=csv", "sample_every_n_steps=2", "checkpoint_every_n_steps=2")
+    checkpoint = trained(config)
+    run = tmp_path / "run"
+    assert checkpoint["global_step"] == 4
+    assert {path.name for path in (run / "samples" / "ema").iterdir()} == {"00000002.png", "00000004.png"}
+    assert (run / "samples" / "raw" / "00000004.png").stat().st_size > 0
+    assert (run / "denoising" / "00000004.png").stat().st_size > 0
+    assert (run / "checkpoints" / "00000002.ckpt").exists()
+    found = rows(config)
+    assert [row["step"] for row in found] == ["2", "4"]
+    for row in found:
+        assert 0 < float(row["train/loss"]) < 3
+        assert float(row["train/images"]) == 16 * int(row["step"])
+        assert float(row["train/grad_norm"]) > 0
+        assert float(row["sys/images_per_second"]) > 0
+        bands = [float(value) for key, value in row.items() if key.startswith("train/loss_t/") and value]
+        assert bands
+
+
+def test_a_checkpoint_holds_nothing_but_data(small):
+    config = small()
+    checkpoint = trained(config)
+    unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(f"{config.run_dir}/checkpoints/last.ckpt")
+    assert unsafe == []
+    assert checkpoint["config"]["schedule"]["num_timesteps"] == 1000
+    assert str(config.run_dir) not in str(checkpoint["config"])
+
+
+def test_raw_and_averaged_weights_are_both_in_the_checkpoint_and_differ(small):
+    config = small("ema.decay=[0.5,0.9]", "ema.warmup=false")
+    checkpoint = trained(config)
+    state = checkpoint["state_dict"]
+    raw, first, second = (state[f"{place}.stem.weight"] for place in ("network", "averages.copies.0", "averages.copies.1"))
+    assert not torch.equal(raw, first)
+    assert not torch.equal(first, second)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small):
+    one = trained(small("seed=3", "model.dropout=0.1"))
+    assert same_weights(one, trained(small("seed=3", "model.dropout=0.1")))
+    assert not same_weights(one, trained(small("seed=4", "model.dropout=0.1")))
+
+
+def test_accumulation_changes_the_weights_by_rounding_only(small):
+    """Adam's first step divides by the gradient's size, so a plain comparison needs a run of equal signs: SGD-like eps."""
+    settings = ("optimizer.eps=1.0", "optimizer.lr=1.0e-2")
+    one = trained(small(*settings))
+    two = trained(small(*settings, "trainer.accumulate_grad_batches=4"))
+    for key, value in weights(one):
+        torch.testing.assert_close(two["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_stopped_in_an_epoch_and_resumed_ends_with_the_same_weights(small, tmp_path):
+    whole = trained(small("model.dropout=0.1", "trainer.max_steps=6", "checkpoint_every_n_steps=3"))
+    ckpt = tmp_path / "run" / "checkpoints" / "00000003.ckpt"
+    half = tmp_path / "half.ckpt"
+    ckpt.rename(half)
+    resumed = trained(small("model.dropout=0.1", "trainer.max_steps=6", f"resume={half}"))
+    assert resumed["global_step"] == 6
+    assert same_weights(whole, resumed)
+
+
+def test_gradients_are_clipped_and_their_norm_before_is_logged(small):
+    config = small("logger=csv", "trainer.gradient_clip_val=1.0e-9", "optimizer.eps=1.0", "ema.decay=[]")
+    before = build.module(config).network.state_dict()
+    after = trained(config)["state_dict"]
+    moved = max((after[f"network.{key}"] - value).abs().max() for key, value in before.items())
+    assert moved < 1e-9
+    assert float(rows(config)[-1]["train/grad_norm"]) > 1e-3
+
+
+class PoisonAt(Callback):
+    """Makes a weight NaN before a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            module.network.stem.weight.data[0] = math.nan
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_times_and_checkpoint(small, monkeypatch):
+    config = small("trainer.max_steps=20", "checkpoint_every_n_steps=4", "trainer.log_every_n_steps=5")
+    make = build.trainer
+
+    def poisoned(config):
+        trainer = make(config)
+        trainer.callbacks.insert(0, PoisonAt(6))
+        return trainer
+
+    monkeypatch.setattr(build, "trainer", poisoned)
+    with pytest.raises(FloatingPointError, match=r"at step 7, for times t in \d+\.\.\d+.*00000004.ckpt"):
+        train.run(config)
+    kept = torch.load(f"{config.run_dir}/checkpoints/00000004.ckpt", weights_only=True)
+    assert all(torch.isfinite(value).all() for _, value in weights(kept))
+
+
+def test_validation_is_the_same_at_every_time_and_batch_size(small):
+    """Held-out loss depends on the weights alone: a rate of 0 leaves it as it is, and so does the batch size."""
+    still = ("logger=csv", "optimizer.lr=0", "data.num_val=32", "trainer.val_check_interval=2")
+
+    def val_losses(*overrides):
+        config = small(*still, *overrides)
+        train.run(config)
+        return [float(row["val/loss"]) for row in rows(config) if row.get("val/loss")]
+
+    one, other = val_losses(), val_losses("data.eval_batch_size=5")
+    assert len(one) == 2
+    assert one[0] == one[1]
+    assert other[0] == pytest.approx(one[0], rel=1e-6)
+
+
+def test_bf16_trains(small):
+    assert all(torch.isfinite(value).all() for _, value in weights(trained(small("trainer.precision=bf16-mixed"))))
+
+
+def test_channels_last_changes_nothing_but_rounding(small):
+    settings = ("optimizer.eps=1.0", "optimizer.lr=1.0e-2")
+    one, other = trained(small(*settings)), trained(small(*settings, "channels_last=true"))
+    for key, value in weights(one):
+        torch.testing.assert_close(other["state_dict"][key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_key_and_nothing_but_rounding(small):
+    settings = ("optimizer.eps=1.0", "optimizer.lr=1.0e-2", "trainer.max_steps=2")
+    one, other = trained(small(*settings)), trained(small(*settings, "compile=true"))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for key, value in weights(one):
+        torch.testing.assert_close(other["state_dict"][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_overfitting_a_handful_of_images_lowers_the_loss_far(small):
+    config = small("data.num_train=16", "trainer.max_steps=150", "logger=csv", "optimizer.lr=1.0e-2", "objective=x0")
+    train.run(config)
+    losses = [float(row["train/loss"]) for row in rows(config)]
+    assert losses[-1] < 0.5 * losses[0]
