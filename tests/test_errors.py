@@ -25,7 +25,10 @@ BAD_TRAINING = [
     (["schedule.num_timesteps=0"], "schedule.num_timesteps must be a positive integer, got 0"),
     (["schedule.max_beta=2"], "schedule.max_beta must be a number at least 0 and at most 1, got 2"),
     (["schedule=linear", "schedule.beta_end=-1"], "schedule.beta_end must be greater than 0 and less than 1, got -1"),
-    (["schedule=linear", "schedule.num_timesteps=10"], "schedule.beta_end must be less than 1 .* take more num_timesteps"),
+    (
+        ["schedule=linear", "schedule.num_timesteps=10"],
+        "schedule.beta_end must be less than 1 .* take more num_timesteps",
+    ),
     (["schedule=sigmoid", "schedule.end=-5"], r"schedule.end must be greater than start \(-3\), got -5"),
     (["sampler.steps=2000"], "sampler.steps must be an integer in 1..1000, got 2000"),
     (["sampler=ddim", "sampler.eta=1.5"], "sampler.eta must be a number at least 0 and at most 1, got 1.5"),

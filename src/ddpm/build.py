@@ -138,8 +138,8 @@ def trainer(config: DictConfig) -> Trainer:
     devices.check_number(settings["accelerator"], settings["devices"])
     return Trainer(
         **settings,
-        callbacks=list(instantiate(config.callbacks, "callbacks").values()),
-        logger=list(instantiate(config.logger, "logger").values()),
+        callbacks=list(instantiate(config.callbacks, "callbacks").values()) if config.callbacks else [],
+        logger=list(instantiate(config.logger, "logger").values()) if config.logger else [],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank

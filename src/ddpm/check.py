@@ -63,5 +63,5 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
     options = list(options)
     if value not in options:
         hint = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
-        fail(name, value, "one of " + ", ".join(map(str, options)) + hint)
+        raise ValueError(f"{name} must be one of {', '.join(map(str, options))}, got {value!r}{hint}")
     return value

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,11 +41,23 @@ def run(main: Callable[[], Any], conf: Path, name: str) -> None:
 def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well."""
     try:
+        refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
         work(config)
     except USER_ERRORS as error:
         if TRACEBACK:
             raise
         leave(str(error))
+
+
+def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
+    """A choice that nothing reads is a mistake of the one who typed it."""
+    sampler = config.get("sampler")
+    if sampler and "_target_" in sampler:
+        for group in ("variance", "grid"):
+            typed = next((each for each in overrides if each.startswith(f"{group}=")), None)
+            if typed and group not in sampler:
+                name = sampler["_target_"].rpartition(".")[2]
+                raise ValueError(f"{typed} has no effect, since the sampler {name} has no {group}; leave it out")
 
 
 def leave(message: str) -> NoReturn:

@@ -26,6 +26,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Lightning's call
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have no one layout
 
 
 def _children(name: str) -> list[logging.Logger]:

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import build
+from ddpm import build, check
 from ddpm.console import quiet
 from ddpm.dry_run import report
 
@@ -18,6 +18,8 @@ def run(config: DictConfig) -> None:
     torch.set_float32_matmul_precision("high")
     if config.resume is not None and not Path(config.resume).is_file():
         raise ValueError(f"resume={config.resume} is no checkpoint file; leave it out to start a new run")
+    if check.boolean("dry_run", config.dry_run):
+        config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     module = build.module(config)
     data = build.data(config)
     trainer = build.trainer(config)

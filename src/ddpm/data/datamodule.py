@@ -49,6 +49,7 @@ class ImageDataModule(LightningDataModule):
 
     channels, size, crop, resize, background: what every image becomes, see `Preparation`. batch_size: images of one
     optimizer step on all devices together. num_val: training images that are held out, the same in every run.
+    num_train: train on so many of the others; None takes all.
     test_source: a test split of its own. num_classes: checked against the labels; None takes them as they come.
     memory_limit_mb: up to this size the images are decoded once and held as uint8, by each process; larger sets are
     decoded in num_workers processes as they are needed. verify: decode every image before training also when
@@ -66,6 +67,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         *,
         test_source: Source | None = None,
+        num_train: int | None = None,
         num_val: int = 0,
         num_classes: int | None = None,
         flip: bool = False,
@@ -94,6 +96,7 @@ class ImageDataModule(LightningDataModule):
         )
         self.batch_size = check.positive_int("data.batch_size", batch_size)
         self.seed = check.non_negative_int("seed", seed)
+        self._num_train = None if num_train is None else check.positive_int("data.num_train", num_train)
         self.num_val = check.non_negative_int("data.num_val", num_val)
         self.flip = check.boolean("data.flip", flip)
         self.num_workers = check.non_negative_int("data.num_workers", num_workers)
@@ -169,8 +172,11 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         state = self.state_dict()
+        data = self.split("train")
+        if self._num_train is not None:
+            data = data.only(chosen(len(data), check.integer("data.num_train", self._num_train, 1, len(data))))
         self._loader = TrainLoader(
-            self.split("train"),
+            data,
             self.batch_size,
             self.seed,
             accumulation=self.accumulation,

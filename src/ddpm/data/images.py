@@ -70,11 +70,11 @@ class Preparation:
         return self.channels, *self.size
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """uint8 `[C, H, W]`. An array is uint8 `[H, W]` or `[H, W, 3]`. Raises UnusableImage."""
+        """uint8 `[C, H, W]`. An array is uint8 `[H, W]` or `[H, W, 1 or 3]`. Raises UnusableImage."""
         if isinstance(image, np.ndarray):
             if self.crop is None and image.shape == (*self.size, self.channels):
                 return image.transpose(2, 0, 1)
-            image = Image.fromarray(image)
+            image = Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
         image = self.framed(eight_bit(upright(image), self.channels, BACKGROUNDS[self.background]))
         pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)  # a fifth faster than np.asarray(image)
         return pixels.reshape(*self.size, self.channels).transpose(2, 0, 1)

@@ -45,9 +45,8 @@ def load(folder: str | Path) -> Pretrained:
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     schedulers = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     scheduler = next((scheduler_from(_read(path)) for path in schedulers if path.exists()), None)
-    with torch.device("meta"):
-        network = UNet(**settings_from(_read(unet / "config.json")))
-    network.load_state_dict(_to_ours(_read_weights(unet), network.state_dict()), assign=True)
+    network = UNet(**settings_from(_read(unet / "config.json")))
+    network.load_state_dict(_to_ours(_read_weights(unet), network.state_dict()))
     return Pretrained(network.eval(), scheduler)
 
 
@@ -216,7 +215,7 @@ def _their_keys(key: str) -> list[str]:
 
 
 def _to_theirs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for key, weight in weights.items():
         keys = _their_keys(key)
         if ".attention." in key and weight.dim() == 4:
@@ -246,7 +245,8 @@ def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
 def _read(path: Path) -> Config:
     if not path.exists():
         check.fail("folder", str(path.parent), f"a folder of diffusers' UNet2DModel, with {path.name}")
-    return json.loads(path.read_text())
+    config: Config = json.loads(path.read_text())
+    return config
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(h, self.patch_size)
 
     def _check_input(self, x: Tensor) -> None:
-        batch, channels, *size = x.shape
+        channels, *size = x.shape[1:]
         if channels != self.in_channels:
             raise ValueError(f"this U-Net has in_channels = {self.in_channels}, got images of {channels}")
         divisor = self.patch_size * 2 ** (len(self.down) - 1)
@@ -153,21 +153,15 @@ class UNet(nn.Module):
 
 def _checked(**settings: Any) -> dict[str, Any]:
     """The settings as plain values, or a ValueError about the first that cannot be."""
-    for name in (
-        "in_channels",
-        "out_channels",
-        "base_channels",
-        "num_res_blocks",
-        "num_heads",
-        "num_groups",
-        "patch_size",
-    ):
-        check.positive_int(name, settings[name])
-    check.number("dropout", settings["dropout"], low=0.0, high=1.0)
-    for name in ("channel_mults", "attention_levels"):
-        if not isinstance(settings[name], Sequence) or isinstance(settings[name], str):
-            check.fail(name, settings[name], "a list of integers")
-        settings[name] = list(settings[name])
+    for name, value in settings.items():
+        if name in ("channel_mults", "attention_levels"):
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                check.fail(name, value, "a list of integers")
+            settings[name] = list(value)
+        elif name == "dropout":
+            check.number(name, value, low=0.0, high=1.0)
+        else:
+            check.positive_int(name, value)
 
     mults, levels = settings["channel_mults"], settings["attention_levels"]
     if not mults:

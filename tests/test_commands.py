@@ -1,0 +1,178 @@
+"""The commands as a person types them, in processes of their own."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from wandb.proto.wandb_internal_pb2 import Record
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    *("data=digits", "model.patch_size=1", "model.base_channels=8", "model.num_groups=4", "trainer=cpu"),
+    *("data.batch_size=16", "trainer.max_steps=4", "trainer.log_every_n_steps=2", "sampler.steps=3"),
+    *("callbacks.samples.num_samples=4", "callbacks.denoising.num_samples=2", "optimizer.warmup_steps=2"),
+)
+
+
+def run(script, *arguments, folder, expect=0, **environment):
+    """A command at its place in the repository, its output and error; run in an empty folder."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "LOCAL_RANK", "NETRC"))}
+    clean |= {"OMP_NUM_THREADS": "1", "NETRC": str(folder / "no-netrc"), **environment}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=folder, env=clean, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def records(path):
+    """Every record of a .wandb file: LevelDB's log format after a header of seven bytes."""
+    data, record = path.read_bytes(), b""
+    place = 7
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # no frame header fits in the rest of a block
+            place += 32768 - place % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            yield Record.FromString(record)
+            record = b""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A training with the default loggers, and what it said."""
+    folder = tmp_path_factory.mktemp("commands")
+    output = run("train.py", *SMALL, "hydra.run.dir=runs/one", folder=folder)
+    return folder, output
+
+
+def test_training_without_a_key_goes_offline_and_says_how_to_sync(runs):
+    _, output = runs
+    assert output.count("W&B runs offline. To send this run: wandb sync ") == 1
+
+
+def test_training_says_where_everything_lies(runs):
+    _, output = runs
+    for line in ("checkpoint", "samples/ema", "samples/raw", "denoising", "metrics", "W&B"):
+        path = next(text.split(maxsplit=1)[1] for text in output.splitlines() if text.startswith(f"  {line} "))
+        assert Path(path).exists(), line
+
+
+def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs):
+    folder, _ = runs
+    (file,) = (folder / "runs" / "one").glob("wandb/offline-run-*/run-*.wandb")
+    keys, config, captions = set(), {}, []
+    for record in records(file):
+        for item in record.history.item:
+            keys.add(item.key or item.nested_key[0])
+            if list(item.nested_key) == ["samples/ema", "captions"]:
+                captions += json.loads(item.value_json)
+        for item in [*record.run.config.update, *record.config.update]:
+            config[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    assert {"train/loss", "train/lr", "train/grad_norm", "sys/images_per_second", "trainer/global_step"} <= keys
+    assert {"samples/ema", "samples/raw", "denoising"} <= keys
+    assert config["schedule"]["num_timesteps"] == 1000
+    assert config["data"]["batch_size"] == 16
+    assert config["loss"]["weight"]["_target_"].endswith("uniform"), "interpolations are resolved"
+    assert captions == ["step 4, ema weights, Ancestral, 3 steps"]
+    assert len(list(file.parent.glob("files/media/images/**/*.png"))) >= 3
+
+
+def test_a_key_without_network_falls_back_to_offline(tmp_path):
+    output = run(
+        "train.py", *SMALL, "hydra.run.dir=run", "logger.wandb.init_timeout=3",
+        folder=tmp_path, WANDB_API_KEY="0" * 40, WANDB_BASE_URL="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert "this run is logged offline" in output
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_samples_do_not_depend_on_the_batch_size_or_the_number_of_processes(runs):
+    folder, _ = runs
+    made = {}
+    for name, *settings in [("a", "batch_size=64"), ("b", "batch_size=7", "trainer.devices=2")]:
+        run(
+            "sample.py", "ckpt=latest", "num_samples=33", "format=npz", f"out={name}", "trainer=cpu", *settings,
+            folder=folder,
+        )  # fmt: skip
+        made[name] = np.load(folder / name / "samples.npz")["arr_0"]
+    assert made["a"].shape == (33, 8, 8, 1)
+    assert made["a"].dtype == np.uint8
+    assert len(np.unique(made["a"].reshape(33, -1), axis=0)) == 33
+    # the noise is bitwise the same; kernels of another batch size may round differently, seldom across a level
+    assert np.abs(made["a"].astype(int) - made["b"].astype(int)).max() <= 1
+
+
+def test_png_files_grid_and_gif_show_the_same_samples(runs):
+    folder, _ = runs
+    output = run(
+        "sample.py", "ckpt=runs/one/checkpoints/last.ckpt", "num_samples=5", "format=png", "out=pngs", "gif=true",
+        "sampler=ddim", "sampler.steps=4", "weights=raw", "trainer=cpu", folder=folder,
+    )  # fmt: skip
+    assert "5 samples in pngs" in output
+    files = sorted((folder / "pngs" / "images").iterdir())
+    assert [file.name for file in files] == [f"{number:06d}.png" for number in range(5)]
+    grid = np.asarray(Image.open(folder / "pngs" / "grid.png"))
+    assert np.array_equal(grid[2:10, 2:10, 0], np.asarray(Image.open(files[0])))
+    with Image.open(folder / "pngs" / "denoising.gif") as gif:
+        assert gif.n_frames == 4
+        gif.seek(3)
+        assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - grid.astype(int)).max() <= 8  # a GIF's palette
+
+
+def test_evaluation_without_weights_says_what_is_missing(runs):
+    folder, _ = runs
+    output = run(
+        "evaluate.py", "ckpt=latest", "metric=fid", "num_samples=20", folder=folder, expect=2, TORCH_HOME=str(folder)
+    )
+    assert "weights-inception-2015-12-05-6726825d.pth" in output
+    assert "metric.weights=PATH" in output
+    assert "Traceback" not in output
+
+
+def test_a_wrong_name_exits_with_code_two_and_one_line(runs):
+    folder, _ = runs
+    output = run("train.py", "schedule=cosin", folder=folder, expect=2)
+    assert output.startswith("error: schedule must be one of")
+    assert "Traceback" not in output
+
+
+def test_help_needs_no_environment_beyond_hydra(runs):
+    folder, _ = runs
+    output = run("train.py", "--help", folder=folder)
+    assert "schedule=cosine" in output
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Equal to rounding, in one folder, with grids of the same samples."""
+    for devices in (1, 2):
+        run("train.py", *SMALL, "logger=csv", f"hydra.run.dir={devices}", f"trainer.devices={devices}", folder=tmp_path)
+    one, two = (torch.load(tmp_path / d / "checkpoints" / "last.ckpt", weights_only=True) for d in ("1", "2"))
+    for key, value in one["state_dict"].items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(two["state_dict"][key], value, rtol=1e-3, atol=1e-5)
+    losses = [[line.split(",") for line in (tmp_path / d / "metrics.csv").read_text().splitlines()] for d in ("1", "2")]
+    column = losses[0][0].index("train/loss")
+    for row, other in zip(losses[0][1:], losses[1][1:], strict=True):
+        assert float(other[column]) == pytest.approx(float(row[column]), rel=1e-5)
+    assert not list(tmp_path.glob("2/**/version_*"))
+
+
+def test_a_sweep_makes_one_folder_a_job(tmp_path):
+    run(
+        "train.py", "-m", "schedule=linear,cosine", *SMALL, "logger=csv", "trainer.max_steps=1",
+        "hydra.sweep.dir=sweep", folder=tmp_path,
+    )  # fmt: skip
+    assert (tmp_path / "sweep" / "0" / "metrics.csv").exists()
+    assert (tmp_path / "sweep" / "1" / "metrics.csv").exists()
