@@ -33,7 +33,7 @@ from ddpm import check
         (lambda: check.one_of("split", "test", ["train", "val"]), "split must be one of train, val, got 'test'"),
         (
             lambda: check.one_of("split", "trian", ["train", "val"]),
-            "split must be one of train, val; did you mean 'train'?, got 'trian'",
+            "split must be one of train, val, got 'trian'; did you mean 'train'?",
         ),
         (lambda: check.fail("alpha_bar", [1.0], "longer"), "alpha_bar must be longer, got [1.0]"),
     ],

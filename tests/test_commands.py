@@ -176,3 +176,35 @@ def test_a_sweep_makes_one_folder_a_job(tmp_path):
     )  # fmt: skip
     assert (tmp_path / "sweep" / "0" / "metrics.csv").exists()
     assert (tmp_path / "sweep" / "1" / "metrics.csv").exists()
+
+
+def test_a_folder_of_a_diffusers_model_is_a_checkpoint(tmp_path):
+    """Its samples are those of diffusers' own pipeline with our noise: here DDIM, which draws none after the first."""
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    from ddpm.rng import Rng
+
+    torch.manual_seed(0)
+    settings = {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6}
+    network = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None, **settings,
+    ).eval()  # fmt: skip
+    scheduler = DDIMScheduler(num_train_timesteps=100, timestep_spacing="trailing", clip_sample=True)
+    scheduler.register_to_config(prediction_type="epsilon")
+    network.save_pretrained(tmp_path / "model" / "unet")
+    scheduler.save_pretrained(tmp_path / "model" / "scheduler")
+    run(
+        "sample.py", "ckpt=model", "sampler=ddim", "sampler.steps=10", "num_samples=4", "format=npz", "out=made",
+        "trainer=cpu", folder=tmp_path,
+    )  # fmt: skip
+    ours = np.load(tmp_path / "made" / "samples.npz")["arr_0"]
+
+    x = Rng(0, "sample").at(100, torch.arange(4)).normal("prior", (1, 8, 8))
+    scheduler.set_timesteps(10)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
+    theirs = ((x.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    assert np.abs(ours.astype(float) - theirs).mean() < 1.0

@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm import check, devices
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
+from ddpm.interop import diffusers
+from ddpm.interop.configuration import configuration
 from ddpm.training.checkpoint_io import AtomicCheckpointIO
 from ddpm.training.module import DiffusionModule
 
@@ -153,7 +155,10 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     """The module of a checkpoint and its configuration, in which `changes` replace what was stored.
 
     Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be code of this package.
+    A folder is taken for a model of diffusers.
     """
+    if path.is_dir():
+        return from_diffusers(path, changes)
     stored = read_checkpoint(path)
     config = changed(OmegaConf.create(stored["config"]), changes)
     foreign = [target for target in targets(stored["config"]) if not is_ours(target)]
@@ -161,6 +166,16 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
         raise ValueError(f"{path} asks for code that is not part of ddpm: {foreign[0]!r}; it was not loaded")
     made = module(config)
     made.load_state_dict(stored["state_dict"])
+    return made.eval(), config
+
+
+def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    pretrained = diffusers.load(folder)
+    if pretrained.sample_size is None:
+        raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
+    config = changed(OmegaConf.create(configuration(pretrained)), changes)
+    made = module(config)
+    made.network.load_state_dict(pretrained.network.state_dict())
     return made.eval(), config
 
 

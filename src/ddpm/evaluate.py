@@ -49,6 +49,8 @@ def run(config: DictConfig) -> None:
     evaluator = build.instantiate(config.metric, "metric").to("cpu")  # loads the extractor: missing weights show now
     module, stored = build.from_checkpoint(path, build.changes(config))
     module.use_for_prediction(config.weights, config.seed)
+    if "source" not in stored.data:
+        raise ValueError(f"ckpt={path} does not say what it was trained on: choose the data, as in data=cifar10")
     data = build.data(stored)
     data.setup("predict")
     scoring = Scoring(evaluator, data, config.split, config.num_real)
@@ -72,7 +74,7 @@ def protocol(
         sampler=module.sampler.describe(),
         steps=module.sampler.steps or module.sampler.process.T,
         seed=config.seed,
-        weights=module.describe_weights(config.weights),
+        weights=module.describe_weights(module.predict_weights),
         device=device_name(module.device),
     )
 
@@ -95,8 +97,8 @@ def store(path: Path, values: dict[str, float], protocol: EvaluationProtocol) ->
 @rank_zero_only
 def log_to_run(checkpoint: Path, values: dict[str, float]) -> None:
     """The values beside the training's own, in the W&B run that made the checkpoint, if there was one."""
-    step = build.read_checkpoint(checkpoint)["global_step"]
     logger = reopened(checkpoint.parent.parent)
     if logger is not None:
+        step = build.read_checkpoint(checkpoint)["global_step"]
         logger.log_metrics({f"eval/{name}": value for name, value in values.items()}, step=step)
         logger.experiment.finish()

@@ -23,7 +23,7 @@ def run(config: DictConfig) -> None:
     path = build.checkpoint_path(config.ckpt)
     module, _ = build.from_checkpoint(path, build.changes(config))
     module.use_for_prediction(config.weights, config.seed)
-    folder = Path(config.out or path.parent.parent / f"samples_{path.stem}_{config.weights}")
+    folder = Path(config.out or beside(path) / f"samples_{path.stem}_{module.predict_weights}")
     writer = ImageWriter(folder, config.format, data.num_samples, module.image_shape)
     trainer = build.trainer(config)
     trainer.callbacks += [writer, GenerationProgress(data.num_samples)]
@@ -31,6 +31,11 @@ def run(config: DictConfig) -> None:
     if check.boolean("gif", config.gif):
         draw_gif(module, folder / "denoising.gif", min(data.num_samples, writer.GRID))
     announce(folder, data.num_samples)
+
+
+def beside(checkpoint: Path) -> Path:
+    """The folder of the run that made a checkpoint; the folder of a diffusers model is its own."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
 
 
 @rank_zero_only

@@ -34,10 +34,11 @@ class Scheduler:
 @dataclass(frozen=True)
 class Pretrained:
     """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
-    scheduler: None where the folder has none."""
+    scheduler: None where the folder has none. sample_size: height and width of the images, None where not said."""
 
     network: UNet
     scheduler: Scheduler | None
+    sample_size: list[int] | None
 
 
 def load(folder: str | Path) -> Pretrained:
@@ -47,7 +48,8 @@ def load(folder: str | Path) -> Pretrained:
     scheduler = next((scheduler_from(_read(path)) for path in schedulers if path.exists()), None)
     network = UNet(**settings_from(_read(unet / "config.json")))
     network.load_state_dict(_to_ours(_read_weights(unet), network.state_dict()))
-    return Pretrained(network.eval(), scheduler)
+    size = _read(unet / "config.json").get("sample_size")
+    return Pretrained(network.eval(), scheduler, [size, size] if isinstance(size, int) else size)
 
 
 def save(network: UNet, folder: str | Path) -> None:
@@ -205,7 +207,7 @@ TO_THEIRS = [
     (r"\.norm\.", ".group_norm."),
     (r"\.out\.", ".to_out.0."),
 ]
-OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # before 0.15
+OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # in older folders
 
 
 def _their_keys(key: str) -> list[str]:

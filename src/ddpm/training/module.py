@@ -90,9 +90,10 @@ class DiffusionModule(LightningModule):
         return self.codec.decode(x0)
 
     def use_for_prediction(self, weights: str, seed: int) -> None:
-        """The weights (see `weights`) and the seed that predict_step draws with."""
-        self.weights(weights)
-        self.predict_weights = weights
+        """The weights (see `weights`; `best` are the averaged ones, if any) and the seed of predict_step."""
+        name = self.best_weights if weights == "best" else weights
+        self.weights(name)
+        self.predict_weights = name
         self.sample_rng = replace(self.sample_rng, seed=check.non_negative_int("seed", seed))
 
     def denoiser(self, weights: str) -> Denoiser:

@@ -1,0 +1,58 @@
+"""A sampler's step without the network: batch 16 of 32 x 32 x 3, from the network's output to the next sample.
+
+The output is turned into x0, clipped, and stepped; the ancestral step includes its noise, keyed by sample number.
+"""
+
+from typing import Any
+
+import torch
+
+from benchmarks.interleaved import measure
+from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.grid import uniform
+from ddpm.diffusion.objective import Eps
+from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.variance import FixedSmall
+from ddpm.rng import Rng
+
+SHAPE = (16, 3, 32, 32)
+
+
+def rows(rounds: int) -> list[dict[str, Any]]:
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    output, x, ids = torch.randn(SHAPE), torch.randn(SHAPE), torch.arange(SHAPE[0])
+    schedule = linear(1000, 1e-4, 0.02, rescale=True)
+    process = GaussianDiffusion(schedule)
+    denoiser = Clipped(NetworkDenoiser(lambda x, time: output, Eps(schedule)))
+    ancestral = Ancestral(process, uniform, None, FixedSmall())
+    ddim = DDIM(process, uniform, 50, 0.0)
+    eager, compiled = Rng(0, "sample"), Rng(0, "sample", compiled=True)
+    ddpm_scheduler, ddim_scheduler = DDPMScheduler(), DDIMScheduler()
+    ddpm_scheduler.set_timesteps(1000)
+    ddim_scheduler.set_timesteps(50)
+
+    def drawn(rng: Rng) -> torch.Tensor:
+        return rng.at(500, ids).normal("step", SHAPE[1:])
+
+    contenders = {
+        "diffusers DDPMScheduler.step": lambda: ddpm_scheduler.step(output, 500, x),
+        "ancestral, compiled noise": lambda: ancestral.step(denoiser, x, 501, 500, {}, compiled.at(500, ids)),
+        "ancestral, eager noise": lambda: ancestral.step(denoiser, x, 501, 500, {}, eager.at(500, ids)),
+        "diffusers DDIMScheduler.step": lambda: ddim_scheduler.step(output, 500, x),
+        "DDIM": lambda: ddim.step(denoiser, x, 520, 500, {}, eager.at(500, ids)),
+        "keyed noise alone, compiled": lambda: drawn(compiled),
+        "keyed noise alone, eager": lambda: drawn(eager),
+        "torch.randn alone": lambda: torch.randn(SHAPE),
+    }
+    with torch.no_grad():
+        found = measure(contenders, rounds, warmup=20)
+    ddpm, other = found["diffusers DDPMScheduler.step"].seconds, found["diffusers DDIMScheduler.step"].seconds
+    return [
+        {"step": name, "microseconds": f"{1e6 * t.seconds:.0f}"}
+        | {"of DDPMScheduler.step": f"{t.seconds / ddpm:.2f}", "of DDIMScheduler.step": f"{t.seconds / other:.2f}"}
+        for name, t in found.items()
+    ]

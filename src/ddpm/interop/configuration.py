@@ -1,0 +1,76 @@
+"""A diffusers model as a configuration of this project, so that the commands take its folder for a checkpoint."""
+
+from typing import Any
+
+from ddpm.interop.diffusers import Pretrained, Scheduler
+
+OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
+
+
+def schedule(scheduler: Scheduler) -> dict[str, Any]:
+    """The leaf of conf/schedule that makes the same betas."""
+    timesteps = scheduler.num_train_timesteps
+    if scheduler.beta_schedule == "squaredcos_cap_v2":
+        target = "ddpm.diffusion.schedules.cosine.cosine"
+        return {"_target_": target, "num_timesteps": timesteps, "offset": 0.008, "max_beta": 0.999}
+    names = {"linear": "linear", "scaled_linear": "quadratic"}
+    if scheduler.beta_schedule not in names:
+        known = ", ".join([*names, "squaredcos_cap_v2"])
+        raise ValueError(f"beta_schedule must be one of {known}, got {scheduler.beta_schedule!r}")
+    name = names[scheduler.beta_schedule]
+    return {
+        "_target_": f"ddpm.diffusion.schedules.{name}.{name}",
+        "num_timesteps": timesteps,
+        "beta_start": scheduler.beta_start,
+        "beta_end": scheduler.beta_end,
+        "rescale": False,
+    }
+
+
+def configuration(pretrained: Pretrained) -> dict[str, Any]:
+    """What build.module needs for sampling. The sampler is the paper's: all steps, with the small variance."""
+    scheduler = pretrained.scheduler or Scheduler()
+    if scheduler.prediction_type not in OBJECTIVES:
+        raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
+    partial = {"_partial_": True}
+    settings = pretrained.network.settings
+    return {
+        "seed": 0,
+        "compile": False,
+        "channels_last": False,
+        "data": {"name": "none", "channels": settings["in_channels"], "size": pretrained.sample_size, "batch_size": 1},
+        "trainer": {"max_steps": 1},
+        "model": {"_target_": "ddpm.models.unet.UNet", **settings},
+        "schedule": schedule(scheduler),
+        "process": {"_target_": "ddpm.diffusion.gaussian.GaussianDiffusion", **partial},
+        "objective": {"_target_": f"ddpm.diffusion.objective.{OBJECTIVES[scheduler.prediction_type]}", **partial},
+        "timesteps": {"_target_": "ddpm.diffusion.timesteps.Uniform"},
+        "weight": {"_target_": "ddpm.diffusion.weight.uniform", **partial},
+        "distance": {"_target_": "ddpm.diffusion.losses.distance.squared", **partial},
+        "loss": {
+            "_target_": "ddpm.diffusion.losses.simple.SimpleLoss",
+            **partial,
+            **{name: f"${{{name}}}" for name in ("timesteps", "weight", "distance")},
+        },
+        "variance": {"_target_": "ddpm.diffusion.variance.FixedSmall"},
+        "grid": {"_target_": "ddpm.diffusion.grid.uniform", **partial},
+        "sampler": {
+            "_target_": "ddpm.diffusion.samplers.ancestral.Ancestral",
+            **partial,
+            "steps": None,
+            "grid": "${grid}",
+            "variance": "${variance}",
+        },
+        "denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", **partial},
+        "codec": {"_target_": "ddpm.codec.PixelCodec"},
+        "ema": {
+            "_target_": "ddpm.training.averages.WeightAverages",
+            **partial,
+            "decay": [],
+        },
+        "optimizer": {
+            "_target_": "ddpm.training.optimizer.adam",
+            **partial,
+            **{"lr": 2e-4, "warmup_steps": 0, "cosine_decay": False, "num_steps": 1},
+        },
+    }
