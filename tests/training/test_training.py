@@ -155,13 +155,14 @@ def test_channels_last_changes_nothing_but_rounding(small):
         torch.testing.assert_close(other["state_dict"][key], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_compiling_changes_no_key_and_nothing_but_rounding(small):
-    settings = ("optimizer.eps=1.0", "optimizer.lr=1.0e-2", "trainer.max_steps=2")
-    one, other = trained(small(*settings)), trained(small(*settings, "compile=true"))
+def test_compiling_changes_no_key_and_no_weight(small):
+    """The kernels themselves are torch's; here the compiled calls are followed without making any."""
+    settings = ("callbacks.progress.every_seconds=1000", "trainer.max_steps=2")
+    one = trained(small(*settings))
+    with torch.compiler.set_stance("force_eager"):
+        other = trained(small(*settings, "compile=true"))
     assert one["state_dict"].keys() == other["state_dict"].keys()
-    for key, value in weights(one):
-        torch.testing.assert_close(other["state_dict"][key], value, rtol=1e-3, atol=1e-5)
+    assert same_weights(one, other)
 
 
 def test_overfitting_a_handful_of_images_lowers_the_loss_far(small):

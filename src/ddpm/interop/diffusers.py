@@ -207,7 +207,7 @@ TO_THEIRS = [
     (r"\.norm\.", ".group_norm."),
     (r"\.out\.", ".to_out.0."),
 ]
-OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # in older folders
+OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}  # in old files
 
 
 def _their_keys(key: str) -> list[str]:
