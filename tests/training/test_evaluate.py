@@ -53,7 +53,7 @@ def test_a_score_is_printed_and_stored_with_its_protocol(checkpoint, config, mon
         assert other.metrics[name] == pytest.approx(value, rel=1e-4)
     assert (one.protocol.num_generated, one.protocol.num_real, one.protocol.steps) == (33, 1797, 3)
     assert one.protocol.data == "digits"
-    assert one.protocol.weights == "ema 0.998"
+    assert one.protocol.weights == "ema 0.996"
     assert one.protocol.sampler.startswith("Ancestral(grid=uniform, variance=FixedSmall")
 
 
