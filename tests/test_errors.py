@@ -44,6 +44,9 @@ BAD_TRAINING = [
     (["trainer.max_steps=abc"], "trainer.max_steps must be an integer of at least 1, got 'abc'"),
     (["seed=-1"], "seed must be an integer of at least 0, got -1"),
     (["compile=perhaps"], "compile must be true or false, got 'perhaps'"),
+    (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number at least 0, got -1"),
+    (["trainer.precision=16-mixed"], "trainer.precision must be one of auto, 32-true, bf16-mixed, got '16-mixed'"),
+    (["trainer.strategy=foo"], "trainer: .*foo"),
     # what does not go together
     (["schedule=jsd", "objective=eps"], "objective=eps cannot .* use objective=v or objective=x0"),
     (["data.batch_size=33", "trainer.accumulate_grad_batches=2"], "data.batch_size .* use 32 or 34"),
@@ -53,7 +56,7 @@ BAD_TRAINING = [
     # what this machine lacks
     (["trainer.devices=4096"], "trainer.devices=4096, but this machine has .* type trainer.devices="),
     (["trainer.accelerator=mps"], "trainer.accelerator=mps has no float64"),
-    (["resume=nowhere.ckpt"], "resume=nowhere.ckpt"),
+    (["resume=nowhere.ckpt"], "resume must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
 ]
 
 

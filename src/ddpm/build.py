@@ -12,6 +12,7 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import check, devices
@@ -138,8 +139,18 @@ def trainer(config: DictConfig) -> Trainer:
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
     devices.check_number(settings["accelerator"], settings["devices"])
+    if settings["gradient_clip_val"] is not None:
+        check.number("trainer.gradient_clip_val", settings["gradient_clip_val"], low=0)
+    try:
+        return lightning_trainer(config, settings)
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
     return Trainer(
         **settings,
+        enable_checkpointing="checkpoint" in (config.callbacks or {}),
         callbacks=list(instantiate(config.callbacks, "callbacks").values()) if config.callbacks else [],
         logger=list(instantiate(config.logger, "logger").values()) if config.logger else [],
         plugins=[AtomicCheckpointIO()],
@@ -196,15 +207,16 @@ def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
     return stored
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
+    """A checkpoint as plain data. name: the option that gave the path."""
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"ckpt must be a checkpoint file, and there is none at {str(path)!r}") from error
+        raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"ckpt={path} cannot be read as data: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{name}={path} cannot be read as data: {str(error).splitlines()[0]}") from error
     if not isinstance(stored, dict) or not {"config", "state_dict"} <= stored.keys():
-        raise ValueError(f"ckpt={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
+        raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
     return stored
 
 
@@ -212,7 +224,7 @@ def checkpoint_path(ckpt: str) -> Path:
     """`latest` is the newest last.ckpt under runs/; anything else is a path."""
     if ckpt != "latest":
         return Path(ckpt)
-    found = sorted(Path("runs").glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    found = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ValueError("ckpt=latest finds no runs/*/checkpoints/last.ckpt; train first, or give a path")
+        raise ValueError("ckpt=latest finds no last.ckpt under runs/; train first, or give a path")
     return found[-1]

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddpm import check
 
-TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
+TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 USER_ERRORS = (ValueError, FloatingPointError, HydraException, OmegaConfBaseException)
 
 

@@ -7,7 +7,7 @@ import torch
 from ddpm import check
 
 ACCELERATORS = ("auto", "gpu", "cuda", "cpu")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 def accelerator(name: str) -> str:
@@ -27,8 +27,6 @@ def accelerator(name: str) -> str:
 def precision(name: str, accelerator: str) -> str:
     """`auto` is bf16 mixed precision on a GPU that has it, else float32."""
     check.one_of("trainer.precision", name, PRECISIONS)
-    if name == "16-mixed" and accelerator == "cpu":
-        raise ValueError("trainer.precision=16-mixed needs a GPU; on a CPU use 32-true or bf16-mixed")
     if name != "auto":
         return name
     return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"

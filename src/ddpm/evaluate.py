@@ -29,6 +29,7 @@ class Scoring(Callback):
     def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.evaluator.to(module.device)
         self.data.trainer = trainer
+        self.data.split(self.split, self.num_real)  # opens the data: what is wrong with them shows before the work
         if self.evaluator.needs_real:
             for batch in self.data.eval_loader(self.split, self.num_real):
                 self.evaluator.update_real(batch["image"], batch["index"])
@@ -52,18 +53,18 @@ def run(config: DictConfig) -> None:
     if "source" not in stored.data:
         raise ValueError(f"ckpt={path} does not say what it was trained on: choose the data, as in data=cifar10")
     data = build.data(stored)
-    data.setup("predict")
+    rank_zero_only(data.prepare_data)()
     scoring = Scoring(evaluator, data, config.split, config.num_real)
     trainer = build.trainer(config)
     trainer.callbacks += [scoring, GenerationProgress(samples.num_samples)]
     trainer.predict(module, samples, return_predictions=False)
     out = Path(config.out or path.with_name(f"{path.stem}.{short_name(scoring.values)}.json"))
-    store(out, scoring.values, protocol(config, module, data, evaluator))
+    store(out, scoring.values, protocol(config, module, data, evaluator, trainer))
     log_to_run(path, scoring.values)
 
 
 def protocol(
-    config: DictConfig, module: DiffusionModule, data: ImageDataModule, evaluator: Evaluator
+    config: DictConfig, module: DiffusionModule, data: ImageDataModule, evaluator: Evaluator, trainer: Trainer
 ) -> EvaluationProtocol:
     """Everything that must be equal before two numbers are compared."""
     return EvaluationProtocol(
@@ -75,7 +76,8 @@ def protocol(
         steps=module.sampler.steps or module.sampler.process.T,
         seed=config.seed,
         weights=module.describe_weights(module.predict_weights),
-        device=device_name(module.device),
+        device=device_name(trainer.strategy.root_device),
+        precision=str(trainer.precision),
     )
 
 

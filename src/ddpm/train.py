@@ -16,11 +16,11 @@ from ddpm.dry_run import report
 def run(config: DictConfig) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
-    if config.resume is not None and not Path(config.resume).is_file():
-        raise ValueError(f"resume={config.resume} is no checkpoint file; leave it out to start a new run")
     if check.boolean("dry_run", config.dry_run):
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     module = build.module(config)
+    if config.resume is not None:
+        refuse_another_model(config.resume, module)
     data = build.data(config)
     trainer = build.trainer(config)
     if config.dry_run:
@@ -35,6 +35,19 @@ def run(config: DictConfig) -> None:
     summary(config, trainer, last)
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def refuse_another_model(resume: str, module: build.DiffusionModule) -> None:
+    """A checkpoint of other shapes cannot be continued; Lightning would say so with a page of names."""
+    stored = build.read_checkpoint(Path(resume), "resume")["state_dict"]
+    ours = module.state_dict()
+    different = [key for key in ours.keys() | stored.keys() if shape(ours.get(key)) != shape(stored.get(key))]
+    if different:
+        raise ValueError(f"resume={resume} holds another model: {len(different)} weights differ, as {min(different)}")
+
+
+def shape(weight: object) -> object:
+    return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
 
 
 @rank_zero_only

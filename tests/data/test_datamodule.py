@@ -186,14 +186,6 @@ def test_the_batch_is_divided_over_devices_and_accumulation(edm_zip):
         data.train_dataloader()
 
 
-def test_accumulation_of_the_data_and_the_trainer_must_agree(edm_zip):
-    data = module(Zip(str(edm_zip)), accumulation=4)
-    assert data.accumulation == 4
-    data.trainer = Places(0, 1, accumulation=2)
-    with pytest.raises(ValueError, match=r"data\.accumulation must be null, or trainer\.accumulate_grad_batches=2"):
-        data.train_dataloader()
-
-
 def test_shape_classes_and_counts_are_known(parquet_files):
     data = module(Parquet(parquet_files), size=[8, 8])
     assert (data.channels, data.size, data.image_shape) == (3, (8, 8), (3, 8, 8))

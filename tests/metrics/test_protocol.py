@@ -24,6 +24,7 @@ PROTOCOL = EvaluationProtocol(
     seed=0,
     weights="ema 0.9999",
     device=device_name("cpu"),
+    precision="32-true",
 )
 METRICS = {"fid_inception_5k": 12.345678901234567, "is_inception_5k": 9.46}
 

@@ -190,3 +190,16 @@ def test_another_seed_gives_other_samples_and_the_same_seed_the_same(small):
     assert not torch.equal(one, other)
     module.use_for_prediction("raw", seed=0)
     assert torch.equal(module.sample(ids, "raw"), one)
+
+
+def test_another_model_is_not_resumed(small, tmp_path):
+    train.run(small("trainer.max_steps=1"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"resume=.*last.ckpt holds another model: \d+ weights differ"):
+        train.run(small(f"resume={checkpoint}", "model.base_channels=16"))
+
+
+def test_an_average_that_does_not_exist_is_refused_before_the_first_step(small, tmp_path):
+    with pytest.raises(ValueError, match="weights must be one of raw, ema, ema_0.996, got 'ema_0.5'"):
+        train.run(small("callbacks.samples.weights=[ema_0.5]"))
+    assert not list(tmp_path.rglob("*.ckpt"))

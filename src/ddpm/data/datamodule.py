@@ -54,7 +54,7 @@ class ImageDataModule(LightningDataModule):
     memory_limit_mb: up to this size the images are decoded once and held as uint8, by each process; larger sets are
     decoded in num_workers processes as they are needed. verify: decode every image before training also when
     streaming. on_broken: stop, listing the broken files, or skip them. eval_batch_size: images a device; None takes
-    the training micro-batch. accumulation: None takes the trainer's. Without a trainer there is one device.
+    the training micro-batch. Without a trainer there is one device and no accumulation.
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class ImageDataModule(LightningDataModule):
         resize: str | None = None,
         background: str = "white",
         eval_batch_size: int | None = None,
-        accumulation: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = True,
         memory_limit_mb: int = 2048,
@@ -108,7 +107,6 @@ class ImageDataModule(LightningDataModule):
         self._eval_batch_size = (
             None if eval_batch_size is None else check.positive_int("data.eval_batch_size", eval_batch_size)
         )
-        self._accumulation = None if accumulation is None else check.positive_int("data.accumulation", accumulation)
         if on_broken == "skip" and not verify:
             raise ValueError("data.on_broken=skip needs data.verify=true: only a look at every image finds broken ones")
         if check.boolean("data.download", download) and not isinstance(source, Downloadable):
@@ -246,12 +244,8 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def accumulation(self) -> int:
-        trainers = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        if self._accumulation is None:
-            return trainers
-        if trainers not in (1, self._accumulation):
-            check.fail("data.accumulation", self._accumulation, f"null, or trainer.accumulate_grad_batches={trainers}")
-        return self._accumulation
+        """Micro-batches of an optimizer step."""
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
     @property
     def eval_batch_size(self) -> int:

@@ -51,6 +51,7 @@ class EvaluationProtocol:
     seed: int
     weights: str
     device: str
+    precision: str
     versions: Mapping[str, str] = field(default_factory=library_versions)
 
     def __post_init__(self) -> None:

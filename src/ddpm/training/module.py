@@ -58,6 +58,8 @@ class DiffusionModule(LightningModule):
         self.val_rng = Rng(seed, "val", compiled=compile)
         self.sample_rng = Rng(seed, "sample", compiled=compile)
         self.predict_weights = self.best_weights
+        # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.watch_sampling: Callable[[State], None] = lambda state: None
         self.grad_norm: Tensor | None = None
 

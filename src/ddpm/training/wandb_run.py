@@ -65,6 +65,8 @@ def wandb_logger(
             run = start("offline")
     if run.settings.mode == "offline":
         rank_zero_info(f"W&B runs offline. To send this run: wandb sync {Path(run.dir).parent}")
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     identity = {"project": project, "name": name, "run_id": run.id}
     (Path(save_dir) / IDENTITY).write_text(json.dumps(identity) + "\n")
     return WandbLogger(experiment=run)

@@ -41,10 +41,13 @@ class FiniteLoss(Callback):
     def stop_if_bad(self, trainer: Trainer) -> None:
         if self.first_bad is None:
             return
-        found = trainer.strategy.reduce(self.first_bad, reduce_op="max").tolist()
-        if found[0] < 0:
+        everyone = trainer.strategy.all_gather(self.first_bad).reshape(-1, 3).tolist()
+        bad = [found for found in everyone if found[0] >= 0]
+        if not bad:
             return
-        step, low, high = found
+        step = min(found[0] for found in bad)
+        low = min(found[1] for found in bad if found[0] == step)
+        high = max(found[2] for found in bad if found[0] == step)
         paths = [callback.last_model_path for callback in trainer.checkpoint_callbacks if callback.last_model_path]
         last_good = Path(paths[0]).resolve() if paths else "none was written yet"
         raise FloatingPointError(

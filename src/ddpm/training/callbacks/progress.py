@@ -55,7 +55,7 @@ class GenerationProgress(Callback):
         here = len(batch["index"]) * trainer.world_size
 
         def watch(state: State) -> None:
-            done = min(self.done + here * (1 - state.t / module.sampler.process.T), self.num_samples)
+            done = min(self.done + here * (1 - state.t / module.sampler.process.T), self.num_samples - (state.t > 0))
             if self.display and self.display.is_due(done):
                 self.display.show(done, f"{self.display.rate(done):.1f} images/s")
 

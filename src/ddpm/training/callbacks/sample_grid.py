@@ -49,6 +49,11 @@ class SampleGrid(Callback):
         self.names = list(weights)
         self.last_step = -1
 
+    def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        for name in self.names:
+            if name != "ema":
+                module.weights(name)  # a wrong name shows now
+
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:

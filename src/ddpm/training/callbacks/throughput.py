@@ -1,4 +1,4 @@
-"""Logs images and optimizer steps per second, pauses for validation and pictures left out."""
+"""Logs images and optimizer steps per second of computing, and how much of the time went to waiting for data."""
 
 import time
 
@@ -11,16 +11,20 @@ from ddpm.types import Batch
 
 
 class Throughput(Callback):
-    """batch_size is the global one. The clock runs from the start of a batch to the end of the step that logs."""
+    """batch_size is the global one.
+
+    The rates count the time from the start of a batch to the end of its step. sys/seconds_between_steps is the mean
+    time from one step's end to the next batch: the data loader's, and that of validation and pictures where they fell.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.seconds = 0.0
-        self.first_step = 0
-        self.batch_start = 0.0
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.first_step = trainer.global_step
+        self.restart(trainer)
+
+    def restart(self, trainer: Trainer) -> None:
+        self.first_step, self.computing, self.start = trainer.global_step, 0.0, time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, module: DiffusionModule, batch: Batch, batch_idx: int) -> None:
         self.batch_start = time.perf_counter()
@@ -28,9 +32,12 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        self.seconds += time.perf_counter() - self.batch_start
+        now = time.perf_counter()
+        self.computing += now - self.batch_start
         steps = trainer.global_step - self.first_step
-        if is_log_step(trainer, batch_idx):
-            rate = steps / self.seconds
-            log_numbers(trainer, {"sys/steps_per_second": rate, "sys/images_per_second": rate * self.batch_size})
-            self.first_step, self.seconds = trainer.global_step, 0.0
+        if steps and is_log_step(trainer, batch_idx):
+            rate = steps / self.computing
+            numbers = {"sys/steps_per_second": rate, "sys/images_per_second": rate * self.batch_size}
+            between = (now - self.start - self.computing) / steps
+            log_numbers(trainer, numbers | {"sys/seconds_between_steps": between})
+            self.restart(trainer)
