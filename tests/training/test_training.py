@@ -200,6 +200,6 @@ def test_another_model_is_not_resumed(small, tmp_path):
 
 
 def test_an_average_that_does_not_exist_is_refused_before_the_first_step(small, tmp_path):
-    with pytest.raises(ValueError, match="weights must be one of raw, ema, ema_0.996, got 'ema_0.5'"):
+    with pytest.raises(ValueError, match=r"weights must be one of raw, ema, ema_0\.996, got 'ema_0\.5'"):
         train.run(small("callbacks.samples.weights=[ema_0.5]"))
     assert not list(tmp_path.rglob("*.ckpt"))
