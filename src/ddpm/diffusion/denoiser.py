@@ -28,9 +28,8 @@ class NetworkDenoiser:
 
     def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
         """The network's output in float32, `[B, C', H, W]`; the first C channels belong to the objective."""
-        if isinstance(t, int):
-            t = torch.full((len(x_t),), t, device=x_t.device)
-        return self.network(x_t, t - 1, **cond).float()
+        time = torch.full((len(x_t),), t - 1, device=x_t.device) if isinstance(t, int) else t - 1
+        return self.network(x_t, time, **cond).float()
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         output = self.raw(x_t, t, cond)
