@@ -1,10 +1,11 @@
 """What a user can get wrong: one line that names the field, the value and the remedy, before any long work."""
 
-import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.errors import HydraException
 
 from ddpm import cli, sample, train
@@ -72,8 +73,6 @@ def error_of_training(config, overrides):
 
 @pytest.mark.parametrize(("overrides", "message"), BAD_TRAINING, ids=lambda value: " ".join(value)[:60])
 def test_bad_input_to_train_gets_one_clear_error(config, monkeypatch, overrides, message, tmp_path):
-    import re
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
     found = error_of_training(config, overrides)
@@ -82,12 +81,8 @@ def test_bad_input_to_train_gets_one_clear_error(config, monkeypatch, overrides,
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(os.environ.get("CI") == "true", reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_more_gpus_than_there_are_is_refused_with_their_number(config):
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("needs an NVIDIA GPU")
     found = error_of_training(config, ["schedule=cosine", f"trainer.devices={torch.cuda.device_count() + 1}"])
     assert f"this machine has {torch.cuda.device_count()} NVIDIA GPU" in found
 
