@@ -213,7 +213,6 @@ def test_the_number_of_classes_is_checked(edm_zip, class_folder):
         ({"on_broken": "skip", "verify": False}, r"data\.on_broken=skip needs data\.verify=true"),
         ({"download": True}, r"data\.download must be false for data=test"),
         ({"num_classes": 0}, r"data\.num_classes"),
-        ({"accumulation": 0}, r"data\.accumulation"),
         ({"eval_batch_size": 0}, r"data\.eval_batch_size"),
         ({"crop": [0, 2]}, r"data\.crop"),
         ({"pin_memory": 1}, r"data\.pin_memory"),
