@@ -44,6 +44,7 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     try:
         refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
         work(config)
+        end_processes()
     except USER_ERRORS as error:
         if TRACEBACK:
             raise
@@ -59,6 +60,14 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
             if typed and group not in sampler:
                 name = sampler["_target_"].rpartition(".")[2]
                 raise ValueError(f"{typed} has no effect, since the sampler {name} has no {group}; leave it out")
+
+
+def end_processes() -> None:
+    """Lightning leaves its process group open, whose threads can abort a process that is about to end well."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def leave(message: str) -> NoReturn:

@@ -91,6 +91,7 @@ def lightning(folder, rank, world):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", strategy="ddp", devices=world, default_root_dir=folder, **quiet)
     trainer.predict(Evaluation(), torch.utils.data.DataLoader(torch.zeros(world, 1)), return_predictions=False)
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
