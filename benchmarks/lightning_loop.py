@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from benchmarks.bare_step import bare_step
 from ddpm import build
-from ddpm.diffusion.denoiser import NetworkDenoiser
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 STEPS = 100
@@ -33,15 +33,7 @@ def bare(config: DictConfig) -> float:
     batches = iter(data.train_dataloader())
     start = time.perf_counter()
     for _ in range(STEPS):
-        batch = next(batches)
-        draws = module.train_rng.at(0, batch["index"], batch["position"])
-        loss = module.loss(NetworkDenoiser(module.network, module.objective), batch["image"], {}, draws).total.mean()
-        loss.backward()
-        module.configure_gradient_clipping(optimizer, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        module.averages.update(module.network)
+        bare_step(module, optimizer, schedule, next(batches), epoch=0, bf16=False)
     return time.perf_counter() - start
 
 

@@ -12,9 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from benchmarks.bare_step import bare_step
 from benchmarks.interleaved import measure
 from ddpm import build
-from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.types import Batch
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH = 8
@@ -26,21 +27,14 @@ def ours(bf16: bool) -> Callable[[], None]:
         config = compose("train", ["experiment=ddpm_cifar10", "data=digits", "data.channels=3", "data.size=32"])
     module = build.module(config).train()
     optimizer, schedule = module.make_optimizer(module.network.parameters())
-    images, ids = torch.rand(BATCH, 3, 32, 32) * 2 - 1, torch.arange(BATCH)
+    ids = torch.arange(BATCH)
+    batch = Batch(image=torch.rand(BATCH, 3, 32, 32) * 2 - 1, label=ids, index=ids, position=ids)
     step = 0
 
     def run() -> None:
         nonlocal step
         step += 1
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            draws = module.train_rng.at(step, ids, ids)
-            loss = module.loss(NetworkDenoiser(module.network, module.objective), images, {}, draws).total.mean()
-        loss.backward()
-        module.configure_gradient_clipping(optimizer, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        module.averages.update(module.network)
+        bare_step(module, optimizer, schedule, batch, step, bf16)
 
     return run
 
