@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ddpm import cli
+from ddpm import cli, run_folder
 
 CONF = Path(__file__).parent / "conf"
 
@@ -18,4 +18,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, CONF, "train")
+    cli.run(main, CONF, "train", prepare=run_folder.arguments)

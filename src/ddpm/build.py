@@ -1,10 +1,9 @@
 """The composition root: a configuration in, wired objects out. The one page where every room meets."""
 
-import functools
 import inspect
-import pickle
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,17 @@ from hydra.errors import InstantiationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import check, devices
+from ddpm import check, devices, exported
+from ddpm.checkpoint_file import read_checkpoint
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
-from ddpm.interop import diffusers
+from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
+from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
 from ddpm.training.checkpoint_io import AtomicCheckpointIO
 from ddpm.training.module import DiffusionModule
-
-MODEL_GROUPS = (
-    *("schedule", "process", "objective", "timesteps", "weight", "distance", "loss"),
-    *("variance", "grid", "sampler", "denoiser", "codec", "model", "ema", "optimizer"),
-)
-"""What a model is made of. These come out of checkpoints too, so their targets must be our own code."""
-
 
 # From a leaf of the configuration to an object
 
@@ -59,35 +54,30 @@ def named(error: ValueError, key: str) -> ValueError:
     return ValueError(f"{key}.{error}" if bare else str(error))
 
 
-def targets(config: Any) -> Iterator[str]:
-    """Every `_target_` in plain containers."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config["_target_"]
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from targets(value)
-
-
-def is_ours(target: str) -> bool:
-    """Whether a dotted name leads to code of this package, and not only through it to somebody else's."""
-    if not isinstance(target, str) or not target.startswith("ddpm."):
-        return False
-    found = hydra.utils.get_object(target)
-    while isinstance(found, functools.partial):
-        found = found.func
-    return getattr(found, "__module__", "").startswith("ddpm.")
-
-
 def portable(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain containers, without what belongs to one machine: folders, loggers, callbacks.
 
-    Interpolations stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
+    References stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
     """
-    local = ("run_dir", "logger", "callbacks", "resume", "dry_run")
+    local = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")
     container = OmegaConf.to_container(config, resolve=False)
-    return {key: value for key, value in container.items() if key not in local}
+    return settled({key: value for key, value in container.items() if key not in local}, config)
+
+
+def settled(container: Any, config: Any) -> Any:
+    """The plain `container` of `config`, in which interpolations that call something have become their values.
+
+    `${oc.env:DATA}` was for this machine to answer, and a file that holds it would be refused; `${variance}` stays.
+    """
+    if not isinstance(container, dict | list):
+        return container
+    pairs = container.items() if isinstance(container, dict) else enumerate(container)
+    values = {key: settled(value, config[key]) if isinstance(value, dict | list) else value for key, value in pairs}
+    for key, value in values.items():
+        if isinstance(value, str) and "${" in REFERENCE.sub("", value):
+            found = config[key]
+            values[key] = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    return values if isinstance(container, dict) else list(values.values())
 
 
 # The parts of a run
@@ -165,18 +155,65 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
 def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
     """The module of a checkpoint and its configuration, in which `changes` replace what was stored.
 
-    Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be code of this package.
-    A folder is taken for a model of diffusers.
+    Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
+    Nor is memory taken for more weights than it holds.
+    A folder is one of ours, written by ddpm.export, or else taken for a model of diffusers.
     """
     if path.is_dir():
-        return from_diffusers(path, changes)
+        return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
     stored = read_checkpoint(path)
+    refuse_without_model(stored["config"], f"ckpt={path}")
     config = changed(OmegaConf.create(stored["config"]), changes)
-    foreign = [target for target in targets(stored["config"]) if not is_ours(target)]
-    if foreign:
-        raise ValueError(f"{path} asks for code that is not part of ddpm: {foreign[0]!r}; it was not loaded")
-    made = module(config)
-    made.load_state_dict(stored["state_dict"])
+    with one_error(path):
+        refuse_other_weights(config, stored["state_dict"], path)
+        made = module(config)
+        made.load_state_dict(stored["state_dict"])
+    return made.eval(), config
+
+
+@contextmanager
+def one_error(path: Path) -> Iterator[None]:
+    """For work with a stored configuration, whose wrong types (a text for a number) may come up anywhere."""
+    try:
+        yield
+    except (ValueError, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"ckpt={path} holds a configuration from which no model can be built: {reason}") from error
+
+
+def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """ValueError unless the weights are those of the network and its averages; takes no memory for either."""
+    with torch.device("meta"):
+        network = instantiate(config.model, "model")
+        averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
+    wanted = torch.nn.ModuleDict({"network": network, "averages": averages}).state_dict()
+    refuse_other_shapes(wanted, weights, path)
+
+
+def refuse_other_shapes(wanted: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path) -> None:
+    shapes, found = ({key: getattr(w, "shape", None) for key, w in some.items()} for some in (wanted, weights))
+    different = [key for key in shapes.keys() | found.keys() if shapes.get(key, 0) != found.get(key, 0)]
+    if different:
+        raise ValueError(
+            f"ckpt={path} holds other weights than its configuration asks for: {len(different)} differ, as "
+            f"{min(different)}"
+        )
+
+
+def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    stored = exported_folder.load(folder)
+    about = checked(stored.config, f"ckpt={folder}")
+    refuse_without_model(about, f"ckpt={folder}")
+    config = changed(OmegaConf.create(about), changes)
+    with one_error(folder):
+        with torch.device("meta"):
+            network = instantiate(config.model, "model")
+        wanted = network.state_dict(prefix=exported.place(stored.weights))
+        refuse_other_shapes(wanted, stored.tensors, folder)
+        made = module(config)
+        exported.fill(made, stored, folder)
     return made.eval(), config
 
 
@@ -185,8 +222,9 @@ def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, 
     if pretrained.sample_size is None:
         raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
     config = changed(OmegaConf.create(configuration(pretrained)), changes)
-    made = module(config)
-    made.network.load_state_dict(pretrained.network.state_dict())
+    with one_error(folder):
+        made = module(config)
+        made.network.load_state_dict(pretrained.network.state_dict())
     return made.eval(), config
 
 
@@ -207,23 +245,10 @@ def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
     return stored
 
 
-def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
-    """A checkpoint as plain data. name: the option that gave the path."""
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{name}={path} cannot be read as data: {str(error).splitlines()[0]}") from error
-    if not isinstance(stored, dict) or not {"config", "state_dict"} <= stored.keys():
-        raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
-    return stored
-
-
 def checkpoint_path(ckpt: str) -> Path:
     """`latest` is the newest last.ckpt under runs/; anything else is a path."""
     if ckpt != "latest":
-        return Path(ckpt)
+        return Path(str(ckpt))
     found = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ValueError("ckpt=latest finds no last.ckpt under runs/; train first, or give a path")

@@ -1,4 +1,4 @@
-"""What the three commands share: help that lists the groups, and errors of one line with the nearest right name."""
+"""What the commands share: help that lists the groups, and errors of one line with the nearest right name."""
 
 import os
 import re
@@ -12,26 +12,37 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ddpm import check
+from ddpm import check, launch
 
 # Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
-USER_ERRORS = (ValueError, FloatingPointError, HydraException, OmegaConfBaseException)
+USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaConfBaseException)
 
 
-def run(main: Callable[[], Any], conf: Path, name: str) -> None:
-    """Runs a Hydra main. An error that a user can cause is printed without traceback, and the exit code is 2."""
+def run(
+    main: Callable[[], Any],
+    conf: Path,
+    name: str,
+    prepare: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
+) -> None:
+    """Runs a Hydra main. An error that a user can cause is printed without traceback, and the exit code is 2.
+
+    prepare: changes the arguments before Hydra sees them.
+    """
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(conf, name))
         return
+    launch.follow_parent()
     sys.argv[1:] = completed(sys.argv[1:], conf, name)
     if TRACEBACK:
+        sys.argv[1:] = prepare(sys.argv[1:], conf)
         main()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
     try:
+        sys.argv[1:] = prepare(sys.argv[1:], conf)
         main()
     except USER_ERRORS as error:
         leave(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
@@ -48,7 +59,8 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     except USER_ERRORS as error:
         if TRACEBACK:
             raise
-        leave(str(error))
+        missing = isinstance(error, MissingMandatoryValue)
+        leave(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
@@ -76,7 +88,16 @@ def leave(message: str) -> NoReturn:
 
 
 def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
-    """`sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen: Hydra wants a + before it."""
+    """Short ways of saying it: what is typed, as Hydra wants it.
+
+    `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, and `sampler.steps=50` changes the checkpoint's
+    sampler where no sampler is chosen, for which Hydra wants a + before it.
+    """
+    options = options_of(conf, "resume")
+    arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
+    arguments = [
+        a if a.removeprefix("resume=") in options else re.sub("^resume=", "resume.path=", a) for a in arguments
+    ]
     loose = set(re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text()))
     chosen = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
 

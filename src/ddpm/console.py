@@ -11,6 +11,9 @@ NOISE = (
     "Total length of `list`",
     "`weights_only`",
     "You are using",
+    "Restor",
+    "Initializing distributed",
+    "distributed_backend",
 )
 
 

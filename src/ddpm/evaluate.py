@@ -14,6 +14,7 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import EvaluationProtocol, device_name, write_result
+from ddpm.sample import title
 from ddpm.training.callbacks.progress import GenerationProgress
 from ddpm.training.module import DiffusionModule
 from ddpm.training.wandb_run import reopened
@@ -58,7 +59,7 @@ def run(config: DictConfig) -> None:
     trainer = build.trainer(config)
     trainer.callbacks += [scoring, GenerationProgress(samples.num_samples)]
     trainer.predict(module, samples, return_predictions=False)
-    out = Path(config.out or path.with_name(f"{path.stem}.{short_name(scoring.values)}.json"))
+    out = Path(config.out or path.with_name(f"{title(path)}.{short_name(scoring.values)}.json"))
     store(out, scoring.values, protocol(config, module, data, evaluator, trainer))
     log_to_run(path, scoring.values)
 
@@ -98,8 +99,11 @@ def store(path: Path, values: dict[str, float], protocol: EvaluationProtocol) ->
 
 @rank_zero_only
 def log_to_run(checkpoint: Path, values: dict[str, float]) -> None:
-    """The values beside the training's own, in the W&B run that made the checkpoint, if there was one."""
-    logger = reopened(checkpoint.parent.parent)
+    """The values beside the training's own, in the W&B run that made the checkpoint, if there was one.
+
+    A folder of weights is of no run, and does not say at which step it was made.
+    """
+    logger = None if checkpoint.is_dir() else reopened(checkpoint.parent.parent)
     if logger is not None:
         step = build.read_checkpoint(checkpoint)["global_step"]
         logger.log_metrics({f"eval/{name}": value for name, value in values.items()}, step=step)

@@ -20,4 +20,4 @@ def save_gif(path: Path, frames: Sequence[Tensor], seconds: float = 4, hold_seco
     images = [Image.fromarray(frame.numpy()) for frame in frames]
     each = round(1000 * seconds / len(images))
     durations = [each] * (len(images) - 1) + [round(1000 * hold_seconds)]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)

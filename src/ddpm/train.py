@@ -1,16 +1,26 @@
 """One training run, from a configuration to a checkpoint, pictures and numbers."""
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from ddpm import build, check
+from ddpm import build, check, resume
+from ddpm.checkpoint_file import read_checkpoint
 from ddpm.console import quiet
+from ddpm.data.order import micro_batch_size
 from ddpm.dry_run import report
+from ddpm.training.callbacks.checkpoints import last_good
+from ddpm.training.checkpoint_files import newest_whole
+from ddpm.training.metrics_table import MetricsTable
 
 
 def run(config: DictConfig) -> None:
@@ -18,58 +28,142 @@ def run(config: DictConfig) -> None:
     torch.set_float32_matmul_precision("high")
     if check.boolean("dry_run", config.dry_run):
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
+    checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
+    if checkpoint is None and config.resume.allow and config.resume.path != "auto":
+        raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
     module = build.module(config)
-    if config.resume is not None:
-        refuse_another_model(config.resume, module)
     data = build.data(config)
+    step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config)
     if config.dry_run:
         rank_zero_only(print)(report(config, module, data, trainer))
         return
     for logger in trainer.loggers:
+        if isinstance(logger, MetricsTable):
+            logger.continue_from(step)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    announce(config, module, trainer)
-    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    announce(config, module, trainer, checkpoint, step)
+    with explained(config, trainer):
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     last = f"{config.run_dir}/checkpoints/last.ckpt"
-    trainer.save_checkpoint(last, weights_only=False)
+    if not trainer.checkpoint_callbacks:
+        trainer.save_checkpoint(last, weights_only=False)
     summary(config, trainer, last)
     for logger in trainer.loggers:
         logger.finalize("success")
 
 
-def refuse_another_model(resume: str, module: build.DiffusionModule) -> None:
-    """A checkpoint of other shapes cannot be continued; Lightning would say so with a page of names."""
-    stored = build.read_checkpoint(Path(resume), "resume")["state_dict"]
-    ours = module.state_dict()
-    different = [key for key in ours.keys() | stored.keys() if shape(ours.get(key)) != shape(stored.get(key))]
+def prepare_to_resume(
+    config: DictConfig, path: Path, module: build.DiffusionModule, data: build.ImageDataModule
+) -> int:
+    """Refuses a checkpoint of another run before any long work starts. Returns its step."""
+    stored = read_checkpoint(path, "resume")
+    resume.refuse_changes(path, stored["config"], build.portable(config), config.resume.allow)
+    data.other_content_is_allowed = "data.content" in config.resume.allow
+    ours, theirs = module.state_dict(), stored["state_dict"]
+    different = [key for key in ours.keys() | theirs.keys() if shape(ours.get(key)) != shape(theirs.get(key))]
     if different:
-        raise ValueError(f"resume={resume} holds another model: {len(different)} weights differ, as {min(different)}")
+        raise ValueError(f"resume={path} holds another model: {len(different)} weights differ, as {min(different)}")
+    return stored["global_step"]
 
 
 def shape(weight: object) -> object:
     return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
 
 
+@contextmanager
+def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
+    """What can end a training from outside, as one clear error each. No process is left behind."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ValueError(out_of_memory(config, trainer)) from error
+    except ProcessExitedException as error:  # of strategy=ddp_spawn
+        raise SystemExit(error.exit_code) from error
+    except ProcessRaisedException as error:
+        raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "not enough memory" in text or "can't allocate memory" in text:
+            raise ValueError(out_of_memory(config, trainer)) from error
+        if trainer.world_size > 1 and any(sign in text for sign in LOST):
+            raise ConnectionError(lost(config, trainer)) from error
+        raise
+    finally:
+        end_children(trainer)
+
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
+"""What torch's backends say when another process is gone."""
+
+
+def lost(config: DictConfig, trainer: Trainer) -> str:
+    good = newest_whole(Path(config.run_dir) / "checkpoints")
+    return (
+        f"rank {trainer.global_rank} ends, because another process of this run is gone: its own message, or "
+        f"the system's log, says why. Last good checkpoint: {good or 'none was written yet'}; resume=auto goes on from it"
+    )
+
+
+def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
+    """The next accumulation that keeps the global batch."""
+    batch, world, now = config.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    here = f"out of memory on {trainer.strategy.root_device}: {micro_batch_size(batch, world, now)} images at once"
+    larger = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
+    if not larger:
+        return f"{here}, and fewer are not possible: take a smaller model, or more devices for its optimizer"
+    remedy = (
+        f"trainer.accumulate_grad_batches={larger[0]} keeps the batch of {batch} with {batch // world // larger[0]}"
+    )
+    good = last_good(trainer)
+    resuming = "; with resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' the run goes on" if good else ""
+    return f"{here}; {remedy}{resuming}"
+
+
+def end_children(trainer: Trainer, patience: float = 30.0) -> None:
+    """Waits for the processes that Lightning's launcher started, and takes them from its watch, which kills this one
+    when one of them ends in any other way than well."""
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    children = list(launcher.procs)
+    launcher.procs.clear()
+    for child in children:
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
 @rank_zero_only
-def announce(config: DictConfig, module: build.DiffusionModule, trainer: Trainer) -> None:
+def announce(
+    config: DictConfig, module: build.DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
+) -> None:
     parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     print(f"{config.name}: {parameters:,} parameters, {config.trainer.max_steps:,} steps of {config.data.batch_size}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
+    if checkpoint and step >= config.trainer.max_steps:
+        print(f"{checkpoint} has all {step:,} steps: nothing is left to train", flush=True)
+    elif checkpoint:
+        print(f"going on from {checkpoint}, at step {step:,}", flush=True)
+    elif config.resume.path == "auto":
+        print("there was no run of these settings to go on with: a new one begins", flush=True)
 
 
 @rank_zero_only
 def summary(config: DictConfig, trainer: Trainer, checkpoint: str) -> None:
     """Where everything lies."""
-    print(f"\ndone: {trainer.global_step:,} steps, {trainer.global_step * config.data.batch_size:,} images")
+    step = max(trainer.global_step, config.trainer.max_steps)
+    print(f"\ndone: {step:,} steps, {step * config.data.batch_size:,} images")
     lines = {"checkpoint": checkpoint}
     for name in ("samples/ema", "samples/raw", "denoising"):
-        picture = f"{config.run_dir}/{name}/{trainer.global_step:08d}.png"
+        picture = f"{config.run_dir}/{name}/{step:08d}.png"
         if Path(picture).exists():
             lines[name] = picture
     for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            lines["metrics"] = f"{logger.log_dir}/metrics.csv"
+        if isinstance(logger, MetricsTable):
+            lines["metrics"] = str(logger.path)
         elif isinstance(logger, WandbLogger):
             lines["W&B"] = logger.experiment.dir
         elif isinstance(logger, TensorBoardLogger):

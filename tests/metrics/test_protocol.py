@@ -7,7 +7,7 @@ import os
 import pytest
 
 import ddpm
-from ddpm.metrics import atomic
+from ddpm import atomic
 from ddpm.metrics.protocol import EvaluationProtocol, device_name, library_versions, read_result, write_result
 
 PROTOCOL = EvaluationProtocol(

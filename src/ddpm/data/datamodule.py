@@ -112,6 +112,7 @@ class ImageDataModule(LightningDataModule):
         if check.boolean("data.download", download) and not isinstance(source, Downloadable):
             check.fail("data.download", download, f"false for data={name}, which has nothing to download")
         self.download = download
+        self.other_content_is_allowed = False  # when a run goes on from a checkpoint
         self._loader: TrainLoader | None = None
         self._loader_state: dict[str, Any] = {}
 
@@ -132,7 +133,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def num_train(self) -> int:
-        return len(self.split("train"))
+        return len(self._chosen)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -152,6 +153,18 @@ class ImageDataModule(LightningDataModule):
         opened = self._test if split == "test" and self.test_source is not None else self._training
         return opened.content_hash(self.split(split, num_images).indices)
 
+    @cached_property
+    def _chosen(self) -> ImageData:
+        """What a run trains on."""
+        data = self.split("train")
+        if self._num_train is None:
+            return data
+        return data.only(chosen(len(data), check.integer("data.num_train", self._num_train, 1, len(data))))
+
+    @cached_property
+    def _training_content(self) -> str:
+        return self.content_hash("train")
+
     # Lightning's hooks.
 
     def prepare_data(self) -> None:
@@ -169,12 +182,9 @@ class ImageDataModule(LightningDataModule):
             self._test  # noqa: B018
 
     def train_dataloader(self) -> TrainLoader:
-        state = self.state_dict()
-        data = self.split("train")
-        if self._num_train is not None:
-            data = data.only(chosen(len(data), check.integer("data.num_train", self._num_train, 1, len(data))))
+        state = self._loader.state_dict() if self._loader is not None else self._loader_state
         self._loader = TrainLoader(
-            data,
+            self._chosen,
             self.batch_size,
             self.seed,
             accumulation=self.accumulation,
@@ -182,7 +192,7 @@ class ImageDataModule(LightningDataModule):
             **self._place,
         )
         if state:
-            self._loader.load_state_dict(state["train_loader"])
+            self._loader.load_state_dict(state)
         return self._loader
 
     def val_dataloader(self) -> EvalLoader | list:
@@ -200,9 +210,17 @@ class ImageDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The training loader's position. Lightning by itself restores a loader only within an epoch, not between."""
         state = self._loader.state_dict() if self._loader is not None else self._loader_state
-        return {"train_loader": state} if state else {}
+        return {"train_loader": state, "content": self._training_content} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """ValueError if the run was trained on other images, unless `other_content_is_allowed`."""
+        before = state_dict.get("content")
+        if before and before != self._training_content and not self.other_content_is_allowed:
+            raise ValueError(
+                f"the checkpoint was trained on other images than data={self.name} has: "
+                f"data.content: {before} -> {self._training_content}. "
+                "Use the same, or allow the change: resume.allow=[data.content]"
+            )
         self._loader_state = state_dict.get("train_loader", {})
         if self._loader is not None and self._loader_state:
             self._loader.load_state_dict(self._loader_state)

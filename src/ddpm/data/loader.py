@@ -5,7 +5,6 @@ torch's DataLoader has no position and torchdata's resumes in another order unde
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,27 +90,16 @@ class TrainLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The same on every rank; valid for any number of ranks, since a batch of all ranks is the same stretch."""
-        return {"epoch": self.epoch, "batch": self.batch, **self._fixed()}
+        """epoch, and images of it that whole optimizer steps on all ranks have seen: the same on every rank, and valid
+        for any number of ranks, accumulation and batch size."""
+        return {"epoch": self.epoch, "images": self.batch // self.accumulation * self.batch_size}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration starts where the saved loader stood. ValueError if its order cannot be continued."""
-        for name, value in self._fixed().items():
-            # between two epochs another accumulation is harmless; within one it would split an optimizer step
-            if state[name] != value and (name != "accumulation" or state["batch"]):
-                raise ValueError(
-                    f"this run cannot continue the checkpoint's order of images: {name} was {state[name]} and is "
-                    f"{value}; resume with the same data and batch size, or start a new run from its weights"
-                )
-        self.epoch, self.batch = int(state["epoch"]), int(state["batch"])
-
-    def _fixed(self) -> dict[str, int]:
-        return {
-            "seed": self.seed,
-            "num_images": len(self.data),
-            "batch_size": self.batch_size,
-            "accumulation": self.accumulation,
-        }
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration starts where the saved loader stood, rounded up to a whole batch of this one."""
+        steps = -(-state["images"] // self.batch_size)
+        self.epoch, self.batch = state["epoch"], steps * self.accumulation
+        if self.batch >= len(self):
+            self.epoch, self.batch = self.epoch + 1, 0
 
 
 class EvalLoader:

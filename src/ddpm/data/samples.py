@@ -1,7 +1,7 @@
 """Generation is a data set: sample numbers, shared out among ranks as images are."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ class SampleBatch(TypedDict):
 class SampleLoader:
     """The numbers start..start+num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
 
-    labels: one class for all, or a sequence that sample i takes entry i (modulo its length) of, or None for -1. The
-    position counts handed-out batches, as TrainLoader's does; a saved one can be resumed with another number of ranks
-    or batch size, because the k-th batches of all ranks cover a stretch of numbers without gaps.
+    labels: one class for all, or a sequence that sample i takes entry i (modulo its length) of, or None for -1.
+    there: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
+    others are those that they always were: kernels round differently in a batch of another size.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class SampleLoader:
         labels: int | Sequence[int] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        there: Tensor | None = None,
     ):
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.batch_size = check.positive_int("batch_size", batch_size)
@@ -39,37 +40,17 @@ class SampleLoader:
         self.labels = class_cycle(labels)
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0  # how often all samples have been handed out
-        self.done = 0  # how many of this time's samples all ranks together have handed out
+        self.there = torch.zeros(num_samples, dtype=torch.bool) if there is None else there
 
     def __len__(self) -> int:
-        """Batches of the whole, wherever the loader stands."""
-        return len(self._shares(0))
+        """As many as the first rank has, were nothing there. Never 0: Lightning leaves out the hooks of such a rank."""
+        return len(share(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:
-        epoch, first = self.epoch, self.done
-        shares = self._shares(first)
-        if not shares:  # the other ranks have the few samples that are left
-            self.epoch, self.done = epoch + 1, 0
-        for number, index in enumerate(shares, start=1):
-            done = first + number * self.batch_size * self.world_size
-            self.epoch, self.done = (epoch, done) if number < len(shares) else (epoch + 1, 0)
-            yield SampleBatch(index=index, label=self.labels[index % len(self.labels)])
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "done": self.done, **self._fixed()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in self._fixed().items():
-            if state[name] != value:
-                check.fail(name, value, f"{state[name]}, as in the run that is to be continued")
-        self.epoch, self.done = int(state["epoch"]), int(state["done"])
-
-    def _shares(self, done: int) -> list[Tensor]:
-        return share(self.start + done, self.start + self.num_samples, self.rank, self.world_size, self.batch_size)
-
-    def _fixed(self) -> dict[str, int]:
-        return {"num_samples": self.num_samples, "start": self.start}
+        for place in share(0, self.num_samples, self.rank, self.world_size, self.batch_size):
+            if not self.there[place].all():
+                index = self.start + place
+                yield SampleBatch(index=index, label=self.labels[index % len(self.labels)])
 
 
 def class_cycle(labels: int | Sequence[int] | None) -> Tensor:

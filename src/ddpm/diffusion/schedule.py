@@ -109,6 +109,14 @@ def rescaled(beta: float, num_timesteps: int, rescale: bool, name: str) -> float
     return scaled
 
 
+MAX_TIMESTEPS = 1_000_000
+
+
+def checked_timesteps(num_timesteps: int) -> int:
+    """T, at most a million: a number out of a file, or a slip of the keyboard, must not fill the memory."""
+    return check.integer("num_timesteps", check.positive_int("num_timesteps", num_timesteps), 1, MAX_TIMESTEPS)
+
+
 def times_in_unit_interval(num_timesteps: int) -> Tensor:
     """float64 `[T + 1]`: t / T for t = 0..T."""
-    return torch.linspace(0, 1, check.positive_int("num_timesteps", num_timesteps) + 1, dtype=torch.float64)
+    return torch.linspace(0, 1, checked_timesteps(num_timesteps) + 1, dtype=torch.float64)

@@ -27,6 +27,11 @@ def schedule(scheduler: Scheduler) -> dict[str, Any]:
     }
 
 
+def averages(*decays: float) -> dict[str, Any]:
+    """The leaf that makes averages of these decays, whatever leaf they came from."""
+    return {"_target_": "ddpm.training.averages.WeightAverages", "_partial_": True, "decay": list(decays)}
+
+
 def configuration(pretrained: Pretrained) -> dict[str, Any]:
     """What build.module needs for sampling. The sampler is the paper's: all steps, with the small variance."""
     scheduler = pretrained.scheduler or Scheduler()
@@ -63,11 +68,7 @@ def configuration(pretrained: Pretrained) -> dict[str, Any]:
         },
         "denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", **partial},
         "codec": {"_target_": "ddpm.codec.PixelCodec"},
-        "ema": {
-            "_target_": "ddpm.training.averages.WeightAverages",
-            **partial,
-            "decay": [],
-        },
+        "ema": averages(),
         "optimizer": {
             "_target_": "ddpm.training.optimizer.adam",
             **partial,

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm import check
 from ddpm.models import UNet
+from ddpm.untrusted import json_file
 
 Config = dict[str, Any]
 
@@ -46,15 +48,28 @@ def load(folder: str | Path) -> Pretrained:
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     schedulers = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     scheduler = next((scheduler_from(_read(path)) for path in schedulers if path.exists()), None)
-    network = UNet(**settings_from(_read(unet / "config.json")))
-    network.load_state_dict(_to_ours(_read_weights(unet), network.state_dict()))
-    size = _read(unet / "config.json").get("sample_size")
+    config = _read(unet / "config.json")
+    settings = settings_from(config)
+    with torch.device("meta"):  # no memory for what the file only claims to have
+        shapes = _built(settings).state_dict()
+    weights = _to_ours(_read_weights(unet), shapes)
+    network = UNet(**settings)
+    network.load_state_dict(weights)
+    size = config.get("sample_size")
     return Pretrained(network.eval(), scheduler, [size, size] if isinstance(size, int) else size)
 
 
-def save(network: UNet, folder: str | Path) -> None:
-    """Write a folder that `UNet2DModel.from_pretrained` opens."""
-    config = config_from(network.settings)
+def _built(settings: dict[str, Any]) -> UNet:
+    try:
+        return UNet(**settings)
+    except (RuntimeError, TypeError) as error:  # torch's words for sizes that no machine counts
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot load a diffusers config whose network cannot be built: {reason}") from error
+
+
+def save(network: UNet, folder: str | Path, sample_size: int | list[int] | None = None) -> None:
+    """Write a folder that `UNet2DModel.from_pretrained` opens. sample_size: side or sides of the images."""
+    config = config_from(network.settings) | {"sample_size": sample_size}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -116,10 +131,15 @@ OURS: Config = {
 
 def settings_from(config: Config) -> dict[str, Any]:
     """The arguments of our `UNet` for a UNet2DModel's config."""
+    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        _refuse("_class_name", config["_class_name"], "only UNet2DModel can be")
+    _check_types(config)
     for field in config.keys() - DEFAULTS.keys():
         if not field.startswith("_") and config[field] is not None:
             _refuse(field, config[field], "a field that this version does not know")
     config = DEFAULTS | config
+    if not config["block_out_channels"] or min(config["block_out_channels"]) < 1:
+        _refuse("block_out_channels", config["block_out_channels"], "one width of at least 1 a level")
     for field, value in OURS.items():
         if config[field] != value:
             _refuse(field, config[field], f"our U-Net has {value!r}")
@@ -179,10 +199,26 @@ def _attended(widths: list[int], attention_levels: list[int]) -> set[int]:
 
 
 def scheduler_from(config: Config) -> Scheduler:
+    for field in ("beta_schedule", "prediction_type"):
+        if not isinstance(config.get(field, ""), str):
+            _refuse(field, config[field], "a word is needed")
     for field in ("trained_betas", "rescale_betas_zero_snr", "thresholding"):
         if config.get(field):
             _refuse(field, config[field], "not supported")
     return Scheduler(**{field.name: config[field.name] for field in fields(Scheduler) if field.name in config})
+
+
+def _check_types(config: Config) -> None:
+    """Refuses values of another kind than diffusers writes: a text for a number, a number for a list."""
+    for field in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+        if type(config.get(field, 1)) is not int:
+            _refuse(field, config[field], "a number is needed")
+    for field, kind in (("block_out_channels", int), ("down_block_types", str), ("up_block_types", str)):
+        value = config.get(field, [])
+        if not isinstance(value, list | tuple) or not all(type(each) is kind for each in value):
+            _refuse(field, value, f"a list is needed, of {'numbers' if kind is int else 'names'}")
+    if type(config.get("attention_head_dim")) not in (int, type(None)):
+        _refuse("attention_head_dim", config["attention_head_dim"], "a number or null is needed")
 
 
 def _refuse(field: str, value: Any, reason: str) -> None:
@@ -222,8 +258,13 @@ def _to_theirs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         keys = _their_keys(key)
         if ".attention." in key and weight.dim() == 4:
             weight = weight[:, :, 0, 0]  # their linear maps are our 1x1 convolutions
-        renamed.update(zip(keys, (part.contiguous() for part in weight.chunk(len(keys))), strict=True))
+        renamed.update(zip(keys, (_apart(part) for part in weight.chunk(len(keys))), strict=True))
     return renamed
+
+
+def _apart(weight: Tensor) -> Tensor:
+    """The weight in memory of its own: safetensors refuses tensors that share it."""
+    return weight.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -245,16 +286,21 @@ def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
 
 
 def _read(path: Path) -> Config:
-    if not path.exists():
+    if not path.is_file():
         check.fail("folder", str(path.parent), f"a folder of diffusers' UNet2DModel, with {path.name}")
-    config: Config = json.loads(path.read_text())
+    config = json_file(path)
+    if not isinstance(config, dict):
+        check.fail(str(path), type(config).__name__, "a JSON object of settings")
     return config
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / f"{WEIGHTS}.safetensors"
-    if path.exists():
-        return load_file(path)
+    if path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
     if path.with_suffix(".bin").exists():
         raise ValueError(
             f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; convert it where you trust "

@@ -14,7 +14,8 @@ import torch
 
 import ddpm
 from ddpm import check
-from ddpm.metrics.atomic import write_whole
+from ddpm.atomic import write_whole
+from ddpm.untrusted import json_file
 
 
 def library_versions() -> dict[str, str]:
@@ -82,7 +83,7 @@ def write_result(path: str | Path, metrics: Mapping[str, float], protocol: Evalu
 def read_result(path: str | Path) -> Result:
     """What `write_result` wrote; a file with other fields is refused by their names."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json_file(Path(path))
         metrics, stored = dict(content["metrics"]), dict(content["protocol"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is not a result of evaluate.py: JSON with 'metrics' and 'protocol'") from None

@@ -9,6 +9,7 @@ import io
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 import safetensors.torch
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from ddpm import check
-from ddpm.metrics.atomic import write_whole
+from ddpm.atomic import write_whole
+from ddpm.untrusted import refuse_more_than_tensors
 
 STANDARD_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Inception of 2015-12-05 converted from TensorFlow; torch-fidelity and pytorch-fid publish the same 95,628,359 bytes
@@ -59,6 +61,8 @@ def load_weights(path: Path | None) -> Weights:
         if source.suffix == ".safetensors":
             tensors = safetensors.torch.load(data)
         else:
+            if is_zipfile(io.BytesIO(data)):  # torch's older format is none, and has nothing to inflate
+                refuse_more_than_tensors(io.BytesIO(data))
             tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         raise ValueError(

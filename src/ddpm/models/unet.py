@@ -13,6 +13,8 @@ from ddpm.models.blocks import Downsample, ResBlock, Upsample
 from ddpm.models.embeddings import TimeEmbedding
 from ddpm.models.layers import conv3x3, group_norm, zeroed
 
+MAX_RES_BLOCKS, MAX_LEVELS = 64, 12  # beyond any U-Net; a setting out of a file must not build blocks without end
+
 
 class Block(nn.Module):
     """A residual block, then attention where there is some."""
@@ -163,9 +165,12 @@ def _checked(**settings: Any) -> dict[str, Any]:
         else:
             check.positive_int(name, value)
 
+    check.integer("num_res_blocks", settings["num_res_blocks"], 1, MAX_RES_BLOCKS)
     mults, levels = settings["channel_mults"], settings["attention_levels"]
     if not mults:
         check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
+    if len(mults) > MAX_LEVELS:
+        check.fail("channel_mults", f"{len(mults)} numbers", f"at most {MAX_LEVELS}: each level halves the image")
     for mult in mults:
         check.positive_int("channel_mults", mult)
     for level in levels:

@@ -1,12 +1,15 @@
 """Where numbers and pictures of a run go: its loggers, and PNG files in its folder."""
 
+import io
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 from torch import Tensor
+
+from ddpm.atomic import write_whole
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:
@@ -26,13 +29,21 @@ def log_numbers(trainer: Trainer, numbers: dict[str, float]) -> None:
         logger.log_metrics(numbers, step=trainer.global_step)
 
 
+def picture_path(trainer: Trainer, name: str) -> Path:
+    return Path(trainer.default_root_dir) / name / f"{trainer.global_step:08d}.png"
+
+
 @rank_zero_only
 def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> Path:
     """Writes a picture, uint8 `[H, W, C]`, to RUN/NAME/STEP.png and to the loggers that show pictures."""
-    path = Path(trainer.default_root_dir) / name / f"{trainer.global_step:08d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = picture_path(trainer, name)
     image = Image.fromarray(picture.numpy())
-    image.save(path)
+    file = io.BytesIO()
+    image.save(file, "png")
+    try:
+        write_whole(path, file.getvalue())
+    except OSError as error:
+        rank_zero_warn(f"{path} could not be written: {error}; the run goes on")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [image], step=trainer.global_step, caption=[caption])

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ddpm import check
+from ddpm.checkpoint_format import VERSION
 from ddpm.codec import Codec
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.losses import Loss
@@ -18,7 +19,7 @@ from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.rng import Rng
 from ddpm.training.averages import WeightAverages
 from ddpm.training.optimizer import MakeOptimizer
-from ddpm.types import Batch, Cond
+from ddpm.types import Batch, Cond, LossTerms
 
 
 class DiffusionModule(LightningModule):
@@ -58,9 +59,10 @@ class DiffusionModule(LightningModule):
         self.val_rng = Rng(seed, "val", compiled=compile)
         self.sample_rng = Rng(seed, "sample", compiled=compile)
         self.predict_weights = self.best_weights
+        self.register_buffer("stands_still", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
         # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self.watch_sampling: Callable[[State], None] = lambda state: None
+        self.watch_sampling: Callable[[State], None] = unwatched
         self.grad_norm: Tensor | None = None
 
     # Networks
@@ -110,13 +112,19 @@ class DiffusionModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout is the one thing that draws from torch's own generator: it is seeded anew for each batch."""
-        place = f"{self.seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        self.seed_dropout(self.current_epoch, batch_idx, self.global_rank)
+
+    def seed_dropout(self, epoch: int, batch_idx: int, rank: int) -> None:
+        place = f"{self.seed}/{epoch}/{batch_idx}/{rank}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), "little"))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        draws = self.train_rng.at(self.current_epoch, batch["index"], batch["position"])
+    def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
+        draws = self.train_rng.at(epoch, batch["index"], batch["position"])
         denoiser = NetworkDenoiser(self.network, self.objective)
-        terms = self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
+        return self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        terms = self.loss_terms(batch, self.current_epoch)
         return {"loss": terms.total.mean(), "total": terms.total.detach(), "t": terms.t}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -134,6 +142,8 @@ class DiffusionModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, schedule = self.make_optimizer(self.network.parameters())
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = self.stands_still  # it then makes no step, and nobody has to wait for the device
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -142,9 +152,10 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm, and keeps what it was for the log."""
+        """Clips the norm, and keeps what it was for the log. After one that is no number the optimizer stands still."""
         parameters = list(self.network.parameters())
         self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.stands_still.logical_or_(~torch.isfinite(self.grad_norm))
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 
@@ -153,4 +164,8 @@ class DiffusionModule(LightningModule):
         self.averages.update(self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.config
+        checkpoint |= {"config": self.config, "format": VERSION}
+
+
+def unwatched(state: State) -> None:
+    """The default of `watch_sampling`, by name so that a module can be sent to another process."""

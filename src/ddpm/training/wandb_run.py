@@ -3,6 +3,7 @@
 import json
 import netrc
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
@@ -10,6 +11,9 @@ from urllib.parse import urlparse
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from ddpm import check
+from ddpm.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
 
@@ -77,7 +81,21 @@ def reopened(run_dir: Path) -> WandbLogger | None:
     file = run_dir / IDENTITY
     if not file.exists():
         return None
-    identity = json.loads(file.read_text())
+    identity = identity_in(file)
     return wandb_logger(
         **identity, group=None, tags=[], save_dir=str(run_dir), offline=None, init_timeout=20, job_type="eval"
     )
+
+
+def identity_in(file: Path) -> dict[str, str]:
+    """project, name and run_id as `wandb_logger` left them; another program's file, or a stranger's, is refused."""
+    identity = json_file(file)
+    if not isinstance(identity, dict) or identity.keys() != {"project", "name", "run_id"}:
+        raise ValueError(f"{file} must hold project, name and run_id of a W&B run and no more; without it none is used")
+    for field, value in identity.items():
+        if not isinstance(value, str) or not value:
+            check.fail(f"{field} in {file}", value, "a text that is not empty")
+    for field in ("project", "run_id"):
+        if not re.fullmatch(r"[\w. -]{1,128}", identity[field]):
+            check.fail(f"{field} in {file}", identity[field], "letters, digits and . _ - alone")
+    return identity

@@ -1,7 +1,6 @@
 """What a source of images is: a description that costs nothing, and the images it opens."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ddpm.untrusted import json_data
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -87,10 +88,16 @@ def is_image_name(name: str) -> bool:
     return path.suffix.lower() in EXTENSIONS and not hidden
 
 
+def max_table_bytes(num_images: int) -> int:
+    """How long a `dataset.json` may be: a kilobyte an image, ten times what it has, but never beyond 256 MiB."""
+    return min(2**20 + 2**10 * num_images, 2**28)
+
+
 def edm_labels(text: str, names: Sequence[str], where: str) -> Tensor:
     """int64 `[N]` for `names` from an EDM `dataset.json`, {"labels": [[name, class], ...]} or {"labels": null}."""
+    table = json_data(text, where)
     try:
-        entries = json.loads(text).get("labels")
+        entries = table.get("labels")
         classes = None if entries is None else {name.replace("\\", "/"): label for name, label in entries}
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f'{where} must be a JSON object {{"labels": [[name, class], ...]}}: {error}') from error
@@ -100,7 +107,7 @@ def edm_labels(text: str, names: Sequence[str], where: str) -> Tensor:
     if missing:
         raise ValueError(f"{where} has no label for {len(missing)} of {len(names)} images, the first is {missing[0]}")
     found = [classes[name] for name in names]
-    wrong = [label for label in found if not isinstance(label, int) or isinstance(label, bool) or label < -1]
+    wrong = [label for label in found if type(label) is not int or not -1 <= label < 2**31]
     if wrong:
         raise ValueError(f"{where}: a label must be the number of a class (-1: none), got {wrong[0]!r}")
     return torch.tensor(found, dtype=torch.int64)

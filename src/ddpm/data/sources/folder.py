@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm import check
-from ddpm.data.sources.base import digest, edm_labels, is_image_name
+from ddpm.data.open_image import open_image
+from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
+from ddpm.untrusted import text_file
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
 
@@ -41,16 +43,23 @@ class Folder:
             table = root / "dataset.json"
             if not table.is_file():
                 raise ValueError(f"data.source.layout=edm needs {table}; use layout=classes or layout=flat")
-            return FolderImages(root, names, edm_labels(table.read_text(), names, str(table)), ())
+            text = text_file(table, max_table_bytes(len(names)))
+            return FolderImages(root, names, edm_labels(text, names, str(table)), ())
         if layout == "flat":
             return FolderImages(root, names, torch.full((len(names),), -1), ())
         return FolderImages(root, names, *class_labels(root, names))
 
 
 def image_names(root: Path) -> list[str]:
-    """Paths below the root, with forward slashes."""
+    """Paths below the root, with forward slashes. Links are followed, but to no folder twice: they can form a loop."""
     found = []
-    for folder, _, files in os.walk(root, followlinks=True):
+    known: dict[tuple[int, int], str] = {}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        status = os.stat(folder)
+        first = known.setdefault((status.st_dev, status.st_ino), folder)
+        if first != folder:
+            raise ValueError(f"data.source.root: {folder} and {first} are one folder, by a link; remove the link")
         below = Path(folder).relative_to(root)
         found += [name for file in files if is_image_name(name := (below / file).as_posix())]
     return found
@@ -94,7 +103,7 @@ class FolderImages:
         return len(self.names)
 
     def image(self, index: int) -> Image.Image:
-        return Image.open(self.root / self.names[index])
+        return open_image(self.root / self.names[index])
 
     def name(self, index: int) -> str:
         return str(self.root / self.names[index])

@@ -1,13 +1,11 @@
 """Images in Parquet files as the Hugging Face hub stores them: a struct {bytes, path} column and a label column."""
 
 import glob
-import json
 import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,17 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm import check
+from ddpm.data.images import UnusableImage
+from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import digest
+from ddpm.untrusted import json_data
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
 MAX_OPEN_GROUPS = 4
+ROWS_AT_ONCE = 16
+MAX_COLUMN_BYTES = 2**31
+"""Of one row group's images, or of all labels of a file."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,7 @@ class Parquet:
 
     def open(self) -> "ParquetImages":
         paths = parquet_files(self.path)
-        try:
-            files = [pq.ParquetFile(path) for path in paths]
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"data.source.path: a file cannot be read as Parquet: {error}") from error
+        files = [parquet_file(path) for path in paths]
         schema = files[0].schema_arrow
         for path, file in zip(paths, files, strict=True):
             if file.schema_arrow.names != schema.names:
@@ -69,6 +70,13 @@ class Parquet:
             for path, f in zip(paths, files, strict=True)
             for g in range(f.num_row_groups)
         ]
+        for path, number, group in groups:
+            size = column_bytes(group, image_column)
+            if size > MAX_COLUMN_BYTES:
+                raise ValueError(
+                    f"data.source.path: row group {number} of {path} has {size:,} bytes of images, and at most "
+                    f"{MAX_COLUMN_BYTES:,} are read at once; write it with smaller groups, row_group_size=64"
+                )
         labels, class_names = read_labels(paths, label_column, features)
         images = ParquetImages(
             image_column,
@@ -85,6 +93,38 @@ class Parquet:
         return images
 
 
+def parquet_file(path: str) -> pq.ParquetFile:
+    """Opened, its footer read and held against the file's length."""
+    try:
+        if not os.path.isfile(path):
+            raise OSError("it is not a regular file")
+        file = pq.ParquetFile(path)
+        file.schema_arrow  # noqa: B018
+    except Exception as error:  # whatever a damaged or hostile footer provokes
+        raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
+    if file.metadata.num_rows > os.path.getsize(path):
+        raise ValueError(
+            f"data.source.path: {path} has {os.path.getsize(path):,} bytes and says that they hold "
+            f"{file.metadata.num_rows:,} images"
+        )
+    return file
+
+
+def read_column(path: str, column: str, groups: Sequence[int] | None = None) -> list[pa.Array]:
+    """The column in pieces of a few rows, so that one which inflates without end is refused long before the end."""
+    pieces, size = [], 0
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, groups, [column], use_threads=False):
+                size += batch.nbytes
+                if size > MAX_COLUMN_BYTES:
+                    raise ValueError(f"its column {column!r} inflates to more than {MAX_COLUMN_BYTES:,} bytes")
+                pieces.append(batch.column(0))
+    except Exception as error:  # whatever damaged or hostile pages provoke
+        raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
+    return pieces
+
+
 def parquet_files(path: str | Sequence[str]) -> list[str]:
     patterns = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     found: list[str] = []
@@ -99,7 +139,9 @@ def parquet_files(path: str | Sequence[str]) -> list[str]:
 def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
     """Column -> feature, {} where the files did not come from that library."""
     try:
-        return json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {}) or {}
+        stored = json_data((schema.metadata or {}).get(b"huggingface", b"{}").decode(), "the files' metadata")
+        features = stored.get("info", {}).get("features", {})
+        return features if isinstance(features, dict) else {}
     except (ValueError, AttributeError):
         return {}
 
@@ -141,10 +183,12 @@ def read_labels(paths: list[str], column: str | None, features: dict[str, Any]) 
     if column is None:
         num_rows = sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
         return torch.full((num_rows,), -1), ()
-    values = pa.chunked_array(
-        [chunk for path in paths for chunk in pq.read_table(path, columns=[column]).column(0).chunks]
-    )
-    names = tuple((features.get(column) or {}).get("names") or ())
+    values = pa.chunked_array([piece for path in paths for piece in read_column(path, column)])
+    feature = features.get(column)
+    names = (feature.get("names") if isinstance(feature, dict) else None) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{paths[0]} must name the classes of {column!r} by a list of texts, got {names!r:.100}")
+    names = tuple(names)
     if not pa.types.is_integer(values.type):
         names = tuple(sorted(name for name in values.unique().to_pylist() if name is not None))
         numbers = {name: i for i, name in enumerate(names)}
@@ -182,10 +226,12 @@ class ParquetImages:
         if isinstance(value, dict):  # the struct may name a file beside the Parquet file instead of holding it
             path, value = value.get("path"), value["bytes"]
             if value is None and path is not None:
-                return Image.open(Path(self.groups[number][0]).parent / path)
+                if Path(path).is_absolute() or ".." in Path(path).parts:
+                    raise UnusableImage(f"names a file that does not lie beside the Parquet file: {path!r}")
+                return open_image(Path(self.groups[number][0]).parent / path)
         if value is None:
-            raise ValueError("holds no bytes")
-        return Image.open(BytesIO(value))
+            raise UnusableImage("holds no bytes")
+        return open_image(value)
 
     def name(self, index: int) -> str:
         number = bisect_right(self.starts, index) - 1
@@ -209,5 +255,4 @@ class ParquetImages:
 
     def _read(self, number: int) -> pa.ChunkedArray:
         path, group = self.groups[number]
-        with pq.ParquetFile(path, memory_map=True) as file:
-            return file.read_row_group(group, columns=[self.column], use_threads=False).column(0)
+        return pa.chunked_array(read_column(path, self.column, [group]))

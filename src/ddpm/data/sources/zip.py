@@ -2,22 +2,24 @@
 
 import os
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ddpm import check
-from ddpm.data.sources.base import digest, edm_labels, is_image_name
+from ddpm.data.open_image import MAX_BYTES, open_image
+from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
+from ddpm.untrusted import utf8
 
 
 @dataclass(frozen=True)
 class Zip:
-    """path: the file. Stored entries read faster than deflated ones, and PNGs do not shrink further."""
+    """path: the file, of which nothing is unpacked to the disk. Stored entries read faster than deflated ones, and
+    PNGs do not shrink further."""
 
     path: str
 
@@ -28,15 +30,28 @@ class Zip:
         try:
             with ZipFile(path) as archive:
                 entries = sorted((e for e in archive.infolist() if is_image_name(e.filename)), key=lambda e: e.filename)
-                table = archive.read("dataset.json").decode() if "dataset.json" in archive.namelist() else None
-        except BadZipFile as error:
+                found = "dataset.json" in archive.namelist()
+                limit = max_table_bytes(len(entries))
+                table = content(archive, archive.getinfo("dataset.json"), limit) if found else None
+        except Exception as error:  # whatever a damaged or hostile file provokes
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         if not entries:
             check.fail("data.source.path", str(path), "a zip file with images (png, jpg, webp, bmp, tif, gif)")
         names = [entry.filename for entry in entries]
         if table is None:
             return ZipImages(path, entries, torch.full((len(names),), -1))
-        return ZipImages(path, entries, edm_labels(table, names, f"{path}/dataset.json"))
+        where = f"{path}/dataset.json"
+        return ZipImages(path, entries, edm_labels(utf8(table, where), names, where))
+
+
+def content(archive: ZipFile, entry: ZipInfo, max_bytes: int) -> bytes:
+    """The whole entry. Read by its stated length, which inflates no more than that even where it is a lie."""
+    if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"{entry.filename} is compressed by another method than deflate; make the zip file anew")
+    if entry.file_size > max_bytes:
+        raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, and may have {max_bytes:,}")
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 @dataclass
@@ -51,7 +66,7 @@ class ZipImages:
         return len(self.entries)
 
     def image(self, index: int) -> Image.Image:
-        return Image.open(BytesIO(self._archive().read(self.entries[index])))
+        return open_image(content(self._archive(), self.entries[index], MAX_BYTES))
 
     def name(self, index: int) -> str:
         return f"{self.path}/{self.entries[index].filename}"

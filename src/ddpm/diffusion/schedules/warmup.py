@@ -3,12 +3,12 @@
 import torch
 
 from ddpm import check
-from ddpm.diffusion.schedule import NoiseSchedule, from_betas, rescaled
+from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas, rescaled
 
 
 def warmup(num_timesteps: int, beta_start: float, beta_end: float, fraction: float, rescale: bool) -> NoiseSchedule:
     """fraction: the share of the steps, in [0, 1], over which beta rises from beta_start to beta_end."""
-    T = check.positive_int("num_timesteps", num_timesteps)
+    T = checked_timesteps(num_timesteps)
     start = rescaled(beta_start, T, rescale, "beta_start")
     end = rescaled(beta_end, T, rescale, "beta_end")
     rise = int(T * check.number("fraction", fraction, low=0, high=1))

@@ -7,19 +7,22 @@ from ddpm import check
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
 from ddpm.training.callbacks.sample_grid import sampling
-from ddpm.training.logs import log_picture
+from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
 
 class DenoisingStrip(Callback):
-    """Drawn at the end of training. num_samples: pairs of rows. num_times: columns, spread over the sampler's steps."""
+    """Drawn after training, on all ranks alike.
+
+    num_samples: pairs of rows. num_times: columns, spread over the sampler's steps.
+    """
 
     def __init__(self, num_samples: int, num_times: int) -> None:
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.num_times = check.integer("num_times", num_times, low=2)
 
-    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        if not trainer.is_global_zero:
+    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.strategy.broadcast(picture_path(trainer, "denoising").exists()):
             return
         with sampling(trainer, module):
             strip, times = self.draw(module)
@@ -31,7 +34,10 @@ class DenoisingStrip(Callback):
         ids = torch.arange(self.num_samples, device=module.device)
         process, rng = module.sampler.process, module.sample_rng
         x = process.prior(module.latent_shape, rng.at(process.T, ids))
-        states = list(module.sampler.trajectory(module.denoiser(module.best_weights), x, rng, ids))
+        states = []
+        for state in module.sampler.trajectory(module.denoiser(module.best_weights), x, rng, ids):
+            states.append(state)
+            module.watch_sampling(state)
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()
         x_t = torch.stack([module.codec.decode(states[i].x_t) for i in shown], dim=1)
         x0 = torch.stack([module.codec.decode(states[i].prediction.x0) for i in shown], dim=1)

@@ -1,57 +1,70 @@
-"""Stops a run whose loss is no longer a number, naming the step, the time and the last good checkpoint."""
+"""Stops a run whose loss or gradient is no longer a number, and leaves what replays the step that went wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from ddpm.training.logs import is_log_step
+from ddpm.metrics.images import to_uint8
+from ddpm.training.callbacks.checkpoints import last_good
+from ddpm.training.logs import ends_step, is_log_step
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch
 
 
 class FiniteLoss(Callback):
-    """The first bad step and its times are noted on the device and read only when numbers are logged or saved."""
+    """The first bad step is noted on the device, and read only when numbers are logged or saved.
+
+    Until then the optimizer stands still (see `DiffusionModule.configure_gradient_clipping`), so what is written to
+    RUN/nonfinite/STEP.pt are the weights before the bad step, with its batches of all ranks as uint8 pixels.
+    """
 
     def __init__(self) -> None:
-        self.first_bad: Tensor | None = None  # int64 [3]: step, lowest and highest bad time
+        self.batches: list[dict[str, Tensor]] = []  # since the last optimizer step
+        self.noted: dict[str, Tensor] | None = None  # the first bad step, or the last one if all is well
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        bad, t = ~torch.isfinite(outputs["total"]), outputs["t"]
-        if self.first_bad is None:
-            self.first_bad = torch.full((3,), -1, dtype=torch.int64, device=t.device)
-        T = module.sampler.process.T
-        here = torch.stack(
-            [
-                torch.full_like(t[0], trainer.global_step),
-                torch.where(bad, t, T).min(),
-                torch.where(bad, t, 0).max(),
-            ]
-        )
-        self.first_bad = torch.where((self.first_bad[0] < 0) & bad.any(), here, self.first_bad)
+        told = {name: batch[name] for name in ("label", "index", "position")}
+        self.batches.append({"pixels": to_uint8(batch["image"]), **told, "total": outputs["total"], "t": outputs["t"]})
+        if not ends_step(trainer, batch_idx):
+            return
+        step = {name: torch.stack([each[name] for each in self.batches]) for name in self.batches[0]}
+        self.batches = []
+        place = (trainer.global_step, trainer.current_epoch, batch_idx)
+        step["place"] = torch.stack([torch.full_like(step["t"][0, 0], number) for number in place])
+        step["bad"] = ~torch.isfinite(step["total"]).all() | module.stands_still.bool()
+        if self.noted is not None:
+            step = {name: torch.where(self.noted["bad"], self.noted[name], now) for name, now in step.items()}
+        self.noted = step
         if is_log_step(trainer, batch_idx):
-            self.stop_if_bad(trainer)
+            self.stop_if_bad(trainer, module)
 
-    def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict) -> None:
-        self.stop_if_bad(trainer)
+    def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
+        self.stop_if_bad(trainer, module)
 
-    def stop_if_bad(self, trainer: Trainer) -> None:
-        if self.first_bad is None:
+    def stop_if_bad(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.noted is None or not trainer.strategy.all_gather(self.noted["bad"]).any():
             return
-        everyone = trainer.strategy.all_gather(self.first_bad).reshape(-1, 3).tolist()
-        bad = [found for found in everyone if found[0] >= 0]
-        if not bad:
-            return
-        step = min(found[0] for found in bad)
-        low = min(found[1] for found in bad if found[0] == step)
-        high = max(found[2] for found in bad if found[0] == step)
-        paths = [callback.last_model_path for callback in trainer.checkpoint_callbacks if callback.last_model_path]
-        last_good = Path(paths[0]).resolve() if paths else "none was written yet"
+        step = {k: trainer.strategy.all_gather(v).reshape(trainer.world_size, *v.shape) for k, v in self.noted.items()}
+        first = step["place"][:, 0] == step["place"][step["bad"], 0].min()  # the ranks that saw it first
+        number, epoch, batch_idx = step["place"][first][0].tolist()
+        bad = first[:, None, None] & ~torch.isfinite(step["total"])
+        times = step["t"][bad if bad.any() else first]
+        what = "loss" if bad.any() else "gradient"
+        path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
+        if trainer.is_global_zero:
+            batches = {name: step[name].cpu() for name in ("pixels", "label", "index", "position")}
+            network = {name: weight.cpu() for name, weight in module.network.state_dict().items()}
+            place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"config": module.config, "network": network, **place, **batches}, path)
         raise FloatingPointError(
-            f"the loss became NaN or infinite at step {step}, for times t in {low}..{high}. "
-            f"Last good checkpoint: {last_good}. "
+            f"the {what} became NaN or infinite at step {number}, for times t in {times.min()}..{times.max()}. "
+            f"Last good checkpoint: {last_good(trainer) or 'none was written yet'}. To see where it began: "
+            f"python -m ddpm.replay {path}. "
             "Lower optimizer.lr, lengthen optimizer.warmup_steps, or set trainer.precision=32-true"
         )

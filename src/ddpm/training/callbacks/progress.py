@@ -40,14 +40,16 @@ class TrainingProgress(Callback):
 
 
 class GenerationProgress(Callback):
-    """In images of all ranks, judged by the first; within a batch by the sampler's steps."""
+    """In images of all ranks, judged by the first; within a batch by the sampler's steps. num_found: there already."""
 
-    def __init__(self, num_samples: int) -> None:
-        self.num_samples = num_samples
+    def __init__(self, num_samples: int, num_found: int = 0) -> None:
+        self.num_samples, self.num_found = num_samples, num_found
+        self.display: ProgressDisplay | None = None
 
     def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.done = 0
-        self.display = ProgressDisplay("image", self.num_samples) if trainer.is_global_zero else None
+        self.done = self.num_found
+        if trainer.is_global_zero:
+            self.display = ProgressDisplay("image", self.num_samples, self.num_found)
 
     def on_predict_batch_start(
         self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -69,3 +71,6 @@ class GenerationProgress(Callback):
     def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         if self.display:
             self.display.close()
+
+    def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
+        self.on_predict_end(trainer, module)

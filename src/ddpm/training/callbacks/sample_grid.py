@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm import check
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
-from ddpm.training.logs import ends_step, log_picture
+from ddpm.training.logs import ends_step, log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch
 
@@ -47,7 +47,7 @@ class SampleGrid(Callback):
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
         self.names = list(weights)
-        self.last_step = -1
+        self.last_step = 0
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.names:
@@ -60,18 +60,31 @@ class SampleGrid(Callback):
         if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
             self.draw(trainer, module)
 
-    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.draw(trainer, module)
+    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, module)  # what an interrupted run had still to draw of the step that it resumes at
+
+    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        drawn = all(picture_path(trainer, f"samples/{name}").exists() for name in self.drawn_names(module))
+        if not trainer.strategy.broadcast(drawn):
+            self.draw(trainer, module)
+
+    def drawn_names(self, module: DiffusionModule) -> list[str]:
+        return [name for name in self.names if name != "ema" or module.averages.decays]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"last_step": self.last_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.last_step = state["last_step"]
 
     def draw(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.global_step == self.last_step:
             return
-        self.last_step = trainer.global_step
-        for name in self.names:
-            if name == "ema" and not module.averages.decays:
-                continue
+        for name in self.drawn_names(module):
             images = sample_on_all_ranks(trainer, module, self.num_samples, name)
             sampler = module.sampler
             steps = sampler.steps or sampler.process.T
             caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
             log_picture(trainer, f"samples/{name}", grid(to_uint8(images)), caption)
+        self.last_step = trainer.global_step

@@ -3,12 +3,13 @@
 import itertools
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm import check
 from ddpm.training.logs import is_log_step, log_numbers
 from ddpm.training.module import DiffusionModule
+from ddpm.training.sums import RunningSums
 from ddpm.types import Batch
 
 
@@ -23,12 +24,11 @@ def band_names(T: int, num_bands: int) -> list[str]:
     return [f"{first:04d}-{following - 1:04d}" for first, following in itertools.pairwise(firsts)]
 
 
-class TimestepLoss(Callback):
+class TimestepLoss(RunningSums):
     """num_bands: bands of the times 1..T. Each logs its mean over the steps since the last log as train/loss_t/..."""
 
     def __init__(self, num_bands: int) -> None:
         self.num_bands = check.positive_int("num_bands", num_bands)
-        self.sums: Tensor | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
@@ -36,14 +36,12 @@ class TimestepLoss(Callback):
         T = module.sampler.process.T
         num_bands = min(self.num_bands, T)
         total = outputs["total"]
-        if self.sums is None:
-            self.sums = torch.zeros(2, num_bands, device=total.device)
         band = band_of(outputs["t"], T, num_bands)
-        self.sums.index_add_(1, band, torch.stack([total, torch.ones_like(total)]).to(self.sums.dtype))
+        here = torch.zeros(2, num_bands, device=total.device)
+        self.add(here.index_add_(1, band, torch.stack([total, torch.ones_like(total)]).to(here.dtype)))
         if not is_log_step(trainer, batch_idx):
             return
-        losses, counts = trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
-        self.sums = None
+        losses, counts = self.taken(trainer)
         names = band_names(T, num_bands)
         log_numbers(
             trainer,

@@ -1,31 +1,29 @@
 """Logs the loss (mean since the last log), learning rate, gradient norm, and how much was seen."""
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm.training.logs import is_log_step, log_numbers
 from ddpm.training.module import DiffusionModule
+from ddpm.training.sums import RunningSums
 from ddpm.types import Batch
 
 
-class TrainLog(Callback):
+class TrainLog(RunningSums):
     """Sums stay on the device between two logs, so that no step waits for it. batch_size is the global one."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.sums: Tensor | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
         total = outputs["total"]
-        here = torch.stack([total.sum(), total.new_tensor(len(total))])
-        self.sums = here if self.sums is None else self.sums + here
+        self.add(torch.stack([total.sum(), total.new_tensor(len(total))]))
         if not is_log_step(trainer, batch_idx):
             return
-        loss, count = trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
-        self.sums = None
+        loss, count = self.taken(trainer)
         numbers = {
             "train/loss": loss / count,
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],

@@ -1,0 +1,45 @@
+"""The layout of a checkpoint has a number, and a file of an older layout is brought to today's when it is read.
+
+1: the first. 2: the loader's position in images; `validation_is_due`, `batches` and `sums` (see the callbacks that
+write them); the hash of the training images; no state of Lightning's ModelCheckpoint.
+"""
+
+from typing import Any
+
+VERSION = 2
+
+
+def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint in today's layout. ValueError if it is of a later one."""
+    version = checkpoint.get("format", 1)
+    if version not in range(1, VERSION + 1):
+        raise ValueError(
+            f"a checkpoint of layout {version} needs a later version of ddpm: this one knows 1 to {VERSION}"
+        )
+    for number in range(version, VERSION):
+        UPGRADES[number](checkpoint)
+        checkpoint["format"] = number + 1
+    return checkpoint
+
+
+def from_1_to_2(checkpoint: dict[str, Any]) -> None:
+    checkpoint |= {"validation_is_due": False, "sums": {}}
+    callbacks = checkpoint.get("callbacks", {})
+    checkpoint["callbacks"] = {key: state for key, state in callbacks.items() if not key.startswith("ModelCheckpoint")}
+    data = checkpoint.get("ImageDataModule")
+    if data:
+        checkpoint["batches"] = {name: data["train_loader"][name] for name in ("batch_size", "accumulation")}
+        checkpoint["batches"]["world_size"] = 1  # it was not written
+        data["train_loader"] = in_images(data["train_loader"])
+    for loop in checkpoint.get("loops", {}).values():
+        loader = loop.get("state_dict", {}).get("combined_loader")
+        if loader:
+            loop["state_dict"]["combined_loader"] = [in_images(position) for position in loader]
+
+
+def in_images(position: dict[str, int]) -> dict[str, int]:
+    steps = position["batch"] // position["accumulation"]
+    return {"epoch": position["epoch"], "images": steps * position["batch_size"]}
+
+
+UPGRADES = {1: from_1_to_2}

@@ -1,0 +1,62 @@
+"""A trained model as a folder that can be handed on: config.json and model.safetensors, of which nothing can run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm.untrusted import json_file
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """config: plain containers, from which the model can be built. weights: which ones these are, as `ema_0.9999`.
+    tensors: the entries of the model's state dict that sampling with these weights reads, and no others."""
+
+    config: dict[str, Any]
+    weights: str
+    tensors: dict[str, Tensor]
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether the folder's config.json is of this program. Others' (diffusers') do not know the version's name."""
+    return (folder / CONFIG).is_file() and "ddpm_format_version" in _read(folder / CONFIG)
+
+
+def save(folder: Path, exported: Exported) -> None:
+    """Into a folder that is there."""
+    about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
+    (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+    # each in memory of its own: safetensors refuses tensors that share it, as tied weights do
+    apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in exported.tensors.items()}
+    save_file(apart, folder / TENSORS, metadata={"format": "pt"})
+
+
+def load(folder: Path) -> Exported:
+    about = _read(folder / CONFIG)
+    if about["ddpm_format_version"] != VERSION:
+        found = about["ddpm_format_version"]
+        raise ValueError(f"{folder} must have ddpm_format_version {VERSION}, got {found!r}; export the model anew")
+    for field, kind in (("weights", str), ("config", dict)):
+        if not isinstance(about.get(field), kind):
+            raise ValueError(f"{folder / CONFIG} is damaged: it has no {field!r}; export the model anew")
+    try:
+        tensors = load_file(folder / TENSORS)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} has no {TENSORS}; export the model anew") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / TENSORS} is damaged ({error}); export the model anew") from error
+    return Exported(about["config"], about["weights"], tensors)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    about = json_file(path)
+    return about if isinstance(about, dict) else {}

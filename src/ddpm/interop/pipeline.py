@@ -1,0 +1,115 @@
+"""A model of ours as the folder of diffusers' DDPMPipeline, written without diffusers.
+
+Its scheduler makes ancestral steps and takes their number when it is called. What it cannot follow is refused by name.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddpm import check
+from ddpm.interop import diffusers
+from ddpm.interop.configuration import OBJECTIVES
+from ddpm.models import UNet
+
+Config = dict[str, Any]
+
+WORDS: dict[str, dict[str, Config]] = {
+    "process": {"ddpm.diffusion.gaussian.GaussianDiffusion": {}},
+    "codec": {"ddpm.codec.PixelCodec": {}},
+    "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
+    "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
+    "denoiser": {
+        "ddpm.diffusion.denoiser.Clipped": {"clip_sample": True, "clip_sample_range": 1.0},
+        "ddpm.diffusion.denoiser.plain": {"clip_sample": False},
+    },
+    "variance": {
+        "ddpm.diffusion.variance.FixedSmall": {"variance_type": "fixed_small"},
+        "ddpm.diffusion.variance.FixedLarge": {"variance_type": "fixed_large"},
+    },
+}
+"""What each part of a model is in scheduler_config.json; a part that is not here has no equal there."""
+
+FIELDS = {"sampler": {"steps", "grid", "variance"}}
+INDEX = {
+    "_class_name": "DDPMPipeline",
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+}
+OTHERWISE = "format=safetensors exports everything"
+
+
+def save(folder: Path, network: nn.Module, scheduler: Config, image_shape: Sequence[int]) -> None:
+    """A folder that `DDPMPipeline.from_pretrained` opens. image_shape: `(C, H, W)`."""
+    if not isinstance(network, UNet):
+        raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, UNet can; {OTHERWISE}")
+    channels, height, width = image_shape
+    if network.out_channels != channels:
+        need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
+        check.fail("out_channels", network.out_channels, need)
+    diffusers.save(network, folder / "unet", sample_size=height if height == width else [height, width])
+    (folder / "scheduler").mkdir()
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
+    _write(folder / "model_index.json", INDEX)
+
+
+def part_words(parts: dict[str, Config]) -> Config:
+    """What the parts of a model are in scheduler_config.json. parts: the leaf, resolved, of each key of WORDS."""
+    words: Config = {}
+    for group, leaf in parts.items():
+        known = {target.rpartition(".")[2]: found for target, found in WORDS[group].items()}
+        name = leaf["_target_"].rpartition(".")[2]
+        if leaf["_target_"] not in WORDS[group]:
+            check.fail(group, name, f"{' or '.join(known)} to be exported for diffusers ({OTHERWISE})")
+        for field in leaf.keys() - {"_target_", "_partial_"} - FIELDS.get(group, set()):
+            check.fail(f"{group}.{field}", leaf[field], f"left out to be exported for diffusers ({OTHERWISE})")
+        words |= known[name]
+    return words
+
+
+def scheduler_config(words: Config, alpha_bar: Tensor, times: list[int]) -> Config:
+    """The DDPMScheduler that samples as our model does.
+
+    words: see `part_words`. alpha_bar: float64 `[T + 1]`, row 0 is 1. times: those that our sampler visits, T to 0.
+    """
+    T = len(alpha_bar) - 1
+    _check_times(times, T, words["variance_type"])
+    fixed = {"timestep_spacing": "trailing", "thresholding": False, "rescale_betas_zero_snr": False}
+    return {"_class_name": "DDPMScheduler", "num_train_timesteps": T, **schedule_words(alpha_bar), **words, **fixed}
+
+
+def schedule_words(alpha_bar: Tensor) -> Config:
+    """The name of the schedule where diffusers has one for these betas, else the betas themselves."""
+    T = len(alpha_bar) - 1
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    start, end = (float(f"{beta:.10g}") for beta in (betas[0], betas[-1]))  # 0.02, which a division made 0.0200...01
+    time = torch.arange(T + 1, dtype=torch.float64) / T
+    curve = ((time + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    known = {
+        "linear": torch.linspace(start, end, T, dtype=torch.float64),
+        "scaled_linear": torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2,
+        "squaredcos_cap_v2": (1 - curve[1:] / curve[:-1]).clamp(max=0.999),
+    }
+    for name, theirs in known.items():
+        if torch.allclose(betas, theirs, rtol=1e-8, atol=0):
+            return {"beta_schedule": name, **({} if "cos" in name else {"beta_start": start, "beta_end": end})}
+    return {"trained_betas": betas.tolist()}
+
+
+def _check_times(times: list[int], T: int, variance_type: str) -> None:
+    steps = len(times) - 1
+    if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # as their trailing spacing has it
+        even = f"null or a divisor of {T}, with grid=uniform, to be exported for diffusers ({OTHERWISE})"
+        check.fail("sampler.steps", steps, even)
+    if variance_type == "fixed_large" and times[-2] != 1:  # theirs adds noise to a step to 0 from any time but 1
+        check.fail("sampler.steps", steps, "null to be exported for diffusers with variance=large, or use small")
+
+
+def _write(path: Path, config: Config) -> None:
+    path.write_text(json.dumps(config, indent=2) + "\n")

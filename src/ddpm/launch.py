@@ -1,0 +1,89 @@
+"""How the processes of a run come to be, and what they must share before they can talk: the run's folder.
+
+Lightning's own launcher hands the folder to the processes it starts; torchrun's share a store, SLURM's a disk.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+PATIENCE = 300  # seconds that a rank waits for the first
+
+
+def is_first() -> bool:
+    """Whether this is the process that decides: rank 0, or the one that will start the others."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
+
+
+def by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def by_slurm() -> bool:
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ and not by_torchrun()
+
+
+def by_lightning() -> bool:
+    """Whether another process of this run started this one."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 and not (by_torchrun() or by_slurm())
+
+
+def starts_together() -> bool:
+    return by_torchrun() or by_slurm()
+
+
+def shared(choose: Callable[[], str]) -> str:
+    """What the first process chooses, on all processes that start together."""
+    if by_torchrun():
+        return through_store(choose)
+    if by_slurm():
+        return through_file(choose)
+    return choose()
+
+
+def through_store(choose: Callable[[], str]) -> str:
+    """torchrun's agents keep a store, at the address that the ranks meet at."""
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosts = is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
+    key = f"ddpm/folder/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if is_first():
+        store.set(key, choose())
+    return store.get(key).decode()
+
+
+def through_file(choose: Callable[[], str]) -> str:
+    """Every start of every step of every job has a file of its own, runs/.slurm/JOB.STEP.RESTART."""
+    from ddpm.atomic import write_whole
+
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    file = Path("runs/.slurm") / ".".join(os.environ.get(name, "0") for name in names)
+    if is_first():
+        write_whole(file, choose().encode())
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise ValueError(f"rank 0 did not write {file} within {PATIENCE} s: the ranks must share a disk")
+        time.sleep(0.2)
+    return file.read_text()
+
+
+def follow_parent() -> None:
+    """Ends this process when the one that started it is gone, so that none is left behind waiting for it."""
+    if not (by_lightning() or by_torchrun()):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        print(f"rank {os.environ['LOCAL_RANK']} ends, because the process that started it is gone", file=sys.stderr)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,79 @@
+"""The folder of the run that a command continues: the newest one of the same settings that has a whole checkpoint."""
+
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm import launch
+
+RUNS = Path("runs")
+
+
+def arguments(typed: list[str], conf: Path) -> list[str]:
+    """What was typed, with the folder to use where it is not Hydra's to choose."""
+    if launch.by_lightning() or any(word.startswith("-") and word not in ("-m", "--multirun") for word in typed):
+        return typed  # Hydra's own flags
+    sweeps = "-m" in typed or "--multirun" in typed
+    field = "hydra.sweep.dir" if sweeps else "hydra.run.dir"
+    overrides = [word for word in typed if not word.startswith("-")]
+    given = [word for word in overrides if word.startswith(f"{field}=")]
+    if given or not (launch.starts_together() or "resume=auto" in overrides):
+        folder = None
+    else:
+        find = swept if sweeps else found
+        folder = launch.shared(lambda: str(find(overrides, conf) or fresh(overrides, conf, field)))
+    quiet = [] if launch.is_first() else ["hydra.output_subdir=null"]
+    return [*typed, *([f"{field}={folder}"] if folder else []), *quiet]
+
+
+def composed(overrides: list[str], conf: Path, **kwargs: bool) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        return compose("train", overrides=overrides, **kwargs)
+
+
+def fresh(overrides: list[str], conf: Path, field: str) -> str:
+    return OmegaConf.select(composed(overrides, conf, return_hydra_config=True), field)
+
+
+def found(overrides: list[str], conf: Path) -> Path | None:
+    """The newest run whose training differs in no setting. A near miss is told on stderr."""
+    if "resume=auto" not in overrides:
+        return None
+    from ddpm.build import portable
+    from ddpm.resume import differences
+    from ddpm.training.checkpoint_files import newest_whole
+
+    now = portable(composed(overrides, conf))
+    nearest: tuple[int, Path, dict] | None = None
+    for folder in newest_first(RUNS.glob("**/.hydra/config.yaml")):
+        if not (folder / "checkpoints").is_dir():
+            continue
+        changed = differences(portable(OmegaConf.load(folder / ".hydra" / "config.yaml")), now)
+        if not changed and newest_whole(folder / "checkpoints"):
+            return folder
+        if changed and (nearest is None or len(changed) < nearest[0]):
+            nearest = len(changed), folder, changed
+    if nearest:
+        told = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in nearest[2].items())
+        print(f"no run of these settings in {RUNS}; the nearest, {nearest[1]}, differs in {told}", file=sys.stderr)
+    return None
+
+
+def swept(overrides: list[str], conf: Path) -> Path | None:
+    """The newest sweep of the same words."""
+    if "resume=auto" not in overrides:
+        return None
+    for file in sorted(RUNS.glob("*/multirun.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
+        words = OmegaConf.select(OmegaConf.load(file), "hydra.overrides.task")
+        if sorted(words or []) == sorted(word for word in overrides if not word.startswith("hydra.")):
+            return file.parent
+    return None
+
+
+def newest_first(configs: object) -> list[Path]:
+    folders = [config.parent.parent for config in configs]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)

@@ -1,0 +1,66 @@
+"""The checkpoints in a run's folder: which there are, and whether one is still what was written."""
+
+import hashlib
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ddpm.training.checkpoint_io import sidecar
+
+
+def path_of_step(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}.ckpt"
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem)
+
+
+def listed(folder: Path) -> list[Path]:
+    """Those that carry their step as a name, newest first."""
+    found = [path for path in folder.glob("*.ckpt") if re.fullmatch(r"\d{8,}", path.stem) and not path.is_symlink()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None: against its sha256, or the archive's own CRCs if it has none."""
+    if not path.exists():
+        return "it is not there"
+    written = sidecar(path.resolve())
+    if written.exists():
+        with open(path, "rb") as file:
+            same = hashlib.file_digest(file, "sha256").hexdigest() == written.read_text().split(maxsplit=1)[0]
+        return None if same else "its sha256 is not the one it was written with"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        return f"it is not a whole checkpoint: {error}"
+    return f"{broken} in it is damaged" if broken else None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies. One that does not is named in a warning and passed over."""
+    for path in listed(folder):
+        problem = damage(path)
+        if problem is None:
+            return path
+        rank_zero_warn(f"{path} cannot be used: {problem}. Taking the one before")
+    return None
+
+
+def point(link: Path, target: Path) -> None:
+    """Makes `link` a link to `target` in the same folder; a kill leaves the old link or the new one."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.name)
+    os.replace(new, link)
+
+
+def remove(path: Path) -> None:
+    """The hash first: a file without one can still be checked by its CRCs."""
+    sidecar(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

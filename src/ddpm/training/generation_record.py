@@ -1,0 +1,80 @@
+"""What a folder of generated images holds, written in its generation.json, so that only the same is continued there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.atomic import write_whole
+from ddpm.data.sources.base import digest
+from ddpm.untrusted import json_file
+
+
+class GenerationRecord:
+    """identity: all that decides the images, as plain containers, `num_samples` among it. made_with: what changes no
+    more than their rounding, such as the batch size; a folder's record lists each that had a hand in it.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], made_with: dict[str, Any]) -> None:
+        self.path = folder / "generation.json"
+        self.identity, self.made_with = identity, made_with
+
+    def stored(self) -> dict[str, Any] | None:
+        """What the folder says of itself, None where it says nothing."""
+        if not self.path.exists():
+            return None
+        try:
+            stored = json_file(self.path)
+            stored["made_with"][0].keys()
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise ValueError(f"{self.path} is not a record of sample.py; {self._remedy()}") from None
+        return stored
+
+    def refuse_to_mix(self, grows: bool, images_are_there: bool) -> None:
+        """ValueError if the folder holds something else, field by field. grows: more samples are not something else."""
+        stored = self.stored()
+        if stored is None:
+            if images_are_there:
+                raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
+            return
+        there, asked = flat({k: v for k, v in stored.items() if k != "made_with"}), flat(self.identity)
+        fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
+        if grows and there.get("num_samples", 0) < asked["num_samples"]:
+            fields = [name for name in fields if name != "num_samples"]
+        if fields:
+            lines = [f"  {name}: {there.get(name)!r} there, {asked.get(name)!r} asked for" for name in fields]
+            raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """With what else than now the images that are there were made."""
+        stored = self.stored()
+        return [made for made in stored["made_with"] if made != self.made_with] if stored else []
+
+    def write(self) -> None:
+        content = {**self.identity, "made_with": [*self.earlier(), self.made_with]}
+        write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _remedy(self) -> str:
+        return f"choose another folder with out=, or delete {self.path.parent}"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"sampler.steps": 50, ...}`; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf for key, below in value.items() for name, leaf in flat(below, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def weights_hash(network: nn.Module) -> str:
+    """sha256 of names, types, shapes and values: the same wherever the checkpoint lies."""
+    state = network.state_dict()
+    parts = ((f"{name} {value.dtype} {list(value.shape)}", raw_bytes(value)) for name, value in state.items())
+    return digest(part for pair in parts for part in pair)
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

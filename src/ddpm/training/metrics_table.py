@@ -1,0 +1,107 @@
+"""metrics.csv: one row a step, on disk as soon as the next step begins, continued when the run is resumed."""
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from ddpm.atomic import write_whole
+
+
+class MetricsTable(Logger):
+    """Lightning's CSV logger makes a row of every call, holds rows back, and deletes the file of the run it resumes.
+
+    save_dir: the run's folder. A step's numbers come from several callbacks, so its row is written when another step
+    begins, or a checkpoint, and may still grow after that.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self.fields: list[str] = ["step"]
+        self.row: dict[str, Any] = {}
+        self.grown = False  # whether the row has numbers that are not on the disk
+        self.on_disk = False  # whether the row was written once
+        self.unwritten: list[dict[str, Any]] = []  # while the disk is full
+
+    name = "csv"
+    version = ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's folder has the configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if self.row and self.row["step"] != step:
+            self.save()
+            self.row, self.on_disk = {}, False
+        self.row |= {"step": step, **metrics}
+        self.grown = True
+
+    @rank_zero_only
+    def continue_from(self, step: int) -> None:
+        """Keeps the rows up to a step, whose own row may still grow, and forgets later ones: they will come again."""
+        if not self.path.exists():
+            return
+        with open(self.path, newline="") as file:
+            reader = csv.DictReader(file)
+            self.fields = list(reader.fieldnames or ["step"])
+            rows = [row for row in reader if whole(row) and int(row["step"]) <= step]
+        if rows and int(rows[-1]["step"]) == step:
+            self.row = {field: value for field, value in rows[-1].items() if value} | {"step": step}
+            self.on_disk, self.grown = True, False
+        self.rewrite(rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the row. If it has grown since, or brings a column that was not there, the file is written anew."""
+        if not self.grown:
+            return
+        new = [field for field in self.row if field not in self.fields]
+        self.fields += new
+        rows = [*self.unwritten, self.row]
+        try:
+            if new or self.on_disk or not self.path.exists():
+                self.rewrite([*(row for row in self.rows_on_disk() if row["step"] != str(self.row["step"])), *rows])
+            else:
+                with open(self.path, "a", newline="") as file:
+                    file.write(lines(self.fields, rows))
+            self.unwritten, self.on_disk = [], True
+        except OSError as error:
+            self.unwritten = rows
+            rank_zero_warn(f"{self.path} could not be written: {error}; its rows are kept until it can")
+        self.grown = False
+
+    def rows_on_disk(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def rewrite(self, rows: list[dict[str, Any]]) -> None:
+        write_whole(self.path, lines(self.fields, [dict(zip(self.fields, self.fields, strict=True)), *rows]).encode())
+
+
+def lines(fields: list[str], rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, fields, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def whole(row: dict[str | None, Any]) -> bool:
+    """Whether a row is not the torn last one of a killed run."""
+    return None not in row and None not in row.values() and str(row["step"]).isdigit()

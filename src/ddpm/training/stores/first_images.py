@@ -1,0 +1,34 @@
+"""Keeps the first images only, for the picture that is drawn of them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.training.stores.base import ImageStore
+from ddpm.training.stores.row_file import RowFile
+
+
+class FirstImages(ImageStore):
+    """Kept until the picture is drawn; a run that was killed starts anew."""
+
+    continues, grows = False, False
+
+    @property
+    def rows(self) -> RowFile:
+        return RowFile(self.folder / ".first.rows", self.num_first, self.shape)
+
+    def there(self) -> Tensor:
+        return torch.zeros(self.num_samples, dtype=torch.bool)
+
+    def begin(self) -> None:
+        self.rows.path.unlink(missing_ok=True)
+        self.rows.create()
+
+    def write(self, number: int, image: np.ndarray) -> None:
+        if number < self.rows.num_rows:
+            self.rows.write(number, image)
+
+    def finish(self) -> np.ndarray:
+        first = self.rows.images().copy()
+        self.rows.path.unlink()
+        return first

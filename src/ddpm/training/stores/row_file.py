@@ -1,0 +1,50 @@
+"""An array on disk that several processes fill, and that knows which of its rows are whole."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class RowFile:
+    """uint8 rows of one shape, each followed by a byte that is set once the row is written.
+
+    Filled by system calls and not through a memory map: on a full disk a map ends the process without a word.
+    """
+
+    def __init__(self, path: Path, num_rows: int, shape: tuple[int, ...]) -> None:
+        self.path, self.num_rows = path, num_rows
+        self.row = np.dtype([("image", np.uint8, shape), ("whole", np.uint8)])
+
+    def create(self) -> None:
+        """All rows empty, unless the file is there. One system call gives it its size, so it is never half made."""
+        with open(self.path, "ab") as file:
+            file.truncate(self.num_rows * self.row.itemsize)
+
+    def images(self) -> np.ndarray:
+        """uint8 `[num_rows, *shape]`, all of them whole, read from the disk as they are used."""
+        return np.memmap(self.path, self.row, "r")["image"]
+
+    def whole(self) -> np.ndarray:
+        """bool `[num_rows]`"""
+        if not self.path.exists() or self.path.stat().st_size != self.num_rows * self.row.itemsize:
+            return np.zeros(self.num_rows, bool)
+        with open(self.path, "rb", buffering=0) as file:
+            return np.array([os.pread(file.fileno(), 1, self.mark(number)) == b"\1" for number in range(self.num_rows)])
+
+    def write(self, number: int, image: np.ndarray) -> None:
+        with open(self.path, "r+b", buffering=0) as file:
+            put(file.fileno(), b"\0", self.mark(number))
+            put(file.fileno(), image.tobytes(), number * self.row.itemsize)
+            put(file.fileno(), b"\1", self.mark(number))
+
+    def mark(self, number: int) -> int:
+        """The place of the byte that says whether a row is whole."""
+        return (number + 1) * self.row.itemsize - 1
+
+
+def put(file: int, data: bytes, place: int) -> None:
+    """All of `data` at byte `place`. Where a disk is nearly full a write is cut short, and the next says why."""
+    while data:
+        written = os.pwrite(file, data, place)
+        data, place = data[written:], place + written

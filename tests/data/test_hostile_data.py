@@ -1,0 +1,387 @@
+"""Data from strangers: nothing is unpacked to the disk, waited for or inflated, and each error names its file."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.images import Preparation, UnusableImage
+from ddpm.data.open_image import MAX_BYTES, MAX_PIXELS, open_image
+from ddpm.data.sources import parquet
+from ddpm.data.sources.cifar10 import Cifar10
+from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.zip import Zip
+
+
+@pytest.fixture
+def peak():
+    """`peak()`: the most memory in bytes that Python objects (zlib's output among them) took since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def png(side=8):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), 7, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width, height, *extra):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + pixels + chunk(b"IEND", b"")
+
+
+def error_of(source, **settings):
+    """The one error of a data set whose images are all looked at."""
+    settings = {"channels": 3, "size": 8, "batch_size": 1} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError) as caught:
+            ImageDataModule(source, name="evil", **settings).setup("fit")
+    return str(caught.value)
+
+
+# Images
+
+HUGE = {
+    "png": png_of(60000, 60000),
+    "png beneath Pillow's warning": png_of(8200, 8200),
+    "gif": b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x00\x00\x00,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;",
+    "webp": b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 4 + b"\xff\x3f\0" * 2,
+    "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "ppm": b"P6 60000 60000 255\n",
+    "tiff": b"II*\0\x08\0\0\0"
+    + struct.pack("<H", 8)
+    + b"".join(
+        struct.pack("<HHII", *field)
+        for field in [
+            (256, 4, 1, 60000), (257, 4, 1, 60000), (258, 3, 1, 8), (259, 3, 1, 1),
+            (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (279, 4, 1, 100),
+        ]
+    )
+    + bytes(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(kind, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
+    assert len(HUGE[kind]) < 2000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnusableImage, match=rf"{MAX_PIXELS:,} pixels|none of PNG"):
+            Preparation(3, (8, 8), resize="box")(open_image(HUGE[kind]))
+
+
+def test_the_limit_of_pixels_is_the_one_that_is_stated():
+    assert open_image(png_of(8192, 8192)).size == (8192, 8192)
+    with pytest.raises(UnusableImage, match=r"is 8192 x 8193, and an image may have 67,108,864 pixels"):
+        open_image(png_of(8193, 8192))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_giant_text_in_a_png_is_not_inflated(kind, peak):
+    bomb = zlib.compress(bytes(2**26), 9)
+    middle = b"\0\1\0\0\0" if kind == b"iTXt" else b"\0\0"
+    with pytest.raises((UnusableImage, ValueError, SyntaxError, OSError)):
+        Preparation(3, (8, 8), resize="box")(open_image(png_of(8, 8, chunk(kind, b"a" + middle + bomb))))
+    assert peak() < 2**26 + 2**24  # of which 2^26 are the zeros above
+
+
+@pytest.mark.parametrize("length", [0, 10, 35, 50])
+def test_a_truncated_image_is_named(length, tmp_path):
+    (tmp_path / "half.png").write_bytes(png()[:length])
+    assert "half.png" in error_of(Folder(str(tmp_path)))
+
+
+@pytest.mark.parametrize("magic", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"\x00\x00\x01\x00", b"8BPS"])
+def test_only_the_formats_that_are_stated_are_opened_whatever_the_name(magic, tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript, a program of its own."""
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was started"))
+    (tmp_path / "a.png").write_bytes(magic + bytes(100))
+    assert "a.png: is none of PNG, JPEG" in error_of(Folder(str(tmp_path)))
+
+
+# Folders
+
+
+def test_pipes_devices_and_dead_links_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere")
+    error = error_of(Folder(str(tmp_path)))
+    assert "pipe.png: is not a regular file" in error
+    assert "zero.png: is not a regular file" in error
+    assert "dead.png: is not there" in error
+
+
+def test_a_loop_of_links_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(png())
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert "are one folder, by a link" in error_of(Folder(str(tmp_path)))
+
+
+def test_folders_linked_to_a_trillion_paths_are_walked_once(tmp_path):
+    for level in range(40):
+        (tmp_path / f"{level:02d}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{level:02d}" / name).symlink_to(tmp_path / f"{level + 1:02d}")
+    assert "are one folder, by a link" in error_of(Folder(str(tmp_path)))
+
+
+# Labels
+
+BAD_TABLES = {
+    "nested": "[" * 10**6,
+    "nested as labels": '{"labels": ' + "[" * 10**6,
+    "a number": "5",
+    "labels as a number": '{"labels": 5}',
+    "labels as an object": '{"labels": {"a.png": 0}}',
+    "names that are none": '{"labels": [[["a.png"], 0]]}',
+    "a label beyond counting": '{"labels": [["a.png", 1' + "0" * 30 + "]]}",
+    "a label beyond printing": '{"labels": [["a.png", 1' + "0" * 5000 + "]]}",
+    "a label that is a text": '{"labels": [["a.png", "0"]]}',
+    "a label that is a list": '{"labels": [["a.png", [0]]]}',
+    "a negative label": '{"labels": [["a.png", -2]]}',
+    "not UTF-8": b"\xff\xfe",
+    "too long": " " * (2**21),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_a_hostile_table_of_labels_is_one_error(kind, tmp_path):
+    table = BAD_TABLES[kind] if isinstance(BAD_TABLES[kind], bytes) else BAD_TABLES[kind].encode()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", png())
+        archive.writestr("dataset.json", table)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(png())
+    (tmp_path / "folder" / "dataset.json").write_bytes(table)
+    for source in (Zip(str(tmp_path / "a.zip")), Folder(str(tmp_path / "folder"))):
+        error = error_of(source)
+        assert "dataset.json" in error
+        assert len(error) < 6000
+
+
+def test_a_table_of_gigabytes_is_not_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    with open(tmp_path / "dataset.json", "wb") as file:
+        file.truncate(2**40)  # a hole: it takes no space
+    assert "must have at most" in error_of(Folder(str(tmp_path)))
+
+
+# Zip files
+
+
+def hostile_zip(path, data, method=zipfile.ZIP_DEFLATED, name="a.png"):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name, data)
+    return Zip(str(path))
+
+
+@pytest.mark.parametrize("name", ["../../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png"])
+def test_names_that_lead_out_of_a_zip_file_write_nothing(name, tmp_path):
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    source = hostile_zip(tmp_path / "in" / "side" / "a.zip", png(), name=name)
+    with zipfile.ZipFile(source.path, "a") as archive:
+        archive.writestr("good.png", png())
+    before = sorted(tmp_path.rglob("*"))
+    module = ImageDataModule(source, "evil", 3, 8, 1)
+    module.setup("fit")
+    assert len(module.split("train")) == (1 if ".." in name else 2)  # hidden folders are passed over
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/evil.png").exists()
+
+
+def test_a_link_in_a_zip_file_is_a_text_and_no_image(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png())
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, str(tmp_path / "secret.png"))
+    assert "link.png: is none of PNG" in error_of(Zip(str(tmp_path / "a.zip")))
+
+
+def test_an_entry_that_says_it_is_of_gigabytes_is_not_inflated(tmp_path):
+    source = hostile_zip(tmp_path / "a.zip", b"x")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    place = data.index(b"PK\x01\x02") + 24
+    data[place : place + 4] = struct.pack("<I", 2**32 - 2)
+    (tmp_path / "a.zip").write_bytes(data)
+    assert f"has 4,294,967,294 bytes, and may have {MAX_BYTES:,}" in error_of(source)
+
+
+def test_an_entry_that_lies_about_its_size_inflates_no_further(tmp_path, peak):
+    source = hostile_zip(tmp_path / "a.zip", zlib.compress(b"") + bytes(2**26))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    place = data.index(b"PK\x01\x02") + 24
+    data[place : place + 4] = struct.pack("<I", 100)
+    (tmp_path / "a.zip").write_bytes(data)
+    images = source.open()
+    before = peak()
+    with pytest.raises(Exception):  # noqa: B017
+        images.image(0)
+    assert peak() - before < 2**20
+    assert "a.png" in error_of(source)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_inflate_without_measure_are_refused(method, tmp_path):
+    assert "another method than deflate" in error_of(hostile_zip(tmp_path / "a.zip", png(), method))
+
+
+def test_a_table_compressed_to_nothing_is_refused_by_its_size(tmp_path, peak):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", png())
+        archive.writestr("dataset.json", b" " * 2**24)
+    before = peak()
+    assert "dataset.json has 16,777,216 bytes, and may have" in error_of(Zip(str(tmp_path / "a.zip")))
+    assert peak() - before < 2**22
+
+
+@pytest.mark.parametrize("cut", [10, 50, 100])
+def test_a_damaged_zip_file_is_one_error(cut, tmp_path):
+    source = hostile_zip(tmp_path / "a.zip", png())
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data[:-cut])
+    assert "a.zip" in error_of(source)
+
+
+def test_an_encrypted_table_is_one_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png", png())
+        archive.writestr("dataset.json", "{}")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := data.find(magic, place + 1)) >= 0:
+            data[place + offset] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    assert "a.zip' cannot be read as a zip file" in error_of(Zip(str(tmp_path / "a.zip")))
+
+
+# Parquet files
+
+
+def written(path, column, **options):
+    pq.write_table(pa.table({"image": column}), path, **options)
+    return Parquet(str(path))
+
+
+@pytest.mark.parametrize("spoil", ["footer", "length", "no footer", "pages", "zeros"])
+def test_a_damaged_parquet_file_is_one_error(spoil, tmp_path):
+    source = written(tmp_path / "a.parquet", [png()] * 20, use_dictionary=False, compression="none")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    if spoil == "footer":
+        data[-60:-20] = bytes(range(40))
+    elif spoil == "length":
+        data[-8:-4] = struct.pack("<I", 2**31 - 1)
+    elif spoil == "no footer":
+        data = data[:-8]
+    elif spoil == "pages":
+        data[4:40] = b"\xff" * 36
+    else:
+        data = bytearray(200)
+    (tmp_path / "a.parquet").write_bytes(data)
+    assert "a.parquet" in error_of(source)
+
+
+def test_a_column_that_inflates_without_end_is_refused_on_the_way(tmp_path, monkeypatch):
+    """One value that a dictionary holds once and a thousand rows name: the footer says kilobytes."""
+    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 2**22)
+    for options in ({"compression": "zstd"}, {"use_dictionary": False, "compression": "zstd"}):
+        source = written(tmp_path / "a.parquet", [bytes(2**16)] * 300, **options)
+        assert (tmp_path / "a.parquet").stat().st_size < 100_000
+        before = pa.total_allocated_bytes()
+        assert "inflates to more than" in (error := error_of(source)) or "are read at once" in error
+        assert pa.total_allocated_bytes() - before < 2**23
+
+
+def test_labels_that_inflate_without_end_are_refused_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 2**22)
+    table = pa.table({"image": [png()] * 1000, "label": ["x" * 2**16] * 1000})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert "'label' inflates to more than" in error_of(Parquet(str(tmp_path / "a.parquet")))
+
+
+def test_rows_that_are_not_there_take_no_memory(tmp_path):
+    source = written(tmp_path / "a.parquet", pa.nulls(1_000_000, pa.binary()), compression="zstd")
+    assert "says that they hold 1,000,000 images" in error_of(source)
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "/dev/zero"])
+def test_a_parquet_file_names_no_file_outside_of_its_folder(path, tmp_path):
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "data").mkdir()
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    source = written(tmp_path / "data" / "a.parquet", pa.array([{"bytes": None, "path": path}], kind))
+    assert "names a file that does not lie beside" in error_of(source)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"[" * 10**6, b"\xff", b"[]", b"5", b'{"info": 5}', b'{"info": {"features": []}}'],
+    ids=range(6),
+)
+def test_hostile_metadata_are_passed_over(metadata, tmp_path):
+    table = pa.table({"image": [png()] * 2}).replace_schema_metadata({b"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert len(Parquet(str(tmp_path / "a.parquet")).open()) == 2
+
+
+@pytest.mark.parametrize("names", [5, [1, 2], [["a"]], {"a": 1}, "ab"], ids=str)
+def test_hostile_class_names_are_one_error_or_texts(names, tmp_path):
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    table = pa.table({"image": [png()], "label": [0]})
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="must name the classes of 'label' by"):
+        Parquet(str(tmp_path / "a.parquet")).open()
+
+
+def test_a_pipe_or_a_device_is_no_parquet_file(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    for path in (tmp_path / "a.parquet", "/dev/zero"):
+        assert "not a regular file" in error_of(Parquet(str(path)))
+
+
+# torchvision's pickles of CIFAR-10
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_cifar10s_pickles_are_opened_only_with_the_right_checksum(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{n}" for n in range(1, 6))):
+        (folder / name).write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
+    assert "does not hold CIFAR-10 (or a file of it is damaged)" in error_of(Cifar10(str(tmp_path)))
+    assert not (tmp_path / "mark").exists()

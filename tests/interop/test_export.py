@@ -1,0 +1,432 @@
+"""Exported folders: the samples are those of the checkpoint, bitwise in ours and to rounding in diffusers' pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.ddpm import pipeline_ddpm
+from diffusers.schedulers import scheduling_ddpm
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ddpm import build, cli, evaluate, export, exported, sample
+from ddpm.interop import diffusers as interop
+from ddpm.interop import exported_folder, pipeline
+from ddpm.metrics import suites
+from ddpm.metrics.protocol import read_result
+
+AVERAGES = ("ema.decay=[0.5,0.9]",)
+IDS = torch.arange(3)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def randomize(module):
+    """Every weight random, in the raw network and in each average another: fresh, some are zero and all are equal."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data.copy_(noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise)
+    return module
+
+
+@pytest.fixture
+def checkpoint(small, tmp_path):
+    """`checkpoint("objective=v", ...)`: the file of a model that nobody trained."""
+
+    def saved(*overrides):
+        module = randomize(build.module(small(*AVERAGES, *overrides)))
+        path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"config": module.config, "state_dict": module.state_dict()}, path)
+        return path
+
+    return saved
+
+
+@pytest.fixture
+def exports(tmp_path):
+    """`exports(path, "format=diffusers", ...)`: the folder that the command writes."""
+
+    def exported(path, *overrides, out="out"):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(export.CONF), version_base="1.3"):
+            export.run(compose("export", overrides=[f"ckpt={path}", f"out={tmp_path / out}", *overrides]))
+        return tmp_path / out
+
+    return exported
+
+
+def loaded(config, path, *overrides):
+    return build.from_checkpoint(path, build.changes(config("sample", f"ckpt={path}", *overrides)))[0]
+
+
+# Our own folder
+
+
+@pytest.mark.parametrize("weights", ["raw", "ema", "ema_0.5", "ema_0.9", "best"])
+def test_the_samples_of_an_exported_folder_are_bitwise_those_of_the_checkpoint(checkpoint, exports, config, weights):
+    path = checkpoint("model.patch_size=2", "objective=v")
+    folder = exports(path, "format=safetensors", f"weights={weights}")
+    one, other = loaded(config, path), loaded(config, folder)
+    one.use_for_prediction(weights, seed=1)
+    other.use_for_prediction("best", seed=1)
+    expected, found = one.sample(IDS, one.predict_weights), other.sample(IDS, other.predict_weights)
+    assert torch.equal(found, expected)
+    assert expected.std() > 0.1
+    assert other.describe_weights(other.predict_weights) == one.describe_weights(one.predict_weights)
+
+
+def test_a_folder_holds_one_set_of_weights_and_says_which(checkpoint, exports):
+    path = checkpoint()
+    state = torch.load(path, weights_only=True)["state_dict"]
+    for weights, stated, place in [
+        ("raw", "raw", "network."),
+        ("best", "ema_0.5", "averages.copies.0."),
+        ("ema_0.9", "ema_0.9", "averages.copies.1."),
+    ]:
+        folder = exports(path, "format=safetensors", f"weights={weights}", out=weights)
+        assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+        assert json.loads((folder / "config.json").read_text())["weights"] == stated
+        tensors = load_file(folder / "model.safetensors")
+        expected = {key.removeprefix(place): value for key, value in state.items() if key.startswith(place)}
+        found = {key.removeprefix("network.").removeprefix("averages.copies.0."): v for key, v in tensors.items()}
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_weights_that_were_not_exported_are_refused_by_name(checkpoint, exports, config):
+    path = checkpoint()
+    averaged = exports(path, "format=safetensors", "weights=ema_0.9", out="averaged")
+    raw = exports(path, "format=safetensors", "weights=raw", out="raw")
+    module = loaded(config, averaged)
+    with pytest.raises(ValueError, match=r"weights must be ema or ema_0\.9, got 'raw'"):
+        module.sample(IDS, "raw")
+    with pytest.raises(ValueError, match=r"weights must be ema or ema_0\.9, got 'raw'"):
+        exports(averaged, "format=safetensors", "weights=raw", out="again")
+    with pytest.raises(ValueError, match=r"weights must be one of raw, ema, ema_0.9, got 'ema_0.5'"):
+        exports(averaged, "format=safetensors", "weights=ema_0.5", out="again")
+    with pytest.raises(ValueError, match="weights must be one of raw, got 'ema'"):
+        exports(raw, "format=safetensors", "weights=ema", out="again")
+
+
+def test_an_exported_folder_exported_again_is_the_same_folder(checkpoint, exports):
+    first = exports(checkpoint(), "format=safetensors", "weights=ema_0.9", out="first")
+    second = exports(first, "format=safetensors", out="second")
+    for name in ("config.json", "model.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_sampler_chosen_at_the_export_is_that_of_the_folder(checkpoint, exports, config):
+    path = checkpoint()
+    folder = exports(path, "format=safetensors", "sampler=ddim", "sampler.steps=5")
+    expected = loaded(config, path, "sampler=ddim", "sampler.steps=5").sample(IDS, "ema")
+    assert torch.equal(loaded(config, folder).sample(IDS, "ema"), expected)
+    again = loaded(config, folder, "+sampler.steps=3", "denoiser=plain")
+    expected = loaded(config, path, "sampler=ddim", "sampler.steps=3", "denoiser=plain")
+    assert torch.equal(again.sample(IDS, "ema"), expected.sample(IDS, "ema"))
+
+
+def test_sample_py_writes_the_same_pictures_from_the_folder(checkpoint, exports, config, tmp_path):
+    path = checkpoint()
+    made = []
+    for place in (path, exports(path, "format=safetensors")):
+        out = tmp_path / f"of_{place.name}"
+        sample.run(config("sample", f"ckpt={place}", "num_samples=5", "format=npz", f"out={out}", "trainer=cpu"))
+        made.append(np.load(out / "samples.npz")["arr_0"])
+    assert np.array_equal(*made)
+    assert len(np.unique(made[0])) > 20
+
+
+class Corners:
+    """Four numbers of an image in the place of Inception's."""
+
+    dims = {"pooled": 4, "logits": 4}  # noqa: RUF012
+    preprocessing, name, weights_hash = "uint8", "corners", "0" * 64
+
+    def __init__(self, weights=None):
+        pass
+
+    def to(self, device):
+        return self
+
+    def __call__(self, pixels):
+        x = pixels.double()[:, 0] / 255
+        corners = torch.stack([x.mean((1, 2)), x[:, 1, 2], x[:, 4, 4], x[:, 6, 3]], 1).float()
+        return {"pooled": corners, "logits": corners}
+
+
+@pytest.mark.filterwarnings("ignore:(FID|IS) of")
+def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoint(
+    checkpoint, exports, config, monkeypatch
+):
+    monkeypatch.setattr(suites, "Inception", Corners)
+    path = checkpoint()
+    folder = exports(path, "format=safetensors", "weights=ema_0.9", out="model_v1.5")
+    results = []
+    for place, beside, weights in [
+        (path, path.with_name("last.fid_corners_20.json"), "ema_0.9"),
+        (folder, folder.with_name("model_v1.5.fid_corners_20.json"), "best"),
+    ]:
+        evaluate.run(config("evaluate", f"ckpt={place}", "num_samples=20", "trainer=cpu", f"weights={weights}"))
+        results.append(read_result(beside))
+    assert results[0].metrics == results[1].metrics
+    assert results[0].protocol == results[1].protocol
+
+
+def test_weights_that_share_memory_are_exported(small, tmp_path):
+    module = randomize(build.module(small("ema.decay=[]")))
+    module.network.middle[1].res = module.network.middle[0].res
+    holds = exported.alone(module, "raw")
+    exported_folder.save(tmp_path, holds)
+    again = exported_folder.load(tmp_path)
+    assert again.tensors.keys() == holds.tensors.keys()
+    assert all(torch.equal(tensor, holds.tensors[key]) for key, tensor in again.tensors.items())
+    interop.save(module.network, tmp_path / "unet")
+    opened = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet")
+    x, time = torch.randn(2, 1, 8, 8), torch.tensor([0, 9])
+    torch.testing.assert_close(opened(x, time).sample, module.network.eval()(x, time), rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, config, tmp_path):
+    folder = exports(checkpoint(), "format=safetensors")
+    about = json.loads((folder / "config.json").read_text())
+    about["config"]["sampler"]["grid"] = {"_target_": "os.mkdir", "path": str(tmp_path / "owned")}
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"code that is not part of .*ddpm.*: 'os.mkdir'"):
+        loaded(config, folder)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ddpm_format_version": 2}, "must have ddpm_format_version 1, got 2"),
+        ({"weights": None}, "config.json is damaged: it has no 'weights'"),
+        ({"weights": "raw"}, "other weights than its configuration asks for"),
+        ({"weights": "ema_0.99"}, "must hold ema_0.5 weights, as its configuration says, got 'ema_0.99'"),
+    ],
+)
+def test_a_folder_of_another_make_is_refused(checkpoint, exports, config, change, message):
+    folder = exports(checkpoint(), "format=safetensors")
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | change))
+    with pytest.raises(ValueError, match=message):
+        loaded(config, folder)
+
+
+def test_a_folder_with_other_weights_than_its_config_asks_for_is_refused(checkpoint, exports, config):
+    folder = exports(checkpoint(), "format=safetensors")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    key = "averages.copies.0.stem.weight"
+    for broken, message in [
+        ({name: tensor for name, tensor in tensors.items() if name != key}, f"1 differ, as {key}"),
+        (tensors | {"extra": torch.zeros(1)}, "1 differ, as extra"),
+        (tensors | {key: torch.zeros(8, 1, 1, 1)}, f"1 differ, as {key}"),
+    ]:
+        save_file(broken, file)
+        with pytest.raises(ValueError, match=message):
+            loaded(config, folder)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="safetensors is damaged"):
+        loaded(config, folder)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"has no model\.safetensors"):
+        loaded(config, folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json must be JSON"):
+        loaded(config, folder)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "diffusers"])
+def test_an_export_that_fails_leaves_nothing(checkpoint, exports, tmp_path, monkeypatch, format):
+    path = checkpoint("sampler.steps=null")
+
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    for room in (exported_folder, interop):
+        monkeypatch.setattr(room, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        exports(path, f"format={format}", out="new/out")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_export_over_something_that_is_there_is_refused(checkpoint, exports, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="out must be a folder that is not there yet"):
+        exports(checkpoint(), "format=safetensors")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+# diffusers' pipeline
+
+
+def states_of_the_pipeline(monkeypatch, folder, module, exact):
+    """Every x_t of diffusers' own pipeline from our prior and with our noise, and the images that it returns."""
+    times = module.sampler.times(module.sampler.process.T)
+    pipe = diffusers.DDPMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    if exact:
+        pipe.scheduler.alphas_cumprod = module.sampler.process.schedule.alpha_bar[1:]
+    states, step = [], pipe.scheduler.step
+    draws = (module.sample_rng.at(s, IDS).normal("step", module.image_shape) for s in times[1:])
+    prior = module.sampler.process.prior(module.image_shape, module.sample_rng.at(times[0], IDS))
+
+    def watched(output, t, sample, **kwargs):
+        made = step(output, t, sample, **kwargs)
+        made.prev_sample = made.prev_sample.float()
+        states.append(made.prev_sample)
+        return made
+
+    monkeypatch.setattr(pipe.scheduler, "step", watched)
+    monkeypatch.setattr(pipeline_ddpm, "randn_tensor", lambda shape, **kwargs: prior.clone().reshape(shape))
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
+    images = pipe(batch_size=len(IDS), num_inference_steps=len(times) - 1, output_type="np").images
+    return states, images
+
+
+@pytest.mark.parametrize(
+    ("overrides", "exact", "atol"),
+    [
+        (["sampler.steps=null", "schedule.num_timesteps=1000"], True, 1e-4),
+        (["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3),  # its tables are float32
+        (["sampler.steps=null", "variance=large", "schedule=linear"], False, 1e-4),
+        (["sampler.steps=null", "objective=x0", "schedule=sigmoid"], False, 1e-4),
+        (["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"], False, 1e-4),
+        (["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"], False, 1e-4),
+        (["sampler.steps=30", "objective=v", "schedule=quadratic"], False, 1e-4),
+        (["sampler.steps=20", "model.num_heads=2", "data=mnist", "data.size=[16,24]"], False, 1e-4),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
+    checkpoint, exports, config, monkeypatch, capsys, overrides, exact, atol
+):
+    """At every step, where nothing is saturated. exact: with its table of alpha_bar in float64."""
+    path = checkpoint("schedule.num_timesteps=100", *overrides)
+    folder = exports(path, "format=diffusers", "weights=ema_0.9")
+    module, ours = loaded(config, path), []
+    module.watch_sampling = lambda state: ours.append(state.x_t)
+    expected = (module.sample(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert f"(num_inference_steps={len(ours)})" in capsys.readouterr().out
+    states, images = states_of_the_pipeline(monkeypatch, folder, module, exact)
+    for theirs, x_t in zip(states, ours, strict=True):
+        torch.testing.assert_close(theirs, x_t, rtol=0, atol=atol)
+    np.testing.assert_allclose(images, expected, rtol=0, atol=atol)
+    assert ((expected > 0) & (expected < 1)).mean() > 0.2
+
+
+@pytest.mark.parametrize("name", cli.options_of(export.CONF, "schedule"))
+@pytest.mark.parametrize("num_timesteps", [100, 1000])
+def test_every_schedule_is_said_in_words_of_diffusers(config, name, num_timesteps):
+    made = config("train", f"schedule={name}", f"schedule.num_timesteps={num_timesteps}")
+    alpha_bar = build.instantiate(made.schedule, "schedule").alpha_bar
+    words = pipeline.schedule_words(alpha_bar)
+    theirs = diffusers.DDPMScheduler(num_timesteps, **json.loads(json.dumps(words)))
+    torch.testing.assert_close(theirs.alphas_cumprod.double(), alpha_bar[1:], rtol=0, atol=1e-5)
+    named = {"linear": "linear", "constant": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+    assert words.get("beta_schedule") == named.get(name)
+    if name == "linear":
+        scale = 1000 / num_timesteps
+        assert (words["beta_start"], words["beta_end"]) == (1e-4 * scale, 0.02 * scale)
+
+
+def test_a_folder_for_diffusers_is_a_checkpoint_too(checkpoint, exports, config):
+    path = checkpoint("sampler.steps=null", "schedule.num_timesteps=100", "objective=v")
+    folder = exports(path, "format=diffusers", "weights=raw")
+    expected = loaded(config, path).sample(IDS, "raw")
+    torch.testing.assert_close(loaded(config, folder).sample(IDS, "raw"), expected, rtol=0, atol=1e-5)
+
+
+REFUSED = [
+    (["model.patch_size=2"], [], "model.patch_size must be 1 to save for diffusers"),
+    (["model.num_heads=2", "model.attention_levels=[0]"], [], "model.num_heads must be 1 to save for diffusers"),
+    (["++model.out_channels=2"], [], "model.out_channels must be 1, the channels of the images"),
+    (["sampler=ddim"], [], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
+    ([], ["sampler=ddim"], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
+    ([], ["+sampler.steps=40"], "sampler.steps must be null or a divisor of 100, with grid=uniform"),
+    ([], ["+sampler.steps=20", "grid=quadratic"], "sampler.steps must be null or a divisor of 100, with grid=uniform"),
+    ([], ["+sampler.steps=20", "variance=large"], "sampler.steps must be null .* with variance=large, or use small"),
+]
+
+
+@pytest.mark.parametrize(("trained", "exported", "message"), REFUSED, ids=lambda value: "".join(value)[:40])
+def test_what_the_pipeline_cannot_follow_is_refused_by_name(checkpoint, exports, tmp_path, trained, exported, message):
+    path = checkpoint("schedule.num_timesteps=100", "sampler.steps=20", *trained)
+    with pytest.raises(ValueError, match=message):
+        exports(path, "format=diffusers", *exported)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_that_are_not_in_the_table_are_refused_by_name():
+    for group in pipeline.WORDS:
+        with pytest.raises(ValueError, match=rf"^{group} must be .* got 'Other'$"):
+            pipeline.part_words({group: {"_target_": f"ddpm.{group}.Other"}})
+    with pytest.raises(ValueError, match=r"^denoiser\.bound must be left out .* got 3$"):
+        pipeline.part_words({"denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", "bound": 3}})
+    with pytest.raises(ValueError, match=r"^model=Linear cannot be exported for diffusers"):
+        pipeline.save(None, nn.Linear(1, 1), {}, (1, 8, 8))
+
+
+# The command
+
+
+def command(*arguments, folder, expect=0, without=""):
+    """python -m ddpm.export, in a process that cannot import `without`."""
+    program = (
+        f"import runpy, sys; sys.modules[{without!r}] = None; runpy.run_module('ddpm.export', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, *(["-c", program] if without else ["-m", "ddpm.export"]), *arguments],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_writes_beside_the_run_and_needs_no_diffusers(checkpoint, tmp_path):
+    path = checkpoint("sampler.steps=null")
+    output = command(f"ckpt={path}", "format=diffusers", folder=tmp_path, without="diffusers")
+    folder = tmp_path / "run" / "diffusers_last_ema"
+    assert output.splitlines() == [
+        f"ema 0.5 weights in {folder}",
+        f"DDPMPipeline.from_pretrained({str(folder)!r})(num_inference_steps=1000)",
+    ]
+    assert {each.name for each in folder.iterdir()} == {"model_index.json", "unet", "scheduler"}
+
+
+def test_help_lists_every_field_with_one_line(tmp_path):
+    text = command("--help", folder=tmp_path)
+    for field in ("ckpt", "format", "weights", "out"):
+        line = next(line for line in text.splitlines() if line.startswith(f"  {field}: "))
+        assert len(line.split(maxsplit=2)) == 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["format=safetensors"], "ckpt must be given, as ckpt=VALUE"),
+        (["ckpt=latest", "format=onnx"], "format must be one of safetensors, diffusers, got 'onnx'"),
+        (["ckpt=nowhere.ckpt", "format=diffusers"], "ckpt must be a checkpoint file, and there is none at"),
+        (["ckpt=latest", "fromat=diffusers"], "there is no 'fromat' to set; did you mean 'format'?"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_argument_gets_one_line_and_exit_code_two(tmp_path, arguments, message):
+    output = command(*arguments, folder=tmp_path, expect=2)
+    assert output.startswith(f"error: {message}")
+    assert output.splitlines()[1:] == ["(HYDRA_FULL_ERROR=1 shows where it came from)"]

@@ -1,0 +1,78 @@
+"""What can go wrong within a step: numbers that are none, and too little memory."""
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from ddpm import build, replay, train
+
+
+class PoisonAt(Callback):
+    """Makes one image of a step infinite."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            module.network.stem.weight.data[0] = math.inf
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    make = build.trainer
+
+    def trainer(config):
+        made = make(config)
+        made.callbacks.insert(0, PoisonAt(6))
+        return made
+
+    monkeypatch.setattr(build, "trainer", trainer)
+
+
+def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poisoned, monkeypatch, capsys):
+    config = small("trainer.max_steps=20", "trainer.log_every_n_steps=5", "trainer.accumulate_grad_batches=2")
+    with pytest.raises(FloatingPointError, match=r"python -m ddpm\.replay .*nonfinite/00000007\.pt"):
+        train.run(config)
+    path = tmp_path / "run" / "nonfinite" / "00000007.pt"
+    stored = torch.load(path, weights_only=True)
+    assert stored["pixels"].shape == (1, 2, 8, 1, 8, 8)  # ranks, micro-batches, images
+    monkeypatch.setattr("sys.argv", ["replay", str(path)])
+    replay.main()
+    told = capsys.readouterr().out
+    assert "the output of stem" in told
+    assert f"the loss of image {int(stored['index'][0, 0, 0])} at t = " in told
+
+
+def test_the_weights_stand_still_after_a_gradient_that_is_no_number(small):
+    """Else the batch could not be replayed, since numbers are only looked at when they are logged."""
+    module = build.module(small())
+    optimizer = module.configure_optimizers()["optimizer"]
+    for parameter in module.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    next(module.network.parameters()).grad[0] = math.nan
+    before = [parameter.clone() for parameter in module.network.parameters()]
+    module.configure_gradient_clipping(optimizer, 1.0)
+    optimizer.step()
+    for parameter in module.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    module.configure_gradient_clipping(optimizer, 1.0)
+    optimizer.step()  # and they stay so, whatever follows
+    assert all(torch.equal(one, other) for one, other in zip(before, module.network.parameters(), strict=True))
+
+
+def test_out_of_memory_says_which_accumulation_keeps_the_batch(small, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr("ddpm.models.unet.UNet.forward", exhausted)
+    with pytest.raises(
+        ValueError, match=r"out of memory on cpu: 16 images at once; trainer\.accumulate_grad_batches=2 "
+    ):
+        train.run(small())
+    with pytest.raises(ValueError, match="accumulate_grad_batches=16 keeps the batch of 16 with 1"):
+        train.run(small("trainer.accumulate_grad_batches=8"))
+    with pytest.raises(ValueError, match="fewer are not possible"):
+        train.run(small("trainer.accumulate_grad_batches=16"))

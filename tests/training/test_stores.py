@@ -1,0 +1,116 @@
+"""Stores of generated images: what they say is there is there, and what they hold at the end is what was written."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.training.stores import STORES
+from ddpm.training.stores.row_file import RowFile
+
+CONTINUING = [name for name, store in STORES.items() if store.continues]
+
+
+def pixels(num, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (num, 4, 5, channels), np.uint8)
+
+
+def opened(format, folder, num, channels=3):
+    store = STORES[format](folder, num, (channels, 4, 5))
+    store.begin()
+    return store
+
+
+@pytest.mark.parametrize("format", CONTINUING)
+def test_only_what_was_written_is_there_for_this_process_and_the_next(format, tmp_path):
+    store = STORES[format](tmp_path, 9, (3, 4, 5))
+    assert not store.there().any(), "and asking makes nothing"
+    assert not list(tmp_path.iterdir())
+    store.begin()
+    for number in (0, 3, 8):
+        store.write(number, pixels(9)[number])
+    for other in (store, opened(format, tmp_path, 9)):
+        assert other.there().nonzero().flatten().tolist() == [0, 3, 8]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("format", list(STORES))
+def test_the_first_images_are_those_that_were_written(format, channels, tmp_path):
+    images = pixels(70, channels)
+    store = opened(format, tmp_path, 70, channels)
+    for number in reversed(range(70)):
+        store.write(number, images[number])
+    assert np.array_equal(store.finish(), images[:64])
+    assert not list(tmp_path.rglob(".*")), "no working file stays"
+    if store.continues:
+        assert store.there().all()
+        assert np.array_equal(store.finish(), images[:64]), "a kill after finishing does no harm"
+
+
+def test_each_png_holds_its_image_and_a_longer_row_keeps_the_names(tmp_path):
+    for number, image in enumerate(pixels(3)):
+        opened("png", tmp_path, 3).write(number, image)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "images" / f"{number:06d}.png")), image)
+    assert opened("png", tmp_path, 2_000_000).there().sum() == 3
+
+
+def test_the_archive_is_what_numpy_reads_and_carries_no_time(tmp_path):
+    store = opened("npz", tmp_path, 5)
+    for number, image in enumerate(pixels(5)):
+        store.write(number, image)
+    store.finish()
+    assert np.array_equal(np.load(tmp_path / "samples.npz")["arr_0"], pixels(5))
+    with zipfile.ZipFile(tmp_path / "samples.npz") as archive:
+        assert [entry.date_time for entry in archive.infolist()] == [(1980, 1, 1, 0, 0, 0)]
+
+
+def test_a_row_that_is_being_replaced_does_not_count(tmp_path, monkeypatch):
+    rows = RowFile(tmp_path / "rows", 3, (4, 5, 3))
+    rows.create()
+    rows.write(1, pixels(1)[0])
+    monkeypatch.setattr("os.pwrite", failing_after(2))
+    with pytest.raises(OSError):
+        rows.write(1, pixels(2)[1])
+    assert not rows.whole().any()
+
+
+def failing_after(num):
+    """os.pwrite that takes a byte at a time, as on a disk that is nearly full, and so often only."""
+    import os
+
+    write, left = os.pwrite, [num]
+
+    def pwrite(file, data, place):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return write(file, data[:1], place)
+
+    return pwrite
+
+
+def test_a_write_that_is_cut_short_is_taken_up_where_it_ended(tmp_path, monkeypatch):
+    rows = RowFile(tmp_path / "rows", 3, (4, 5, 3))
+    rows.create()
+    monkeypatch.setattr("os.pwrite", failing_after(1 + 60 + 1))
+    rows.write(2, pixels(1)[0])
+    assert rows.whole().tolist() == [False, False, True]
+    assert np.array_equal(rows.images()[2], pixels(1)[0])
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+    (tmp_path / "images").mkdir()
+    half = tmp_path / "images" / ".000002.png.123.partial"
+    half.write_bytes(b"half")
+    store = STORES["png"](tmp_path, 3, (3, 4, 5))
+    assert not store.there().any()
+    store.begin()
+    assert not half.exists()
+
+
+def test_there_is_of_one_kind_everywhere(tmp_path):
+    for format in STORES:
+        there = STORES[format](tmp_path, 4, (3, 4, 5)).there()
+        assert (there.dtype, there.shape) == (torch.bool, (4,))
