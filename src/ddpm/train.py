@@ -101,7 +101,7 @@ def lost(config: DictConfig, trainer: Trainer) -> str:
     good = newest_whole(Path(config.run_dir) / "checkpoints")
     return (
         f"rank {trainer.global_rank} ends, because another process of this run is gone: its own message, or "
-        f"the system's log, says why. Last good checkpoint: {good or 'none was written yet'}; resume=auto goes on from it"
+        f"the system's log, says why. Last good checkpoint: {good or 'none yet'}; resume=auto goes on from it"
     )
 
 

@@ -28,7 +28,7 @@ def open_image(source: Path | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter
-            image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            image = Image.open(BytesIO(source if isinstance(source, bytes) else source.read_bytes()), formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise UnusableImage(f"is none of {', '.join(FORMATS)}, or its header is damaged") from None
     except Image.DecompressionBombError:
