@@ -2,14 +2,16 @@
 
 PYTHON ?= python3
 ARGS ?=
+N ?= 50
+SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env train sample evaluate test lint bench clean
+.PHONY: help env train sample evaluate test lint bench verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 env: $(STAMP)  ## make the environment .venv, if there is none
 
@@ -39,6 +41,12 @@ lint: env  ## style of all code, types of the mathematics
 
 bench: env  ## compare the speed with diffusers and denoising-diffusion-pytorch; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+verify-resume: env  ## prove that a killed run loses nothing, on your settings: make verify-resume ARGS="experiment=..."
+	$(BIN)/python -m ddpm.verify_resume $(ARGS)
+
+chaos: env  ## kill short runs N times at random moments and count what is lost: make chaos N=200
+	$(BIN)/python tests/chaos.py $(N) $(SEED)
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info

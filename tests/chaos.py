@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from conftest import ROOT, SMALL
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from small_runs import ROOT, SMALL
 
 from ddpm import train
 from ddpm.training.callbacks.checkpoints import files

@@ -1,21 +1,10 @@
 """What all tests share: one thread each, configurations composed as the commands do, and a network of few weights."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-
-ROOT = Path(__file__).resolve().parents[1]
-
-SMALL = (
-    *("model.base_channels=8", "model.num_groups=4", "data=digits", "data.batch_size=16", "logger=none"),
-    *("model.patch_size=1", "sampler.steps=3", "trainer.max_steps=4", "trainer.log_every_n_steps=2", "trainer=cpu"),
-    *("callbacks.samples.num_samples=4", "callbacks.denoising.num_samples=2", "optimizer.warmup_steps=2"),
-)
-"""Overrides that make any run of train.py a matter of seconds."""
+from small_runs import ROOT, SMALL
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +34,3 @@ def config(tmp_path):
 def small(config):
     """A training configuration that runs in seconds: `small("objective=x0", ...)`."""
     return lambda *overrides: config("train", *SMALL, *overrides)
-
-
-def command_environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import check, devices, exported
+from ddpm import check, cluster, devices, exported
 from ddpm.checkpoint_file import read_checkpoint
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
@@ -126,6 +126,7 @@ def trainer(config: DictConfig) -> Trainer:
     check.integer("trainer.max_steps", settings["max_steps"], low=1)
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
+    settings = cluster.settled(settings)
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
     devices.check_number(settings["accelerator"], settings["devices"])
@@ -143,7 +144,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         enable_checkpointing="checkpoint" in (config.callbacks or {}),
         callbacks=list(instantiate(config.callbacks, "callbacks").values()) if config.callbacks else [],
         logger=list(instantiate(config.logger, "logger").values()) if config.logger else [],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank
         enable_progress_bar=False,

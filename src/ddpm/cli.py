@@ -65,6 +65,8 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
     """A choice that nothing reads is a mistake of the one who typed it."""
+    if any(typed.startswith("resume.allow=") for typed in overrides) and config.resume.path is None:
+        raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
     sampler = config.get("sampler")
     if sampler and "_target_" in sampler:
         for group in ("variance", "grid"):

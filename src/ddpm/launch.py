@@ -16,15 +16,22 @@ PATIENCE = 300  # seconds that a rank waits for the first
 
 def is_first() -> bool:
     """Whether this is the process that decides: rank 0, or the one that will start the others."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
+    number = "RANK" if by_torchrun() else "SLURM_PROCID" if by_slurm() else "LOCAL_RANK"
+    return int(os.environ.get(number, "0")) == 0
 
 
 def by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def by_srun() -> bool:
+    """Whether this is a task of a job's step. A batch script, and the shell of salloc, know the job and are none."""
+    return "SLURM_STEP_NUM_TASKS" in os.environ
+
+
 def by_slurm() -> bool:
-    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ and not by_torchrun()
+    """Whether srun started this process together with others."""
+    return by_srun() and int(os.environ["SLURM_STEP_NUM_TASKS"]) > 1 and not by_torchrun()
 
 
 def by_lightning() -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import launch
@@ -36,7 +37,10 @@ def composed(overrides: list[str], conf: Path, **kwargs: bool) -> DictConfig:
 
 
 def fresh(overrides: list[str], conf: Path, field: str) -> str:
-    return OmegaConf.select(composed(overrides, conf, return_hydra_config=True), field)
+    """A new folder as Hydra would name it. Words with several values are for its sweeper to take apart."""
+    words = OverridesParser.create().parse_overrides(overrides)
+    single = [word.input_line for word in words if not word.is_sweep_override()]
+    return OmegaConf.select(composed(single, conf, return_hydra_config=True), field)
 
 
 def found(overrides: list[str], conf: Path) -> Path | None:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -29,12 +31,11 @@ def run(config: DictConfig) -> None:
     if check.boolean("dry_run", config.dry_run):
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
-    if checkpoint is None and config.resume.allow and config.resume.path != "auto":
-        raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
     module = build.module(config)
     data = build.data(config)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config)
+    refuse_to_sweep_with_children(trainer)
     if config.dry_run:
         rank_zero_only(print)(report(config, module, data, trainer))
         return
@@ -51,6 +52,19 @@ def run(config: DictConfig) -> None:
     summary(config, trainer, last)
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def refuse_to_sweep_with_children(trainer: Trainer) -> None:
+    """The processes that Lightning's launcher starts run the whole command again, which of a sweep is every job."""
+    sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    launcher = trainer.strategy.launcher
+    if not sweeps or trainer.num_devices == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    if not trainer.strategy.cluster_environment.creates_processes_externally:
+        raise ValueError(
+            f"-m with trainer.devices={trainer.num_devices} would start the sweep again in every process; use "
+            "trainer.strategy=ddp_spawn, the launcher of a scheduler (docs/clusters.md), or one command a setting"
+        )
 
 
 def prepare_to_resume(

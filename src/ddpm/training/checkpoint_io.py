@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ddpm.atomic import write_whole
-from ddpm.checkpoint_file import read_checkpoint
+from ddpm.checkpoint_format import upgraded
 
 
 class HashedFile:
@@ -57,8 +57,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failure = str(error).splitlines()[0]
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As data only, in today's layout."""
-        return read_checkpoint(Path(path), "resume")
+        """As data only, in today's layout. Lightning's spawned processes hand back bare weights in this way too.
+
+        What a stranger's file may hold is checked where the path comes from (`ddpm.checkpoint_file`).
+        """
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return upgraded(stored) if "state_dict" in stored else stored
 
 
 def write_synced(checkpoint: dict[str, Any], path: Path) -> str:

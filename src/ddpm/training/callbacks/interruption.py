@@ -1,4 +1,7 @@
-"""SIGTERM, SIGINT (Ctrl-C) and SLURM's SIGUSR1 save a checkpoint and end all ranks, with exit code 128 + the signal."""
+"""SIGTERM, SIGINT (Ctrl-C) and a scheduler's SIGUSR1 and SIGUSR2 save a checkpoint and end all ranks.
+
+The exit code is 128 + the signal's number.
+"""
 
 import signal
 from typing import Any
@@ -13,7 +16,8 @@ from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.logs import ends_step
 from ddpm.training.module import DiffusionModule, unwatched
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # sbatch --signal=USR1@90; submitit's jobs
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *REQUEUE)
 
 
 class Interrupted(SystemExit):
@@ -24,7 +28,7 @@ class Interruption(Callback):
     """A signal is noted, and acted on at the end of the step, of a validation batch or of a step of the sampler.
 
     Ranks agree on it, whichever of them received it. A second Ctrl-C ends the process at once, without saving.
-    requeue: in a SLURM job, SIGUSR1 puts the job back into the queue after saving.
+    requeue: in a SLURM job, SIGUSR1 and SIGUSR2 put the job back into the queue after saving.
     """
 
     def __init__(self, requeue: bool) -> None:
@@ -85,9 +89,20 @@ class Interruption(Callback):
         name = signal.Signals(number).name
         where = f"{name} at step {trainer.global_step}: saved {last_good(trainer)}"
         rank_zero_info(f"{where}. The same command with resume=auto goes on")
-        if self.requeue and number == signal.SIGUSR1 and trainer.is_global_zero:
-            slurm.requeue()
+        if self.requeue and number in REQUEUE:
+            try:
+                self.put_back(trainer, number)
+            finally:
+                self.agreed(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
         raise Interrupted(128 + number)
+
+    def put_back(self, trainer: Trainer, number: int) -> None:
+        """In the way of the program that started the job, if it left a handler; submitit's counts how often."""
+        launcher = self.before.get(number)
+        if callable(launcher):
+            launcher(number, None)  # it may end this process
+        elif trainer.is_global_zero:
+            slurm.requeue()
 
     def agreed(self, trainer: Trainer, number: int, how: Any) -> int:
         if trainer.world_size == 1:

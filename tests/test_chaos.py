@@ -1,0 +1,12 @@
+"""Random kills of short runs; `make chaos N=200` is the same with more of them."""
+
+import pytest
+from chaos import VARIANTS, chaos
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_killed_at_random_moments_loses_nothing(tmp_path, monkeypatch, variant):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    told = chaos(2, seed=len(variant), place=tmp_path, variants=(variant,))
+    assert told["kills"] == 2
+    assert told["lost_steps"] == told["differing"] == 0

@@ -1,0 +1,140 @@
+"""Two processes, however they are started: one folder, the numbers of one process, and none left behind."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import ROOT, SMALL, command_environment
+
+from ddpm import train
+from ddpm.training.checkpoint_files import listed
+
+SETTINGS = (*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64")
+"""With a large eps Adam's steps are smooth in the gradients, so that rounding stays rounding. 2 do not divide 33."""
+TWO = (*SETTINGS, "trainer.devices=2")
+LONG = ("trainer.max_steps=100000", "checkpoint_every_n_steps=1", "sample_every_n_steps=100000")
+
+
+def command(folder, *words, start=(sys.executable,)):
+    """A session of its own, so that what it leaves behind can be found."""
+    return subprocess.Popen(
+        [*start, str(ROOT / "train.py"), *words],
+        cwd=folder,
+        env=command_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process, seconds=60):
+    """Exit code and output; after that no process of its session may be left."""
+    output, _ = process.communicate(timeout=seconds)
+    deadline = time.monotonic() + 10
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not members(process.pid), output
+    return process.returncode, output
+
+
+def members(session):
+    """The processes of a session, from /proc: the sixth field after the name is the session's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def losses(run):
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("train/loss", "train/grad_norm", "val/loss")
+    return {(row["step"], name): float(row[name]) for row in rows for name in names if row.get(name)}
+
+
+@pytest.fixture
+def alone(config, tmp_path):
+    """The folder of the same run in one process."""
+    train.run(config("train", *SETTINGS, f"run_dir={tmp_path / 'alone'}"))
+    return tmp_path / "alone"
+
+
+def one_run_like(folder, alone):
+    runs = [path for path in (folder / "runs").iterdir() if path.is_dir()]
+    assert len(runs) == 1
+    assert len(list(runs[0].glob(".hydra"))) == 1
+    assert losses(runs[0]) == pytest.approx(losses(alone), rel=1e-5)
+    pictures = [path.relative_to(alone) for path in alone.rglob("*.png")]
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert (runs[0] / picture).exists()
+    return runs[0]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [(), ("torchrun", "--nproc_per_node=2"), ("spawn",)],
+    ids=["lightning", "torchrun", "spawn"],
+)
+def test_two_processes_share_a_folder_and_log_the_losses_of_one(tmp_path, alone, start):
+    words = [*TWO, "trainer.strategy=ddp_spawn"] if start == ("spawn",) else [*TWO]
+    torchrun = [str(Path(sys.executable).with_name(start[0])), *start[1:]] if start[:1] == ("torchrun",) else None
+    process = command(tmp_path, *words, start=torchrun or (sys.executable,))
+    code, output = ended(process, 120)
+    assert code == 0, output
+    one_run_like(tmp_path, alone)
+
+
+def checkpoints_of(folder, process, number):
+    """Waits until a run has written so many."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        runs = list((folder / "runs").glob("*/checkpoints"))
+        if runs and listed(runs[0]) and int(listed(runs[0])[0].stem) >= number:
+            return listed(runs[0])
+        time.sleep(0.05)
+    raise AssertionError(process.communicate()[0])
+
+
+def ranks(process):
+    """Process ids, the first rank's first."""
+    return sorted(members(process.pid))
+
+
+def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tmp_path):
+    process = command(tmp_path, *TWO, *LONG, "resume=auto")
+    checkpoints_of(tmp_path, process, 3)
+    os.kill(ranks(process)[1], signal.SIGTERM)
+    code, output = ended(process)
+    assert code == 128 + signal.SIGTERM, output
+    run = next((tmp_path / "runs").iterdir())
+    step = int(listed(run / "checkpoints")[0].stem)
+    assert f"SIGTERM at step {step}: saved" in output
+
+    process = command(tmp_path, *TWO, *LONG, "resume=auto")
+    checkpoints_of(tmp_path, process, step + 2)
+    os.kill(ranks(process)[-1], signal.SIGKILL)  # now a rank dies
+    code, output = ended(process)
+    assert code != 0
+    assert f"at step {step:,}" in output
+    assert "another process of this run is gone" in output
+    assert "Last good checkpoint: " in output
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+
+
+def test_a_sweep_with_several_processes_is_refused_with_the_remedy(tmp_path):
+    code, output = ended(command(tmp_path, "-m", *TWO, "schedule=linear,cosine"))
+    assert code == 2
+    assert "-m with trainer.devices=2 would start the sweep again in every process" in output
