@@ -154,7 +154,7 @@ def test_the_programs_ask_the_same_reader(program, mark, config, tmp_path, monke
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(1000)], ids=range(5))
 def test_a_damaged_checkpoint_is_one_error(data, refused):
-    assert "cannot be read as data: damaged" in refused(data, lambda data, path: path.write_bytes(data))
+    assert "cannot be read as data: it is not whole" in refused(data, lambda data, path: path.write_bytes(data))
 
 
 def test_a_pipe_or_a_device_is_no_checkpoint(tmp_path):
@@ -400,28 +400,6 @@ def test_lightnings_hooks_in_hyper_parameters_are_never_called(stored, mark, tmp
     torch.save(stored, tmp_path / "hooks.ckpt")
     module, _ = build.from_checkpoint(tmp_path / "hooks.ckpt", NOTHING)
     assert dict(module.hparams) == {}
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"last_model_path": "local://{victim}"},
-        {"last_model_path": "{victim}"},
-        {"dirpath": "{victim}", "last_model_path": "{victim}/.."},
-        {"dirpath": "{victim}", "last_model_path": "{victim}/a::b"},
-        {"dirpath": "{victim}", "kth_best_model_path": "/etc"},
-        {"dirpath": "{victim}", "best_k_models": {"/etc/passwd": torch.zeros(())}},
-        {"dirpath": 5, "last_model_path": ["a"]},
-    ],
-    ids=str,
-)
-def test_a_resumed_run_deletes_no_path_that_a_checkpoint_names(state, stored, tmp_path):
-    """ModelCheckpoint deletes what it takes for its last checkpoint: `local:///home` passed its own test."""
-    victim = str(tmp_path / "victim")
-    stored["callbacks"] = {"ModelCheckpoint": json.loads(json.dumps(state, default=float).replace("{victim}", victim))}
-    torch.save(stored, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match="could delete that"):
-        build.read_checkpoint(tmp_path / "evil.ckpt", "resume")
 
 
 # 4. and 7. safetensors and folders of diffusers

@@ -11,7 +11,7 @@ import pytest
 from small_runs import ROOT, SMALL, command_environment
 
 from ddpm import cluster
-from ddpm.training.checkpoint_files import listed
+from ddpm.checkpoint.folder import listed
 
 COMMAND = (
     *(sys.executable, str(ROOT / "train.py"), *SMALL, "trainer=slurm", "trainer.accelerator=cpu", "resume=auto"),

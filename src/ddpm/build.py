@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ddpm import check, cluster, devices, exported
-from ddpm.checkpoint_file import read_checkpoint
+from ddpm.checkpoint.folder import newest_whole
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
 from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
-from ddpm.training.checkpoint_io import AtomicCheckpointIO
 from ddpm.training.module import DiffusionModule
 
 # From a leaf of the configuration to an object
@@ -247,10 +248,11 @@ def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
 
 
 def checkpoint_path(ckpt: str) -> Path:
-    """`latest` is the newest last.ckpt under runs/; anything else is a path."""
+    """`latest` is the newest whole checkpoint under runs/; anything else is a path."""
     if ckpt != "latest":
         return Path(str(ckpt))
-    found = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError("ckpt=latest finds no last.ckpt under runs/; train first, or give a path")
-    return found[-1]
+    links = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = next(filter(None, (newest_whole(link.parent) for link in links)), None)
+    if found is None:
+        raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
+    return found

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ddpm import build
-from ddpm.checkpoint_file import read_data
+from ddpm.checkpoint.reading import read_data
 from ddpm.cli import USER_ERRORS, leave
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch

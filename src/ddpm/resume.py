@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import OmegaConf
 
 from ddpm import check
-from ddpm.training import checkpoint_files as files
+from ddpm.checkpoint import folder as files
 
 FREE = (
     *("name", "compile", "channels_last", "sample_every_n_steps", "checkpoint_every_n_steps", "keep"),

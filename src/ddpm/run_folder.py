@@ -48,8 +48,8 @@ def found(overrides: list[str], conf: Path) -> Path | None:
     if "resume=auto" not in overrides:
         return None
     from ddpm.build import portable
+    from ddpm.checkpoint.folder import newest_whole
     from ddpm.resume import differences
-    from ddpm.training.checkpoint_files import newest_whole
 
     now = portable(composed(overrides, conf))
     nearest: tuple[int, Path, dict] | None = None
@@ -73,7 +73,7 @@ def swept(overrides: list[str], conf: Path) -> Path | None:
         return None
     for file in sorted(RUNS.glob("*/multirun.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
         words = OmegaConf.select(OmegaConf.load(file), "hydra.overrides.task")
-        if sorted(words or []) == sorted(word for word in overrides if not word.startswith("hydra.")):
+        if sorted(words or []) == sorted(word for word in overrides if not word.startswith(("hydra.", "hydra/"))):
             return file.parent
     return None
 

@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm import build, check, resume
-from ddpm.checkpoint_file import read_checkpoint
+from ddpm.checkpoint.folder import newest_whole
+from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.console import quiet
 from ddpm.data.order import micro_batch_size
 from ddpm.dry_run import report
 from ddpm.training.callbacks.checkpoints import last_good
-from ddpm.training.checkpoint_files import newest_whole
 from ddpm.training.metrics_table import MetricsTable
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint_file import read_checkpoint
-from ddpm.training.checkpoint_files import listed
+from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.reading import read_checkpoint
 
 SHORT = (
     *("trainer.max_steps=6", "checkpoint_every_n_steps=2", "trainer.log_every_n_steps=1", "logger=csv"),

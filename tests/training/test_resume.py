@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ddpm import train
-from ddpm.training import checkpoint_files as files
-from ddpm.training.checkpoint_io import AtomicCheckpointIO, sidecar
+from ddpm.checkpoint import folder as files
+from ddpm.checkpoint.writing import AtomicCheckpointIO, sidecar
 from ddpm.verify_resume import differences
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ddpm import check
-from ddpm.checkpoint_format import VERSION
+from ddpm.checkpoint.layout import VERSION
 from ddpm.codec import Codec
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.losses import Loss

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from ddpm import check
+from ddpm.atomic import write_whole
 from ddpm.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
@@ -40,14 +41,19 @@ def wandb_logger(
     init_timeout: float,
     job_type: str = "train",
     run_id: str | None = None,
+    resumes: str | None = None,
 ) -> WandbLogger:
     """offline: True, False, or None for offline if there is no key or the network does not answer in time.
 
-    init_timeout: seconds. run_id: go on in the run of this id. Only the first process makes a run; it leaves its
-    identity in save_dir/wandb_run.json.
+    init_timeout: seconds. run_id: go on in the run of this id. resumes: what the training goes on from, if anything;
+    its numbers then go on in the run that save_dir names. Only the first process makes a run; it leaves its identity
+    in save_dir/wandb_run.json.
     """
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
+    file = Path(save_dir) / IDENTITY
+    if resumes is not None and file.exists():
+        run_id = identity_in(file)["run_id"]
     offline_now = not has_key() if offline is None else offline
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         offline_now = True
@@ -72,7 +78,7 @@ def wandb_logger(
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     identity = {"project": project, "name": name, "run_id": run.id}
-    (Path(save_dir) / IDENTITY).write_text(json.dumps(identity) + "\n")
+    write_whole(file, (json.dumps(identity) + "\n").encode())
     return WandbLogger(experiment=run)
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ddpm import check
-from ddpm.training import checkpoint_files as files
+from ddpm.checkpoint import folder as files
 from ddpm.training.logs import ends_step
 from ddpm.training.loop_counts import batches, respread, settled
 from ddpm.training.module import DiffusionModule

@@ -9,7 +9,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ddpm.atomic import write_whole
-from ddpm.checkpoint_format import upgraded
+from ddpm.checkpoint.integrity import sidecar
+from ddpm.checkpoint.layout import upgraded
 
 
 class HashedFile:
@@ -24,11 +25,6 @@ class HashedFile:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def sidecar(path: Path) -> Path:
-    """Where the sha256 of a checkpoint stands, as `sha256sum --check` reads it."""
-    return path.with_name(path.name + ".sha256")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As data only, in today's layout. Lightning's spawned processes hand back bare weights in this way too.
 
-        What a stranger's file may hold is checked where the path comes from (`ddpm.checkpoint_file`).
+        What a stranger's file may hold is checked where the path comes from (`ddpm.checkpoint.reading`).
         """
         stored = torch.load(path, map_location="cpu", weights_only=True)
         return upgraded(stored) if "state_dict" in stored else stored

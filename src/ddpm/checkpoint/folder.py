@@ -1,14 +1,12 @@
-"""The checkpoints in a run's folder: which there are, and whether one is still what was written."""
+"""The checkpoints in a run's folder: which there are, which is the newest whole one, and the links to them."""
 
-import hashlib
 import os
 import re
-import zipfile
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ddpm.training.checkpoint_io import sidecar
+from ddpm.checkpoint.integrity import damage, sidecar
 
 
 def path_of_step(folder: Path, step: int) -> Path:
@@ -23,23 +21,6 @@ def listed(folder: Path) -> list[Path]:
     """Those that carry their step as a name, newest first."""
     found = [path for path in folder.glob("*.ckpt") if re.fullmatch(r"\d{8,}", path.stem) and not path.is_symlink()]
     return sorted(found, key=step_of, reverse=True)
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None: against its sha256, or the archive's own CRCs if it has none."""
-    if not path.exists():
-        return "it is not there"
-    written = sidecar(path.resolve())
-    if written.exists():
-        with open(path, "rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == written.read_text().split(maxsplit=1)[0]
-        return None if same else "its sha256 is not the one it was written with"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        return f"it is not a whole checkpoint: {error}"
-    return f"{broken} in it is damaged" if broken else None
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -1,17 +1,15 @@
 """A checkpoint as plain data, whoever wrote it: nothing in it is run, and nothing in it names files of one's own."""
 
-import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint_format import upgraded
+from ddpm.checkpoint.integrity import damage
+from ddpm.checkpoint.layout import upgraded
 from ddpm.stored_config import checked
 from ddpm.untrusted import refuse_more_than_tensors
-
-FILE_NAME = re.compile(r"(?!\.\.?$)[\w.=+ -]+")  # no protocol as in `local::`, and not the folder above
 
 
 def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
@@ -25,12 +23,6 @@ def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
     weights = stored["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(key, str) and sound(key, weights[key]) for key in weights):
         raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' holds more than weights")
-    foreign = foreign_path(stored.get("callbacks"))
-    if foreign is not None:
-        raise ValueError(
-            f"{name}={path} counts {foreign!r} among its run's checkpoints; a run that goes on from it could "
-            "delete that, so it was not loaded"
-        )
     try:
         return upgraded(stored)
     except ValueError as error:
@@ -42,6 +34,9 @@ def read_data(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
     try:
+        problem = damage(path)
+        if problem:
+            raise ValueError(problem)
         refuse_more_than_tensors(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
@@ -59,25 +54,3 @@ def sound(key: str, value: Any) -> bool:
         return not isinstance(value, Tensor)
     whole = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     return whole and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def foreign_path(callbacks: Any) -> str | None:
-    """What a checkpoint's callbacks would count as earlier checkpoints of theirs, though it is not in their folder.
-
-    Lightning's ModelCheckpoint deletes the paths it restores, whole folders too, and keeps to its own folder only for
-    paths without a protocol (`local:///home` passes).
-    """
-    for state in callbacks.values() if isinstance(callbacks, dict) else ():
-        if not isinstance(state, dict):
-            continue
-        folder = state.get("dirpath")
-        best = state.get("best_k_models")
-        kept = [state.get("last_model_path"), state.get("kth_best_model_path")]
-        kept += best if isinstance(best, dict) else [best]
-        for path in kept:
-            if path is None or (isinstance(path, str) and not path):
-                continue
-            inside = isinstance(folder, str) and isinstance(path, str) and PurePath(path).parent == PurePath(folder)
-            if not inside or not FILE_NAME.fullmatch(PurePath(path).name):
-                return str(path)
-    return None
