@@ -5,8 +5,10 @@ Runs are forked from this process, which has loaded everything, so that starting
 """
 
 import contextlib
+import faulthandler
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -70,6 +72,7 @@ def forked(folder, variant, rank, world, port):
         log = os.open(folder.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.register(signal.SIGUSR2)
         if world > 1:  # as torchrun starts it
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "GROUP_RANK": "0"}
             os.environ |= {"LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "chaos"}
@@ -108,8 +111,10 @@ def ended(pids, deadline):
             send(set(pids) - codes.keys(), signal.SIGTERM)
             grace = deadline
         if time.monotonic() > deadline:
+            send(set(pids) - codes.keys(), signal.SIGUSR2)  # it writes into its log where it is
+            time.sleep(1)
             send(set(pids) - codes.keys(), signal.SIGKILL)
-            raise AssertionError("a process was left behind")
+            raise AssertionError(f"a process was left behind; exit codes of the others: {list(codes.values())}")
         time.sleep(0.005)
     return [codes[pid] for pid in pids]
 
@@ -182,5 +187,9 @@ def chaos(kills, seed, place, variants=tuple(VARIANTS)):
 if __name__ == "__main__":
     os.environ["WANDB_MODE"] = "offline"
     number, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    with tempfile.TemporaryDirectory(prefix="chaos_") as temporary:
-        print(dict(chaos(number, seed, Path(temporary))))
+    place = Path(tempfile.mkdtemp(prefix="chaos_"))
+    told = chaos(number, seed, place, sys.argv[3:] or tuple(VARIANTS))
+    print(dict(told))
+    if told["lost_steps"] or told["differing"]:
+        sys.exit(f"something was lost; the runs are in {place}")
+    shutil.rmtree(place)
