@@ -24,6 +24,7 @@ from ddpm.data.images import height_width
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
 from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
+from ddpm.training import sharding
 from ddpm.training.module import DiffusionModule
 
 # From a leaf of the configuration to an object
@@ -128,6 +129,7 @@ def trainer(config: DictConfig) -> Trainer:
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
     settings = cluster.settled(settings)
+    settings["strategy"] = sharding.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
     devices.check_number(settings["accelerator"], settings["devices"])
@@ -142,9 +144,9 @@ def trainer(config: DictConfig) -> Trainer:
 def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
     return Trainer(
         **settings,
-        enable_checkpointing="checkpoint" in (config.callbacks or {}),
-        callbacks=list(instantiate(config.callbacks, "callbacks").values()) if config.callbacks else [],
-        logger=list(instantiate(config.logger, "logger").values()) if config.logger else [],
+        enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
+        callbacks=made(config.callbacks, "callbacks"),
+        logger=made(config.logger, "logger"),
         plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank
@@ -152,6 +154,11 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def made(group: DictConfig | None, key: str) -> list[Any]:
+    """The parts of a group; one that was set to null is left out."""
+    return [part for part in instantiate(group, key).values() if part is not None] if group else []
 
 
 def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:

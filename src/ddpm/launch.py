@@ -3,7 +3,9 @@
 Lightning's own launcher hands the folder to the processes it starts; torchrun's share a store, SLURM's a disk.
 """
 
+import importlib.util
 import os
+import shutil
 import sys
 import threading
 import time
@@ -37,6 +39,18 @@ def by_slurm() -> bool:
 def by_lightning() -> bool:
     """Whether another process of this run started this one."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and not (by_torchrun() or by_slurm())
+
+
+def refuse_launcher(words: list[str]) -> None:
+    """ValueError, with the remedy, for a launcher of jobs that this machine has not got."""
+    asked = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=submitit")), None)
+    if asked and importlib.util.find_spec("submitit") is None:
+        raise ValueError(f"hydra/launcher={asked} needs the submitit launcher: pip install '.[slurm]'")
+    if asked == "submitit_slurm" and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm finds no srun: type it where jobs are submitted; "
+            "hydra/launcher=submitit_local starts the jobs on this machine"
+        )
 
 
 def starts_together() -> bool:

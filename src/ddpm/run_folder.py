@@ -17,6 +17,7 @@ def arguments(typed: list[str], conf: Path) -> list[str]:
     """What was typed, with the folder to use where it is not Hydra's to choose."""
     if launch.by_lightning() or any(word.startswith("-") and word not in ("-m", "--multirun") for word in typed):
         return typed  # Hydra's own flags
+    launch.refuse_launcher(typed)
     sweeps = "-m" in typed or "--multirun" in typed
     field = "hydra.sweep.dir" if sweeps else "hydra.run.dir"
     overrides = [word for word in typed if not word.startswith("-")]

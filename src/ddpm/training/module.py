@@ -17,6 +17,7 @@ from ddpm.diffusion.losses import Loss
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.rng import Rng
+from ddpm.training import sharding
 from ddpm.training.averages import WeightAverages
 from ddpm.training.optimizer import MakeOptimizer
 from ddpm.types import Batch, Cond, LossTerms
@@ -66,6 +67,12 @@ class DiffusionModule(LightningModule):
         self.grad_norm: Tensor | None = None
 
     # Networks
+
+    def configure_model(self) -> None:
+        """trainer=fsdp gives the module a mesh of processes to spread over."""
+        if self.device_mesh is not None:
+            for network in (self.network, *self.averages.copies):
+                sharding.shard(network, self.device_mesh["data_parallel"])
 
     def weights(self, name: str) -> nn.Module:
         """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`."""
@@ -127,6 +134,12 @@ class DiffusionModule(LightningModule):
         terms = self.loss_terms(batch, self.current_epoch)
         return {"loss": terms.total.mean(), "total": terms.total.detach(), "t": terms.t}
 
+    def on_validation_start(self) -> None:
+        sharding.gather(self.weights(self.best_weights))  # processes may differ by one batch
+
+    def on_validation_end(self) -> None:
+        sharding.release(self.weights(self.best_weights))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
@@ -154,7 +167,7 @@ class DiffusionModule(LightningModule):
     ) -> None:
         """Clips the norm, and keeps what it was for the log. After one that is no number the optimizer stands still."""
         parameters = list(self.network.parameters())
-        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.grad_norm = sharding.whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         self.stands_still.logical_or_(~torch.isfinite(self.grad_norm))
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)

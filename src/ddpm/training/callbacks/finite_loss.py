@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from ddpm.metrics.images import to_uint8
+from ddpm.training import sharding
 from ddpm.training.callbacks.checkpoints import last_good
 from ddpm.training.logs import ends_step, is_log_step
 from ddpm.training.module import DiffusionModule
@@ -56,9 +57,9 @@ class FiniteLoss(Callback):
         times = step["t"][bad if bad.any() else first]
         what = "loss" if bad.any() else "gradient"
         path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
+        network = sharding.weights(module.network)
         if trainer.is_global_zero:
             batches = {name: step[name].cpu() for name in ("pixels", "label", "index", "position")}
-            network = {name: weight.cpu() for name, weight in module.network.state_dict().items()}
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"config": module.config, "network": network, **place, **batches}, path)
