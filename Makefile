@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env train sample evaluate test lint bench verify-resume chaos clean
+.PHONY: help env train sample evaluate test test-all lint bench verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ evaluate: env  ## measure the latest checkpoint, or make evaluate ARGS="ckpt=PAT
 
 test: env lint  ## style, types and tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: env lint  ## the slow tests too: schedulers, sharding, two nodes, kills of whole commands
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 lint: env  ## style of all code, types of the mathematics
 	$(BIN)/ruff check .

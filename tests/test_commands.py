@@ -154,21 +154,6 @@ def test_help_needs_no_environment_beyond_hydra(runs):
     assert "schedule=cosine" in output
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """Equal to rounding, in one folder, with grids of the same samples."""
-    for devices in (1, 2):
-        run("train.py", *SMALL, "logger=csv", f"hydra.run.dir={devices}", f"trainer.devices={devices}", folder=tmp_path)
-    one, two = (torch.load(tmp_path / d / "checkpoints" / "last.ckpt", weights_only=True) for d in ("1", "2"))
-    for key, value in one["state_dict"].items():
-        if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(two["state_dict"][key], value, rtol=1e-3, atol=1e-5)
-    losses = [[line.split(",") for line in (tmp_path / d / "metrics.csv").read_text().splitlines()] for d in ("1", "2")]
-    column = losses[0][0].index("train/loss")
-    for row, other in zip(losses[0][1:], losses[1][1:], strict=True):
-        assert float(other[column]) == pytest.approx(float(row[column]), rel=1e-5)
-    assert not list(tmp_path.glob("2/**/version_*"))
-
-
 def test_a_sweep_makes_one_folder_a_job(tmp_path):
     run(
         "train.py", "-m", "schedule=linear,cosine", *SMALL, "logger=csv", "trainer.max_steps=1",

@@ -57,7 +57,7 @@ BAD_TRAINING = [
     # what this machine lacks
     (["trainer.devices=4096"], "trainer.devices=4096, but this machine has .* type trainer.devices="),
     (["trainer.accelerator=mps"], "trainer.accelerator=mps has no float64"),
-    (["resume=nowhere.ckpt"], "resume must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
+    (["resume.path=nowhere.ckpt"], "resume=nowhere.ckpt must be a checkpoint or a run.s folder, and is not there"),
 ]
 
 
@@ -89,7 +89,7 @@ def test_more_gpus_than_there_are_is_refused_with_their_number(config):
 
 BAD_SAMPLING = [
     (["ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
-    (["ckpt=latest"], "ckpt=latest finds no last.ckpt under runs"),
+    (["ckpt=latest"], "ckpt=latest finds no whole checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
     (["ckpt=latest", "format=gif"], "format must be one of grid, png, npz, got 'gif'"),

@@ -19,9 +19,8 @@ from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from ddpm import build, sample, train
+from ddpm import atomic, build, sample, train
 from ddpm.data.samples import SampleLoader
-from ddpm.metrics import atomic
 from ddpm.metrics.images import to_uint8
 from ddpm.training.callbacks.image_writer import ImageWriter
 from ddpm.training.module import DiffusionModule
@@ -308,7 +307,7 @@ def continued(process, store):
     return f"continuing: {found:,} of {store.num_samples:,} are there" in output
 
 
-@pytest.mark.parametrize("format", ["png", "npz"])
+@pytest.mark.parametrize("format", ["png", pytest.param("npz", marks=pytest.mark.slow)])
 def test_a_killed_command_that_is_typed_again_ends_with_the_same_files(generate, checkpoint, tmp_path, format):
     settings = [f"format={format}", "num_samples=301", "batch_size=4"]
     store = STORES[format](tmp_path / "killed", 301, (1, 8, 8))
@@ -319,6 +318,7 @@ def test_a_killed_command_that_is_typed_again_ends_with_the_same_files(generate,
     assert files(store.folder) == files(generate("whole", *settings))
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_continue_with_the_batches_that_each_lacks(checkpoint, tmp_path):
     """Against the samples of each rank's batches, made here one after the other."""
     settings = ["format=png", "num_samples=201", "batch_size=4", "trainer.devices=2"]

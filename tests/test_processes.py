@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import ROOT, SMALL, command_environment
 
 from ddpm import train
 from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.reading import read_checkpoint
 
 SETTINGS = (*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64")
 """With a large eps Adam's steps are smooth in the gradients, so that rounding stays rounding. 2 do not divide 33."""
@@ -76,6 +78,10 @@ def one_run_like(folder, alone):
     assert len(runs) == 1
     assert len(list(runs[0].glob(".hydra"))) == 1
     assert losses(runs[0]) == pytest.approx(losses(alone), rel=1e-5)
+    one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (alone, runs[0]))
+    for key, value in one.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
     pictures = [path.relative_to(alone) for path in alone.rglob("*.png")]
     assert len(pictures) == 3
     for picture in pictures:
@@ -85,7 +91,11 @@ def one_run_like(folder, alone):
 
 @pytest.mark.parametrize(
     "start",
-    [(), ("torchrun", "--nproc_per_node=2"), ("spawn",)],
+    [
+        (),
+        pytest.param(("torchrun", "--nproc_per_node=2"), marks=pytest.mark.slow),
+        pytest.param(("spawn",), marks=pytest.mark.slow),
+    ],
     ids=["lightning", "torchrun", "spawn"],
 )
 def test_two_processes_share_a_folder_and_log_the_losses_of_one(tmp_path, alone, start):

@@ -301,8 +301,10 @@ def states_of_the_pipeline(monkeypatch, folder, module, exact):
 @pytest.mark.parametrize(
     ("overrides", "exact", "atol"),
     [
-        (["sampler.steps=null", "schedule.num_timesteps=1000"], True, 1e-4),
-        (["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3),  # its tables are float32
+        pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], True, 1e-4, marks=pytest.mark.slow),
+        pytest.param(
+            ["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3, marks=pytest.mark.slow
+        ),  # float32
         (["sampler.steps=null", "variance=large", "schedule=linear"], False, 1e-4),
         (["sampler.steps=null", "objective=x0", "schedule=sigmoid"], False, 1e-4),
         (["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"], False, 1e-4),
@@ -426,6 +428,7 @@ def test_help_lists_every_field_with_one_line(tmp_path):
     ],
     ids=" ".join,
 )
+@pytest.mark.slow
 def test_a_wrong_argument_gets_one_line_and_exit_code_two(tmp_path, arguments, message):
     output = command(*arguments, folder=tmp_path, expect=2)
     assert output.startswith(f"error: {message}")
