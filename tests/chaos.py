@@ -40,7 +40,7 @@ VARIANTS = {
     "validation inside epochs": ("trainer.val_check_interval=3", "keep.best=val/loss"),
     "2 processes": ("trainer.devices=2", "trainer.strategy=ddp"),
 }
-SECONDS_TO_END = 60
+SECONDS_TO_END = 120
 
 
 def configuration(folder, variant):

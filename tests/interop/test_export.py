@@ -302,9 +302,7 @@ def states_of_the_pipeline(monkeypatch, folder, module, exact):
     ("overrides", "exact", "atol"),
     [
         pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], True, 1e-4, marks=pytest.mark.slow),
-        pytest.param(
-            ["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3, marks=pytest.mark.slow
-        ),  # float32
+        pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3, marks=pytest.mark.slow),
         (["sampler.steps=null", "variance=large", "schedule=linear"], False, 1e-4),
         (["sampler.steps=null", "objective=x0", "schedule=sigmoid"], False, 1e-4),
         (["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"], False, 1e-4),
