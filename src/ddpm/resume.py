@@ -68,15 +68,20 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
         rank_zero_info(f"changed on resuming: {line}")
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(
+    before: dict[str, Any], after: dict[str, Any], and_place_of_data: bool = False
+) -> dict[str, tuple[Any, Any]]:
     """The settings of a training that are not equal. Configurations as `build.portable` makes them.
 
     Left out are those that change nothing in it, and those that only repeat another by a reference.
+    and_place_of_data: with where the images lie, which tells two runs apart before the images are looked at.
     """
     one, other = resolved_leaves(before), resolved_leaves(after)
     unequal = (key for key in sorted(one.keys() | other.keys()) if one.get(key, MISSING) != other.get(key, MISSING))
     decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
-    free = [name for name in FREE if not (name == "trainer.max_steps" and decays)]
+    counts = {"trainer.max_steps"} if decays else set()
+    counts |= {"data.source", "data.name"} if and_place_of_data else set()
+    free = [name for name in FREE if name not in counts]
     return {
         key: (one.get(key, MISSING), other.get(key, MISSING))
         for key in unequal

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm import launch
 
 RUNS = Path("runs")
+SETTINGS = "config.yaml"
+"""Beside the checkpoints: what they were trained with, written once it is accepted."""
 
 
 def arguments(typed: list[str], conf: Path) -> list[str]:
@@ -22,7 +24,10 @@ def arguments(typed: list[str], conf: Path) -> list[str]:
     field = "hydra.sweep.dir" if sweeps else "hydra.run.dir"
     overrides = [word for word in typed if not word.startswith("-")]
     given = [word for word in overrides if word.startswith(f"{field}=")]
-    if given or not (launch.starts_together() or "resume=auto" in overrides):
+    named = [word.partition("=")[2] for word in overrides if word.startswith("resume.path=")]
+    if not given and named and Path(named[-1], "checkpoints").is_dir():
+        folder = named[-1]
+    elif given or not (launch.starts_together() or "resume=auto" in overrides):
         folder = None
     else:
         find = swept if sweeps else found
@@ -50,14 +55,15 @@ def found(overrides: list[str], conf: Path) -> Path | None:
         return None
     from ddpm.build import portable
     from ddpm.checkpoint.folder import newest_whole
-    from ddpm.resume import differences
+    from ddpm.resume import covers, differences
 
-    now = portable(composed(overrides, conf))
+    config = composed(overrides, conf)
+    now = portable(config)
     nearest: tuple[int, Path, dict] | None = None
-    for folder in newest_first(RUNS.glob("**/.hydra/config.yaml")):
-        if not (folder / "checkpoints").is_dir():
-            continue
-        changed = differences(portable(OmegaConf.load(folder / ".hydra" / "config.yaml")), now)
+    for folder in newest_first(RUNS.glob(f"**/checkpoints/{SETTINGS}")):
+        stored = OmegaConf.to_container(OmegaConf.load(folder / "checkpoints" / SETTINGS))
+        changed = differences(stored, now, and_place_of_data=True)
+        changed = {key: each for key, each in changed.items() if not any(covers(a, key) for a in config.resume.allow)}
         if not changed and newest_whole(folder / "checkpoints"):
             return folder
         if changed and (nearest is None or len(changed) < nearest[0]):

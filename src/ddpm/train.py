@@ -16,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm import build, check, resume
-from ddpm.checkpoint.folder import newest_whole
+from ddpm.atomic import write_whole
+from ddpm.checkpoint.folder import newest_whole, set_aside
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.console import quiet
 from ddpm.data.order import micro_batch_size
 from ddpm.dry_run import report
-from ddpm.training.callbacks.checkpoints import last_good
+from ddpm.run_folder import SETTINGS
+from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.metrics_table import MetricsTable
 
 
@@ -35,6 +37,8 @@ def run(config: DictConfig) -> None:
     data = build.data(config)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config)
+    if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
+        trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
     if config.dry_run:
         rank_zero_only(print)(report(config, module, data, trainer))
@@ -44,12 +48,10 @@ def run(config: DictConfig) -> None:
             logger.continue_from(step)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     announce(config, module, trainer, checkpoint, step)
+    accept(config, step)
     with explained(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    last = f"{config.run_dir}/checkpoints/last.ckpt"
-    if not trainer.checkpoint_callbacks:
-        trainer.save_checkpoint(last, weights_only=False)
-    summary(config, trainer, last)
+    summary(config, trainer, f"{config.run_dir}/checkpoints/last.ckpt")
     for logger in trainer.loggers:
         logger.finalize("success")
 
@@ -83,6 +85,14 @@ def prepare_to_resume(
 
 def shape(weight: object) -> object:
     return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
+
+
+@rank_zero_only
+def accept(config: DictConfig, step: int) -> None:
+    """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
+    folder = Path(config.run_dir) / "checkpoints"
+    write_whole(folder / SETTINGS, OmegaConf.to_yaml(OmegaConf.create(build.portable(config))).encode())
+    set_aside(folder, step)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import ROOT, SMALL
 
-from ddpm import train
+from ddpm import run_folder, train
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.writing import AtomicCheckpointIO, sidecar
 from ddpm.verify_resume import differences
@@ -280,3 +281,51 @@ def test_a_later_layout_is_refused(small, stopped):
     AtomicCheckpointIO().save_checkpoint(stored | {"format": 99}, run / "checkpoints" / "00000002.ckpt")
     with pytest.raises(ValueError, match="a checkpoint of layout 99 needs a later version of ddpm"):
         train.run(small(*RUN, "resume.path=auto"))
+
+
+# What a review found
+
+
+def test_a_rate_that_may_change_does_change(small, stopped):
+    run = stopped(4, "optimizer.cosine_decay=false", "optimizer.warmup_steps=0")
+    settings = ("optimizer.cosine_decay=false", "optimizer.warmup_steps=0", "optimizer.lr=1.0e-5")
+    train.run(small(*RUN, *settings, "resume.path=auto", "resume.allow=[optimizer.lr]", "trainer.log_every_n_steps=1"))
+    with open(run / "metrics.csv") as file:
+        rates = {row["step"]: float(row["train/lr"]) for row in csv.DictReader(file)}
+    assert rates["4"] == pytest.approx(3e-3)
+    assert rates["10"] == pytest.approx(1e-5)
+
+
+def test_a_run_that_went_back_in_its_folder_goes_on_from_there(small, stopped):
+    """Checkpoints of the branch it left are set aside, or `auto` would take the newest of them."""
+    run = stopped(8)
+    back = run / "checkpoints" / "00000003.ckpt"
+    train.run(small(*RUN, f"resume.path={back}", "trainer.max_steps=5", "resume.allow=[trainer.max_steps]"))
+    assert [files.step_of(path) for path in files.listed(run / "checkpoints")] == [5, 4, 3, 2, 1]
+    assert (run / "checkpoints" / "00000008.ckpt.aside").exists()
+
+
+def test_a_run_that_keeps_no_checkpoints_leaves_a_checkpoint_that_can_be_resumed(small, tmp_path):
+    train.run(small("callbacks.checkpoint=null", "optimizer.cosine_decay=false", "trainer.max_steps=2"))
+    train.run(small("optimizer.cosine_decay=false", "resume.path=auto"))
+    assert files.step_of(files.listed(tmp_path / "run" / "checkpoints")[0]) == 4
+
+
+def test_auto_finds_the_run_of_the_same_settings_and_of_allowed_ones(small, stopped, tmp_path, monkeypatch, capsys):
+    run = stopped(4)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.move(run, tmp_path / "runs" / "mine")
+
+    def folder(*words):
+        overrides = [*SMALL, *RUN, *words]
+        found = run_folder.arguments(overrides, ROOT / "conf")[len(overrides) :]
+        return found[0].removeprefix("hydra.run.dir=") if found else None
+
+    assert folder("resume=auto") == "runs/mine"
+    assert folder("resume=auto", "trainer.devices=2") == "runs/mine"
+    assert folder("resume=auto", "data.batch_size=32") != "runs/mine"
+    assert "the nearest, runs/mine, differs in data.batch_size: 16 -> 32" in capsys.readouterr().err
+    assert folder("resume=auto", "data.batch_size=32", "resume.allow=[data.batch_size]") == "runs/mine"
+    assert folder("resume.path=runs/mine") == "runs/mine"
+    assert folder() is None

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from ddpm.checkpoint.integrity import damage, sidecar
 
@@ -45,3 +45,12 @@ def remove(path: Path) -> None:
     """The hash first: a file without one can still be checked by its CRCs."""
     sidecar(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Renames what lies after a step that a run goes back to (or is damaged): it is not that run's future any more."""
+    for path in listed(folder):
+        if step_of(path) > step:
+            rank_zero_info(f"{path} is of an abandoned or damaged run; renamed to {path.name}.aside")
+            sidecar(path).unlink(missing_ok=True)
+            path.rename(path.with_name(path.name + ".aside"))

@@ -215,7 +215,8 @@ class ImageDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """ValueError if the run was trained on other images, unless `other_content_is_allowed`."""
         before = state_dict.get("content")
-        if before and before != self._training_content and not self.other_content_is_allowed:
+        one_kind = before and before.startswith("listing-") == self._training_content.startswith("listing-")
+        if one_kind and before != self._training_content and not self.other_content_is_allowed:
             raise ValueError(
                 f"the checkpoint was trained on other images than data={self.name} has: "
                 f"data.content: {before} -> {self._training_content}. "

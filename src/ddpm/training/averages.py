@@ -57,8 +57,8 @@ class WeightAverages(nn.Module):
         return {"num_updates": self.num_updates, "decays": self.decays}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        if state["decays"] != self.decays:
-            check.fail("ema.decay", self.decays, f"as in the checkpoint, {state['decays']}")
+        if len(state["decays"]) != len(self.decays):
+            check.fail("ema.decay", self.decays, f"as many as in the checkpoint, {state['decays']}")
         self.num_updates = state["num_updates"]
 
 

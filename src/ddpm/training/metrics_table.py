@@ -27,6 +27,7 @@ class MetricsTable(Logger):
         self.row: dict[str, Any] = {}
         self.grown = False  # whether the row has numbers that are not on the disk
         self.on_disk = False  # whether the row was written once
+        self.torn = False  # whether the last write failed
         self.unwritten: list[dict[str, Any]] = []  # while the disk is full
 
     name = "csv"
@@ -44,6 +45,8 @@ class MetricsTable(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if self.row and self.row["step"] != step:
             self.save()
+            if self.grown:
+                self.unwritten.append(self.row)
             self.row, self.on_disk = {}, False
         self.row |= {"step": step, **metrics}
         self.grown = True
@@ -75,22 +78,23 @@ class MetricsTable(Logger):
         self.fields += new
         rows = [*self.unwritten, self.row]
         try:
-            if new or self.on_disk or not self.path.exists():
-                self.rewrite([*(row for row in self.rows_on_disk() if row["step"] != str(self.row["step"])), *rows])
+            if new or self.on_disk or self.torn or not self.path.exists():
+                steps = {str(row["step"]) for row in rows}
+                self.rewrite([*(row for row in self.rows_on_disk() if row["step"] not in steps), *rows])
             else:
                 with open(self.path, "a", newline="") as file:
                     file.write(lines(self.fields, rows))
-            self.unwritten, self.on_disk = [], True
         except OSError as error:
-            self.unwritten = rows
+            self.torn = True  # the last line on the disk may be a part of one
             rank_zero_warn(f"{self.path} could not be written: {error}; its rows are kept until it can")
-        self.grown = False
+            return
+        self.unwritten, self.on_disk, self.grown, self.torn = [], True, False, False
 
     def rows_on_disk(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
         with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if whole(row)]
 
     def rewrite(self, rows: list[dict[str, Any]]) -> None:
         write_whole(self.path, lines(self.fields, [dict(zip(self.fields, self.fields, strict=True)), *rows]).encode())

@@ -153,6 +153,14 @@ class DiffusionModule(LightningModule):
 
     # Optimization
 
+    def on_train_start(self) -> None:
+        """The optimizer's settings are the configuration's, also where a resumed run was allowed to change them."""
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        lr = optimizer.defaults["lr"]
+        for group in optimizer.param_groups:
+            group |= {**optimizer.defaults, "initial_lr": lr, "lr": lr * schedule.lr_lambdas[0](schedule.last_epoch)}
+        schedule.base_lrs = [lr for _ in optimizer.param_groups]
+
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, schedule = self.make_optimizer(self.network.parameters())
         if optimizer.defaults.get("fused"):
@@ -169,6 +177,9 @@ class DiffusionModule(LightningModule):
         parameters = list(self.network.parameters())
         self.grad_norm = sharding.whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         self.stands_still.logical_or_(~torch.isfinite(self.grad_norm))
+        if not optimizer.defaults.get("fused") and self.stands_still:  # this one has to wait for the device
+            optimizer.zero_grad(set_to_none=True)
+            return
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 

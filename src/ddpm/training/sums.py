@@ -15,7 +15,8 @@ class RunningSums(Callback):
     sums: Tensor | None = None
 
     def add(self, here: Tensor) -> None:
-        self.sums = here if self.sums is None else self.sums.to(here.device) + here
+        known = self.sums is not None and self.sums.shape == here.shape  # a resumed run may count in other bands
+        self.sums = self.sums.to(here.device) + here if known else here
 
     def taken(self, trainer: Trainer) -> list[Any]:
         """The sums over all ranks, which begin anew."""

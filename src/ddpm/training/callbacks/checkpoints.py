@@ -38,6 +38,7 @@ class Checkpoints(Checkpoint):
         self.mode = check.one_of("keep.mode", mode, ("min", "max"))
         self.best: dict[str, float] = {}  # step and value
         self.saved_step = -1
+        self.trained = False
         self.noted_step = -1
         self.validation_is_due = False  # of the noted step
         self.loops: dict[str, Any] = {}  # Lightning's, as they were at the end of the noted step's batch
@@ -82,10 +83,16 @@ class Checkpoints(Checkpoint):
             raise OSError(f"the last checkpoint could not be written; {self.what_is_left(trainer)}")
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.trained = True
+        if self.metric is not None and not validates(trainer):
+            raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
         self.validate_if_due(trainer)
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.validate_if_due(trainer)  # of a run that was killed in its last validation, no step is left to train
+        """Of a run that was killed in its last validation, no step is left to train."""
+        if not self.trained and self.validation_is_due:
+            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+            self.validate_if_due(trainer)
 
     def validate_if_due(self, trainer: Trainer) -> None:
         if self.validation_is_due:
@@ -135,18 +142,23 @@ class Checkpoints(Checkpoint):
                 f"step {trainer.global_step}: no checkpoint could be written ({failure}); {self.what_is_left(trainer)}"
             )
             return
+        try:
+            self.link_and_prune(trainer)
+        except OSError as error:
+            rank_zero_warn(f"step {trainer.global_step}: the checkpoint is written, but not the links to it: {error}")
+
+    def link_and_prune(self, trainer: Trainer) -> None:
         where = folder(trainer)
         files.point(where / "last.ckpt", files.path_of_step(where, trainer.global_step))
         if self.best and files.path_of_step(where, int(self.best["step"])).exists():
             files.point(where / "best.ckpt", files.path_of_step(where, int(self.best["step"])))
         for path in files.listed(where):
-            if files.step_of(path) not in self.kept(where, trainer.global_step):
+            if files.step_of(path) not in self.kept(where):
                 files.remove(path)
 
-    def kept(self, where: Path, step: int) -> set[int]:
+    def kept(self, where: Path) -> set[int]:
         steps = [files.step_of(path) for path in files.listed(where)]
-        later = [other for other in steps if other > step]  # of a run that went back to an earlier checkpoint
-        kept = set(steps[: len(later) + self.last])
+        kept = set(steps[: self.last])
         if self.keep_every_n_steps is not None:
             kept |= {step for step in steps if step % self.keep_every_n_steps == 0}
         return kept | ({int(self.best["step"])} if self.best else set())

@@ -20,10 +20,19 @@ class DenoisingStrip(Callback):
     def __init__(self, num_samples: int, num_times: int) -> None:
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.num_times = check.integer("num_times", num_times, low=2)
+        self.trained = False
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        if trainer.strategy.broadcast(picture_path(trainer, "denoising").exists()):
+        """Of a run that was killed while it drew its last pictures, no step is left to train."""
+        if self.trained or trainer.strategy.broadcast(picture_path(trainer, "denoising").exists()):
             return
+        module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+        self.on_train_end(trainer, module)
+
+    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.trained = True
+
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         with sampling(trainer, module):
             strip, times = self.draw(module)
         caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ddpm.metrics.images import to_uint8
@@ -61,8 +62,11 @@ class FiniteLoss(Callback):
         if trainer.is_global_zero:
             batches = {name: step[name].cpu() for name in ("pixels", "label", "index", "position")}
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"config": module.config, "network": network, **place, **batches}, path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save({"config": module.config, "network": network, **place, **batches}, path)
+            except (OSError, RuntimeError) as error:
+                rank_zero_warn(f"{path} could not be written: {error}")
         raise FloatingPointError(
             f"the {what} became NaN or infinite at step {number}, for times t in {times.min()}..{times.max()}. "
             f"Last good checkpoint: {last_good(trainer) or 'none was written yet'}. To see where it began: "

@@ -48,6 +48,7 @@ class SampleGrid(Callback):
         self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
         self.names = list(weights)
         self.last_step = 0
+        self.trained = False
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.names:
@@ -61,10 +62,18 @@ class SampleGrid(Callback):
             self.draw(trainer, module)
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.trained = True
         if trainer.global_step % self.every_n_steps == 0:
             self.draw(trainer, module)  # what an interrupted run had still to draw of the step that it resumes at
 
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.draw(trainer, module)
+
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        """Of a run that was killed while it drew its last pictures, no step is left to train."""
+        if self.trained:
+            return
+        module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
         drawn = all(picture_path(trainer, f"samples/{name}").exists() for name in self.drawn_names(module))
         if not trainer.strategy.broadcast(drawn):
             self.draw(trainer, module)
