@@ -101,6 +101,8 @@ def main() -> None:
             f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. The same command again", flush=True
         )
         finished(train(overrides, killed, log), log)
+        if "going on from" not in log.read_text():
+            sys.exit("the run had ended before the kill, so nothing was resumed: give it more to do, as a larger batch")
         found = differences(whole, killed)
     for part, names in found.items():
         print(f"  {part:18} {'equal to the bit' if not names else f'{len(names)} differ, as {min(names)}'}")

@@ -10,7 +10,6 @@ import tracemalloc
 import warnings
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -201,9 +200,10 @@ def hostile_zip(path, data, method=zipfile.ZIP_DEFLATED, name="a.png"):
     return Zip(str(path))
 
 
-@pytest.mark.parametrize("name", ["../../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png"])
+@pytest.mark.parametrize("name", ["../../evil.png", "{absolute}/evil.png", "a/../../evil.png", "C:\\evil.png"])
 def test_names_that_lead_out_of_a_zip_file_write_nothing(name, tmp_path):
     (tmp_path / "in" / "side").mkdir(parents=True)
+    name = name.format(absolute=tmp_path)
     source = hostile_zip(tmp_path / "in" / "side" / "a.zip", png(), name=name)
     with zipfile.ZipFile(source.path, "a") as archive:
         archive.writestr("good.png", png())
@@ -212,7 +212,6 @@ def test_names_that_lead_out_of_a_zip_file_write_nothing(name, tmp_path):
     module.setup("fit")
     assert len(module.split("train")) == (1 if ".." in name else 2)  # hidden folders are passed over
     assert sorted(tmp_path.rglob("*")) == before
-    assert not Path("/tmp/evil.png").exists()
 
 
 def test_a_link_in_a_zip_file_is_a_text_and_no_image(tmp_path):

@@ -1,16 +1,18 @@
 """What can go wrong within a step: numbers that are none, and too little memory."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 
 from ddpm import build, replay, train
+from ddpm.training.callbacks.finite_loss import FiniteLoss
 
 
 class PoisonAt(Callback):
-    """Makes one image of a step infinite."""
+    """Makes a weight infinite before a step."""
 
     def __init__(self, step):
         self.step = step
@@ -30,6 +32,33 @@ def poisoned(monkeypatch):
         return made
 
     monkeypatch.setattr(build, "trainer", trainer)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_times_and_checkpoint(small, poisoned):
+    config = small("trainer.max_steps=20", "checkpoint_every_n_steps=4", "trainer.log_every_n_steps=5")
+    with pytest.raises(FloatingPointError, match=r"loss became .* at step 7, for times t in \d+\.\.\d+.*00000004.ckpt"):
+        train.run(config)
+    kept = torch.load(f"{config.run_dir}/checkpoints/00000004.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in kept.values() if isinstance(value, torch.Tensor))
+
+
+def test_no_step_waits_for_the_device(small, monkeypatch):
+    """Reading a number or asking whether a tensor is true waits for a GPU: the watch may do so only when it logs."""
+    waits = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+        spied = lambda self, *a, name=name, original=original: (waits.append(name), original(self, *a))[1]  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, spied)
+    watch = FiniteLoss()
+    module = build.module(small())
+    trainer = SimpleNamespace(global_step=1, current_epoch=0, accumulate_grad_batches=1)
+    trainer.log_every_n_steps, trainer.max_steps = 10, 100
+    ids = torch.arange(4)
+    batch = {"image": torch.rand(4, 1, 8, 8), "label": ids, "index": ids, "position": ids}
+    waits.clear()
+    for _ in range(3):
+        watch.on_train_batch_end(trainer, module, {"total": torch.rand(4), "t": ids + 1}, batch, 0)
+    assert waits == []
 
 
 def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poisoned, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ddpm.atomic import write_whole
+from ddpm.atomic import sync, write_whole
 from ddpm.checkpoint.integrity import sidecar
 from ddpm.checkpoint.layout import upgraded
 
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             sidecar(target).unlink(missing_ok=True)  # a kill now leaves a file without a hash, never with a wrong one
             os.replace(partial, target)
             write_whole(sidecar(target), f"{digest}  {target.name}\n".encode())
-            sync_folder(target.parent)
+            sync(target.parent)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             self.failure = str(error).splitlines()[0]
@@ -69,11 +69,3 @@ def write_synced(checkpoint: dict[str, Any], path: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashed.sha256.hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpm.atomic import sync
+
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
@@ -21,16 +23,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         for each in (*partial.rglob("*"), partial):
-            _sync(each)
+            sync(each)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

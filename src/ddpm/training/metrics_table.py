@@ -53,8 +53,14 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Keeps the rows up to a step, whose own row may still grow, and forgets later ones: they will come again."""
+        """Keeps the rows up to a step, whose own row may still grow, and forgets later ones: they will come again.
+
+        At step 0 they are another run's, and its file is set aside.
+        """
         if not self.path.exists():
+            return
+        if step == 0:
+            self.path.rename(self.path.with_name(f"{self.path.name}.aside"))
             return
         with open(self.path, newline="") as file:
             reader = csv.DictReader(file)

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ddpm.metrics.images import to_uint8
@@ -30,8 +29,7 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        told = {name: batch[name] for name in ("label", "index", "position")}
-        self.batches.append({"pixels": to_uint8(batch["image"]), **told, "total": outputs["total"], "t": outputs["t"]})
+        self.batches.append({**batch, "total": outputs["total"], "t": outputs["t"]})
         if not ends_step(trainer, batch_idx):
             return
         step = {name: torch.stack([each[name] for each in self.batches]) for name in self.batches[0]}
@@ -59,17 +57,19 @@ class FiniteLoss(Callback):
         what = "loss" if bad.any() else "gradient"
         path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
         network = sharding.weights(module.network)
+        hint = ""
         if trainer.is_global_zero:
-            batches = {name: step[name].cpu() for name in ("pixels", "label", "index", "position")}
+            batches = {name: step[name].cpu() for name in ("label", "index", "position")}
+            batches["pixels"] = to_uint8(step["image"]).cpu()
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
+            hint = f"To see where it began: python -m ddpm.replay {path}. "
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({"config": module.config, "network": network, **place, **batches}, path)
             except (OSError, RuntimeError) as error:
-                rank_zero_warn(f"{path} could not be written: {error}")
+                hint = f"{path}, to replay the step, could not be written: {error}. "
         raise FloatingPointError(
             f"the {what} became NaN or infinite at step {number}, for times t in {times.min()}..{times.max()}. "
-            f"Last good checkpoint: {last_good(trainer) or 'none was written yet'}. To see where it began: "
-            f"python -m ddpm.replay {path}. "
+            f"Last good checkpoint: {last_good(trainer) or 'none was written yet'}. {hint}"
             "Lower optimizer.lr, lengthen optimizer.warmup_steps, or set trainer.precision=32-true"
         )
