@@ -28,8 +28,8 @@ train: env  ## train, by default on the embedded MNIST: about 4 minutes on 2 CPU
 sample: env  ## draw images from the latest checkpoint, or make sample ARGS="ckpt=PATH"
 	$(BIN)/python sample.py $(if $(findstring ckpt=,$(ARGS)),,ckpt=latest) $(ARGS)
 
-evaluate: env  ## measure the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
-	$(BIN)/python evaluate.py $(if $(findstring ckpt=,$(ARGS)),,ckpt=latest) $(ARGS)
+evaluate: env  ## measure 1,000 samples of the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
+	$(BIN)/python evaluate.py $(if $(ARGS),$(if $(findstring ckpt=,$(ARGS))$(findstring images=,$(ARGS)),,ckpt=latest),ckpt=latest metric=all num_samples=1000) $(ARGS)
 
 test: env lint  ## style, types and tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)

@@ -8,9 +8,10 @@ from small_runs import ROOT, SMALL
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Tests run side by side, and two threads that wait for each other on a busy core are slower than one."""
+def alone(monkeypatch, tmp_path):
+    """One thread, since two that wait for each other on a busy core are slower; and no cache of an earlier run."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
+from ddpm.metrics.evaluator import Evaluator
 from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
 from ddpm.training import sharding
+from ddpm.training.callbacks.scores import Scores
 from ddpm.training.module import DiffusionModule
+
+EVALUATION = ("metric", "features", "features_batch_size", "evaluate")
+"""What measures samples in training, and has no part in the model."""
 
 # From a leaf of the configuration to an object
 
@@ -61,7 +67,7 @@ def portable(config: DictConfig) -> dict[str, Any]:
 
     References stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
     """
-    local = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")
+    local = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra", *EVALUATION)
     container = OmegaConf.to_container(config, resolve=False)
     return settled({key: value for key, value in container.items() if key not in local}, config)
 
@@ -118,6 +124,14 @@ def module(config: DictConfig) -> DiffusionModule:
     )
 
 
+def evaluator(config: DictConfig, data: str) -> Evaluator:
+    """Features and the scores of them. data: name of a data set, in case it has features of its own."""
+    extractor = instantiate(config.features, "features")
+    if isinstance(extractor, partial):
+        extractor = extractor(data=data)
+    return Evaluator(extractor, made(config.metric, "metric"), config.features_batch_size)
+
+
 def trainer(config: DictConfig) -> Trainer:
     """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
@@ -145,7 +159,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
     return Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
-        callbacks=made(config.callbacks, "callbacks"),
+        callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config)],
         logger=made(config.logger, "logger"),
         plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
@@ -154,6 +168,14 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def scores_of_training(config: DictConfig) -> list[Scores]:
+    """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
+    if not (config.get("metric") and "evaluate" in config):
+        return []
+    settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
+    return [Scores(evaluator(config, config.data.name).to("cpu"), **settings)]
 
 
 def made(group: DictConfig | None, key: str) -> list[Any]:

@@ -1,110 +1,287 @@
-"""How good a trained model's images are: generated, measured against the data, and stored with the protocol."""
+"""How good images are: a trained model's or any others, measured against real ones, and stored with the protocol."""
 
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ddpm import build
+from ddpm import build, check
 from ddpm.console import quiet
-from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.any_images import image_data
 from ddpm.data.generation import GenerationDataModule
+from ddpm.evaluation import neighbours, table
+from ddpm.evaluation.reference import Images, Reference, Statistics
+from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.metrics.protocol import EvaluationProtocol, device_name, write_result
-from ddpm.sample import title
+from ddpm.metrics.memorization import Memorization
+from ddpm.metrics.protocol import (
+    Environment,
+    EvaluationProtocol,
+    Result,
+    device_name,
+    digest,
+    result_name,
+    write_result,
+)
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.statistics import holds_statistics, write_statistics
+from ddpm.training.callbacks.image_writer import ImageWriter
 from ddpm.training.callbacks.progress import GenerationProgress
-from ddpm.training.module import DiffusionModule
+from ddpm.training.callbacks.scoring import Scoring, StoredImages
+from ddpm.training.generation_record import GenerationRecord
+from ddpm.training.stores.base import save_png
+from ddpm.training.stores.row_store import RowStore
 from ddpm.training.wandb_run import reopened
 
+MOST_SAMPLES = 50_000  # what published figures are of
 
-class Scoring(Callback):
-    """Shows the evaluator the real images, then each generated batch; every rank sees its share."""
 
-    def __init__(self, evaluator: Evaluator, data: ImageDataModule, split: str, num_real: int | None) -> None:
-        self.evaluator, self.data, self.split, self.num_real = evaluator, data, split, num_real
-        self.values: dict[str, float] = {}
+@dataclass
+class Subject:
+    """Images to be measured: those that `stored` has, and those that `module` makes of the numbers that it lacks.
 
-    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.evaluator.to(module.device)
-        self.data.trainer = trainer
-        self.data.split(self.split, self.num_real)  # opens the data: what is wrong with them shows before the work
-        if self.evaluator.needs_real:
-            for batch in self.data.eval_loader(self.split, self.num_real):
-                self.evaluator.update_real(batch["image"], batch["index"])
+    about: what they are, for the result. folder: where the result goes, unless the user says.
+    """
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
-    ) -> None:
-        self.evaluator.update_fake(outputs.float(), batch["index"])
+    name: str
+    module: LightningModule
+    samples: GenerationDataModule
+    stored: StoredImages | None
+    writer: ImageWriter | None
+    about: dict[str, Any]
+    folder: Path
 
-    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.values = self.evaluator.compute()
+
+class NothingToMake(LightningModule):
+    """Stands where a model would, for images that are there."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError("all images are there")
 
 
 def run(config: DictConfig) -> None:
     quiet()
-    samples = GenerationDataModule(config.num_samples, config.batch_size)
-    path = build.checkpoint_path(config.ckpt)
-    evaluator = build.instantiate(config.metric, "metric").to("cpu")  # loads the extractor: missing weights show now
+    check.positive_int("num_repeats", config.num_repeats)
+    paths = checkpoints(config)
+    evaluator = build.evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
+    say_what_is_left_out(evaluator)
+    trainer = build.trainer(config)
+    results: dict[str, Result] = {}
+    shown: str | None = None  # the reference that the evaluator knows
+    for subject, reference in subjects(config, paths, trainer):
+        if shown != reference.identity["data_hash"]:
+            evaluator, shown = evaluator.renewed(), reference.identity["data_hash"]
+        evaluator.reset_fake()
+        results[subject.name] = measured(config, subject, reference, evaluator, trainer)
+    if config.save_statistics:
+        save_statistics(Path(config.save_statistics), evaluator, reference)
+    if len(results) > 1:
+        compare(config, paths, results)
+
+
+def checkpoints(config: DictConfig) -> list[Path]:
+    """Every checkpoint that `ckpt` names, each file once however many links lead to it."""
+    if (config.ckpt is None) == (config.images is None):
+        raise ValueError("ckpt or images must be given, and not both: ckpt=latest, or images=FOLDER")
+    if config.ckpt is None:
+        if config.num_repeats > 1:
+            raise ValueError("num_repeats has no effect on images that are there; leave it out")
+        return []
+    if not glob.has_magic(str(config.ckpt)):
+        return [build.checkpoint_path(config.ckpt)]
+    found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
+    if not found:
+        check.fail("ckpt", config.ckpt, "a pattern that fits at least one file")
+    return sorted(found.values())
+
+
+def data_name(config: DictConfig, paths: list[Path]) -> str:
+    """The data set whose usual features are used."""
+    if "name" in config.get("data", {}):
+        return str(config.data.name)
+    if paths and not paths[0].is_dir():
+        return str(build.read_checkpoint(paths[0])["config"]["data"].get("name"))
+    return ""
+
+
+def subjects(config: DictConfig, paths: list[Path], trainer: Trainer) -> Iterator[tuple[Subject, Reference]]:
+    if config.images is not None:
+        yield made_elsewhere(config)
+    for path in paths:
+        for repeat in range(config.num_repeats):
+            yield of_model(config, path, config.seed + repeat, trainer)
+
+
+def made_elsewhere(config: DictConfig) -> tuple[Subject, Reference]:
+    path = Path(config.images)
+    data = image_data(config.images)
+    images = data.split("train")
+    num = (
+        len(images) if config.num_samples is None else check.integer("num_samples", config.num_samples, 1, len(images))
+    )
+    samples = GenerationDataModule(num, config.batch_size)
+    samples.there = lambda: (images.indices >= 0)[:num]
+    about = {"images": str(path), "content_hash": data.content_hash("train"), "run": path.name}
+    subject = Subject(path.name, NothingToMake(), samples, images.pixels.reader(False), None, about, path.parent)
+    if config.reference is None and not config.get("data"):
+        raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
+    return subject, reference(config, config)
+
+
+def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tuple[Subject, Reference]:
     module, stored = build.from_checkpoint(path, build.changes(config))
-    module.use_for_prediction(config.weights, config.seed)
+    module.use_for_prediction(config.weights, seed)
+    real = reference(config, stored)
+    num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
+    samples = GenerationDataModule(num, config.batch_size)
+    images = identity(stored, module, trainer)
+    of_run = beside(path)
+    store = writer = None
+    if check.boolean("keep_images", config.keep_images):
+        folder = of_run / "generated" / f"{title(path)}_{module.predict_weights}_{digest(images)}"
+        store = RowStore(folder, num, module.image_shape)
+        record = GenerationRecord(folder, images, made_with(config, trainer))
+        record.refuse_to_mix(grows=True, images_are_there=bool(store.there().any()))
+        writer, samples.there = ImageWriter(store, record), store.there
+    about = {
+        "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": seed,
+        **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps", "denoiser", "image_shape")},
+    }  # fmt: skip
+    name = f"{of_run.name}/{title(path)}" + (f" seed {seed}" if config.num_repeats > 1 else "")
+    return Subject(name, module, samples, store, writer, about, of_run / "evaluations"), real
+
+
+def reference(config: DictConfig, stored: DictConfig) -> Reference:
+    if config.reference is not None:
+        given = [name for name in ("split", "num_real") if config[name] != {"split": "train", "num_real": None}[name]]
+        if given:
+            raise ValueError(f"{given[0]} has no effect with reference={config.reference}; leave it out")
+        path = Path(config.reference)
+        if holds_statistics(path):
+            return Statistics(path)
+        return Images(image_data(config.reference), "train", None, ReferenceCache())
     if "source" not in stored.data:
-        raise ValueError(f"ckpt={path} does not say what it was trained on: choose the data, as in data=cifar10")
+        raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
     data = build.data(stored)
     rank_zero_only(data.prepare_data)()
-    scoring = Scoring(evaluator, data, config.split, config.num_real)
-    trainer = build.trainer(config)
-    trainer.callbacks += [scoring, GenerationProgress(samples.num_samples)]
-    trainer.predict(module, samples, return_predictions=False)
-    out = Path(config.out or path.with_name(f"{title(path)}.{short_name(scoring.values)}.json"))
-    store(out, scoring.values, protocol(config, module, data, evaluator, trainer))
-    log_to_run(path, scoring.values)
+    return Images(data, config.split, config.num_real, ReferenceCache())
 
 
-def protocol(
-    config: DictConfig, module: DiffusionModule, data: ImageDataModule, evaluator: Evaluator, trainer: Trainer
-) -> EvaluationProtocol:
-    """Everything that must be equal before two numbers are compared."""
-    return EvaluationProtocol(
-        **evaluator.provenance(),
-        data=data.name,
-        split=config.split,
-        data_hash=data.content_hash(config.split, config.num_real),
-        sampler=module.sampler.describe(),
-        steps=module.sampler.steps or module.sampler.process.T,
-        seed=config.seed,
-        weights=module.describe_weights(module.predict_weights),
-        device=device_name(trainer.strategy.root_device),
-        precision=str(trainer.precision),
+def measured(
+    config: DictConfig, subject: Subject, reference: Reference, evaluator: Evaluator, trainer: Trainer
+) -> Result:
+    """Generates what is not there, measures all, and stores the values."""
+    num = subject.samples.num_samples
+    scoring = Scoring(evaluator, reference, num, subject.stored)
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
+    there = subject.samples.there()
+    num_found = 0 if there is None else int(there.sum())
+    if num_found < num:
+        if subject.writer:
+            say_what_is_there(num_found, num, subject.writer.record)
+            trainer.callbacks.append(subject.writer)
+        trainer.callbacks.append(GenerationProgress(num, num_found))
+    trainer.callbacks.append(scoring)
+    with explained_if_full(subject.writer.store) if subject.writer else nullcontext():
+        trainer.predict(subject.module, subject.samples, return_predictions=False)
+    result = Result.of(
+        scoring.values,
+        protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
+        subject=subject.about,
+        environment=Environment(device_name(trainer.strategy.root_device), str(trainer.precision)),
     )
+    folder = Path(config.out) if config.out else subject.folder
+    path = folder / f"{result_name(result)}.json"
+    store(path, subject, result)
+    draw_nearest(path, subject, reference, evaluator)
+    log_to_run(subject, result)
+    return result
 
 
-def short_name(values: dict[str, float]) -> str:
-    """ "fid_is_inception_50k" for fid_inception_50k, is_inception_50k and is_std_inception_50k."""
-    ends = min(values, key=len).split("_", 1)[1]
-    scores = [name.removesuffix(f"_{ends}") for name in values]
-    return "_".join([*(score for score in scores if not score.endswith("_std")), ends])
+OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress)
+
+
+def step_of(path: Path) -> int | None:
+    """A folder of weights does not say at which step it was made."""
+    return None if path.is_dir() else int(build.read_checkpoint(path)["global_step"])
 
 
 @rank_zero_only
-def store(path: Path, values: dict[str, float], protocol: EvaluationProtocol) -> None:
-    write_result(path, values, protocol)
-    for name, value in values.items():
-        print(f"{name}  {value:.4f}")
-    print(f"stored with its protocol in {path}")
+def say_what_is_left_out(evaluator: Evaluator) -> None:
+    for score in evaluator.left_out:
+        print(f"left out: {score.describe()}, since features={evaluator.extractor.name} have no layer {score.layer!r}")
 
 
 @rank_zero_only
-def log_to_run(checkpoint: Path, values: dict[str, float]) -> None:
+def store(path: Path, subject: Subject, result: Result) -> None:
+    write_result(path, result)
+    print(subject.name)
+    for name, estimate in result.estimates.items():
+        print(f"  {name}  {table.shown(estimate)}")
+    print(f"  stored with its protocol in {path}", flush=True)
+
+
+@rank_zero_only
+def draw_nearest(result: Path, subject: Subject, reference: Reference, evaluator: Evaluator) -> None:
+    for score in evaluator.scores:
+        if not isinstance(score, Memorization):
+            continue
+        if subject.stored is None or not isinstance(reference, Images):
+            print("  no picture of the nearest images: keep_images=false leaves none to show")
+            return
+        real, generated = evaluator.real_sets()[score.layer], evaluator.generated[score.layer]
+        strip = neighbours.picture(
+            neighbours.most_alike(real, generated), subject.stored, reference.images.pixels.reader(False)
+        )
+        path = result.with_name(f"{result.stem}_nearest_{score.layer}.png")
+        save_png(path, strip.numpy())
+        print(f"  generated images beside the three nearest real ones in {path}")
+
+
+@rank_zero_only
+def compare(config: DictConfig, paths: list[Path], results: dict[str, Result]) -> None:
+    """All results in one table, and as curves where there are several steps."""
+    common = Path(os.path.commonpath([beside(path) for path in paths]))
+    folder = Path(config.out) if config.out else common / "evaluations"
+    name = f"table_{digest([asdict(result) for result in results.values()])}"
+    table.write_csv(folder / f"{name}.csv", results)
+    print(f"\n{table.text_table(results)}")
+    if config.num_repeats > 1:
+        print(f"\n{table.spread(results)}")
+    print(f"table in {folder / name}.csv")
+    if len({result.subject["step"] for result in results.values()} - {None}) > 1:
+        table.draw_curves(folder / f"{name}.png", list(results.values()))
+        print(f"curves in {folder / name}.png")
+
+
+@rank_zero_only
+def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> None:
+    moments = {layer: known.moments for layer, known in evaluator.real_sets().items() if known.moments is not None}
+    if not moments:
+        raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
+    extractor = {"extractor": evaluator.extractor.name, "extractor_hash": evaluator.extractor.weights_hash}
+    write_statistics(path, moments, {**reference.identity, **extractor})
+    print(f"mean and covariance of the reference in {path}")
+
+
+@rank_zero_only
+def log_to_run(subject: Subject, result: Result) -> None:
     """The values beside the training's own, in the W&B run that made the checkpoint, if there was one.
 
     A folder of weights is of no run, and does not say at which step it was made.
     """
-    logger = None if checkpoint.is_dir() else reopened(checkpoint.parent.parent)
+    step = subject.about.get("step")
+    logger = None if step is None else reopened(subject.folder.parent)
     if logger is not None:
-        step = build.read_checkpoint(checkpoint)["global_step"]
-        logger.log_metrics({f"eval/{name}": value for name, value in values.items()}, step=step)
+        errors = {f"eval/{name}_error": error for name, error in result.errors.items()}
+        logger.log_metrics({f"eval/{name}": value for name, value in result.metrics.items()} | errors, step=step)
+        logger.experiment.config.update({f"protocol/{result_name(result)}": asdict(result.protocol)})
         logger.experiment.finish()

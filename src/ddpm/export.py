@@ -7,9 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm import build, check, cli
 from ddpm.exported import alone, present
+from ddpm.generation import beside, title
 from ddpm.interop import exported_folder, pipeline
 from ddpm.interop.whole_folder import whole_folder
-from ddpm.sample import beside, title
 from ddpm.training.module import DiffusionModule
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from ddpm.metrics.features import Inception
+from ddpm.metrics.extractors.inception import Inception
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,9 @@ import torch
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
+from ddpm.metrics.kid import KernelDistance
+from ddpm.metrics.memorization import Memorization
+from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 
 NUM_IMAGES = 33
 
@@ -30,9 +33,10 @@ class Projection:
     def to(self, device):
         return self
 
-    def __call__(self, pixels):
+    def __call__(self, pixels, layers):
         out = (pixels.double().flatten(1) @ self.matrix).float()
-        return {"pooled": out[:, :6], "logits": out[:, 6:]}
+        out = {"pooled": out[:, :6], "logits": out[:, 6:]}
+        return {layer: out[layer] for layer in layers}
 
 
 def images(kind, ids):
@@ -42,26 +46,35 @@ def images(kind, ids):
     return (spread * torch.randn(NUM_IMAGES, 3, 4, 4, generator=make))[ids]
 
 
-def evaluator(**options):
-    extractor = Projection()
-    scores = [FrechetDistance(extractor.dims["pooled"]), InceptionScore(extractor.dims["logits"])]
-    return Evaluator(extractor, scores, **options)
+def evaluator(scores=None, **options):
+    return Evaluator(Projection(), scores or [FrechetDistance(), InceptionScore()], **options)
 
 
-def evaluate(real_ids, fake_ids, batch=5):
-    scoring = evaluator()
+def every_score():
+    return [FrechetDistance(), InceptionScore(), KernelDistance(), PrecisionRecall(), ClassCoverage(), Memorization()]
+
+
+def evaluate(real_ids, fake_ids, batch=5, scores=None):
+    """Values and error bars in one mapping."""
+    scoring = evaluator(scores)
     for ids in real_ids.split(batch):
-        scoring.update_real(images("real", ids), ids)
+        scoring.update_real(images("real", ids), ids, ids % 3)
     for ids in fake_ids.split(batch):
         scoring.update_fake(images("generated", ids), ids)
-    return scoring.compute()
+    found = scoring.compute()
+    errors = {f"{name}_error": estimate.error for name, estimate in found.items() if estimate.error is not None}
+    return {name: estimate.value for name, estimate in found.items()} | errors
 
 
 def evaluate_in_shares(rank, world):
     """All values of 33 images in unequal shares, of shares of which all but one are empty, and of padded ones."""
     every = torch.arange(NUM_IMAGES)
     share = every[rank::world]
-    out = {"shares": evaluate(share, share), "one_rank_has_all": evaluate(share, every if rank == 0 else every[:0])}
+    alone = every if rank == 0 else every[:0]
+    out = {
+        "shares": evaluate(share, share, scores=every_score()),
+        "one_rank_has_all": evaluate(share, alone, scores=every_score()),
+    }
     padded = torch.cat([share, every[: -len(share) % 17]])  # what DistributedSampler does to 33 images on 2 ranks
     try:
         evaluate(share, padded)

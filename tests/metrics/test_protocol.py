@@ -8,7 +8,17 @@ import pytest
 
 import ddpm
 from ddpm import atomic
-from ddpm.metrics.protocol import EvaluationProtocol, device_name, library_versions, read_result, write_result
+from ddpm.metrics.protocol import (
+    Environment,
+    EvaluationProtocol,
+    Result,
+    device_name,
+    library_versions,
+    read_result,
+    result_name,
+    write_result,
+)
+from ddpm.metrics.score import Estimate
 
 PROTOCOL = EvaluationProtocol(
     num_generated=5000,
@@ -16,34 +26,38 @@ PROTOCOL = EvaluationProtocol(
     preprocessing="uint8",
     extractor="inception",
     extractor_hash="ab" * 32,
+    scores={"fid": "FrechetDistance(layer=pooled)", "is": "InceptionScore(num_parts=10)"},
     data="cifar10",
     split="train",
     data_hash="cd" * 32,
-    sampler="ddim",
-    steps=50,
-    seed=0,
-    weights="ema 0.9999",
-    device=device_name("cpu"),
-    precision="32-true",
 )
-METRICS = {"fid_inception_5k": 12.345678901234567, "is_inception_5k": 9.46}
+ESTIMATES = {"fid_inception_5k": Estimate(12.345678901234567, 0.1), "is_inception_5k": Estimate(9.46)}
+RESULT = Result.of(
+    ESTIMATES,
+    protocol=PROTOCOL,
+    subject={"run": "cifar", "step": 10_000, "sampler": {"name": "ddim", "steps": 50}, "seed": 0},
+    environment=Environment(device_name("cpu"), "32-true"),
+)
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    path = tmp_path / "new folder" / "metrics.json"
-    write_result(path, METRICS, PROTOCOL)
-    assert read_result(path) == (METRICS, PROTOCOL)
-    assert json.loads(path.read_text())["protocol"]["versions"]["ddpm"] == ddpm.__version__
-    assert [each.name for each in path.parent.iterdir()] == ["metrics.json"]
+    path = tmp_path / "new folder" / "result.json"
+    write_result(path, RESULT)
+    found = read_result(path)
+    assert found == RESULT
+    assert found.estimates == ESTIMATES
+    assert found.errors == {"fid_inception_5k": 0.1}  # none is made up for the score that has none
+    assert json.loads(path.read_text())["environment"]["versions"]["ddpm"] == ddpm.__version__
+    assert [each.name for each in path.parent.iterdir()] == ["result.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    write_result(path, METRICS, PROTOCOL)
+    path = tmp_path / "result.json"
+    write_result(path, RESULT)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_result(path, {"fid_inception_5k": 1.0}, PROTOCOL)
-    assert read_result(path).metrics == METRICS
+        write_result(path, dataclasses.replace(RESULT, metrics={"fid_inception_5k": 1.0}))
+    assert read_result(path) == RESULT
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -53,31 +67,58 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_values_that_are_not_finite_are_not_stored(tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["metrics", "errors"])
+def test_values_that_are_not_finite_are_not_stored(part, value):
     with pytest.raises(ValueError, match="fid_inception_5k must be finite"):
-        write_result(tmp_path / "metrics.json", {"fid_inception_5k": float("nan")}, PROTOCOL)
-    assert not list(tmp_path.iterdir())
+        dataclasses.replace(RESULT, **{part: {"fid_inception_5k": value}})
 
 
-def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
-    path = tmp_path / "metrics.json"
-    for text in ("{", "[]", '{"metrics": {}}'):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=r"metrics\.json is not a result"):
-            read_result(path)
-    stored = dataclasses.asdict(PROTOCOL)
-    del stored["sampler"]
-    path.write_text(json.dumps({"metrics": {}, "protocol": stored | {"guidance": 2}}))
-    with pytest.raises(ValueError, match=r"missing \['sampler'\], unknown \['guidance'\]"):
+def test_a_file_of_values_that_are_not_finite_is_refused(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(dataclasses.asdict(RESULT)).replace("9.46", "NaN"))
+    with pytest.raises(ValueError, match="is_inception_5k must be finite"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", '{"metrics": {}}', "\xff"])
+def test_a_file_of_another_kind_is_refused_by_name(text, tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"result\.json is not a result"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(("part", "lacks"), [("protocol", "split"), ("environment", "precision")])
+def test_other_fields_are_refused_by_their_names(part, lacks, tmp_path):
+    path = tmp_path / "result.json"
+    stored = dataclasses.asdict(RESULT)
+    del stored[part][lacks]
+    stored[part]["guidance"] = 2
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=rf"another {part} .*missing \['{lacks}'\], unknown \['guidance'\]"):
         read_result(path)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("num_generated", 0), ("num_real", -1), ("steps", "50"), ("seed", 1.5), ("data_hash", "")]
+    ("field", "value"), [("num_generated", 0), ("num_real", -1), ("split", ""), ("data", None), ("data_hash", "")]
 )
 def test_a_protocol_with_a_hole_is_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         dataclasses.replace(PROTOCOL, **{field: value})
+
+
+def test_results_of_another_sampler_seed_or_reference_have_other_names():
+    others = [
+        dataclasses.replace(RESULT, subject={**RESULT.subject, "sampler": {"name": "ddim", "steps": 100}}),
+        dataclasses.replace(RESULT, subject={**RESULT.subject, "seed": 1}),
+        dataclasses.replace(RESULT, protocol=dataclasses.replace(PROTOCOL, data_hash="ef" * 32)),
+    ]
+    names = {result_name(each) for each in (RESULT, *others)}
+    assert len(names) == 4
+    assert all(name.startswith("00010000_fid_inception_5k_") for name in names)
+    elsewhere = dataclasses.replace(RESULT, subject={"run": "theirs", "images": "theirs"})
+    assert result_name(elsewhere).startswith("theirs_fid_inception_5k_")
 
 
 def test_the_versions_name_what_measures():

@@ -1,11 +1,20 @@
-"""evaluate.py from a checkpoint to a JSON file, with a small extractor in Inception's place."""
+"""evaluate.py from a checkpoint, or from images, to values with their protocol; with a small extractor for Inception's."""
 
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ddpm import evaluate, train
-from ddpm.metrics import suites
+from ddpm import build, evaluate, train
+from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import read_result
+from ddpm.training.module import DiffusionModule
+
+pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS|KID|precision).* of")
 
 
 class MeanAndCorners:
@@ -16,63 +25,314 @@ class MeanAndCorners:
     name = "corners"
     weights_hash = "0" * 64
 
-    def __init__(self, weights=None):
-        pass
-
     def to(self, device):
         return self
 
-    def __call__(self, pixels):
+    def __call__(self, pixels, layers):
         x = pixels.double() / 255
         corners = torch.stack([x.mean((1, 2, 3)), x[:, 0, 1, 2], x[:, 0, 4, 4], x[:, 0, 6, 3]], 1).float()
-        return {"pooled": corners, "logits": corners}
+        return dict.fromkeys(layers, corners)
+
+
+@pytest.fixture(autouse=True)
+def corners(monkeypatch):
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: MeanAndCorners())
 
 
 @pytest.fixture
 def checkpoint(small, tmp_path):
-    config = small("logger=csv")
-    train.run(config)
+    train.run(small("checkpoint_every_n_steps=2"))
     return tmp_path / "run" / "checkpoints" / "last.ckpt"
 
 
-@pytest.mark.filterwarnings("ignore:(FID|IS) of")
-def test_a_score_is_printed_and_stored_with_its_protocol(checkpoint, config, monkeypatch, capsys):
-    monkeypatch.setattr(suites, "Inception", MeanAndCorners)
+@pytest.fixture
+def scored(checkpoint, config, capsys):
+    """`scored("metric=is")`: the results of an evaluation of 33 images, and what it printed as `scored.printed`."""
 
-    def scored(*overrides):
-        made = config("evaluate", f"ckpt={checkpoint}", "metric=fid_is", "num_samples=33", "trainer=cpu", *overrides)
-        evaluate.run(made)
-        return read_result(checkpoint.with_name("last.fid_is_corners_33.json"))
+    def run(*overrides, source=f"ckpt={checkpoint}", out="results"):
+        folder = checkpoint.parents[2] / out
+        before = set(folder.glob("*.json"))
+        capsys.readouterr()
+        settings = (source, "num_samples=33", "trainer=cpu", f"out={folder}", *overrides)
+        evaluate.run(config("evaluate", *[each for each in settings if each]))
+        run.printed = capsys.readouterr().out
+        return [read_result(path) for path in sorted(set(folder.glob("*.json")) - before)]
 
-    one = scored("batch_size=33")
-    printed = capsys.readouterr().out
-    other = scored("batch_size=4")
+    return run
+
+
+def values(result):
+    return {name.split("_corners")[0]: value for name, value in result.metrics.items()}
+
+
+def no_more_images(monkeypatch):
+    def sample(self, *arguments):
+        raise AssertionError("an image was made that was there")
+
+    monkeypatch.setattr(DiffusionModule, "sample", sample)
+
+
+def written(images, path):
+    """The images, uint8 [N, H, W, 1], as a folder of PNGs, or as an archive."""
+    if path.suffix == ".npz":
+        np.savez(path, images)
+    else:
+        path.mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(path / f"{number:05d}.png")
+    return path
+
+
+@pytest.fixture
+def made(scored, checkpoint):
+    """What the model's evaluation left: its result, and the 33 images as an array."""
+    (result,) = scored("metric=fid_is")
+    (rows,) = (checkpoint.parents[1] / "generated").glob("*/images.rows")
+    images = np.fromfile(rows, np.uint8).reshape(33, -1)[:, :-1].reshape(33, 8, 8, 1)
+    return result, images
+
+
+def test_values_are_printed_and_stored_with_error_bars_and_protocol(scored):
+    (one,) = scored("metric=fid_is", "batch_size=33")
     assert set(one.metrics) == {"fid_corners_33", "is_corners_33", "is_std_corners_33"}
-    for name, value in one.metrics.items():
-        assert f"{name}  {value:.4f}" in printed
-        assert other.metrics[name] == pytest.approx(value, rel=1e-4)
-    assert (one.protocol.num_generated, one.protocol.num_real, one.protocol.steps) == (33, 1797, 3)
-    assert one.protocol.data == "digits"
-    assert one.protocol.weights == "ema 0.996"
-    assert one.protocol.sampler.startswith("Ancestral(grid=uniform, variance=FixedSmall")
+    assert set(one.errors) == {"fid_corners_33", "is_corners_33"}
+    assert all(f"{name}  " in scored.printed for name in one.metrics)
+    assert (one.protocol.num_generated, one.protocol.num_real, one.protocol.data) == (33, 1797, "digits")
+    assert one.protocol.scores == ["FrechetDistance(layer=pooled)", "InceptionScore(num_parts=10)"]
+    assert (one.subject["step"], one.subject["steps"], one.subject["seed"]) == (4, 3, 0)
+    assert one.subject["weights"] == "ema 0.996"
+    assert one.subject["sampler"].startswith("Ancestral(grid=uniform, variance=FixedSmall")
+    assert one.environment.device.startswith("cpu")
 
 
-def test_images_of_the_data_set_itself_are_at_distance_zero(small):
-    """Through the same road as evaluate.py: loader, uint8, features."""
-    from ddpm import build
-    from ddpm.metrics.evaluator import Evaluator
-    from ddpm.metrics.fid import FrechetDistance
+def test_the_batch_size_does_not_change_the_values(scored):
+    one, other = (scored("metric=fid", f"batch_size={n}", "keep_images=false", out=str(n))[0] for n in (33, 4))
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
+    assert one.protocol == other.protocol
 
+
+def test_another_metric_of_the_same_model_makes_no_image_again(scored, monkeypatch):
+    (first,) = scored("metric=fid")
+    no_more_images(monkeypatch)
+    (second,) = scored("metric=all")
+    assert second.metrics["fid_corners_33"] == pytest.approx(first.metrics["fid_corners_33"], rel=1e-9)
+    assert {"kid", "precision", "recall", "density", "coverage", "is"} < set(values(second))
+    assert "left out: FrechetDistance(layer=spatial)" in scored.printed
+    (fewer,) = scored("metric=fid", "num_samples=20")
+    assert set(fewer.metrics) == {"fid_corners_20"}
+
+
+def test_more_samples_are_added_to_those_that_are_there(scored, monkeypatch):
+    scored("batch_size=10", "num_samples=20")
+    made, sample = [], DiffusionModule.sample
+    monkeypatch.setattr(
+        DiffusionModule, "sample", lambda self, ids, *a: (made.extend(ids.tolist()), sample(self, ids, *a))[1]
+    )
+    (grown,) = scored("batch_size=10", "num_samples=33")
+    assert made == list(range(20, 33))
+    (whole,) = scored("batch_size=10", "num_samples=33", "keep_images=false", out="whole")
+    assert grown.metrics == pytest.approx(whole.metrics, rel=1e-9)
+
+
+def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
+    sample, left = DiffusionModule.sample, [2]
+
+    def killed(self, ids, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return sample(self, ids, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
+        patch.setattr(DiffusionModule, "sample", killed)
+        scored("batch_size=8")
+    (found,) = scored("batch_size=8")
+    assert "continuing: 16 of 33 are there" in scored.printed
+    (whole,) = scored("batch_size=8", "keep_images=false", out="whole")
+    assert found.metrics == pytest.approx(whole.metrics, rel=1e-9)
+
+
+def test_another_seed_or_sampler_is_another_set_of_images_and_another_result(scored, checkpoint):
+    results = [scored(*words)[0] for words in ((), ("seed=1",), ("sampler=ddim", "sampler.steps=3"), ("weights=raw",))]
+    assert len({each.metrics["fid_corners_33"] for each in results}) == 4
+    assert len(list((checkpoint.parents[1] / "generated").iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "elsewhere.npz"])
+def test_images_made_elsewhere_have_the_values_of_the_model_that_made_them(made, scored, tmp_path, name):
+    expected, images = made
+    path = written(images, tmp_path / name)
+    (found,) = scored(
+        "metric=fid_is", "data=digits", "num_samples=null", source=f"images={path}", out="elsewhere_results"
+    )
+    assert found.metrics == pytest.approx(expected.metrics, rel=1e-6)
+    assert found.protocol == expected.protocol
+    assert found.subject["images"] == str(path)
+
+
+def test_two_sources_are_compared_with_each_other(made, scored, tmp_path):
+    _, images = made
+    one, other = written(images, tmp_path / "one"), written(images[:20], tmp_path / "other.npz")
+    (same,) = scored(f"reference={one}", "num_samples=null", source=f"images={one}", out="same")
+    assert same.metrics["fid_corners_33"] == pytest.approx(0, abs=1e-6)
+    (parts,) = scored(f"reference={one}", "num_samples=null", source=f"images={other}", out="parts")
+    assert parts.metrics["fid_corners_20"] > 1e-6
+    assert (parts.protocol.data, parts.protocol.num_real) == ("one", 33)
+
+
+def test_reference_statistics_are_written_and_stand_for_the_data(scored, tmp_path):
+    file = tmp_path / "digits.npz"
+    (first,) = scored("metric=fid", f"save_statistics={file}")
+    with np.load(file) as theirs:
+        assert theirs["mu"].shape == (4,)
+        assert theirs["sigma"].shape == (4, 4)
+    (second,) = scored("metric=fid", f"reference={file}", out="again")
+    assert second.metrics == pytest.approx(first.metrics, rel=1e-9)
+    assert second.protocol.split == "statistics"
+    with pytest.raises(ValueError, match="KernelDistance.* give the images themselves"):
+        scored("metric=kid", f"reference={file}")
+
+
+def test_real_images_pass_the_extractor_once_for_all_evaluations(scored, monkeypatch):
+    seen, extract = [], MeanAndCorners.__call__
+    monkeypatch.setattr(
+        MeanAndCorners, "__call__", lambda self, x, layers: seen.append(len(x)) or extract(self, x, layers)
+    )
+    (one,) = scored("metric=kid")
+    assert sum(seen) == 1797 + 33
+    (other,) = scored("metric=kid", out="again")
+    assert sum(seen) == 1797 + 33 + 33
+    assert one.metrics == other.metrics
+    scored("metric=kid", "num_real=100", out="fewer")
+    assert sum(seen) == 1797 + 33 + 33 + 100 + 33
+
+
+def test_many_checkpoints_give_one_table_and_a_curve(scored, checkpoint):
+    results = scored(source=f"ckpt='{checkpoint.parent}/*.ckpt'")
+    assert sorted(each.subject["step"] for each in results) == [2, 4]  # last.ckpt is one of them
+    folder = checkpoint.parents[2] / "results"
+    with open(next(folder.glob("table_*.csv"))) as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    for row, result in zip(rows, sorted(results, key=lambda each: each.subject["step"]), strict=True):
+        assert float(row["fid_corners_33"]) == result.metrics["fid_corners_33"]
+        assert float(row["fid_corners_33_error"]) == result.errors["fid_corners_33"]
+    with Image.open(next(folder.glob("table_*.png"))) as picture:
+        assert min(picture.size) > 200
+    assert "run/00000002" in scored.printed
+    assert "±" in scored.printed
+
+
+def test_repeats_print_all_and_their_spread(scored):
+    results = scored("num_repeats=3", "seed=5")
+    assert sorted(each.subject["seed"] for each in results) == [5, 6, 7]
+    found = [each.metrics["fid_corners_33"] for each in results]
+    assert f"mean {np.mean(found):.4g}, deviation {np.std(found, ddof=1):.2g}, least {min(found):.4g}" in scored.printed
+
+
+def test_copies_are_shown_beside_what_they_are_copies_of(scored, small, tmp_path):
+    """Eight training images among the generated: the share, and a picture that has each beside itself."""
     data = build.data(small())
-    data.setup()
-    evaluator = Evaluator(MeanAndCorners(), [FrechetDistance(4)])
-    for batch in data.eval_loader("train"):
-        evaluator.update_real(batch["image"], batch["index"])
-        evaluator.update_fake(batch["image"], batch["index"])
-    assert evaluator.compute() == pytest.approx({"fid_corners_1797": 0.0}, abs=1e-6)
+    pixels = next(data.split("train").pixels.read([torch.arange(8)])).permute(0, 2, 3, 1).numpy()
+    noise = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 1), dtype=np.uint8)
+    path = written(np.concatenate([pixels, noise]), tmp_path / "copies.npz")
+    (found,) = scored(
+        "metric=memorization", "data=digits", "num_samples=null", source=f"images={path}", out="copies_results"
+    )
+    assert found.metrics["memorized_pixels_corners_32"] == 8 / 32
+    picture = np.asarray(Image.open(next((tmp_path / "copies_results").glob("*_nearest_pixels.png"))))
+    first, nearest = picture[2:10, 2:10], picture[2:10, 12:20]
+    assert np.array_equal(first, nearest)
 
 
-def test_short_names_of_results():
-    values = {"fid_inception_50k": 1.0, "is_inception_50k": 2.0, "is_std_inception_50k": 0.1}
-    assert evaluate.short_name(values) == "fid_is_inception_50k"
-    assert evaluate.short_name({"fid_inception-8c7b4136_33": 1.0}) == "fid_inception-8c7b4136_33"
+WRONG = {
+    "neither": ((), None, "ckpt or images must be given"),
+    "both": (("images=here",), "ckpt=there", "ckpt or images must be given, and not both"),
+    "no file": ((), "ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that fits at least one file"),
+    "no reference": ((), "images={images}", "images must be compared with something"),
+    "repeats": (("num_repeats=2",), "images={images}", "num_repeats has no effect on images that are there"),
+    "too many": (("data=digits", "num_samples=99"), "images={images}", "num_samples must be"),
+    "split": (("reference={images}", "split=test"), "images={images}", "split has no effect with reference"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, case):
+    overrides, source, message = case
+    images = written(np.zeros((3, 8, 8, 1), np.uint8), tmp_path / "images.npz")
+    words = [word.format(images=images) for word in (source, *overrides) if word]
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(config("evaluate", "trainer=cpu", *words))
+
+
+# While training
+
+
+def measured(small, *overrides):
+    settings = ("metric=fid", "evaluate.num_samples=33", "evaluate.every_n_steps=2", "logger=csv")
+    return small(*settings, *overrides)
+
+
+def logged(run):
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    return {int(row["step"]): float(row["eval/fid_corners_33"]) for row in rows if row.get("eval/fid_corners_33")}
+
+
+def test_samples_are_measured_while_training_as_evaluate_measures_them(small, scored, tmp_path):
+    train.run(measured(small, "run_dir=" + str(tmp_path / "measured"), "checkpoint_every_n_steps=2"))
+    run = tmp_path / "measured"
+    assert list(logged(run)) == [2, 4]
+    (late,) = scored(source=f"ckpt={run}/checkpoints/00000004.ckpt")
+    assert logged(run)[4] == pytest.approx(late.metrics["fid_corners_33"], rel=1e-4)
+    results = [read_result(path) for path in sorted((run / "evaluations").glob("*.json"))]
+    assert [each.subject["step"] for each in results] == [2, 4]
+    assert results[1].protocol == late.protocol
+    assert results[1].errors["fid_corners_33"] > 0
+
+
+def test_the_best_checkpoint_by_a_score_is_kept(small, tmp_path):
+    settings = ("keep.best=eval/fid_corners_33", "keep.last=1", "keep.mode=max", "optimizer.lr=1")
+    train.run(measured(small, *settings, "trainer.max_steps=8"))
+    run = tmp_path / "run"
+    best = max(logged(run), key=logged(run).get)
+    assert (run / "checkpoints" / "best.ckpt").resolve().name == f"{best:08d}.ckpt"
+
+
+def test_a_score_that_is_never_measured_cannot_decide(small):
+    with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs samples to be measured.* choose metric"):
+        train.run(small("keep.best=eval/fid_x"))
+    with pytest.raises(ValueError, match=r"keep.best must be one of the logged numbers \(eval/fid_corners_33\)"):
+        train.run(measured(small, "keep.best=eval/fid_x"))
+
+
+def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(small, tmp_path):
+    train.run(measured(small, f"run_dir={tmp_path / 'with'}"))
+    train.run(small(f"run_dir={tmp_path / 'without'}"))
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("with", "without")
+    )
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        assert not isinstance(value, torch.Tensor) or torch.equal(value, other["state_dict"][name])
+    assert json.dumps(one["config"]) == json.dumps(other["config"])
+
+
+def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(small, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train.run(measured(small, f"run_dir={whole}", "trainer.max_steps=6"))
+    compute, times = Evaluator.compute, []
+
+    def killed(self):
+        times.append(1)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        return compute(self)
+
+    settings = (f"run_dir={cut}", "trainer.max_steps=6", "checkpoint_every_n_steps=2")
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
+        patch.setattr(Evaluator, "compute", killed)
+        train.run(measured(small, *settings))
+    train.run(measured(small, *settings, "resume=auto"))
+    assert logged(cut) == logged(whole)
+    assert Path(cut / "evaluations").is_dir()

@@ -1,18 +1,18 @@
 """Scores from batches of images: each image passes the extractor once, whatever is computed from its features."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from ddpm import check
-from ddpm.metrics.features import Extractor
+from ddpm.metrics.bank import FeatureBank, is_first
+from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.images import to_rgb, to_uint8
-from ddpm.metrics.score import Score
+from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,19 +36,24 @@ class Evaluator:
     A share may be empty, but no image may come twice: samplers that pad ranks to equal lengths are refused.
     Not an nn.Module: held by a callback or a LightningModule, the extractor stays out of checkpoints and EMA copies.
 
+    A score whose layer the extractor lacks is left out and said so, unless none is left.
     batch_size: images per pass of the extractor, for memory and speed alone.
     """
 
     def __init__(self, extractor: Extractor, scores: Sequence[Score], batch_size: int = 64) -> None:
         if not scores:
             check.fail("scores", scores, "at least one score")
-        for score in scores:
-            check.one_of("the layer of a score", score.layer, extractor.dims)
         self.extractor = extractor
-        self.scores = tuple(scores)
+        self.dims = {**extractor.dims, PIXELS: NUM_PIXEL_FEATURES}
+        self.scores = tuple(score for score in scores if score.layer in self.dims)
+        if not self.scores:
+            check.one_of("the layer of a score", scores[0].layer, extractor.dims)
+        self.left_out = tuple(score for score in scores if score not in self.scores)
         self.batch_size = check.positive_int("batch_size", batch_size)
         self.device = torch.device("cpu")
-        self._real_ids, self._fake_ids = _Census("real"), _Census("generated")
+        self.layers = tuple(dict.fromkeys(score.layer for score in self.scores))
+        self._real, self._fake = (self._bank(real) for real in (True, False))
+        self._known_real: Mapping[str, FeatureSet] | None = None
         self._counts: tuple[int, int] | None = None
         self._warned: set[str] = set()
 
@@ -61,36 +66,84 @@ class Evaluator:
     def to(self, device: torch.device | str) -> Self:
         """Move everything, loading the extractor if it is not yet; images are brought to this device by `update_*`."""
         self.device = torch.device(device)
-        for part in (self.extractor, self._real_ids, self._fake_ids, *self.scores):
+        for part in (self.extractor, self._real, self._fake):
             part.to(self.device)
         return self
 
-    def update_real(self, images: Tensor, ids: Tensor) -> None:
-        """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers in the data set, each once."""
+    def update_real(self, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
+        """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers in the data set, each once.
+
+        labels: int64 `[B]`, -1 where there is none.
+        """
         if not self.needs_real:
             raise ValueError("update_real: none of these scores uses real images; ask needs_real before the data set")
-        self._update(images, ids, real=True)
+        self._update(self._real, images, ids, labels)
 
     def update_fake(self, images: Tensor, ids: Tensor) -> None:
         """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers of the samples, each once."""
-        self._update(images, ids, real=False)
+        self._update(self._fake, images, ids)
 
     @_plain_tensors
-    def compute(self) -> dict[str, float]:
-        """All values, the same on every rank. All ranks must call it: the first thing it does is to wait for them."""
-        num_real, num_generated = self._real_ids.compute(), self._fake_ids.compute()
+    def real_sets(self) -> Mapping[str, FeatureSet]:
+        """What the real images are, for a cache. All ranks must call it."""
+        if self._known_real is None:
+            self._known_real = self._real.sets()
+        return self._known_real
+
+    def use_real(self, sets: Mapping[str, FeatureSet]) -> None:
+        """In place of real images, what is known of them; ValueError if that is less than the scores need."""
+        lacking = self.lacks(sets)
+        if lacking:
+            raise ValueError(lacking)
+        self._known_real = {layer: known.to(self.device) for layer, known in sets.items()}
+
+    def lacks(self, sets: Mapping[str, FeatureSet]) -> str:
+        """What the scores need of real images and `sets` do not hold; empty if nothing."""
         for score in self.scores:
-            if num_generated < score.min_images or (score.needs_real and num_real < score.min_images):
+            if not score.needs_real:
+                continue
+            known = sets.get(score.layer)
+            if (
+                known is None
+                or (score.moments and known.moments is None)
+                or (score.rows_of_real and known.rows is None)
+            ):
+                what = "each image's features" if score.rows_of_real else "mean and covariance"
+                return (
+                    f"{score.describe()} needs {what} of layer {score.layer!r}, which the reference does not hold; "
+                    "give the images themselves"
+                )
+            if score.moments and len(known.moments.mean) != self.dims[score.layer]:
+                return (
+                    f"the reference has {len(known.moments.mean)} features, and {self.extractor.name} has "
+                    f"{self.dims[score.layer]} in layer {score.layer!r}: it was made with another extractor"
+                )
+        return ""
+
+    @property
+    def knows_real(self) -> bool:
+        return self._known_real is not None
+
+    @_plain_tensors
+    def compute(self) -> dict[str, Estimate]:
+        """All values, the same on every rank. All ranks must call it: the first thing it does is to wait for them."""
+        real = self.real_sets() if self.needs_real else {}
+        generated = self._fake.sets()
+        num_real, num_generated = (next(iter(s.values())).num_images if s else 0 for s in (real, generated))
+        for score in self.scores:
+            if num_generated < score.min_images or (score.needs_real and 0 < num_real < score.min_images):
                 raise ValueError(
                     f"{type(score).__name__} needs at least {score.min_images} images of a kind, "
                     f"got {num_generated} generated and {num_real} real"
                 )
         self._counts = num_real, num_generated
+        self.generated = generated
         suffix = f"{self.extractor.name}_{count_name(num_generated)}"
-        values: dict[str, float] = {}
+        values: dict[str, Estimate] = {}
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
-            values |= {f"{key}_{suffix}": value for key, value in score.compute().items()}
+            found = score(real.get(score.layer), generated[score.layer])
+            values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values
 
     def provenance(self) -> dict[str, Any]:
@@ -103,60 +156,46 @@ class Evaluator:
             "preprocessing": self.extractor.preprocessing,
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.weights_hash,
+            "scores": [score.describe() for score in self.scores],
         }
+
+    def renewed(self) -> "Evaluator":
+        """One with the same extractor and scores that has seen no image."""
+        return Evaluator(self.extractor, self.scores, self.batch_size)
 
     @_plain_tensors
     def reset_fake(self) -> None:
         """Forget the generated images; the real ones stay, for the next evaluation during a training."""
         self._counts = None
-        self._fake_ids.clear()
-        for score in self.scores:
-            score.reset_fake()
+        self._fake.clear()
 
     @_plain_tensors
-    def _update(self, images: Tensor, ids: Tensor, real: bool) -> None:
-        if ids.dtype != torch.int64 or ids.shape != images.shape[:1]:
-            raise ValueError(f"ids must be int64 [{len(images)}], one an image, got {ids.dtype} {list(ids.shape)}")
+    def _bank(self, real: bool) -> FeatureBank:
+        scores = [score for score in self.scores if score.needs_real or not real]
+        rows = {score.layer for score in scores if (score.rows_of_real if real else score.rows_of_generated)}
+        moments = {score.layer for score in scores if score.moments}
+        dims = {layer: self.dims[layer] for layer in self.layers}
+        return FeatureBank("real" if real else "generated", dims, sorted(moments), sorted(rows))
+
+    @_plain_tensors
+    def _update(self, bank: FeatureBank, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
+        for name, numbers in (("ids", ids), ("labels", ids if labels is None else labels)):
+            if numbers.dtype != torch.int64 or numbers.shape != images.shape[:1]:
+                raise ValueError(
+                    f"{name} must be int64 [{len(images)}], one an image, got {numbers.dtype} {list(numbers.shape)}"
+                )
         pixels = to_rgb(to_uint8(images))
-        (self._real_ids if real else self._fake_ids).update(ids.to(self.device))
-        for some, theirs in zip(pixels.split(self.batch_size), ids.split(self.batch_size), strict=True):
-            features = self.extractor(some.to(self.device))
-            for score in self.scores:
-                if score.needs_real or not real:
-                    score.update(features[score.layer], theirs.to(self.device), real)
+        wanted = [layer for layer in self.layers if layer != PIXELS]
+        for first in range(0, len(pixels), self.batch_size):
+            some = slice(first, first + self.batch_size)
+            here = pixels[some].to(self.device)
+            features = self.extractor(here, wanted) if wanted else {}
+            if PIXELS in self.layers:
+                features = {**features, PIXELS: pixel_features(here)}
+            theirs = None if labels is None else labels[some].to(self.device)
+            bank.update(features, ids[some].to(self.device), theirs)
 
     def _warn_once(self, caveat: str | None) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if caveat and not (distributed and torch.distributed.get_rank()) and caveat not in self._warned:
+        if caveat and is_first() and caveat not in self._warned:
             self._warned.add(caveat)
             warnings.warn(caveat, stacklevel=5)  # past the wrappers of compute, to whoever called it
-
-
-class _Census(Metric):
-    """Which images there were over all ranks: their number, and that none came twice."""
-
-    full_state_update = False
-    ids: list[Tensor]
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.add_state("ids", [], dist_reduce_fx="cat")
-        self.clear()
-
-    def clear(self) -> None:
-        self.reset()
-        self.update(torch.zeros(0, dtype=torch.int64, device=self.device))  # no rows: see InceptionScore.reset_fake
-
-    def update(self, ids: Tensor) -> None:
-        self.ids.append(ids)
-
-    def compute(self) -> int:
-        numbers, times = dim_zero_cat(self.ids).unique(return_counts=True)
-        twice = numbers[times > 1].tolist()
-        if twice:
-            raise ValueError(
-                f"{len(twice)} {self.kind} images were given more than once, e.g. number {twice[0]}: a sampler that "
-                "pads the ranks to equal length repeats images (DistributedSampler does); shard by number instead"
-            )
-        return len(numbers)

@@ -1,60 +1,206 @@
 """Frechet distance between two sets of features taken as Gaussians: FID, if the features are Inception's.
 
-Heusel et al. 2017, eq. 6: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)). torchmetrics keeps the moments and does the sum.
+Heusel et al. 2017, eq. 6: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), in float64. Own code, since neither torchmetrics
+nor torch-fidelity resamples, or measures against a mean and covariance out of a file; the tests hold it to both.
 """
 
-from typing import Self
+import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
+from scipy.linalg.blas import dsyrk, ssyrk
+from torch import Tensor
 
 from ddpm import check
+from ddpm.metrics.moments import Moments
+from ddpm.metrics.score import Estimate, FeatureSet
+
+CHUNK = 4096
+SEED = 2020
 
 
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Symmetric, and 0 up to rounding between equal moments, of full rank or not."""
+    return distance_to(a, root(a.covariance), b.mean, torch.trace(b.covariance), b.covariance)
+
+
+def root(covariance: Tensor) -> Tensor:
+    """R `[d, d]` with R R^T = covariance."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * without_noise(values).sqrt()
+
+
+def without_noise(values: Tensor) -> Tensor:
+    """Eigenvalues of a covariance; what rounding made of zeros becomes zero, lest their roots add up."""
+    noise = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+    return torch.where(values > noise, values, 0)
+
+
+def distance_to(a: Moments, root_a: Tensor, mean: Tensor, trace: Tensor, covariance: Tensor) -> float:
+    """trace, covariance: of the other set; (S1 S2)^(1/2) has the trace of (R^T S2 R)^(1/2), which is symmetric."""
+    return distance_in_root(a, mean, trace, root_a.T @ covariance @ root_a)
+
+
+def distance_in_root(a: Moments, mean: Tensor, trace: Tensor, inner: Tensor) -> float:
+    """inner: R^T S2 R `[d, d]`."""
+    overlap = without_noise(torch.linalg.eigvalsh(inner)).sqrt().sum()
+    return float((a.mean - mean).square().sum() + torch.trace(a.covariance) + trace - 2 * overlap)
+
+
+@dataclass(frozen=True)
 class FrechetDistance:
-    """FID from float64 sums: memory does not grow with the images, and ranks add up exactly.
+    """`fid` of the layer "pooled", `sfid` of the layer "spatial" (Nash et al. 2021), which sees where things are.
 
-    torchmetrics is given features instead of images, since one pass of the network serves several scores; its own
-    `antialias` (on by default there, and not the published metric) is thereby out of the way.
+    num_resamples: of the generated images with replacement, whose distances spread as those of other draws of images
+    would; 0: no error bar, and memory that does not grow with the images. The reference stays as it is: it is given.
     """
 
-    layer = "pooled"
+    layer: str = "pooled"
+    name: str = "fid"
+    num_resamples: int = 50
     needs_real = True
+    moments = True
+    rows_of_real = False
     min_images = 2
 
-    def __init__(self, num_features: int) -> None:
-        self.num_features = check.positive_int("num_features", num_features)
-        features_as_they_are = nn.Identity()
-        features_as_they_are.num_features = self.num_features
-        with torch.inference_mode(False):  # or the sums could not be added to outside a caller's inference mode
-            self._moments = FrechetInceptionDistance(feature=features_as_they_are, reset_real_features=False)
+    def __post_init__(self) -> None:
+        if check.non_negative_int("num_resamples", self.num_resamples) == 1:
+            check.fail("num_resamples", 1, "0 or at least 2")
 
-    def to(self, device: torch.device | str) -> Self:
-        self._moments.to(device)
-        return self
+    @property
+    def rows_of_generated(self) -> bool:
+        return self.num_resamples > 0
 
-    def update(self, features: Tensor, ids: Tensor, real: bool) -> None:
-        self._moments.update(features.double(), real=real)  # the result comes in the dtype of the features
-
-    def compute(self) -> dict[str, float]:
-        # No rows: torchmetrics wants an update on every rank, and a rank may have had no image
-        self._moments.update(torch.zeros(0, self.num_features, dtype=torch.float64, device=self._moments.device), False)
-        return {"fid": float(self._moments.compute())}
-
-    def reset_fake(self) -> None:
-        self._moments.reset()
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        value = frechet_distance(real.moments, generated.moments)
+        if not self.num_resamples:
+            return {self.name: Estimate(value)}
+        weights = multinomial_weights(self.num_resamples, generated.num_images)
+        return {self.name: Estimate(value, float(resampled_distances(real.moments, generated.rows, weights).std()))}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
-        fewest = min(num_real, num_generated)
-        if fewest <= self.num_features:
+        if 0 < min(num_generated, num_real or num_generated) < 10_000:
             return (
-                f"FID of {num_generated} generated against {num_real} real images: {self.num_features} features and no "
-                "more images than that give covariances without full rank. Good for trends at this same n only"
-            )
-        if fewest < 10_000:
-            return (
-                f"FID of {num_generated} generated against {num_real} real images: under 10,000 it is biased upwards. "
-                "Compare it with figures of the same n only"
+                f"{self.name.upper()} of {num_generated} generated against {num_real} real images: under 10,000 it is "
+                "biased upwards. Compare it with figures of the same n only; metric=fid_infinity estimates it without "
+                "the bias of few generated images"
             )
         return None
+
+    def describe(self) -> str:
+        return f"FrechetDistance(layer={self.layer})"
+
+
+@dataclass(frozen=True)
+class FrechetInfinity:
+    """`fid_inf`: the distance that infinitely many generated images would have (Chong and Forsyth 2020).
+
+    The bias falls as 1/n, so distances of parts of the generated images are extrapolated to 1/n = 0, by least squares
+    over num_points sizes from smallest part to all. The reference stays as it is. Noisier than FID: its error bar comes
+    of doing the same with num_resamples resamples.
+    """
+
+    layer: str = "pooled"
+    name: str = "fid_inf"
+    num_points: int = 8
+    smallest: float = 0.2
+    num_resamples: int = 10
+    needs_real = True
+    moments = True
+    rows_of_real = False
+    rows_of_generated = True
+    min_images = 20
+
+    def __post_init__(self) -> None:
+        check.integer("num_points", self.num_points, low=2)
+        check.number("smallest", self.smallest, low=0.01, high=0.9)
+        check.non_negative_int("num_resamples", self.num_resamples)
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        num = generated.num_images
+        parts = np.linspace(self.smallest, 1, self.num_points)
+        sizes = torch.from_numpy((parts * num).round()).long().tolist()
+        value = extrapolated(real.moments, generated.rows, torch.ones(1, num), sizes)[0]
+        if self.num_resamples < 2:
+            return {self.name: Estimate(value)}
+        weights = multinomial_weights(self.num_resamples, num)
+        again = extrapolated(real.moments, generated.rows, weights, sizes)
+        return {self.name: Estimate(value, float(np.std(again, ddof=1)))}
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return f"FrechetInfinity(layer={self.layer}, num_points={self.num_points}, smallest={self.smallest:g})"
+
+
+def extrapolated(real: Moments, rows: Tensor, weights: Tensor, sizes: list[int]) -> list[float]:
+    """For each of `weights` `[R, N]` the line through its distances at `sizes`, where 1/n is 0."""
+    found = []
+    for number, weight in enumerate(weights):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED + number))
+        masks = torch.stack([weight * (order < size) for size in sizes])
+        distances = resampled_distances(real, rows, masks)
+        found.append(float(np.polyfit(1 / masks.sum(1).numpy(), distances.numpy(), 1)[1]))
+    return found
+
+
+def multinomial_weights(num_resamples: int, num_images: int, seed: int = SEED) -> Tensor:
+    """float64 `[R, N]`, how often each image is in each resample of N images; the same for the same numbers."""
+    make = np.random.Generator(np.random.PCG64(seed))
+    even = np.full(num_images, 1 / num_images)
+    return torch.from_numpy(make.multinomial(num_images, even, size=num_resamples)).double()
+
+
+def resampled_distances(real: Moments, rows: Tensor, weights: Tensor) -> Tensor:
+    """The distance of each resample to `real`, float64 `[R]`. rows: float32 `[N, d]`. weights: float64 `[R, N]`.
+
+    The rows are turned once into the coordinates in which R^T S R is a covariance; a resample then costs one product
+    of its distinct rows with themselves, of which BLAS makes half, and eigenvalues: 1.3 s of two cores for 50,000
+    images and 2048 features.
+    """
+    weights = weights.to(rows.device, torch.float64)
+    nums = weights.sum(1)
+    root_real = root(real.covariance)
+    center = rows.mean(0, dtype=torch.float64)
+    means = torch.zeros(len(weights), rows.shape[1], dtype=torch.float64, device=rows.device)
+    squares = torch.zeros_like(nums)
+    turned = torch.empty_like(rows)
+    for first in range(0, len(rows), CHUNK):
+        here = slice(first, first + CHUNK)
+        some = rows[here].double() - center
+        turned[here] = (some @ root_real).float()
+        means += weights[:, here] @ some
+        squares += weights[:, here] @ some.square().sum(1)
+    means /= nums[:, None]
+    distances = torch.zeros(len(weights), dtype=torch.float64)
+    for number, (weight, num, mean) in enumerate(zip(weights, nums, means, strict=True)):
+        middle = mean @ root_real
+        inner = (gram(turned, weight) - num * torch.outer(middle, middle)) / (num - 1)
+        trace = (squares[number] - num * mean.square().sum()) / (num - 1)
+        distances[number] = distance_in_root(real, center + mean, trace, inner)
+    return distances
+
+
+def gram(rows: Tensor, weight: Tensor) -> Tensor:
+    """Sum over rows of weight times their outer product, float64 `[d, d]`.
+
+    Of float32 products of a few thousand rows, which moves the distance by 2e-6 and its spread by a 1e-5th in half the
+    time; but where there are few rows for so many features, whose sum then has no full rank, in float64.
+    """
+    chosen = weight.nonzero()[:, 0]
+    dtype, product = (torch.float64, dsyrk) if len(chosen) < 2 * rows.shape[1] else (torch.float32, ssyrk)
+    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+    for some in chosen.split(CHUNK):
+        scaled = rows[some].to(dtype) * weight[some, None].sqrt().to(dtype)
+        if rows.device.type == "cpu":
+            total += torch.from_numpy(product(1.0, scaled.numpy().T, lower=1))  # half of it, in half the time
+        else:
+            total += scaled.T @ scaled
+    return total.tril() + total.tril(-1).T
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of independent values `[N]`."""
+    return float(values.double().std()) / math.sqrt(len(values))

@@ -3,54 +3,61 @@
 Salimans et al. 2016, section 4: exp E KL(p(y|x) || p(y)), mean and standard deviation over ten parts.
 """
 
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from ddpm import check
+from ddpm.metrics.fid import multinomial_weights
+from ddpm.metrics.score import Estimate, FeatureSet
 
 NUM_PARTS = 10
 SHUFFLE_SEED = 2020  # torch-fidelity's default
 
 
-class InceptionScore(Metric):
-    """Keeps the logits with their images' numbers, and puts them in order before torch-fidelity shuffles and scores.
+@dataclass(frozen=True)
+class InceptionScore:
+    """`is` and, as published, `is_std`. torch-fidelity scores the logits in the order of their images' numbers.
 
-    So neither batches nor ranks change the value. torchmetrics syncs, but its InceptionScore does not score: it
-    shuffles by the global generator, cuts 33 images into 9 parts, and divides the variance by n - 1 (published: by n).
+    So neither batches nor ranks change the value. torchmetrics shuffles by the global generator, cuts 33 images into 9
+    parts, and divides the variance by n - 1 (published: by n). is_std is the spread over ten parts of n/10 images, no
+    error of the whole: the error bar of `is` comes of num_resamples resamples within each part.
     """
 
+    num_resamples: int = 50
     layer = "logits"
     needs_real = False
+    moments = False
+    rows_of_real = False
+    rows_of_generated = True
     min_images = NUM_PARTS
-    full_state_update = False
-    logits: list[Tensor]
-    ids: list[Tensor]
 
-    def __init__(self, num_logits: int) -> None:
-        super().__init__()
-        self.num_logits = check.positive_int("num_logits", num_logits)
-        self.add_state("logits", [], dist_reduce_fx="cat")
-        self.add_state("ids", [], dist_reduce_fx="cat")
-        self.reset_fake()
+    def __post_init__(self) -> None:
+        if check.non_negative_int("num_resamples", self.num_resamples) == 1:
+            check.fail("num_resamples", 1, "0 or at least 2")
 
-    def update(self, features: Tensor, ids: Tensor, real: bool) -> None:
-        if not real:
-            self.logits.append(features)
-            self.ids.append(ids)
+    def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
+        logits = generated.rows.cpu()
+        score = isc_features_to_metric(logits, NUM_PARTS, True, SHUFFLE_SEED)
+        error = float(self.resampled(logits).std()) if self.num_resamples else None
+        return {"is": Estimate(score[KEY_METRIC_ISC_MEAN], error), "is_std": Estimate(score[KEY_METRIC_ISC_STD])}
 
-    def compute(self) -> dict[str, float]:
-        order = dim_zero_cat(self.ids).argsort()
-        score = isc_features_to_metric(dim_zero_cat(self.logits)[order].cpu(), NUM_PARTS, True, SHUFFLE_SEED)
-        return {"is": score[KEY_METRIC_ISC_MEAN], "is_std": score[KEY_METRIC_ISC_STD]}
-
-    def reset_fake(self) -> None:
-        self.reset()
-        # No rows: a rank without images still has the shape that the others gather
-        nothing = torch.zeros(0, device=self.device)
-        self.update(nothing.reshape(0, self.num_logits), nothing.long(), real=False)
+    def resampled(self, logits: Tensor) -> Tensor:
+        """Scores `[R]`: the mean over parts of exp(mean of sum p log p - sum q log q), q the mean of p."""
+        order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(len(logits)))
+        scores = []
+        ends = [len(order) * k // NUM_PARTS for k in range(NUM_PARTS + 1)]  # torch-fidelity's
+        for part in (order[first:last] for first, last in itertools.pairwise(ends)):
+            log_p = logits[part].double().log_softmax(1)
+            p = log_p.exp()
+            weights = multinomial_weights(self.num_resamples, len(part), seed=int(part[0])) / len(part)
+            q = weights @ p
+            scores.append((weights @ (p * log_p).sum(1) - torch.xlogy(q, q).sum(1)).exp())
+        return torch.stack(scores).mean(0)
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         if num_generated < 10_000:
@@ -59,3 +66,6 @@ class InceptionScore(Metric):
                 "downwards. Compare it with figures of the same n only"
             )
         return None
+
+    def describe(self) -> str:
+        return f"InceptionScore(num_parts={NUM_PARTS})"

@@ -1,36 +1,62 @@
-"""What a score is: it takes features with the numbers of their images and gives named values."""
+"""What a score is: a function from the features of real and generated images to named values with their error bars."""
 
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ddpm.metrics.moments import Moments
+
+
+class Estimate(NamedTuple):
+    """A value, and its standard error over other draws of the images; None where it is not known."""
+
+    value: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All images of a kind as one layer of the extractor sees them, whichever rank saw which of them.
+
+    moments: of the features, None where no score asked for them. rows: the features, float32 `[N, d]` in the order of
+    the images' numbers, None where no score asked for them. labels: int64 `[N]` in that order, -1 where there is none.
+    """
+
+    num_images: int
+    moments: Moments | None = None
+    rows: Tensor | None = None
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+
+    def to(self, device: torch.device) -> "FeatureSet":
+        parts = (part if part is None else part.to(device) for part in (self.moments, self.rows, self.ids, self.labels))
+        return FeatureSet(self.num_images, *parts)
+
 
 class Score(Protocol):
-    """One figure, or a figure and its spread, from one layer of features.
+    """One figure, or several from the same work, of one layer of features.
 
-    Sharded evaluation calls `update` on each rank with that rank's share and `compute` on all of them; `compute`
-    gives every rank the same values, those of one process that has seen all images.
+    moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
+    images. Every rank is given the same sets, so every rank computes the same values.
     """
 
     layer: str
     needs_real: bool
-    min_images: int
+    moments: bool
+    rows_of_real: bool
+    rows_of_generated: bool
+    min_images: int  # of each kind
 
-    def to(self, device: torch.device | str) -> Self: ...
-
-    def update(self, features: Tensor, ids: Tensor, real: bool) -> None:
-        """features: float32 `[B, d]`; ids: int64 `[B]`, each image's own number among the real or the generated."""
-        ...
-
-    def compute(self) -> dict[str, float]:
-        """Values by short name, e.g. `{"fid": 3.17}`; the evaluator adds extractor and number of images."""
-        ...
-
-    def reset_fake(self) -> None:
-        """Forget the generated images and keep the real ones."""
+    def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
+        """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator adds extractor and number of images."""
         ...
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         """What a reader of the value must know about these numbers of images, if anything."""
+        ...
+
+    def describe(self) -> str:
+        """All that decides its values, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
         ...

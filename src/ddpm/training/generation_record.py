@@ -41,7 +41,7 @@ class GenerationRecord:
             return
         there, asked = flat({k: v for k, v in stored.items() if k != "made_with"}), flat(self.identity)
         fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
-        if grows and there.get("num_samples", 0) < asked["num_samples"]:
+        if grows and there.get("num_samples", 0) < asked.get("num_samples", 0):
             fields = [name for name in fields if name != "num_samples"]
         if fields:
             lines = [f"  {name}: {there.get(name)!r} there, {asked.get(name)!r} asked for" for name in fields]

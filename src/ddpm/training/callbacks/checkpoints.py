@@ -1,6 +1,7 @@
 """Writes checkpoints: every so many steps, at the end, when one is the best so far, and when the run is interrupted."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from ddpm.training.logs import ends_step
 from ddpm.training.loop_counts import batches, respread, settled
 from ddpm.training.module import DiffusionModule
 
+EVALUATION = "eval/"  # what numbers of samples are logged under
+
 
 class Checkpoints(Checkpoint):
     """RUN/checkpoints/STEP.ckpt, with last.ckpt and best.ckpt as links.
 
     every_n_steps: optimizer steps between two. last: keep so many of the newest. keep_every_n_steps: keep those of
     every so many steps besides, None for no others. best: a logged number whose best checkpoint is kept too, written
-    after each validation that improves it; mode: whether `min` or `max` of it is best.
+    after each validation, or evaluation of samples, that improves it; mode: whether `min` or `max` of it is best.
 
     Every checkpoint holds the run as it was at the end of the step's batch. One that was written before or during the
     step's validation says so, and the resumed run validates first: Lightning by itself would leave it out.
@@ -65,12 +68,21 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.validation_is_due = False
-        if self.metric is None:
-            return
-        if self.metric not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        if self.metric is not None and not self.metric.startswith(EVALUATION):
+            self.consider(trainer, {name: value.item() for name, value in trainer.callback_metrics.items()})
+
+    def on_evaluation_end(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
+        """Called by whoever has measured samples, on all ranks with the same numbers."""
+        if self.metric is not None and self.metric.startswith(EVALUATION):
+            self.consider(trainer, numbers)
+
+    def consider(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
+        """Keeps the checkpoint of this step if it is the best so far."""
+        assert self.metric is not None
+        if self.metric not in numbers:
+            known = ", ".join(sorted(numbers)) or "none"
             raise ValueError(f"keep.best must be one of the logged numbers ({known}), got {self.metric!r}")
-        value = trainer.callback_metrics[self.metric].item()
+        value = numbers[self.metric]
         sign = 1 if self.mode == "min" else -1
         if not self.best or sign * value < sign * self.best["value"]:
             self.best = {"step": trainer.global_step, "value": value}
@@ -84,9 +96,17 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.trained = True
-        if self.metric is not None and not validates(trainer):
-            raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
+        self.refuse_best_of_nothing(trainer)
         self.validate_if_due(trainer)
+
+    def refuse_best_of_nothing(self, trainer: Trainer) -> None:
+        if self.metric is None:
+            return
+        if not self.metric.startswith(EVALUATION):
+            if not validates(trainer):
+                raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
+        elif not any(hasattr(callback, "evaluator") for callback in trainer.callbacks):
+            raise ValueError(f"keep.best={self.metric} needs samples to be measured in training: choose metric=...")
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Of a run that was killed in its last validation, no step is left to train."""

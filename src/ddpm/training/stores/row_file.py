@@ -17,19 +17,22 @@ class RowFile:
         self.row = np.dtype([("image", np.uint8, shape), ("whole", np.uint8)])
 
     def create(self) -> None:
-        """All rows empty, unless the file is there. One system call gives it its size, so it is never half made."""
+        """All rows empty, unless the file is there; one of fewer rows grows, one of more stays as it is.
+
+        One system call gives it its size, so it is never half made.
+        """
         with open(self.path, "ab") as file:
-            file.truncate(self.num_rows * self.row.itemsize)
+            file.truncate(max(file.tell(), self.num_rows * self.row.itemsize))
 
     def images(self) -> np.ndarray:
         """uint8 `[num_rows, *shape]`, all of them whole, read from the disk as they are used."""
-        return np.memmap(self.path, self.row, "r")["image"]
+        return np.memmap(self.path, self.row, "r", shape=(self.num_rows,))["image"]
 
     def whole(self) -> np.ndarray:
         """bool `[num_rows]`"""
-        if not self.path.exists() or self.path.stat().st_size != self.num_rows * self.row.itemsize:
+        if not self.path.exists():
             return np.zeros(self.num_rows, bool)
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self.path, "rb", buffering=0) as file:  # beyond its end nothing is read
             return np.array([os.pread(file.fileno(), 1, self.mark(number)) == b"\1" for number in range(self.num_rows)])
 
     def write(self, number: int, image: np.ndarray) -> None:

@@ -1,0 +1,127 @@
+"""Images that somebody else made, whatever holds them: a folder, a .zip, an .npz or .npy, Parquet files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.images import UnusableImage, WrongSize, upright
+from ddpm.data.sources.base import Images, Source
+from ddpm.data.sources.folder import Folder, image_names
+from ddpm.data.sources.npz import Npz
+from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.zip import Zip
+
+BY_SUFFIX = {".zip": Zip, ".npz": Npz, ".npy": Npz, ".parquet": Parquet}
+GREY = ("1", "L", "LA", "La", "I", "F")
+
+
+def image_source(path: str | Path) -> Source:
+    """What reads `path`, decided by whether it is a folder, else by its ending. ValueError if nothing does."""
+    path = Path(path)
+    if path.is_dir():
+        return folder_source(path)
+    if path.suffix.lower() not in BY_SUFFIX or not path.is_file():
+        is_it = "is another file" if path.is_file() else "is something else" if path.exists() else "is not there"
+        raise ValueError(
+            f"{path} {is_it}; images may be a folder of them, a .zip of them, an .npz or .npy of uint8 pixels "
+            "[N, H, W, C], a .parquet file or a folder of such"
+        )
+    return BY_SUFFIX[path.suffix.lower()](str(path))
+
+
+def folder_source(path: Path) -> Source:
+    names = image_names(path)
+    if not names and any(path.glob("*.parquet")):
+        return Parquet(str(path))
+    if not names:
+        raise ValueError(f"{path} holds neither images (png, jpg, webp, bmp, tif, gif) nor .parquet files")
+    direct = sorted(name for name in names if "/" not in name)
+    if 0 < len(direct) < len(names) and not (path / "dataset.json").is_file():
+        below = min(set(names) - set(direct))
+        raise ValueError(
+            f"{path} holds images both itself ({direct[0]}) and in folders below ({below}); "
+            f"give the folder that holds nothing but those that are meant, as {path / below.split('/')[0]}"
+        )
+    return Folder(str(path))
+
+
+def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
+    """All images of `path`, in the order of their names or rows, as its split "train".
+
+    None is resized, since that would become part of whatever is measured: all must have the first one's size, and
+    be grey if it is (else grey ones become RGB of equal channels). `content_hash()` identifies them. name: what tables
+    call them; None: the path's last part.
+    """
+    images = image_source(path).open()
+    if len(images) == 0:
+        raise ValueError(f"{path} holds no image")
+    try:
+        first = opened(images, 0)
+        height, width = size_of(first)
+        channels = channels_of(first)
+    except Exception as error:  # whatever a broken first image provokes
+        raise ValueError(f"{images.name(0)} cannot be read: {error}") from error
+    alike = Alike(images, (height, width), channels)
+    return ImageDataModule(alike, name or Path(path).resolve().name, channels, (height, width), 64, num_workers=2)
+
+
+def opened(images: Images, number: int) -> Image.Image | np.ndarray:
+    """As it is meant to be seen, where a camera has stored it lying on its side."""
+    image = images.image(number)
+    return image if isinstance(image, np.ndarray) else upright(image)
+
+
+def size_of(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    """(height, width)"""
+    return image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
+
+
+def channels_of(image: Image.Image | np.ndarray) -> int:
+    if isinstance(image, np.ndarray):
+        return image.shape[2]
+    return 1 if image.mode in GREY or image.mode.startswith("I;16") else 3
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Images that are open already, as their own source; each is refused unless it is like the first."""
+
+    images: Images
+    size: tuple[int, int]
+    channels: int
+
+    def open(self) -> "Alike":
+        return self
+
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.images.class_names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Image.Image | np.ndarray:
+        image = opened(self.images, index)
+        size = size_of(image)
+        if size != self.size:
+            raise WrongSize(
+                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}; bring all to one "
+                "size by one known method before, since a resize becomes part of what is measured"
+            )
+        if channels_of(image) > self.channels:
+            raise UnusableImage("is in colour, but the first image is grey; store all in one way")
+        return image
+
+    def name(self, index: int) -> str:
+        return self.images.name(index)
+
+    def fingerprint(self) -> str:
+        return self.images.fingerprint()

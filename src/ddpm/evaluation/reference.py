@@ -1,0 +1,81 @@
+"""What generated images are compared with: a split of a data set, images made elsewhere, or a mean and covariance."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.statistics import read_statistics
+from ddpm.progress import ProgressDisplay
+from ddpm.types import Batch
+
+
+class Reference(Protocol):
+    identity: dict[str, str]  # `data`, `split` and `data_hash` of an `EvaluationProtocol`
+
+    @property
+    def num(self) -> int:
+        """Of its images; 0 where that is not known."""
+        ...
+
+    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
+        """Gives the evaluator what it needs of the real images. agree: whether all ranks say yes."""
+        ...
+
+
+class Images:
+    """The images of a split, or num_images of them, the same in every run. Their features are kept in the cache."""
+
+    def __init__(self, data: ImageDataModule, split: str, num_images: int | None, cache: ReferenceCache) -> None:
+        self.data, self.split, self.num_images, self.cache = data, split, num_images, cache
+        self.images = data.split(split, num_images)  # what is wrong with the data shows here, before the work
+        self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
+
+    @property
+    def num(self) -> int:
+        return len(self.images)
+
+    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
+        key = self.cache.key(self.identity["data_hash"], evaluator.extractor, evaluator.layers)
+        known = self.cache.get(key) or {}
+        if agree(not evaluator.lacks(known)):
+            evaluator.use_real(known)
+            return
+        loader = self.data.eval_loader(self.split, self.num_images)
+        for batch in shown(loader, self.num, f"features of {self.identity['data']}"):
+            evaluator.update_real(batch["image"], batch["index"], batch["label"])
+        self.cache.put(key, evaluator.real_sets())
+
+
+class Statistics:
+    """Mean and covariance out of an .npz file, for the scores that need no more."""
+
+    def __init__(self, path: Path) -> None:
+        self.sets = {layer: FeatureSet(moments.num, moments) for layer, moments in read_statistics(path)[0].items()}
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.identity = {"data": path.name, "split": "statistics", "data_hash": digest}
+
+    @property
+    def num(self) -> int:
+        return next(iter(self.sets.values())).num_images
+
+    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
+        evaluator.use_real(self.sets)
+
+
+def shown(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
+    """The batches, with a line now and then that says how far they are; quiet where they are soon done."""
+    display: Any = None
+    done = 0
+    for batch in batches:
+        yield batch
+        display = display or ProgressDisplay(what, total)
+        done += len(batch["index"])
+        if display.is_due(done) and done < total:
+            display.show(done, f"{display.rate(done):.0f} images/s")
+    if display:
+        display.close()

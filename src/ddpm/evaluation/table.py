@@ -1,0 +1,86 @@
+"""Results side by side: a table for the terminal, the same as CSV, and their curves over training steps."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ddpm.atomic import whole, write_whole
+from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.protocol import Result
+from ddpm.metrics.score import Estimate
+
+
+def shown(estimate: Estimate) -> str:
+    """ "3.17 ± 0.03": as many digits as the error bar leaves meaning in, or four significant ones."""
+    if not estimate.error:
+        return f"{estimate.value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(estimate.error)))
+    return f"{estimate.value:.{digits}f} ± {estimate.error:.{digits}f}"
+
+
+def columns(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(name for result in results for name in result.metrics))
+
+
+def text_table(results: Mapping[str, Result]) -> str:
+    """One line a result; the keys are their names."""
+    names = columns(list(results.values()))
+    rows = [["", *names]]
+    for title, result in results.items():
+        rows.append([title, *(shown(result.estimates[n]) if n in result.metrics else "" for n in names)])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def spread(results: Mapping[str, Result]) -> str:
+    """Of each metric over repeats with other seeds: mean, standard deviation, and the best that papers may report."""
+    lines = []
+    for name in columns(list(results.values())):
+        values = [result.metrics[name] for result in results.values()]
+        better = {True: ("least", min), False: ("most", max)}.get(lower_is_better(name))
+        best = f", {better[0]} {better[1](values):.4g}" if better else ""
+        lines.append(f"{name}  mean {statistics.mean(values):.4g}, deviation {statistics.stdev(values):.2g}{best}")
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, results: Mapping[str, Result]) -> None:
+    """A row each: name, step, seed, then every metric and its standard error."""
+    names = columns(list(results.values()))
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["name", "step", "seed", *(part for name in names for part in (name, f"{name}_error"))])
+    for title, result in results.items():
+        cells = [part for name in names for part in (result.metrics.get(name, ""), result.errors.get(name, ""))]
+        writer.writerow([title, result.subject.get("step", ""), result.subject.get("seed", ""), *cells])
+    write_whole(path, file.getvalue().encode())
+
+
+def draw_curves(path: Path, results: Sequence[Result]) -> None:
+    """Every metric over the steps of the checkpoints, a line for each run, with error bars, as a PNG."""
+    names = columns(results)
+    runs = sorted({str(result.subject["run"]) for result in results})
+    wide = min(3, len(names))
+    tall = -(-len(names) // wide)
+    figure = Figure(figsize=(4.5 * wide, 3.2 * tall), layout="constrained")
+    for number, name in enumerate(names):
+        axes = figure.add_subplot(tall, wide, number + 1)
+        for run in runs:
+            theirs = sorted(
+                (r.subject["step"], r.metrics[name], r.errors.get(name, 0.0))
+                for r in results
+                if str(r.subject["run"]) == run and name in r.metrics
+            )
+            steps, values, errors = zip(*theirs, strict=True) if theirs else ((), (), ())
+            axes.errorbar(steps, values, yerr=errors, marker="o", markersize=4, capsize=3, linewidth=1.5, label=run)
+        axes.set(title=name, xlabel="training step")
+        axes.grid(alpha=0.3)
+        if len(runs) > 1 and number == 0:
+            axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)

@@ -1,0 +1,74 @@
+"""What sample.py and evaluate.py share: which images a folder holds, what is there of them, and a disk that is full."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.metrics.protocol import device_name
+from ddpm.training.generation_record import GenerationRecord, weights_hash
+from ddpm.training.module import DiffusionModule
+from ddpm.training.stores.base import ImageStore
+
+
+def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> dict[str, Any]:
+    """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
+    groups = ("schedule", "process", "objective", "denoiser", "codec", "model")
+    return {
+        "image_shape": list(module.image_shape),
+        "seed": module.sample_rng.seed,
+        "sampler": module.sampler.describe(),
+        "steps": module.sampler.steps or module.sampler.process.T,
+        "weights": module.describe_weights(module.predict_weights),
+        "weights_sha256": weights_hash(module.weights(module.predict_weights)),
+        "precision": str(trainer.precision),
+        **{group: OmegaConf.to_container(stored[group], resolve=True) for group in groups},
+    }
+
+
+def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+    """What changes the rounding."""
+    return {
+        "batch_size": config.batch_size,
+        "processes": trainer.world_size,
+        "device": device_name(trainer.strategy.root_device),
+        "torch": torch.__version__,
+    }
+
+
+@rank_zero_only
+def say_what_is_there(num_found: int, num_samples: int, record: GenerationRecord) -> None:
+    if num_found:
+        print(f"continuing: {num_found:,} of {num_samples:,} are there", flush=True)
+    for earlier in record.earlier():
+        changes = [f"{name} {was} before, {record.made_with[name]} now" for name, was in earlier.items()]
+        changed = [text for text, name in zip(changes, earlier, strict=True) if earlier[name] != record.made_with[name]]
+        print(f"images may differ by rounding from those of an uninterrupted run: {', '.join(changed)}", flush=True)
+
+
+@contextmanager
+def explained_if_full(store: ImageStore) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        kept = f"{int(store.there().sum()):,} of {store.num_samples:,} samples are kept"
+        remedy = "free some space and type the same command again, and it continues"
+        raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept}; {remedy}") from error
+
+
+def beside(checkpoint: Path) -> Path:
+    """The folder of the run that made a checkpoint; a folder of weights is its own."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+
+
+def title(checkpoint: Path) -> str:
+    """A checkpoint's name without its ending, which a folder's name has none of."""
+    return checkpoint.name if checkpoint.is_dir() else checkpoint.stem

@@ -1,0 +1,25 @@
+"""From 8-bit pixels of any size to what a network was trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def resized(pixels: Tensor, size: int, mode: str) -> Tensor:
+    """`[B, C, H, W]` to float32 `[B, C, size, size]` in the same range, antialiased; untouched where the size is right.
+
+    mode: bilinear or bicubic, which overshoots the range a little. Images that are not square are squeezed, not cropped.
+    """
+    x = pixels.float()
+    if x.shape[2:] == (size, size):
+        return x
+    return nn.functional.interpolate(x, size=(size, size), mode=mode, antialias=True)
+
+
+def normalized(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """0..255 to (x / 255 - mean) / std, a mean and a deviation for each of three channels, in units of 0..1."""
+    mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (mean, std))
+    return (x / 255 - mean) / std

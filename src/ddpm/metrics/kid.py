@@ -1,0 +1,64 @@
+"""Kernel distance between two sets of features: KID, if the features are Inception's. Unbiased for any number of images.
+
+Binkowski et al. 2018: the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, averaged over subsets.
+torch-fidelity measures; the subsets are a function of the seed and the images' order, which is that of their numbers.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+from ddpm import check
+from ddpm.metrics.score import Estimate, FeatureSet
+
+SUBSET_SEED = 2020  # torch-fidelity's default
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """`kid`. Subsets have at most half of the images, lest they all be the same: of 1,000 images, 500."""
+
+    num_subsets: int = 100
+    subset_size: int = 1000
+    layer = "pooled"
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+    min_images = 4
+
+    def __post_init__(self) -> None:
+        check.integer("num_subsets", self.num_subsets, low=2)
+        check.integer("subset_size", self.subset_size, low=2)
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        fewest = min(real.num_images, generated.num_images)
+        size = min(self.subset_size, fewest // 2)
+        found = kid_features_to_metric(
+            generated.rows, real.rows, kid_subsets=self.num_subsets, kid_subset_size=size, rng_seed=SUBSET_SEED,
+            verbose=False,
+        )  # fmt: skip
+        spread = found[KEY_METRIC_KID_STD] * math.sqrt(self.num_subsets / (self.num_subsets - 1))
+        return {"kid": Estimate(found[KEY_METRIC_KID_MEAN], error_of_mean(spread, self.num_subsets, size, fewest))}
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        fewest = min(num_real or num_generated, num_generated)
+        if fewest // 2 < self.subset_size:
+            return f"KID of {fewest} images: its subsets have {fewest // 2} of them instead of {self.subset_size}"
+        return None
+
+    def describe(self) -> str:
+        return f"KernelDistance(num_subsets={self.num_subsets}, subset_size={self.subset_size} or half)"
+
+
+def error_of_mean(spread: float, num_subsets: int, size: int, num: int) -> float:
+    """Standard error, over other draws of the images, of the mean over subsets of `size` among `num` images.
+
+    spread: standard deviation over the subsets. Given the images it is sqrt(s^2 (1/size - 1/num)), where s^2 / num is
+    the variance that no further subset takes away; the finite number of subsets adds spread^2 / num_subsets. Exact
+    where the distance varies as a mean over images does, which it does unless the two sets have one distribution;
+    then it is too large.
+    """
+    by_images = spread**2 / (1 / size - 1 / num) / num
+    return math.sqrt(by_images + spread**2 / num_subsets)

@@ -1,0 +1,49 @@
+"""Whether generated images are copies of the training images."""
+
+from dataclasses import dataclass
+
+from ddpm import check
+from ddpm.metrics.fid import standard_error
+from ddpm.metrics.neighbours import nearest
+from ddpm.metrics.pixels import PIXELS
+from ddpm.metrics.score import Estimate, FeatureSet
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """`memorized` and `nearest_ratio`, of pixels with the names' ending `_pixels`. Compare with split=train.
+
+    memorized: share of generated images that are less than `ratio` times as far from the nearest real image as from
+    the second nearest (Yoon et al. 2023: a third). nearest_ratio: median distance of generated images to the nearest
+    real one, over that of real images to the nearest other: about 1 where the model draws new images, 0 where it copies.
+    """
+
+    layer: str = PIXELS
+    ratio: float = 1 / 3
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+    min_images = 3
+
+    def __post_init__(self) -> None:
+        check.number("ratio", self.ratio, low=0, high=1)
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        distances, _ = nearest(generated.rows, real.rows, 2)
+        usual, _ = nearest(real.rows, real.rows, 1, leave_out_self=True)
+        copies = (distances[:, 0] < self.ratio * distances[:, 1]).double()
+        of_median = float(usual.median())
+        if of_median == 0:
+            raise ValueError("nearest_ratio has no scale: more than half of the real images are there twice")
+        ending = f"_{PIXELS}" if self.layer == PIXELS else ""
+        return {
+            f"memorized{ending}": Estimate(float(copies.mean()), standard_error(copies)),
+            f"nearest_ratio{ending}": Estimate(float(distances[:, 0].median()) / of_median),
+        }
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return f"Memorization(layer={self.layer}, ratio={self.ratio:.4g})"

@@ -1,0 +1,121 @@
+"""Precision and recall, density and coverage: how many generated images look real, how many real ones are generated.
+
+Precision and recall with balls of the 3rd nearest neighbour (Kynkaanniemi et al. 2019), density and coverage with the
+5th (Naeem et al. 2020), as their authors have them. torch-fidelity has the first two, the tests hold ours to them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.metrics.fid import standard_error
+from ddpm.metrics.neighbours import radii, squared_distances
+from ddpm.metrics.score import Estimate, FeatureSet
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Float64, for each image: whether a generated one is in a real ball, or how many hold it; for real ones alike."""
+
+    precision: Tensor  # [num generated] 0 or 1
+    density: Tensor  # [num generated]
+    recall: Tensor  # [num real] 0 or 1
+    coverage: Tensor  # [num real] 0 or 1
+
+
+def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Membership:
+    """real, generated: float32 `[N, d]` and `[M, d]`. Real balls of both kinds and generated ones in one pass."""
+    real_squares, cover_squares, generated_squares = (
+        radii(rows, number).square() for rows, number in ((real, k), (real, k_coverage), (generated, k))
+    )
+    precision = torch.zeros(len(generated), dtype=torch.float64, device=generated.device)
+    density = torch.zeros_like(precision)
+    recall = torch.zeros(len(real), dtype=torch.float64, device=real.device)
+    coverage = torch.zeros_like(recall)
+    for here, there, squares in squared_distances(generated, real):
+        precision[here] = torch.maximum(precision[here], (squares <= real_squares[there]).any(1).double())
+        recall[there] = torch.maximum(recall[there], (squares <= generated_squares[here, None]).any(0).double())
+        covers = squares < cover_squares[there]
+        density[here] += covers.sum(1) / k_coverage
+        coverage[there] = torch.maximum(coverage[there], covers.any(0).double())
+    return Membership(precision, density, recall, coverage)
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """`precision`, `recall`, `density`, `coverage`, from the layer "pooled".
+
+    Each is a mean over images, given all balls; so is its error bar, to which a bootstrap of ever more resamples tends:
+    over generated images for precision and density, over real ones for recall and coverage.
+    """
+
+    k: int = 3
+    k_coverage: int = 5
+    layer: str = "pooled"
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+
+    def __post_init__(self) -> None:
+        check.positive_int("k", self.k)
+        check.positive_int("k_coverage", self.k_coverage)
+
+    @property
+    def min_images(self) -> int:
+        return max(self.k, self.k_coverage) + 1
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        found = vars(membership(real.rows, generated.rows, self.k, self.k_coverage))
+        return {name: Estimate(float(of.mean()), standard_error(of)) for name, of in found.items()}
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        if num_real and not 0.5 <= num_real / num_generated <= 2:
+            return (
+                f"precision, recall, density and coverage of {num_generated} generated against {num_real} real images: "
+                "balls are the smaller, the more images there are. Compare like numbers only"
+            )
+        return None
+
+    def describe(self) -> str:
+        return f"PrecisionRecall(k={self.k}, k_coverage={self.k_coverage}, layer={self.layer})"
+
+
+@dataclass(frozen=True)
+class ClassCoverage:
+    """`coverage_of_LABEL`: the coverage of the real images of each class, and `coverage_worst` of them.
+
+    Needs labels. It tells which class a model forgets, where one coverage for all does not.
+    """
+
+    k: int = 5
+    layer: str = "pooled"
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+
+    def __post_init__(self) -> None:
+        check.positive_int("k", self.k)
+
+    @property
+    def min_images(self) -> int:
+        return self.k + 1
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        if real.labels is None or (real.labels < 0).all():
+            raise ValueError("metric=class_coverage needs labels, which these real images do not have")
+        covered = membership(real.rows, generated.rows, self.k, self.k).coverage
+        values = {}
+        for label in real.labels[real.labels >= 0].unique().tolist():
+            of = covered[real.labels == label]
+            values[f"coverage_of_{label}"] = Estimate(float(of.mean()), standard_error(of) if len(of) > 1 else None)
+        return {**values, "coverage_worst": min(values.values())}
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return f"ClassCoverage(k={self.k}, layer={self.layer})"

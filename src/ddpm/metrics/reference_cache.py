@@ -1,0 +1,125 @@
+"""Features of reference images, kept in the user's cache so that each data set passes an extractor once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddpm.metrics.arrays import array_names, read_arrays, write_arrays
+from ddpm.metrics.bank import distributed
+from ddpm.metrics.extractors.base import Extractor
+from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.statistics import as_arrays, from_arrays, statistics_names
+
+LAYOUT = 1
+"""Of the files. Another number is another key, so that old files are passed over."""
+
+
+def default_folder() -> Path:
+    """`references` in $DDPM_CACHE, else in $XDG_CACHE_HOME/ddpm, else in ~/.cache/ddpm."""
+    if os.environ.get("DDPM_CACHE"):
+        return Path(os.environ["DDPM_CACHE"]).expanduser() / "references"
+    shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(shared) / "ddpm" / "references"
+
+
+class ReferenceCache:
+    """One file KEY.npz for each set of images, extractor and layers; nothing is ever removed but by the user.
+
+    Its moments are as `write_statistics` lays them out. On the disk it costs 8 d^2 bytes for the moments of a layer of
+    d features (34 MB for Inception's 2048) and, for scores that need every image, 4 N d bytes more (410 MB for 50,000).
+    A file is whole or absent. What cannot be read or written is a line on the terminal, and no failure.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else Path(folder)
+
+    def key(self, data_hash: str, extractor: Extractor, layers: Collection[str]) -> str:
+        """sha256 of all that decides the features. data_hash: of the images' content, in their order."""
+        parts = [LAYOUT, data_hash, extractor.name, extractor.weights_hash, extractor.preprocessing, sorted(layers)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def path(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
+
+    def get(self, key: str) -> dict[str, FeatureSet] | None:
+        """The set of each layer on the CPU, or None where there is none that can be read."""
+        try:
+            return read_sets(self.path(key)) if self.path(key).exists() else None
+        except (ValueError, OSError) as error:
+            say(f"kept features are damaged and will be made again: {one_line(error)}")
+            return None
+
+    def put(self, key: str, sets: Mapping[str, FeatureSet]) -> None:
+        """Keeps `sets`, and of what was kept before the parts that these lack. Of several ranks the first writes."""
+        if distributed() and torch.distributed.get_rank() != 0:
+            return
+        path = self.path(key)
+        try:
+            known = read_sets(path) if path.exists() else {}
+        except (ValueError, OSError):
+            known = {}
+        try:
+            write_sets(path, {layer: joined(of, known.get(layer)) for layer, of in sets.items()})
+        except OSError as error:
+            say(f"features of the reference are not kept: {one_line(error)}; DDPM_CACHE=FOLDER chooses another place")
+            return
+        say(f"features of the reference kept in {path} ({path.stat().st_size / 1e6:.0f} MB)")
+
+
+def joined(new: FeatureSet, known: FeatureSet | None) -> FeatureSet:
+    """`new` with what it lacks and `known`, of the same images, has."""
+    if known is None or known.num_images != new.num_images:
+        return new
+    moments = known.moments if new.moments is None else new.moments
+    rows = known.rows if new.rows is None else new.rows
+    return FeatureSet(new.num_images, moments, rows, new.ids, new.labels)
+
+
+def write_sets(path: Path, sets: Mapping[str, FeatureSet]) -> None:
+    """All layers are of the same images, so their numbers and labels are written once."""
+    first = next(iter(sets.values()))
+    moments = {layer: of.moments for layer, of in sets.items() if of.moments is not None}
+    arrays = as_arrays(moments, {"layers": " ".join(sorted(sets))}) | {"num": np.array(first.num_images, np.int64)}
+    for name, numbers in (("ids", first.ids), ("labels", first.labels)):
+        if numbers is not None:
+            arrays[name] = numbers.cpu().numpy()
+    for layer, of in sets.items():
+        if of.rows is not None:
+            arrays[f"rows_{layer}"] = of.rows.detach().cpu().float().numpy()
+    write_arrays(path, arrays)
+
+
+def read_sets(path: Path) -> dict[str, FeatureSet]:
+    """What `write_sets` wrote; ValueError where it is not whole."""
+    names = array_names(path)
+    rows = {name for name in names if name.startswith("rows_")}
+    arrays = read_arrays(path, statistics_names(names) | rows | ({"ids", "labels"} & names))
+    moments, about = from_arrays(arrays, str(path))
+    if "num" not in arrays or "layers" not in about:
+        raise ValueError(f"{path} does not say how many images and which layers it is of")
+    num = int(arrays["num"])
+    for name, kind in {"ids": "int64", "labels": "int64", **dict.fromkeys(rows, "float32")}.items():
+        if name in arrays and (arrays[name].dtype != kind or arrays[name].shape[:1] != (num,)):
+            raise ValueError(f"{path}: {name} must be {kind} of {num} images")
+    of_all = {name: torch.from_numpy(arrays[name]) for name in ("ids", "labels") if name in arrays}
+    sets = {}
+    for layer in about["layers"].split():
+        its = arrays.get(f"rows_{layer}")
+        if its is not None and not np.isfinite(its).all():
+            raise ValueError(f"{path}: rows_{layer} must be finite, and is not")
+        sets[layer] = FeatureSet(num, moments.get(layer), None if its is None else torch.from_numpy(its), **of_all)
+    return sets
+
+
+def one_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def say(line: str) -> None:
+    if not (distributed() and torch.distributed.get_rank() != 0):
+        print(line, flush=True)

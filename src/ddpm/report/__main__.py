@@ -1,0 +1,34 @@
+"""One page that compares runs: python -m ddpm.report RUN_OR_SWEEP ... [--out report.html]"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ddpm.atomic import write_whole
+from ddpm.report.page import page
+from ddpm.report.report import read
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m ddpm.report", description="One HTML page that compares training runs.")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, a sweep, or a folder of runs")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write (report.html)")
+    given = parser.parse_args(arguments)
+    try:
+        if given.out.is_dir():
+            raise ValueError(
+                f"--out must be a file, and {given.out} is a folder; add a name, as {given.out}/report.html"
+            )
+        report = read(given.folders)
+        content = page(report).encode()
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.out, content)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    num = len(report.runs)
+    print(f"{num} run{'s' if num > 1 else ''} in {given.out}, {len(content) / 1e6:.1f} MB; open it in a browser")
+
+
+if __name__ == "__main__":
+    main()

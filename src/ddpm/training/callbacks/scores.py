@@ -1,0 +1,125 @@
+"""Measures samples of the averaged weights while a model is being trained, so that the best of it can be kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from ddpm import check
+from ddpm.evaluation.reference import Images
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name, write_result
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.score import Estimate
+from ddpm.training.callbacks.checkpoints import Checkpoints
+from ddpm.training.callbacks.sample_grid import sampling
+from ddpm.training.logs import ends_step, log_numbers
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch
+
+
+class Scores(Callback):
+    """Logs eval/NAME and eval/NAME_error, and writes each result to RUN/evaluations as evaluate.py does.
+
+    evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
+    end of training. The samples are 0..num_samples-1, the same noise each time, measured against the training split.
+    batch_size: samples at once on each device.
+    """
+
+    def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int) -> None:
+        self.evaluator = evaluator
+        self.every_n_steps = check.positive_int("evaluate.every_n_steps", every_n_steps)
+        self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
+        self.batch_size = check.positive_int("evaluate.batch_size", batch_size)
+        self.reference: Images | None = None
+        self.last_step = 0
+        self.trained = False
+
+    # When: as the grids of samples
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
+            self.measure(trainer, module)
+
+    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.trained = True
+        if trainer.global_step % self.every_n_steps == 0:
+            self.measure(trainer, module)  # what an interrupted run had still to measure of the step that it resumes at
+
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.measure(trainer, module)
+
+    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        """Of a run that was killed while it measured for the last time, no step is left to train."""
+        if not self.trained:
+            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+            self.measure(trainer, module)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"last_step": self.last_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.last_step = state["last_step"]
+
+    # What
+
+    def measure(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.global_step == self.last_step:
+            return
+        self.show_real(trainer)
+        self.evaluator.reset_fake()
+        for images, ids in self.generated(trainer, module):
+            self.evaluator.update_fake(images, ids)
+        estimates = self.evaluator.compute()
+        self.last_step = trainer.global_step
+        self.write(trainer, module, estimates)
+        numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
+        errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}
+        log_numbers(trainer, {**numbers, **errors})
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                callback.on_evaluation_end(trainer, numbers)
+
+    def show_real(self, trainer: Trainer) -> None:
+        """Once: what is real does not change."""
+        if self.reference is None:
+            self.reference = Images(trainer.datamodule, "train", None, ReferenceCache())
+            self.evaluator.to(trainer.strategy.root_device)
+            if self.evaluator.needs_real:
+                self.reference.show(self.evaluator, trainer.strategy.reduce_boolean_decision)
+
+    def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share. All ranks sample equally often, since they agree on signals at each sampling step."""
+        each = -(-self.num_samples // trainer.world_size)
+        ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
+        for some in ids.split(self.batch_size):
+            with sampling(trainer, module):
+                images = module.sample(some, module.best_weights).float()
+            wanted = some < self.num_samples
+            yield images[wanted], some[wanted]
+
+    @rank_zero_only
+    def write(self, trainer: Trainer, module: DiffusionModule, estimates: dict[str, Estimate]) -> None:
+        assert self.reference is not None
+        run = Path(trainer.default_root_dir)
+        sampler = module.sampler
+        result = Result.of(
+            estimates,
+            protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
+            subject={
+                "run": run.name,
+                "step": trainer.global_step,
+                "seed": module.sample_rng.seed,
+                "weights": module.describe_weights(module.best_weights),
+                "sampler": sampler.describe(),
+                "steps": sampler.steps or sampler.process.T,
+            },
+            environment=Environment(device_name(module.device), str(trainer.precision)),
+        )
+        write_result(run / "evaluations" / f"{result_name(result)}.json", result)

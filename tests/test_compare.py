@@ -1,0 +1,215 @@
+"""Results side by side: refused where they were not measured alike, and told apart by their error bars."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from ddpm import compare
+from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, write_result
+
+PROTOCOL = EvaluationProtocol(
+    num_generated=5000,
+    num_real=5000,
+    preprocessing="uint8",
+    extractor="mnist",
+    extractor_hash="ab" * 32,
+    scores={"fid": "FrechetDistance(layer=pooled)", "is": "InceptionScore(num_parts=10)"},
+    data="mnist",
+    split="train",
+    data_hash="cd" * 32,
+)
+A = Result(
+    metrics={"fid_mnist_5k": 3.0, "is_mnist_5k": 9.0, "nearest_ratio_pixels_mnist_5k": 1.0},
+    errors={"fid_mnist_5k": 0.03, "is_mnist_5k": 0.1},
+    protocol=PROTOCOL,
+    subject={"run": "one", "step": 1000, "sampler": {"name": "ddpm", "steps": 1000}},
+    environment=Environment("cpu: x86_64", "32-true", {"torch": "2.11.0"}),
+)
+B = dataclasses.replace(
+    A,
+    metrics={"fid_mnist_5k": 3.25, "is_mnist_5k": 9.1, "nearest_ratio_pixels_mnist_5k": 1.1},
+    errors={"fid_mnist_5k": 0.04, "is_mnist_5k": 0.1},
+    subject={"run": "one", "step": 1000, "sampler": {"name": "ddim", "steps": 50}},
+    environment=Environment("cpu: x86_64", "32-true", {"torch": "2.12.0"}),
+)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """`run(results, *options)`: exit code, stdout and stderr of the program on files of these results."""
+
+    def program(results, *options):
+        paths = []
+        for number, result in enumerate(results):
+            paths.append(str(tmp_path / f"{number}.json"))
+            write_result(paths[-1], result)
+        return call([*paths, *options])
+
+    def call(arguments):
+        try:
+            compare.main(arguments)
+            code = 0
+        except SystemExit as left:
+            code = left.code
+        return code, *capsys.readouterr()
+
+    program.on = call
+    return program
+
+
+def measured(**changes):
+    return dataclasses.replace(B, protocol=dataclasses.replace(PROTOCOL, **changes))
+
+
+def test_the_error_of_a_difference_is_that_of_independent_values(run):
+    code, out, _ = run([A, B], "--json")
+    assert code == 0
+    found = json.loads(out)["metrics"]["fid_mnist_5k"]
+    assert found["values"] == {"a": {"value": 3.0, "error": 0.03}, "b": {"value": 3.25, "error": 0.04}}
+    assert found["differences"]["b"]["difference"] == 0.25
+    assert found["differences"]["b"]["error"] == pytest.approx(math.hypot(0.03, 0.04))
+    assert found["differences"]["b"]["z"] == pytest.approx(5.0)
+
+
+def test_the_verdicts(run):
+    differences = {each.metric: each.verdict for each in compare.compared({"a": A, "b": B})}
+    assert differences == {
+        "fid_mnist_5k": "a is lower by 5.0 standard errors, which is better",
+        "is_mnist_5k": "no difference that the error bars can tell (|z| < 2)",
+        "nearest_ratio_pixels_mnist_5k": "no error bars",
+    }
+    turned = {each.metric: each.verdict for each in compare.compared({"a": B, "b": A})}
+    assert turned["fid_mnist_5k"] == "a is higher by 5.0 standard errors, which is worse"
+    higher_is = dataclasses.replace(B, metrics={**B.metrics, "is_mnist_5k": 9.5})
+    found = {each.metric: each.verdict for each in compare.compared({"a": A, "b": higher_is})}
+    assert found["is_mnist_5k"] == "a is lower by 3.5 standard errors, which is worse"
+    assert {each.verdict for each in compare.compared({"a": A, "b": A})} == {"equal"}
+
+
+def test_the_table_says_values_differences_and_what_differs(run):
+    code, out, err = run([A, B])
+    assert (code, err) == (0, "")
+    assert "3.250 ± 0.040" in out
+    assert "0.250 ± 0.050" in out
+    assert "a is lower by 5.0 standard errors, which is better" in out
+    subject, environment = out.split("differs in what was measured:")[1].split("differs in the environment")
+    assert "sampler.name" in subject
+    assert "ddim" in subject
+    assert "step" not in subject.replace("sampler.steps", "")  # which is the same
+    assert "versions.torch" in environment
+    assert "2.12.0" in environment
+
+
+def test_three_results_are_each_held_to_the_first(run):
+    code, out, _ = run([A, B, A], "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["metrics"]["fid_mnist_5k"]["differences"]["b"]["difference"] == 0.25
+    assert found["metrics"]["fid_mnist_5k"]["differences"]["c"]["verdict"] == "equal"
+    assert found["subject"]["sampler.name"] == {"a": "ddpm", "b": "ddim", "c": "ddpm"}
+
+
+def test_json_and_table_say_the_same(run):
+    _, table, _ = run([A, B])
+    _, text, _ = run([A, B], "--json")
+    for of in json.loads(text)["metrics"].values():
+        assert of["differences"]["b"]["verdict"] in table
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"data_hash": "ef" * 32}, "data_hash"),
+        ({"split": "test"}, "split"),
+        ({"num_real": 1000}, "num_real"),
+        ({"extractor_hash": "00" * 32}, "extractor_hash"),
+        ({"scores": {**PROTOCOL.scores, "fid": "FrechetDistance(layer=spatial)"}}, "scores.fid"),
+    ],
+)
+def test_results_that_were_measured_otherwise_are_refused_field_by_field(change, field, run):
+    code, out, err = run([A, measured(**change)])
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert lines[0] == "error: the results were not measured alike, so they cannot be compared:"
+    assert len(lines) == 2
+    other = change.get(field) or change["scores"]["fid"]
+    assert lines[1].startswith(f"  {field}: ")
+    assert f"{other!r} in b" in lines[1]
+
+
+def test_the_third_is_refused_too_and_every_field_is_named(run):
+    code, _, err = run([A, B, measured(split="test", num_real=10)])
+    assert code == 2
+    assert "split: 'train' in a, 'test' in c" in err
+    assert "num_real: 5000 in a, 10 in c" in err
+
+
+def test_a_score_that_only_one_has_hinders_nothing(run):
+    only_fid = dataclasses.replace(
+        measured(scores={"fid": PROTOCOL.scores["fid"]}), metrics={"fid_mnist_5k": 3.0}, errors={}
+    )
+    code, out, _ = run([A, only_fid])
+    assert code == 0
+    assert "not compared, since not all have it: is_mnist_5k, nearest_ratio_pixels_mnist_5k" in out
+
+
+def test_results_without_a_common_metric_are_refused(run):
+    other = dataclasses.replace(B, metrics={"kid_mnist_5k": 1.0}, errors={})
+    code, _, err = run([A, other])
+    assert code == 2
+    assert "error: the results have no metric in common:" in err
+    assert "b has kid_mnist_5k" in err
+
+
+def test_arguments_that_are_no_results_are_one_error(run, tmp_path):
+    write_result(tmp_path / "a.json", A)
+    sound = str(tmp_path / "a.json")
+    (tmp_path / "other.json").write_text("{}")
+    for arguments, message in [
+        ([sound], "2 to 26 results are compared, got 1"),
+        ([sound, str(tmp_path), str(tmp_path / "gone")], f"these are none: {tmp_path}, {tmp_path / 'gone'}"),
+        ([sound, str(tmp_path / "other.json")], "other.json is not a result"),
+    ]:
+        code, out, err = run.on(arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_it_is_a_program(tmp_path):
+    for name, result in (("a", A), ("b", B)):
+        write_result(tmp_path / f"{name}.json", result)
+    command = [sys.executable, "-m", "ddpm.compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "fid_mnist_5k" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fid_mnist_5k", True),
+        ("fid_inf_mnist_5k", True),
+        ("sfid_inception_50k", True),
+        ("kid_inception_50k", True),
+        ("memorized_pixels_mnist_5k", True),
+        ("is_inception_50k", False),
+        ("precision_mnist_5k", False),
+        ("recall_mnist_5k", False),
+        ("density_mnist_5k", False),
+        ("coverage_mnist_5k", False),
+        ("coverage_of_3_mnist_5k", False),
+        ("coverage_worst_mnist_5k", False),
+        ("is_std_inception_50k", None),
+        ("nearest_ratio_pixels_mnist_5k", None),
+        ("loss", None),
+    ],
+)
+def test_every_score_knows_its_better_direction(name, expected):
+    assert lower_is_better(name) is expected

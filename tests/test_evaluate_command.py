@@ -1,0 +1,41 @@
+"""evaluate.py as a command, by one process and by two: the same values, each image measured once."""
+
+import subprocess
+import sys
+
+import pytest
+from small_runs import ROOT, command_environment
+
+from ddpm import train
+from ddpm.metrics.protocol import read_result
+
+
+@pytest.fixture
+def checkpoint(small, tmp_path):
+    train.run(small())
+    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+def evaluated(folder, checkpoint, *words):
+    """The result of 33 images, of which one process has 17 and the other 16."""
+    settings = (f"ckpt={checkpoint}", "num_samples=33", "features=mnist", "metric=all", "trainer=cpu", "num_real=65")
+    command = [sys.executable, str(ROOT / "evaluate.py"), *settings, f"out={folder / 'results'}", *words]
+    environment = {**command_environment(), "DDPM_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (folder / "results").glob("*.json")
+    return read_result(path)
+
+
+def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = evaluated(tmp_path / "one", checkpoint)
+    two = evaluated(tmp_path / "two", checkpoint, "trainer.devices=2", "trainer.strategy=ddp")
+    assert two.protocol == one.protocol
+    assert two.protocol.num_generated == 33
+    # The images are one file that the first wrote and the second found: features of other batches differ by rounding
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-4)
+    assert {name.split("_mnist")[0] for name in one.metrics} == {
+        *("fid", "sfid", "is", "is_std", "kid", "precision", "recall", "density", "coverage")
+    }
