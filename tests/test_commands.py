@@ -137,7 +137,7 @@ def test_evaluation_without_weights_says_what_is_missing(runs):
         "evaluate.py", "ckpt=latest", "metric=fid", "num_samples=20", folder=folder, expect=2, TORCH_HOME=str(folder)
     )
     assert "weights-inception-2015-12-05-6726825d.pth" in output
-    assert "metric.weights=PATH" in output
+    assert "features.weights=PATH" in output
     assert "Traceback" not in output
 
 

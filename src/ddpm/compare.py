@@ -99,6 +99,7 @@ def shared_metrics(results: Mapping[str, Result]) -> list[str]:
 
 
 def protocol(result: Result) -> dict[str, Any]:
+    """Its fields by dotted names, as `scores.fid`."""
     return flat(dataclasses.asdict(result.protocol))
 
 

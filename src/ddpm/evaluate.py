@@ -211,7 +211,7 @@ OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress)
 
 def step_of(path: Path) -> int | None:
     """A folder of weights does not say at which step it was made."""
-    return None if path.is_dir() else int(build.read_checkpoint(path)["global_step"])
+    return None if path.is_dir() else build.read_checkpoint(path).get("global_step")
 
 
 @rank_zero_only

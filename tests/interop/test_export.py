@@ -19,7 +19,6 @@ from torch import nn
 from ddpm import build, cli, evaluate, export, exported, sample
 from ddpm.interop import diffusers as interop
 from ddpm.interop import exported_folder, pipeline
-from ddpm.metrics import suites
 from ddpm.metrics.protocol import read_result
 
 AVERAGES = ("ema.decay=[0.5,0.9]",)
@@ -154,32 +153,27 @@ class Corners:
     dims = {"pooled": 4, "logits": 4}  # noqa: RUF012
     preprocessing, name, weights_hash = "uint8", "corners", "0" * 64
 
-    def __init__(self, weights=None):
-        pass
-
     def to(self, device):
         return self
 
-    def __call__(self, pixels):
+    def __call__(self, pixels, layers):
         x = pixels.double()[:, 0] / 255
         corners = torch.stack([x.mean((1, 2)), x[:, 1, 2], x[:, 4, 4], x[:, 6, 3]], 1).float()
-        return {"pooled": corners, "logits": corners}
+        return dict.fromkeys(layers, corners)
 
 
 @pytest.mark.filterwarnings("ignore:(FID|IS) of")
 def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoint(
     checkpoint, exports, config, monkeypatch
 ):
-    monkeypatch.setattr(suites, "Inception", Corners)
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Corners())
     path = checkpoint()
     folder = exports(path, "format=safetensors", "weights=ema_0.9", out="model_v1.5")
     results = []
-    for place, beside, weights in [
-        (path, path.with_name("last.fid_corners_20.json"), "ema_0.9"),
-        (folder, folder.with_name("model_v1.5.fid_corners_20.json"), "best"),
-    ]:
+    for place, run, weights in [(path, path.parents[1], "ema_0.9"), (folder, folder, "best")]:
         evaluate.run(config("evaluate", f"ckpt={place}", "num_samples=20", "trainer=cpu", f"weights={weights}"))
-        results.append(read_result(beside))
+        (result,) = (run / "evaluations").glob("*_fid_corners_20_*.json")
+        results.append(read_result(result))
     assert results[0].metrics == results[1].metrics
     assert results[0].protocol == results[1].protocol
 

@@ -122,7 +122,8 @@ def test_provenance_belongs_to_computed_values(ranks):
         scoring.provenance()
     scoring.compute()
     known = {"preprocessing": "uint8", "extractor": "projection", "extractor_hash": "0" * 64}
-    known["scores"] = ["FrechetDistance(layer=pooled)", "InceptionScore(num_parts=10)"]
+    is_score = "InceptionScore(num_parts=10)"
+    known["scores"] = {"fid": "FrechetDistance(layer=pooled)", "is": is_score, "is_std": is_score}
     assert scoring.provenance() == {"num_generated": 20, "num_real": 33, **known}
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -13,8 +14,15 @@ import torch
 import torch_fidelity
 from torch import nn
 
-from ddpm.metrics import suites, weights
-from ddpm.metrics.features import Inception, full_float32
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.extractors import inception as module
+from ddpm.metrics.extractors.base import full_float32
+from ddpm.metrics.extractors.inception import STANDARD, Inception
+from ddpm.metrics.fid import FrechetDistance
+from ddpm.metrics.inception_score import InceptionScore
+from ddpm.metrics.kid import KernelDistance
+from ddpm.metrics.prdc import PrecisionRecall
+from ddpm.metrics.weights import WeightsFile, load
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -54,14 +62,20 @@ def blobs(n, seed, contrast):
     return ((contrast * smooth).clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
 
 
-@pytest.mark.filterwarnings("ignore:(FID|IS) of")
-def test_fid_and_is_are_torch_fidelitys_own(inception_weights):
-    real, generated = blobs(12, 1, 0.4), blobs(13, 2, 0.7)  # 13: ten parts of unequal size
+@pytest.mark.filterwarnings("ignore:(FID|IS|KID) of")
+def test_all_metrics_are_torch_fidelitys_own(inception_weights):
+    real, generated = blobs(14, 1, 0.4), blobs(15, 2, 0.7)  # 15: ten parts of unequal size
     theirs = torch_fidelity.calculate_metrics(
         input1=Pixels(generated),
         input2=Pixels(real),
         fid=True,
         isc=True,
+        kid=True,
+        kid_subsets=20,
+        kid_subset_size=7,
+        prc=True,
+        feature_extractor="inception-v3-compat",
+        feature_layer_prc="2048",
         feature_extractor_weights_path=str(inception_weights),
         cuda=False,
         cache=False,
@@ -69,23 +83,45 @@ def test_fid_and_is_are_torch_fidelitys_own(inception_weights):
         save_cpu_ram=True,
         batch_size=13,
     )
-    scoring = suites.fid_is(inception_weights, batch_size=4)
-    scoring.update_real(real.double() / 127.5 - 1, torch.arange(12))
-    scoring.update_fake(generated.double() / 127.5 - 1, torch.arange(13))
-    ours = scoring.compute()
-    name = f"inception-{hashlib.sha256(inception_weights.read_bytes()).hexdigest()[:8]}_13"
-    assert ours[f"fid_{name}"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    assert ours[f"is_{name}"] - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-4)
-    assert ours[f"is_std_{name}"] == pytest.approx(theirs["inception_score_std"], rel=1e-4)
+    scores = [FrechetDistance(num_resamples=0), InceptionScore(), KernelDistance(num_subsets=20), PrecisionRecall()]
+    scoring = Evaluator(Inception(inception_weights), scores, batch_size=4)
+    scoring.update_real(real.double() / 127.5 - 1, torch.arange(14))
+    scoring.update_fake(generated.double() / 127.5 - 1, torch.arange(15))
+    name = f"inception-{hashlib.sha256(inception_weights.read_bytes()).hexdigest()[:8]}_15"
+    ours = {key.removesuffix(f"_{name}"): estimate.value for key, estimate in scoring.compute().items()}
+    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert ours["is"] - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-4)
+    assert ours["is_std"] == pytest.approx(theirs["inception_score_std"], rel=1e-4)
+    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours["precision"] == pytest.approx(theirs["precision"], abs=1e-6)
+    assert ours["recall"] == pytest.approx(theirs["recall"], abs=1e-6)
     assert theirs["frechet_inception_distance"] > 1
     assert theirs["inception_score_mean"] > 1.1
+    assert 0 < theirs["precision"] + theirs["recall"] < 2
+
+
+def test_spatial_features_are_those_of_the_mixed_6_convolution_in_tensorflows_order(inception, inception_state):
+    """The first branch of the 17 x 17 block that TensorFlow calls mixed_6, written out from the block's input."""
+    network, seen = inception._network[0], []
+    hook = network.Mixed_6d.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+    found = inception(blobs(2, 0, 0.5), ["spatial"])["spatial"]
+    hook.remove()
+    name = "Mixed_6d.branch1x1"
+    x = nn.functional.conv2d(seen[0], inception_state[f"{name}.conv.weight"])
+    statistics = [inception_state[f"{name}.bn.{each}"] for each in ("running_mean", "running_var", "weight", "bias")]
+    x = nn.functional.batch_norm(x, *statistics, eps=0.001).relu()
+    assert found.shape == (2, 17 * 17 * 7)
+    for row, column, channel in ((0, 0, 0), (3, 16, 6), (16, 5, 2)):
+        place = (row * 17 + column) * 7 + channel
+        assert found[:, place].tolist() == pytest.approx(x[:, channel, row, column].tolist(), rel=1e-4, abs=1e-5)
 
 
 def test_safetensors_give_the_same_features_under_their_own_name(inception, inception_state, tmp_path):
     path = tmp_path / "random.safetensors"
     safetensors.torch.save_file(inception_state, path)
     other, pixels = Inception(path), blobs(1, 0, 0.5)
-    assert all(torch.equal(a, b) for a, b in zip(inception(pixels).values(), other(pixels).values(), strict=True))
+    one, two = (extract(pixels, Inception.dims).values() for extract in (inception, other))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert other.name == f"inception-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
     assert other.name != inception.name
 
@@ -93,20 +129,20 @@ def test_safetensors_give_the_same_features_under_their_own_name(inception, ince
 def test_only_the_standard_file_is_called_inception(inception, inception_weights, monkeypatch):
     assert inception.weights_hash == hashlib.sha256(inception_weights.read_bytes()).hexdigest()
     assert inception.name == f"inception-{inception.weights_hash[:8]}"
-    monkeypatch.setattr("ddpm.metrics.features.STANDARD_SHA256", inception.weights_hash)
-    assert inception.name == "inception"
+    monkeypatch.setattr(module, "STANDARD", replace(STANDARD, sha256=inception.weights_hash))
+    assert Inception(inception_weights).name == "inception"
 
 
 def test_the_standard_hash_is_the_one_in_torch_fidelitys_file_name():
-    assert weights.standard_path().name == FILE
-    assert FILE.endswith(f"-{weights.STANDARD_SHA256[:8]}.pth")
+    assert STANDARD.path.name == FILE
+    assert FILE.endswith(f"-{STANDARD.sha256[:8]}.pth")
 
 
 def test_features_are_float32_whatever_training_has_switched_on(inception):
     pixels = blobs(1, 0, 0.5)
-    plain = inception(pixels)
+    plain = inception(pixels, Inception.dims)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = inception(pixels)
+        under_autocast = inception(pixels, Inception.dims)
     assert all(torch.equal(plain[layer], under_autocast[layer]) for layer in plain)
     assert {name: (f.dtype, f.shape[1]) for name, f in plain.items()} == {
         name: (torch.float32, width) for name, width in Inception.dims.items()
@@ -129,11 +165,11 @@ def test_full_float32_leaves_the_settings_as_they_were(training):
 
 def test_without_weights_and_network_one_error_says_everything(empty_cache, monkeypatch):
     sent(monkeypatch, urllib.error.URLError("Name or service not known"))
-    scoring = suites.fid_is()  # a configuration can be built without them
+    extractor = Inception()  # a configuration can be built without them
     with pytest.raises(ValueError) as caught:
-        scoring.to("cpu")
+        extractor.to("cpu")
     message = str(caught.value)
-    for part in (FILE, str(empty_cache), "metric.weights=PATH", "github.com", "Name or service not known"):
+    for part in (FILE, str(empty_cache), "features.weights=PATH", "github.com", "Name or service not known"):
         assert part in message
     assert caught.value.__suppress_context__
 
@@ -142,21 +178,22 @@ def test_a_download_is_kept_only_if_its_hash_is_right(empty_cache, monkeypatch):
     file = io.BytesIO()
     torch.save({"a": torch.ones(2)}, file)
     sent(monkeypatch, file.getvalue())
-    with pytest.raises(ValueError, match=r"sent another file.*metric\.weights"):
-        weights.load_weights(None)
+    with pytest.raises(ValueError, match=r"sent another file.*features\.weights"):
+        Inception().to("cpu")
     assert not empty_cache.exists()
-    monkeypatch.setattr(weights, "STANDARD_SHA256", hashlib.sha256(file.getvalue()).hexdigest())
-    assert weights.load_weights(None).tensors["a"].tolist() == [1, 1]
+    published = replace(STANDARD, sha256=hashlib.sha256(file.getvalue()).hexdigest())
+    chosen = WeightsFile.choose(None, None, published)
+    assert chosen.load().tensors["a"].tolist() == [1, 1]
     assert [path.name for path in empty_cache.iterdir()] == [FILE]
     sent(monkeypatch, AssertionError("the cache should have been used"))
-    assert weights.load_weights(None).tensors["a"].tolist() == [1, 1]
+    assert chosen.load().tensors["a"].tolist() == [1, 1]
 
 
 def test_a_damaged_file_in_the_cache_is_named(empty_cache):
     empty_cache.mkdir(parents=True)
     (empty_cache / FILE).write_bytes(b"half a download")
-    with pytest.raises(ValueError, match=r"is damaged: delete it.*metric\.weights=PATH"):
-        weights.load_weights(None)
+    with pytest.raises(ValueError, match=r"is damaged: delete it.*features\.weights=PATH"):
+        Inception().to("cpu")
 
 
 class Evil:
@@ -175,7 +212,7 @@ def test_an_evil_weights_file_leaves_no_mark(tmp_path, save):
     path, mark = tmp_path / "evil.pth", tmp_path / "mark"
     save({"Conv2d_1a_3x3.conv.weight": Evil(mark)}, path)
     with pytest.raises(ValueError, match="more than tensors") as caught:
-        suites.fid(weights=path).to("cpu")
+        Inception(path).to("cpu")
     assert not mark.exists()
     assert "weights_only" not in str(caught.value)
 
@@ -183,7 +220,7 @@ def test_an_evil_weights_file_leaves_no_mark(tmp_path, save):
 def test_torchs_older_file_format_is_read(tmp_path):
     path = tmp_path / "old.pth"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert weights.load_weights(path).tensors["a"].tolist() == [1, 1]
+    assert load(path).tensors["a"].tolist() == [1, 1]
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
@@ -195,3 +232,17 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
     torch.save([torch.zeros(1)], path)
     with pytest.raises(ValueError, match="flat state dict"):
         Inception(path).to("cpu")
+
+
+def test_a_local_file_is_checked_by_its_hash(inception_weights, inception):
+    assert Inception(inception_weights, inception.weights_hash).name == inception.name
+    with pytest.raises(ValueError, match=r"has sha256 [0-9a-f]{64}, and features.sha256 says 0000"):
+        Inception(inception_weights, "0" * 64).to("cpu")
+    with pytest.raises(ValueError, match=r"features.sha256 must be 64 hexadecimal digits.*got 'abc'"):
+        Inception(inception_weights, "abc")
+    for wrong, message in (
+        ("/nowhere/inception.pth", "an existing file"),
+        ("inception.pkl", r"a path ending in \.pth"),
+    ):
+        with pytest.raises(ValueError, match=f"features.weights must be {message}"):
+            Inception(wrong)

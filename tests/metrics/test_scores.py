@@ -80,7 +80,7 @@ def test_frechet_distance_in_one_dimension_is_that_of_means_and_deviations():
 
 
 def test_frechet_distance_of_a_drawn_gaussian_tends_to_that_of_its_parameters():
-    """100,000 draws of d = 6, covariances that do not commute. The bias is of order d / n, the error bar says the rest."""
+    """100,000 draws of d = 6, covariances that do not commute. The bias is of order d / n; the error bar says more."""
     (m1, s1), (m2, s2) = random_moments(6, 1), random_moments(6, 2)
     root = torch.from_numpy(scipy.linalg.sqrtm((s1 @ s2).numpy()).real)
     expected = (((m1 - m2) ** 2).sum() + torch.trace(s1 + s2 - 2 * root)).item()
@@ -336,7 +336,7 @@ def test_wrong_settings_are_refused_by_name():
 
 
 def test_scores_that_say_the_same_of_themselves_are_the_same():
-    scores = [FrechetDistance(), FrechetDistance("spatial", "sfid"), FrechetInfinity(), InceptionScore(), Memorization(),
-              KernelDistance(), KernelDistance(50), PrecisionRecall(), PrecisionRecall(5), ClassCoverage()]  # fmt: skip
+    scores = [FrechetDistance(), FrechetDistance("spatial", "sfid"), FrechetInfinity(), InceptionScore(),
+              Memorization(), KernelDistance(), KernelDistance(50), PrecisionRecall(), PrecisionRecall(5), ClassCoverage()]  # fmt: skip
     for one, other in itertools.combinations(scores, 2):
         assert one.describe() != other.describe()

@@ -71,7 +71,7 @@ def test_updates_and_copies_survive_a_state_dict():
 def test_another_number_of_averages_than_in_the_checkpoint_is_refused():
     """Another decay goes on from the same average: whether a run may change it is asked where it is resumed."""
     saved = WeightAverages(network(), [0.9, 0.99]).state_dict()
-    with pytest.raises(ValueError, match=r"ema\.decay must be as many as in the checkpoint, \[0\.9, 0\.99\], got \[0\.99\]"):
+    with pytest.raises(ValueError, match=r"as many as in the checkpoint, \[0\.9, 0\.99\], got \[0\.99\]"):
         WeightAverages(network(), [0.99]).load_state_dict(saved)
 
 

@@ -22,7 +22,7 @@ class NumberedImages(Protocol):
 
 
 def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Numbers of generated images `[n]`, those first that are nearest compared with the next, and `[n, 3]` real ones."""
+    """Numbers of generated images `[n]`, those first that are nearest against the next, and `[n, 3]` real ones."""
     k = min(NUM_NEAREST, real.num_images)
     distances, index = nearest(generated.rows, real.rows, k)
     suspects = (distances[:, 0] / distances[:, 1].clamp(min=1e-12)).argsort()[:NUM_SHOWN]

@@ -1,9 +1,11 @@
 """What generated images are compared with: a split of a data set, images made elsewhere, or a mean and covariance."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from lightning.pytorch import Trainer
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.metrics.evaluator import Evaluator
@@ -22,8 +24,8 @@ class Reference(Protocol):
         """Of its images; 0 where that is not known."""
         ...
 
-    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
-        """Gives the evaluator what it needs of the real images. agree: whether all ranks say yes."""
+    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
+        """Gives the evaluator what it needs of the real images; to be called on all ranks."""
         ...
 
 
@@ -39,12 +41,13 @@ class Images:
     def num(self) -> int:
         return len(self.images)
 
-    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
+    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
         key = self.cache.key(self.identity["data_hash"], evaluator.extractor, evaluator.layers)
         known = self.cache.get(key) or {}
-        if agree(not evaluator.lacks(known)):
+        if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
             evaluator.use_real(known)
             return
+        self.data.trainer = trainer  # whose ranks share the images
         loader = self.data.eval_loader(self.split, self.num_images)
         for batch in shown(loader, self.num, f"features of {self.identity['data']}"):
             evaluator.update_real(batch["image"], batch["index"], batch["label"])
@@ -63,7 +66,7 @@ class Statistics:
     def num(self) -> int:
         return next(iter(self.sets.values())).num_images
 
-    def show(self, evaluator: Evaluator, agree: Callable[[bool], bool]) -> None:
+    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
         evaluator.use_real(self.sets)
 
 

@@ -54,7 +54,8 @@ class Evaluator:
         self.layers = tuple(dict.fromkeys(score.layer for score in self.scores))
         self._real, self._fake = (self._bank(real) for real in (True, False))
         self._known_real: Mapping[str, FeatureSet] | None = None
-        self._counts: tuple[int, int] | None = None
+        self._counts: tuple[int, int] | None = None  # real and generated, of what compute last gave
+        self._made_by: dict[str, str] = {}
         self._warned: set[str] = set()
 
     @property
@@ -136,13 +137,14 @@ class Evaluator:
                     f"{type(score).__name__} needs at least {score.min_images} images of a kind, "
                     f"got {num_generated} generated and {num_real} real"
                 )
-        self._counts = num_real, num_generated
+        self._counts, self._made_by = (num_real, num_generated), {}
         self.generated = generated
         suffix = f"{self.extractor.name}_{count_name(num_generated)}"
         values: dict[str, Estimate] = {}
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             found = score(real.get(score.layer), generated[score.layer])
+            self._made_by |= dict.fromkeys(found, score.describe())
             values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values
 
@@ -156,7 +158,7 @@ class Evaluator:
             "preprocessing": self.extractor.preprocessing,
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.weights_hash,
-            "scores": [score.describe() for score in self.scores],
+            "scores": self._made_by,
         }
 
     def renewed(self) -> "Evaluator":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dsyrk, ssyrk
+from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from ddpm import check
@@ -21,8 +21,14 @@ SEED = 2020
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Symmetric, and 0 up to rounding between equal moments, of full rank or not."""
-    return distance_to(a, root(a.covariance), b.mean, torch.trace(b.covariance), b.covariance)
+    """Symmetric, and 0 up to rounding between equal moments, of full rank or not.
+
+    (S1 S2)^(1/2) has the trace of (R^T S2 R)^(1/2) with R R^T = S1, which is symmetric: 1.7 s for 2048 features.
+    """
+    root_a = root(a.covariance)
+    return distance_of_parts(
+        a, b.mean, torch.trace(b.covariance), torch.linalg.eigvalsh(root_a.T @ b.covariance @ root_a)
+    )
 
 
 def root(covariance: Tensor) -> Tensor:
@@ -37,14 +43,9 @@ def without_noise(values: Tensor) -> Tensor:
     return torch.where(values > noise, values, 0)
 
 
-def distance_to(a: Moments, root_a: Tensor, mean: Tensor, trace: Tensor, covariance: Tensor) -> float:
-    """trace, covariance: of the other set; (S1 S2)^(1/2) has the trace of (R^T S2 R)^(1/2), which is symmetric."""
-    return distance_in_root(a, mean, trace, root_a.T @ covariance @ root_a)
-
-
-def distance_in_root(a: Moments, mean: Tensor, trace: Tensor, inner: Tensor) -> float:
-    """inner: R^T S2 R `[d, d]`."""
-    overlap = without_noise(torch.linalg.eigvalsh(inner)).sqrt().sum()
+def distance_of_parts(a: Moments, mean: Tensor, trace: Tensor, spectrum: Tensor) -> float:
+    """mean, trace: of the other set and its covariance. spectrum: eigenvalues of R^T S2 R."""
+    overlap = without_noise(spectrum).sqrt().sum()
     return float((a.mean - mean).square().sum() + torch.trace(a.covariance) + trace - 2 * overlap)
 
 
@@ -176,29 +177,32 @@ def resampled_distances(real: Moments, rows: Tensor, weights: Tensor) -> Tensor:
     means /= nums[:, None]
     distances = torch.zeros(len(weights), dtype=torch.float64)
     for number, (weight, num, mean) in enumerate(zip(weights, nums, means, strict=True)):
-        middle = mean @ root_real
-        inner = (gram(turned, weight) - num * torch.outer(middle, middle)) / (num - 1)
         trace = (squares[number] - num * mean.square().sum()) / (num - 1)
-        distances[number] = distance_in_root(real, center + mean, trace, inner)
+        overlap = scatter_spectrum(turned, weight, mean @ root_real) / (num - 1)
+        distances[number] = distance_of_parts(real, center + mean, trace, overlap)
     return distances
 
 
-def gram(rows: Tensor, weight: Tensor) -> Tensor:
-    """Sum over rows of weight times their outer product, float64 `[d, d]`.
+def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
+    """Eigenvalues, but for zeros, of the sum over rows of weight times (row - mean)(row - mean)^T.
 
-    Of float32 products of a few thousand rows, which moves the distance by 2e-6 and its spread by a 1e-5th in half the
-    time; but where there are few rows for so many features, whose sum then has no full rank, in float64.
+    rows: float32 `[N, d]`. mean: float64 `[d]`, of the weighted rows. Fewer rows than features are multiplied with each
+    other instead, which has the same eigenvalues. Of many, float32 products of a few thousand are added up in float64:
+    that moves a distance by 2e-6 and its spread by a 1e-5th, in half the time.
     """
     chosen = weight.nonzero()[:, 0]
-    dtype, product = (torch.float64, dsyrk) if len(chosen) < 2 * rows.shape[1] else (torch.float32, ssyrk)
-    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+    d = rows.shape[1]
+    if len(chosen) < 2 * d:
+        scaled = (rows[chosen].double() - mean) * weight[chosen, None].sqrt()
+        return torch.linalg.eigvalsh(scaled @ scaled.T if len(chosen) < d else scaled.T @ scaled)
+    total = torch.zeros(d, d, dtype=torch.float64, device=rows.device)
     for some in chosen.split(CHUNK):
-        scaled = rows[some].to(dtype) * weight[some, None].sqrt().to(dtype)
+        scaled = rows[some] * weight[some, None].sqrt().float()
         if rows.device.type == "cpu":
-            total += torch.from_numpy(product(1.0, scaled.numpy().T, lower=1))  # half of it, in half the time
+            total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1))  # the lower half, in half the time
         else:
             total += scaled.T @ scaled
-    return total.tril() + total.tril(-1).T
+    return torch.linalg.eigvalsh(total - weight.sum() * torch.outer(mean, mean))  # reads the lower half only
 
 
 def standard_error(values: Tensor) -> float:

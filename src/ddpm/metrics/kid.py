@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of features: KID, if the features are Inception's. Unbiased for any number of images.
+"""Kernel distance between two sets of features: KID, if the features are Inception's. Unbiased for any n.
 
 Binkowski et al. 2018: the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, averaged over subsets.
 torch-fidelity measures; the subsets are a function of the seed and the images' order, which is that of their numbers.

@@ -15,7 +15,7 @@ class Memorization:
 
     memorized: share of generated images that are less than `ratio` times as far from the nearest real image as from
     the second nearest (Yoon et al. 2023: a third). nearest_ratio: median distance of generated images to the nearest
-    real one, over that of real images to the nearest other: about 1 where the model draws new images, 0 where it copies.
+    real one, over that of real images to the nearest other: about 1 where the model draws anew, 0 where it copies.
     """
 
     layer: str = PIXELS

@@ -37,7 +37,8 @@ class EvaluationProtocol:
     """How was measured: all that has to be equal before two values are compared.
 
     data_hash: of the reference images' content, not of the file. preprocessing: the way from image to network input.
-    extractor_hash: sha256 of the weights. scores: each score with its settings, by the short name of its values.
+    extractor_hash: sha256 of the weights. scores: what made each
+    value, with its settings, by short name.
     `Evaluator.provenance()` gives all but the reference's three.
     """
 
@@ -99,7 +100,7 @@ class Result:
 
 
 def result_name(result: Result) -> str:
-    """ "00010000_fid_inception_50k_1f2e3d4c": step or run, first metric, and all that was measured and how, as a digest.
+    """ "00010000_fid_inception_50k_1f2e3d4c": step or run, first metric, and a digest of all that was measured and how.
 
     So results of another sampler, seed or reference are other files.
     """

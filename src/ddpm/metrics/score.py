@@ -50,7 +50,7 @@ class Score(Protocol):
     min_images: int  # of each kind
 
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
-        """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator adds extractor and number of images."""
+        """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator adds extractor and number."""
         ...
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:

@@ -91,8 +91,3 @@ def power_of_ten(value: float) -> str:
     factor = value / 10.0**power
     ten = f"10{str(power).translate(SUPERSCRIPT)}"
     return ten if abs(factor - 1) < 1e-6 else f"{factor:.2g}·{ten}"
-
-
-def readable(value: float) -> str:
-    """A value for a legend or a tooltip: four significant digits."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm.report.axes import Axis, readable
+from ddpm.report.axes import Axis
 from ddpm.report.curves import HEIGHT, WIDTH, Frame
 from ddpm.report.markup import Markup, tag
+from ddpm.report.rounding import readable
 from ddpm.report.series import Series
 
 COLUMN = re.compile(r"train/loss_t/(\d{1,7})-(\d{1,7})")

@@ -1,5 +1,6 @@
 """The command that trains a run again: as it was typed, or else put together from what differs from the defaults."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,21 @@ def command(words: list[str]) -> str:
     return " ".join(["python train.py", *map(shlex.quote, words)])
 
 
+def sweep(runs: list[list[str]]) -> list[str] | None:
+    """The words of one command that trains all of these runs, where they are every combination of some values."""
+    pairs = [[word.partition("=") for word in words] for words in runs]
+    keys = [[key for key, _, _ in each] for each in pairs]
+    if len(runs) < 2 or any(each != keys[0] for each in keys) or len(set(keys[0])) < len(keys[0]):
+        return None
+    values = [list(dict.fromkeys(each[k][2] for each in pairs)) for k in range(len(keys[0]))]
+    distinct = {tuple(words) for words in runs}
+    if len(distinct) != len(runs) or math.prod(map(len, values)) != len(runs):
+        return None
+    if any("," in value for each in values if len(each) > 1 for value in each):
+        return None
+    return ["-m", *(f"{key}={','.join(each)}" for key, each in zip(keys[0], values, strict=True))]
+
+
 def derived(config: dict[str, Any], conf: Path = CONF) -> list[str] | None:
     """Overrides that lead from the defaults to these leaves; None where there is no folder of configurations.
 
@@ -30,7 +46,7 @@ def derived(config: dict[str, Any], conf: Path = CONF) -> list[str] | None:
     choices = []
     for key, target in config.items():
         group = key.removesuffix("._target_")
-        if group == key or "." in group or defaults.get(key) == target:
+        if group == key or not group.isidentifier() or defaults.get(key) == target:
             continue
         option = next((o for o in sorted((conf / group).glob("*.yaml")) if target_of(o) == target), None)
         if option:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddpm.report.axes import Axis, readable
+from ddpm.report.axes import Axis
 from ddpm.report.markup import Markup, named, tag
+from ddpm.report.rounding import readable, with_error
 from ddpm.report.series import thinned
 
 WIDTH, HEIGHT = 400, 250
@@ -95,7 +96,8 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, log: 
     for curve in with_points:
         parts += line(frame, curve, x_label)
     parts += [cross(frame, curve, x_label) for curve in curves if len(curve.odd)]
-    return tag("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=about, class_="chart")
+    kind = "chart many" if len(with_points) > 5 else "chart"
+    return tag("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=about, class_=kind)
 
 
 def behind(frame: Frame, curve: Curve) -> list[Markup]:
@@ -146,6 +148,6 @@ def legend(curves: Sequence[Curve]) -> Markup:
     for curve in curves:
         last = readable(float(curve.y[-1])) if len(curve.y) else "no number"
         if len(curve.y) and curve.error is not None:
-            last += f" ± {readable(float(curve.error[-1]))}"
+            last = " ± ".join(filter(None, with_error(float(curve.y[-1]), float(curve.error[-1]))))
         rows.append(tag("li", swatch(curve.run), named(curve.label), " ", tag("span", last, class_="value")))
     return tag("ul", rows, class_="legend")

@@ -6,6 +6,7 @@ from typing import Any
 from ddpm.report.settings import followed, is_reference
 
 ABSENT = "—"
+MOST_IN_A_NAME = 3  # settings
 BOOKKEEPING = ("name", "data.source", "data.num_workers", "compile", "channels_last", "sample_every_n_steps")
 
 
@@ -49,7 +50,7 @@ def part_name(config: dict[str, Any], group: str) -> str:
 
 def part_fields(config: dict[str, Any], group: str, unequal: list[str]) -> str:
     """Fields of a part that are not the same for all runs, as "offset 0.008"."""
-    keys = [key for key in unequal if key.startswith(f"{group}.") and not key.endswith("_target_") and key in config]
+    keys = [key for key in unequal if key.startswith(f"{group}.") and not key.endswith("_") and key in config]
     return ", ".join(f"{key.removeprefix(group + '.')} {text(followed(config, key))}" for key in keys)
 
 
@@ -64,14 +65,20 @@ def text(value: Any) -> str:
 
 
 def labels(found: Differences, folders: list[str]) -> list[str]:
-    """A short name for each run: its values of what differs, and its folder where these do not tell it from others."""
+    """A short name for each run: its values of the few settings that differ, or its folder.
+
+    Both where several runs have the same values.
+    """
     told = {key: values for key, values in found.columns.items() if not key.startswith(BOOKKEEPING)}
+    if len(told) > MOST_IN_A_NAME:
+        return folders
     names = []
     for run, folder in enumerate(folders):
         words = []
-        for key, values in list(told.items())[:4]:
+        for key, values in told.items():
             words.append(values[run] if key in found.details else f"{key.rpartition('.')[2]} {values[run]}")
-        names.append(" · ".join(words)[:60] or folder)
+        told_apart = any(value != ABSENT for value in (values[run] for values in told.values()))
+        names.append(" · ".join(words)[:60] if told_apart else folder)
     return [
         name if names.count(name) == 1 or name == folder else f"{name} ({folder})"
         for name, folder in zip(names, folders, strict=True)

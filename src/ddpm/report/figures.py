@@ -19,6 +19,7 @@ TITLES = {
     "train/lr": "Learning rate",
     "sys/images_per_second": "Images per second",
 }
+UNITS = {"train/grad_norm": "norm", "train/lr": "rate", "sys/images_per_second": "images / s"}
 ORDER = ("train/loss", "val/loss", "eval/", "train/grad_norm", "train/lr", "sys/images_per_second")
 NOT_DRAWN = ("train/epoch", "train/images")
 MEANING_OF_LOSS = ("objective", "weight", "distance", "loss", "schedule", "timesteps", "process", "data", "codec")
@@ -45,7 +46,7 @@ def curve(report: Report, number: int, name: str) -> Curve:
     if errors is not None:
         there = np.isfinite(series.values[name])
         found.error = np.abs(np.nan_to_num(errors[there], nan=0.0, posinf=0.0, neginf=0.0))
-    elif name in ("train/loss", "train/grad_norm") and len(values) >= SMOOTHED_FROM:
+    elif name != "train/lr" and name.startswith(("train/", "sys/")) and len(values) >= SMOOTHED_FROM:
         found.faint, found.y = values, smoothed(values)
     return found
 
@@ -86,21 +87,31 @@ def panel(report: Report, name: str, runs: list[int], told: str) -> Markup:
     title = TITLES.get(name, name.removeprefix("eval/"))
     side = lower_is_better(name.removeprefix("eval/")) if name.startswith("eval/") else None
     hint = {True: "lower is better", False: "higher is better", None: ""}[side]
-    notes = [hint, f"protocol: {told}" if told else "", "smoothed" if any(c.faint is not None for c in curves) else ""]
-    lacking = [report.labels[k] for k in range(len(report.runs)) if k not in runs]
-    notes.append(f"without {', '.join(lacking)}" if lacking and not told else "")
+    notes = [
+        hint,
+        f"protocol: {told}" if told else "",
+        "smoothed, with the numbers themselves behind" if any(c.faint is not None for c in curves) else "",
+    ]
+    lacking = [report.labels[k] for k, run in enumerate(report.runs) if k not in runs and run.series.names]
+    which = ", ".join(lacking) if len(lacking) < 4 else f"{len(lacking)} of the runs"
+    notes.append(f"not logged by {which}" if lacking and not told else "")
     about = f"{title} over steps of {', '.join(report.labels[k] for k in runs)}"
     return tag(
         "figure",
         tag("figcaption", tag("h3", title), tag("small", " · ".join(filter(None, notes)))),
         chart(curves, "step", unit(name), about, log=False if name in LINEAR else None),
-        legend(curves),
+        tag("p", "The same for all runs.", class_="quiet") if all_equal(curves) else legend(curves),
         class_="panel",
     )
 
 
+def all_equal(curves: list[Curve]) -> bool:
+    first = curves[0]
+    return len(curves) > 1 and all(np.array_equal(c.x, first.x) and np.array_equal(c.y, first.y) for c in curves[1:])
+
+
 def unit(name: str) -> str:
-    return {"train/loss": "loss", "val/loss": "loss", "train/lr": "rate"}.get(name, name.rpartition("/")[2])
+    return UNITS.get(name, name.rpartition("/")[2])
 
 
 def curves(report: Report) -> Markup:
@@ -128,7 +139,7 @@ def loss_note(report: Report) -> Markup | None:
     return tag(
         "p",
         f"These runs differ in {told}: their losses measure different things, so compare the shapes of their curves "
-        "and not the heights. Which run is better, the results above tell.",
+        "and not the heights. Which run is better, evaluate.py tells.",
         class_="note",
     )
 

@@ -58,13 +58,14 @@ def row_of(report: Report, weights: str) -> Markup:
 
 
 def seeds(report: Report) -> str:
-    known = {repr(run.setting("seed")) for run in report.runs if run.config}
+    decide = ("seed", "data.size", "data.channels")
+    known = {repr([run.setting(key) for key in decide]) for run in report.runs if run.config}
     first = f"Drawn with the {weights_of(report)[0]} weights. "
     if len(report.runs) == 1:
         return first
     if len(known) == 1:
-        return first + "All runs have one seed, so the same place in each grid began from the same noise."
-    return first + "The runs have different seeds, so the grids did not begin from the same noise."
+        return first + "All runs have the same seed, so the same place in each grid began from the same noise."
+    return first + "The runs differ in seed or size, so their grids did not begin from the same noise."
 
 
 def film(report: Report, number: int, weights: str) -> Markup:

@@ -137,7 +137,7 @@ def results(report: Report) -> Markup:
 
 def reproduce(report: Report) -> Markup:
     commands = [
-        tag("div", tag("p", tables.run_name(report, k)), tag("pre", tag("code", command), tabindex="0"))
+        tag("div", tag("p", tables.run_name(report, k)), shell(command))
         if command is not None
         else tag(
             "div", tag("p", tables.run_name(report, k), ": its settings are not known, so neither is its command.")
@@ -146,7 +146,12 @@ def reproduce(report: Report) -> Markup:
     ]
     return joined(
         tag("p", "In the repository's folder, with the same version of its code:"),
-        commands,
+        [tag("p", "All of them, one after the other"), shell(report.sweep)] if report.sweep else None,
+        tag("details", tag("summary", "Each by itself"), commands) if report.sweep else commands,
         tag("h3", "Environment"),
         tables.environment_table(report),
     )
+
+
+def shell(command: str) -> Markup:
+    return tag("pre", tag("code", command), tabindex="0")

@@ -138,11 +138,12 @@ def times(folder: Path) -> tuple[datetime | None, datetime | None]:
 
 def state(run: Run) -> Iterator[str]:
     num_rows = len(run.series.steps)
+    is_read = not any("metrics.csv" in note for note in run.notes)
     if run.is_short:
         yield (
             f"It is at step {run.series.last_step:,} of {run.max_steps:,}: still training, or ended before its time."
         )
-    if num_rows == 0 and (run.folder / "metrics.csv").exists() and not run.series.unreadable:
+    if num_rows == 0 and is_read and not run.series.unreadable:
         yield "Its metrics.csv has no rows yet."
     elif num_rows == 1:
         yield "Its metrics.csv has a single row, so its curves are points."

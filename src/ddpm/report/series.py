@@ -65,11 +65,11 @@ def read_series(path: Path) -> Series:
     for column, name in enumerate(names):
         if name == "step":
             continue
-        cells = [number(row[column]) for row in good]
-        series.values[name] = np.array([math.nan if cell is None else cell for cell in cells], dtype=np.float64)
-        bad = [k for k, cell in enumerate(cells) if cell is not None and not math.isfinite(cell)]
-        if bad:
-            series.not_finite[name] = series.steps[bad]
+        values, given = numbers([row[column] for row in good])
+        series.values[name] = values
+        odd = given & ~np.isfinite(values)
+        if odd.any():
+            series.not_finite[name] = series.steps[odd]
     return series
 
 
@@ -77,8 +77,19 @@ def is_step(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
+def numbers(cells: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 `[N]`, NaN for an empty cell and for a text, and bool `[N]`, whether the cell has a number."""
+    try:
+        values = np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
+        given = np.array([cell != "" for cell in cells], dtype=bool)
+    except ValueError:
+        found = [number(cell) for cell in cells]
+        values = np.array([math.nan if value is None else value for value in found], dtype=np.float64)
+        given = np.array([value is not None for value in found], dtype=bool)
+    return values, given
+
+
 def number(text: str) -> float | None:
-    """None for an empty cell and for a text."""
     try:
         return float(text)
     except ValueError:

@@ -13,7 +13,7 @@ import yaml
 from ddpm.stored_config import plain
 from ddpm.untrusted import text_file
 
-MAX_BYTES = 256 * 2**10
+MAX_BYTES = 64 * 2**10
 MAX_OVERRIDES = 300
 OF_ONE_MACHINE = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")

@@ -65,8 +65,11 @@ th, td {
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-weight: 500; font-size: .8125rem; white-space: nowrap; }
 tbody th { font-weight: 500; white-space: nowrap; }
+tbody th.long { white-space: normal; min-width: 14rem; max-width: 20rem; overflow-wrap: anywhere; }
 td small { display: block; }
-td { max-width: 26rem; overflow-wrap: anywhere; min-width: 4.5rem; }
+td { max-width: 30rem; overflow-wrap: break-word; }
+td.long { min-width: 14rem; }
+tbody th, thead th:first-child { position: sticky; left: 0; z-index: 1; background: var(--ground); }
 .number { text-align: right; white-space: nowrap; }
 .error { color: var(--soft); font-weight: 400; }
 .mark {
@@ -91,7 +94,9 @@ figure { margin: 0; min-width: 0; break-inside: avoid; }
 .tick { stroke: var(--tick); fill: none; }
 .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }
 .line.thick { stroke-width: 3; }
-.faint { fill: none; stroke-width: 1; opacity: .28; }
+.faint { fill: none; stroke-width: 1; opacity: .4; }
+.many .faint { opacity: .15; }
+.map rect, .scale rect { shape-rendering: crispEdges; }
 .band { stroke: none !important; opacity: .16; }
 .dot { stroke: none !important; }
 .touch { fill: transparent; }
@@ -125,6 +130,7 @@ STYLE += (
   .chart text, .chart .what { font-size: 12.5px; }
   .panel figcaption { min-height: 0; }
   th, td { padding-right: 1rem; }
+  tbody th, tbody th.long { white-space: normal; min-width: 8.75rem; max-width: 42vw; overflow-wrap: anywhere; }
 }
 @media print {
   header, .skip { display: none; }

@@ -10,9 +10,13 @@ from ddpm.report.differences import text
 from ddpm.report.markup import Markup, joined, named, tag
 from ddpm.report.report import Report
 from ddpm.report.results import Comparison, best
+from ddpm.report.rounding import decimals, with_error
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
 """Fields of a result's subject that tell its rows apart, beside the run and the step."""
+
+
+MOST_ON_A_LINE = 32  # letters of a run's name
 
 
 def boxed(table: Markup, name: str) -> Markup:
@@ -22,6 +26,11 @@ def boxed(table: Markup, name: str) -> Markup:
 
 def run_name(report: Report, number: int) -> Markup:
     return joined(swatch(number), named(report.labels[number]))
+
+
+def run_head(report: Report, number: int) -> Markup:
+    long = len(report.labels[number]) > MOST_ON_A_LINE
+    return tag("th", run_name(report, number), scope="row", class_="long" if long else None)
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[Markup]], caption: str) -> Markup:
@@ -37,10 +46,11 @@ def runs_table(report: Report) -> Markup:
     columns = report.differences.columns
     rows = []
     for number, run in enumerate(report.runs):
-        cells = [tag("th", run_name(report, number), scope="row")]
+        cells = [run_head(report, number)]
         for key, values in columns.items():
             more = report.differences.details.get(key, [""] * len(values))[number]
-            cells.append(tag("td", values[number], tag("small", more) if more else None))
+            small = tag("small", more) if more else None
+            cells.append(tag("td", values[number], small, class_=length(more or values[number])))
         last = run.series.last_step
         steps = "—" if last is None else f"{last:,}"
         cells.append(tag("td", steps, tag("small", f"of {run.max_steps:,}") if run.is_short else None, class_="number"))
@@ -55,7 +65,10 @@ def common_settings(report: Report) -> Markup | None:
     common = report.differences.common
     if not common:
         return None
-    rows = [[tag("th", tag("code", key), scope="row"), tag("td", value)] for key, value in common.items()]
+    rows = [
+        [tag("th", tag("code", key), scope="row"), tag("td", value, class_=length(value))]
+        for key, value in common.items()
+    ]
     whose = "all runs share" if len(report.runs) > 1 else "of the run"
     return tag(
         "details",
@@ -101,7 +114,10 @@ def comparison_section(report: Report, place: Comparison, number: int, num: int)
                 values_table(report, place, earlier, False),
             )
         )
-    rows = [[tag("th", tag("code", key), scope="row"), tag("td", plain(value))] for key, value in place.fields.items()]
+    rows = [
+        [tag("th", tag("code", key), scope="row"), tag("td", plain(value), class_=length(plain(value)))]
+        for key, value in place.fields.items()
+    ]
     protocol = boxed(table(["field", "value"], rows, "Protocol"), "Protocol")
     parts.append(tag("details", tag("summary", "How these were measured"), protocol))
     return tag("section", parts)
@@ -142,9 +158,10 @@ def values_table(report: Report, place: Comparison, rows: list[tuple[int, Result
     body = []
     for k, (run, result) in enumerate(rows):
         step = step_of(result)
-        cells = [tag("th", run_name(report, run), scope="row")]
+        cells = [run_head(report, run)]
         cells.append(tag("td", "—" if step is None else f"{step:,}", class_="number"))
-        cells += [tag("td", text(result.subject.get(key))) for key in unequal]
+        told = [text(result.subject.get(key)) for key in unequal]
+        cells += [tag("td", each, class_=length(each)) for each in told]
         body.append(cells + [column[k] for column in shown])
     head = ["run", tag("th", "step", scope="col", class_="number"), *(HOW[key] for key in unequal), *columns]
     return boxed(table(head, body, "Results of one protocol"), "Results")
@@ -173,37 +190,30 @@ def value_cell(value: tuple[float, float | None] | None, digits: int, is_best: b
     return tag("td", joined(mark, " ") if mark else None, tag("b", told) if is_best else told, class_="number")
 
 
-def decimals(value: float) -> int:
-    """Of four significant digits, without the zeros at their end."""
-    digits = f"{value:.4g}"
-    return 0 if "e" in digits else len(digits.partition(".")[2])
-
-
-def with_error(value: float, error: float | None, digits: int) -> tuple[str, str]:
-    """As many digits as the error leaves meaning in; where it is not known, those of the column."""
-    if not error or not 0 < error < float("inf"):
-        return f"{value:,.{digits}f}" if 1e-3 <= abs(value) < 1e9 or value == 0 else f"{value:.4g}", ""
-    digits = min(12, max(0, 1 - int(f"{error:e}".partition("e")[2])))
-    return f"{value:,.{digits}f}", f"{error:,.{digits}f}"
-
-
 def environment_table(report: Report) -> Markup:
-    """What each run was trained with by its settings, and where its results were made."""
-    rows = []
+    """What runs were trained with by their settings, and where their results were made; equal ones in one row."""
+    found: dict[tuple[str, str, str], list[int]] = {}
     for number, run in enumerate(report.runs):
-        trained = [run.setting(f"trainer.{key}") for key in ("accelerator", "devices", "precision")]
+        trained = [text(run.setting(f"trainer.{key}")) for key in ("accelerator", "devices", "precision")]
         made = dict.fromkeys(str(result.environment.device) for result in run.results)
         versions = dict.fromkeys(versions_of(result) for result in run.results)
-        rows.append(
-            [
-                tag("th", run_name(report, number), scope="row"),
-                tag("td", " · ".join(text(each) for each in trained) if run.config else "not known"),
-                tag("td", "; ".join(made) or "no results"),
-                tag("td", "; ".join(versions) or "stored with results only"),
-            ]
+        cells = (
+            "{}, devices {}, precision {}".format(*trained) if run.config else "not known",
+            "; ".join(made) or "no results",
+            "; ".join(versions) or "stored with results only",
         )
+        found.setdefault(cells, []).append(number)
+    rows = []
+    for cells, runs in found.items():
+        names = ["all runs"] if len(runs) == len(report.runs) > 1 else [tag("div", run_name(report, k)) for k in runs]
+        rows.append([tag("th", names, scope="row"), *(tag("td", cell, class_=length(cell)) for cell in cells)])
     head = ["run", "trained with", "evaluated on", "versions then"]
     return boxed(table(head, rows, "Environment of each run"), "Environment")
+
+
+def length(text: str) -> str | None:
+    """The class of a cell whose text would be squeezed to a column of syllables on a narrow screen."""
+    return "long" if len(text) > 24 else None
 
 
 def versions_of(result: Result) -> str:

@@ -20,8 +20,8 @@ STANDARD = Published(
     megabytes=96,
     needed_by="FID and IS need Inception weights",
 )
-"""Converted from TensorFlow's; torch-fidelity and pytorch-fid publish the same 95,628,359 bytes under two names, both of
-which end in the first eight digits of their sha256. A converted copy (safetensors) has another hash."""
+"""Converted from TensorFlow's; torch-fidelity and pytorch-fid publish the same 95,628,359 bytes under two names, both
+of which end in the first eight digits of their sha256. A converted copy (safetensors) has another hash."""
 
 SPATIAL_CHANNELS = 7
 

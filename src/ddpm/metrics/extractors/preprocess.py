@@ -11,7 +11,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def resized(pixels: Tensor, size: int, mode: str) -> Tensor:
     """`[B, C, H, W]` to float32 `[B, C, size, size]` in the same range, antialiased; untouched where the size is right.
 
-    mode: bilinear or bicubic, which overshoots the range a little. Images that are not square are squeezed, not cropped.
+    mode: bilinear or bicubic, which overshoots a little. Images that are not square are squeezed, not cropped.
     """
     x = pixels.float()
     if x.shape[2:] == (size, size):

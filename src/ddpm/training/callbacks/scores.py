@@ -92,7 +92,7 @@ class Scores(Callback):
             self.reference = Images(trainer.datamodule, "train", None, ReferenceCache())
             self.evaluator.to(trainer.strategy.root_device)
             if self.evaluator.needs_real:
-                self.reference.show(self.evaluator, trainer.strategy.reduce_boolean_decision)
+                self.reference.show(self.evaluator, trainer)
 
     def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's share. All ranks sample equally often, since they agree on signals at each sampling step."""

@@ -36,7 +36,7 @@ class Scoring(Callback):
         self.evaluator.to(trainer.strategy.root_device)
         self.made = torch.zeros(self.num_samples, dtype=torch.bool)
         if self.evaluator.needs_real and not self.evaluator.knows_real:
-            self.reference.show(self.evaluator, trainer.strategy.reduce_boolean_decision)
+            self.reference.show(self.evaluator, trainer)
 
     def on_predict_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int

@@ -1,0 +1,79 @@
+"""CLIP's image encoder (Radford et al. 2021): features learned from captions, for FID as in Kynkaanniemi et al. 2023.
+
+The network is torch-fidelity's; the file is read here, since torch-fidelity would run whatever it is given.
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, VisionTransformer
+
+from ddpm import check
+from ddpm.metrics.extractors.network import NetworkExtractor
+from ddpm.metrics.extractors.preprocess import normalized, resized
+from ddpm.metrics.weights import Published, WeightsFile, fill, weights_of
+
+SIZE = 224
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+MODELS = {"vit-b-32": (32, 768, 12, 512), "vit-b-16": (16, 768, 12, 512), "vit-l-14": (14, 1024, 24, 768)}
+"""Side of a patch, width, depth, length of the features."""
+
+MEGABYTES = {"vit-b-32": 354, "vit-b-16": 351, "vit-l-14": 933}
+
+
+def published(model: str) -> Published:
+    """OpenAI's file, under the name by which torch-fidelity keeps it."""
+    name = f"clip-{model}"
+    sha256 = MODEL_METADATA[name]["hash"]
+    need = f"features=clip needs the weights of {model}"
+    return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], need)
+
+
+class Clip(NetworkExtractor):
+    """The layer "pooled" is the embedding that is compared with captions, before it is normalized: 512 or 768 numbers.
+
+    Resized as in CLIP's own preparation (bicubic with antialias), where torch-fidelity takes TensorFlow's bilinear.
+    model: vit-b-32, vit-b-16 or vit-l-14. weights: a local file of tensors named as in OpenAI's, "visual.conv1.weight"
+    and so on, or OpenAI's file itself; None for the published one (torch hub's cache, else a download). sha256: what
+    the local file must have, None: anything.
+    """
+
+    preprocessing = "uint8, bicubic 224 with antialias, CLIP's mean and deviation"
+
+    def __init__(self, model: str = "vit-b-32", weights: str | Path | None = None, sha256: str | None = None) -> None:
+        super().__init__()
+        self._model = check.one_of("features.model", model, MODELS)
+        self._file = WeightsFile.choose(weights, sha256, published(model))
+        self.dims: Mapping[str, int] = {"pooled": MODELS[model][3]}
+
+    @property
+    def name(self) -> str:
+        return self._file.name(f"clip-{self._model}", self.weights_hash)
+
+    def _load(self) -> tuple[nn.Module, str]:
+        data = self._file.read()
+        sha256 = hashlib.sha256(data).hexdigest()
+        known = sha256 == self._file.published.sha256
+        tensors = _tensors_of_program(data) if known else weights_of(data, self._file.source).tensors
+        encoder = {k.removeprefix("visual."): v.float() for k, v in tensors.items() if k.startswith("visual.")}
+        patch, width, depth, dim = MODELS[self._model]
+        with torch.device("meta"):
+            network = VisionTransformer(SIZE, patch, width, depth, width // 64, dim)
+        fill(network, encoder, self._file.source, f"CLIP's {self._model}")
+        return network, sha256
+
+    def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
+        return {"pooled": network(normalized(resized(pixels, SIZE, "bicubic"), MEAN, STD))}
+
+
+def _tensors_of_program(data: bytes) -> dict[str, Tensor]:
+    """OpenAI publishes a TorchScript program with its tensors inside: opened once its hash is known to be right."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
+        return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()

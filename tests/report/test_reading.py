@@ -1,0 +1,218 @@
+"""What is read of run folders, and what is compared."""
+
+import math
+
+import numpy as np
+import pytest
+from report.made_up import config, draw, make_run, result
+
+from ddpm.metrics.protocol import write_result
+from ddpm.report.command import command, derived, sweep
+from ddpm.report.differences import differences, labels
+from ddpm.report.pictures import embedded
+from ddpm.report.results import best, comparisons
+from ddpm.report.runs import find_runs, read_run
+from ddpm.report.series import read_series, smoothed, thinned
+from ddpm.report.settings import leaves
+
+
+def flat(**changes):
+    return dict(leaves(config(**changes)))
+
+
+def test_runs_of_a_sweep_are_found_in_its_order_and_hidden_folders_are_passed_over(tmp_path):
+    for name in ("sweep/10", "sweep/2", ".sample", "alone"):
+        make_run(tmp_path / name)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_runs([tmp_path, tmp_path / "alone"])]
+    assert found == ["alone", "sweep/2", "sweep/10"]
+
+
+def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no run: a run is a folder with checkpoints/"):
+        find_runs([tmp_path])
+    with pytest.raises(ValueError, match="is not there"):
+        find_runs([tmp_path / "typo"])
+
+
+def test_a_part_that_differs_is_one_column_and_its_fields_are_its_details():
+    cosine = {"_target_": "ddpm.diffusion.schedules.cosine.cosine", "num_timesteps": 100, "offset": 0.008}
+    found = differences([flat(), flat(schedule=cosine)])
+    assert found.columns == {"schedule": ["linear", "cosine"]}
+    assert found.details == {"schedule": ["beta_end 0.02", "offset 0.008"]}
+    assert found.common["sampler.steps"] == "100"  # followed to what it refers to
+    assert labels(found, ["0", "1"]) == ["linear", "cosine"]
+
+
+def test_a_field_that_differs_is_a_column_and_what_refers_to_it_is_none():
+    longer = {"_target_": "ddpm.diffusion.schedules.linear.linear", "num_timesteps": 500, "beta_end": 0.02}
+    found = differences([flat(), flat(schedule=longer)])
+    assert found.columns == {"schedule.num_timesteps": ["100", "500"]}
+
+
+def test_runs_of_the_same_settings_are_told_apart_by_their_folders():
+    assert labels(differences([flat(), flat()]), ["a", "b"]) == ["a", "b"]
+    many = dict.fromkeys(("one", "two", "three", "four"), 1)
+    assert labels(differences([flat(), flat(**many)]), ["a", "b"]) == ["a", "b"]
+    found = differences([flat(seed=1), flat(seed=1), flat(seed=2)])
+    assert labels(found, ["a", "b", "c"]) == ["seed 1 (a)", "seed 1 (b)", "seed 2"]
+
+
+def test_a_run_without_settings_does_not_make_all_settings_differ():
+    assert differences([flat(), {}, flat()]).columns == {}
+
+
+def test_values_of_different_protocols_never_share_a_table():
+    one = result({"fid_digits_1k": 3.0, "kid_digits_1k": 0.1})
+    other = result({"fid_digits_1k": 2.0}, protocol={"split": "test"})
+    found = comparisons([(0, one), (1, other)])
+    assert [place.metrics for place in found] == [["fid_digits_1k", "kid_digits_1k"], ["fid_digits_1k"]]
+    assert [place.distinct for place in found] == [["split"], ["split"]]
+    assert found[0].value(other, "fid_digits_1k") is None
+
+
+def test_another_score_measured_beside_it_does_not_part_a_value_from_its_like():
+    alone = result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}})
+    both = result({"fid_digits_1k": 2.0, "kid_digits_1k": 0.1})
+    found = comparisons([(0, alone), (1, both)])
+    assert len(found) == 1
+    assert found[0].value(alone, "fid_digits_1k") == (3.0, None)
+    assert found[0].metrics == ["fid_digits_1k", "kid_digits_1k"]
+
+
+def test_a_score_with_other_settings_stands_in_another_table():
+    pool = result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}})
+    logits = result({"fid_digits_1k": 2.0}, protocol={"scores": {"fid": "FrechetDistance(layer=logits)"}})
+    found = comparisons([(0, pool), (1, logits)])
+    assert [place.distinct for place in found] == [["scores.fid"], ["scores.fid"]]
+
+
+def test_best_follows_the_direction_and_near_is_two_errors_of_the_difference():
+    values = [(3.0, 0.1), (3.2, 0.1), (3.3, 0.1), None, (9.0, 0.1)]
+    assert best(values, lower=True) == ({0}, {1})  # 2 * hypot(0.1, 0.1) = 0.28
+    assert best(values, lower=False) == ({4}, set())
+    assert best(values, lower=None) == (set(), set())
+
+
+def test_broken_and_old_results_are_listed_and_the_others_read(tmp_path):
+    run = make_run(tmp_path / "run")
+    write_result(run / "checkpoints" / "good.json", result({"fid_digits_1k": 1.0}))
+    (run / "checkpoints" / "old.json").write_text('{"metrics": {"fid": 1}, "protocol": {}}')
+    (run / "checkpoints" / "cut.json").write_text('{"metrics":')
+    content = (run / "checkpoints" / "good.json").read_text().replace(": 1.0", ': "high"')
+    (run / "checkpoints" / "text.json").write_text(content)
+    found = read_run(run)
+    assert len(found.results) == 1
+    assert [each.file for each in found.unreadable] == [f"checkpoints/{n}.json" for n in ("cut", "old", "text")]
+
+
+def test_a_table_with_nan_text_and_a_torn_row_keeps_what_is_whole(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,a,b\n10,1,x\n20,nan,\n30,inf,2\n40,4,3\n5")
+    series = read_series(path)
+    assert series.steps.tolist() == [10, 20, 30, 40]
+    assert series.points("a")[1].tolist() == [1.0, 4.0]
+    assert series.not_finite["a"].tolist() == [20, 30]
+    assert series.points("b")[1].tolist() == [2.0, 3.0]
+    assert series.unreadable == 1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1,2\n", b'step,a\n1,"' + b"x" * 200_000])
+def test_what_is_no_table_of_steps_is_a_note_of_the_run(tmp_path, content):
+    run = make_run(tmp_path / "run")
+    (run / "metrics.csv").write_bytes(content)
+    found = read_run(run)
+    assert len(found.series.steps) == 0
+    assert any("metrics.csv" in note for note in found.notes)
+
+
+def test_an_empty_run_a_run_of_one_row_and_a_run_at_work_say_so(tmp_path):
+    empty = tmp_path / "empty"
+    (empty / "checkpoints").mkdir(parents=True)
+    (empty / "metrics.csv").write_text("")
+    assert read_run(empty).notes == ["Its metrics.csv has no rows yet."]
+    notes = read_run(make_run(tmp_path / "one", rows=["10,1,1,1,1,,"])).notes
+    assert notes[0].startswith("It is at step 10 of 40: still training")
+    assert "single row" in notes[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: ${oc.env:HOME}", "a: !!python/object/apply:os.system [ls]", "- a", "a: 2020-01-01", "a: " + "[" * 60_000],
+)
+def test_settings_that_ask_for_more_than_plain_values_are_not_read(tmp_path, text):
+    run = make_run(tmp_path / "run")
+    (run / "checkpoints" / "config.yaml").write_text(text)
+    found = read_run(run)
+    assert found.config == {}
+    assert found.notes[0].startswith("Its settings cannot be read: ")
+
+
+def test_a_reference_to_itself_ends(tmp_path):
+    run = read_run(make_run(tmp_path / "run", name="${seed}", seed="${name}"))
+    assert "${" in run.setting("seed")
+
+
+def test_smoothing_keeps_a_line_as_it_is_and_thinning_keeps_the_peaks():
+    line = np.arange(100.0)
+    np.testing.assert_allclose(smoothed(line), line)
+    values = np.zeros(10_000)
+    values[1234], values[8765] = 5.0, -5.0
+    steps, kept = thinned(np.arange(10_000), values, 400)
+    assert len(steps) <= 402
+    assert (kept.max(), kept.min()) == (5.0, -5.0)
+
+
+def test_a_picture_is_made_smaller_and_only_whole_png_is_shown(tmp_path):
+    draw(tmp_path / "large.png", (1500, 300))
+    found = embedded(tmp_path / "large.png", 1200, 10**9)
+    assert (found.width, found.height, found.scaled) == (1200, 240, True)
+    small = embedded(tmp_path / "large.png", 1200, 20_000)
+    assert len(small.address) < 20_000 * 4 / 3 + 100
+    data = (tmp_path / "large.png").read_bytes()
+    huge = data[:16] + b"\x7f\xff\xff\xff" * 2 + data[24:]
+    for name, content, told in (
+        ("cut", data[:5000], "damaged"),
+        ("gif", b"GIF89a", "not a PNG"),
+        ("huge", huge, "pixels"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=told):
+            embedded(tmp_path / name, 1200, 10**9)
+
+
+def test_a_command_is_quoted_for_the_shell():
+    assert command(["name=it's", "a=$(b)"]) == """python train.py 'name=it'"'"'s' 'a=$(b)'"""
+
+
+def test_a_sweep_is_one_command_only_where_every_combination_was_run():
+    runs = [[f"schedule={s}", f"objective={o}", "seed=0"] for s in ("linear", "cosine") for o in ("eps", "v")]
+    assert sweep(runs) == ["-m", "schedule=linear,cosine", "objective=eps,v", "seed=0"]
+    assert sweep(runs[:3]) is None
+    assert sweep([runs[0], ["seed=1"]]) is None
+
+
+def test_a_derived_command_leads_to_the_same_settings():
+    from ddpm.report.command import CONF, composed
+
+    wanted = composed(["schedule=linear", "schedule.num_timesteps=77", "seed=3"], CONF)
+    words = derived(wanted)
+    assert words is not None
+    assert sorted(words) == ["schedule.num_timesteps=77", "schedule=linear", "seed=3"]
+    assert composed(words, CONF) == wanted
+
+
+def test_axis_ticks_lie_on_the_axis_and_are_round():
+    from ddpm.report.axes import Axis
+
+    for low, high, log in (
+        (0.0, 1.0, False),
+        (1e-6, 3e-6, False),
+        (-5.0, 12_345.0, False),
+        (1e-4, 2.0, True),
+        (3, 4, True),
+    ):
+        axis = Axis(low, high, log)
+        ticks = axis.ticks()
+        assert 2 <= len(ticks) <= 8
+        assert len({text for _, text in ticks}) == len(ticks)
+        assert all(low * (1 - 1e-9) - 1e-9 <= value <= high * (1 + 1e-9) and math.isfinite(value) for value, _ in ticks)
