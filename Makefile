@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env train sample evaluate test test-all lint bench verify-resume chaos clean
+.PHONY: help env train sample evaluate report test test-all lint bench verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,6 +30,9 @@ sample: env  ## draw images from the latest checkpoint, or make sample ARGS="ckp
 
 evaluate: env  ## measure 1,000 samples of the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
 	$(BIN)/python evaluate.py $(if $(ARGS),$(if $(findstring ckpt=,$(ARGS))$(findstring images=,$(ARGS)),,ckpt=latest),ckpt=latest metric=all num_samples=1000) $(ARGS)
+
+report: env  ## one page that compares the runs under runs/, or make report ARGS="runs/A runs/B --out page.html"
+	$(BIN)/python -m ddpm.report $(if $(ARGS),$(ARGS),runs)
 
 test: env lint  ## style, types and tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)

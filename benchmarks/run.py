@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import lightning_loop, loader, sampler_step, training_step
+from benchmarks import lightning_loop, loader, metrics, sampler_step, training_step
 from ddpm.console import quiet
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -38,6 +38,7 @@ def main() -> None:
         "Sampler step without the network": (sampler_step, lambda: sampler_step.rows(rounds * 30)),
         "Lightning's loop against a bare loop": (lightning_loop, lambda: lightning_loop.rows(max(3, rounds // 3))),
         "Data loader": (loader, loader.measure),
+        "Metrics": (metrics, lambda: metrics.rows(max(3, rounds // 3))),
     }
     load = os.getloadavg()[0]
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "denoising-diffusion-pytorch"))

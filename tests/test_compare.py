@@ -158,16 +158,6 @@ def test_a_score_that_only_one_has_hinders_nothing(run):
     assert "not compared, since not all have it: is_mnist_5k, nearest_ratio_pixels_mnist_5k" in out
 
 
-def test_scores_may_be_a_list_of_descriptions(run):
-    fid, sfid = ("FrechetDistance(layer=pooled)", "FrechetDistance(layer=spatial)")
-    kid, other_kid = (f"KernelDistance(num_subsets={n}, subset_size=1000 or half)" for n in (100, 50))
-    one = dataclasses.replace(A, protocol=dataclasses.replace(PROTOCOL, scores=[fid, kid]))
-    assert run([one, measured(scores=[fid, sfid])])[0] == 0
-    code, _, err = run([one, measured(scores=[fid, other_kid])])
-    assert code == 2
-    assert f"  scores.KernelDistance: {kid!r} in a, {other_kid!r} in b" in err
-
-
 def test_results_without_a_common_metric_are_refused(run):
     other = dataclasses.replace(B, metrics={"kid_mnist_5k": 1.0}, errors={})
     code, _, err = run([A, other])

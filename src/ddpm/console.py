@@ -25,12 +25,18 @@ def quiet() -> None:
             logger.propagate = True
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
+    warnings.formatwarning = note
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Lightning's call
     warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have no one layout
+
+
+def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning to the user is a sentence, and not a place in the code."""
+    return f"note: {message}\n" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _children(name: str) -> list[logging.Logger]:

@@ -80,25 +80,23 @@ def test_a_score_that_needs_less_does_not_take_away_what_another_needs(cache):
 
 
 def test_every_part_of_the_key_counts_and_the_order_of_layers_does_not(cache):
-    def key(data_hash="cd", layers=("pooled", "logits"), **changes):
-        return cache.key(data_hash, SimpleNamespace(**{**vars(EXTRACTOR), **changes}), layers)
+    def key(data_hash="cd", **changes):
+        return cache.key(data_hash, SimpleNamespace(**{**vars(EXTRACTOR), **changes}))
 
     others = [
         key(data_hash="ce"),
-        key(layers=("pooled",)),
         key(name="other"),
         key(weights_hash="ac"),
         key(preprocessing="another"),
     ]
-    assert len({key(), *others}) == 6
-    assert key() == key(layers=["logits", "pooled"])
+    assert len({key(), *others}) == 5
     assert len(key()) == 64
 
 
 def test_another_layout_is_another_key(cache, monkeypatch):
-    before = cache.key("cd", EXTRACTOR, ["pooled"])
+    before = cache.key("cd", EXTRACTOR)
     monkeypatch.setattr(reference_cache, "LAYOUT", reference_cache.LAYOUT + 1)
-    assert cache.key("cd", EXTRACTOR, ["pooled"]) != before
+    assert cache.key("cd", EXTRACTOR) != before
 
 
 def test_the_folder_is_where_the_user_says(monkeypatch):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddpm.training.stores import STORES
 from ddpm.training.stores.row_file import RowFile
+from ddpm.training.stores.row_store import RowStore
 
 CONTINUING = [name for name, store in STORES.items() if store.continues]
 
@@ -114,3 +115,18 @@ def test_there_is_of_one_kind_everywhere(tmp_path):
     for format in STORES:
         there = STORES[format](tmp_path, 4, (3, 4, 5)).there()
         assert (there.dtype, there.shape) == (torch.bool, (4,))
+
+
+def test_measured_images_grow_and_are_read_by_their_numbers(tmp_path):
+    few = RowStore(tmp_path, 3, (3, 4, 5))
+    few.begin()
+    for number in (0, 2):
+        few.write(number, pixels(3)[number])
+    more = RowStore(tmp_path, 5, (3, 4, 5))
+    assert more.there().tolist() == [True, False, True, False, False]
+    more.begin()
+    more.write(4, pixels(5)[4])
+    few.begin()  # fewer are asked for again: nothing of the others is lost
+    assert more.there().tolist() == [True, False, True, False, True]
+    (found,) = more.read([torch.tensor([4, 0])])
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), pixels(5)[[4, 0]])

@@ -42,7 +42,7 @@ class Images:
         return len(self.images)
 
     def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
-        key = self.cache.key(self.identity["data_hash"], evaluator.extractor, evaluator.layers)
+        key = self.cache.key(self.identity["data_hash"], evaluator.extractor)
         known = self.cache.get(key) or {}
         if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
             evaluator.use_real(known)

@@ -38,7 +38,7 @@ def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Memb
         precision[here] = torch.maximum(precision[here], (squares <= real_squares[there]).any(1).double())
         recall[there] = torch.maximum(recall[there], (squares <= generated_squares[here, None]).any(0).double())
         covers = squares < cover_squares[there]
-        density[here] += covers.sum(1) / k_coverage
+        density[here] += covers.sum(1).double() / k_coverage
         coverage[there] = torch.maximum(coverage[there], covers.any(0).double())
     return Membership(precision, density, recall, coverage)
 

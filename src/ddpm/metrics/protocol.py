@@ -37,8 +37,7 @@ class EvaluationProtocol:
     """How was measured: all that has to be equal before two values are compared.
 
     data_hash: of the reference images' content, not of the file. preprocessing: the way from image to network input.
-    extractor_hash: sha256 of the weights. scores: what made each
-    value, with its settings, by short name.
+    extractor_hash: sha256 of the weights. scores: what made each value, with its settings, by short name.
     `Evaluator.provenance()` gives all but the reference's three.
     """
 

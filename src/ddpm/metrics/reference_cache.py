@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def default_folder() -> Path:
 
 
 class ReferenceCache:
-    """One file KEY.npz for each set of images, extractor and layers; nothing is ever removed but by the user.
+    """One file KEY.npz for each set of images and extractor; nothing is ever removed but by the user.
 
     Its moments are as `write_statistics` lays them out. On the disk it costs 8 d^2 bytes for the moments of a layer of
     d features (34 MB for Inception's 2048) and, for scores that need every image, 4 N d bytes more (410 MB for 50,000).
@@ -38,9 +38,9 @@ class ReferenceCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else Path(folder)
 
-    def key(self, data_hash: str, extractor: Extractor, layers: Collection[str]) -> str:
+    def key(self, data_hash: str, extractor: Extractor) -> str:
         """sha256 of all that decides the features. data_hash: of the images' content, in their order."""
-        parts = [LAYOUT, data_hash, extractor.name, extractor.weights_hash, extractor.preprocessing, sorted(layers)]
+        parts = [LAYOUT, data_hash, extractor.name, extractor.weights_hash, extractor.preprocessing]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -55,7 +55,7 @@ class ReferenceCache:
             return None
 
     def put(self, key: str, sets: Mapping[str, FeatureSet]) -> None:
-        """Keeps `sets`, and of what was kept before the parts that these lack. Of several ranks the first writes."""
+        """Adds `sets` to what was kept before, of which nothing is lost. Of several ranks the first writes."""
         if distributed() and torch.distributed.get_rank() != 0:
             return
         path = self.path(key)
@@ -64,7 +64,7 @@ class ReferenceCache:
         except (ValueError, OSError):
             known = {}
         try:
-            write_sets(path, {layer: joined(of, known.get(layer)) for layer, of in sets.items()})
+            write_sets(path, known | {layer: joined(of, known.get(layer)) for layer, of in sets.items()})
         except OSError as error:
             say(f"features of the reference are not kept: {one_line(error)}; DDPM_CACHE=FOLDER chooses another place")
             return
