@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from ddpm import build, check
 from ddpm.console import quiet
 from ddpm.data.any_images import image_data
 from ddpm.data.generation import GenerationDataModule
+from ddpm.data.pixels import ImageData
 from ddpm.evaluation import neighbours, table
 from ddpm.evaluation.reference import Images, Reference, Statistics
 from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
@@ -121,19 +123,30 @@ def subjects(config: DictConfig, paths: list[Path], trainer: Trainer) -> Iterato
 
 
 def made_elsewhere(config: DictConfig) -> tuple[Subject, Reference]:
-    path = Path(config.images)
-    data = image_data(config.images)
-    images = data.split("train")
-    num = (
-        len(images) if config.num_samples is None else check.integer("num_samples", config.num_samples, 1, len(images))
-    )
-    samples = GenerationDataModule(num, config.batch_size)
-    samples.there = lambda: (images.indices >= 0)[:num]
-    about = {"images": str(path), "content_hash": data.content_hash("train"), "run": path.name}
-    subject = Subject(path.name, NothingToMake(), samples, images.pixels.reader(False), None, about, path.parent)
+    """Of more images than are wanted some are drawn, the same in every run: a folder may be sorted by class."""
     if config.reference is None and not config.get("data"):
         raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
+    path = Path(config.images)
+    data = image_data(config.images)
+    num = len(data.split("train"))
+    if config.num_samples is not None:
+        num = check.integer("num_samples", config.num_samples, 1, num)
+    images = data.split("train", num)
+    samples = GenerationDataModule(num, config.batch_size)
+    samples.there = lambda: torch.ones(num, dtype=torch.bool)
+    about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
+    subject = Subject(path.name, NothingToMake(), samples, Numbered(images), None, about, path.parent)
     return subject, reference(config, config)
+
+
+@dataclass
+class Numbered:
+    """Some images of a data set under the numbers 0, 1, ..."""
+
+    images: ImageData
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        return self.images.pixels.reader(persistent=False).read([self.images.indices[ids] for ids in plan])
 
 
 def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tuple[Subject, Reference]:

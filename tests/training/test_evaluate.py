@@ -172,6 +172,20 @@ def test_images_made_elsewhere_have_the_values_of_the_model_that_made_them(made,
     assert found.subject["images"] == str(path)
 
 
+def test_of_images_that_are_sorted_some_of_all_kinds_are_taken(scored, tmp_path):
+    """200 black images, then 200 white ones: a quarter of them is of both kinds."""
+    sorted_images = np.repeat(np.array([0, 255], np.uint8), 200)[:, None, None, None] * np.ones((1, 8, 8, 1), np.uint8)
+    path = written(sorted_images, tmp_path / "sorted.npz")
+    (part,) = scored(f"reference={path}", "num_samples=100", source=f"images={path}", out="sorted_results")
+    (black,) = scored(
+        f"reference={path}",
+        "num_samples=null",
+        source=f"images={written(sorted_images[:200], tmp_path / 'black.npz')}",
+        out="black_results",
+    )
+    assert part.metrics["fid_corners_100"] < 0.05 * black.metrics["fid_corners_200"]
+
+
 def test_two_sources_are_compared_with_each_other(made, scored, tmp_path):
     _, images = made
     one, other = written(images, tmp_path / "one"), written(images[:20], tmp_path / "other.npz")

@@ -36,4 +36,5 @@ def picture(found: tuple[Tensor, Tensor], generated: NumberedImages, real: Numbe
     theirs = to_rgb(next(real.read([neighbours.flatten()])))
     rows = torch.cat([images[:, None], theirs.reshape(*neighbours.shape, *theirs.shape[1:])], 1)
     gap = torch.full_like(rows[:, :1], 128)
-    return grid(torch.cat([rows, gap], 1).flatten(0, 1), num_columns=2 * rows.shape[1] + 2)
+    whole = grid(torch.cat([rows, gap], 1).flatten(0, 1), num_columns=2 * rows.shape[1] + 2)
+    return whole[:, : -(images.shape[-1] + 2)]  # without the last gap

@@ -23,8 +23,8 @@ class StoredImages(Protocol):
 class Scoring(Callback):
     """Shows the evaluator the real images, then the generated ones; every rank sees its share of both.
 
-    A batch passes the extractor while the next is being sampled: nothing here waits for the device but the look at
-    its pixels' range. stored: where the images are that no predict_step made, None if all are made.
+    The extractor's work is queued on the device and not waited for: the next batch is on its way meanwhile. stored:
+    where the images are that no predict_step made, None if all are made.
     """
 
     def __init__(self, evaluator: Evaluator, reference: Reference, num_samples: int, stored: StoredImages | None):
