@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -116,7 +117,6 @@ class Projection:
 
 def memory(n: int, num_resamples: int) -> None:
     """What an evaluation of n images adds to this process at its peak, in MB."""
-    import resource
     import warnings
 
     from ddpm.metrics.evaluator import Evaluator
@@ -125,14 +125,20 @@ def memory(n: int, num_resamples: int) -> None:
     evaluator = Evaluator(Projection(), [FrechetDistance(num_resamples=num_resamples)])
     images = torch.rand(64, 3, 32, 32) * 2 - 1
     frechet_distance(*[Moments(9, torch.zeros(D).double(), torch.eye(D).double())] * 2)  # LAPACK's own memory
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     for first in range(0, n, 64):
         ids = torch.arange(first, min(first + 64, n))
         evaluator.update_fake(images[: len(ids)].roll(first, 2), ids)
         if first < 4096:
             evaluator.update_real(images[: len(ids)], ids)
     evaluator.compute()
-    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MB")
+    print(f"{(peak() - before) / 1024:.0f} MB")
+
+
+def peak() -> int:
+    """KiB. Not getrusage's figure, which a process inherits from the one that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import ROOT, command_environment
+from small_runs import ROOT, SMALL, command_environment
 
 from ddpm import train
 from ddpm.metrics.protocol import read_result
@@ -39,3 +39,23 @@ def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
     assert {name.split("_mnist")[0] for name in one.metrics} == {
         *("fid", "sfid", "is", "is_std", "kid", "precision", "recall", "density", "coverage")
     }
+
+
+@pytest.mark.slow
+def test_two_processes_measure_while_training_what_one_measures(tmp_path):
+    """With a large eps Adam's steps are smooth in the gradients, so that rounding stays rounding."""
+    found = []
+    for devices in (1, 2):
+        words = [*SMALL, "optimizer.eps=1.0", "metric=fid", "features=mnist", "evaluate.num_samples=33"]
+        words += ["logger=csv", f"trainer.devices={devices}", f"run_dir={tmp_path / str(devices)}"]
+        words += ["keep.best=eval/fid_mnist_33", "evaluate.every_n_steps=2"]
+        command = [sys.executable, str(ROOT / "train.py"), *words]
+        environment = {**command_environment(), "DDPM_CACHE": str(tmp_path / f"cache{devices}")}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = tmp_path / str(devices)
+        assert (run / "checkpoints" / "best.ckpt").exists()
+        results = [read_result(path) for path in sorted((run / "evaluations").glob("*.json"))]
+        found.append([result.metrics["fid_mnist_33"] for result in results])
+    assert len(found[0]) == 2
+    assert found[1] == pytest.approx(found[0], rel=1e-3)

@@ -197,12 +197,12 @@ def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(scaled @ scaled.T if len(chosen) < d else scaled.T @ scaled)
     total = torch.zeros(d, d, dtype=torch.float64, device=rows.device)
     for some in chosen.split(CHUNK):
-        scaled = rows[some] * weight[some, None].sqrt().float()
+        scaled = rows[some].mul_(weight[some, None].sqrt().float())
         if rows.device.type == "cpu":
-            total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1))  # the lower half, in half the time
+            total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1).T)  # the upper half, in half the time
         else:
             total += scaled.T @ scaled
-    return torch.linalg.eigvalsh(total - weight.sum() * torch.outer(mean, mean))  # reads the lower half only
+    return torch.linalg.eigvalsh(total - weight.sum() * torch.outer(mean, mean), UPLO="U")
 
 
 def standard_error(values: Tensor) -> float:

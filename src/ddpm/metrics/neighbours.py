@@ -45,8 +45,3 @@ def nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -
     )
     exact, order = exact.sort(dim=1)
     return exact, index.gather(1, order)
-
-
-def radii(rows: Tensor, k: int) -> Tensor:
-    """Distance `[N]` of each row to its k-th nearest other row."""
-    return nearest(rows, rows, k, leave_out_self=True)[0][:, -1]

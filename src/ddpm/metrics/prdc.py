@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.fid import standard_error
-from ddpm.metrics.neighbours import radii, squared_distances
+from ddpm.metrics.neighbours import nearest, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet
 
 
@@ -27,9 +27,9 @@ class Membership:
 
 def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Membership:
     """real, generated: float32 `[N, d]` and `[M, d]`. Real balls of both kinds and generated ones in one pass."""
-    real_squares, cover_squares, generated_squares = (
-        radii(rows, number).square() for rows, number in ((real, k), (real, k_coverage), (generated, k))
-    )
+    among_real = nearest(real, real, max(k, k_coverage), leave_out_self=True)[0].square()
+    real_squares, cover_squares = among_real[:, k - 1], among_real[:, k_coverage - 1]
+    generated_squares = nearest(generated, generated, k, leave_out_self=True)[0][:, -1].square()
     precision = torch.zeros(len(generated), dtype=torch.float64, device=generated.device)
     density = torch.zeros_like(precision)
     recall = torch.zeros(len(real), dtype=torch.float64, device=real.device)
