@@ -166,7 +166,8 @@ def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tup
         writer, samples.there = ImageWriter(store, record), store.there
     about = {
         "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": seed,
-        **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps", "denoiser", "image_shape")},
+        **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps")},
+        "denoiser": said(images["denoiser"]),
     }  # fmt: skip
     name = f"{of_run.name}/{title(path)}" + (f" seed {seed}" if config.num_repeats > 1 else "")
     return Subject(name, module, samples, store, writer, about, of_run / "evaluations"), real
@@ -220,6 +221,12 @@ def measured(
 
 
 OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress)
+
+
+def said(part: dict[str, Any]) -> str:
+    """ "Clipped()" for a part of a configuration."""
+    settings = ", ".join(f"{name}={value}" for name, value in part.items() if not name.startswith("_"))
+    return f"{part['_target_'].rpartition('.')[2]}({settings})"
 
 
 def step_of(path: Path) -> int | None:

@@ -103,6 +103,7 @@ def test_values_are_printed_and_stored_with_error_bars_and_protocol(scored):
     assert (one.subject["step"], one.subject["steps"], one.subject["seed"]) == (4, 3, 0)
     assert one.subject["weights"] == "ema 0.996"
     assert one.subject["sampler"].startswith("Ancestral(grid=uniform, variance=FixedSmall")
+    assert one.subject["denoiser"] == "Clipped()"
     assert one.environment.device.startswith("cpu")
 
 
