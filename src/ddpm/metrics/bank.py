@@ -11,6 +11,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from ddpm.metrics.moments import Moments
 from ddpm.metrics.score import FeatureSet
 
+BLOCK = 4096  # rows; of 2048 features 32 MiB, which the allocator takes from the system and gives back
+
 
 class FeatureBank:
     """Images of one kind, each given once, in any order and any share of the ranks.
@@ -27,18 +29,17 @@ class FeatureBank:
 
     def clear(self) -> None:
         """Forget all images. Batches of none stay: a rank that has had no image still has shapes to gather."""
-        none = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self.ids, self.labels = [none], [none]
+        self.ids, self.labels = (Rows((), torch.int64, self.device) for _ in range(2))
         exact = {"dtype": torch.float64, "device": self.device}
         self.sums = {layer: torch.zeros(self.dims[layer], **exact) for layer in self.with_moments}
         self.outer = {layer: torch.zeros(self.dims[layer], self.dims[layer], **exact) for layer in self.with_moments}
-        self.rows = {layer: [torch.zeros(0, self.dims[layer], device=self.device)] for layer in self.with_rows}
+        self.rows = {layer: Rows((self.dims[layer],), torch.float32, self.device) for layer in self.with_rows}
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
-        self.ids, self.labels = ([batch.to(device) for batch in some] for some in (self.ids, self.labels))
         self.sums, self.outer = ({k: v.to(device) for k, v in sums.items()} for sums in (self.sums, self.outer))
-        self.rows = {layer: [batch.to(device) for batch in batches] for layer, batches in self.rows.items()}
+        for rows in (self.ids, self.labels, *self.rows.values()):
+            rows.to(self.device)
         return self
 
     def update(self, features: Mapping[str, Tensor], ids: Tensor, labels: Tensor | None = None) -> None:
@@ -50,24 +51,23 @@ class FeatureBank:
             self.sums[layer] += exact.sum(0)
             self.outer[layer].addmm_(exact.T, exact)
         for layer in self.with_rows:
-            self.rows[layer].append(features[layer].float())
+            self.rows[layer].append(features[layer])
 
     def sets(self) -> dict[str, FeatureSet]:
         """The set of each layer, over all ranks; all of them must call it. ValueError if an image came twice."""
-        own, order = torch.cat(self.ids).sort()
-        self.ids, self.labels = [own], [torch.cat(self.labels)[order]]
-        for layer, batches in self.rows.items():
-            self.rows[layer] = [in_order(batches, order)]
-        ids, order = over_ranks(own).sort()
+        order = self.ids.whole().argsort()
+        for rows in (self.ids, self.labels, *self.rows.values()):
+            rows.sort(order)
+        ids, order = over_ranks(self.ids.whole()).sort()
         self._refuse_repeats(ids)
-        labels = over_ranks(self.labels[0])[order]
+        labels = over_ranks(self.labels.whole())[order]
         sets = {}
         for layer in self.dims:
             moments = rows = None
             if layer in self.with_moments:
                 moments = Moments.from_sums(len(ids), summed(self.sums[layer]), summed(self.outer[layer]))
             if layer in self.with_rows:
-                rows = self.rows[layer][0]
+                rows = self.rows[layer].whole()
                 rows = over_ranks(rows)[order] if distributed() else rows
             sets[layer] = FeatureSet(len(ids), moments, rows, ids, labels)
         return sets
@@ -81,19 +81,49 @@ class FeatureBank:
             )
 
 
-def in_order(batches: list[Tensor], order: Tensor) -> Tensor:
-    """All rows in `order`. The batches are let go one by one, so that there is never a second copy of all."""
-    if len(batches) == 1 and torch.equal(order, torch.arange(len(order), device=order.device)):
-        return batches[0]
-    out = torch.empty(len(order), batches[0].shape[1], device=order.device)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    first = 0
-    for number, batch in enumerate(batches):
-        out[place[first : first + len(batch)]] = batch
-        first += len(batch)
-        batches[number] = out[:0]
-    return out
+class Rows:
+    """Rows that come in batches, kept in blocks of many.
+
+    Between small pieces that stay, the larger ones that come and go leave holes: 1 MB with each batch of 64 features.
+    shape: of one row.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self.blocks = [torch.empty(0, *shape, dtype=dtype, device=device)]
+        self.num_in_last = 0
+
+    def to(self, device: torch.device) -> None:
+        self.blocks = [block.to(device) for block in self.blocks]
+
+    def append(self, batch: Tensor) -> None:
+        while len(batch):
+            last = self.blocks[-1]
+            room = len(last) - self.num_in_last
+            if not room:
+                self.blocks.append(last.new_empty(BLOCK, *last.shape[1:]))
+                self.num_in_last = 0
+                continue
+            some, batch = batch[:room], batch[room:]
+            last[self.num_in_last : self.num_in_last + len(some)] = some
+            self.num_in_last += len(some)
+
+    def whole(self) -> Tensor:
+        """All rows as one block, for which the others are let go one by one: there is never a second copy of all."""
+        if len(self.blocks) > 1 or self.num_in_last < len(self.blocks[0]):
+            num = sum(map(len, self.blocks[:-1])) + self.num_in_last
+            out = self.blocks[0].new_empty(num, *self.blocks[0].shape[1:])
+            first = 0
+            for number, block in enumerate(self.blocks):
+                some = block[: num - first]
+                out[first : first + len(some)] = some
+                first += len(some)
+                self.blocks[number] = block[:0].clone()
+            self.blocks, self.num_in_last = [out], num
+        return self.blocks[0]
+
+    def sort(self, order: Tensor) -> None:
+        if not torch.equal(order, torch.arange(len(order), device=order.device)):
+            self.blocks = [self.whole()[order]]
 
 
 def distributed() -> bool:

@@ -168,8 +168,8 @@ def resampled_distances(real: Moments, rows: Tensor, weights: Tensor) -> Tensor:
     means = torch.zeros(len(weights), rows.shape[1], dtype=torch.float64, device=rows.device)
     squares = torch.zeros_like(nums)
     turned = torch.empty_like(rows)
-    for first in range(0, len(rows), CHUNK):
-        here = slice(first, first + CHUNK)
+    for first in range(0, len(rows), CHUNK // 4):
+        here = slice(first, first + CHUNK // 4)
         some = rows[here].double() - center
         turned[here] = (some @ root_real).float()
         means += weights[:, here] @ some
@@ -202,7 +202,7 @@ def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
             total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1).T)  # the upper half, in half the time
         else:
             total += scaled.T @ scaled
-    return torch.linalg.eigvalsh(total - weight.sum() * torch.outer(mean, mean), UPLO="U")
+    return torch.linalg.eigvalsh(total.addr_(mean, mean, alpha=-float(weight.sum())), UPLO="U")
 
 
 def standard_error(values: Tensor) -> float:
