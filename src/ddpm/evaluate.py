@@ -75,6 +75,8 @@ def run(config: DictConfig) -> None:
     paths = checkpoints(config)
     evaluator = build.evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
     say_what_is_left_out(evaluator)
+    if config.save_statistics and not any(score.moments for score in evaluator.scores):
+        raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
     trainer = build.trainer(config)
     results: dict[str, Result] = {}
     shown: str | None = None  # the reference that the evaluator knows
@@ -119,7 +121,16 @@ def subjects(config: DictConfig, paths: list[Path], trainer: Trainer) -> Iterato
         yield made_elsewhere(config)
     for path in paths:
         for repeat in range(config.num_repeats):
-            yield of_model(config, path, config.seed + repeat, trainer)
+            subject, real = of_model(config, path, config.seed + repeat, trainer)
+            subject.name = f"{os.path.relpath(beside(path), common_folder(paths))}/{title(path)}"
+            if config.num_repeats > 1:
+                subject.name += f" seed {config.seed + repeat}"
+            yield subject, real
+
+
+def common_folder(paths: list[Path]) -> str:
+    """Of the runs; 0, 1, ... of two sweeps are told apart by what comes below it."""
+    return os.path.commonpath([beside(path).absolute().parent for path in paths])
 
 
 def made_elsewhere(config: DictConfig) -> tuple[Subject, Reference]:
@@ -169,8 +180,7 @@ def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tup
         **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps")},
         "denoiser": said(images["denoiser"]),
     }  # fmt: skip
-    name = f"{of_run.name}/{title(path)}" + (f" seed {seed}" if config.num_repeats > 1 else "")
-    return Subject(name, module, samples, store, writer, about, of_run / "evaluations"), real
+    return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations"), real
 
 
 def reference(config: DictConfig, stored: DictConfig) -> Reference:
@@ -278,15 +288,13 @@ def compare(config: DictConfig, paths: list[Path], results: dict[str, Result]) -
         print(f"\n{table.spread(results)}")
     print(f"table in {folder / name}.csv")
     if len({result.subject["step"] for result in results.values()} - {None}) > 1:
-        table.draw_curves(folder / f"{name}.png", list(results.values()))
+        table.draw_curves(folder / f"{name}.png", results)
         print(f"curves in {folder / name}.png")
 
 
 @rank_zero_only
 def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> None:
     moments = {layer: known.moments for layer, known in evaluator.real_sets().items() if known.moments is not None}
-    if not moments:
-        raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
     extractor = {"extractor": evaluator.extractor.name, "extractor_hash": evaluator.extractor.weights_hash}
     write_statistics(path, moments, {**reference.identity, **extractor})
     print(f"mean and covariance of the reference in {path}")

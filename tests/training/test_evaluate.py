@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -354,3 +355,28 @@ def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(
     train.run(measured(small, *settings, "resume=auto"))
     assert logged(cut) == logged(whole)
     assert Path(cut / "evaluations").is_dir()
+
+
+def test_a_finished_run_that_is_resumed_measures_nothing_again(small, monkeypatch):
+    settings = ("trainer.max_steps=5", "evaluate.every_n_steps=4", "checkpoint_every_n_steps=5")
+    train.run(measured(small, *settings))
+    monkeypatch.setattr(Evaluator, "compute", lambda self: pytest.fail("measured again"))
+    train.run(measured(small, *settings, "resume=auto"))
+
+
+def test_runs_of_one_name_in_two_sweeps_are_told_apart(scored, checkpoint, tmp_path):
+    for sweep in ("a", "b"):
+        (tmp_path / sweep / "0").mkdir(parents=True)
+        shutil.copytree(checkpoint.parent, tmp_path / sweep / "0" / "checkpoints", symlinks=True)
+    results = scored(source=f"ckpt='{tmp_path}/[ab]/0/checkpoints/*.ckpt'", out="sweeps")
+    assert len(results) == 4
+    with open(next((tmp_path / "sweeps").glob("table_*.csv"))) as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [
+            f"{sweep}/0/{step:08d}" for sweep in "ab" for step in (2, 4)
+        ]
+
+
+def test_statistics_that_no_score_needs_are_refused_before_the_work(scored, monkeypatch, tmp_path):
+    no_more_images(monkeypatch)
+    with pytest.raises(ValueError, match="save_statistics needs a metric of mean and covariance"):
+        scored("metric=kid", f"save_statistics={tmp_path / 'file.npz'}")

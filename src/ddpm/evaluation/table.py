@@ -60,10 +60,13 @@ def write_csv(path: Path, results: Mapping[str, Result]) -> None:
     write_whole(path, file.getvalue().encode())
 
 
-def draw_curves(path: Path, results: Sequence[Result]) -> None:
-    """Every metric over the steps of the checkpoints, a line for each run, with error bars, as a PNG."""
-    names = columns(results)
-    runs = sorted({str(result.subject["run"]) for result in results})
+def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
+    """Every metric over the steps of the checkpoints, a line for each run, with error bars, as a PNG.
+
+    results: by RUN/CHECKPOINT.
+    """
+    names = columns(list(results.values()))
+    runs = sorted({title.rpartition("/")[0] for title in results})
     wide = min(3, len(names))
     tall = -(-len(names) // wide)
     figure = Figure(figsize=(4.5 * wide, 3.2 * tall), layout="constrained")
@@ -72,8 +75,8 @@ def draw_curves(path: Path, results: Sequence[Result]) -> None:
         for run in runs:
             theirs = sorted(
                 (r.subject["step"], r.metrics[name], r.errors.get(name, 0.0))
-                for r in results
-                if str(r.subject["run"]) == run and name in r.metrics
+                for title, r in results.items()
+                if title.rpartition("/")[0] == run and name in r.metrics and r.subject["step"] is not None
             )
             steps, values, errors = zip(*theirs, strict=True) if theirs else ((), (), ())
             axes.errorbar(steps, values, yerr=errors, marker="o", markersize=4, capsize=3, linewidth=1.5, label=run)

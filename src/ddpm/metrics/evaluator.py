@@ -88,7 +88,9 @@ class Evaluator:
     def real_sets(self) -> Mapping[str, FeatureSet]:
         """What the real images are, for a cache. All ranks must call it."""
         if self._known_real is None:
-            self._known_real = self._real.sets()
+            sets = self._real.sets()
+            self._refuse_too_few("real", next(iter(sets.values())).num_images)
+            self._known_real = sets
         return self._known_real
 
     def use_real(self, sets: Mapping[str, FeatureSet]) -> None:
@@ -131,12 +133,7 @@ class Evaluator:
         real = self.real_sets() if self.needs_real else {}
         generated = self._fake.sets()
         num_real, num_generated = (next(iter(s.values())).num_images if s else 0 for s in (real, generated))
-        for score in self.scores:
-            if num_generated < score.min_images or (score.needs_real and 0 < num_real < score.min_images):
-                raise ValueError(
-                    f"{type(score).__name__} needs at least {score.min_images} images of a kind, "
-                    f"got {num_generated} generated and {num_real} real"
-                )
+        self._refuse_too_few("generated", num_generated)
         self._counts, self._made_by = (num_real, num_generated), {}
         self.generated = generated
         suffix = f"{self.extractor.name}_{count_name(num_generated)}"
@@ -196,6 +193,11 @@ class Evaluator:
                 features = {**features, PIXELS: pixel_features(here)}
             theirs = None if labels is None else labels[some].to(self.device)
             bank.update(features, ids[some].to(self.device), theirs)
+
+    def _refuse_too_few(self, kind: str, num: int) -> None:
+        for score in self.scores:
+            if num < score.min_images and (score.needs_real or kind == "generated"):
+                raise ValueError(f"{score.describe()} needs at least {score.min_images} {kind} images, got {num}")
 
     def _warn_once(self, caveat: str | None) -> None:
         if caveat and is_first() and caveat not in self._warned:

@@ -1,16 +1,15 @@
 """The Inception of published FID and IS: Szegedy et al. 2015, as TensorFlow had it on 2015-12-05."""
 
 import io
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from ddpm.metrics.extractors.base import full_float32
+from ddpm.metrics.extractors.network import NetworkExtractor
 from ddpm.metrics.weights import Published, WeightsFile, not_those_of
 
 STANDARD = Published(
@@ -26,7 +25,7 @@ of which end in the first eight digits of their sha256. A converted copy (safete
 SPATIAL_CHANNELS = 7
 
 
-class Inception:
+class Inception(NetworkExtractor):
     """As torch-fidelity builds it. Images are resized to 299 by TensorFlow 1's bilinear rule, without antialiasing.
 
     "pooled": the 2048 features of FID. "logits": the 1008 of IS, without bias, as torch-fidelity and the original
@@ -43,8 +42,8 @@ class Inception:
     _layers: ClassVar[Mapping[str, str]] = {"pooled": "2048", "logits": "logits_unbiased"}
 
     def __init__(self, weights: str | Path | None = None, sha256: str | None = None) -> None:
+        super().__init__()
         self._file = WeightsFile.choose(weights, sha256, STANDARD)
-        self._device = torch.device("cpu")
         self._spatial: Tensor | None = None
 
     @property
@@ -52,36 +51,20 @@ class Inception:
         """Plain inception for the standard file alone; any other carries the first digits of its hash."""
         return self._file.name("inception", self.weights_hash)
 
-    @property
-    def weights_hash(self) -> str:
-        return self._network[1]
-
-    def to(self, device: torch.device | str) -> Self:
-        self._device = torch.device(device)
-        self._network[0].to(self._device)
-        return self
-
-    @torch.inference_mode()
-    def __call__(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        network = self._network[0]
-        with full_float32(pixels.device):
-            out = dict(zip(self._layers, network(pixels), strict=True))
+    def _features(self, network: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+        found = dict(zip(self._layers, network(pixels), strict=True))
         assert self._spatial is not None
-        out["spatial"] = self._spatial.permute(0, 2, 3, 1).flatten(1)
-        return {layer: out[layer] for layer in layers}
+        return {**found, "spatial": self._spatial.permute(0, 2, 3, 1).flatten(1)}
 
-    def _keep_spatial(self, module: torch.nn.Module, inputs: object, output: Tensor) -> None:
+    def _keep_spatial(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         self._spatial = output[:, :SPATIAL_CHANNELS].float()
 
-    @cached_property
-    def _network(self) -> tuple[FeatureExtractorInceptionV3, str]:
+    def _load(self) -> tuple[nn.Module, str]:
         weights = self._file.load()
-        # channels_last: 1.4 to 2 times the images/s on CPU, features equal to 4e-7
-        network = _build(weights.tensors, list(self._layers.values()), self._file.source).to(
-            memory_format=torch.channels_last
-        )
+        network = _build(weights.tensors, list(self._layers.values()), self._file.source)
         network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
-        return network.to(self._device), weights.sha256
+        # channels_last: 1.4 to 2 times the images/s on CPU, features equal to 4e-7
+        return network.to(memory_format=torch.channels_last), weights.sha256
 
 
 def _build(tensors: dict[str, Tensor], layers: list[str], source: Path) -> FeatureExtractorInceptionV3:

@@ -12,7 +12,15 @@ from torch import Tensor
 from ddpm import check
 from ddpm.evaluation.reference import Images
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name, write_result
+from ddpm.metrics.protocol import (
+    Environment,
+    EvaluationProtocol,
+    Result,
+    device_name,
+    read_result,
+    result_name,
+    write_result,
+)
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
@@ -57,7 +65,7 @@ class Scores(Callback):
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Of a run that was killed while it measured for the last time, no step is left to train."""
-        if not self.trained:
+        if not self.trained and not trainer.strategy.broadcast(self.is_written(trainer)):
             module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
             self.measure(trainer, module)
 
@@ -85,6 +93,11 @@ class Scores(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.on_evaluation_end(trainer, numbers)
+
+    def is_written(self, trainer: Trainer) -> bool:
+        """Whether this step was measured in training; what evaluate.py writes names its checkpoint."""
+        written = (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json")
+        return any("ckpt" not in read_result(path).subject for path in written)
 
     def show_real(self, trainer: Trainer) -> None:
         """Once: what is real does not change."""
