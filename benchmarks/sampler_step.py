@@ -13,6 +13,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.variance import FixedSmall
@@ -40,10 +41,10 @@ def rows(rounds: int) -> list[dict[str, Any]]:
 
     contenders = {
         "diffusers DDPMScheduler.step": lambda: ddpm_scheduler.step(output, 500, x),
-        "ancestral, compiled noise": lambda: ancestral.step(denoiser, x, 501, 500, {}, compiled.at(500, ids)),
-        "ancestral, eager noise": lambda: ancestral.step(denoiser, x, 501, 500, {}, eager.at(500, ids)),
+        "ancestral, compiled noise": lambda: ancestral.step(denoiser, State(501, x), 500, {}, compiled.at(500, ids)),
+        "ancestral, eager noise": lambda: ancestral.step(denoiser, State(501, x), 500, {}, eager.at(500, ids)),
         "diffusers DDIMScheduler.step": lambda: ddim_scheduler.step(output, 500, x),
-        "DDIM": lambda: ddim.step(denoiser, x, 520, 500, {}, eager.at(500, ids)),
+        "DDIM": lambda: ddim.step(denoiser, State(520, x), 500, {}, eager.at(500, ids)),
         "keyed noise alone, compiled": lambda: drawn(compiled),
         "keyed noise alone, eager": lambda: drawn(eager),
         "torch.randn alone": lambda: torch.randn(SHAPE),

@@ -15,6 +15,7 @@ from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.linear import linear
@@ -86,7 +87,7 @@ def test_a_step_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, predi
     for t in (1, 2, 3, 100, 500, 999, 1000):
         monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, t=t, **kwargs: noise(t - 1))
         expected = theirs.step(output, t - 1, x_t)
-        state = sampler.step(denoiser, x_t, t, t - 1, {}, RNG.at(t - 1, IDS))
+        state = sampler.step(denoiser, State(t, x_t), t - 1, {}, RNG.at(t - 1, IDS))
         torch.testing.assert_close(state.prediction.x0, expected.pred_original_sample, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
         s = max(0, t - 20)
         arguments = {"use_clipped_model_output": True, "variance_noise": noise(s)}
         expected = theirs.step(output, t - 1, x_t, eta=eta, **arguments)
-        state = sampler.step(denoiser, x_t, t, s, {}, RNG.at(s, IDS))
+        state = sampler.step(denoiser, State(t, x_t), s, {}, RNG.at(s, IDS))
         torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
 
 
@@ -129,7 +130,7 @@ def test_a_whole_run_of_ddim_is_that_of_diffusers(monkeypatch, eta):
     theirs = diffusers.DDIMScheduler(T, clip_sample=True, prediction_type="epsilon")
     exact(theirs).set_timesteps(50)
 
-    def leading(start, num_steps):
+    def leading(start, num_steps, schedule):
         return [*range(start, 0, -20), 0]
 
     x = images(2)

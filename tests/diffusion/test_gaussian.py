@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.diffusion.gaussian import GaussianDiffusion, per_sample
+from ddpm.diffusion.coefficients import per_sample
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.rng import Rng
 

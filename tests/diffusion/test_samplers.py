@@ -19,6 +19,7 @@ from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import Clipped
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
@@ -231,7 +232,7 @@ def test_clipping_reaches_the_noise_that_ddim_infers():
     def unclipped(x_t, t, cond):
         return Prediction(torch.tensor([1.7, 0.2], dtype=torch.float64).view(1, 1, 1, 2))
 
-    state = sampler_of("ddim", 10).step(Clipped(unclipped), x, t, s, {}, RNG.at(s, torch.arange(1)))
+    state = sampler_of("ddim", 10).step(Clipped(unclipped), State(t, x), s, {}, RNG.at(s, torch.arange(1)))
     x0 = np.array([1.0, 0.2])
     eps = (x.numpy().ravel() - np.sqrt(ALPHA_BAR[t]) * x0) / np.sqrt(1 - ALPHA_BAR[t])
     expected = np.sqrt(ALPHA_BAR[s]) * x0 + np.sqrt(1 - ALPHA_BAR[s]) * eps
@@ -249,8 +250,8 @@ def test_a_variance_of_each_pixel_scales_the_noise_of_each_pixel():
 
     for part in (slice(0, 2), slice(0, 1)):
         draws = RNG.at(500, ids[part])
-        sampler = Ancestral(PROCESS, grid.uniform, 10, lambda process, prediction, s, t, part=part: per_pixel[part])
-        state = sampler.step(zero, x[part], 600, 500, {}, draws)
+        sampler = Ancestral(PROCESS, grid.uniform, 10, lambda schedule, prediction, s, t, part=part: per_pixel[part])
+        state = sampler.step(zero, State(600, x[part]), 500, {}, draws)
         assert torch.allclose(state.x_t, per_pixel[part].sqrt() * draws.normal("step", (3, 4, 4)), rtol=1e-12)
 
 
@@ -272,7 +273,7 @@ def test_who_watches_sees_every_state_and_the_last_is_the_sample():
 def test_the_conditions_reach_the_denoiser_at_every_step():
     denoiser, cond = Ideal(), {"label": torch.tensor([3])}
     sampler_of("small", 4).sample(denoiser, (1, 2, 2), RNG, torch.arange(1), cond)
-    assert all(asked is cond for _, asked in denoiser.asked)
+    assert all(asked["label"] is cond["label"] for _, asked in denoiser.asked)
 
 
 def test_a_run_keeps_no_graph_and_leaves_the_callers_gradients_on():

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
 from ddpm.types import Prediction
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.r_[1, np.cumprod(1 - BETA)]
-PROCESS = GaussianDiffusion(NoiseSchedule(torch.tensor(ALPHA_BAR)))
+SCHEDULE = NoiseSchedule(torch.tensor(ALPHA_BAR))
 PREDICTION = Prediction(torch.zeros(1, 1, 1, 1))
 PAIRS = [(1, 2), (499, 500), (999, 1000), (1, 1000), (100, 700)]
 
@@ -25,23 +24,23 @@ def true_variance(s, t, c):
 
 @pytest.mark.parametrize(("s", "t"), PAIRS)
 def test_the_small_variance_is_right_for_data_of_one_point(s, t):
-    assert FixedSmall()(PROCESS, PREDICTION, s, t) == pytest.approx(true_variance(s, t, c=0), rel=1e-9)
+    assert FixedSmall()(SCHEDULE, PREDICTION, s, t) == pytest.approx(true_variance(s, t, c=0), rel=1e-9)
 
 
 @pytest.mark.parametrize(("s", "t"), PAIRS)
 def test_the_large_variance_is_right_for_standard_normal_data(s, t):
-    assert FixedLarge()(PROCESS, PREDICTION, s, t) == pytest.approx(true_variance(s, t, c=1), rel=1e-9)
+    assert FixedLarge()(SCHEDULE, PREDICTION, s, t) == pytest.approx(true_variance(s, t, c=1), rel=1e-9)
 
 
 def test_a_single_step_has_beta_tilde_or_beta():
     for t in (2, 500, 1000):
         beta_tilde = (1 - ALPHA_BAR[t - 1]) / (1 - ALPHA_BAR[t]) * BETA[t - 1]
-        assert FixedSmall()(PROCESS, PREDICTION, t - 1, t) == pytest.approx(beta_tilde, rel=1e-9)
-        assert FixedLarge()(PROCESS, PREDICTION, t - 1, t) == pytest.approx(BETA[t - 1], rel=1e-9)
+        assert FixedSmall()(SCHEDULE, PREDICTION, t - 1, t) == pytest.approx(beta_tilde, rel=1e-9)
+        assert FixedLarge()(SCHEDULE, PREDICTION, t - 1, t) == pytest.approx(BETA[t - 1], rel=1e-9)
 
 
 def test_times_of_a_batch_give_one_variance_each():
     s, t = (torch.tensor(times) for times in zip(*PAIRS, strict=True))
     for variance in (FixedSmall(), FixedLarge()):
-        each = [variance(PROCESS, PREDICTION, *pair) for pair in PAIRS]
-        assert variance(PROCESS, PREDICTION, s, t).tolist() == pytest.approx(each, rel=1e-12)
+        each = [variance(SCHEDULE, PREDICTION, *pair) for pair in PAIRS]
+        assert variance(SCHEDULE, PREDICTION, s, t).tolist() == pytest.approx(each, rel=1e-12)

@@ -6,8 +6,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ddpm import check
 from ddpm.diffusion.objective import Objective
 from ddpm.types import Cond, Prediction, Time
+
+X0_GUESS = "x0_guess"
+"""The condition under which a sampler hands on the x0 that was predicted last, `[B, C, H, W]`."""
 
 
 class Denoiser(Protocol):
@@ -28,6 +32,8 @@ class NetworkDenoiser:
 
     def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
         """The network's output in float32, `[B, C', H, W]`; the first C channels belong to the objective."""
+        if X0_GUESS in cond and not getattr(self.network, "self_condition", False):
+            cond = {name: value for name, value in cond.items() if name != X0_GUESS}
         time = torch.full((len(x_t),), t - 1, device=x_t.device) if isinstance(t, int) else t - 1
         return self.network(x_t, time, **cond).float()
 
@@ -47,6 +53,31 @@ class Clipped:
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
         return Prediction(prediction.x0.clamp(-1, 1), prediction.extra)
+
+
+@dataclass(frozen=True)
+class DynamicallyThresholded:
+    """x0 held in [-s, s] and divided by s, the quantile of its own |x0|, at least 1 (Saharia et al. 2022, section 2.3).
+
+    Against saturated images under strong guidance. percentile: a share in (0, 1], 0.995 in the paper. largest: the most
+    that s may be; 1 is plain clipping.
+    """
+
+    denoiser: Denoiser
+    percentile: float
+    largest: float
+
+    def __post_init__(self) -> None:
+        if not 0 < check.number("percentile", self.percentile) <= 1:
+            check.fail("percentile", self.percentile, "greater than 0 and at most 1")
+        check.number("largest", self.largest, low=1)
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
+        prediction = self.denoiser(x_t, t, cond)
+        x0 = prediction.x0
+        bound = x0.flatten(1).abs().float().quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
+        bound = bound.view(-1, *[1] * (x0.ndim - 1))
+        return Prediction(x0.clamp(-bound, bound) / bound, prediction.extra)
 
 
 def plain(denoiser: Denoiser) -> Denoiser:

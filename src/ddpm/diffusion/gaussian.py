@@ -2,23 +2,15 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import Coefficient, NoiseSchedule
+from ddpm.diffusion.coefficients import weighted_sum
+from ddpm.diffusion.distributions import Gaussian
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
-from ddpm.types import Time
-
-
-def weighted_sum(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
-    """a x + b y for images `[B, C, H, W]`; coefficients `[B]` are cast to the images' dtype once they are final."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return per_sample(a, x) * x + per_sample(b, y) * y
-    return (x * a).add_(y, alpha=b)
-
-
-def per_sample(c: Coefficient, x: Tensor) -> Coefficient:
-    """A coefficient `[B]`, or one a pixel `[B, C, H, W]`, shaped to multiply images x `[B, C, H, W]`."""
-    return c.to(x.dtype).view(*c.shape, *[1] * (x.ndim - c.ndim)) if isinstance(c, Tensor) else c
+from ddpm.types import Prediction, Time
 
 
 @dataclass(frozen=True)
@@ -51,17 +43,35 @@ class GaussianDiffusion:
         """x_T, standard normal `[B, *shape]` in float32."""
         return draws.normal("prior", shape)
 
-    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> tuple[Tensor, Coefficient]:
+    def marginal(self, x0: Tensor, t: Time) -> Gaussian:
+        """q(x_t | x0), eq. 4."""
+        return Gaussian(weighted_sum(self.schedule.alpha(t), x0, 0.0, x0), self.schedule.sigma(t) ** 2)
+
+    def limit(self, like: Tensor) -> Gaussian:
+        """What x_T is taken for where nothing is known of x0: standard normal, of the shape of `like`."""
+        return Gaussian(torch.zeros_like(like), 1.0)
+
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian:
         """q(x_s | x_t, x0) for any 0 <= s < t, eqs. 6-7 generalized to strided steps.
 
-        x0, x_t: `[B, C, H, W]`; s, t: both ints or both int64 `[B]`. Returns the mean `[B, C, H, W]` and the variance,
-        a float or float64 `[B]`, which is 0 at s = 0.
+        x0, x_t: `[B, C, H, W]`; s, t: both ints or both int64 `[B]`. The variance, a float or float64 `[B]`, is 0 at
+        s = 0.
         """
         alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
         var_s, var_t = self.schedule.sigma(s) ** 2, self.schedule.sigma(t) ** 2
         of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
         of_x_t = alpha_t / alpha_s * var_s / var_t
-        return weighted_sum(of_x0, x0, of_x_t, x_t), self.schedule.posterior_variance(s, t)
+        return Gaussian(weighted_sum(of_x0, x0, of_x_t, x_t), self.schedule.posterior_variance(s, t))
+
+    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
+        """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own."""
+        mean, _ = self.posterior(prediction.x0, x_t, s, t)
+        return Gaussian(mean, variance(self.schedule, prediction, s, t))
+
+    def score(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
+        """The gradient of log p(x_t) where x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...")."""
+        sigma = self.schedule.sigma(t)
+        return weighted_sum(-1 / sigma**2, x_t, self.schedule.alpha(t) / sigma**2, x0)
 
     def advance(self, x_s: Tensor, s: Time, t: Time, z: Tensor) -> Tensor:
         """A sample of q(x_t | x_s), s < t, with the standard normal z: eq. 2 over several steps at once."""

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.gaussian import weighted_sum
+from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.types import Time
 

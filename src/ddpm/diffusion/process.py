@@ -4,8 +4,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ddpm.diffusion.distributions import Distribution
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
-from ddpm.types import Time
+from ddpm.types import Prediction, Time
 
 
 class ForwardProcess(Protocol):
@@ -31,4 +34,27 @@ class ForwardProcess(Protocol):
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
         """x_T `[B, *shape]` where nothing is known of x0."""
+        ...
+
+
+class MarkovProcess(ForwardProcess, Protocol):
+    """A process whose steps are distributions in closed form: what ancestral sampling and the bound are made of."""
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    def marginal(self, x0: Tensor, t: Time) -> Distribution:
+        """q(x_t | x0)."""
+        ...
+
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Distribution:
+        """q(x_s | x_t, x0) for any 0 <= s < t."""
+        ...
+
+    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Distribution:
+        """p(x_s | x_t) of the model, at s = 0 the distribution of the clean sample."""
+        ...
+
+    def limit(self, like: Tensor) -> Distribution:
+        """What x_T is taken for where nothing is known of x0, of the shape of `like`."""
         ...

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from ddpm import check
+from ddpm.diffusion.coefficients import Coefficient
 from ddpm.types import Time
-
-Coefficient = float | Tensor
-"""A number for each sample: a float for an int time, float64 `[B]` for times `[B]`."""
 
 
 @dataclass(frozen=True, eq=False)

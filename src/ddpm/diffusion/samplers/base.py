@@ -1,29 +1,33 @@
 """The one sampling loop, and the interface of the rules that it applies."""
 
 import functools
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm import check
-from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import Grid
+from ddpm.diffusion.process import MarkovProcess
 from ddpm.rng import Draws, Rng
 from ddpm.types import Cond, Prediction
 
 
 class State(NamedTuple):
-    """A point of a trajectory: the sample x_t at time t, and the prediction of x0 from which it was made."""
+    """A point of a trajectory: the sample x_t at time t, and the prediction of x0 from which it was made.
+
+    At the start there is no prediction yet. memory: what a rule of many steps keeps of the earlier ones.
+    """
 
     t: int
     x_t: Tensor
-    prediction: Prediction
+    prediction: Prediction | None = None
+    memory: Any = None
 
 
 def described(setting: Any) -> str:
@@ -36,9 +40,15 @@ def described(setting: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
+    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits.
 
-    process: GaussianDiffusion
+    order: p where the error falls as steps^-p: of the sample, from one x_T, where there is no noise; else of its
+    distribution. None: it does not fall by a power.
+    """
+
+    order: ClassVar[int | None] = None
+
+    process: MarkovProcess
     grid: Grid
     steps: int | None
 
@@ -47,8 +57,12 @@ class Sampler(ABC):
             check.integer("steps", self.steps, low=1, high=self.process.T)
 
     @abstractmethod
-    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, s: int, cond: Cond, draws: Draws) -> State:
-        """From x_t to x_s, s < t. Draws are keyed by s, so no two steps of a run share one."""
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        """From state.x_t to x_s, s < state.t. Draws are keyed by s, so no two steps of a run share one."""
+
+    def evaluations(self, steps: int) -> int:
+        """How many times a run of so many steps asks the denoiser."""
+        return steps
 
     def describe(self) -> str:
         """The sampler with all that changes its samples, except the number of steps: "DDIM(grid=uniform, eta=0.0)"."""
@@ -58,8 +72,8 @@ class Sampler(ABC):
     def times(self, start: int) -> list[int]:
         """From `start` down to 0. A start below T takes its share of the steps, so the pace is the same."""
         if self.steps is None:
-            return self.grid(start, start)
-        return self.grid(start, max(1, round(self.steps * start / self.process.T)))
+            return self.grid(start, start, self.process.schedule)
+        return self.grid(start, max(1, round(self.steps * start / self.process.T)), self.process.schedule)
 
     @torch.no_grad()
     def trajectory(
@@ -72,10 +86,9 @@ class Sampler(ABC):
         start = self.process.T if start is None else check.integer("start", start, low=1, high=self.process.T)
         if len(ids) != len(x):
             check.fail("ids", len(ids), f"one for each of the {len(x)} samples")
-        times = self.times(start)
-        for t, s in itertools.pairwise(times):
-            state = self.step(denoiser, x, t, s, cond or {}, rng.at(s, ids))
-            x = state.x_t
+        state = State(start, x)
+        for s in self.times(start)[1:]:
+            state = self.step(denoiser, state, s, with_guess(cond or {}, state), rng.at(s, ids))
             yield state
 
     def sample(
@@ -93,3 +106,21 @@ class Sampler(ABC):
             x = state.x_t
             watch(state)
         return x
+
+
+@dataclass(frozen=True)
+class GaussianSampler(Sampler):
+    """A rule that is made of alpha and sigma, so that it needs the Gaussian process."""
+
+    process: GaussianDiffusion
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.process, GaussianDiffusion):
+            name, process = type(self).__name__, type(self.process).__name__
+            raise ValueError(f"the sampler {name} needs process=gaussian, not {process}; use sampler=ancestral")
+
+
+def with_guess(cond: Cond, state: State) -> Cond:
+    """The conditions and the x0 that was predicted last, which a self-conditioned network is told."""
+    return cond if state.prediction is None else {**cond, X0_GUESS: state.prediction.x0}

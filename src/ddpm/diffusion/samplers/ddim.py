@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ddpm import check
+from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.gaussian import weighted_sum
-from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.rng import Draws
 from ddpm.types import Cond
 
 
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class DDIM(GaussianSampler):
     """eta scales the noise: 0 is deterministic (first order in the step), 1 the ancestral step with small variance.
 
     eps is inferred from the denoiser's x0, so clipping and guidance reach it (as in OpenAI's code; Song et al. do not
@@ -26,7 +24,8 @@ class DDIM(Sampler):
         super().__post_init__()
         check.number("eta", self.eta, low=0, high=1)
 
-    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, s: int, cond: Cond, draws: Draws) -> State:
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        t, x_t = state.t, state.x_t
         prediction = denoiser(x_t, t, cond)
         schedule = self.process.schedule
         variance = self.eta**2 * schedule.posterior_variance(s, t)

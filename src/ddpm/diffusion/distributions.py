@@ -1,0 +1,101 @@
+"""The distributions that forward processes are made of: independent pixels, Gaussian or of two values.
+
+All of the variational bound is written in `kl` and `log_likelihood`, all of ancestral sampling in `sample` and `mode`.
+"""
+
+import math
+from typing import NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.coefficients import Coefficient, per_sample
+from ddpm.rng import Draws
+
+HALF_BIN = 1 / 255
+"""Half the distance of two neighbouring 8-bit levels in [-1, 1]."""
+
+FAR = 1e4
+"""Standard deviations beyond which there is nothing: in place of infinity, whose gradient is no number."""
+
+
+class Distribution(Protocol):
+    def mode(self) -> Tensor:
+        """The likeliest image `[B, C, H, W]`."""
+        ...
+
+    def sample(self, draws: Draws, stream: str) -> Tensor: ...
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) in nats, one a pixel, `[B, C, H, W]`."""
+        ...
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        """Logarithm of the probability of the clean image x0 `[B, C, H, W]`, in nats, one a pixel."""
+        ...
+
+
+class Gaussian(NamedTuple):
+    """mean: `[B, C, H, W]`; variance: a float, `[B]`, or `[B, C, H, W]`; 0 is a point."""
+
+    mean: Tensor
+    variance: Coefficient
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self, draws: Draws, stream: str) -> Tensor:
+        noise = draws.normal(stream, tuple(self.mean.shape[1:])).to(self.mean.dtype)
+        return self.mean + per_sample(self.variance**0.5, self.mean) * noise
+
+    def kl(self, other: "Gaussian") -> Tensor:
+        """Infinite where self is a point and other is not."""
+        mine, theirs = self._variances(), other._variances()
+        ratio = mine / theirs
+        return ((self.mean - other.mean).square() / theirs + ratio - 1 - ratio.log()) / 2
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        """The mass of the bin around an 8-bit level, the outermost reaching to infinity (Ho et al. 2020, eq. 13).
+
+        x0: in [-1, 1]. With the exact error function and no floor, where their code has an approximation by tanh and
+        clamps the probability at 1e-12; so the masses of the 256 bins sum to 1.
+        """
+        std = self._variances().sqrt()
+        lower = torch.where(x0 < -0.999, -FAR, (x0 - HALF_BIN - self.mean) / std)
+        upper = torch.where(x0 > 0.999, FAR, (x0 + HALF_BIN - self.mean) / std)
+        mirror = torch.where(lower + upper > 0, -1, 1)  # to the left tail, where log_ndtr keeps its digits
+        left, right = torch.minimum(mirror * lower, mirror * upper), torch.maximum(mirror * lower, mirror * upper)
+        log_right = torch.special.log_ndtr(right)
+        return log_right + torch.log(-torch.expm1(torch.special.log_ndtr(left) - log_right))
+
+    def log_density(self, x0: Tensor) -> Tensor:
+        """For data that are real numbers."""
+        variance = self._variances()
+        return -((x0 - self.mean).square() / variance + variance.log() + math.log(2 * math.pi)) / 2
+
+    def _variances(self) -> Tensor:
+        return torch.as_tensor(per_sample(self.variance, self.mean), dtype=self.mean.dtype, device=self.mean.device)
+
+
+class Bernoulli(NamedTuple):
+    """A pixel is 1 or -1; mean: in [-1, 1], `[B, C, H, W]`, so 1 has the probability (1 + mean) / 2."""
+
+    mean: Tensor
+
+    def mode(self) -> Tensor:
+        return torch.where(self.mean > 0, 1.0, -1.0).to(self.mean.dtype)
+
+    def sample(self, draws: Draws, stream: str) -> Tensor:
+        uniform = draws.uniform(stream, tuple(self.mean.shape[1:]))
+        return torch.where(uniform < (1 + self.mean) / 2, 1.0, -1.0).to(self.mean.dtype)
+
+    def kl(self, other: "Bernoulli") -> Tensor:
+        total = torch.zeros_like(self.mean)
+        for sign in (1, -1):
+            mine, theirs = (1 + sign * self.mean) / 2, (1 + sign * other.mean) / 2
+            total = total + torch.xlogy(mine, mine) - torch.xlogy(mine, theirs)
+        return total
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        """x0: of -1 and 1."""
+        return torch.log((1 + x0 * self.mean) / 2)
