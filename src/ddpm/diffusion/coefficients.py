@@ -3,7 +3,7 @@
 from torch import Tensor
 
 Coefficient = float | Tensor
-"""A number for each sample: a float for an int time, float64 `[B]` for times `[B]`; `[B, C, H, W]` where pixels differ."""
+"""A float for an int time, float64 `[B]` for times `[B]`, `[B, C, H, W]` where pixels differ."""
 
 
 def weighted_sum(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Times are 0..T with 0 = clean, so row 0 of the table is 1 (Ho et al. 2020 number their betas 1..T in the same way).
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
@@ -31,17 +32,29 @@ class NoiseSchedule:
         if a.ndim != 1 or len(a) < 2 or a.dtype != torch.float64:
             check.fail("alpha_bar", f"{a.dtype} {list(a.shape)}", "float64 of shape [T + 1] with T at least 1")
         if a[0] != 1 or a[-1] < 0 or not bool((a.diff() < 0).all()):
-            check.fail("alpha_bar", [a[0].item(), "...", a[-1].item()], "1 at time 0 and fall strictly, never below 0")
+            raise ValueError(f"alpha_bar must be 1 at time 0 and fall strictly, never below 0, got {first_fault(a)}")
 
     @property
     def T(self) -> int:
         """The last time, which is the number of noising steps."""
         return len(self.alpha_bar) - 1
 
+    @overload
+    def alpha(self, t: int) -> float: ...
+    @overload
+    def alpha(self, t: Tensor) -> Tensor: ...
+    @overload
+    def alpha(self, t: Time) -> Coefficient: ...
     def alpha(self, t: Time) -> Coefficient:
         """Scale of the signal in x_t, the root of alpha_bar."""
         return self._at(t) ** 0.5
 
+    @overload
+    def sigma(self, t: int) -> float: ...
+    @overload
+    def sigma(self, t: Tensor) -> Tensor: ...
+    @overload
+    def sigma(self, t: Time) -> Coefficient: ...
     def sigma(self, t: Time) -> Coefficient:
         """Scale of the noise in x_t, the root of 1 - alpha_bar; 0 at t = 0."""
         return (1 - self._at(t)) ** 0.5
@@ -55,10 +68,28 @@ class NoiseSchedule:
         alpha_bar = self._at(t)
         return alpha_bar / (1 - alpha_bar)
 
+    def half_log_snr(self, t: int) -> float:
+        """log(alpha / sigma): the variable in which the flow is linear but for x0 (Lu et al. 2022, eq. 3.3).
+
+        Infinite at t = 0, minus infinite where no signal is left.
+        """
+        alpha_bar = self._rows[t]
+        if 0 < alpha_bar < 1:
+            return (math.log(alpha_bar) - math.log1p(-alpha_bar)) / 2
+        return math.inf if alpha_bar == 1 else -math.inf
+
+    @overload
+    def beta(self, s: int, t: int) -> float: ...
+    @overload
+    def beta(self, s: Time, t: Time) -> Coefficient: ...
     def beta(self, s: Time, t: Time) -> Coefficient:
         """Variance of the noise added between s and t, s < t: 1 - alpha_bar(t) / alpha_bar(s)."""
         return 1 - self._at(t) / self._at(s)
 
+    @overload
+    def posterior_variance(self, s: int, t: int) -> float: ...
+    @overload
+    def posterior_variance(self, s: Time, t: Time) -> Coefficient: ...
     def posterior_variance(self, s: Time, t: Time) -> Coefficient:
         """Variance of q(x_s | x_t, x0), s < t (beta tilde of Ho et al. 2020, eq. 7, when s = t - 1); 0 at s = 0."""
         return self.beta(s, t) * (1 - self._at(s)) / (1 - self._at(t))
@@ -76,10 +107,26 @@ class NoiseSchedule:
         return self.alpha_bar.tolist()
 
 
+def first_fault(alpha_bar: Tensor) -> str:
+    """Where a table float64 `[T + 1]` is no schedule, and what would mend it."""
+    if alpha_bar[0] != 1:
+        return f"{alpha_bar[0]:g} at time 0; put a 1 before the first step"
+    wrong = ~((alpha_bar.diff() < 0) & (alpha_bar[1:] >= 0))
+    t = int(wrong.nonzero()[0]) + 1
+    before, after = alpha_bar[t - 1].item(), alpha_bar[t].item()
+    if before == 0:
+        return f"0 at t = {t - 1} already; take smaller betas or fewer num_timesteps, so that signal is left until T"
+    return f"{before:g} and then {after:g} at t = {t}; take larger betas or fewer num_timesteps, so that noise is added"
+
+
 def from_betas(betas: Tensor) -> NoiseSchedule:
     """The schedule with the given variances of single steps, float64 `[T]` in (0, 1]."""
-    if not bool(((betas > 0) & (betas <= 1)).all()):
-        check.fail("betas", [betas.min().item(), "...", betas.max().item()], "in (0, 1]")
+    wrong = ~((betas > 0) & (betas <= 1))
+    if bool(wrong.any()):
+        t = int(wrong.nonzero()[0]) + 1
+        beta = betas[t - 1].item()
+        remedy = "smaller betas or more num_timesteps" if beta > 1 else "a gentler curve or fewer num_timesteps"
+        raise ValueError(f"betas must be in (0, 1], got {beta:g} at t = {t}; take {remedy}")
     return NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)]))
 
 
@@ -118,3 +165,16 @@ def checked_timesteps(num_timesteps: int) -> int:
 def times_in_unit_interval(num_timesteps: int) -> Tensor:
     """float64 `[T + 1]`: t / T for t = 0..T."""
     return torch.linspace(0, 1, checked_timesteps(num_timesteps) + 1, dtype=torch.float64)
+
+
+def of_length(num_timesteps: int, of: NoiseSchedule, at_least: int = 1) -> NoiseSchedule:
+    """`of`, the schedule that another adjusts, once it is known to have num_timesteps, and enough of them."""
+    check.integer("num_timesteps", num_timesteps, at_least, MAX_TIMESTEPS)
+    if not isinstance(of, NoiseSchedule):
+        check.fail("of", of, "a schedule, which is chosen as schedule@schedule.of=linear")
+    if of.T != num_timesteps:
+        raise ValueError(
+            f"num_timesteps must be that of the schedule which is adjusted, {of.T}, got {num_timesteps}; set "
+            "schedule.num_timesteps alone, from which schedule.of takes its own"
+        )
+    return of

@@ -15,6 +15,10 @@ class Ancestral(Sampler):
 
     variance: Variance
 
+    @property
+    def order(self) -> int:
+        return 1
+
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         prediction = denoiser(state.x_t, state.t, cond)
         reverse = self.process.reverse(prediction, state.x_t, s, state.t, self.variance)

@@ -4,7 +4,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,13 +40,7 @@ def described(setting: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits.
-
-    order: p where the error falls as steps^-p: of the sample, from one x_T, where there is no noise; else of its
-    distribution. None: it does not fall by a power.
-    """
-
-    order: ClassVar[int | None] = None
+    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
 
     process: MarkovProcess
     grid: Grid
@@ -59,6 +53,14 @@ class Sampler(ABC):
     @abstractmethod
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         """From state.x_t to x_s, s < state.t. Draws are keyed by s, so no two steps of a run share one."""
+
+    @property
+    def order(self) -> int | None:
+        """p where the error falls as steps^-p: of the sample where there is no noise, else of its distribution.
+
+        None where nothing is known of it.
+        """
+        return None
 
     def evaluations(self, steps: int) -> int:
         """How many times a run of so many steps asks the denoiser."""

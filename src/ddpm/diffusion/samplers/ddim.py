@@ -24,6 +24,10 @@ class DDIM(GaussianSampler):
         super().__post_init__()
         check.number("eta", self.eta, low=0, high=1)
 
+    @property
+    def order(self) -> int:
+        return 1
+
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t
         prediction = denoiser(x_t, t, cond)

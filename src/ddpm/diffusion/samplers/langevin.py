@@ -1,0 +1,55 @@
+"""Predictor and corrector: after each ancestral step some of Langevin's (Song et al. 2021, algorithms 3 and 5)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.samplers.base import GaussianSampler, State
+from ddpm.diffusion.variance import Variance
+from ddpm.rng import Draws
+from ddpm.types import Cond
+
+
+@dataclass(frozen=True)
+class Langevin(GaussianSampler):
+    """corrections: Langevin steps at each time but 0. snr: how large they are, r of the paper (0.16 there).
+
+    The step's size is found for each sample by itself, where their code takes the mean over the batch, so that a sample
+    does not depend on its neighbours. It does not shrink with more steps, so there is no order.
+    """
+
+    variance: Variance
+    corrections: int
+    snr: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.non_negative_int("corrections", self.corrections)
+        check.positive_number("snr", self.snr)
+
+    def evaluations(self, steps: int) -> int:
+        return steps + self.corrections * (steps - 1)
+
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        prediction = denoiser(state.x_t, state.t, cond)
+        reverse = self.process.reverse(prediction, state.x_t, s, state.t, self.variance)
+        if s == 0:
+            return State(s, reverse.mode(), prediction)
+        x = reverse.sample(draws, "step")
+        for number in range(self.corrections):
+            prediction = denoiser(x, s, cond)
+            x = self.corrected(x, self.process.score(x, prediction.x0, s), s, draws, f"correction {number}")
+        return State(s, x, prediction)
+
+    def corrected(self, x: Tensor, score: Tensor, s: int, draws: Draws, stream: str) -> Tensor:
+        z = draws.normal(stream, tuple(x.shape[1:])).to(x.dtype)
+        kept = 1 - self.process.schedule.beta(s - 1, s)
+        size = 2 * kept * (self.snr * norm(z) / norm(score)) ** 2
+        return x + size * score + (2 * size).sqrt() * z
+
+
+def norm(x: Tensor) -> Tensor:
+    """Of each sample, shaped to multiply it; never 0."""
+    return x.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (x.ndim - 1))

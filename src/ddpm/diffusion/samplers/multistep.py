@@ -1,0 +1,72 @@
+"""What rules of many steps share: the predictions they keep, and the exact part of a step in half the log-SNR.
+
+With lambda = log(alpha / sigma) the flow is x_s / sigma_s = x_t / sigma_t + integral of exp(lambda) x0(lambda) from t
+to s (Lu et al. 2022, "DPM-Solver++", eq. 8): a rule is a guess of x0 between t and s from x0 at t and before.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.schedule import NoiseSchedule
+
+
+class Past(NamedTuple):
+    """A prediction of x0 `[B, C, H, W]` that was made at time t."""
+
+    t: int
+    x0: Tensor
+
+
+def constant_x0(schedule: NoiseSchedule, s: int, t: int) -> tuple[float, float]:
+    """Factors of x_t and x0 in x_s where x0 is the same between t and s: the step of DDIM."""
+    of_x_t = schedule.sigma(s) / schedule.sigma(t)
+    return of_x_t, schedule.alpha(s) - schedule.alpha(t) * of_x_t
+
+
+def span(schedule: NoiseSchedule, s: int, t: int) -> float:
+    """lambda_s - lambda_t, positive for s < t; infinite at s = 0 and where no signal is left at t."""
+    return schedule.half_log_snr(s) - schedule.half_log_snr(t)
+
+
+def combined(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
+    """factor x + the sum of c y over the parts (c, y)."""
+    total = x * factor
+    for c, y in parts:
+        total.add_(y, alpha=c)
+    return total
+
+
+def arrived(schedule: NoiseSchedule, x_t: Tensor, past: tuple[Past, ...], s: int, there: Past | None = None) -> Tensor:
+    """x_s from x_t at past[0].t, with x0 on a polynomial through the past and, to correct, its value there at s."""
+    t, x0 = past[0]
+    of_x_t, of_x0 = constant_x0(schedule, s, t)
+    nodes = [*past[1:], *([there] if there else [])]
+    if not nodes:
+        return combined(x_t, of_x_t, (of_x0, x0))
+    h = span(schedule, s, t)
+    places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if there else [])
+    # over their place r, the weights of x0(r) - x0(0) relative to those of x0(0): of B(h), hence of of_x0
+    weights = [w / r for w, r in zip(moment_weights(places, h), places, strict=True)]
+    parts = [(of_x0 * w, node.x0) for w, node in zip(weights, nodes, strict=True)]
+    return combined(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)
+
+
+def moment_weights(places: list[float], h: float) -> list[float]:
+    """Weights w with sum of w r^(k-1) = k! phi_(k+1)(h) / phi_1(h) for k = 1, 2, ... (Zhao et al. 2023, eq. 5).
+
+    For one place it is 1/2, as in the paper: of the right order as h falls, and simpler.
+    """
+    if len(places) == 1:
+        return [0.5]
+    if math.isinf(h):  # the first step from where no signal is left
+        return [0.0] * len(places)
+    moments, phi, factorial = [], math.expm1(-h) / -h - 1, 1
+    for k in range(1, len(places) + 1):
+        moments.append(phi * factorial / math.expm1(-h))
+        factorial *= k + 1
+        phi = phi / -h - 1 / factorial
+    powers = torch.tensor([[r ** (k - 1) for r in places] for k in range(1, len(places) + 1)], dtype=torch.float64)
+    return torch.linalg.solve(powers, torch.tensor(moments, dtype=torch.float64)).tolist()

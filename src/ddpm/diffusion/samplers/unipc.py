@@ -1,0 +1,55 @@
+"""UniPC: a predictor and a corrector of any order from the same evaluations (Zhao et al. 2023, algorithms 5-8)."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.samplers.base import GaussianSampler, State
+from ddpm.diffusion.samplers.multistep import Past, arrived
+from ddpm.rng import Draws
+from ddpm.types import Cond
+
+
+class Memory(NamedTuple):
+    """past: the newest first. x_t: where the last step began. order: of its predictor."""
+
+    past: tuple[Past, ...]
+    x_t: Tensor
+    order: int
+
+
+@dataclass(frozen=True)
+class UniPC(GaussianSampler):
+    """In the form for x0 with B(h) = exp(h) - 1, "bh2"; no noise.
+
+    predictor_order: 1..3, of the predictor; the corrector, which asks nothing anew, adds one. The first steps take what
+    past there is, the one to 0, where lambda is infinite, is DDIM's.
+    """
+
+    predictor_order: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.integer("predictor_order", self.predictor_order, low=1, high=3)
+
+    @property
+    def order(self) -> int:
+        return self.predictor_order + 1
+
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        t, x_t, memory = state.t, state.x_t, state.memory
+        prediction = denoiser(x_t, t, cond)
+        here, schedule = Past(t, prediction.x0), self.process.schedule
+        past: tuple[Past, ...] = ()
+        if memory is not None:
+            x_t = arrived(schedule, memory.x_t, memory.past[: memory.order], t, here)
+            past = memory.past
+        known = (here, *past)[: self.predictor_order]
+        known = tuple(each for each in known if each is here or math.isfinite(schedule.half_log_snr(each.t)))
+        order = 1 if s == 0 else len(known)
+        x_s = arrived(schedule, x_t, known[:order], s)
+        return State(s, x_s, prediction, Memory(known, x_t, order))
