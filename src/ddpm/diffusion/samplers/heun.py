@@ -21,7 +21,8 @@ class Heun(EDMSampler):
         return 2
 
     def evaluations(self, steps: int) -> int:
-        return 2 * steps - 1
+        once_more = self.process.schedule.snr(self.process.T) > 0
+        return 2 * steps - 1 if once_more or steps == 1 else 2 * steps - 2
 
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
         t, x_t, schedule = state.t, state.x_t, self.process.schedule

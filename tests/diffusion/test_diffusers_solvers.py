@@ -1,0 +1,186 @@
+"""Whole runs of the solvers beside diffusers', the same network and noise, with its tables in float64.
+
+Both are in float64 from end to end, so what differs is a formula and not rounding.
+"""
+
+import itertools
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from every_sampler import made
+
+from ddpm.diffusion import grid
+from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.samplers.base import State
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.rng import Rng
+
+T = 1000
+PROCESS = GaussianDiffusion(linear(T, 1e-4, 0.02, rescale=True))
+OBJECTIVES = {"epsilon": Eps, "sample": X0, "v_prediction": V}
+RNG, IDS = Rng(0, "sample"), torch.arange(2)
+EVERY_OBJECTIVE = pytest.mark.parametrize("prediction_type", OBJECTIVES)
+LAST_SIGMA = {"final_sigmas_type": "zero"}
+
+
+def wave(x, time):
+    return (x + 0.01 * time.view(-1, 1, 1, 1)).sin()
+
+
+class InDouble(NetworkDenoiser):
+    def raw(self, x_t, t, cond):
+        return self.network(x_t, torch.full((len(x_t),), t - 1))
+
+
+def denoiser(prediction_type, clip=True):
+    inner = InDouble(wave, OBJECTIVES[prediction_type](PROCESS.schedule))
+    return Clipped(inner) if clip else inner
+
+
+def start():
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def exact(scheduler, steps, **settings):
+    """Their scheduler with the sigmas of the times that it visits in float64, and the times as whole numbers."""
+    scheduler.set_timesteps(steps, **settings)
+    times = [int(t) for t in scheduler.timesteps.tolist()]
+    if isinstance(scheduler, diffusers.HeunDiscreteScheduler):
+        times = [times[0], *times[1::2]]
+    ratio = [PROCESS.schedule.sigma(t + 1) / PROCESS.schedule.alpha(t + 1) for t in times]
+    scheduler.sigmas = torch.tensor([*ratio, 0.0], dtype=torch.float64)
+    if isinstance(scheduler, diffusers.HeunDiscreteScheduler):
+        twice = [ratio[0], *(r for r in ratio[1:] for _ in range(2)), 0.0, 0.0]
+        scheduler.sigmas = torch.tensor(twice, dtype=torch.float64)
+    return times
+
+
+def ours(name, times, x, net):
+    def visited(start, num_steps, schedule):
+        return [*(t + 1 for t in times), 0]
+
+    return list(made(name, PROCESS, None, visited).trajectory(net, x, RNG, IDS, start=times[0] + 1))
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+@pytest.mark.parametrize("name", ["dpm_solver", "sde_dpm_solver"])
+def test_each_step_of_dpm_solver_of_second_order_is_that_of_diffusers(name, spacing, prediction_type):
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        T, timestep_spacing=spacing, prediction_type=prediction_type, solver_order=2, **LAST_SIGMA,
+        algorithm_type="sde-dpmsolver++" if name == "sde_dpm_solver" else "dpmsolver++",
+    )  # fmt: skip
+    times, x = exact(theirs, 20), start()
+    states = ours(name, times, x, denoiser(prediction_type, clip=False))
+    for number, (time, state) in enumerate(zip(times, states, strict=True)):
+        following = times[number + 1] + 1 if number + 1 < len(times) else 0
+        noise = RNG.at(following, IDS).normal("step", (3, 4, 4)).double()
+        output = wave(x, torch.full((2,), time))
+        x = theirs.step(output, theirs.timesteps[number], x, variance_noise=noise).prev_sample
+        torch.testing.assert_close(state.x_t, x, rtol=1e-5, atol=1e-5)
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_each_step_of_unipc_is_that_of_diffusers(order, prediction_type):
+    """They lower the order before the end too, at the last but one for the third; ours at the last alone."""
+    theirs = diffusers.UniPCMultistepScheduler(
+        T, timestep_spacing="trailing", prediction_type=prediction_type, solver_order=order, **LAST_SIGMA
+    )
+    times, x = exact(theirs, 20), start()
+    states = ours(f"unipc_{order}", times, x, denoiser(prediction_type, clip=False))
+    compared = len(times) - (2 if order == 3 else 0)
+    for number, (time, state) in enumerate(itertools.islice(zip(times, states, strict=True), compared)):
+        x = theirs.step(wave(x, torch.full((2,), time)), theirs.timesteps[number], x).prev_sample
+        torch.testing.assert_close(state.x_t, x, rtol=1e-5, atol=1e-5)
+
+
+@EVERY_OBJECTIVE
+def test_each_step_of_heun_is_that_of_diffusers(prediction_type):
+    """Their sample is x_t / alpha_t, for which the network is asked as is, so x_t is handed to it here."""
+    theirs = diffusers.HeunDiscreteScheduler(T, timestep_spacing="trailing", prediction_type="sample")
+    times, x = exact(theirs, 18), start()
+    net = denoiser(prediction_type)
+    states = ours("heun", times, x, net)
+    sample, number = x / PROCESS.schedule.alpha(times[0] + 1), 0
+    theirs._step_index = 0
+    for place, state in enumerate(states):
+        ends = [times[place], times[place + 1]] if place + 1 < len(times) else [times[place]]
+        for time in ends:
+            x_t = sample * PROCESS.schedule.alpha(time + 1)
+            predicted = net(x_t, time + 1, {}).x0
+            sample = theirs.step(predicted, theirs.timesteps[number], sample).prev_sample
+            number += 1
+        torch.testing.assert_close(state.x_t / PROCESS.schedule.alpha(state.t), sample, rtol=1e-5, atol=1e-5)
+
+
+def their_pndm(prediction_type):
+    """20 divides 1000."""
+    theirs = diffusers.PNDMScheduler(T, prediction_type=prediction_type)
+    theirs.betas = torch.tensor(np.linspace(1e-4, 0.02, T))
+    theirs.alphas = 1 - theirs.betas
+    theirs.alphas_cumprod = theirs.alphas.cumprod(0)
+    theirs.set_timesteps(20)
+    return theirs
+
+
+def run_of_their_pndm(theirs, network, x):
+    """Their x at the end of each step: three of four evaluations, then of one."""
+    for number, time in enumerate(theirs.timesteps.tolist(), 1):
+        x = theirs.step(network(x, torch.full((2,), int(time))), time, x).prev_sample
+        if number in (4, 8) or number >= 12:
+            yield x
+
+
+def test_each_step_of_pndm_is_that_of_diffusers():
+    """Started by Runge and Kutta. But for the last: it leads from time 1 to 0, and their weights are for 50 times."""
+    theirs, x = their_pndm("epsilon"), start()
+    states = ours("pndm", list(range(950, -1, -50)), x, denoiser("epsilon", clip=False))
+    found = list(run_of_their_pndm(theirs, wave, x))
+    assert len(found) == len(states) == 20
+    for state, expected in zip(states[:-1], found[:-1], strict=True):
+        torch.testing.assert_close(state.x_t, expected, rtol=1e-5, atol=1e-5)
+    assert len(theirs.timesteps) == 29 == made("pndm", PROCESS, 20).evaluations(20)
+
+
+def test_pndm_of_a_velocity_network_is_exact_for_one_point_and_that_of_diffusers_is_not():
+    """There eps is the same all the way, so the multistep rule has no error. They combine the velocities instead."""
+    point, x = 0.3, start()
+    schedule = PROCESS.schedule
+
+    def velocity(x_t, time):
+        alpha, sigma = schedule.alpha(int(time[0]) + 1), schedule.sigma(int(time[0]) + 1)
+        return alpha * (x_t - alpha * point) / sigma - sigma * point
+
+    times = list(range(950, -1, -50))
+    net = InDouble(velocity, V(schedule))
+    eps = (x - schedule.alpha(951) * point) / schedule.sigma(951)
+    theirs = list(run_of_their_pndm(their_pndm("v_prediction"), velocity, x))
+    for state, other in zip(ours("pndm", times, x, net)[:-1], theirs[:-1], strict=True):
+        exact = schedule.alpha(state.t) * point + schedule.sigma(state.t) * eps
+        torch.testing.assert_close(state.x_t, exact, rtol=0, atol=1e-9)
+        if state.t < 800:  # after the start
+            assert (other - exact).abs().max() > 1e-4
+
+
+def test_the_grid_of_edm_has_the_sigmas_of_diffusers():
+    """Theirs are not rounded to the times of the model."""
+    theirs = diffusers.HeunDiscreteScheduler(T, 1e-4, 0.02, use_karras_sigmas=True)
+    theirs.set_timesteps(18)
+    found = [PROCESS.schedule.snr(t) ** -0.5 for t in grid.rho(T, 18, PROCESS.schedule, 7)[:-1]]
+    expected = [theirs.sigmas[0].item(), *theirs.sigmas[1:-1:2].tolist()]
+    np.testing.assert_allclose(found[:12], expected[:12], rtol=0.02)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[-1] == pytest.approx(expected[17], rel=1e-3)
+
+
+def test_the_second_sample_of_heun_does_not_depend_on_where_the_first_state_came_from():
+    """Its state is x_t alone, so a run may go on from any time: no memory is kept."""
+    net, x = denoiser("epsilon"), start()
+    sampler = made("heun", PROCESS, 10)
+    state = sampler.step(net, State(500, x), 400, {}, RNG.at(400, IDS))
+    assert state.memory is None

@@ -1,0 +1,307 @@
+"""What every sampler must do, for any T, number of steps, start, schedule, objective and grid."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from every_sampler import ALL, EDM, WITHOUT_NOISE, made
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm.diffusion import grid
+from ddpm.diffusion.binomial import BinomialDiffusion
+from ddpm.diffusion.denoiser import X0_GUESS, Clipped, DynamicallyThresholded, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.oracle import MixtureOracle, OracleDenoiser
+from ddpm.diffusion.samplers.base import State
+from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.samplers.heun import Heun
+from ddpm.diffusion.samplers.unipc import UniPC
+from ddpm.diffusion.schedules.constant import constant
+from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.schedules.jsd import jsd
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.schedules.sigmoid import sigmoid
+from ddpm.rng import Rng
+from ddpm.types import Prediction
+
+RNG = Rng(0, "sample")
+EVERY_SAMPLER = pytest.mark.parametrize("name", ALL)
+SCHEDULES = {
+    "linear": lambda T: linear(T, 1e-4, 0.02, rescale=T > 20),
+    "cosine": lambda T: cosine(T, 0.008, 0.999),
+    "sigmoid": lambda T: sigmoid(T, -3, 3, 1, 0.999),
+    "constant": lambda T: constant(T, 0.05, rescale=False),
+    "jsd": jsd,  # nothing is left of the signal at T
+}
+GRIDS = {
+    "uniform": grid.uniform,
+    "trailing": grid.trailing,
+    "quadratic": grid.quadratic,
+    "log_snr": grid.log_snr,
+    "rho": functools.partial(grid.rho, rho=7),
+}
+
+
+class Counted:
+    def __init__(self, denoiser):
+        self.denoiser, self.asked = denoiser, []
+
+    def __call__(self, x_t, t, cond):
+        assert t >= 1
+        self.asked.append(t)
+        return self.denoiser(x_t, t, cond)
+
+
+def wave(x, time):
+    """A network of a kind: any smooth, bounded function."""
+    return (x + 0.01 * time.view(-1, 1, 1, 1)).sin()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), st.sampled_from(sorted(ALL)), st.sampled_from(sorted(SCHEDULES)), st.sampled_from(sorted(GRIDS)))
+def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, name, schedule, times):
+    T = data.draw(st.integers(1, 60), "T")
+    process = GaussianDiffusion(SCHEDULES[schedule](T))
+    objective = data.draw(st.sampled_from([X0, V] if schedule == "jsd" else [Eps, X0, V]))(process.schedule)
+    steps, start = data.draw(st.integers(1, T), "steps"), data.draw(st.integers(1, T), "start")
+    denoiser = Counted(Clipped(NetworkDenoiser(wave, objective)))
+    ids = torch.arange(2)
+    sampler = made(name, process, steps, GRIDS[times])
+    x = process.prior((1, 2, 2), RNG.at(T, ids))
+    states = list(sampler.trajectory(denoiser, x, RNG, ids, start=start))
+    visited = [start, *(state.t for state in states)]
+    assert visited == sorted(set(visited), reverse=True)
+    assert visited[-1] == 0
+    assert all(state.x_t.isfinite().all() for state in states)
+    assert len(states) == max(1, round(steps * start / T))
+    denoiser.asked.clear()
+    sampler.sample(denoiser, (1, 2, 2), RNG, ids)
+    assert len(denoiser.asked) == sampler.evaluations(steps)
+
+
+@EVERY_SAMPLER
+def test_sample_17_is_the_same_whatever_the_batch_it_is_drawn_in(name):
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    sampler, ids = made(name, process, 10), torch.arange(40)
+    denoiser = Clipped(NetworkDenoiser(wave, Eps(process.schedule)))
+    whole = sampler.sample(denoiser, (3, 4, 4), RNG, ids)
+    for size in (1, 7):
+        parts = [sampler.sample(denoiser, (3, 4, 4), RNG, part) for part in ids.split(size)]
+        assert torch.allclose(torch.cat(parts), whole, rtol=0, atol=1e-6)
+    assert not torch.equal(whole[16], whole[17])
+
+
+@EVERY_SAMPLER
+@pytest.mark.parametrize("steps", [1, 3, 50])
+def test_data_of_one_point_give_that_point(name, steps):
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    point = torch.linspace(-1, 1, 16, dtype=torch.float64).view(1, 1, 4, 4)
+    states = made(name, process, steps).trajectory(
+        lambda x_t, t, cond: Prediction(point.expand_as(x_t)),
+        process.prior((1, 4, 4), RNG.at(1000, torch.arange(3))).double(),
+        RNG,
+        torch.arange(3),
+    )
+    *_, last = states
+    # pndm takes its last step with an extrapolated eps, which keeps the rounding of 1 / sigma
+    assert torch.allclose(last.x_t, point.expand(3, 1, 4, 4), rtol=0, atol=1e-9)
+
+
+@EVERY_SAMPLER
+def test_a_run_does_not_write_on_what_it_was_given(name):
+    process = GaussianDiffusion(linear(100, 1e-4, 0.02, rescale=True))
+    x, predicted = torch.ones(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5)
+    states = list(
+        made(name, process, 6).trajectory(lambda x_t, t, cond: Prediction(predicted), x, RNG, torch.arange(1))
+    )
+    assert torch.equal(x, torch.ones(1, 1, 2, 2))
+    assert torch.equal(predicted, torch.full((1, 1, 2, 2), 0.5))
+    assert len({state.x_t.data_ptr() for state in states}) == len(states)
+
+
+@pytest.mark.parametrize("name", WITHOUT_NOISE)
+def test_the_samplers_without_noise_reach_the_same_image_with_all_steps(name):
+    """One ODE, a mixture of two parts: DDIM with 20,000 steps is the reference, its own error 2e-4."""
+    process = GaussianDiffusion(linear(20_000, 1e-4, 0.02, rescale=True))
+    denoiser = OracleDenoiser(MixtureOracle([[-0.6, 0.2], [0.5, 0.4]], 0.2), process.schedule)
+    x = process.prior((1, 1, 2), RNG.at(0, torch.arange(8))).double()
+    *_, reference = made("ddim", process, None).trajectory(denoiser, x, RNG, torch.arange(8))
+    *_, last = made(name, process, 1000, GRIDS["rho"]).trajectory(denoiser, x, RNG, torch.arange(8))
+    assert torch.allclose(last.x_t, reference.x_t, rtol=0, atol=4e-3)
+
+
+def test_euler_in_the_variable_of_edm_is_ddim():
+    process = GaussianDiffusion(cosine(1000, 0.008, 0.999))
+    denoiser = Clipped(NetworkDenoiser(wave, V(process.schedule)))
+    x, ids = process.prior((3, 4, 4), RNG.at(0, torch.arange(2))).double(), torch.arange(2)
+    euler = made("euler", process, 25).trajectory(denoiser, x, RNG, ids)
+    ddim = made("ddim", process, 25).trajectory(denoiser, x, RNG, ids)
+    for one, other in zip(euler, ddim, strict=True):
+        assert torch.allclose(one.x_t, other.x_t, rtol=0, atol=1e-6)
+
+
+def test_the_sde_solver_of_constant_x0_is_the_ancestral_step():
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    x0, ids = torch.full((2, 1, 2, 2), 0.3, dtype=torch.float64), torch.arange(2)
+    x = process.prior((1, 2, 2), RNG.at(0, ids)).double()
+    runs = [
+        made(name, process, 12).trajectory(lambda x_t, t, cond: Prediction(x0), x, RNG, ids)
+        for name in ("sde_dpm_solver", "ancestral_small")
+    ]
+    for one, other in zip(*runs, strict=True):
+        assert torch.allclose(one.x_t, other.x_t, rtol=0, atol=1e-12)
+
+
+def test_churn_takes_a_step_up_with_the_variance_of_the_forward_process():
+    """n = 16,384 pixels: from x_t of one point, x at the noisier time has its mean and variance."""
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    seen = []
+
+    def denoiser(x_t, t, cond):
+        seen.append((t, x_t))
+        return Prediction(torch.zeros_like(x_t))
+
+    ids, t = torch.arange(256), 500
+    sampler = Heun(process, grid.uniform, 18, churn=9.0, **EDM)
+    x = process.apply(torch.full((256, 1, 8, 8), 0.5), process.prior((1, 8, 8), RNG.at(7, ids)), t)
+    sampler.step(denoiser, State(t, x), 400, {}, RNG.at(400, ids))
+    higher, there = seen[0]
+    ratio = math.sqrt(1 / process.schedule.snr(t))
+    assert math.sqrt(1 / process.schedule.snr(higher)) == pytest.approx(
+        1.4142 * ratio, rel=5e-3
+    )  # 1 + min(9/18, 0.414)
+    n = there.numel()
+    assert abs(there.mean() - 0.5 * process.schedule.alpha(higher)) < 4 * process.schedule.sigma(higher) / math.sqrt(n)
+    assert there.var() == pytest.approx(process.schedule.sigma(higher) ** 2, rel=4 * math.sqrt(2 / n))
+
+
+def test_churn_outside_its_range_of_noise_does_nothing():
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    sampler = Heun(process, grid.uniform, 18, churn=9.0, churn_low=0.05, churn_high=1.0, noise_scale=1.0)
+    ratio = {t: math.sqrt(1 / process.schedule.snr(t)) for t in (5, 200, 900)}
+    assert ratio[5] < 0.05 < ratio[200] < 1 < ratio[900]
+    assert sampler.churned(5) == 5
+    assert sampler.churned(200) > 200
+    assert sampler.churned(900) == 900
+
+
+def test_langevin_keeps_the_distribution_of_a_time_but_for_its_own_bias():
+    """Steps of size e on N(0, v) have the variance v / (1 - e / (2 v)): the closed form of ULA. n = 200,000."""
+    process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
+    sampler = made("langevin", process, 10)
+    s, ids = 300, torch.arange(100)
+    v = 0.7
+    x = RNG.at(1, ids).normal("x", (1, 40, 50)).double() * math.sqrt(v)
+    for step in range(60):
+        x = sampler.corrected(x, -x / v, s, RNG.at(step, ids), "correction")
+    # |z| / |score| = sqrt(v v / var(x)), so e solves e = 2 kept (r^2) v^2 / var with var = v / (1 - e / (2 v))
+    kept = 1 - process.schedule.beta(s - 1, s)
+    variance = v
+    for _ in range(50):
+        size = 2 * kept * sampler.snr**2 * v**2 / variance
+        variance = v / (1 - size / (2 * v))
+    assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / 200_000))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("ancestral")])
+def test_a_sampler_of_the_gaussian_process_refuses_another(name):
+    with pytest.raises(ValueError, match="needs process=gaussian, not BinomialDiffusion; use sampler=ancestral"):
+        made(name, BinomialDiffusion(jsd(10)), 5)
+
+
+def test_a_sampler_hands_on_the_x0_that_it_predicted_last():
+    """For self-conditioned networks: nothing at the first step, then what the step before predicted, clipped."""
+    process, told = GaussianDiffusion(linear(100, 1e-4, 0.02, rescale=True)), []
+
+    def denoiser(x_t, t, cond):
+        told.append(cond.get(X0_GUESS))
+        return Prediction(torch.full_like(x_t, float(t)))
+
+    made("ddim", process, 4).sample(Clipped(denoiser), (1, 1, 1), RNG, torch.arange(1))
+    assert told[0] is None
+    assert [guess.item() for guess in told[1:]] == [1.0, 1.0, 1.0]
+
+
+def test_dynamic_thresholding_divides_by_the_quantile_but_never_enlarges():
+    """Saharia et al. 2022, section 2.3, by hand: 200 pixels of 0.01, 0.02, ..., 2; and an image within [-1, 1]."""
+    x0 = torch.stack([torch.arange(1, 201) / 100, torch.linspace(-0.5, 0.9, 200)]).view(2, 1, 10, 20)
+    found = DynamicallyThresholded(lambda x, t, cond: Prediction(x0), 0.995, math.inf)(x0, 5, {}).x0
+    bound = np.quantile(np.arange(1, 201) / 100, 0.995)
+    np.testing.assert_allclose(found[0].flatten(), np.minimum(np.arange(1, 201) / 100, bound) / bound, rtol=1e-5)
+    assert torch.equal(found[1], x0[1])
+    clipped = DynamicallyThresholded(lambda x, t, cond: Prediction(x0), 0.995, 1.0)(x0, 5, {}).x0
+    assert torch.equal(clipped, x0.clamp(-1, 1))
+
+
+@settings(deadline=None)
+@given(st.data(), st.sampled_from(sorted(GRIDS)), st.sampled_from(sorted(SCHEDULES)))
+def test_every_grid_has_just_so_many_steps_from_its_start_to_zero(data, name, schedule):
+    T = data.draw(st.integers(1, 300))
+    start = data.draw(st.integers(1, T))
+    steps = data.draw(st.integers(1, start))
+    times = GRIDS[name](start, steps, SCHEDULES[schedule](T))
+    assert len(times) == steps + 1
+    assert (times[0], times[-1]) == (start, 0)
+    assert all(a > b for a, b in itertools.pairwise(times))
+
+
+def test_the_grid_of_edm_is_even_in_the_root_of_the_noise():
+    """Karras et al. 2022, eq. 5, on T = 100,000, where rounding to whole times is small."""
+    schedule = linear(100_000, 1e-4, 0.02, rescale=True)
+    times = grid.rho(100_000, 18, schedule, 7)[:-1]
+    ratio = [math.sqrt(1 / schedule.snr(t)) for t in times]
+    i = np.arange(18)
+    expected = (ratio[0] ** (1 / 7) + i / 17 * (ratio[-1] ** (1 / 7) - ratio[0] ** (1 / 7))) ** 7
+    np.testing.assert_allclose(ratio, expected, rtol=1e-2)
+
+
+def test_the_grid_of_log_snr_is_even_in_it():
+    schedule = linear(100_000, 1e-4, 0.02, rescale=True)
+    places = np.diff([schedule.half_log_snr(t) for t in grid.log_snr(100_000, 20, schedule)[:-1]])
+    even = (schedule.half_log_snr(1) - schedule.half_log_snr(100_000)) / 19
+    np.testing.assert_allclose(places[:14], even, rtol=2e-3)  # the last times are below 100, where rounding shows
+
+
+def test_trailing_times_are_those_of_diffusers():
+    import diffusers
+
+    for steps in (7, 30, 50, 999):
+        theirs = diffusers.DDIMScheduler(1000, timestep_spacing="trailing")
+        theirs.set_timesteps(steps)
+        assert grid.trailing(1000, steps)[:-1] == [t + 1 for t in theirs.timesteps.tolist()]
+
+
+def test_a_grid_of_ones_own_is_taken_as_it_is_and_from_any_start():
+    schedule = linear(1000, 1e-4, 0.02, rescale=True)
+    assert grid.custom(1000, 1000, schedule, [1000, 600, 20]) == [1000, 600, 20, 0]
+    assert grid.custom(1000, 3, schedule, [600, 20]) == [1000, 600, 20, 0]
+    assert grid.custom(300, 1, schedule, [1000, 600, 20]) == [300, 20, 0]
+    with pytest.raises(ValueError, match=r"grid.times make 3 steps, so leave sampler.steps=50 out"):
+        grid.custom(1000, 50, schedule, [1000, 600, 20])
+    with pytest.raises(ValueError, match="times must be falling, none twice"):
+        grid.custom(1000, 1000, schedule, [20, 600])
+    with pytest.raises(ValueError, match=r"times must be an integer in 1\.\.1000, got 2000"):
+        grid.custom(1000, 1000, schedule, [2000, 600])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: UniPC(p, grid.uniform, 5, 4),
+            "predictor_order must be an integer in 1..3",
+        ),
+        (lambda p: Heun(p, grid.uniform, 5, -1.0, 0.0, 1.0, 1.0), "churn must be a number at least 0, got -1.0"),
+        (lambda p: Heun(p, grid.uniform, 5, 1.0, 2.0, 1.0, 1.0), "churn_high must be a number at least 2, got 1.0"),
+        (lambda p: DDIM(p, grid.uniform, 5, 2.0), "eta must be a number at least 0 and at most 1"),
+        (lambda p: grid.rho(10, 5, p.schedule, 0), "rho must be greater than 0"),
+    ],
+)
+def test_a_wrong_number_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(GaussianDiffusion(linear(10, 1e-4, 0.02, rescale=False)))
