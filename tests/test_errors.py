@@ -18,7 +18,7 @@ BAD_TRAINING = [
     (["schedule=cosin"], "schedule must be one of constant, cosine, .* got 'cosin'; did you mean 'cosine'?"),
     (["trainer.max_step=3"], "there is no 'trainer.max_step' to set; did you mean 'trainer.max_steps'?"),
     (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set"),
-    (["objective=epsilon"], "objective must be one of eps, v, x0, got 'epsilon'; did you mean 'eps'?"),
+    (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ddpm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of lightning's Trainer; did you mean 'max_epochs'?"),
     # a value of the wrong kind or out of range

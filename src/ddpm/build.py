@@ -1,5 +1,6 @@
 """The composition root: a configuration in, wired objects out. The one page where every room meets."""
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ import torch
 from hydra.errors import InstantiationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from ddpm import check, cluster, devices, exported
 from ddpm.checkpoint.folder import newest_whole
@@ -99,8 +101,14 @@ def module(config: DictConfig) -> DiffusionModule:
     """schedule -> process -> objective, loss, sampler; network -> averages; all of it -> the module."""
     schedule = instantiate(config.schedule, "schedule")
     process = complete(instantiate(config.process, "process"), "process", schedule=schedule)
+    stored, config = portable(config), with_outputs(config)
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"model={type(network).__name__} is a closed form with nothing to train or to load; it is for "
+            "python evaluate.py model=oracle_mixture metric=sampler_error"
+        )
     if check.boolean("channels_last", config.channels_last):
         network = network.to(memory_format=torch.channels_last)
     averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
@@ -120,8 +128,22 @@ def module(config: DictConfig) -> DiffusionModule:
         image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
         seed=config.seed,
         compile=config.compile,
-        config=portable(config),
+        config=stored,
     )
+
+
+def with_outputs(config: DictConfig) -> DictConfig:
+    """A learned variance needs outputs of its own, unless the network's are said.
+
+    Before another variance is chosen for sampling: the network stays the one that was trained.
+    """
+    per_channel = instantiate(config.variance, "variance").num_outputs
+    takes_them = "out_channels" in inspect.signature(hydra.utils.get_class(config.model._target_)).parameters
+    if per_channel == 1 or not takes_them or config.model.get("out_channels") is not None:
+        return config
+    with open_dict(copy.deepcopy(config)) as changed:
+        changed.model.out_channels = per_channel * config.model.in_channels
+        return changed
 
 
 def evaluator(config: DictConfig, data: str) -> Evaluator:
@@ -194,8 +216,8 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
         return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
-    config = changed(OmegaConf.create(stored["config"]), changes)
     with one_error(path):
+        config = changed(with_outputs(OmegaConf.create(stored["config"])), changes)
         refuse_other_weights(config, stored["state_dict"], path)
         made = module(config)
         made.load_state_dict(stored["state_dict"])
@@ -216,10 +238,12 @@ def one_error(path: Path) -> Iterator[None]:
 
 def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
     """ValueError unless the weights are those of the network and its averages; takes no memory for either."""
+    timesteps = instantiate(config.timesteps, "timesteps")
     with torch.device("meta"):
         network = instantiate(config.model, "model")
         averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
-    wanted = torch.nn.ModuleDict({"network": network, "averages": averages}).state_dict()
+    parts = {"network": network, "averages": averages, "timesteps": timesteps}
+    wanted = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)}).state_dict()
     refuse_other_shapes(wanted, weights, path)
 
 
@@ -237,8 +261,8 @@ def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     stored = exported_folder.load(folder)
     about = checked(stored.config, f"ckpt={folder}")
     refuse_without_model(about, f"ckpt={folder}")
-    config = changed(OmegaConf.create(about), changes)
     with one_error(folder):
+        config = changed(with_outputs(OmegaConf.create(about)), changes)
         with torch.device("meta"):
             network = instantiate(config.model, "model")
         wanted = network.state_dict(prefix=exported.place(stored.weights))

@@ -67,13 +67,13 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
     """A choice that nothing reads is a mistake of the one who typed it."""
     if any(typed.startswith("resume.allow=") for typed in overrides) and config.resume.path is None:
         raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
-    sampler = config.get("sampler")
-    if sampler and "_target_" in sampler:
-        for group in ("variance", "grid"):
-            typed = next((each for each in overrides if each.startswith(f"{group}=")), None)
-            if typed and group not in sampler:
-                name = sampler["_target_"].rpartition(".")[2]
-                raise ValueError(f"{typed} has no effect, since the sampler {name} has no {group}; leave it out")
+    readers = {"variance": ("sampler", "loss"), "grid": ("sampler",), "weight": ("loss",), "distance": ("loss",)}
+    for group, parts in readers.items():
+        typed = next((each for each in overrides if each.startswith(f"{group}=")), None)
+        chosen = {part: config[part] for part in parts if config.get(part) and "_target_" in config[part]}
+        if typed and chosen and not any(group in part for part in chosen.values()):
+            names = " and ".join(f"the {part} {leaf['_target_'].rpartition('.')[2]}" for part, leaf in chosen.items())
+            raise ValueError(f"{typed} has no effect, since {names} has no {group}; leave it out")
 
 
 def end_processes() -> None:

@@ -45,7 +45,7 @@ def replay_batch(module: DiffusionModule, stored: dict[str, Any], rank: int, num
     module.seed_dropout(stored["epoch"], batch_idx, rank)
     with context(stored["precision"], module.device.type):
         terms = module.loss_terms(batch, stored["epoch"])
-        terms.total.mean().backward()
+        terms.weighted(terms.total).mean().backward()
     for hook in watched:
         hook.remove()
     for index, t, total in zip(batch["index"].tolist(), terms.t.tolist(), terms.total.tolist(), strict=True):

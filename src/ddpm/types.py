@@ -38,9 +38,15 @@ class Prediction:
 class LossTerms:
     """A loss, one value a sample and never averaged: weighting, logging by time and loss-aware times need it so.
 
-    total: `[B]`, what is minimised. t: int64 `[B]`, the times that were drawn. parts: named `[B]` for the log.
+    total: `[B]`, of each sample at its time. t: int64 `[B]`, the times that were drawn. parts: named `[B]` for the log.
+    importance: `[B]`, 1 / (T p(t)) where times are drawn with other probabilities than 1 / T; None: they are not.
     """
 
     total: Tensor
     t: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    importance: Tensor | None = None
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """`values` `[B]` so that their mean is that over uniform times."""
+        return values if self.importance is None else values * self.importance.to(values.dtype)

@@ -51,8 +51,8 @@ class Gaussian(NamedTuple):
     def kl(self, other: "Gaussian") -> Tensor:
         """Infinite where self is a point and other is not."""
         mine, theirs = self._variances(), other._variances()
-        ratio = mine / theirs
-        return ((self.mean - other.mean).square() / theirs + ratio - 1 - ratio.log()) / 2
+        apart = ((self.mean - other.mean).square() + mine) / theirs
+        return (apart - 1 + theirs.log() - mine.log()) / 2  # no log of a ratio, whose gradient is no number at 0
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
         """The mass of the bin around an 8-bit level, the outermost reaching to infinity (Ho et al. 2020, eq. 13).

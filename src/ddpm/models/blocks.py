@@ -10,14 +10,26 @@ from ddpm.models.layers import conv1x1, conv3x3, group_norm, initialised, linear
 class ResBlock(nn.Module):
     """shortcut(x) + two times (norm, SiLU, convolution), with the time added in between.
 
+    scale_shift: the time instead stretches and moves what the second norm returns, norm(h) * (1 + scale) + shift
+    (Nichol and Dhariwal 2021, appendix A; "adaptive group normalization" in Dhariwal and Nichol 2021, eq. 3).
     x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`, already through its SiLU. Returns `[B, out_channels, H, W]`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, emb_channels: int, dropout: float, num_groups: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        dropout: float,
+        num_groups: int,
+        *,
+        scale_shift: bool = False,
+    ) -> None:
         super().__init__()
+        self.scale_shift = scale_shift
         self.norm1 = group_norm(num_groups, in_channels)
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.time = linear(emb_channels, out_channels)
+        self.time = linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
         self.norm2 = group_norm(num_groups, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(conv3x3(out_channels, out_channels))
@@ -25,9 +37,13 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(emb)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+        time = self.time(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + time)
+        return self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))
 
 
 class Downsample(nn.Module):

@@ -22,14 +22,14 @@ def sinusoid(time: Tensor, channels: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """`[B]` times 0..T-1, whole or not, to `[B, out_channels]`."""
+    """`[B]` times 0..T-1, whole or not, to `[B, out_channels]`. scale: what a time is multiplied by beforehand."""
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.scale = channels, scale
         self.linear1 = linear(channels, out_channels)
         self.linear2 = linear(out_channels, out_channels)
 
     def forward(self, time: Tensor) -> Tensor:
-        waves = sinusoid(time, self.channels).to(self.linear1.weight.dtype)
+        waves = sinusoid(time * self.scale, self.channels).to(self.linear1.weight.dtype)
         return self.linear2(F.silu(self.linear1(waves)))

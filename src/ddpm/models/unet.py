@@ -1,4 +1,4 @@
-"""The U-Net of Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B."""
+"""The U-Net of Ho et al. 2020, appendix B, with what Nichol and Dhariwal 2021 and Chen et al. 2023 add to it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, final
@@ -39,13 +39,18 @@ class Level(nn.Module):
 
 @final
 class UNet(nn.Module):
-    """`network(x, time) -> [B, out_channels, H, W]`; x: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
+    """`network(x, time) -> [B, out_channels, H, W]`; x, x0_guess: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
 
     base_channels: width at full resolution; channel_mults: width of each level over that, finest first.
     num_res_blocks: per level on the way down; one more on the way up.
     attention_levels: numbers of the levels with attention, 0 = finest (any image size: at 32 x 32, level 1 is
     16 x 16). The middle always has it.
     patch_size: work on patches of p x p pixels as channels, which costs p^2 times less. Not in the paper; 1 = as there.
+    scale_shift: the time scales and shifts in each block instead of being added (`ResBlock`).
+    num_timesteps: T, where the network shall see time * 1000 / T, so that a time means the same noise under a schedule
+    of another T (rescale_timesteps in the code of Nichol and Dhariwal); None: the time as it is.
+    self_condition: x0_guess, the x0 predicted last, goes in beside x, and zeros where there is none (Chen et al.
+    2023, "Analog Bits").
     H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
     """
 
@@ -62,6 +67,9 @@ class UNet(nn.Module):
         num_heads: int = 1,
         num_groups: int = 32,
         patch_size: int = 1,
+        scale_shift: bool = False,
+        num_timesteps: int | None = None,
+        self_condition: bool = False,
     ) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
@@ -76,18 +84,23 @@ class UNet(nn.Module):
             num_heads=num_heads,
             num_groups=num_groups,
             patch_size=patch_size,
+            scale_shift=scale_shift,
+            num_timesteps=num_timesteps,
+            self_condition=self_condition,
         )
         self.in_channels, self.out_channels, self.patch_size = in_channels, out_channels, patch_size
+        self.self_condition = self_condition
         widths = [base_channels * mult for mult in channel_mults]
         coarsest = len(widths) - 1
         emb_channels = 4 * base_channels
 
         def block(channels: int, width: int, attends: bool) -> Block:
             attention = Attention(width, num_heads, num_groups) if attends else None
-            return Block(ResBlock(channels, width, emb_channels, dropout, num_groups), attention)
+            res = ResBlock(channels, width, emb_channels, dropout, num_groups, scale_shift=scale_shift)
+            return Block(res, attention)
 
-        self.time = TimeEmbedding(base_channels, emb_channels)
-        self.stem = conv3x3(in_channels * patch_size**2, base_channels)
+        self.time = TimeEmbedding(base_channels, emb_channels, scale=1000 / num_timesteps if num_timesteps else 1.0)
+        self.stem = conv3x3((2 if self_condition else 1) * in_channels * patch_size**2, base_channels)
 
         self.down = nn.ModuleList()
         channels, skips = base_channels, [base_channels]  # of h, and of every h that is kept for the way up
@@ -110,11 +123,12 @@ class UNet(nn.Module):
         self.norm = group_norm(num_groups, channels)
         self.out = zeroed(conv3x3(channels, out_channels * patch_size**2))
 
-    def forward(self, x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
-        if cond:
-            raise ValueError(f"this U-Net takes no conditions, got {', '.join(sorted(cond))}")
+    def forward(self, x: Tensor, time: Tensor, x0_guess: Tensor | None = None, **cond: Tensor) -> Tensor:
         self._check_input(x)
+        self._check_conditions(x, x0_guess, cond)
         emb = F.silu(self.time(time))
+        if self.self_condition:
+            x = torch.cat([x, torch.zeros_like(x) if x0_guess is None else x0_guess], dim=1)
 
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = [h]
@@ -152,6 +166,14 @@ class UNet(nn.Module):
                 f"resize or pad the images to {smaller} or {larger}, or use fewer levels (channel_mults)"
             )
 
+    def _check_conditions(self, x: Tensor, x0_guess: Tensor | None, others: dict[str, Tensor]) -> None:
+        taken = " but x0_guess" if self.self_condition else ""
+        refused = [*others] if taken or x0_guess is None else [*others, "x0_guess"]
+        if refused:
+            raise ValueError(f"this U-Net takes no conditions{taken}, got {', '.join(sorted(refused))}")
+        if x0_guess is not None and x0_guess.shape != x.shape:
+            check.fail("x0_guess", [*x0_guess.shape], f"of the images' shape {[*x.shape]}")
+
 
 def _checked(**settings: Any) -> dict[str, Any]:
     """The settings as plain values, or a ValueError about the first that cannot be."""
@@ -162,7 +184,9 @@ def _checked(**settings: Any) -> dict[str, Any]:
             settings[name] = list(value)
         elif name == "dropout":
             check.number(name, value, low=0.0, high=1.0)
-        else:
+        elif name in ("scale_shift", "self_condition"):
+            check.boolean(name, value)
+        elif name != "num_timesteps" or value is not None:
             check.positive_int(name, value)
 
     check.integer("num_res_blocks", settings["num_res_blocks"], 1, MAX_RES_BLOCKS)

@@ -16,7 +16,9 @@ from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.losses import Loss
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler, State
-from ddpm.rng import Rng
+from ddpm.diffusion.self_condition import SelfConditioned
+from ddpm.diffusion.timesteps import LossAware
+from ddpm.rng import Draws, Rng
 from ddpm.training import sharding
 from ddpm.training.averages import WeightAverages
 from ddpm.training.optimizer import MakeOptimizer
@@ -60,6 +62,9 @@ class DiffusionModule(LightningModule):
         self.val_rng = Rng(seed, "val", compiled=compile)
         self.sample_rng = Rng(seed, "sample", compiled=compile)
         self.predict_weights = self.best_weights
+        if isinstance(loss.timesteps, nn.Module):
+            self.timesteps = loss.timesteps  # so that what they have seen moves and is saved with the weights
+        self.observed: list[Tensor] = []  # since the last optimizer step
         self.register_buffer("stands_still", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
         # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
@@ -127,12 +132,22 @@ class DiffusionModule(LightningModule):
 
     def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
-        denoiser = NetworkDenoiser(self.network, self.objective)
-        return self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
+        return self.loss(self.trained_denoiser(self.network, draws), self.codec.encode(batch["image"]), {}, draws)
+
+    def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
+        """What a loss asks: a self-conditioned network is told its own answer half of the time."""
+        if getattr(network, "self_condition", False):
+            return SelfConditioned(network, self.objective, draws)
+        return NetworkDenoiser(network, self.objective)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """total is weighted so that its mean is the loss; unweighted is the loss of each sample at its time."""
         terms = self.loss_terms(batch, self.current_epoch)
-        return {"loss": terms.total.mean(), "total": terms.total.detach(), "t": terms.t}
+        total, unweighted = terms.weighted(terms.total), terms.total.detach()
+        if isinstance(self.loss.timesteps, LossAware):
+            self.observed.append(torch.stack([batch["position"].double(), terms.t.double(), unweighted.double()]))
+        parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
+        return {"loss": total.mean(), "total": total.detach(), "unweighted": unweighted, "t": terms.t, **parts}
 
     def on_validation_start(self) -> None:
         sharding.gather(self.weights(self.best_weights))  # processes may differ by one batch
@@ -143,7 +158,7 @@ class DiffusionModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
-        denoiser = NetworkDenoiser(self.weights(self.best_weights), self.objective)
+        denoiser = self.trained_denoiser(self.weights(self.best_weights), draws)
         terms = self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
         return {"total": terms.total, "t": terms.t}
 
@@ -186,6 +201,16 @@ class DiffusionModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.averages.update(self.network)
+        if self.observed:
+            self.learn_times()
+
+    def learn_times(self) -> None:
+        """Shows the losses of a whole step, of all ranks and micro-batches in the data's order, to the times."""
+        everyone = self.all_gather(torch.cat(self.observed, dim=1)).view(-1, 3, sum(o.shape[1] for o in self.observed))
+        position, t, loss = everyone.transpose(0, 1).flatten(1)
+        order = position.argsort()
+        self.loss.timesteps.observe(t[order].long(), loss[order])
+        self.observed = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "format": VERSION}

@@ -32,8 +32,9 @@ class SimpleLoss:
         z = self.process.draw(x0, draws)
         output = denoiser.raw(self.process.apply(x0, z, t), t, cond)
         if output.shape != x0.shape:  # one channel would even broadcast
-            check.fail("model.out_channels", output.shape[1], f"{x0.shape[1]}, since loss=simple trains no others")
+            must_be = f"{x0.shape[1]}, since loss=simple trains no others; with variance=learned_range use loss=hybrid"
+            check.fail("model.out_channels", output.shape[1], must_be)
         error = self.distance(output, denoiser.objective.target(x0, z, t))
         snr = self.process.schedule.snr(t)
         weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)
-        return LossTerms(weight * error, t, {"error": error})
+        return LossTerms(weight * error, t, {"error": error}, self.timesteps.importance(t, self.process.T))

@@ -35,7 +35,7 @@ class TimestepLoss(RunningSums):
     ) -> None:
         T = module.sampler.process.T
         num_bands = min(self.num_bands, T)
-        total = outputs["total"]
+        total = outputs["unweighted"]
         band = band_of(outputs["t"], T, num_bands)
         here = torch.zeros(2, num_bands, device=total.device)
         self.add(here.index_add_(1, band, torch.stack([total, torch.ones_like(total)]).to(here.dtype)))

@@ -1,4 +1,4 @@
-"""Logs the loss (mean since the last log), learning rate, gradient norm, and how much was seen."""
+"""Logs the loss and its parts (means since the last log), learning rate, gradient norm, and how much was seen."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -19,13 +19,15 @@ class TrainLog(RunningSums):
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        total = outputs["total"]
-        self.add(torch.stack([total.sum(), total.new_tensor(len(total))]))
+        total, names = outputs["total"], [name for name in outputs if name.startswith("part/")]
+        sums = [total.sum(), total.new_tensor(len(total)), *(outputs[name].sum().to(total.dtype) for name in names)]
+        self.add(torch.stack(sums))
         if not is_log_step(trainer, batch_idx):
             return
-        loss, count = self.taken(trainer)
+        loss, count, *parts = self.taken(trainer)
         numbers = {
             "train/loss": loss / count,
+            **{f"train/{name}": part / count for name, part in zip(names, parts, strict=True)},
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train/images": trainer.global_step * self.batch_size,
             "train/epoch": trainer.current_epoch,

@@ -1,0 +1,37 @@
+"""The terms of the variational bound (Ho et al. 2020, eq. 5), for any process whose steps are distributions.
+
+-log p(x0) <= L_T + sum over t > 1 of L_(t-1) + L_0, in nats, one a pixel; papers report `bits_per_dim`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.process import MarkovProcess
+from ddpm.diffusion.variance import Variance
+from ddpm.types import Prediction, Time
+
+
+def bits_per_dim(nats: Tensor) -> Tensor:
+    """The mean over the pixels of `[B, C, H, W]` in bits, `[B]`."""
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def prior_term(process: MarkovProcess, x0: Tensor) -> Tensor:
+    """L_T = KL(q(x_T | x0) || p(x_T)): what the schedule leaves, whatever the network."""
+    return process.marginal(x0, process.T).kl(process.limit(x0))
+
+
+def step_term(
+    process: MarkovProcess, x0: Tensor, x_t: Tensor, prediction: Prediction, s: Time, t: Time, variance: Variance
+) -> Tensor:
+    """KL(q(x_s | x_t, x0) || p(x_s | x_t)) for s > 0, and L_0 = -log p(x0 | x_t) for s = 0.
+
+    x0, x_t: `[B, C, H, W]`; s, t: ints or int64 `[B]`. One draw of x_t makes an unbiased estimate.
+    """
+    model = process.reverse(prediction, x_t, s, t, variance)
+    if isinstance(s, int):
+        return process.posterior(x0, x_t, s, t).kl(model) if s > 0 else -model.log_likelihood(x0)
+    of_step = process.posterior(x0, x_t, s, t).kl(model)
+    return torch.where(s.view(-1, *[1] * (x0.ndim - 1)) > 0, of_step, -model.log_likelihood(x0))

@@ -1,0 +1,53 @@
+"""L_simple for the mean and a little of the bound for the variance: L_hybrid of Nichol and Dhariwal 2021 (eq. 16)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.likelihood import bits_per_dim, step_term
+from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.variance import Variance
+from ddpm.diffusion.weight import Weight
+from ddpm.rng import Draws
+from ddpm.types import Cond, LossTerms, Prediction
+
+
+@dataclass(frozen=True)
+class HybridLoss:
+    """total = L_simple + vlb_weight * T * the bound's term in bits per dimension, from one pass of the network.
+
+    The bound sees the predicted x0 without its gradient, so it trains the variance alone. vlb_weight: lambda, 0.001 in
+    the paper. parts: "error" as in loss=simple, and "bits", the bound.
+    """
+
+    process: GaussianDiffusion
+    timesteps: Timesteps
+    weight: Weight
+    distance: Distance
+    variance: Variance
+    vlb_weight: float
+
+    def __post_init__(self) -> None:
+        check.number("vlb_weight", self.vlb_weight, low=0)
+
+    def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
+        """x0: `[B, C, H, W]` in [-1, 1]."""
+        T, channels = self.process.T, x0.shape[1]
+        t = self.timesteps(draws, T)
+        z = self.process.draw(x0, draws)
+        x_t = self.process.apply(x0, z, t)
+        output = denoiser.raw(x_t, t, cond)
+        if output.shape[1] != channels * self.variance.num_outputs or self.variance.num_outputs == 1:
+            check.fail("model.out_channels", output.shape[1], f"{2 * channels}, with variance=learned_range")
+        mean, extra = output[:, :channels], output[:, channels:]
+        error = self.distance(mean, denoiser.objective.target(x0, z, t))
+        snr = self.process.schedule.snr(t)
+        weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)
+        prediction = Prediction(denoiser.objective.to_x0(mean.detach(), x_t, t), extra)
+        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
+        parts = {"error": error, "bits": bits}
+        return LossTerms(weight * error + self.vlb_weight * bits, t, parts, self.timesteps.importance(t, T))

@@ -1,0 +1,34 @@
+"""The variational bound itself, L_vlb of Nichol and Dhariwal 2021 (eqs. 4-7), a term at a time."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.likelihood import bits_per_dim, step_term
+from ddpm.diffusion.process import MarkovProcess
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.variance import Variance
+from ddpm.rng import Draws
+from ddpm.types import Cond, LossTerms
+
+
+@dataclass(frozen=True)
+class VLBLoss:
+    """total = T times the term of the drawn time, in bits per dimension: an unbiased estimate of the bound but for L_T,
+
+    which no network changes. parts["bits"] is the same. timesteps=loss_aware was made for it.
+    """
+
+    process: MarkovProcess
+    timesteps: Timesteps
+    variance: Variance
+
+    def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
+        """x0: `[B, C, H, W]` in [-1, 1]."""
+        T = self.process.T
+        t = self.timesteps(draws, T)
+        x_t = self.process.apply(x0, self.process.draw(x0, draws), t)
+        prediction = denoiser(x_t, t, cond)
+        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
+        return LossTerms(bits, t, {"bits": bits}, self.timesteps.importance(t, T))

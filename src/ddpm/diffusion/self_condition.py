@@ -1,0 +1,28 @@
+"""Self-conditioning: a network that is told what it predicted before (Chen et al. 2023, "Analog Bits", section 3.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import X0_GUESS, NetworkDenoiser
+from ddpm.rng import Draws
+from ddpm.types import Cond, Time
+
+
+@dataclass(frozen=True, eq=False)
+class SelfConditioned(NetworkDenoiser):
+    """In training: for half of the samples the network is first asked without a guess, then with its own answer.
+
+    The first pass is outside of the gradient. Which half is drawn for each sample, so it depends on no batch. In
+    sampling the loop hands on the last prediction, and NetworkDenoiser is all that is needed.
+    """
+
+    draws: Draws
+
+    def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
+        with torch.no_grad():
+            first = super().raw(x_t, t, cond)
+            guess = self.objective.to_x0(first[:, : x_t.shape[1]], x_t, t)
+            told = self.draws.integers("self-conditioning", 2).view(-1, *[1] * (x_t.ndim - 1))
+        return super().raw(x_t, t, {**cond, X0_GUESS: guess * told})
