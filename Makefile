@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env train sample evaluate report test test-all lint bench verify-resume chaos clean
+.PHONY: help env train sample evaluate report doctor test test-all lint bench verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ evaluate: env  ## measure 1,000 samples of the latest checkpoint, or make evalua
 
 report: env  ## one page that compares the runs under runs/, or make report ARGS="runs/A runs/B --out page.html"
 	$(BIN)/python -m ddpm.report $(if $(ARGS),$(ARGS),runs)
+
+doctor: env  ## examine and draw a noise schedule: make doctor ARGS="schedule=linear T=100"
+	$(BIN)/python -m ddpm.doctor $(ARGS)
 
 test: env lint  ## style, types and tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)

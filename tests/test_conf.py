@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import build, cli
+from ddpm import build, cli, train
 from ddpm.rng import Rng
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -14,6 +14,7 @@ MODEL_OPTIONS = [
     for group in build.MODEL_GROUPS
     if group != "model"
     for option in cli.options_of(CONF, group)
+    if option != "analytic"  # is estimated from a trained model: tests/measures
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
 NEEDS = {  # options that are of use with others only
@@ -54,6 +55,12 @@ def test_every_option_of_a_model_builds_trains_and_samples(small, option):
     assert torch.isfinite(samples).all()
 
 
+@pytest.mark.parametrize("option", ["sampler=analytic", "variance=analytic"])
+def test_what_is_estimated_from_a_trained_model_is_refused_before_training(small, option):
+    with pytest.raises(ValueError, match="variance=analytic is estimated from a trained model and its data"):
+        train.run(small(option))
+
+
 @pytest.mark.parametrize("objective", ["eps", "x0", "v"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "quadratic", "constant", "warmup10", "warmup50"])
 def test_every_schedule_goes_with_every_objective(small, schedule, objective):
@@ -67,7 +74,7 @@ def test_every_experiment_composes_and_names_its_parts(config, experiment):
     assert made.name == experiment
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert text.startswith("# @package _global_\n# ")
-    if experiment.startswith("ddpm"):
+    if experiment.startswith(("ddpm", "iddpm", "dpm2015")):
         assert "# Expected: " in text
         assert "# Command: python train.py" in text
 

@@ -15,12 +15,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from ddpm import build, check, resume
+from ddpm import analytic, build, check, resume
 from ddpm.atomic import write_whole
 from ddpm.checkpoint.folder import newest_whole, set_aside
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.console import quiet
 from ddpm.data.order import micro_batch_size
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.doctor.examination import verdict
 from ddpm.dry_run import report
 from ddpm.run_folder import SETTINGS
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
@@ -34,6 +36,7 @@ def run(config: DictConfig) -> None:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     module = build.module(config)
+    analytic.refuse(module)
     data = build.data(config)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config)
@@ -167,6 +170,9 @@ def announce(
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     print(f"{config.name}: {parameters:,} parameters, {config.trainer.max_steps:,} steps of {config.data.batch_size}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
+    if isinstance(module.sampler.process, GaussianDiffusion):
+        leaf = OmegaConf.to_container(config.schedule, resolve=True)
+        print(f"schedule: {verdict(module.sampler.process.schedule, leaf)}", flush=True)
     if checkpoint and step >= config.trainer.max_steps:
         print(f"{checkpoint} has all {step:,} steps: nothing is left to train", flush=True)
     elif checkpoint:

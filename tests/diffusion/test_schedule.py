@@ -84,6 +84,26 @@ def test_a_table_that_is_not_one_is_refused(table):
         NoiseSchedule(torch.tensor(table, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ([1.0, 0.5, 0.5], "got 0.5 and then 0.5 at t = 2; take larger betas or fewer num_timesteps"),
+        ([1.0, 0.5, 0.6], "got 0.5 and then 0.6 at t = 2; take larger betas or fewer num_timesteps"),
+        ([1.0, 0.0, 0.0], "got 0 at t = 1 already; take smaller betas or fewer num_timesteps"),
+        ([0.9, 0.5, 0.2], "got 0.9 at time 0; put a 1 before the first step"),
+    ],
+)
+def test_a_table_that_is_refused_is_told_where_it_fails_and_what_to_do(table, fault):
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        NoiseSchedule(torch.tensor(table, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("beta", "remedy"), [(0.0, "take a gentler curve"), (1.5, "take smaller betas or more")])
+def test_betas_that_are_refused_are_told_where_they_fail_and_what_to_do(beta, remedy):
+    with pytest.raises(ValueError, match=re.escape(f"got {beta:g} at t = 2; {remedy}")):
+        from_betas(torch.tensor([0.1, beta, 0.2], dtype=torch.float64))
+
+
 def test_a_float32_table_is_refused_since_its_differences_would_be_lost():
     with pytest.raises(ValueError, match="alpha_bar must be float64"):
         NoiseSchedule(torch.tensor(TABLE, dtype=torch.float32))

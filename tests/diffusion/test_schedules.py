@@ -8,33 +8,47 @@ import re
 import diffusers
 import numpy as np
 import pytest
+import torch
 from denoising_diffusion_pytorch import denoising_diffusion_pytorch as lucidrains
+from diffusers.schedulers import scheduling_ddim
 
 from ddpm.diffusion.schedules.constant import constant
 from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.schedules.dpm2015 import dpm2015
 from ddpm.diffusion.schedules.jsd import jsd
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.schedules.quadratic import quadratic
+from ddpm.diffusion.schedules.shifted import shifted
 from ddpm.diffusion.schedules.sigmoid import sigmoid
+from ddpm.diffusion.schedules.sigmoid_beta import sigmoid_beta
+from ddpm.diffusion.schedules.vp import vp
 from ddpm.diffusion.schedules.warmup import warmup
+from ddpm.diffusion.schedules.zero_terminal_snr import zero_terminal_snr
 
 NICHOL = {"offset": 0.008, "max_beta": 0.999}
 JABRI = {"start": -3, "end": 3, "temperature": 1, "max_beta": 0.999}
 HO = {"beta_start": 1e-4, "beta_end": 0.02}
+SONG = {"beta_min": 0.1, "beta_max": 20, "t_min": 1e-3}
+SOHL_DICKSTEIN = {"min_beta": 1e-6, "step1_beta": 1e-3}
 
 ANY_LENGTH = {
     "constant": functools.partial(constant, beta=0.01, rescale=False),
     "cosine": functools.partial(cosine, **NICHOL),
+    "dpm2015": functools.partial(dpm2015, **SOHL_DICKSTEIN),
     "jsd": jsd,
     "linear": functools.partial(linear, **HO, rescale=False),
     "quadratic": functools.partial(quadratic, **HO, rescale=False),
+    "shifted": lambda T: shifted(T, 64, 256, of=cosine(T, **NICHOL)),
     "sigmoid": functools.partial(sigmoid, **JABRI),
+    "sigmoid_beta": functools.partial(sigmoid_beta, **HO, rescale=False),
+    "vp": functools.partial(vp, **SONG),
     "warmup": functools.partial(warmup, **HO, fraction=0.1, rescale=False),
 }
 RESCALED = {
     "constant": functools.partial(constant, beta=0.01, rescale=True),
     "linear": functools.partial(linear, **HO, rescale=True),
     "quadratic": functools.partial(quadratic, **HO, rescale=True),
+    "sigmoid_beta": functools.partial(sigmoid_beta, **HO, rescale=True),
     "warmup": functools.partial(warmup, **HO, fraction=0.1, rescale=True),
 }
 
@@ -113,12 +127,94 @@ def test_jsd_removes_the_same_share_of_the_signal_in_each_step_and_ends_without_
         ("linear", linear(1000, **HO, rescale=True)),
         ("scaled_linear", quadratic(1000, **HO, rescale=True)),
         ("squaredcos_cap_v2", cosine(1000, **NICHOL)),
+        ("sigmoid", sigmoid_beta(1000, **HO, rescale=True)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_betas_equal_those_of_diffusers(name, schedule):
     theirs = diffusers.DDPMScheduler(1000, beta_schedule=name, beta_start=1e-4, beta_end=0.02).betas  # float32
     np.testing.assert_allclose(betas(schedule), theirs.double().numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_timesteps", [2, 10, 100, 1000])
+@pytest.mark.parametrize("name", [name for name in ANY_LENGTH if name != "jsd"])
+def test_zero_terminal_snr_is_algorithm_1_as_diffusers_has_it(name, num_timesteps):
+    of = ANY_LENGTH[name](num_timesteps)
+    theirs = scheduling_ddim.rescale_zero_terminal_snr(torch.tensor(betas(of)))
+    schedule = zero_terminal_snr(num_timesteps, of)
+    np.testing.assert_allclose(betas(schedule), theirs.numpy(), rtol=1e-9)
+    assert schedule.alpha_bar[-1] == 0
+    assert schedule.alpha_bar[1].item() == pytest.approx(of.alpha_bar[1].item(), rel=1e-14)
+
+
+def test_zero_terminal_snr_leaves_what_ends_at_zero_as_it_is():
+    np.testing.assert_allclose(zero_terminal_snr(50, jsd(50)).alpha_bar.numpy(), jsd(50).alpha_bar.numpy(), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("base", "size"), [(64, 256), (32, 32), (64, 28)])
+def test_a_shift_adds_twice_the_logarithm_of_the_sizes_to_the_log_snr(base, size):
+    """Hoogeboom et al. 2023, section 3.1."""
+    of = cosine(1000, **NICHOL)
+    schedule = shifted(1000, base, size, of=of)
+    shifts = [math.log(schedule.snr(t) / of.snr(t)) for t in range(1, 1001)]
+    np.testing.assert_allclose(shifts, np.full(1000, 2 * math.log(base / size)), atol=1e-8)
+
+
+def test_a_shifted_schedule_is_as_noisy_as_the_other_once_its_pixels_are_averaged():
+    """The mean of k x k pixels of a constant image keeps the signal and has 1 / k^2 of the noise's variance."""
+    k, of = 4, linear(100, **HO, rescale=True)
+    schedule = shifted(100, 64, 64 * k, of=of)
+    for t in (1, 30, 100):
+        noise_of_mean = (1 - schedule.alpha_bar[t]) / k**2
+        assert (schedule.alpha_bar[t] / noise_of_mean).item() == pytest.approx(of.snr(t), rel=1e-9)
+
+
+def test_two_shifts_are_one_and_a_shift_keeps_an_end_without_signal():
+    of = zero_terminal_snr(100, linear(100, **HO, rescale=True))
+    twice = shifted(100, 128, 256, of=shifted(100, 64, 128, of=of))
+    np.testing.assert_allclose(twice.alpha_bar.numpy(), shifted(100, 64, 256, of=of).alpha_bar.numpy(), rtol=1e-12)
+    assert twice.alpha_bar[-1] == 0
+
+
+def test_sigmoid_betas_are_symmetric_about_the_middle_of_their_limits():
+    found = betas(sigmoid_beta(101, 0.01, 0.03, rescale=False))
+    np.testing.assert_allclose(found + found[::-1], np.full(101, 0.04), rtol=1e-10)
+    assert found[0] == pytest.approx(0.01 + 0.02 / (1 + math.exp(6)), rel=1e-10)
+
+
+def test_dpm2015_without_floors_leaves_the_share_that_gamma_functions_give():
+    """The product of (x - 1) / x over x = 2, 2 + d, ..., T with d = (T - 2) / (T - 1), about 1 / T."""
+    for T in (10, 100, 1000):
+        d = (T - 2) / (T - 1)
+        lgamma = math.lgamma
+        share = math.exp(lgamma(1 / d + T) - lgamma(1 / d) + lgamma(2 / d) - lgamma(2 / d + T))
+        left = dpm2015(T, min_beta=0, step1_beta=0).alpha_bar[-1].item()
+        assert left == pytest.approx(share, rel=1e-3)  # their betas are smaller by 1e-5 of themselves
+        assert left == pytest.approx(1 / T, rel=0.25)
+
+
+def test_dpm2015_raises_the_first_beta_by_the_least_variance_of_the_model():
+    """Their code: min_beta + baseline * (1 - min_beta - 1e-5)."""
+    found = betas(dpm2015(1000, **SOHL_DICKSTEIN))
+    assert found[0] == pytest.approx(1.001e-3 + 1e-3 * (1 - 1.001e-3 - 1e-5), rel=1e-10)
+    assert found[-1] == pytest.approx(1e-6 + 0.5 * (1 - 1e-6 - 1e-5), rel=1e-10)
+
+
+def test_vp_in_four_steps_is_the_table_of_denoising_diffusion_gans():
+    schedule = vp(4, **SONG)
+    np.testing.assert_allclose(betas(schedule), [0.478255, 0.849206, 0.956418, 0.987404], atol=5e-7)
+    np.testing.assert_allclose(schedule.alpha_bar[1:].numpy(), [0.521745, 0.078676, 0.003429, 4.319e-5], rtol=2e-4)
+    variances = [schedule.posterior_variance(t - 1, t) for t in range(1, 5)]
+    np.testing.assert_allclose(variances, [0, 0.440819, 0.884202, 0.984061], atol=5e-7)
+
+
+def test_vp_ends_at_the_same_noise_whatever_its_length_and_tends_to_the_linear_schedule():
+    """log alpha_bar(T) = -(beta_min + beta_max) / 2 from t_min = 0; betas of 0.1 / T to 20 / T come near to it."""
+    song = SONG | {"t_min": 0}
+    for T in (1, 4, 1000):
+        assert vp(T, **song).alpha_bar[-1].item() == pytest.approx(math.exp(-10.05), rel=1e-12)
+    fine = linear(100_000, 1e-6, 2e-4, rescale=False).alpha_bar[::1000]
+    np.testing.assert_allclose(vp(100, **song).alpha_bar.log().numpy(), fine.log().numpy(), atol=2e-3)
 
 
 @pytest.mark.parametrize("num_timesteps", [1, 10, 1000, 4000])
@@ -151,6 +247,7 @@ def test_a_rescaled_schedule_ends_at_the_same_noise_whatever_its_length(name):
         "constant": 0.01,
         "linear": (start + end) / 2,
         "quadratic": (start + (start * end) ** 0.5 + end) / 3,
+        "sigmoid_beta": (start + end) / 2,
         "warmup": 0.1 * (start + end) / 2 + 0.9 * end,
     }
     limit = -1000 * mean_beta[name]
@@ -177,6 +274,17 @@ def test_a_rescaled_schedule_ends_at_the_same_noise_whatever_its_length(name):
         (lambda: cosine(10, offset=0.008, max_beta=1.1), "max_beta must be a number at least 0 and at most 1"),
         (lambda: sigmoid(10, 3, -3, 1, 0.999), "end must be greater than start (3), got -3"),
         (lambda: sigmoid(10, -3, 3, 0, 0.999), "temperature must be greater than 0, got 0"),
+        (lambda: sigmoid(10, -3, 3, 1e-3, 0.999), "betas must be in (0, 1], got 0 at t = 1; take a gentler curve"),
+        (lambda: constant(2000, 0.9, rescale=False), "take smaller betas or fewer num_timesteps"),
+        (lambda: sigmoid_beta(20, **HO, rescale=True), "beta_end must be less than 1 after the rescaling by 1000 / T"),
+        (lambda: vp(4, 20, 0.1, 1e-3), "beta_max must be greater than beta_min (20), got 0.1"),
+        (lambda: vp(4, 0.1, 20, 1), "t_min must be at least 0 and less than 1, got 1"),
+        (lambda: dpm2015(10, -1, 0), "min_beta must be a number at least 0 and at most 0.5, got -1"),
+        (lambda: shifted(10, 0, 64, of=jsd(10)), "base must be greater than 0, got 0"),
+        (lambda: shifted(10, 64, "big", of=jsd(10)), "size must be a number, got 'big'"),
+        (lambda: shifted(10, 64, 32, of=jsd(5)), "num_timesteps must be that of the schedule which is adjusted, 5"),
+        (lambda: shifted(10, 64, 32, of="linear"), "of must be a schedule, which is chosen as schedule@schedule.of="),
+        (lambda: zero_terminal_snr(1, of=jsd(1)), "num_timesteps must be an integer in 2..1000000, got 1"),
     ],
 )
 def test_what_cannot_be_a_schedule_is_refused_with_the_field_and_the_remedy(call, message):

@@ -172,7 +172,7 @@ def of_length(num_timesteps: int, of: NoiseSchedule, at_least: int = 1) -> Noise
     check.integer("num_timesteps", num_timesteps, at_least, MAX_TIMESTEPS)
     if not isinstance(of, NoiseSchedule):
         check.fail("of", of, "a schedule, which is chosen as schedule@schedule.of=linear")
-    if of.T != num_timesteps:
+    if num_timesteps != of.T:
         raise ValueError(
             f"num_timesteps must be that of the schedule which is adjusted, {of.T}, got {num_timesteps}; set "
             "schedule.num_timesteps alone, from which schedule.of takes its own"

@@ -1,12 +1,16 @@
 """The variance of the reverse step p(x_s | x_t), which the mean of the network's prediction leaves open."""
 
+import bisect
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from ddpm import check
 from ddpm.diffusion.coefficients import Coefficient, per_sample
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.types import Prediction, Time
@@ -87,3 +91,57 @@ def smallest(schedule: NoiseSchedule, s: Time, t: Time) -> Coefficient:
 def logarithm(c: Coefficient, like: Tensor) -> Coefficient:
     shaped = per_sample(c, like)
     return shaped.log() if isinstance(shaped, Tensor) else math.log(shaped)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Analytic:
+    """The best that is one number for each time: what is on average not known of x0 widens the posterior.
+
+    Analytic-DPM (Bao et al. 2022a, theorem 1), in the form that stays best when the mean is imperfect (Bao et al.
+    2022b, theorem 3): the mean squared error of the predicted x0 stands for its posterior variance. It is estimated
+    from images at `times`, rising, and is in between on a logarithmic scale; num_images, num_times: how well. Without
+    errors it cannot be used yet.
+    """
+
+    num_outputs: ClassVar[int] = 1
+    num_images: int
+    num_times: int
+    times: Sequence[int] = ()
+    errors: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        check.positive_int("num_images", self.num_images)
+        check.positive_int("num_times", self.num_times)
+        assert len(self.times) == len(self.errors)
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(repr(list(zip(self.times, self.errors, strict=True))).encode()).hexdigest()[:8]
+        return f"Analytic(num_images={self.num_images}, num_times={self.num_times}, errors={digest})"
+
+    def __call__(self, schedule: NoiseSchedule, prediction: Prediction, s: Time, t: Time) -> Coefficient:
+        of_x0 = schedule.alpha(s) * schedule.beta(s, t) / schedule.sigma(t) ** 2
+        return schedule.posterior_variance(s, t) + of_x0**2 * self.error(t)
+
+    def error(self, t: Time) -> Coefficient:
+        """E |x0 - x0_hat|^2 at t, one pixel's."""
+        if not self.errors:
+            raise ValueError(
+                "variance=analytic is estimated from a trained model and its data: choose it in sample.py or "
+                "evaluate.py, and another for training"
+            )
+        if isinstance(t, Tensor):
+            each = [self.error(int(time)) for time in t]
+            return torch.tensor(each, dtype=torch.float64, device=t.device)
+        above = min(bisect.bisect_left(self.times, t), len(self.times) - 1)
+        below = max(above - 1, 0)
+        if self.times[above] <= t or above == below:
+            return self.errors[above]
+        share = (t - self.times[below]) / (self.times[above] - self.times[below])
+        return math.exp((1 - share) * math.log(self.errors[below]) + share * math.log(self.errors[above]))
+
+    def measured_times(self, T: int) -> list[int]:
+        """Half of them evenly spaced, half dense near 0, where the error changes fastest."""
+        num = min(self.num_times, T)
+        even = {1 + round((T - 1) * k / max(num - 1, 1)) for k in range(0, num, 2)}
+        dense = {round(T ** (k / max(num - 1, 1))) for k in range(num)}
+        return sorted(even | dense | {1, T})

@@ -1,0 +1,92 @@
+"""Estimates what variance=analytic needs of a trained model, once, and keeps it beside the checkpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ddpm import build
+from ddpm.atomic import write_whole
+from ddpm.data.pixels import ImageData
+from ddpm.diffusion.variance import Analytic
+from ddpm.generation import beside, title
+from ddpm.metrics.protocol import digest
+from ddpm.progress import ProgressDisplay
+from ddpm.rng import Rng
+from ddpm.training.generation_record import weights_hash
+from ddpm.training.module import DiffusionModule
+from ddpm.untrusted import json_file
+
+BATCH = 64
+
+
+def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Trainer) -> None:
+    """Gives the module's sampler its variance, if that is one to be estimated. To be called on all ranks."""
+    variance = getattr(module.sampler, "variance", None)
+    if not isinstance(variance, Analytic) or variance.errors:
+        return
+    data = build.data(stored)
+    rank_zero_only(data.prepare_data)()
+    num = min(variance.num_images, len(data.split("train")))
+    images = data.split("train", num)
+    about = {
+        "weights": weights_hash(module.weights(module.predict_weights)),
+        "model": {group: build.OmegaConf.to_container(stored[group], resolve=True) for group in DECISIVE},
+        "data": data.content_hash("train", num),
+        "num_times": variance.num_times,
+    }
+    file = beside(path) / "analytic" / f"{title(path)}_{module.predict_weights}_{digest(about)}.json"
+    if not file.exists():
+        times = variance.measured_times(module.sampler.process.T)
+        errors = measured(module, images, times, trainer)
+        content = {"about": about, "num_images": num, "times": times, "errors": errors}
+        trainer.strategy.barrier()
+        save(file, json.dumps(content, indent=1))
+    found = json_file(file) if file.exists() else content  # another rank may not see the file yet
+    fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
+    module.sampler = replace(module.sampler, variance=fitted)
+
+
+def refuse(module: DiffusionModule) -> None:
+    """ValueError if a training would need what only a trained model can give."""
+    for part in (module.sampler, module.loss):
+        variance = getattr(part, "variance", None)
+        if isinstance(variance, Analytic):
+            variance.error(1)
+
+
+DECISIVE = ("schedule", "process", "objective", "denoiser", "codec")
+"""What changes the error of x0 beside the weights and the images."""
+
+
+@rank_zero_only
+def save(file: Path, content: str) -> None:
+    write_whole(file, content.encode())
+    print(f"variance=analytic: estimated, and kept in {file}", flush=True)
+
+
+@torch.no_grad()
+def measured(module: DiffusionModule, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
+    """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
+    device = trainer.strategy.root_device
+    module = module.to(device).eval()
+    denoiser, process, rng = module.denoiser(module.predict_weights), module.sampler.process, Rng(0, "analytic")
+    reader = images.pixels.reader(persistent=False)
+    totals = torch.zeros(len(times), dtype=torch.float64, device=device)
+    plan = list(images.indices.split(BATCH))
+    display = ProgressDisplay("time", len(times) * len(plan))
+    for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
+        x0 = module.codec.encode(pixels.to(device).float().div_(127.5).sub_(1))
+        for k, t in enumerate(times):
+            x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
+            with trainer.precision_plugin.forward_context():
+                prediction = denoiser(x_t, t, {})
+            totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
+            if display.is_due(number * len(times) + k):
+                display.show(number * len(times) + k, "variance=analytic: the error of x0")
+    display.close()
+    return (totals / len(images)).tolist()

@@ -1,0 +1,1 @@
+"""What a noise schedule does to the signal, in numbers, a verdict and a picture."""

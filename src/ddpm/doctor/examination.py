@@ -1,0 +1,126 @@
+"""The numbers by which a schedule is judged, and the judgement. Pure functions of a NoiseSchedule."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion import grid
+from ddpm.diffusion.schedule import NoiseSchedule
+
+MOST_PRIOR_BITS = 1e-3
+"""Bits a dimension that x_T may tell about x0. Ho et al. 2020 leave 3e-5; Stable Diffusion's 3e-3 are too much for Lin
+et al. 2024, section 3.1."""
+
+LEAST_FIRST_SNR = 50.0
+"""Below it the noise of x_1 is more than 18 of 256 grey levels, which one Gaussian step must take away."""
+
+FAINT = 1e-3
+"""Below this SNR there is nothing to see of an image; half the steps there are too many."""
+
+
+def log_snr(schedule: NoiseSchedule) -> Tensor:
+    """log(alpha^2 / sigma^2), float64 `[T]` for t = 1..T; minus infinity where no signal is left."""
+    alpha_bar = schedule.alpha_bar[1:]
+    return alpha_bar.log() - torch.log1p(-alpha_bar)
+
+
+def betas(schedule: NoiseSchedule) -> Tensor:
+    """Variance that each single step adds, float64 `[T]`."""
+    return 1 - schedule.alpha_bar[1:] / schedule.alpha_bar[:-1]
+
+
+def decibels(snr: float) -> float:
+    return 10 * math.log10(snr) if snr else -math.inf
+
+
+def prior_bits(schedule: NoiseSchedule, data_power: float) -> float:
+    """KL(N(alpha x0, sigma^2) || N(0, 1)) at T in bits a dimension, for data whose mean square is data_power."""
+    alpha_bar = schedule.alpha_bar[-1].item()
+    return (alpha_bar * (data_power - 1) - math.log1p(-alpha_bar)) / (2 * math.log(2))
+
+
+def num_clipped(schedule: NoiseSchedule, max_beta: float) -> int:
+    """How many single steps add as much as `max_beta` lets them."""
+    return int((betas(schedule) > max_beta * (1 - 1e-9)).sum())
+
+
+def float32_error(schedule: NoiseSchedule) -> float:
+    """Largest relative error of 1 - alpha_bar, if betas and their running product were float32."""
+    single = 1 - (1 - betas(schedule).float()).cumprod(0)
+    exact = 1 - schedule.alpha_bar[1:]
+    return ((single.double() - exact) / exact).abs().max().item()
+
+
+def step_budget(schedule: NoiseSchedule) -> dict[str, float]:
+    """The share of the times 1..T in each decade of the SNR, in dB, from clean to noisy."""
+    level = log_snr(schedule) * 10 / math.log(10)
+    edges = [40, 30, 20, 10, 0, -10, -20, -30, -40]
+    names = ["above 40", *(f"{high} to {low}" for high, low in itertools.pairwise(edges)), "below -40"]
+    place = torch.bucketize(-level, torch.tensor([-edge for edge in edges], dtype=torch.float64))
+    shares = torch.bincount(place, minlength=len(names)) / schedule.T
+    return dict(zip(names, shares.tolist(), strict=True))
+
+
+class Jump(NamedTuple):
+    """The log-SNR, a natural logarithm, rises by `rise` in the step from time t to time s < t."""
+
+    rise: float
+    t: int
+    s: int
+
+
+def largest_jump(schedule: NoiseSchedule, num_steps: int) -> Jump:
+    """Of a sampler with so many even steps. Left out are infinite ones: to time 0, and from no signal at all.
+
+    num_steps: at least 3, so that another is there.
+    """
+    times = grid.uniform(schedule.T, num_steps)
+    levels = [math.inf, *log_snr(schedule).tolist()]
+    jumps = [Jump(levels[s] - levels[t], t, s) for t, s in itertools.pairwise(times)]
+    return max((jump for jump in jumps if math.isfinite(jump.rise)), key=lambda jump: jump.rise)
+
+
+def verdict(schedule: NoiseSchedule, leaf: Mapping[str, Any], data_power: float = 1.0) -> str:
+    """ "fit", or what is wrong with a schedule for Gaussian diffusion and what would mend it, in one line.
+
+    leaf: its configuration, plain, so that the remedy may name the field.
+    """
+    first, last = schedule.snr(1), schedule.snr(schedule.T)
+    left = prior_bits(schedule, data_power)
+    faint = (log_snr(schedule) < math.log(FAINT)).double().mean().item()
+    faults = []
+    if left > MOST_PRIOR_BITS:
+        faults.append(f"x_T still tells {left:.2g} bits/dim of x0: take {more_noise(schedule, leaf)}")
+    if faint > 0.5:
+        faults.append(f"{faint:.0%} of the steps lie below an SNR of {FAINT:g}: take {less_noise(schedule, leaf)}")
+    if first < LEAST_FIRST_SNR:
+        faults.append(
+            f"the last step, from x_1 with an SNR of {first:.2g}, has much to mend at once: take more num_timesteps"
+        )
+    if faults:
+        return "; ".join(faults)
+    if last == 0:
+        return "fit for objective=v and x0; no signal is left at T, where eps would say nothing"
+    return f"fit; x_T tells {left:.2g} bits/dim of x0"
+
+
+def more_noise(schedule: NoiseSchedule, leaf: Mapping[str, Any]) -> str:
+    exact = "schedule=zero_terminal_snr schedule@schedule.of=NAME objective=v"
+    if leaf.get("rescale") is False and schedule.T < 1000:
+        return f"schedule.rescale=true, or {exact}"
+    return f"a larger schedule.{strength(leaf)}, or {exact}" if strength(leaf) else exact
+
+
+def less_noise(schedule: NoiseSchedule, leaf: Mapping[str, Any]) -> str:
+    if leaf.get("rescale") is False and schedule.T > 1000:
+        return "schedule.rescale=true, or fewer num_timesteps"
+    return f"a smaller schedule.{strength(leaf)}, or schedule=cosine" if strength(leaf) else "schedule=cosine"
+
+
+def strength(leaf: Mapping[str, Any]) -> str | None:
+    """The field by which a schedule makes more noise or less, if it has one."""
+    return next((field for field in ("beta_end", "beta", "beta_max") if field in leaf), None)
