@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -24,6 +25,22 @@ class PixelCodec:
 
     def encode(self, image: Tensor) -> Tensor:
         return image
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+    def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        return image_shape
+
+
+class BinaryCodec:
+    """Pixels that are black or white, -1 or 1, for process=binomial: in the image the upper half of 0..255 is white.
+
+    What is predicted on the way to a sample, the mean of such a pixel, is shown as grey.
+    """
+
+    def encode(self, image: Tensor) -> Tensor:
+        return torch.where(image > 0, 1.0, -1.0).to(image.dtype)
 
     def decode(self, x0: Tensor) -> Tensor:
         return x0

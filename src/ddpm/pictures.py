@@ -1,18 +1,72 @@
-"""Pictures for people: grids of images, and grids in motion."""
+"""Pictures for people: grids of images, points in the plane, and pictures in motion."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+POINT = (1, 1, 2)
+"""The shape of an image that is a point in the plane (data=swirl and the like): grey, one row, two pixels x and y."""
+
+Colour = tuple[int, int, int]
+BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225, 225, 225)
+
 
 def grid(images: Tensor, num_columns: int | None = None) -> Tensor:
-    """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square if not told otherwise."""
+    """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square if not told otherwise.
+
+    Points in the plane are drawn as such, all in one frame; with `num_columns` in so many frames side by side, each
+    with the points that would have been its column: those of even rows in blue, those of odd rows over them in orange.
+    """
+    if images.shape[1:] == POINT:
+        return plane(images.cpu(), num_columns)
     columns = num_columns or math.ceil(math.sqrt(len(images)))
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
+
+
+def plane(points: Tensor, num_columns: int | None) -> Tensor:
+    if num_columns is None:
+        return framed([(points, BLUE)], scale=2)
+    columns = [points[first::num_columns] for first in range(num_columns)]
+    return torch.cat([framed([(each[::2], BLUE), (each[1::2], ORANGE)], scale=1) for each in columns], dim=1)
+
+
+def framed(layers: Sequence[tuple[Tensor, Colour]], scale: int) -> Tensor:
+    """Points `[N, 1, 1, 2]` and their colours, one layer over the other, within [-1, 1]^2: uint8 `[side, side, 3]`.
+
+    x grows to the right and y upwards. scale: pixels for each of the 256 levels of a coordinate.
+    """
+    low, middle, high = (scale * (8 + level) for level in (0, 128, 255))
+    side = high + low + 1
+    paper = torch.full((side, side, 3), 255.0)
+    for line, colour in ((middle, AXES), (low, FRAME), (high, FRAME)):
+        paper[line, low : high + 1] = paper[low : high + 1, line] = torch.tensor(colour).float()
+    for points, colour in layers:
+        x, y = points.reshape(-1, 2).long().unbind(1)
+        numbers = torch.zeros(side, side)
+        numbers.index_put_((high - scale * y, low + scale * x), torch.ones(len(x)), accumulate=True)
+        radius = scale * min(max(25 / math.sqrt(max(len(x), 1)), 1.25), 2.5)  # larger where there are less than 400
+        covered = opacity(numbers, radius)[:, :, None]
+        paper = paper * (1 - covered) + torch.tensor(colour) * covered
+    return paper.round().to(torch.uint8)
+
+
+def opacity(numbers: Tensor, radius: float) -> Tensor:
+    """How much of each pixel is covered by translucent discs, of which `numbers` `[H, W]` are centred there.
+
+    Each lets 40 % through, so that where points are dense it is darker.
+    """
+    reach = math.ceil(radius)
+    offsets = torch.arange(-reach, reach + 1)
+    distance = torch.hypot(offsets[:, None].float(), offsets.float())
+    disc = 0.6 * (radius + 0.5 - distance).clamp(0, 1)  # soft at its rim, by a pixel
+    passing = F.conv2d(numbers[None, None], (1 - disc).log()[None, None], padding=reach)
+    return 1 - passing[0, 0].exp()
 
 
 def save_gif(path: Path, frames: Sequence[Tensor], seconds: float = 4, hold_seconds: float = 2) -> None:

@@ -1,4 +1,4 @@
-"""What the network predicts: eps, x0 or v. Each goes to x0 and back, so none needs to know the others."""
+"""What the network predicts: eps, x0, v, or log-odds. Each goes to x0, so none needs to know the others."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,3 +79,27 @@ class V:
 
     def x0_error(self, snr: Tensor) -> Tensor:
         return 1 / (snr + 1)
+
+
+CERTAIN = 1 - 2**-20
+"""The largest |x0| that log-odds stand for: a sure mistake costs 14.6 nats, not infinitely many, also in float32."""
+
+
+@dataclass(frozen=True)
+class Logit:
+    """The log-odds of a pixel being 1 and not -1, so that tanh(output / 2) is its mean; for process=binomial."""
+
+    schedule: NoiseSchedule
+
+    def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        return CERTAIN * torch.tanh(output / 2)
+
+    def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        """x0, which only infinite log-odds would reach: a loss compares it with `to_x0`."""
+        return x0
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        raise ValueError(
+            "objective=logit cannot be used with loss=simple, since no distance between log-odds and their target "
+            "measures the error of x0; use loss=vlb, or objective=x0 for a regression of x0"
+        )

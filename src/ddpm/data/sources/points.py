@@ -1,0 +1,93 @@
+"""Points in the plane as grey images of one row and two pixels, x and y: data of which one picture shows all.
+
+The plane is [-1, 1]^2. Like every image here points are uint8, so they lie on a grid of 1 / 127.5, which is finer than
+what the pictures show; the few beyond the edge are moved onto it. Point i is a function of (seed, i), so that more
+points only add to fewer.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.sources.base import ArrayImages
+from ddpm.rng import Draws, Rng
+
+
+@dataclass(frozen=True)
+class Points(ABC):
+    """noise: standard deviation in x and in y around where a set places its points. seed: of the set, not the run's."""
+
+    num_points: int
+    noise: float
+    seed: int
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        check.integer("data.source.num_points", self.num_points, low=1, high=10_000_000)
+        check.number("data.source.noise", self.noise, low=0, high=1)
+        check.non_negative_int("data.source.seed", self.seed)
+
+    @abstractmethod
+    def place(self, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """Points without their noise, `[N, 2]`, x to the right and y upwards; int64 labels `[N]` if there are any."""
+
+    def open(self) -> ArrayImages:
+        draws = Rng(self.seed, "points").at(0, torch.arange(self.num_points))
+        points, labels = self.place(draws)
+        points = points + self.noise * draws.normal("noise", (2,))
+        levels = ((points.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        labels = torch.full((self.num_points,), -1) if labels is None else labels
+        return ArrayImages(type(self).__name__.lower(), levels.view(-1, 1, 2).numpy(), labels, self.class_names)
+
+
+@dataclass(frozen=True)
+class Gaussian(Points):
+    """One round Gaussian, of which all that diffusion asks for has a closed form."""
+
+    def place(self, draws: Draws) -> tuple[Tensor, None]:
+        return torch.zeros(self.num_points, 2), None
+
+
+@dataclass(frozen=True)
+class Mixture(Points):
+    """Eight Gaussians on a ring of radius 0.7, labelled by where they lie: do the samples reach all, and evenly?"""
+
+    class_names = ("east", "north-east", "north", "north-west", "west", "south-west", "south", "south-east")
+
+    def place(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        labels = draws.integers("label", len(self.class_names))
+        return polar(labels * (2 * math.pi / len(self.class_names)), 0.7), labels
+
+
+@dataclass(frozen=True)
+class Swirl(Points):
+    """The swiss roll seen from its end: the radius grows with the angle (Sohl-Dickstein et al. 2015, figure 1).
+
+    One and a half turns, from the angle 1.5 pi to 4.5 pi, where the radius is 0.9.
+    """
+
+    def place(self, draws: Draws) -> tuple[Tensor, None]:
+        turn = (1 + 2 * draws.uniform("angle")) / 3
+        return polar(4.5 * math.pi * turn, 0.9 * turn), None
+
+
+@dataclass(frozen=True)
+class Checkerboard(Points):
+    """Even in the eight dark squares of a board of 4 x 4 that fills [-0.9, 0.9]^2: hard edges, corners that touch."""
+
+    def place(self, draws: Draws) -> tuple[Tensor, None]:
+        square = draws.integers("square", 8)
+        row, column = square // 2, square % 2 * 2 + square // 2 % 2  # both even or both odd
+        on_board = torch.stack([column, row], dim=1) + draws.uniform("place", (2,))  # in 0..4
+        return (on_board / 2 - 1) * 0.9, None
+
+
+def polar(angle: Tensor, radius: Tensor | float) -> Tensor:
+    """`[N, 2]`"""
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
