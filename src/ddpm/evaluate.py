@@ -1,6 +1,7 @@
 """How good images are: a trained model's or any others, measured against real ones, and stored with the protocol."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -11,17 +12,19 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ddpm import build, check
+from ddpm import analytic, build, check, measure, sampler_sweep
 from ddpm.console import quiet
 from ddpm.data.any_images import image_data
 from ddpm.data.generation import GenerationDataModule
 from ddpm.data.pixels import ImageData
-from ddpm.evaluation import neighbours, table
+from ddpm.evaluation import neighbours, sweep_table, table
 from ddpm.evaluation.reference import Images, Reference, Statistics
+from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
+from ddpm.measure import ModelMeasure, ModelRun
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.memorization import Memorization
 from ddpm.metrics.protocol import (
@@ -35,10 +38,12 @@ from ddpm.metrics.protocol import (
 )
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.statistics import holds_statistics, write_statistics
+from ddpm.sampler_sweep import Variant
 from ddpm.training.callbacks.image_writer import ImageWriter
-from ddpm.training.callbacks.progress import GenerationProgress
+from ddpm.training.callbacks.progress import GenerationClock, GenerationProgress
 from ddpm.training.callbacks.scoring import Scoring, StoredImages
-from ddpm.training.generation_record import GenerationRecord
+from ddpm.training.generation_record import GenerationRecord, Timing, weights_hash
+from ddpm.training.module import DiffusionModule
 from ddpm.training.stores.base import save_png
 from ddpm.training.stores.row_store import RowStore
 from ddpm.training.wandb_run import reopened
@@ -50,7 +55,8 @@ MOST_SAMPLES = 50_000  # what published figures are of
 class Subject:
     """Images to be measured: those that `stored` has, and those that `module` makes of the numbers that it lacks.
 
-    about: what they are, for the result. folder: where the result goes, unless the user says.
+    about: what they are, for the result. folder: where the result goes, unless the user says. sampler: its name in a
+    sweep.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Subject:
     writer: ImageWriter | None
     about: dict[str, Any]
     folder: Path
+    sampler: str = ""
 
 
 class NothingToMake(LightningModule):
@@ -72,30 +79,74 @@ class NothingToMake(LightningModule):
 def run(config: DictConfig) -> None:
     quiet()
     check.positive_int("num_repeats", config.num_repeats)
-    paths = checkpoints(config)
+    config, measures = without_measures(config)
+    if not config.metric:
+        refuse_what_is_for_images(config)
+    paths = checkpoints(config, measures)
+    trainer = build.trainer(config)
+    if config.metric:
+        measure_images(config, paths, trainer)
+    for path in paths or [None]:
+        measure_model(config, measures, path, trainer)
+
+
+def without_measures(config: DictConfig) -> tuple[DictConfig, list[ModelMeasure]]:
+    """The configuration with the scores of images alone, and the measures of models."""
+    parts = build.instantiate(config.metric, "metric") if config.get("metric") else {}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if not parts:
+        raise ValueError("metric must be given, as metric=fid")
+    measures = {name: part for name, part in parts.items() if measure.is_measure(part)}
+    config = config.copy()
+    config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in measures])
+    return config, list(measures.values())
+
+
+def refuse_what_is_for_images(config: DictConfig) -> None:
+    given = [field for field in ("sweep", "save_statistics", "images", "reference") if config.get(field)]
+    given += ["num_repeats"] if config.num_repeats > 1 else []
+    if given:
+        raise ValueError(f"{given[0]} has no effect without a metric of images, as metric=fid; leave it out")
+
+
+def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> None:
+    variants = sampler_sweep.variants(config)
     evaluator = build.evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
     say_what_is_left_out(evaluator)
     if config.save_statistics and not any(score.moments for score in evaluator.scores):
         raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
-    trainer = build.trainer(config)
+    if config.get("sweep"):
+        sampler_sweep.refuse_what_cannot_run(paths, variants, build.changes(config))
     results: dict[str, Result] = {}
+    swept: dict[str, dict[str, SweepPoint]] = {}  # by checkpoint and result
     shown: str | None = None  # the reference that the evaluator knows
-    for subject, reference in subjects(config, paths, trainer):
+    for subject, reference in subjects(config, paths, variants, trainer):
         if shown != reference.identity["data_hash"]:
             evaluator, shown = evaluator.renewed(), reference.identity["data_hash"]
         evaluator.reset_fake()
-        results[subject.name] = measured(config, subject, reference, evaluator, trainer)
+        result, timing = measured(config, subject, reference, evaluator, trainer)
+        results[subject.name] = result
+        if subject.sampler:
+            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = point(subject, result, timing)
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
-    if len(results) > 1:
+    for path in paths:
+        if str(path) in swept:
+            compare_samplers(config, path, swept[str(path)])
+    if len(results) > 1 and not swept:
         compare(config, paths, results)
 
 
-def checkpoints(config: DictConfig) -> list[Path]:
+def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
     """Every checkpoint that `ckpt` names, each file once however many links lead to it."""
-    if (config.ckpt is None) == (config.images is None):
+    models = [type(part).__name__ for part in measures if measure.needs_checkpoint(part)]
+    if config.metric and (config.ckpt is None) == (config.images is None):
         raise ValueError("ckpt or images must be given, and not both: ckpt=latest, or images=FOLDER")
     if config.ckpt is None:
+        if models:
+            raise ValueError(f"ckpt must be given, as ckpt=latest: {models[0]} measures a trained model")
+        if config.get("sweep"):
+            raise ValueError("sweep has no effect without a model; leave it out, or give ckpt")
         if config.num_repeats > 1:
             raise ValueError("num_repeats has no effect on images that are there; leave it out")
         return []
@@ -116,13 +167,21 @@ def data_name(config: DictConfig, paths: list[Path]) -> str:
     return ""
 
 
-def subjects(config: DictConfig, paths: list[Path], trainer: Trainer) -> Iterator[tuple[Subject, Reference]]:
+def subjects(
+    config: DictConfig, paths: list[Path], variants: list[Variant], trainer: Trainer
+) -> Iterator[tuple[Subject, Reference]]:
     if config.images is not None:
         yield made_elsewhere(config)
     for path in paths:
-        for repeat in range(config.num_repeats):
-            subject, real = of_model(config, path, config.seed + repeat, trainer)
-            subject.name = f"{os.path.relpath(beside(path), common_folder(paths))}/{title(path)}"
+        real: Reference | None = None
+        for variant, repeat in itertools.product(variants, range(config.num_repeats)):
+            module, stored = build.from_checkpoint(path, variant.changes)
+            module.use_for_prediction(config.weights, config.seed + repeat)
+            analytic.prepare(module, stored, path, trainer)
+            real = real or reference(config, stored)
+            subject = of_model(config, path, module, stored, real, trainer)
+            subject.sampler = variant.sampler
+            subject.name = f"{os.path.relpath(beside(path), common_folder(paths))}/{title(path)} {variant}".rstrip()
             if config.num_repeats > 1:
                 subject.name += f" seed {config.seed + repeat}"
             yield subject, real
@@ -160,10 +219,9 @@ class Numbered:
         return self.images.pixels.reader(persistent=False).read([self.images.indices[ids] for ids in plan])
 
 
-def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tuple[Subject, Reference]:
-    module, stored = build.from_checkpoint(path, build.changes(config))
-    module.use_for_prediction(config.weights, seed)
-    real = reference(config, stored)
+def of_model(
+    config: DictConfig, path: Path, module: DiffusionModule, stored: DictConfig, real: Reference, trainer: Trainer
+) -> Subject:
     num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
     samples = GenerationDataModule(num, config.batch_size)
     images = identity(stored, module, trainer)
@@ -176,11 +234,11 @@ def of_model(config: DictConfig, path: Path, seed: int, trainer: Trainer) -> tup
         record.refuse_to_mix(grows=True, images_are_there=bool(store.there().any()))
         writer, samples.there = ImageWriter(store, record), store.there
     about = {
-        "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": seed,
+        "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": images["seed"],
         **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps")},
         "denoiser": said(images["denoiser"]),
     }  # fmt: skip
-    return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations"), real
+    return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations")
 
 
 def reference(config: DictConfig, stored: DictConfig) -> Reference:
@@ -201,14 +259,17 @@ def reference(config: DictConfig, stored: DictConfig) -> Reference:
 
 def measured(
     config: DictConfig, subject: Subject, reference: Reference, evaluator: Evaluator, trainer: Trainer
-) -> Result:
-    """Generates what is not there, measures all, and stores the values."""
+) -> tuple[Result, Timing | None]:
+    """Generates what is not there, measures all, and stores the values. The timing is None where nothing is known."""
     num = subject.samples.num_samples
     scoring = Scoring(evaluator, reference, num, subject.stored)
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
     there = subject.samples.there()
     num_found = 0 if there is None else int(there.sum())
+    record = subject.writer.record if subject.writer else None
+    clock = GenerationClock(device_name(trainer.strategy.root_device), record)
     if num_found < num:
+        trainer.callbacks.append(clock)
         if subject.writer:
             say_what_is_there(num_found, num, subject.writer.record)
             trainer.callbacks.append(subject.writer)
@@ -220,17 +281,50 @@ def measured(
         scoring.values,
         protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
         subject=subject.about,
-        environment=Environment(device_name(trainer.strategy.root_device), str(trainer.precision)),
+        environment=environment(trainer),
     )
     folder = Path(config.out) if config.out else subject.folder
     path = folder / f"{result_name(result)}.json"
-    store(path, subject, result)
+    store(path, subject.name, result)
     draw_nearest(path, subject, reference, evaluator)
-    log_to_run(subject, result)
-    return result
+    if not subject.sampler:
+        log_to_run(subject.folder.parent, result)
+    return result, record.timing() if record else clock.timing
 
 
-OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress)
+OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress, GenerationClock)
+
+
+def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path | None, trainer: Trainer) -> None:
+    """What a model is measured by besides its images; without a path the measures make their own of `config`."""
+    if not measures:
+        return
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
+    if path is None:
+        folder = Path(config.out or config.run_dir)
+        run = ModelRun(None, config, None, trainer, folder)
+        about = {"run": folder.name, **{g: said(config[g]) for g in ("model", "schedule") if config.get(g)}}
+    else:
+        folder = Path(config.out) if config.out else beside(path) / "evaluations"
+        module, stored = build.from_checkpoint(path, build.changes(config))
+        module.use_for_prediction(config.weights, config.seed)
+        analytic.prepare(module, stored, path, trainer)
+        run = ModelRun(module, stored, path, trainer, folder)
+        about = {
+            "ckpt": str(path), "run": beside(path).name, "step": step_of(path), "seed": config.seed,
+            "weights": module.describe_weights(module.predict_weights),
+            "weights_sha256": weights_hash(module.weights(module.predict_weights)),
+        }  # fmt: skip
+    for part in measures:
+        estimates, protocol = measure.measured_by(part, run)
+        result = Result.of(estimates, protocol=protocol, subject=about, environment=environment(trainer))
+        store(folder / f"{result_name(result)}.json", type(part).__name__, result)
+        if path is not None:
+            log_to_run(beside(path), result)
+
+
+def environment(trainer: Trainer) -> Environment:
+    return Environment(device_name(trainer.strategy.root_device), str(trainer.precision))
 
 
 def said(part: dict[str, Any]) -> str:
@@ -251,11 +345,11 @@ def say_what_is_left_out(evaluator: Evaluator) -> None:
 
 
 @rank_zero_only
-def store(path: Path, subject: Subject, result: Result) -> None:
+def store(path: Path, name: str, result: Result) -> None:
     write_result(path, result)
-    print(subject.name)
-    for name, estimate in result.estimates.items():
-        print(f"  {name}  {table.shown(estimate)}")
+    print(name)
+    for metric, estimate in result.estimates.items():
+        print(f"  {metric}  {table.shown(estimate)}")
     print(f"  stored with its protocol in {path}", flush=True)
 
 
@@ -292,6 +386,31 @@ def compare(config: DictConfig, paths: list[Path], results: dict[str, Result]) -
         print(f"curves in {folder / name}.png")
 
 
+def point(subject: Subject, result: Result, timing: Timing | None) -> SweepPoint:
+    sampler = subject.module.sampler
+    steps = len(sampler.times(sampler.process.T)) - 1
+    cost = (timing.seconds, timing.device) if timing else ()
+    return SweepPoint(subject.sampler, steps, sampler.evaluations(steps), result.estimates, *cost)
+
+
+@rank_zero_only
+def compare_samplers(config: DictConfig, path: Path, measured: dict[str, SweepPoint]) -> None:
+    """A checkpoint's sweep: printed, as CSV, drawn, and in the W&B run that made it. measured: by the result's name."""
+    folder = Path(config.out) if config.out else beside(path) / "evaluations"
+    points = sweep_table.averaged(list(measured.values()))
+    name = f"sweep_{title(path)}_{digest(sorted(measured))}"
+    sweep_table.write_csv(folder / f"{name}.csv", points)
+    sweep_table.draw(folder / f"{name}.png", points)
+    print(f"\n{title(path)}\n\n{sweep_table.text(points)}")
+    print(f"table in {folder / name}.csv, plot in {folder / name}.png", flush=True)
+    step = step_of(path)
+    logger = None if step is None else reopened(beside(path))
+    if logger is not None:
+        values = ((each, metric, found.value) for each in points for metric, found in each.estimates.items())
+        logger.log_metrics({f"sweep/{each.sampler}_{each.steps}/{m}": value for each, m, value in values}, step=step)
+        logger.experiment.finish()
+
+
 @rank_zero_only
 def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> None:
     moments = {layer: known.moments for layer, known in evaluator.real_sets().items() if known.moments is not None}
@@ -301,13 +420,13 @@ def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> N
 
 
 @rank_zero_only
-def log_to_run(subject: Subject, result: Result) -> None:
+def log_to_run(run: Path, result: Result) -> None:
     """The values beside the training's own, in the W&B run that made the checkpoint, if there was one.
 
     A folder of weights is of no run, and does not say at which step it was made.
     """
-    step = subject.about.get("step")
-    logger = None if step is None else reopened(subject.folder.parent)
+    step = result.subject.get("step")
+    logger = None if step is None else reopened(run)
     if logger is not None:
         errors = {f"eval/{name}_error": error for name, error in result.errors.items()}
         logger.log_metrics({f"eval/{name}": value for name, value in result.metrics.items()} | errors, step=step)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from ddpm.atomic import write_whole
 from ddpm.data.sources.base import digest
 from ddpm.untrusted import json_file
+
+BESIDE = ("made_with", "timings")  # what a folder says besides what its images are
+
+
+class Timing(NamedTuple):
+    """seconds: per image, by all devices together. num_images: on how many that was measured."""
+
+    seconds: float
+    num_images: int
+    device: str
 
 
 class GenerationRecord:
@@ -28,7 +38,8 @@ class GenerationRecord:
         try:
             stored = json_file(self.path)
             stored["made_with"][0].keys()
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            [each["seconds"] / each["num_images"] for each in stored.get("timings", []) if each["device"]]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError):
             raise ValueError(f"{self.path} is not a record of sample.py; {self._remedy()}") from None
         return stored
 
@@ -39,7 +50,7 @@ class GenerationRecord:
             if images_are_there:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
-        there, asked = flat({k: v for k, v in stored.items() if k != "made_with"}), flat(self.identity)
+        there, asked = flat({k: v for k, v in stored.items() if k not in BESIDE}), flat(self.identity)
         fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
         if grows and there.get("num_samples", 0) < asked.get("num_samples", 0):
             fields = [name for name in fields if name != "num_samples"]
@@ -52,8 +63,29 @@ class GenerationRecord:
         stored = self.stored()
         return [made for made in stored["made_with"] if made != self.made_with] if stored else []
 
-    def write(self) -> None:
+    def timings(self) -> list[dict[str, Any]]:
+        return (self.stored() or {}).get("timings", [])
+
+    def timing(self) -> Timing | None:
+        """Where the most images were timed, if any were."""
+        most = max(self.timings(), key=lambda each: each["num_images"], default=None)
+        return Timing(most["seconds"] / most["num_images"], most["num_images"], most["device"]) if most else None
+
+    def add_timing(self, timing: Timing) -> None:
+        """Added to what was measured in the same circumstances, if anything was."""
+        before = self.timings()
+        same = [each for each in before if self.made_with.items() <= each.items()]
+        images = timing.num_images + sum(each["num_images"] for each in same)
+        seconds = timing.seconds * timing.num_images + sum(each["seconds"] for each in same)
+        others = [each for each in before if each not in same]
+        self.write([*others, {**self.made_with, "num_images": images, "seconds": seconds}])
+
+    def write(self, timings: list[dict[str, Any]] | None = None) -> None:
+        """timings: in place of those that the folder has."""
         content = {**self.identity, "made_with": [*self.earlier(), self.made_with]}
+        timings = self.timings() if timings is None else timings
+        if timings:
+            content["timings"] = timings
         write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     def _remedy(self) -> str:
