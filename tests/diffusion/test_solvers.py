@@ -191,21 +191,18 @@ def test_churn_outside_its_range_of_noise_does_nothing():
 
 
 def test_langevin_keeps_the_distribution_of_a_time_but_for_its_own_bias():
-    """Steps of size e on N(0, v) have the variance v / (1 - e / (2 v)): the closed form of ULA. n = 200,000."""
+    """Steps of size e on N(0, v) have the variance v / (1 - e / (2 v)) in the end: the closed form. n = 200,000."""
     process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
-    sampler = made("langevin", process, 10)
-    s, ids = 300, torch.arange(100)
-    v = 0.7
+    sampler, s, ids, v = made("langevin", process, 10), 300, torch.arange(100), 0.7
     x = RNG.at(1, ids).normal("x", (1, 40, 50)).double() * math.sqrt(v)
     for step in range(60):
         x = sampler.corrected(x, -x / v, s, RNG.at(step, ids), "correction")
-    # |z| / |score| = sqrt(v v / var(x)), so e solves e = 2 kept (r^2) v^2 / var with var = v / (1 - e / (2 v))
-    kept = 1 - process.schedule.beta(s - 1, s)
-    variance = v
-    for _ in range(50):
-        size = 2 * kept * sampler.snr**2 * v**2 / variance
-        variance = v / (1 - size / (2 * v))
-    assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / 200_000))
+    kept = process.schedule.alpha_bar[s] / process.schedule.alpha_bar[s - 1]
+    size = (
+        2 * kept.item() * 0.16**2 * (1 - process.schedule.alpha_bar[s].item())
+    )  # Song et al.: 2 alpha (r |z| / |g|)^2
+    assert sampler.step_size(s) == pytest.approx(size, rel=1e-9)
+    assert x.var().item() == pytest.approx(v / (1 - size / (2 * v)), rel=4 * math.sqrt(2 / 200_000))
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("ancestral")])

@@ -41,7 +41,7 @@ class Impulses:
 
 
 def output_distribution(sampler: Sampler, denoiser: Denoiser, shape: tuple[int, int, int]) -> Normal:
-    """Of the samples `[*shape]`, from the prior to time 0. The sampler must be affine: langevin is not."""
+    """Of the samples `[*shape]`, from the prior to time 0."""
     counting = Impulses()
     sampler.sample(denoiser, shape, counting, torch.zeros(1, dtype=torch.int64))  # type: ignore[arg-type]
     ids = torch.arange(1 + counting.num_seen)

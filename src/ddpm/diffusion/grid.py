@@ -38,14 +38,18 @@ def quadratic(start: int, num_steps: int, schedule: NoiseSchedule | None = None)
     return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]
 
 
-def rho(start: int, num_steps: int, schedule: NoiseSchedule, rho: float) -> list[int]:
-    """Even in (sigma / alpha)^(1 / rho) from `start` to 1, then 0 (Karras et al. 2022, eq. 5; rho = 7 there)."""
+def rho(start: int, num_steps: int, schedule: NoiseSchedule, rho: float, sigma_max: float = math.inf) -> list[int]:
+    """Even in (sigma / alpha)^(1 / rho) from `start` to 1, then 0 (Karras et al. 2022, eq. 5; rho = 7 there).
+
+    Where sigma / alpha is above sigma_max at `start`, the first step leads there (80 in the paper, which starts there).
+    """
     check.positive_number("rho", rho)
+    check.positive_number("sigma_max", sigma_max)
 
     def place(t: int) -> float:
         return float(schedule.snr(t) ** (-1 / (2 * rho))) if schedule.snr(t) else math.inf
 
-    return evenly(place, start, num_steps)
+    return evenly(place, start, num_steps, sigma_max ** (1 / rho))
 
 
 def log_snr(start: int, num_steps: int, schedule: NoiseSchedule) -> list[int]:
@@ -68,17 +72,20 @@ def custom(start: int, num_steps: int, schedule: NoiseSchedule, times: Sequence[
     return visited
 
 
-def evenly(place: Callable[[int], float], start: int, num_steps: int) -> list[int]:
+def evenly(place: Callable[[int], float], start: int, num_steps: int, largest: float = math.inf) -> list[int]:
     """From `start` to 1 in even steps of the rising `place(t)`, each rounded to the nearest time not yet taken, then 0.
 
-    A start whose place is infinite (no signal is left) is followed by the others as if it were the time before.
+    A start whose place is infinite (no signal is left) is followed by the others as if it were the time before; one
+    above `largest` by that place itself, and the others from there.
     """
     check.integer("steps", num_steps, low=1, high=start)
     places = [place(t) for t in range(1, start + 1)]
     top = places[-1] if math.isfinite(places[-1]) or start == 1 else places[-2]
+    jumps = int(top > largest and num_steps > 2)  # the first step leads to `largest`
+    top = min(top, largest) if jumps else top
     found = [start]
     for i in range(1, num_steps):
-        wanted = top + (places[0] - top) * i / (num_steps - 1)
+        wanted = top + (places[0] - top) * (i - jumps) / (num_steps - 1 - jumps)
         above = min(max(bisect.bisect_left(places, wanted), 1), len(places) - 1)  # an index: time - 1
         nearest = above + (wanted - places[above - 1] > places[above] - wanted)
         found.append(min(max(nearest, num_steps - i), found[-1] - 1))

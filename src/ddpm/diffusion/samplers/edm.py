@@ -57,6 +57,19 @@ class EDMSampler(GaussianSampler):
         """From x_t to x_s without noise."""
 
 
+LARGEST_FALL = 10
+"""Of sigma / alpha in one step, up to which a slope at its end says something of the slope on the way."""
+
+
+def is_long(schedule: NoiseSchedule, s: int, t: int) -> bool:
+    """Whether noise falls so far from t to s that only DDIM's step, with x0 held constant, can be trusted.
+
+    So it does to s = 0, and from where no signal is left. With eps taken from elsewhere, what x0 differs there counts
+    as many times as the noise falls.
+    """
+    return schedule.half_log_snr(s) - schedule.half_log_snr(t) > math.log(LARGEST_FALL)
+
+
 def noise_ratio(schedule: NoiseSchedule, t: int) -> float:
     """sigma / alpha, their sigma; infinite where no signal is left."""
     return math.exp(-schedule.half_log_snr(t))

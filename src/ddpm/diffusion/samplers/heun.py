@@ -1,10 +1,11 @@
 """Heun's method on the probability-flow ODE in sigma / alpha, with churn (Karras et al. 2022, algorithms 1 and 2)."""
 
+import itertools
 from dataclasses import dataclass
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import State
-from ddpm.diffusion.samplers.edm import EDMSampler, noise_ratio
+from ddpm.diffusion.samplers.edm import EDMSampler, is_long, noise_ratio
 from ddpm.diffusion.samplers.multistep import combined, constant_x0
 from ddpm.types import Cond
 
@@ -13,7 +14,8 @@ from ddpm.types import Cond
 class Heun(EDMSampler):
     """Euler's step, and once more with the mean of the slopes at both ends: two evaluations.
 
-    The step to 0 is Euler's, and so is one from where no signal is left, where this form is infinite.
+    The step to 0 is Euler's, and so is any in which the noise falls more than tenfold, as in the first under
+    schedule=cosine on an even grid: what the mean of the slopes corrects there is less than what it adds.
     """
 
     @property
@@ -21,15 +23,15 @@ class Heun(EDMSampler):
         return 2
 
     def evaluations(self, steps: int) -> int:
-        once_more = self.process.schedule.snr(self.process.T) > 0
-        return 2 * steps - 1 if once_more or steps == 1 else 2 * steps - 2
+        times = self.grid(self.process.T, steps, self.process.schedule)
+        return sum(1 if is_long(self.process.schedule, s, t) else 2 for t, s in itertools.pairwise(times))
 
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
         t, x_t, schedule = state.t, state.x_t, self.process.schedule
         prediction = denoiser(x_t, t, cond)
         of_x_t, of_x0 = constant_x0(schedule, s, t)
         x_s = combined(x_t, of_x_t, (of_x0, prediction.x0))
-        if s == 0 or schedule.snr(t) == 0:
+        if is_long(schedule, s, t):
             return State(s, x_s, prediction)
         there = denoiser(x_s, s, cond)
         # the slope is eps: x_s / alpha_s = x_t / alpha_t + (ratio_s - ratio_t) (eps_t + eps_s) / 2

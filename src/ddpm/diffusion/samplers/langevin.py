@@ -16,8 +16,9 @@ from ddpm.types import Cond
 class Langevin(GaussianSampler):
     """corrections: Langevin steps at each time but 0. snr: how large they are, r of the paper (0.16 there).
 
-    The step's size is found for each sample by itself, where their code takes the mean over the batch, so that a sample
-    does not depend on its neighbours. It does not shrink with more steps, so there is no order.
+    In the step's size stands sigma where their code has the ratio of two norms, of the noise and of the score over the
+    batch, which is sigma but for chance: so a sample does not depend on its neighbours. The size does not shrink with
+    more steps, so there is no order.
     """
 
     variance: Variance
@@ -45,11 +46,10 @@ class Langevin(GaussianSampler):
 
     def corrected(self, x: Tensor, score: Tensor, s: int, draws: Draws, stream: str) -> Tensor:
         z = draws.normal(stream, tuple(x.shape[1:])).to(x.dtype)
-        kept = 1 - self.process.schedule.beta(s - 1, s)
-        size = 2 * kept * (self.snr * norm(z) / norm(score)) ** 2
-        return x + size * score + (2 * size).sqrt() * z
+        size = self.step_size(s)
+        return (x + size * score).add_(z, alpha=(2 * size) ** 0.5)
 
-
-def norm(x: Tensor) -> Tensor:
-    """Of each sample, shaped to multiply it; never 0."""
-    return x.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (x.ndim - 1))
+    def step_size(self, s: int) -> float:
+        """epsilon of the paper's algorithm 5."""
+        schedule = self.process.schedule
+        return 2 * (1 - schedule.beta(s - 1, s)) * (self.snr * schedule.sigma(s)) ** 2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
+from ddpm.diffusion.samplers.edm import is_long
 from ddpm.rng import Draws
 from ddpm.types import Cond, Prediction
 
@@ -18,7 +19,8 @@ class PNDM(GaussianSampler):
 
     The weights are those for the times that were really visited, on an even grid the ones of Adams and Bashforth. The
     first three steps are of Runge and Kutta's kind with four evaluations. Second order all the same (Liu et al. 2022,
-    theorem 3.1), since DDIM's step holds eps constant. Clipping reaches each eps, not their combination.
+    theorem 3.1), since DDIM's step holds eps constant. Where the noise falls too far for that start (see `is_long`), as
+    under schedule=cosine on an even grid, the first step is DDIM's. Clipping reaches each eps, not their combination.
     """
 
     @property
@@ -30,21 +32,21 @@ class PNDM(GaussianSampler):
         return steps + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))
 
     def starts_up(self, t: int, s: int) -> bool:
-        """Whether there is a time between t and s, and a noise at both."""
-        return s > 0 and t - s >= 2 and self.process.schedule.snr(t) > 0
+        """Whether there is a time between t and s, and slopes there can be trusted."""
+        return t - s >= 2 and not is_long(self.process.schedule, s, t)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t, past = state.t, state.x_t, state.memory or ()
         prediction = denoiser(x_t, t, cond)
         eps = self.process.infer(x_t, prediction.x0, t)
         past = ((t, eps), *past[:3])
-        if self.process.schedule.snr(t) == 0:  # x0 cannot be told from eps
-            x_s = self.process.apply(prediction.x0, eps, s)
-            return State(s, x_s, prediction)
         if len(past) <= 3 and self.starts_up(t, s):
             slope, prediction = self.runge_kutta(denoiser, x_t, eps, t, s, cond)
+        elif len(past) == 1:
+            return State(s, self.process.apply(prediction.x0, eps, s), prediction, past)
         else:
-            slope = sum(w * e for w, (_, e) in zip(adams_weights([t for t, _ in past], s), past, strict=True))
+            weights = adams_weights([t for t, _ in past], s)
+            slope = sum(w * e for w, (_, e) in zip(weights, past, strict=False))
         return State(s, self.transfer(x_t, slope, s, t), prediction, past)
 
     def transfer(self, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
@@ -67,9 +69,16 @@ class PNDM(GaussianSampler):
         return total / 6, prediction
 
 
+LARGEST_WEIGHT = 5  # 2.5 on an even grid
+
+
 def adams_weights(times: list[int], s: int) -> list[float]:
-    """Of values at `times`, the newest first, in the mean over times[0]..s of the polynomial through them."""
+    """Of values at `times`, the newest first, in the mean over times[0]..s of the polynomial through them.
+
+    Of the newest alone where steps grow so fast that the others would count more than LARGEST_WEIGHT times.
+    """
     places = torch.tensor([(t - times[0]) / (s - times[0]) for t in times], dtype=torch.float64)
     powers = torch.stack([places**k for k in range(len(times))])
     means = torch.tensor([1 / (k + 1) for k in range(len(times))], dtype=torch.float64)
-    return torch.linalg.solve(powers, means).tolist()
+    weights = torch.linalg.solve(powers, means).tolist()
+    return weights if max(map(abs, weights)) <= LARGEST_WEIGHT else adams_weights(times[:-1], s)

@@ -1,0 +1,169 @@
+"""One pass over images and all T times: every term of the variational bound, for several variances at once."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.loader import EvalLoader
+from ddpm.diffusion.distributions import Gaussian
+from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
+from ddpm.progress import ProgressDisplay
+from ddpm.rng import Rng
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch, Prediction
+
+
+@dataclass
+class Terms:
+    """Over num_images images, in bits per dimension: means `[T + 1]` of the terms, row t that of x_t, row 0 of L_T.
+
+    totals: `[N]`, the whole bound of each image. squares: as means, of the squared terms. distortion: `[T + 1]`, the
+    mean squared error of x0 predicted at t, of a pixel in [-1, 1].
+    """
+
+    num_images: int
+    means: dict[str, Tensor]
+    squares: dict[str, Tensor]
+    totals: dict[str, Tensor]
+    distortion: Tensor
+
+    def total(self, name: str) -> tuple[float, float]:
+        """The bound and its standard error over images."""
+        each = self.totals[name]
+        return each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
+
+    def error(self, name: str) -> Tensor:
+        """The standard error of each term, `[T + 1]`."""
+        n = self.num_images
+        spread = (self.squares[name] - self.means[name].square()).clamp(min=0)
+        return (spread / max(n - 1, 1)).sqrt()
+
+
+class BoundPass(LightningModule):
+    """predict_step takes a batch of images through all times. Every rank has the terms of all images at the end.
+
+    The mean's prediction is clipped as in sampling, if the model's is. "optimal" is the best single number for each
+    time, found from these very images, which for few images makes it a little too good; for the decoder it is taken as
+    if pixels were real numbers.
+    """
+
+    def __init__(self, module: DiffusionModule, num_images: int) -> None:
+        super().__init__()
+        self.module, self.num_images = module, num_images
+        self.rng = Rng(module.sample_rng.seed, "bound")
+        process = module.sampler.process
+        self.variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
+        if hasattr(process, "advance"):
+            self.variances = {"small": FixedSmall(), "large": FixedLarge()}
+            channels = module.latent_shape[0]
+            if getattr(module.network, "out_channels", channels) == 2 * channels:
+                self.variances["learned"] = LearnedRange()
+        T = process.T
+        names = list(self.variances)
+        self.sums = torch.zeros(len(names), T + 1, 2, dtype=torch.float64)
+        self.totals = torch.zeros(len(names), num_images, dtype=torch.float64)
+        self.errors = torch.zeros(num_images, T + 1, dtype=torch.float64)
+        self.first = torch.zeros(num_images, 2, *module.latent_shape)  # x0 and its prediction at t = 1
+        self.display: ProgressDisplay | None = None
+
+    def on_predict_start(self) -> None:
+        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
+        self.done = 0
+        for name in ("sums", "totals", "errors", "first"):
+            setattr(self, name, getattr(self, name).to(self.device))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        module, process = self.module, self.module.sampler.process
+        x0 = module.codec.encode(batch["image"])
+        rows, denoiser = batch["position"], module.denoiser(module.predict_weights)
+        prior = bits_per_dim(prior_term(process, x0.double()))
+        for k in range(len(self.variances)):
+            self.note(k, 0, rows, prior)
+        for t in range(process.T, 0, -1):
+            x_t = process.apply(x0, process.draw(x0, self.rng.at(t, batch["index"])), t)
+            predicted = denoiser(x_t, t, {})
+            extra = None if predicted.extra is None else predicted.extra.double()
+            prediction = Prediction(predicted.x0.double(), extra)
+            for k, variance in enumerate(self.variances.values()):
+                term = step_term(process, x0.double(), x_t.double(), prediction, t - 1, t, variance)
+                self.note(k, t, rows, bits_per_dim(term))
+            self.errors[rows, t] = (prediction.x0 - x0).square().flatten(1).mean(1)
+            self.say(len(x0), 1 - (t - 1) / process.T)
+        self.first[rows] = torch.stack([x0, predicted.x0], dim=1)
+        self.done += len(x0) * self.trainer.world_size
+        return rows
+
+    def note(self, k: int, t: int, rows: Tensor, bits: Tensor) -> None:
+        self.sums[k, t] += torch.stack([bits.sum(), bits.square().sum()])
+        self.totals[k, rows] += bits
+
+    def say(self, num: int, share: float) -> None:
+        done = min(self.done + num * self.trainer.world_size * share, self.num_images)
+        if self.display and self.display.is_due(done) and done < self.num_images:
+            self.display.show(done, f"{self.display.rate(done):.2f} images/s")
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        for name in ("sums", "totals", "errors", "first"):
+            setattr(self, name, self.trainer.strategy.reduce(getattr(self, name), reduce_op="sum").cpu())
+
+    def terms(self) -> Terms:
+        n = self.num_images
+        found = Terms(n, {}, {}, {}, self.errors.mean(0))
+        for k, name in enumerate(self.variances):
+            found.means[name], found.squares[name] = self.sums[k, :, 0] / n, self.sums[k, :, 1] / n
+            found.totals[name] = self.totals[k]
+        if "small" in self.variances:
+            self.add_optimal(found)
+        return found
+
+    def add_optimal(self, found: Terms) -> None:
+        """With v the posterior's variance and the mean error of x0 in it, each KL is (log(v / posterior's) +
+        (posterior's + image's own error) / v - 1) / 2: nothing is asked anew."""
+        process, T = self.module.sampler.process, self.module.sampler.process.T
+        schedule, errors = process.schedule, self.errors
+        each = torch.zeros(self.num_images, T + 1, dtype=torch.float64)
+        for t in range(2, T + 1):
+            s = t - 1
+            posterior = schedule.posterior_variance(s, t)
+            scale = (schedule.alpha(s) * schedule.beta(s, t) / schedule.sigma(t) ** 2) ** 2
+            best = posterior + scale * errors[:, t].mean()
+            each[:, t] = (torch.log(best / posterior) + (posterior + scale * errors[:, t]) / best - 1) / 2 / math.log(2)
+        x0, predicted = self.first.double().unbind(1)
+        decoder = Gaussian(predicted, float(errors[:, 1].mean()))
+        each[:, 1] = bits_per_dim(-decoder.log_likelihood(x0))
+        each[:, 0] = bits_per_dim(prior_term(process, x0))
+        found.means["optimal"], found.squares["optimal"] = each.mean(0), each.square().mean(0)
+        found.totals["optimal"] = each.sum(1)
+
+
+class Split(LightningDataModule):
+    """The images of a split for a pass of prediction; `position` is their place, 0..N-1."""
+
+    def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
+        super().__init__()
+        self.images, self.batch_size = data.split(split, num_images), batch_size
+
+    def predict_dataloader(self) -> EvalLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return EvalLoader(self.images, self.batch_size, rank=trainer.global_rank, world_size=trainer.world_size)
+
+
+def bound_terms(module: DiffusionModule, split: Split, trainer: Trainer) -> Terms:
+    bound = BoundPass(module, len(split.images))
+    trainer.predict(bound, split, return_predictions=False)
+    return bound.terms()
+
+
+def identity(data: ImageDataModule, split: str, num_images: int | None) -> Mapping[str, Any]:
+    """The fields of an `EvaluationProtocol` that say which images were measured."""
+    return {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}

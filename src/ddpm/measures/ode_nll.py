@@ -1,0 +1,104 @@
+"""metric=nll_ode: the likelihood by the probability-flow ODE, a cross-check of the bound (Song et al. 2021)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from ddpm import build, check
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.grid import log_snr
+from ddpm.diffusion.ode_likelihood import log_likelihood
+from ddpm.measure import Measurement, ModelRun
+from ddpm.measures.bound import Split, identity
+from ddpm.metrics.evaluator import count_name
+from ddpm.metrics.score import Estimate
+from ddpm.progress import ProgressDisplay
+from ddpm.rng import Draws, Rng
+from ddpm.training.module import DiffusionModule
+from ddpm.types import Batch
+
+
+@dataclass(frozen=True)
+class ODELikelihood:
+    """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
+
+    The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient.
+    """
+
+    num_images: int | None
+    split: str
+    batch_size: int
+    steps: int
+    num_probes: int
+
+    def __post_init__(self) -> None:
+        if self.num_images is not None:
+            check.positive_int("num_images", self.num_images)
+        for name in ("batch_size", "steps", "num_probes"):
+            check.positive_int(name, getattr(self, name))
+
+    def measure(self, run: ModelRun) -> Measurement:
+        module = run.module
+        assert module is not None
+        process = module.sampler.process
+        if not isinstance(process, GaussianDiffusion) or process.schedule.snr(process.T) == 0:
+            raise ValueError("metric=nll_ode needs process=gaussian and a schedule with some signal left at T")
+        data = build.data(run.config)
+        rank_zero_only(data.prepare_data)()
+        split = Split(data, self.split, self.num_images, self.batch_size)
+        work = FlowPass(module, len(split.images), self.steps, self.num_probes)
+        run.trainer.predict(work, split, return_predictions=False)
+        n = len(split.images)
+        error = work.bits.std().item() / math.sqrt(n) if n > 1 else 0.0
+        protocol = {
+            **identity(data, self.split, self.num_images),
+            "num_generated": n,
+            "num_real": n,
+            "scores": {"nll_ode": f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"},
+        }
+        return Measurement({f"nll_ode_{count_name(n)}": Estimate(work.bits.mean().item(), error)}, protocol)
+
+
+class FlowPass(LightningModule):
+    def __init__(self, module: DiffusionModule, num_images: int, steps: int, num_probes: int) -> None:
+        super().__init__()
+        self.module, self.num_images, self.num_probes = module, num_images, num_probes
+        self.rng = Rng(module.sample_rng.seed, "ode")
+        schedule = module.sampler.process.schedule
+        check.integer("steps", steps, low=1, high=schedule.T - 1)
+        self.times = log_snr(schedule.T, steps + 1, schedule)[-2::-1]
+        self.bits = torch.zeros(num_images, dtype=torch.float64)
+
+    def on_predict_start(self) -> None:
+        self.bits = self.bits.to(self.device)
+        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
+        self.done = 0
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        with torch.inference_mode(False):
+            images, draws = batch["image"].clone(), self.rng.at(0, batch["index"].clone())
+            self.bits[batch["position"]] = self.of(images, draws.uniform("bin", tuple(images.shape[1:])), draws)
+        self.done += len(batch["index"]) * self.trainer.world_size
+        if self.display and self.display.is_due(self.done):
+            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
+        return batch["position"]
+
+    def of(self, images: Tensor, uniform: Tensor, draws: Draws) -> Tensor:
+        """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
+        module = self.module
+        x0 = module.codec.encode(images + (uniform - 0.5) / 127.5)
+        shape = tuple(x0.shape[1:])
+        signs = [draws.normal(f"probe {k}", shape).sign() for k in range(self.num_probes)]
+        denoiser = NetworkDenoiser(module.weights(module.predict_weights), module.objective)
+        nats = log_likelihood(module.sampler.process, denoiser, x0, self.times, torch.stack(signs))
+        return -nats / x0[0].numel() / math.log(2) + math.log2(127.5)
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        self.bits = self.trainer.strategy.reduce(self.bits, reduce_op="sum").cpu()

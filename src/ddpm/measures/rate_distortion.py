@@ -1,0 +1,99 @@
+"""metric=rate_distortion: what a progressive lossy code would cost and give (Ho et al. 2020, section 4.3, figure 5)."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddpm import build, check
+from ddpm.atomic import whole, write_whole
+from ddpm.measure import Measurement, ModelRun
+from ddpm.measures.bound import Split, bound_terms, identity
+from ddpm.metrics.evaluator import count_name
+from ddpm.metrics.score import Estimate
+
+LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """The rate at t is the sum of the terms from T down to t, in bits per dimension; the distortion is the root of the
+
+    mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal.
+    """
+
+    num_images: int | None
+    split: str
+    batch_size: int
+    variance: str
+
+    def __post_init__(self) -> None:
+        if self.num_images is not None:
+            check.positive_int("num_images", self.num_images)
+        check.positive_int("batch_size", self.batch_size)
+
+    def measure(self, run: ModelRun) -> Measurement:
+        assert run.module is not None
+        data = build.data(run.config)
+        rank_zero_only(data.prepare_data)()
+        terms = bound_terms(run.module, Split(data, self.split, self.num_images, self.batch_size), run.trainer)
+        check.one_of("variance", self.variance, terms.means)
+        mean = terms.means[self.variance]
+        rate, distortion = curve(mean, terms.distortion)
+        count = count_name(terms.num_images)
+        report(run.folder / f"{run.ckpt.stem}_rate_distortion_{self.split}_{count}", rate, distortion, mean[1].item())
+        estimates = {
+            f"rate_{count}": Estimate(rate[-1].item()),
+            f"distortion_bits_{count}": Estimate(mean[1].item()),
+            f"rmse_{count}": Estimate(distortion[-1].item()),
+        }
+        protocol = {
+            **identity(data, self.split, self.num_images),
+            "num_generated": terms.num_images,
+            "num_real": terms.num_images,
+            "scores": dict.fromkeys(("rate", "distortion_bits", "rmse"), f"RateDistortion(variance={self.variance})"),
+        }
+        return Measurement(estimates, protocol)
+
+
+def curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
+    """Rate and distortion `[T]` as the receiver knows x_T, x_(T-1), ..., x_1. mean, squared_error: `[T + 1]` by t.
+
+    To know x_t takes L_T and the terms above t. What is left for the pixels themselves is L_0, which is no rate.
+    """
+    steps = torch.cat([mean[:1], mean[2:].flip(0)])  # L_T, then L_(T-1) .. L_1
+    return steps.cumsum(0), squared_error[1:].flip(0).sqrt() * LEVELS
+
+
+@rank_zero_only
+def report(path: Path, rate: Tensor, distortion: Tensor, decoder: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["t", "rate_bits_per_dim", "rmse_of_255"])
+    T = len(rate)
+    for k in range(T):
+        writer.writerow([T - k, f"{rate[k]:.8g}", f"{distortion[k]:.8g}"])
+    write_whole(path.with_suffix(".csv"), file.getvalue().encode())
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    one, two, three = figure.subplots(1, 3)
+    steps = [k / T for k in range(T)]
+    one.plot(steps, distortion)
+    one.set(xlabel="reverse steps (T - t) / T", ylabel="distortion (RMSE of 0..255)")
+    two.plot(steps, rate)
+    two.set(xlabel="reverse steps (T - t) / T", ylabel="rate (bits/dim)")
+    three.plot(rate, distortion)
+    three.set(xlabel="rate (bits/dim)", ylabel="distortion (RMSE of 0..255)")
+    for axes in (one, two, three):
+        axes.grid(alpha=0.3)
+    with whole(path.with_suffix(".png")) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    print(
+        f"\nrate {rate[-1]:.3f} bits/dim, then {decoder:.3f} for the pixels; RMSE {distortion[-1]:.2f} of 255 at t = 1"
+    )
+    print(f"  curve in {path}.csv and {path}.png", flush=True)
