@@ -22,8 +22,10 @@ from ddpm import check, cluster, devices, exported
 from ddpm.checkpoint.folder import newest_whole
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.writing import AtomicCheckpointIO
+from ddpm.codec import BinaryCodec
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
+from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
 from ddpm.metrics.evaluator import Evaluator
@@ -102,6 +104,9 @@ def module(config: DictConfig) -> DiffusionModule:
     schedule = instantiate(config.schedule, "schedule")
     process = complete(instantiate(config.process, "process"), "process", schedule=schedule)
     stored, config = portable(config), with_outputs(config)
+    codec = instantiate(config.codec, "codec")
+    if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
+        raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
     if not isinstance(network, nn.Module):
@@ -122,7 +127,7 @@ def module(config: DictConfig) -> DiffusionModule:
         loss=complete(instantiate(config.loss, "loss"), "loss", process=process),
         sampler=complete(instantiate(config.sampler, "sampler"), "sampler", process=process),
         wrap=instantiate(config.denoiser, "denoiser"),
-        codec=instantiate(config.codec, "codec"),
+        codec=codec,
         averages=averages,
         make_optimizer=make_optimizer,
         image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
@@ -151,7 +156,11 @@ def evaluator(config: DictConfig, data: str) -> Evaluator:
     extractor = instantiate(config.features, "features")
     if isinstance(extractor, partial):
         extractor = extractor(data=data)
-    return Evaluator(extractor, made(config.metric, "metric"), config.features_batch_size)
+    scores = made(config.metric, "metric")
+    for part in scores:
+        if hasattr(part, "measure"):
+            raise ValueError(f"{type(part).__name__} measures a trained model, not images: choose it in evaluate.py")
+    return Evaluator(extractor, scores, config.features_batch_size)
 
 
 def trainer(config: DictConfig) -> Trainer:
@@ -201,8 +210,9 @@ def scores_of_training(config: DictConfig) -> list[Scores]:
 
 
 def made(group: DictConfig | None, key: str) -> list[Any]:
-    """The parts of a group; one that was set to null is left out."""
-    return [part for part in instantiate(group, key).values() if part is not None] if group else []
+    """The parts of a group; one that was set to null is left out, and so are settings of a part that is not there."""
+    parts = instantiate(group, key).values() if group else []
+    return [part for part in parts if part is not None and not isinstance(part, dict)]
 
 
 def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:

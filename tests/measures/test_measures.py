@@ -224,9 +224,18 @@ def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(co
         assert terms.means["optimal"][t].item() == pytest.approx(values[20], rel=1e-6)
 
 
-def test_metric_nll_prints_stores_and_draws_every_term(measured, capsys):
+def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpoint, capsys):
     result, folder = measured("metric=nll", "metric.nll.num_images=6")
-    assert set(result.metrics) == {"nll_small_6", "nll_large_6", "nll_learned_6", "nll_optimal_6"}
+    kinds = ("small", "large", "learned", "optimal")
+    assert set(result.metrics) == {f"{name}_{kind}_6" for name in ("nll", "gain") for kind in kinds}
+    alone = {round(result.metrics[f"nll_{kind}_6"] + result.metrics[f"gain_{kind}_6"], 9) for kind in kinds}
+    assert len(alone) == 1  # whatever the variance: the images under N(0, 1), bin by bin
+    data = build.data(build.from_checkpoint(checkpoint, build.changes(config("evaluate")))[1]).split("train", 6)
+    levels = torch.arange(256).double() / 127.5 - 1
+    upper, lower = td.Normal(0.0, 1.0).cdf(levels + 1 / 255), td.Normal(0.0, 1.0).cdf(levels - 1 / 255)
+    upper[-1], lower[0] = 1, 0
+    bits = -torch.log2(upper - lower)[next(iter(data.pixels.reader(False).read([data.indices]))).long()]
+    assert alone.pop() == pytest.approx(bits.mean().item(), rel=1e-5)
     assert all(error > 0 for error in result.errors.values())
     printed = capsys.readouterr().out
     assert "L_T, the prior" in printed

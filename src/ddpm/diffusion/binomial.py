@@ -31,8 +31,6 @@ class BinomialDiffusion:
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """One uniform number in [0, 1) for each pixel."""
-        if not bool((x0.abs() == 1).all()):  # waits for the device, once in a training step
-            raise ValueError("process=binomial needs pixels of -1 and 1, but x0 holds others; use codec=binary")
         return draws.uniform("noise", tuple(x0.shape[1:])).to(x0.dtype)
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:

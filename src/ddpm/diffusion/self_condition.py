@@ -1,4 +1,4 @@
-"""Self-conditioning: a network that is told what it predicted before (Chen et al. 2023, "Analog Bits", section 3.2)."""
+"""Self-conditioning: a network that is told what it predicted before (Chen et al. 2023, "Analog Bits")."""
 
 from dataclasses import dataclass
 

@@ -178,6 +178,9 @@ def config_from(settings: dict[str, Any]) -> Config:
         check.fail("patch_size", settings["patch_size"], "1 to save for diffusers, which works on single pixels")
     if settings["num_heads"] != 1 and len(attended) > 1:
         check.fail("num_heads", settings["num_heads"], "1 to save for diffusers, where wider levels get more heads")
+    for name, plain in (("scale_shift", False), ("num_timesteps", None), ("self_condition", False)):
+        if settings[name] != plain:
+            check.fail(name, settings[name], f"{plain} to save for diffusers")
     kinds = ["Attn" if level in settings["attention_levels"] else "" for level in range(len(widths))]
     return {
         "_class_name": "UNet2DModel",

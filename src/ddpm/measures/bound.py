@@ -25,7 +25,7 @@ class Terms:
     """Over num_images images, in bits per dimension: means `[T + 1]` of the terms, row t that of x_t, row 0 of L_T.
 
     totals: `[N]`, the whole bound of each image. squares: as means, of the squared terms. distortion: `[T + 1]`, the
-    mean squared error of x0 predicted at t, of a pixel in [-1, 1].
+    mean squared error of x0 predicted at t, of a pixel in [-1, 1]. alone: `[N]`, each image's bits under p(x_T).
     """
 
     num_images: int
@@ -33,17 +33,29 @@ class Terms:
     squares: dict[str, Tensor]
     totals: dict[str, Tensor]
     distortion: Tensor
+    alone: Tensor
+
+    def gain(self, name: str) -> tuple[float, float]:
+        """What the model saves over x_T's distribution taken for the images' (Sohl-Dickstein et al. 2015, table 1)."""
+        return mean_and_error(self.alone - self.totals[name])
 
     def total(self, name: str) -> tuple[float, float]:
         """The bound and its standard error over images."""
-        each = self.totals[name]
-        return each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
+        return mean_and_error(self.totals[name])
 
     def error(self, name: str) -> Tensor:
         """The standard error of each term, `[T + 1]`."""
         n = self.num_images
         spread = (self.squares[name] - self.means[name].square()).clamp(min=0)
         return (spread / max(n - 1, 1)).sqrt()
+
+
+def mean_and_error(each: Tensor) -> tuple[float, float]:
+    return each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
+
+
+SUMMED = ("sums", "totals", "errors", "alone", "first")
+"""What every rank has its share of."""
 
 
 class BoundPass(LightningModule):
@@ -70,13 +82,14 @@ class BoundPass(LightningModule):
         self.sums = torch.zeros(len(names), T + 1, 2, dtype=torch.float64)
         self.totals = torch.zeros(len(names), num_images, dtype=torch.float64)
         self.errors = torch.zeros(num_images, T + 1, dtype=torch.float64)
+        self.alone = torch.zeros(num_images, dtype=torch.float64)
         self.first = torch.zeros(num_images, 2, *module.latent_shape)  # x0 and its prediction at t = 1
         self.display: ProgressDisplay | None = None
 
     def on_predict_start(self) -> None:
         self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
         self.done = 0
-        for name in ("sums", "totals", "errors", "first"):
+        for name in SUMMED:
             setattr(self, name, getattr(self, name).to(self.device))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -84,6 +97,7 @@ class BoundPass(LightningModule):
         x0 = module.codec.encode(batch["image"])
         rows, denoiser = batch["position"], module.denoiser(module.predict_weights)
         prior = bits_per_dim(prior_term(process, x0.double()))
+        self.alone[rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
         for k in range(len(self.variances)):
             self.note(k, 0, rows, prior)
         for t in range(process.T, 0, -1):
@@ -112,12 +126,12 @@ class BoundPass(LightningModule):
     def on_predict_end(self) -> None:
         if self.display:
             self.display.close()
-        for name in ("sums", "totals", "errors", "first"):
+        for name in SUMMED:
             setattr(self, name, self.trainer.strategy.reduce(getattr(self, name), reduce_op="sum").cpu())
 
     def terms(self) -> Terms:
         n = self.num_images
-        found = Terms(n, {}, {}, {}, self.errors.mean(0))
+        found = Terms(n, {}, {}, {}, self.errors.mean(0), self.alone)
         for k, name in enumerate(self.variances):
             found.means[name], found.squares[name] = self.sums[k, :, 0] / n, self.sums[k, :, 1] / n
             found.totals[name] = self.totals[k]

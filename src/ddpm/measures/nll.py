@@ -42,12 +42,13 @@ class NegativeLogLikelihood:
         report(terms, run.folder / name)
         count = count_name(terms.num_images)
         estimates = {f"nll_{each}_{count}": Estimate(*terms.total(each)) for each in terms.means}
+        estimates |= {f"gain_{each}_{count}": Estimate(*terms.gain(each)) for each in terms.means}
         settings = f"NegativeLogLikelihood(draws=1, clipped={type(run.module.denoiser('raw')).__name__})"
         protocol = {
             **identity(data, self.split, self.num_images),
             "num_generated": terms.num_images,
             "num_real": terms.num_images,
-            "scores": {"nll": settings},
+            "scores": {"nll": settings, "gain": settings},
         }
         return Measurement(estimates, protocol)
 
@@ -56,17 +57,19 @@ class NegativeLogLikelihood:
 def report(terms: Terms, path: Path) -> None:
     """The sums of the terms for each variance, printed; the table of all of them and its picture, as files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"\nbits per dimension, {terms.num_images} images" + " " * 12 + "".join(f"{n:>12}" for n in terms.means))
+    print(f"\nbits per dimension, {terms.num_images} images" + " " * 18 + "".join(f"{n:>12}" for n in terms.means))
     parts = {
         "L_T, the prior": lambda m: m[0],
         "L_1 .. L_(T-1), the steps": lambda m: m[2:].sum(),
         "L_0, the decoder": lambda m: m[1],
     }
     for title, part in parts.items():
-        print(f"  {title:38}" + "".join(f"{part(mean).item():12.5f}" for mean in terms.means.values()))
+        print(f"  {title:44}" + "".join(f"{part(mean).item():12.5f}" for mean in terms.means.values()))
     totals = [terms.total(name) for name in terms.means]
-    print(f"  {'all':38}" + "".join(f"{value:12.4f}" for value, _ in totals))
-    print(f"  {'standard error over images':38}" + "".join(f"{error:12.4f}" for _, error in totals))
+    print(f"  {'all':44}" + "".join(f"{value:12.4f}" for value, _ in totals))
+    print(f"  {'standard error over images':44}" + "".join(f"{error:12.4f}" for _, error in totals))
+    gains = [terms.gain(name)[0] for name in terms.means]
+    print(f"  {'gained over the distribution of x_T alone':44}" + "".join(f"{gain:12.4f}" for gain in gains))
     write_csv(path.with_suffix(".csv"), terms)
     draw(path.with_suffix(".png"), terms)
     print(f"  every term in {path}.csv, drawn in {path}.png", flush=True)
