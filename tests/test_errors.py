@@ -21,6 +21,10 @@ BAD_TRAINING = [
     (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ddpm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of lightning's Trainer; did you mean 'max_epochs'?"),
+    # parts that do not go together
+    (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
+    (["metric=nll"], "metric=nll measures a trained model, not images: choose it in evaluate.py"),
+    (["model=oracle_mixture"], "model=MixtureOracle is a closed form with nothing to train"),
     # a value of the wrong kind or out of range
     (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be a positive integer, got 'abc'"),
     (["schedule.num_timesteps=0"], "schedule.num_timesteps must be a positive integer, got 0"),
@@ -108,3 +112,20 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     assert cli.completed(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
     chosen = ["sampler=ddim", "sampler.steps=50"]
     assert cli.completed(chosen, CONF, "sample") == chosen
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["loss=vlb", "weight=snr"], "weight=snr has no effect, since the loss VLBLoss has no weight; leave it out"),
+        (["sampler=ddim", "variance=large"], "since the sampler DDIM and the loss SimpleLoss has no variance"),
+    ],
+)
+def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
+    with pytest.raises(ValueError, match=message):
+        cli.refuse_what_has_no_effect(config("train", *typed), typed)
+
+
+def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
+    typed = ["sampler=ddim", "variance=learned_range", "loss=hybrid"]
+    cli.refuse_what_has_no_effect(config("train", *typed), typed)

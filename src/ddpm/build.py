@@ -143,7 +143,7 @@ def with_outputs(config: DictConfig) -> DictConfig:
     Before another variance is chosen for sampling: the network stays the one that was trained.
     """
     per_channel = instantiate(config.variance, "variance").num_outputs
-    takes_them = "out_channels" in inspect.signature(hydra.utils.get_class(config.model._target_)).parameters
+    takes_them = "out_channels" in inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
     if per_channel == 1 or not takes_them or config.model.get("out_channels") is not None:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
@@ -156,11 +156,7 @@ def evaluator(config: DictConfig, data: str) -> Evaluator:
     extractor = instantiate(config.features, "features")
     if isinstance(extractor, partial):
         extractor = extractor(data=data)
-    scores = made(config.metric, "metric")
-    for part in scores:
-        if hasattr(part, "measure"):
-            raise ValueError(f"{type(part).__name__} measures a trained model, not images: choose it in evaluate.py")
-    return Evaluator(extractor, scores, config.features_batch_size)
+    return Evaluator(extractor, made(config.metric, "metric"), config.features_batch_size)
 
 
 def trainer(config: DictConfig) -> Trainer:
@@ -205,6 +201,9 @@ def scores_of_training(config: DictConfig) -> list[Scores]:
     """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
     if not (config.get("metric") and "evaluate" in config):
         return []
+    for name, leaf in config.metric.items_ex(resolve=False):
+        if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.measures."):
+            raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
     return [Scores(evaluator(config, config.data.name).to("cpu"), **settings)]
 
