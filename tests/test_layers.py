@@ -26,6 +26,7 @@ MAY_IMPORT = {  # room -> the rooms of this package that it may know besides its
     "pictures": BOTTOM,
     "progress": BOTTOM,
     "evaluation": BOTTOM | {"data", "metrics", "pictures", "progress"},
+    "tasks": BOTTOM | {"diffusion", "data", "metrics", "codec", "progress"},
     "training": BOTTOM | ROOMS | {"checkpoint", "stored_config", "codec", "evaluation", "pictures", "progress"},
 }  # any other file is of the top: the composition root and the programs, which may import all and be imported by none
 DOORS_TO_LIGHTNING = {

@@ -1,30 +1,47 @@
-"""Images from a trained model, written as they come; the same command continues what was interrupted."""
+"""Images from a trained model, written as they come; the same command continues what was interrupted.
 
+And its other uses, `task=NAME`: each is one picture, what it was made of, and figures where there are any.
+"""
+
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm import build, check
-from ddpm.atomic import whole
+from ddpm.atomic import whole, write_whole
 from ddpm.console import quiet
+from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid, save_gif
+from ddpm.tasks.base import Model, Outcome
 from ddpm.training.callbacks.image_writer import ImageWriter
 from ddpm.training.callbacks.progress import GenerationProgress
 from ddpm.training.callbacks.sample_grid import sampling
 from ddpm.training.generation_record import GenerationRecord
 from ddpm.training.module import DiffusionModule
 from ddpm.training.stores import STORES
+from ddpm.training.stores.base import save_png
 
 
 def run(config: DictConfig) -> None:
     quiet()
+    if config.task is None:
+        generate(config)
+    else:
+        use(config)
+
+
+def generate(config: DictConfig) -> None:
+    if config.get("data"):
+        raise ValueError("data has no effect on images from noise; leave it out, or choose a task that reads images")
     data = GenerationDataModule(config.num_samples, config.batch_size)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
@@ -75,4 +92,65 @@ def draw_gif(trainer: Trainer, module: DiffusionModule, path: Path, num: int, nu
 def announce(folder: Path, num_samples: int, finished: bool) -> None:
     print(f"{num_samples} samples in {folder}" + (", all there already" if finished else ""))
     for path in sorted(folder.iterdir()):
+        print(f"  {path}")
+
+
+def use(config: DictConfig) -> None:
+    """A task on one device, in this process."""
+    task = build.instantiate(config.task, "task")
+    check.positive_int("batch_size", config.batch_size)
+    if config.get("data") and "images" not in config.task:
+        raise ValueError("data has no effect on a task that reads no images; leave it out")
+    path = build.checkpoint_path(config.ckpt)
+    module, stored = loaded(path, config)
+    trainer = build.trainer(config)
+    if trainer.world_size > 1:
+        raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
+    module.to(trainer.strategy.root_device)
+    with sampling(trainer, module):
+        outcome = task(as_model(module, data_of(config, stored), config.batch_size))
+    name = config.task._target_.split(".")[-2]
+    folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
+    about = {"task": OmegaConf.to_container(config.task), **identity(stored, module, trainer)}
+    write_outcome(folder, name, outcome, about)
+
+
+def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    """The module and its configuration; data that are chosen anew do not reach it."""
+    changes = build.changes(config)
+    module, stored = build.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    module.use_for_prediction(config.weights, config.seed)
+    return module, stored
+
+
+def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
+    """What the model was trained on, or what the command chooses; None where neither says it."""
+    other = OmegaConf.masked_copy(build.changes(config), {"data"} & set(config))
+    about = build.changed(stored.copy(), other)
+    return build.data(about) if "source" in about.data else None
+
+
+def as_model(module: DiffusionModule, data: ImageDataModule | None, batch_size: int) -> Model:
+    return Model(
+        denoiser=module.denoiser(module.predict_weights),
+        sampler=module.sampler,
+        codec=module.codec,
+        rng=module.sample_rng,
+        image_shape=module.image_shape,
+        device=module.device,
+        batch_size=batch_size,
+        data=data,
+    )
+
+
+def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> None:
+    """The pictures, NAME.npz of what they show, NAME.json of figures and how they were made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each, picture in outcome.pictures.items():
+        save_png(folder / f"{each}.png", picture.numpy())
+    with whole(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
+        np.savez(file, **{key: array.cpu().numpy() for key, array in outcome.arrays.items()})
+    write_whole(folder / f"{name}.json", json.dumps({**outcome.numbers, **about}, indent=2).encode())
+    print("\n".join([*outcome.lines, f"{name} in {folder}"]))
+    for path in sorted(folder.glob("*")):
         print(f"  {path}")

@@ -1,0 +1,43 @@
+"""From an image to the x_T that leads to it: DDIM's flow, followed upwards (Song et al. 2021, sections 4.3, 5.4)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.samplers.base import Sampler
+from ddpm.rng import Rng
+from ddpm.types import Cond, Prediction, Time
+
+
+@torch.no_grad()
+def inverted(
+    process: GaussianDiffusion, denoiser: Denoiser, x0: Tensor, times: Sequence[int], cond: Cond | None = None
+) -> Tensor:
+    """x at times[-1], from x0 `[B, C, H, W]`. times: rising from 0.
+
+    A step up takes eps at the point that it leaves (Euler's method), a step of DDIM down at the point that it leaves
+    too, which is the other end: so the way back misses x0 by an error of first order in the step. The clean image is
+    shown to the denoiser as if it were x_1, the first time that networks know.
+    """
+    x = x0
+    for s, t in pairwise(times):
+        seen_at = max(s, 1)
+        guess = denoiser(x, seen_at, cond or {}).x0
+        eps = process.infer(x, guess, seen_at)
+        x = process.apply(guess if s > 0 else x0, eps, t)
+    return x
+
+
+def draws_noise(sampler: Sampler) -> bool:
+    """Whether one x_T leads to different samples: tried on one pixel, with a denoiser that always says 0."""
+
+    def zero(x_t: Tensor, t: Time, cond: Cond) -> Prediction:
+        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+
+    x, ids = torch.ones(1, 1, 1, 1), torch.zeros(1, dtype=torch.int64)
+    runs = (sampler.trajectory(zero, x, Rng(seed, "probe"), ids) for seed in (0, 1))
+    return any(not torch.equal(one.x_t, other.x_t) for one, other in zip(*runs, strict=True))

@@ -1,0 +1,58 @@
+"""Real images with a known strength of noise, and what is made of them (Sohl-Dickstein et al. 2015, figure 3)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ddpm import check
+from ddpm.diffusion.noise_level import time_of_snr
+from ddpm.tasks.base import Model, Outcome, checked_images, decibels, gaussian, num_steps, psnr
+from ddpm.tasks.sheet import sheet
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """snr: signal-to-noise ratio alpha^2 / sigma^2 of the noisy images; the time nearest to it is taken.
+
+    A sample given the noisy image looks sharp; the mean of all such samples, which the network predicts in one step,
+    is blurred, and nearer to the original: it has the least squared error that can be had.
+    """
+
+    images: list[int] | int
+    split: str
+    snr: float
+
+    def __post_init__(self) -> None:
+        checked_images(self.images)
+        check.positive_number("task.snr", self.snr)
+
+    def __call__(self, model: Model) -> Outcome:
+        process = gaussian(model, "denoise")
+        t = time_of_snr(process.schedule, self.snr)
+        snr, alpha = process.schedule.snr(t), process.schedule.alpha(t)
+        if alpha == 0:
+            check.fail("task.snr", self.snr, f"larger, since at t = {t} nothing is left of the images")
+        numbers, images = model.real(self.images, self.split)
+        ids, x0 = model.ids(*numbers), model.codec.encode(images)
+        x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
+        sampled = model.finished(model.trajectory(x_t, ids, t), len(ids), num_steps(model.sampler, t))
+        mean = torch.cat([model.denoiser(part, t, {}).x0 for part in x_t.split(model.batch_size)])
+        made = {"noisy": x_t / alpha, "predicted mean": mean, "sampled": sampled}
+        made = {name: model.decoded(x) for name, x in made.items()}
+        images = images.cpu()
+        quality = {name: psnr(x, images) for name, x in made.items()}
+        drawn = sheet(
+            [[images[i], *(x[i] for x in made.values())] for i in range(len(images))],
+            rows=[f"image {number}" for number in numbers],
+            columns=["original", *(f"{name}\n{decibels(quality[name].mean())}" for name in made)],
+            title=f"signal-to-noise ratio {snr:.3g}, t = {t} of {model.T}",
+        )
+        lines = [f"signal-to-noise ratio {snr:.3g} at t = {t} of {model.T}; mean PSNR of {len(images)} images:"]
+        lines += [f"  {name.ljust(15)} {decibels(quality[name].mean())}" for name in made]
+        numbers_of = {name.replace(" ", "_"): values.tolist() for name, values in quality.items()}
+        return Outcome(
+            {"denoise": drawn},
+            {"originals": images, **{name.replace(" ", "_"): x for name, x in made.items()}},
+            {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of},
+            lines,
+        )

@@ -1,0 +1,46 @@
+"""Painting a part of an image anew: RePaint (Lugmayr et al. 2022, algorithm 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.known_part import Pixels, afresh
+from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
+from ddpm.tasks.masks import known_pixels
+from ddpm.tasks.restore import check_resampling, path_of_times, restored
+
+
+@dataclass(frozen=True)
+class Inpaint:
+    """mask: the part that is painted anew, see `ddpm.tasks.masks`.
+
+    jump_length, num_resamples: after so many steps of the sampler, back up as many, until these have been made
+    num_resamples times; j = 10 and r = 10 in the paper, with 250 steps. 1 is no resampling.
+    """
+
+    images: list[int] | int
+    split: str
+    mask: str
+    num_completions: int
+    jump_length: int
+    num_resamples: int
+
+    def __post_init__(self) -> None:
+        checked_images(self.images)
+        check.positive_int("task.num_completions", self.num_completions)
+        check_resampling(self.jump_length, self.num_resamples)
+
+    def __call__(self, model: Model) -> Outcome:
+        refuse_latents(model, "inpaint")
+        known = known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device)
+        times = path_of_times(model, self.jump_length, self.num_resamples)
+        numbers, images = model.real(self.images, self.split)
+        num, shown = self.num_completions, greyed(images, known)
+        return restored(model, "inpaint", numbers, images, Pixels(known), afresh, times, num, shown)
+
+
+def greyed(images: Tensor, known: Tensor) -> Tensor:
+    """images with grey where they are painted anew."""
+    return torch.where(known.bool(), images, torch.zeros_like(images))

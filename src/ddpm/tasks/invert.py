@@ -1,0 +1,68 @@
+"""Real images to x_T and back: how much of them comes back (Song et al. 2021, section 5.4 and table 2)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.inversion import inverted
+from ddpm.diffusion.samplers.base import Sampler
+from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps, squared_error
+from ddpm.tasks.interpolate_prior import refuse_noise
+from ddpm.tasks.sheet import sheet
+
+
+@dataclass(frozen=True)
+class Invert:
+    """steps: numbers of steps, in place of the sampler's own, each taken on the way up and on the way down.
+
+    On the way up they are DDIM's at the sampler's times, on the way down the sampler's.
+    """
+
+    images: list[int] | int
+    split: str
+    steps: list[int]
+
+    def __post_init__(self) -> None:
+        checked_images(self.images)
+        if not isinstance(self.steps, list | tuple) or not self.steps:
+            check.fail("task.steps", self.steps, "a list of numbers of steps, as [10, 20, 50]")
+
+    def __call__(self, model: Model) -> Outcome:
+        gaussian(model, "invert")
+        refuse_noise(model, "invert")
+        for steps in self.steps:
+            check.integer("task.steps", steps, low=1, high=model.T)
+        samplers = [replace(model.sampler, steps=steps) for steps in self.steps]
+        for sampler in samplers:
+            sampler.times(model.T)  # a grid that cannot have so many shows now
+        numbers, images = model.real(self.images, self.split)
+        there, back = zip(*(both_ways(model, sampler, images) for sampler in samplers), strict=True)
+        images = images.cpu()
+        each = [squared_error(made, images) for made in back]  # [N] for each number of steps
+        errors = [error.mean().item() for error in each]
+        drawn = sheet(
+            [[images[i], *(made[i] for made in back)] for i in range(len(images))],
+            rows=[f"image {number}" for number in numbers],
+            columns=["original", *(f"{s} steps\n{error:.2g}" for s, error in zip(self.steps, errors, strict=True))],
+            title="up to x_T and back; mean squared error of pixels in [0, 1]",
+        )
+        lines = ["steps  mean squared error of pixels in [0, 1]"]
+        lines += [f"{steps:5}  {error:.2g}" for steps, error in zip(self.steps, errors, strict=True)]
+        arrays = {"originals": images, "x_T": torch.stack(there), "reconstructions": torch.stack(back)}
+        table = [
+            {"steps": steps, "squared_error": error, "of_each_image": of_each.tolist()}
+            for steps, error, of_each in zip(self.steps, errors, each, strict=True)
+        ]
+        return Outcome({"invert": drawn}, arrays, {"images": numbers, "reconstruction": table}, lines)
+
+
+def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, Tensor]:
+    """x_T and the reconstruction of images `[N, C, H, W]`, both on the CPU."""
+    process = gaussian(model, "invert")
+    rising = sampler.times(model.T)[::-1]
+    x0 = model.codec.encode(images)
+    x_T = torch.cat([inverted(process, model.denoiser, part, rising) for part in x0.split(model.batch_size)])
+    run = model.trajectory(x_T, torch.zeros(len(x_T), dtype=torch.int64, device=model.device), model.T, sampler)
+    return x_T.cpu(), model.decoded(model.finished(run, len(x_T), num_steps(sampler, model.T)))

@@ -1,0 +1,58 @@
+"""Which pixels of an image are known: the halves, the middle, pixels at random, or a picture of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.images import UnusableImage
+from ddpm.data.open_image import open_image
+from ddpm.rng import Rng
+
+HIDDEN = ("left", "right", "top", "bottom", "center", "random")
+"""Names of the part that is painted anew: half of the image; for `center` half of its height and width; for `random`
+each pixel with probability 1/2, the same in every run."""
+
+
+def known_pixels(mask: str, height: int, width: int) -> Tensor:
+    """float32 `[H, W]`: 1 where the pixel is known, 0 where it is painted anew. mask: one of HIDDEN, or a file."""
+    known = torch.ones(height, width)
+    half_height, half_width = height // 2, width // 2
+    match mask:
+        case "left":
+            known[:, :half_width] = 0
+        case "right":
+            known[:, width - half_width :] = 0
+        case "top":
+            known[:half_height] = 0
+        case "bottom":
+            known[height - half_height :] = 0
+        case "center":
+            top, left = (height - half_height) // 2, (width - half_width) // 2
+            known[top : top + half_height, left : left + half_width] = 0
+        case "random":
+            known = (Rng(0, "mask").at(0, torch.zeros(1, dtype=torch.int64)).uniform("mask", (height, width)) < 0.5)[0]
+        case _:
+            known = of_file(mask, height, width)
+    if known.all() or not known.any():
+        check.fail(
+            "task.mask", mask, "a picture with some pixels white, to be painted anew, and some black, to be kept"
+        )
+    return known.float()
+
+
+def of_file(mask: str, height: int, width: int) -> Tensor:
+    """bool `[H, W]` of a picture that is white where the image is painted anew, and black where it is kept."""
+    path = Path(mask)
+    if not path.exists():
+        hint = check.nearest(mask, HIDDEN)
+        raise ValueError(f"task.mask must be one of {', '.join(HIDDEN)}, or a picture's file, got {mask!r}{hint}")
+    try:
+        image = open_image(path)
+    except UnusableImage as error:
+        raise ValueError(f"task.mask={mask} {error}") from error
+    if (image.height, image.width) != (height, width):
+        check.fail("task.mask", f"{image.height} x {image.width}", f"a picture of the images' size, {height} x {width}")
+    return torch.from_numpy(np.asarray(image.convert("L")) < 128)

@@ -1,0 +1,105 @@
+"""What is settled when: the predicted x0 over time, and completions of one x_t (Ho et al. 2020, figures 6 and 7)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.inversion import draws_noise
+from ddpm.tasks.base import Model, Outcome, num_steps
+from ddpm.tasks.sheet import sheet
+
+
+@dataclass(frozen=True)
+class Progressive:
+    """num_samples: rows of the strips. num_times: their columns, spread over the sampler's steps.
+
+    times: at each, `num_completions` samples that share x_t, which is that of sample 0; None: 7/8, 3/4, 1/2, 1/4 and
+    1/8 of T. The nearest that the sampler visits are taken. num_completions = 0 leaves this picture out.
+    """
+
+    num_samples: int
+    num_times: int
+    times: list[int] | None
+    num_completions: int
+
+    def __post_init__(self) -> None:
+        check.positive_int("task.num_samples", self.num_samples)
+        check.integer("task.num_times", self.num_times, low=2)
+        check.non_negative_int("task.num_completions", self.num_completions)
+        if self.times is not None and not self.num_completions:
+            raise ValueError("task.times has no effect with task.num_completions=0; leave one of them out")
+
+    def __call__(self, model: Model) -> Outcome:
+        visited = model.sampler.times(model.T)
+        shared = self.shared_times(model, visited)
+        columns = torch.linspace(1, len(visited) - 1, min(self.num_times, len(visited) - 1)).round().int().tolist()
+        x0, x_t = walked(model, self.num_samples, {visited[i] for i in columns}, set(shared))
+        outcome = strips(x0, columns, visited)
+        if shared:
+            made = torch.stack([self.completed(model, x_t[t], t) for t in shared])
+            seen = model.decoded(torch.stack([x_t[t] for t in shared]))
+            outcome.pictures["completions"] = sheet(
+                [[x, *row] for x, row in zip(seen, made, strict=True)],
+                rows=[f"t = {t}" for t in shared],
+                columns=["shared x_t", *map(str, range(self.num_completions))],
+                title=f"samples that share x_t, the rest of the noise being their own; T = {model.T}",
+            )
+            outcome.arrays.update(shared_x_t=seen, completions=made)
+            outcome.numbers["shared_times"] = shared
+        return outcome
+
+    def shared_times(self, model: Model, visited: list[int]) -> list[int]:
+        """Those of the wanted times that are shared, falling; none without completions."""
+        if not self.num_completions:
+            return []
+        if not draws_noise(model.sampler):
+            raise ValueError(
+                f"{model.sampler.describe()} draws no noise, so all completions of one x_t are the same; "
+                "add sampler=ancestral, or task.num_completions=0"
+            )
+        wanted = self.times or [max(1, model.T * part // 8) for part in (7, 6, 4, 2, 1)]
+        for t in wanted:
+            check.integer("task.times", t, low=1, high=model.T)
+        return sorted({min(visited[:-1], key=lambda v, t=t: abs(v - t)) for t in wanted}, reverse=True)
+
+    def completed(self, model: Model, x_t: Tensor, t: int) -> Tensor:
+        """Images `[num_completions, C, H, W]`, from one x_t `[C, H, W]`."""
+        ids = torch.arange(self.num_completions, device=model.device)
+        run = model.trajectory(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
+        return model.decoded(model.finished(run, len(ids), num_steps(model.sampler, t)))
+
+
+def walked(model: Model, num: int, shown: set[int], shared: set[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """On the way of samples 0..num-1: the x0 `[num, C, H, W]` from which x at the times `shown` were made, as images,
+    and x_t `[C, H, W]` of sample 0 at the times `shared`."""
+    ids = torch.arange(num, device=model.device)
+    x_T = model.prior(ids)
+    run = model.trajectory(x_T, ids, model.T)
+    x0: dict[int, list[Tensor]] = {t: [] for t in shown}
+    x_t = {model.T: x_T[0].cpu()}
+
+    def watched(rows: Tensor):
+        for state in run(rows):
+            if state.t in shown:
+                x0[state.t].append(model.decoded(state.prediction.x0))
+            if state.t in shared and rows[0] == 0:
+                x_t[state.t] = state.x_t[0].cpu()
+            yield state
+
+    model.finished(watched, num, num_steps(model.sampler, model.T))
+    return {t: torch.cat(parts) for t, parts in x0.items()}, x_t
+
+
+def strips(x0: dict[int, Tensor], columns: list[int], visited: list[int]) -> Outcome:
+    """x0: by the time stepped to; columns: places of these in `visited`."""
+    seen_from = [visited[i - 1] for i in columns]
+    images = torch.stack([x0[visited[i]] for i in columns], dim=1)  # [samples, columns, C, H, W]
+    drawn = sheet(
+        list(images),
+        rows=[f"sample {number}" for number in range(len(images))],
+        columns=[f"t = {t}" for t in seen_from],
+        title="x0 as it is predicted from x_t",
+    )
+    return Outcome({"progressive": drawn}, {"predicted_x0": images}, {"times": seen_from})
