@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-from benchmarks import lightning_loop, loader, metrics, sampler_step, training_step
+from benchmarks import (
+    lightning_loop,
+    loader,
+    metrics,
+    sampler_step,
+    sampling_loop,
+    solver_step,
+    training_step,
+)
 from ddpm.console import quiet
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -36,6 +44,8 @@ def main() -> None:
     sections = {
         "Training step, 35.7 M U-Net": (training_step, lambda: training_step.rows(rounds)),
         "Sampler step without the network": (sampler_step, lambda: sampler_step.rows(rounds * 30)),
+        "Solver step without the network": (solver_step, lambda: solver_step.rows(rounds * 15)),
+        "Sampling loop, compiled": (sampling_loop, lambda: sampling_loop.rows(rounds)),
         "Lightning's loop against a bare loop": (lightning_loop, lambda: lightning_loop.rows(max(3, rounds // 3))),
         "Data loader": (loader, loader.measure),
         "Metrics": (metrics, lambda: metrics.rows(max(3, rounds // 3))),

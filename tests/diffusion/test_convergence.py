@@ -144,10 +144,31 @@ def test_the_third_step_of_the_solver_of_third_order_is_exact_for_a_parabola_and
 
 
 def test_the_weights_of_adams_and_bashforth_on_an_even_grid():
-    assert adams_weights([100], 90) == pytest.approx([1])
-    assert adams_weights([100, 110], 90) == pytest.approx([3 / 2, -1 / 2])
-    assert adams_weights([100, 110, 120], 90) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
-    assert adams_weights([100, 110, 120, 130], 90) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])
+    assert adams_weights((100,), 90) == pytest.approx([1])
+    assert adams_weights(
+        (
+            100,
+            110,
+        ),
+        90,
+    ) == pytest.approx([3 / 2, -1 / 2])
+    assert adams_weights(
+        (
+            100,
+            110,
+            120,
+        ),
+        90,
+    ) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
+    assert adams_weights(
+        (
+            100,
+            110,
+            120,
+            130,
+        ),
+        90,
+    ) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])
 
 
 def test_the_ideal_denoiser_of_a_mixture_is_the_posterior_mean_by_quadrature():

@@ -34,14 +34,13 @@ class Heun(EDMSampler):
         if is_long(schedule, s, t):
             return State(s, x_s, prediction)
         there = denoiser(x_s, s, cond)
-        # the slope is eps: x_s / alpha_s = x_t / alpha_t + (ratio_s - ratio_t) (eps_t + eps_s) / 2
+        # the slope is eps: x_s / alpha_s = x_t / alpha_t + (ratio_s - ratio_t) (eps_t + eps_s) / 2, with Euler's x_s
         half = schedule.alpha(s) * (noise_ratio(schedule, s) - noise_ratio(schedule, t)) / 2
         here, other = half / schedule.sigma(t), half / schedule.sigma(s)
         x_s = combined(
             x_t,
-            schedule.alpha(s) / schedule.alpha(t) + here,
-            (-here * schedule.alpha(t), prediction.x0),
-            (other, x_s),
+            schedule.alpha(s) / schedule.alpha(t) + here + other * of_x_t,
+            (other * of_x0 - here * schedule.alpha(t), prediction.x0),
             (-other * schedule.alpha(s), there.x0),
         )
         return State(s, x_s, there)

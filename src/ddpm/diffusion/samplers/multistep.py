@@ -4,6 +4,7 @@ With lambda = log(alpha / sigma) the flow is x_s / sigma_s = x_t / sigma_t + int
 to s (Lu et al. 2022, "DPM-Solver++", eq. 8): a rule is a guess of x0 between t and s from x0 at t and before.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -49,12 +50,13 @@ def arrived(schedule: NoiseSchedule, x_t: Tensor, past: tuple[Past, ...], s: int
     h = span(schedule, s, t)
     places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if there else [])
     # over their place r, the weights of x0(r) - x0(0) relative to those of x0(0): of B(h), hence of of_x0
-    weights = [w / r for w, r in zip(moment_weights(places, h), places, strict=True)]
+    weights = [w / r for w, r in zip(moment_weights(tuple(places), h), places, strict=True)]
     parts = [(of_x0 * w, node.x0) for w, node in zip(weights, nodes, strict=True)]
     return combined(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)
 
 
-def moment_weights(places: list[float], h: float) -> list[float]:
+@functools.lru_cache(maxsize=10_000)  # the same for every batch
+def moment_weights(places: tuple[float, ...], h: float) -> list[float]:
     """Weights w with sum of w r^(k-1) = k! phi_(k+1)(h) / phi_1(h) for k = 1, 2, ... (Zhao et al. 2023, eq. 5).
 
     For one place it is 1/2, as in the paper: of the right order as h falls, and simpler.

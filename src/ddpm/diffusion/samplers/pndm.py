@@ -1,5 +1,6 @@
 """Pseudo numerical methods on the noise: F-PNDM of Liu et al. 2022 (algorithm 2, eqs. 11-13)."""
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.edm import is_long
+from ddpm.diffusion.samplers.multistep import combined
 from ddpm.rng import Draws
 from ddpm.types import Cond, Prediction
 
@@ -45,8 +47,8 @@ class PNDM(GaussianSampler):
         elif len(past) == 1:
             return State(s, self.process.apply(prediction.x0, eps, s), prediction, past)
         else:
-            weights = adams_weights([t for t, _ in past], s)
-            slope = sum(w * e for w, (_, e) in zip(weights, past, strict=False))
+            weights = adams_weights(tuple(t for t, _ in past), s)
+            slope = combined(eps, weights[0], *zip(weights[1:], (e for _, e in past[1:]), strict=False))
         return State(s, self.transfer(x_t, slope, s, t), prediction, past)
 
     def transfer(self, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
@@ -72,7 +74,8 @@ class PNDM(GaussianSampler):
 LARGEST_WEIGHT = 5  # 2.5 on an even grid
 
 
-def adams_weights(times: list[int], s: int) -> list[float]:
+@functools.lru_cache(maxsize=10_000)  # the same for every batch
+def adams_weights(times: tuple[int, ...], s: int) -> list[float]:
     """Of values at `times`, the newest first, in the mean over times[0]..s of the polynomial through them.
 
     Of the newest alone where steps grow so fast that the others would count more than LARGEST_WEIGHT times.
