@@ -214,6 +214,20 @@ def test_super_resolution_has_exactly_the_given_means_of_blocks(do):
     assert outcome.numbers["largest_error_of_the_known_part"] < 1e-5
 
 
+def test_pixels_of_two_values_are_inpainted_by_the_product_and_shown_as_the_model_sees_them(do, tmp_path):
+    """Sohl-Dickstein et al. 2015 on binomial diffusion."""
+    ckpt = trained(tmp_path, "process=binomial", "codec=binary", "objective=logit", "loss=vlb", "schedule=jsd")
+    arrays, _ = do("inpaint_product", "task.images=[10,20]", "task.num_completions=2", ckpt=ckpt)
+    right = np.sign(digits(10, 20))[..., 4:]
+    assert np.array_equal(arrays["completions"][..., 4:], right[:, None].repeat(2, axis=1))
+    assert np.array_equal(arrays["known"][..., 4:], right)
+    assert set(np.unique(arrays["completions"])) == {-1, 1}
+    with pytest.raises(ValueError, match=r"task\.num_resamples=10 needs process=gaussian; take task\.num_resamples=1"):
+        do("inpaint", ckpt=ckpt)
+    with pytest.raises(ValueError, match="task=denoise needs process=gaussian, and the model has BinomialDiffusion"):
+        do("denoise", ckpt=ckpt)
+
+
 def test_colorizing_keeps_the_mean_over_the_channels(do, tmp_path):
     """On a folder of colour pictures made here."""
     (tmp_path / "images").mkdir()

@@ -32,5 +32,4 @@ class Colorize:
             )
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
-        num, shown = self.num_completions, channel_mean(images)
-        return restored(model, "colorize", numbers, images, channel_mean, afresh, times, num, shown)
+        return restored(model, "colorize", numbers, images, channel_mean, afresh, times, self.num_completions)

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from ddpm import check
 from ddpm.diffusion.known_part import Pixels, afresh
 from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
@@ -37,10 +34,4 @@ class Inpaint:
         known = known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device)
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
-        num, shown = self.num_completions, greyed(images, known)
-        return restored(model, "inpaint", numbers, images, Pixels(known), afresh, times, num, shown)
-
-
-def greyed(images: Tensor, known: Tensor) -> Tensor:
-    """images with grey where they are painted anew."""
-    return torch.where(known.bool(), images, torch.zeros_like(images))
+        return restored(model, "inpaint", numbers, images, Pixels(known), afresh, times, self.num_completions)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from ddpm import check
 from ddpm.diffusion.known_part import Pixels, along
 from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
-from ddpm.tasks.inpaint import greyed
 from ddpm.tasks.masks import known_pixels
 from ddpm.tasks.restore import path_of_times, restored
 
@@ -33,5 +32,5 @@ class InpaintProduct:
         refuse_latents(model, "inpaint_product")
         known = known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device)
         numbers, images = model.real(self.images, self.split)
-        num, shown, times = self.num_completions, greyed(images, known), path_of_times(model, 1, 1)
-        return restored(model, "inpaint_product", numbers, images, Pixels(known), along, times, num, shown)
+        times, num = path_of_times(model, 1, 1), self.num_completions
+        return restored(model, "inpaint_product", numbers, images, Pixels(known), along, times, num)

@@ -41,9 +41,11 @@ def restored(
     redraw: Redraw,
     times: list[int],
     num_completions: int,
-    shown: Tensor,
 ) -> Outcome:
-    """Completions of images `[N, C, H, W]` of which only the projection is used. shown: what is known, as a picture."""
+    """Completions of images `[N, C, H, W]` of which only the projection is used.
+
+    As a picture that is what is known, with hidden pixels in the middle of black and white.
+    """
     first = torch.tensor(numbers, device=model.device) * COMPLETIONS_OF_AN_IMAGE
     ids = (first[:, None] + torch.arange(num_completions, device=model.device)).flatten()
     images = model.codec.encode(images)
@@ -56,8 +58,9 @@ def restored(
     error = (projection(made) - projection(x0.cpu())).abs().max().item()
     made, images = made.unflatten(0, (len(numbers), num_completions)), images.cpu()
     down = sum(s < t for t, s in pairwise(times))
+    known = projection(images)
     drawn = sheet(
-        [[images[i], shown[i].cpu(), *made[i]] for i in range(len(numbers))],
+        [[images[i], known[i], *made[i]] for i in range(len(numbers))],
         rows=[f"image {number}" for number in numbers],
         columns=["original", "known", *(f"{k + 1}" for k in range(num_completions))],
         title=f"completions of what is known: {task}, {down} steps",
@@ -68,6 +71,6 @@ def restored(
         "largest_error_of_the_known_part": error,
         "squared_error": squared_error(made, images[:, None]).tolist(),
     }
-    arrays = {"originals": images, "known": projection(images), "completions": made}
+    arrays = {"originals": images, "known": known, "completions": made}
     lines = [f"{down} steps down; what is known is kept to {error:.1g}"]
     return Outcome({task: drawn}, arrays, numbers_of, lines)

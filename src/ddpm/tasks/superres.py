@@ -38,5 +38,4 @@ class Superres:
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
         means = BlockMean(self.factor)
-        num, shown = self.num_completions, means(images)
-        return restored(model, "superres", numbers, images, means, afresh, times, num, shown)
+        return restored(model, "superres", numbers, images, means, afresh, times, self.num_completions)
