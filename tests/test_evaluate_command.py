@@ -27,6 +27,7 @@ def evaluated(folder, checkpoint, *words):
     return read_result(path)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.images import height_width
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.digits import Digits
 from ddpm.data.sources.folder import Folder
@@ -255,7 +256,7 @@ def test_each_config_builds_and_says_in_its_first_line_what_it_is(path):
         if OmegaConf.is_missing(config.data.source, name):
             config.data.source[name] = "somewhere"
     data = instantiate(config.data)
-    assert data.image_shape == (config.data.channels, config.data.size, config.data.size)
+    assert data.image_shape == (config.data.channels, *height_width("data.size", config.data.size))
     assert (data.name, data.seed) == (path.stem, 3)
 
 

@@ -402,6 +402,7 @@ def test_the_command_writes_beside_the_run_and_needs_no_diffusers(checkpoint, tm
     assert {each.name for each in folder.iterdir()} == {"model_index.json", "unet", "scheduler"}
 
 
+@pytest.mark.slow
 def test_help_lists_every_field_with_one_line(tmp_path):
     text = command("--help", folder=tmp_path)
     for field in ("ckpt", "format", "weights", "out"):

@@ -24,7 +24,8 @@ class Heun(EDMSampler):
 
     def evaluations(self, steps: int) -> int:
         times = self.grid(self.process.T, steps, self.process.schedule)
-        return sum(1 if is_long(self.process.schedule, s, t) else 2 for t, s in itertools.pairwise(times))
+        pairs = ((self.churned(t), s) for t, s in itertools.pairwise(times))
+        return sum(1 if is_long(self.process.schedule, s, t) else 2 for t, s in pairs)
 
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
         t, x_t, schedule = state.t, state.x_t, self.process.schedule
