@@ -19,8 +19,9 @@ from ddpm.diffusion.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.variance import Analytic
-from ddpm.measures.bound import Split, bound_terms
+from ddpm.measures.bound import bound_terms
 from ddpm.measures.flow import exact_flow
+from ddpm.measures.images import Split
 from ddpm.measures.rate_distortion import curve
 from ddpm.measures.sampler_error import Convergence
 from ddpm.metrics.protocol import read_result

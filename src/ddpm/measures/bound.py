@@ -1,19 +1,16 @@
 """One pass over images and all T times: every term of the variational bound, for several variances at once."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.loader import EvalLoader
 from ddpm.diffusion.distributions import Gaussian
 from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
+from ddpm.measures.images import Split
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
 from ddpm.training.module import DiffusionModule
@@ -159,25 +156,7 @@ class BoundPass(LightningModule):
         found.totals["optimal"] = each.sum(1)
 
 
-class Split(LightningDataModule):
-    """The images of a split for a pass of prediction; `position` is their place, 0..N-1."""
-
-    def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
-        super().__init__()
-        self.images, self.batch_size = data.split(split, num_images), batch_size
-
-    def predict_dataloader(self) -> EvalLoader:
-        trainer = self.trainer
-        assert trainer is not None
-        return EvalLoader(self.images, self.batch_size, rank=trainer.global_rank, world_size=trainer.world_size)
-
-
-def bound_terms(module: DiffusionModule, split: Split, trainer: Trainer) -> Terms:
-    bound = BoundPass(module, len(split.images))
-    trainer.predict(bound, split, return_predictions=False)
+def bound_terms(module: DiffusionModule, images: Split, trainer: Trainer) -> Terms:
+    bound = BoundPass(module, len(images))
+    trainer.predict(bound, images, return_predictions=False)
     return bound.terms()
-
-
-def identity(data: ImageDataModule, split: str, num_images: int | None) -> Mapping[str, Any]:
-    """The fields of an `EvaluationProtocol` that say which images were measured."""
-    return {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}

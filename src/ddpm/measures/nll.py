@@ -8,49 +8,32 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
-from ddpm import build, check
 from ddpm.atomic import whole, write_whole
 from ddpm.measure import Measurement, ModelRun
-from ddpm.measures.bound import Split, Terms, bound_terms, identity
+from ddpm.measures.bound import Terms, bound_terms
+from ddpm.measures.images import OfImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 
 
 @dataclass(frozen=True)
-class NegativeLogLikelihood:
-    """num_images: of the split, the same in every run; None: all. One draw of noise for each image and time.
+class NegativeLogLikelihood(OfImages):
+    """One draw of noise for each image and time.
 
     Side by side for the fixed variances, the learned one if there is one, and the best single number for each time.
     """
 
-    num_images: int | None
-    split: str
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("num_images", self.num_images)
-        check.positive_int("batch_size", self.batch_size)
-
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
-        data = build.data(run.config)
-        rank_zero_only(data.prepare_data)()
-        split = Split(data, self.split, self.num_images, self.batch_size)
-        terms = bound_terms(run.module, split, run.trainer)
-        name = f"{run.ckpt.stem}_nll_{self.split}_{count_name(terms.num_images)}"
-        report(terms, run.folder / name)
+        assert run.ckpt is not None
+        images = self.opened(run)
+        terms = bound_terms(run.module, images, run.trainer)
         count = count_name(terms.num_images)
+        report(terms, run.folder / f"{run.ckpt.stem}_nll_{self.split}_{count}")
         estimates = {f"nll_{each}_{count}": Estimate(*terms.total(each)) for each in terms.means}
         estimates |= {f"gain_{each}_{count}": Estimate(*terms.gain(each)) for each in terms.means}
-        settings = f"NegativeLogLikelihood(draws=1, clipped={type(run.module.denoiser('raw')).__name__})"
-        protocol = {
-            **identity(data, self.split, self.num_images),
-            "num_generated": terms.num_images,
-            "num_real": terms.num_images,
-            "scores": {"nll": settings, "gain": settings},
-        }
-        return Measurement(estimates, protocol)
+        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.module.denoiser('raw')).__name__})"
+        return Measurement(estimates, self.protocol(images, ("nll", "gain"), settings))
 
 
 @rank_zero_only

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from ddpm import build, check
+from ddpm import check
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import log_snr
 from ddpm.diffusion.ode_likelihood import log_likelihood
 from ddpm.measure import Measurement, ModelRun
-from ddpm.measures.bound import Split, identity
+from ddpm.measures.bound import mean_and_error
+from ddpm.measures.images import OfImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 from ddpm.progress import ProgressDisplay
@@ -24,44 +24,33 @@ from ddpm.types import Batch
 
 
 @dataclass(frozen=True)
-class ODELikelihood:
+class ODELikelihood(OfImages):
     """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
 
     The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient.
     """
 
-    num_images: int | None
-    split: str
-    batch_size: int
     steps: int
     num_probes: int
 
     def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("num_images", self.num_images)
-        for name in ("batch_size", "steps", "num_probes"):
-            check.positive_int(name, getattr(self, name))
+        super().__post_init__()
+        check.positive_int("steps", self.steps)
+        check.positive_int("num_probes", self.num_probes)
 
     def measure(self, run: ModelRun) -> Measurement:
-        module = run.module
-        assert module is not None
-        process = module.sampler.process
+        assert run.module is not None
+        process = run.module.sampler.process
         if not isinstance(process, GaussianDiffusion) or process.schedule.snr(process.T) == 0:
             raise ValueError("metric=nll_ode needs process=gaussian and a schedule with some signal left at T")
-        data = build.data(run.config)
-        rank_zero_only(data.prepare_data)()
-        split = Split(data, self.split, self.num_images, self.batch_size)
-        work = FlowPass(module, len(split.images), self.steps, self.num_probes)
-        run.trainer.predict(work, split, return_predictions=False)
-        n = len(split.images)
-        error = work.bits.std().item() / math.sqrt(n) if n > 1 else 0.0
-        protocol = {
-            **identity(data, self.split, self.num_images),
-            "num_generated": n,
-            "num_real": n,
-            "scores": {"nll_ode": f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"},
-        }
-        return Measurement({f"nll_ode_{count_name(n)}": Estimate(work.bits.mean().item(), error)}, protocol)
+        images = self.opened(run)
+        flow = FlowPass(run.module, len(images), self.steps, self.num_probes)
+        run.trainer.predict(flow, images, return_predictions=False)
+        settings = f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"
+        estimate = Estimate(*mean_and_error(flow.bits))
+        return Measurement(
+            {f"nll_ode_{count_name(len(images))}": estimate}, self.protocol(images, ["nll_ode"], settings)
+        )
 
 
 class FlowPass(LightningModule):

@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm import build, check
+from ddpm import check
 from ddpm.atomic import whole, write_whole
 from ddpm.measure import Measurement, ModelRun
-from ddpm.measures.bound import Split, bound_terms, identity
+from ddpm.measures.bound import bound_terms
+from ddpm.measures.images import OfImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 
@@ -21,44 +22,26 @@ LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
 
 
 @dataclass(frozen=True)
-class RateDistortion:
+class RateDistortion(OfImages):
     """The rate at t is the sum of the terms from T down to t, in bits per dimension; the distortion is the root of the
+    mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal."""
 
-    mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal.
-    """
-
-    num_images: int | None
-    split: str
-    batch_size: int
     variance: str
-
-    def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("num_images", self.num_images)
-        check.positive_int("batch_size", self.batch_size)
 
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
-        data = build.data(run.config)
-        rank_zero_only(data.prepare_data)()
-        terms = bound_terms(run.module, Split(data, self.split, self.num_images, self.batch_size), run.trainer)
+        assert run.ckpt is not None
+        images = self.opened(run)
+        terms = bound_terms(run.module, images, run.trainer)
         check.one_of("variance", self.variance, terms.means)
         mean = terms.means[self.variance]
         rate, distortion = curve(mean, terms.distortion)
         count = count_name(terms.num_images)
         report(run.folder / f"{run.ckpt.stem}_rate_distortion_{self.split}_{count}", rate, distortion, mean[1].item())
-        estimates = {
-            f"rate_{count}": Estimate(rate[-1].item()),
-            f"distortion_bits_{count}": Estimate(mean[1].item()),
-            f"rmse_{count}": Estimate(distortion[-1].item()),
-        }
-        protocol = {
-            **identity(data, self.split, self.num_images),
-            "num_generated": terms.num_images,
-            "num_real": terms.num_images,
-            "scores": dict.fromkeys(("rate", "distortion_bits", "rmse"), f"RateDistortion(variance={self.variance})"),
-        }
-        return Measurement(estimates, protocol)
+        values = {"rate": rate[-1], "distortion_bits": mean[1], "rmse": distortion[-1]}
+        estimates = {f"{name}_{count}": Estimate(value.item()) for name, value in values.items()}
+        settings = f"RateDistortion(variance={self.variance})"
+        return Measurement(estimates, self.protocol(images, values, settings))
 
 
 def curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
