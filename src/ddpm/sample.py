@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import build, check
+from ddpm import analytic, build, check
 from ddpm.atomic import whole, write_whole
 from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
@@ -49,6 +49,7 @@ def generate(config: DictConfig) -> None:
     module, stored = build.from_checkpoint(path, build.changes(config))
     module.use_for_prediction(config.weights, config.seed)
     trainer = build.trainer(config)
+    analytic.prepare(module, stored, path, trainer)
     folder = Path(config.out or beside(path) / f"samples_{title(path)}_{module.predict_weights}_{config.format}")
     store = make_store(folder, data.num_samples, module.image_shape)
     about = {"format": config.format, "num_samples": config.num_samples, **identity(stored, module, trainer)}
@@ -106,6 +107,7 @@ def use(config: DictConfig) -> None:
     trainer = build.trainer(config)
     if trainer.world_size > 1:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
+    analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
         outcome = task(as_model(module, data_of(config, stored), config.batch_size))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributions as td
 
-from ddpm import analytic, build, evaluate, train
+from ddpm import analytic, build, evaluate, sample, train
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.affine import output_distribution
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -302,6 +302,12 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
     with torch.no_grad():
         expected = (module.denoiser("ema")(x_t, t, {}).x0.double() - x0).square().mean().item()
     assert stored["errors"][3] == pytest.approx(expected, rel=1e-4)
+
+
+def test_sample_py_takes_the_analytic_variance_too(config, checkpoint, tmp_path):
+    words = (f"ckpt={checkpoint}", "trainer=cpu", "sampler=analytic", "sampler.steps=3", "sampler.variance.num_times=5")
+    sample.run(config("sample", *words, "num_samples=4", f"out={tmp_path / 'samples'}"))
+    assert (tmp_path / "samples" / "grid.png").exists()
 
 
 # The laboratory
