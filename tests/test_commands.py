@@ -89,6 +89,7 @@ def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs):
     assert len(list(file.parent.glob("files/media/images/**/*.png"))) >= 3
 
 
+@pytest.mark.slow
 def test_a_key_without_network_falls_back_to_offline(tmp_path):
     output = run(
         "train.py", *SMALL, "hydra.run.dir=run", "logger.wandb.init_timeout=3",
@@ -98,6 +99,7 @@ def test_a_key_without_network_falls_back_to_offline(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch_size_or_the_number_of_processes(runs):
     folder, _ = runs
     made = {}

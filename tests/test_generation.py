@@ -107,7 +107,7 @@ def die_at_file_operation(number, folder):
     sys.addaudithook(watch)
 
 
-@pytest.mark.parametrize("format", ["png", "npz"])
+@pytest.mark.parametrize("format", ["png", pytest.param("npz", marks=pytest.mark.slow)])
 def test_a_kill_at_any_file_operation_changes_nothing_of_what_is_there_in_the_end(generate, tmp_path, format):
     settings = [f"format={format}", "num_samples=2", "batch_size=1"]
     expected = files(generate("whole", *settings))
@@ -307,7 +307,8 @@ def continued(process, store):
     return f"continuing: {found:,} of {store.num_samples:,} are there" in output
 
 
-@pytest.mark.parametrize("format", ["png", pytest.param("npz", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["png", "npz"])
 def test_a_killed_command_that_is_typed_again_ends_with_the_same_files(generate, checkpoint, tmp_path, format):
     settings = [f"format={format}", "num_samples=301", "batch_size=4"]
     store = STORES[format](tmp_path / "killed", 301, (1, 8, 8))

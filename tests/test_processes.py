@@ -89,6 +89,21 @@ def one_run_like(folder, alone):
     return runs[0]
 
 
+@pytest.mark.slow
+def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
+    """Loss-aware times: what every time's losses were, in the data's order, and so which times come next."""
+    aware = ("loss=vlb", "variance=learned_range", "timesteps=loss_aware", "schedule.num_timesteps=6")
+    aware += ("timesteps.num_losses=2", "trainer.max_steps=8", "sampler.steps=2", "callbacks=none")
+    train.run(config("train", *SETTINGS, *aware, f"run_dir={tmp_path / 'alone'}"))
+    code, output = ended(command(tmp_path, *TWO, *aware))
+    assert code == 0, output
+    (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    one, two = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (tmp_path / "alone", run))
+    assert (one["timesteps.num_seen"] >= 2).all()  # so that times were drawn by their losses
+    assert torch.equal(two["timesteps.num_seen"], one["timesteps.num_seen"])
+    torch.testing.assert_close(two["timesteps.losses"], one["timesteps.losses"], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "start",
     [

@@ -391,6 +391,7 @@ def command(*arguments, folder, expect=0, without=""):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_writes_beside_the_run_and_needs_no_diffusers(checkpoint, tmp_path):
     path = checkpoint("sampler.steps=null")
     output = command(f"ckpt={path}", "format=diffusers", folder=tmp_path, without="diffusers")

@@ -23,7 +23,7 @@ def run_lightning(folder):
     subprocess.run(command, check=True, timeout=200)
 
 
-@pytest.mark.parametrize("start", [run_plain, run_lightning])
+@pytest.mark.parametrize("start", [pytest.param(run_plain, marks=pytest.mark.slow), run_lightning])
 def test_two_processes_give_the_values_of_one(ranks, tmp_path, start):
     start(tmp_path)
     every = torch.arange(ranks.NUM_IMAGES)
