@@ -93,7 +93,7 @@ def one_run_like(folder, alone):
 def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     """Loss-aware times: what every time's losses were, in the data's order, and so which times come next."""
     aware = ("loss=vlb", "variance=learned_range", "timesteps=loss_aware", "schedule.num_timesteps=6")
-    aware += ("timesteps.num_losses=2", "trainer.max_steps=8", "sampler.steps=2", "callbacks=none")
+    aware += ("timesteps.num_losses=2", "trainer.max_steps=8", "sampler.steps=2")
     train.run(config("train", *SETTINGS, *aware, f"run_dir={tmp_path / 'alone'}"))
     code, output = ended(command(tmp_path, *TWO, *aware))
     assert code == 0, output
