@@ -214,6 +214,7 @@ def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(co
     terms = bound_terms(module, Split(build.data(stored), "train", 12, 5), build.trainer(settings))
     for name in ("small", "large"):
         assert (terms.means["optimal"][2:] <= terms.means[name][2:] + 1e-12).all()
+        assert terms.means["optimal"][1] <= terms.means[name][1] + 0.02  # the decoder's is one of 41 that were tried
     schedule = module.sampler.process.schedule
     for t in (2, 7, 12):
         posterior = schedule.posterior_variance(t - 1, t)
