@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm import build
 from ddpm.atomic import write_whole
@@ -35,7 +35,7 @@ def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Tr
     images = data.split("train", num)
     about = {
         "weights": weights_hash(module.weights(module.predict_weights)),
-        "model": {group: build.OmegaConf.to_container(stored[group], resolve=True) for group in DECISIVE},
+        "model": {group: OmegaConf.to_container(stored[group], resolve=True) for group in DECISIVE},
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,
     }

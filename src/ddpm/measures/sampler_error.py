@@ -24,6 +24,7 @@ from ddpm import build, check
 from ddpm.atomic import whole, write_whole
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.inversion import draws_noise
 from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -51,7 +52,7 @@ class Convergence:
 
     @property
     def fitted(self) -> float | None:
-        """The order: minus the slope of log error over log steps, where the error is above three times the floor."""
+        """Minus the slope of log error over log evaluations, where the error is above three times the floor."""
         pairs = zip(self.evaluations, self.errors, strict=True)
         points = [(math.log(n), math.log(e)) for n, e in pairs if e > max(3 * self.floor, 1e-12)]
         if len(points) < 3:
@@ -129,7 +130,7 @@ class Laboratory:
         samplers = [make(number) for number in steps]
         evaluations = tuple(sampler.evaluations(number) for sampler, number in zip(samplers, steps, strict=True))
         floor = 0.0
-        if not self.has_noise(samplers[0]):
+        if not draws_noise(samplers[0]):
             kind, errors = "path", [self.path_error(sampler) for sampler in samplers]
         elif isinstance(self.oracle, GaussianOracle):
             kind, errors = "distribution", [self.distribution_error(sampler) for sampler in samplers]
@@ -145,9 +146,6 @@ class Laboratory:
 
     def start(self, num: int) -> Tensor:
         return self.process.prior(self.oracle.shape, Rng(self.seed, "prior").at(0, torch.arange(num))).double()
-
-    def has_noise(self, sampler: Sampler) -> bool:
-        return not torch.equal(self.run(sampler, 4, 0), self.run(sampler, 4, 1))
 
     def path_error(self, sampler: Sampler) -> float:
         """Root of the mean squared distance from the exact flow."""

@@ -15,9 +15,10 @@ from ddpm.types import Cond, LossTerms
 
 @dataclass(frozen=True)
 class VLBLoss:
-    """total = T times the term of the drawn time, in bits per dimension: an unbiased estimate of the bound but for L_T,
+    """total = T times the term of the drawn time, in bits per dimension.
 
-    which no network changes. parts["bits"] is the same. timesteps=loss_aware was made for it.
+    That is an unbiased estimate of the bound but for L_T, which no network changes. parts["bits"] is the same.
+    timesteps=loss_aware was made for it.
     """
 
     process: MarkovProcess
