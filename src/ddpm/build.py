@@ -2,8 +2,7 @@
 
 import copy
 import inspect
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.errors import InstantiationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +25,8 @@ from ddpm.codec import BinaryCodec
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
 from ddpm.metrics.evaluator import Evaluator
@@ -33,37 +34,12 @@ from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_
 from ddpm.training import sharding
 from ddpm.training.callbacks.scores import Scores
 from ddpm.training.module import DiffusionModule
+from ddpm.wiring import complete, instantiate
 
 EVALUATION = ("metric", "features", "features_batch_size", "evaluate")
 """What measures samples in training, and has no part in the model."""
 
-# From a leaf of the configuration to an object
-
-
-def instantiate(config: DictConfig, key: str) -> Any:
-    """Hydra's instantiate; a ValueError names the field by its whole key, as in "schedule.offset must be ..."."""
-    try:
-        return hydra.utils.instantiate(config, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if not isinstance(cause, ValueError):
-            raise
-        inner = re.search(r"full_key: (\S+)", str(error))
-        raise named(cause, inner.group(1) if inner else key) from error
-
-
-def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
-    """The rest of the arguments, those that no file knows, for what the configuration left `_partial_`."""
-    try:
-        return factory(**arguments)
-    except ValueError as error:
-        raise named(error, key) from error
-
-
-def named(error: ValueError, key: str) -> ValueError:
-    """The error with the key before a bare field name."""
-    bare = re.match(r"\w+ must ", str(error))
-    return ValueError(f"{key}.{error}" if bare else str(error))
+# A configuration as plain containers
 
 
 def portable(config: DictConfig) -> dict[str, Any]:
@@ -103,7 +79,7 @@ def module(config: DictConfig) -> DiffusionModule:
     """schedule -> process -> objective, loss, sampler; network -> averages; all of it -> the module."""
     schedule = instantiate(config.schedule, "schedule")
     process = complete(instantiate(config.process, "process"), "process", schedule=schedule)
-    stored, config = portable(config), with_outputs(config)
+    stored, config = portable(config), with_network_settings(config)
     codec = instantiate(config.codec, "codec")
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
@@ -121,34 +97,84 @@ def module(config: DictConfig) -> DiffusionModule:
         network.compile()
     make_optimizer = instantiate(config.optimizer, "optimizer")
     complete(make_optimizer, "optimizer", parameters=network.parameters())  # only to meet its errors now
+    objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
+    sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
+    condition = instantiate(config.cond, "cond")
+    steering = guiding(config, condition, sampler, load=lambda path: from_checkpoint(path, OmegaConf.create())[0])
+    if not classifies(network):
+        steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
     return DiffusionModule(
         network=network,
-        objective=complete(instantiate(config.objective, "objective"), "objective", schedule=schedule),
+        objective=objective,
         loss=complete(instantiate(config.loss, "loss"), "loss", process=process),
-        sampler=complete(instantiate(config.sampler, "sampler"), "sampler", process=process),
-        wrap=instantiate(config.denoiser, "denoiser"),
+        sampler=sampler,
+        wrap=steering.wrap,
         codec=codec,
+        condition=condition,
+        asked=steering.asked,
         averages=averages,
         make_optimizer=make_optimizer,
         image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
         seed=config.seed,
         compile=config.compile,
         config=stored,
+        guides=steering.networks,
     )
 
 
-def with_outputs(config: DictConfig) -> DictConfig:
-    """A learned variance needs outputs of its own, unless the network's are said.
+def with_network_settings(config: DictConfig) -> DictConfig:
+    """The configuration whose network has what the other parts need of it, unless the network's own settings say so.
 
-    Before another variance is chosen for sampling: the network stays the one that was trained.
+    A learned variance needs outputs of its own, a condition an entrance. Before another variance is chosen for
+    sampling: the network stays the one that was trained.
     """
+    taken = inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
+    needed = dict(instantiate(config.cond, "cond").network_settings)
+    for name, value in needed.items():
+        if name not in taken:
+            model, cond = (config[group]._target_.rpartition(".")[2] for group in ("model", "cond"))
+            raise ValueError(f"model={model} cannot be told what cond={cond} tells (it has no {name}); choose another")
+        if config.model.get(name) not in (None, False, value):
+            check.fail(f"model.{name}", config.model[name], f"{value}, as cond needs it, or left out")
     per_channel = instantiate(config.variance, "variance").num_outputs
-    takes_them = "out_channels" in inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
-    if per_channel == 1 or not takes_them or config.model.get("out_channels") is not None:
+    if per_channel > 1 and "out_channels" in taken and config.model.get("out_channels") is None:
+        needed["out_channels"] = per_channel * config.model.in_channels
+    if not needed:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
-        changed.model.out_channels = per_channel * config.model.in_channels
+        changed.model.update(needed)
         return changed
+
+
+def with_classes(config: DictConfig, data: ImageDataModule) -> DictConfig:
+    """The configuration whose condition knows number and names of the classes, which the data set says.
+
+    So a checkpoint knows them too, and nobody needs the data to ask for a class.
+    """
+    if "names" not in config.cond or "num_classes" not in config.cond:
+        return config
+    if data.download:
+        rank_zero_only(data.prepare_data)()
+    num, names = data.listed_classes()
+    if num is None:
+        raise ValueError(f"cond=class needs labels, which data={data.name} does not have")
+    with open_dict(copy.deepcopy(config)) as changed:
+        changed.cond.num_classes = num if config.cond.num_classes is None else config.cond.num_classes
+        changed.cond.names = list(names) if config.cond.names is None and names else config.cond.names
+        return changed
+
+
+def refuse_classifier(module: DiffusionModule, path: Path) -> None:
+    if classifies(module.network):
+        raise ValueError(
+            f"ckpt={path} holds a classifier, which makes no images; it is for guidance=classifier "
+            f"guidance.classifier={path}"
+        )
+
+
+def classifies(network: nn.Module) -> bool:
+    """Whether the network names classes, and makes no images."""
+    return bool(getattr(network, "classifies", False))
 
 
 def evaluator(config: DictConfig, data: str) -> Evaluator:
@@ -226,7 +252,7 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
     with one_error(path):
-        config = changed(with_outputs(OmegaConf.create(stored["config"])), changes)
+        config = changed(with_network_settings(OmegaConf.create(stored["config"])), changes)
         refuse_other_weights(config, stored["state_dict"], path)
         made = module(config)
         made.load_state_dict(stored["state_dict"])
@@ -271,7 +297,7 @@ def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     about = checked(stored.config, f"ckpt={folder}")
     refuse_without_model(about, f"ckpt={folder}")
     with one_error(folder):
-        config = changed(with_outputs(OmegaConf.create(about)), changes)
+        config = changed(with_network_settings(OmegaConf.create(about)), changes)
         with torch.device("meta"):
             network = instantiate(config.model, "model")
         wanted = network.state_dict(prefix=exported.place(stored.weights))

@@ -1,17 +1,21 @@
 """Pictures for people: grids of images, points in the plane, and pictures in motion."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
 POINT = (1, 1, 2)
 """The shape of an image that is a point in the plane (data=swirl and the like): grey, one row, two pixels x and y."""
+
+ROW_HEIGHT, TEXT_HEIGHT = 16, 12
+"""Pixels: of a class's row at least, and of its name."""
 
 Colour = tuple[int, int, int]
 BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225, 225, 225)
@@ -27,6 +31,35 @@ def grid(images: Tensor, num_columns: int | None = None) -> Tensor:
         return plane(images.cpu(), num_columns)
     columns = num_columns or math.ceil(math.sqrt(len(images)))
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
+
+
+def by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str]) -> Tensor:
+    """uint8 `[B, C, H, W]` as one picture: a row for each class, its name before it; a `grid` if all are of one.
+
+    labels: one an image, -1 for none, which come last.
+    """
+    classes = sorted(set(labels), key=lambda label: (label < 0, label))
+    if len(classes) == 1 or images.shape[1:] == POINT:
+        return grid(images)
+    scale = math.ceil(ROW_HEIGHT / images.shape[-2])
+    images = images.cpu().repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    rows = [images[[number for number, label in enumerate(labels) if label == each]] for each in classes]
+    widest = max(map(len, rows))
+    paper = images.new_full((widest, *images.shape[1:]), 255)
+    cells = torch.cat([part for row in rows for part in (row, paper[len(row) :])])
+    picture = make_grid(cells, nrow=widest, padding=2, pad_value=128).permute(1, 2, 0)
+    return torch.cat([words([name_of(each) for each in classes], images.shape[-2] + 2, len(picture)), picture], dim=1)
+
+
+def words(lines: Sequence[str], spacing: int, height: int) -> Tensor:
+    """Black on white, uint8 `[height, W, 3]`, each in the middle of its `spacing` rows of pixels."""
+    font = ImageFont.load_default(TEXT_HEIGHT)
+    width = 8 + math.ceil(max(font.getlength(line) for line in lines))
+    page = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        draw.text((4, 1 + (number + 0.5) * spacing), line, (30, 30, 30), font, anchor="lm")
+    return torch.from_numpy(np.array(page))
 
 
 def plane(points: Tensor, num_columns: int | None) -> Tensor:

@@ -16,7 +16,7 @@ FREE = (
     *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.profiler"),
     *("data.name", "data.source", "data.test_source", "data.num_workers", "data.pin_memory", "data.memory_limit_mb"),
     *("data.verify", "data.eval_batch_size", "data.download"),
-    *("sampler", "grid", "variance", "denoiser"),
+    *("sampler", "grid", "variance", "denoiser", "guidance"),
 )
 """What may differ: it changes no step of the training, or only its rounding. Data are compared by their content, and
 the number of steps counts where the learning rate falls towards the last of them."""

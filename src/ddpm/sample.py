@@ -4,7 +4,9 @@ And its other uses, `task=NAME`: each is one picture, what it was made of, and f
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +20,9 @@ from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
 from ddpm.diffusion.samplers.base import State
-from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
+from ddpm.generation import beside, explained_if_full, identity, made_with, sample_labels, say_what_is_there, title
 from ddpm.metrics.images import to_uint8
-from ddpm.pictures import grid, save_gif
+from ddpm.pictures import by_class, grid, save_gif
 from ddpm.tasks.base import Model, Outcome
 from ddpm.training.callbacks.image_writer import ImageWriter
 from ddpm.training.callbacks.progress import GenerationProgress
@@ -42,22 +44,26 @@ def run(config: DictConfig) -> None:
 def generate(config: DictConfig) -> None:
     if config.get("data"):
         raise ValueError("data has no effect on images from noise; leave it out, or choose a task that reads images")
-    data = GenerationDataModule(config.num_samples, config.batch_size)
+    check.positive_int("batch_size", config.batch_size)
+    if config.num_samples is not None:
+        check.positive_int("num_samples", config.num_samples)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = build.checkpoint_path(config.ckpt)
     module, stored = build.from_checkpoint(path, build.changes(config))
+    build.refuse_classifier(module, path)
     module.use_for_prediction(config.weights, config.seed)
+    data, picture, asked = asked_for(config, module)
     trainer = build.trainer(config)
     analytic.prepare(module, stored, path, trainer)
     folder = Path(config.out or beside(path) / f"samples_{title(path)}_{module.predict_weights}_{config.format}")
     store = make_store(folder, data.num_samples, module.image_shape)
-    about = {"format": config.format, "num_samples": config.num_samples, **identity(stored, module, trainer)}
+    about = {"format": config.format, "num_samples": data.num_samples, **asked, **identity(stored, module, trainer)}
     record = GenerationRecord(folder, about, made_with(config, trainer))
     data.there = store.there
     num_found = int(store.there().sum())
     record.refuse_to_mix(store.grows, images_are_there=num_found > 0)
-    writer = ImageWriter(store, record)
+    writer = ImageWriter(store, record, picture)
     finished = writer.is_finished()
     with explained_if_full(store):
         if not finished:
@@ -65,12 +71,32 @@ def generate(config: DictConfig) -> None:
             trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
             trainer.predict(module, data, return_predictions=False)
         if config.gif and not (finished and writer.gif.exists()):
-            draw_gif(trainer, module, writer.gif, store.num_first)
+            draw_gif(trainer, module, data, writer.gif, store.num_first)
     announce(folder, data.num_samples, finished)
 
 
+Picture = Callable[[torch.Tensor], torch.Tensor]
+
+
+def asked_for(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+    """The samples to make, how they are drawn, and what is asked of them, for the record."""
+    labels = sample_labels(config["class"], module.asked)
+    if labels is None:
+        num = 64 if config.num_samples is None else config.num_samples
+        return GenerationDataModule(num, config.batch_size), grid, {}
+    num = (64 if len(labels) == 1 else 8 * len(labels)) if config.num_samples is None else config.num_samples
+    data = GenerationDataModule(num, config.batch_size, labels=labels)
+
+    def picture(first: torch.Tensor) -> torch.Tensor:
+        return by_class(first, data.labels_of(torch.arange(len(first))).tolist(), module.asked.name)
+
+    return data, picture, {"class": [module.asked.name(label) for label in labels]}
+
+
 @rank_zero_only
-def draw_gif(trainer: Trainer, module: DiffusionModule, path: Path, num: int, num_frames: int = 50) -> None:
+def draw_gif(
+    trainer: Trainer, module: DiffusionModule, data: GenerationDataModule, path: Path, num: int, num_frames: int = 50
+) -> None:
     """The samples of the grid coming into being, from noise to the image."""
     times = module.sampler.times(module.sampler.process.T)[1:]
     chosen = torch.linspace(0, len(times) - 1, min(num_frames, len(times))).round().int().tolist()
@@ -83,8 +109,9 @@ def draw_gif(trainer: Trainer, module: DiffusionModule, path: Path, num: int, nu
 
     module.watch_sampling = watch
     module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
+    batch = {name: told.to(module.device) for name, told in data.first(num).items()}
     with sampling(trainer, module):
-        module.sample(torch.arange(num, device=module.device), module.predict_weights)
+        module.sample(batch["index"], module.predict_weights, module.asked.of(batch))
     with whole(path) as partial:
         save_gif(partial, frames)
 

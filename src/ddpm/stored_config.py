@@ -4,6 +4,7 @@ Hydra calls whatever `_target_` names, and OmegaConf's resolvers read the enviro
 is looked for here, before either of them sees the file.
 """
 
+import copy
 import functools
 import importlib
 import inspect
@@ -15,9 +16,17 @@ from ddpm import check
 
 MODEL_GROUPS = (
     *("schedule", "process", "objective", "timesteps", "weight", "distance", "loss"),
-    *("variance", "grid", "sampler", "denoiser", "codec", "model", "ema", "optimizer"),
+    *("variance", "grid", "sampler", "denoiser", "guidance", "codec", "cond", "model", "ema", "optimizer"),
 )
 """What a model is made of."""
+
+LATER_GROUPS: dict[str, dict[str, Any]] = {
+    "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
+    "guidance": {
+        "_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"],
+    },
+}  # fmt: skip
+"""Groups that older configurations do not have, as they mean them."""
 
 PARTS = (
     *("ddpm.diffusion.", "ddpm.models.", "ddpm.data.", "ddpm.codec."),
@@ -36,7 +45,7 @@ def checked(stored: Any, where: str) -> dict[str, Any]:
     """The configuration in containers of its own; ValueError names what it must not hold. where: the file."""
     if not isinstance(stored, dict):
         check.fail(f"the configuration in {where}", type(stored).__name__, "a mapping of groups")
-    config = plain(stored, "", iter(range(MAX_VALUES)), where)
+    config = plain({**copy.deepcopy(LATER_GROUPS), **stored}, "", iter(range(MAX_VALUES)), where)
     for target in targets(config):
         if not is_ours(target):
             raise ValueError(f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded")

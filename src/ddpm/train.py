@@ -35,9 +35,11 @@ def run(config: DictConfig) -> None:
     if check.boolean("dry_run", config.dry_run):
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
+    data = build.data(config)
+    config = build.with_classes(config, data)
     module = build.module(config)
     analytic.refuse(module)
-    data = build.data(config)
+    refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config)
     if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
@@ -57,6 +59,17 @@ def run(config: DictConfig) -> None:
     summary(config, trainer, f"{config.run_dir}/checkpoints/last.ckpt")
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def refuse_pictures_of_a_classifier(config: DictConfig, module: build.DiffusionModule) -> None:
+    if not build.classifies(module.network):
+        return
+    if module.condition.dropout:
+        check.fail("cond.dropout", module.condition.dropout, "0 with loss=classification, which learns from each label")
+    drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
+    given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.metric else [])]
+    if given:
+        raise ValueError(f"{given[0]} needs images, and a classifier makes none: add {given[0]}=null")
 
 
 def refuse_to_sweep_with_children(trainer: Trainer) -> None:

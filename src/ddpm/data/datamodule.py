@@ -148,6 +148,12 @@ class ImageDataModule(LightningDataModule):
         largest = int(self._training.data.labels.max())
         return len(self.class_names) or (largest + 1 if largest >= 0 else None)
 
+    def listed_classes(self) -> tuple[int | None, tuple[str, ...]]:
+        """Number and names of the classes, without a look at any image; (None, ()) without labels."""
+        images = self.source.open()
+        names, largest = tuple(images.class_names), int(images.labels.max())
+        return self._num_classes or len(names) or (largest + 1 if largest >= 0 else None), names
+
     def content_hash(self, split: str = "train", num_images: int | None = None) -> str:
         """Of exactly the images that `eval_loader` with the same arguments yields."""
         opened = self._test if split == "test" and self.test_source is not None else self._training

@@ -1,13 +1,14 @@
-"""A diffusers model as a configuration of this project, so that the commands take its folder for a checkpoint."""
+"""A model of another program as a configuration of this project, so that the commands take it for a checkpoint."""
 
 from typing import Any
 
 from ddpm.interop.diffusers import Pretrained, Scheduler
 
+Config = dict[str, Any]
 OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
 
 
-def schedule(scheduler: Scheduler) -> dict[str, Any]:
+def schedule(scheduler: Scheduler) -> Config:
     """The leaf of conf/schedule that makes the same betas."""
     timesteps = scheduler.num_train_timesteps
     if scheduler.beta_schedule == "squaredcos_cap_v2":
@@ -27,28 +28,36 @@ def schedule(scheduler: Scheduler) -> dict[str, Any]:
     }
 
 
-def averages(*decays: float) -> dict[str, Any]:
+def averages(*decays: float) -> Config:
     """The leaf that makes averages of these decays, whatever leaf they came from."""
     return {"_target_": "ddpm.training.averages.WeightAverages", "_partial_": True, "decay": list(decays)}
 
 
-def configuration(pretrained: Pretrained) -> dict[str, Any]:
+def configuration(pretrained: Pretrained) -> Config:
     """What build.module needs for sampling. The sampler is the paper's: all steps, with the small variance."""
     scheduler = pretrained.scheduler or Scheduler()
     if scheduler.prediction_type not in OBJECTIVES:
         raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
+    model = {"_target_": "ddpm.models.unet.UNet", **pretrained.network.settings}
+    return parts(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
+
+
+def parts(model: Config, size: list[int] | None, betas: Config, objective: str) -> Config:
+    """All groups of a configuration, those that are not given in their plainest form.
+
+    model, betas: leaves of a network and of a schedule. size: height and width. objective: the name of its class.
+    """
     partial = {"_partial_": True}
-    settings = pretrained.network.settings
     return {
         "seed": 0,
         "compile": False,
         "channels_last": False,
-        "data": {"name": "none", "channels": settings["in_channels"], "size": pretrained.sample_size, "batch_size": 1},
+        "data": {"name": "none", "channels": model["in_channels"], "size": size, "batch_size": 1},
         "trainer": {"max_steps": 1},
-        "model": {"_target_": "ddpm.models.unet.UNet", **settings},
-        "schedule": schedule(scheduler),
+        "model": model,
+        "schedule": betas,
         "process": {"_target_": "ddpm.diffusion.gaussian.GaussianDiffusion", **partial},
-        "objective": {"_target_": f"ddpm.diffusion.objective.{OBJECTIVES[scheduler.prediction_type]}", **partial},
+        "objective": {"_target_": f"ddpm.diffusion.objective.{objective}", **partial},
         "timesteps": {"_target_": "ddpm.diffusion.timesteps.Uniform"},
         "weight": {"_target_": "ddpm.diffusion.weight.uniform", **partial},
         "distance": {"_target_": "ddpm.diffusion.losses.distance.squared", **partial},
@@ -67,6 +76,8 @@ def configuration(pretrained: Pretrained) -> dict[str, Any]:
             "variance": "${variance}",
         },
         "denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", **partial},
+        "guidance": {"_target_": "ddpm.diffusion.denoiser.plain", **partial, "order": ["guidance", "denoiser"]},
+        "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
         "codec": {"_target_": "ddpm.codec.PixelCodec"},
         "ema": averages(),
         "optimizer": {

@@ -1,9 +1,9 @@
 """One diffusion model in training: it joins network, loss, sampler and averages, and holds no formula."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ddpm import check
 from ddpm.checkpoint.layout import VERSION
 from ddpm.codec import Codec
+from ddpm.diffusion.condition import Condition, partly_hidden
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.losses import Loss
 from ddpm.diffusion.objective import Objective
@@ -26,9 +27,12 @@ from ddpm.types import Batch, Cond, LossTerms
 
 
 class DiffusionModule(LightningModule):
-    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (clipping, ...).
+    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (guidance, clipping).
 
-    config: plain containers, stored in each checkpoint, from which the module can be built again.
+    condition: what the network is told in training. asked: what samples are asked for, which is the same unless a
+    classifier guides a network that is told nothing. guides: networks of other models that guide the sampling, no part
+    of this one nor of its checkpoints. config: plain containers, stored in each checkpoint, from which the module can
+    be built again.
     """
 
     def __init__(
@@ -39,12 +43,15 @@ class DiffusionModule(LightningModule):
         sampler: Sampler,
         wrap: Callable[[Denoiser], Denoiser],
         codec: Codec,
+        condition: Condition,
+        asked: Condition,
         averages: WeightAverages,
         make_optimizer: MakeOptimizer,
         image_shape: tuple[int, int, int],
         seed: int,
         compile: bool,
         config: dict[str, Any],
+        guides: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -54,6 +61,9 @@ class DiffusionModule(LightningModule):
         self.sampler = sampler
         self.wrap = wrap
         self.codec = codec
+        self.condition = condition
+        self.asked = asked
+        self.guides = tuple(guide.requires_grad_(False).eval() for guide in guides)
         self.make_optimizer = make_optimizer
         self.image_shape = image_shape
         self.seed = seed
@@ -72,6 +82,12 @@ class DiffusionModule(LightningModule):
         self.grad_norm: Tensor | None = None
 
     # Networks
+
+    def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The guides go where the module goes."""
+        for guide in self.guides:
+            guide._apply(move, recurse)
+        return super()._apply(move, recurse)
 
     def configure_model(self) -> None:
         """trainer=fsdp gives the module a mesh of processes to spread over."""
@@ -132,7 +148,8 @@ class DiffusionModule(LightningModule):
 
     def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
-        return self.loss(self.trained_denoiser(self.network, draws), self.codec.encode(batch["image"]), {}, draws)
+        cond = partly_hidden(self.condition, self.condition.of(batch), draws)
+        return self.loss(self.trained_denoiser(self.network, draws), self.codec.encode(batch["image"]), cond, draws)
 
     def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
         """What a loss asks: a self-conditioned network is told its own answer half of the time."""
@@ -147,6 +164,7 @@ class DiffusionModule(LightningModule):
         if isinstance(self.loss.timesteps, LossAware):
             self.observed.append(torch.stack([batch["position"].double(), terms.t.double(), unweighted.double()]))
         parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
+        parts |= {f"unweighted/{name}": part.detach() for name, part in terms.parts.items()}
         return {"loss": total.mean(), "total": total.detach(), "unweighted": unweighted, "t": terms.t, **parts}
 
     def on_validation_start(self) -> None:
@@ -159,12 +177,12 @@ class DiffusionModule(LightningModule):
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
         denoiser = self.trained_denoiser(self.weights(self.best_weights), draws)
-        terms = self.loss(denoiser, self.codec.encode(batch["image"]), {}, draws)
-        return {"total": terms.total, "t": terms.t}
+        terms = self.loss(denoiser, self.codec.encode(batch["image"]), self.condition.of(batch), draws)
+        return {"total": terms.total, "t": terms.t, **{f"part/{name}": part for name, part in terms.parts.items()}}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Generation is a data set of sample numbers: `batch["index"]` in, images out."""
-        return self.sample(batch["index"], self.predict_weights)
+        """Generation is a data set of sample numbers and what is asked of each: `batch["index"]` in, images out."""
+        return self.sample(batch["index"], self.predict_weights, self.asked.of(batch))
 
     # Optimization
 

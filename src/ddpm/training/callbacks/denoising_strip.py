@@ -2,13 +2,15 @@
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
-from ddpm.training.callbacks.sample_grid import sampling
+from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
+from ddpm.types import Cond
 
 
 class DenoisingStrip(Callback):
@@ -34,17 +36,17 @@ class DenoisingStrip(Callback):
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         with sampling(trainer, module):
-            strip, times = self.draw(module)
+            ids = torch.arange(self.num_samples, device=module.device)
+            strip, times = self.draw(module, ids, examples(trainer, module, ids))
         caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
         log_picture(trainer, "denoising", strip, caption)
 
-    def draw(self, module: DiffusionModule) -> tuple[torch.Tensor, list[int]]:
+    def draw(self, module: DiffusionModule, ids: Tensor, cond: Cond) -> tuple[Tensor, list[int]]:
         """The picture, uint8 `[H, W, C]`, and the times of its columns."""
-        ids = torch.arange(self.num_samples, device=module.device)
         process, rng = module.sampler.process, module.sample_rng
         x = process.prior(module.latent_shape, rng.at(process.T, ids))
         states = []
-        for state in module.sampler.trajectory(module.denoiser(module.best_weights), x, rng, ids):
+        for state in module.sampler.trajectory(module.denoiser(module.best_weights), x, rng, ids, cond):
             states.append(state)
             module.watch_sampling(state)
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()

@@ -1,5 +1,7 @@
 """Hands generated images to a store as they come, on any number of ranks, and draws the first of them."""
 
+from collections.abc import Callable
+
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -13,13 +15,13 @@ from ddpm.training.stores.base import ImageStore, save_png
 
 
 class ImageWriter(Callback):
-    """Needs memory for one batch, whatever the number of samples.
+    """Needs memory for one batch, whatever the number of samples. draw: the first images, uint8, as a picture.
 
     grid.png is the last file that is written: without it a generation is unfinished.
     """
 
-    def __init__(self, store: ImageStore, record: GenerationRecord) -> None:
-        self.store, self.record = store, record
+    def __init__(self, store: ImageStore, record: GenerationRecord, draw: Callable[[Tensor], Tensor] = grid) -> None:
+        self.store, self.record, self.draw = store, record, draw
         self.picture, self.gif = store.folder / "grid.png", store.folder / "denoising.gif"
 
     def is_finished(self) -> bool:
@@ -61,4 +63,4 @@ class ImageWriter(Callback):
 
     def finish(self) -> None:
         first = torch.from_numpy(self.store.finish())
-        save_png(self.picture, grid(first.permute(0, 3, 1, 2)).numpy())
+        save_png(self.picture, self.draw(first.permute(0, 3, 1, 2)).numpy())

@@ -9,11 +9,13 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from ddpm import check
+from ddpm.data.loader import to_batch
+from ddpm.diffusion.condition import LABEL, ClassLabel
 from ddpm.metrics.images import to_uint8
-from ddpm.pictures import grid
+from ddpm.pictures import by_class, grid
 from ddpm.training.logs import ends_step, log_picture, picture_path
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
+from ddpm.types import Batch, Cond
 
 
 @contextmanager
@@ -26,15 +28,35 @@ def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
     module.train(was_training)
 
 
+def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> Cond:
+    """What samples are asked for where nobody asks: the classes in turn, or what real images tell, held-out ones if
+    there are any."""
+    if not module.asked.needs_images:
+        return module.asked.examples(ids)
+    data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
+    rows = data.indices[ids.cpu() % len(data)]
+    (pixels,) = data.pixels.reader(persistent=False).read([rows])
+    batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
+    return module.asked.of({name: tensor.to(module.device) for name, tensor in batch.items()})
+
+
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
     """Images of the samples 0..num-1 `[num, C, H, W]`, each rank making its share; the same for any number of ranks."""
     rank, world = trainer.global_rank, trainer.world_size
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
     with sampling(trainer, module):
-        mine = module.sample(ids, weights).float()
+        mine = module.sample(ids, weights, examples(trainer, module, ids)).float()
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
+
+
+def drawn(module: DiffusionModule, images: Tensor) -> Tensor:
+    """The samples 0, 1, ... uint8 `[B, C, H, W]` as a picture, with a row a class where classes were asked for."""
+    if not isinstance(module.asked, ClassLabel):
+        return grid(images)
+    labels = module.asked.examples(torch.arange(len(images)))[LABEL]
+    return by_class(images, labels.tolist(), module.asked.name)
 
 
 class SampleGrid(Callback):
@@ -95,5 +117,5 @@ class SampleGrid(Callback):
             sampler = module.sampler
             steps = sampler.steps or sampler.process.T
             caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
-            log_picture(trainer, f"samples/{name}", grid(to_uint8(images)), caption)
+            log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
         self.last_step = trainer.global_step

@@ -1,6 +1,7 @@
-"""Logs the loss in bands of time, which shows where a schedule or objective learns and where it does not."""
+"""Logs the loss and parts of it in bands of time, which shows where a schedule or objective learns."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,10 +26,14 @@ def band_names(T: int, num_bands: int) -> list[str]:
 
 
 class TimestepLoss(RunningSums):
-    """num_bands: bands of the times 1..T. Each logs its mean over the steps since the last log as train/loss_t/..."""
+    """num_bands: bands of the times 1..T. Each logs its mean over the steps since the last log as train/loss_t/...
 
-    def __init__(self, num_bands: int) -> None:
+    parts: names of parts of the loss of which it does the same, as train/accuracy_t/..., where the loss has them.
+    """
+
+    def __init__(self, num_bands: int, parts: Sequence[str] = ()) -> None:
         self.num_bands = check.positive_int("num_bands", num_bands)
+        self.parts = tuple(parts)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
@@ -36,14 +41,14 @@ class TimestepLoss(RunningSums):
         T = module.sampler.process.T
         num_bands = min(self.num_bands, T)
         total = outputs["unweighted"]
+        told = {"loss": total, **{p: outputs[f"unweighted/{p}"] for p in self.parts if f"unweighted/{p}" in outputs}}
         band = band_of(outputs["t"], T, num_bands)
-        here = torch.zeros(2, num_bands, device=total.device)
-        self.add(here.index_add_(1, band, torch.stack([total, torch.ones_like(total)]).to(here.dtype)))
+        here = torch.zeros(1 + len(told), num_bands, device=total.device)
+        self.add(here.index_add_(1, band, torch.stack([*told.values(), torch.ones_like(total)]).to(here.dtype)))
         if not is_log_step(trainer, batch_idx):
             return
-        losses, counts = self.taken(trainer)
-        names = band_names(T, num_bands)
-        log_numbers(
-            trainer,
-            {f"train/loss_t/{n}": loss / k for n, loss, k in zip(names, losses, counts, strict=True) if k},
-        )
+        *sums, counts = self.taken(trainer)
+        bands = band_names(T, num_bands)
+        for name, of_bands in zip(told, sums, strict=True):
+            means = {f"train/{name}_t/{b}": s / k for b, s, k in zip(bands, of_bands, counts, strict=True) if k}
+            log_numbers(trainer, means)

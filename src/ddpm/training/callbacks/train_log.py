@@ -37,14 +37,18 @@ class TrainLog(RunningSums):
         log_numbers(trainer, numbers)
 
     def on_validation_epoch_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.val_sums = torch.zeros(2, device=module.device)
+        self.val_sums: Tensor | None = None
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        self.val_sums += torch.stack([outputs["total"].sum(), outputs["total"].new_tensor(len(outputs["total"]))])
+        total, self.val_parts = outputs["total"], [name for name in outputs if name.startswith("part/")]
+        sums = [total.sum(), total.new_tensor(len(total)), *(outputs[n].sum().to(total.dtype) for n in self.val_parts)]
+        here = torch.stack(sums)
+        self.val_sums = here if self.val_sums is None else self.val_sums + here
 
     def on_validation_epoch_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        loss, count = trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
+        loss, count, *parts = trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
         module.log("val/loss", loss / count, logger=False)  # for checkpoints kept by it
-        log_numbers(trainer, {"val/loss": loss / count})
+        means = {f"val/{name}": part / count for name, part in zip(self.val_parts, parts, strict=True)}
+        log_numbers(trainer, {"val/loss": loss / count, **means})

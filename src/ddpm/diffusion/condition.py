@@ -1,0 +1,134 @@
+"""What a network is told of each image beside its noise: nothing, a class, or whatever else has these methods."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.rng import Draws
+from ddpm.types import Cond
+
+LABEL = "label"
+"""The condition that names a class: int64 `[B]`, -1 for none."""
+
+
+class Condition(Protocol):
+    """dropout: the share of training images of which the network is told nothing, so that it learns both.
+
+    needs_images: whether there is nothing to tell without real images.
+    """
+
+    needs_images: ClassVar[bool]
+
+    @property
+    def dropout(self) -> float: ...
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        """Arguments that a network must be built with to be told this, as {"num_classes": 10}."""
+        ...
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        """What the network is told of a batch: of images, or of samples that have a label and no image yet."""
+        ...
+
+    def without(self, cond: Cond) -> Cond:
+        """The same with nothing told; what is no part of this condition stays."""
+        ...
+
+    def examples(self, ids: Tensor) -> Cond:
+        """What the samples with the numbers `ids`, int64 `[B]`, are told where nobody asks for anything."""
+        ...
+
+
+def partly_hidden(condition: Condition, cond: Cond, draws: Draws) -> Cond:
+    """In training: nothing told of a share `dropout` of the images, which ones depending on each image alone."""
+    if condition.dropout == 0 or not cond:
+        return cond
+    hidden = draws.uniform("condition") < condition.dropout
+    nothing = condition.without(cond)
+    return {name: torch.where(along(hidden, told), nothing[name], told) for name, told in cond.items()}
+
+
+def along(values: Tensor, like: Tensor) -> Tensor:
+    """`values` `[B]` as `[B, 1, ...]`, to go with `like` `[B, ...]`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class NoCondition:
+    """Networks that see the noisy image and the time alone."""
+
+    needs_images: ClassVar[bool] = False
+    dropout: ClassVar[float] = 0.0
+    network_settings: ClassVar[Mapping[str, Any]] = {}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        return {}
+
+    def without(self, cond: Cond) -> Cond:
+        return cond
+
+    def examples(self, ids: Tensor) -> Cond:
+        return {}
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """The class. names: of the classes, where they have any. dropout: 0.1 in Ho and Salimans 2022, 0 in ADM.
+
+    A network tells nothing apart from -1, for which it adds nothing to its embedded time. So one that never sees a
+    label is exactly a network without classes. (Ho and Salimans learn a vector for it; it could be taken up by the bias
+    of the embedded time and the vectors of the classes, so nothing is lost.)
+    """
+
+    num_classes: int
+    dropout: float
+    names: Sequence[str] | None = None
+    needs_images: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check.positive_int("num_classes", self.num_classes)
+        check.number("dropout", self.dropout, low=0, high=1)
+        if self.names and len(self.names) != self.num_classes:
+            check.fail("names", list(self.names), f"one for each of the {self.num_classes} classes")
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        return {"num_classes": self.num_classes}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        return {LABEL: batch["label"]}
+
+    def without(self, cond: Cond) -> Cond:
+        return {**cond, LABEL: torch.full_like(cond[LABEL], -1)}
+
+    def examples(self, ids: Tensor) -> Cond:
+        """The classes in turn."""
+        return {LABEL: ids % self.num_classes}
+
+    def name(self, label: int) -> str:
+        return "none" if label < 0 else self.names[label] if self.names else str(label)
+
+    def asked(self, choice: Any) -> list[int]:
+        """The labels of a person's words: `all`, `none`, a number or a name, or a list of these."""
+        if choice == "all":
+            return list(range(self.num_classes))
+        choices = choice if isinstance(choice, Sequence) and not isinstance(choice, str) else [choice]
+        if not choices:
+            check.fail("class", choice, "all, none, a class or a list of classes")
+        return [self._label(each) for each in choices]
+
+    def _label(self, choice: Any) -> int:
+        names = list(self.names or [])
+        if str(choice) in names:  # before numbers: names may be digits
+            return names.index(str(choice))
+        if choice is None or choice == "none":
+            return -1
+        if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < self.num_classes:
+            return choice
+        known = f"0 to {self.num_classes - 1}" + (f" or one of {', '.join(names)}" if names else "")
+        return check.fail("class", choice, f"{known}, or all, or none{check.nearest(str(choice), names)}")

@@ -1,0 +1,40 @@
+"""What trains a classifier of noisy images, for guidance: cross-entropy (Dhariwal and Nichol 2021, section 4.1)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.condition import LABEL
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.rng import Draws
+from ddpm.types import Cond, LossTerms
+
+
+@dataclass(frozen=True)
+class Classification:
+    """total = -log p(label | x_t) in nats, where the network's raw output `[B, K]` are the logits.
+
+    parts["accuracy"]: 1 where the class of the largest is the label, else 0. The network is not told the label.
+    """
+
+    process: ForwardProcess
+    timesteps: Timesteps
+
+    def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
+        """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, all of them 0 or more."""
+        if LABEL not in cond:
+            raise ValueError("loss=classification needs labels: choose cond=class")
+        label = cond[LABEL]
+        t = self.timesteps(draws, self.process.T)
+        x_t = self.process.apply(x0, self.process.draw(x0, draws), t)
+        logits = denoiser.raw(x_t, t, {name: told for name, told in cond.items() if name != LABEL})
+        if logits.ndim != 2:
+            name = type(denoiser.network).__name__
+            check.fail("model", name, "a classifier with loss=classification, as model=classifier_tiny")
+        accuracy = (logits.argmax(1) == label).to(logits.dtype)
+        total = F.cross_entropy(logits, label, reduction="none")
+        return LossTerms(total, t, {"accuracy": accuracy}, self.timesteps.importance(t, self.process.T))
