@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm import build
 from ddpm.atomic import write_whole
+from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.variance import Analytic
 from ddpm.generation import beside, title
@@ -80,11 +81,13 @@ def measured(module: DiffusionModule, images: ImageData, times: list[int], train
     plan = list(images.indices.split(BATCH))
     display = ProgressDisplay("time", len(times) * len(plan))
     for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
-        x0 = module.codec.encode(pixels.to(device).float().div_(127.5).sub_(1))
+        batch = to_batch(pixels, images.labels[ids], ids, ids, pinned=False)
+        batch = {name: part.to(device) for name, part in batch.items()}
+        x0, cond = module.codec.encode(batch["image"]), module.condition.of(batch)
         for k, t in enumerate(times):
             x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
             with trainer.precision_plugin.forward_context():
-                prediction = denoiser(x_t, t, {})
+                prediction = denoiser(x_t, t, cond)
             totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
             if display.is_due(number * len(times) + k):
                 display.show(number * len(times) + k, "variance=analytic: the error of x0")

@@ -14,10 +14,16 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.types import Cond
 
 
 def log_likelihood(
-    process: GaussianDiffusion, denoiser: Denoiser, y: Tensor, times: Sequence[int], probes: Tensor
+    process: GaussianDiffusion,
+    denoiser: Denoiser,
+    y: Tensor,
+    times: Sequence[int],
+    probes: Tensor,
+    cond: Cond | None = None,
 ) -> Tensor:
     """log p of y = x_t / alpha_t at t = times[0], in nats, `[B]`.
 
@@ -28,26 +34,28 @@ def log_likelihood(
     schedule = process.schedule
     ratio = {t: math.exp(-schedule.half_log_snr(t)) for t in times}
     gathered = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    eps, divergence = slope(process, denoiser, y, times[0], probes)
+    eps, divergence = slope(process, denoiser, y, times[0], probes, cond)
     for t, u in itertools.pairwise(times):
         h = ratio[u] - ratio[t]
-        there, divergence_there = slope(process, denoiser, y + h * eps, u, probes)
+        there, divergence_there = slope(process, denoiser, y + h * eps, u, probes, cond)
         y = y + h * (eps + there) / 2
         mean = (ratio[t] * divergence + ratio[u] * divergence_there).double() / 2
         gathered += math.log(ratio[u] / ratio[t]) * mean
-        eps, divergence = slope(process, denoiser, y, u, probes)
+        eps, divergence = slope(process, denoiser, y, u, probes, cond)
     d, alpha = y[0].numel(), schedule.alpha(times[-1])
     x_T = (y * alpha).double().flatten(1)
     prior = -(x_T.square().sum(1) + d * math.log(2 * math.pi)) / 2
     return prior + d * math.log(alpha) + gathered
 
 
-def slope(process: GaussianDiffusion, denoiser: Denoiser, y: Tensor, t: int, probes: Tensor) -> tuple[Tensor, Tensor]:
+def slope(
+    process: GaussianDiffusion, denoiser: Denoiser, y: Tensor, t: int, probes: Tensor, cond: Cond | None
+) -> tuple[Tensor, Tensor]:
     """eps at y `[B, C, H, W]`, and its divergence with respect to y, `[B]`."""
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         x_t = y * process.schedule.alpha(t)
-        eps = process.infer(x_t, denoiser(x_t, t, {}).x0, t)
+        eps = process.infer(x_t, denoiser(x_t, t, cond or {}).x0, t)
         total = torch.zeros(len(y), device=y.device, dtype=y.dtype)
         for k, probe in enumerate(probes):
             keep = k + 1 < len(probes)

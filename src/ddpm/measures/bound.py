@@ -93,13 +93,14 @@ class BoundPass(LightningModule):
         module, process = self.module, self.module.sampler.process
         x0 = module.codec.encode(batch["image"])
         rows, denoiser = batch["position"], module.denoiser(module.predict_weights)
+        cond = module.condition.of(batch)
         prior = bits_per_dim(prior_term(process, x0.double()))
         self.alone[rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
         for k in range(len(self.variances)):
             self.note(k, 0, rows, prior)
         for t in range(process.T, 0, -1):
             x_t = process.apply(x0, process.draw(x0, self.rng.at(t, batch["index"])), t)
-            predicted = denoiser(x_t, t, {})
+            predicted = denoiser(x_t, t, cond)
             extra = None if predicted.extra is None else predicted.extra.double()
             prediction = Prediction(predicted.x0.double(), extra)
             for k, variance in enumerate(self.variances.values()):

@@ -20,7 +20,7 @@ from ddpm.metrics.score import Estimate
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Draws, Rng
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
+from ddpm.types import Batch, Cond
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,22 @@ class FlowPass(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with torch.inference_mode(False):
             images, draws = batch["image"].clone(), self.rng.at(0, batch["index"].clone())
-            self.bits[batch["position"]] = self.of(images, draws.uniform("bin", tuple(images.shape[1:])), draws)
+            told = {name: part.clone() for name, part in self.module.condition.of(batch).items()}
+            uniform = draws.uniform("bin", tuple(images.shape[1:]))
+            self.bits[batch["position"]] = self.of(images, uniform, draws, told)
         self.done += len(batch["index"]) * self.trainer.world_size
         if self.display and self.display.is_due(self.done):
             self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
         return batch["position"]
 
-    def of(self, images: Tensor, uniform: Tensor, draws: Draws) -> Tensor:
+    def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
         """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
         module = self.module
         x0 = module.codec.encode(images + (uniform - 0.5) / 127.5)
         shape = tuple(x0.shape[1:])
         signs = [draws.normal(f"probe {k}", shape).sign() for k in range(self.num_probes)]
         denoiser = NetworkDenoiser(module.weights(module.predict_weights), module.objective)
-        nats = log_likelihood(module.sampler.process, denoiser, x0, self.times, torch.stack(signs))
+        nats = log_likelihood(module.sampler.process, denoiser, x0, self.times, torch.stack(signs), cond)
         return -nats / x0[0].numel() / math.log(2) + math.log2(127.5)
 
     def on_predict_end(self) -> None:
