@@ -36,7 +36,7 @@ def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Lo
     """condition: what the network is told. load: a module, from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
-    given: dict[str, Any] = {"condition": condition, "process": sampler.process, "sampler": sampler}
+    given: dict[str, Any] = {"condition": condition, "process": sampler.process, "follows_tilt": sampler.follows_tilt}
     asked, networks = condition, []
     if "guide" in leaf:
         guide = helper("guide", leaf, sampler, load)

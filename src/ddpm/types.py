@@ -1,6 +1,6 @@
 """What travels between the rooms: a batch of images, the conditions of a network, a prediction, the terms of a loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -27,11 +27,14 @@ class Prediction:
     """What a denoiser believes about the clean sample.
 
     x0: `[B, C, H, W]`, the estimate of E[x0 | x_t]. extra: the output channels that the network has beyond the C of
-    its objective (a learned variance, for example), `[B, C', H, W]` or None.
+    its objective (a learned variance, for example), `[B, C', H, W]` or None. tilt: the gradient of log p(y | x) at a
+    place `[B, C, H, W]`, where a y is asked for and it is left to the step to follow it: whoever makes the reverse step
+    adds variance * tilt(mean) to its mean.
     """
 
     x0: Tensor
     extra: Tensor | None = None
+    tilt: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

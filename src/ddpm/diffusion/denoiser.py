@@ -1,6 +1,6 @@
 """From a corrupted sample to what is believed about the clean one. Whatever changes that belief wraps a denoiser."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -52,7 +52,7 @@ class Clipped:
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
-        return Prediction(prediction.x0.clamp(-1, 1), prediction.extra)
+        return replace(prediction, x0=prediction.x0.clamp(-1, 1))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class DynamicallyThresholded:
         x0 = prediction.x0
         bound = x0.flatten(1).abs().float().quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
         bound = bound.view(-1, *[1] * (x0.ndim - 1))
-        return Prediction(x0.clamp(-bound, bound) / bound, prediction.extra)
+        return replace(prediction, x0=x0.clamp(-bound, bound) / bound)
 
 
 def plain(denoiser: Denoiser) -> Denoiser:

@@ -64,9 +64,15 @@ class GaussianDiffusion:
         return Gaussian(weighted_sum(of_x0, x0, of_x_t, x_t), self.schedule.posterior_variance(s, t))
 
     def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
-        """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own."""
+        """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
+
+        A tilt moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
+        """
         mean, _ = self.posterior(prediction.x0, x_t, s, t)
-        return Gaussian(mean, variance(self.schedule, prediction, s, t))
+        spread = variance(self.schedule, prediction, s, t)
+        if prediction.tilt is not None:
+            mean = weighted_sum(1.0, mean, spread, prediction.tilt(mean))
+        return Gaussian(mean, spread)
 
     def score(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
         """The gradient of log p(x_t) where x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...")."""

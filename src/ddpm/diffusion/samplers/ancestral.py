@@ -1,6 +1,7 @@
 """The reverse Markov chain of Ho et al. 2020 (algorithm 2), in any number of steps."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import Sampler, State
@@ -14,6 +15,7 @@ class Ancestral(Sampler):
     """x_s from the model's p(x_s | x_t) with the given variance; no noise in the step to 0."""
 
     variance: Variance
+    follows_tilt: ClassVar[bool] = True
 
     @property
     def order(self) -> int:

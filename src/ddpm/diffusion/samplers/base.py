@@ -4,7 +4,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,9 @@ class Sampler(ABC):
     process: MarkovProcess
     grid: Grid
     steps: int | None
+
+    follows_tilt: ClassVar[bool] = False
+    """Whether its steps are the process's `reverse`, whose mean a tilt moves."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:

@@ -1,0 +1,86 @@
+"""Guidance by the gradient of a classifier of noisy images (Dhariwal and Nichol 2021, section 4)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.coefficients import weighted_sum
+from ddpm.diffusion.condition import LABEL
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.types import Cond, Prediction, Time
+
+Classifier = Callable[[Tensor, Time], Tensor]
+"""x_t `[B, C, H, W]` and its time to the logits of the classes, `[B, K]`."""
+
+
+@dataclass(frozen=True)
+class ClassifierGuided:
+    """Follows g = scale * the gradient of log p(label | x_t).
+
+    form: where g enters. `mean`: the mean of the reverse step is moved by variance * g (algorithm 1), for a sampler
+    that follows a tilt. `epsilon`: eps - sigma_t g in place of eps (algorithm 2), which is x0 + sigma_t^2 / alpha_t g,
+    for any sampler. null: the first where the sampler can, as the paper does.
+    at: where g is taken in the form `mean`: `x_t` as in the paper's code, or `mean`, as in its formula.
+    tells: whether the denoiser is told the label as well. follows_tilt: whether the sampler does.
+    A label of -1 is not followed.
+    """
+
+    denoiser: Denoiser
+    classifier: Classifier
+    process: GaussianDiffusion
+    scale: float
+    form: str | None
+    at: str
+    tells: bool
+    follows_tilt: bool
+
+    def __post_init__(self) -> None:
+        check.number("scale", self.scale, low=0)
+        check.one_of("at", self.at, ("x_t", "mean"))
+        if self.form is not None:
+            check.one_of("form", self.form, ("mean", "epsilon"))
+        if self.form == "mean" and not self.follows_tilt:
+            raise ValueError(
+                "guidance.form=mean moves the mean of an ancestral step, which this sampler does not make; "
+                "use sampler=ancestral, or guidance.form=epsilon"
+            )
+        if self.at == "mean" and not self.in_mean:
+            raise ValueError("guidance.at=mean has no effect with guidance.form=epsilon; leave it out")
+
+    @property
+    def in_mean(self) -> bool:
+        return self.form == "mean" or (self.form is None and self.follows_tilt)
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
+        if LABEL not in cond:
+            raise ValueError("guidance=classifier needs a class to follow: say class=...")
+        label = cond[LABEL]
+        told = cond if self.tells else {name: value for name, value in cond.items() if name != LABEL}
+        prediction = self.denoiser(x_t, t, told)
+        if self.scale == 0:
+            return prediction
+
+        def tilt(mean: Tensor) -> Tensor:
+            return self.gradient(x_t if self.at == "x_t" else mean, t, label).to(mean.dtype)
+
+        if self.in_mean:
+            return replace(prediction, tilt=tilt)
+        push = self.process.schedule.sigma(t) ** 2 / self.process.schedule.alpha(t)
+        gradient = self.gradient(x_t, t, label).to(x_t.dtype)
+        return replace(prediction, x0=weighted_sum(1.0, prediction.x0, push, gradient))
+
+    def gradient(self, x: Tensor, t: Time, label: Tensor) -> Tensor:
+        """scale * grad log p(label | x), `[B, C, H, W]`, in float32 at least; 0 for a label of -1.
+
+        Sampling runs without gradients, Lightning's even in inference mode, whose tensors must be copied to have one.
+        """
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            x = x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True).requires_grad_()
+            label, t = label.clone(), t if isinstance(t, int) else t.clone()
+            log_p = self.classifier(x, t).log_softmax(1).gather(1, label.clamp(min=0)[:, None])[:, 0]
+            (gradient,) = torch.autograd.grad(torch.where(label < 0, 0.0, log_p).sum(), x)
+        return self.scale * gradient
