@@ -12,6 +12,7 @@ from ddpm import build, check
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.loader import EvalLoader
 from ddpm.measure import Measurement, ModelRun
+from ddpm.stored_config import LATER_GROUPS
 
 
 class Split(LightningDataModule):
@@ -49,6 +50,8 @@ class OfImages(ABC):
 
     def opened(self, run: ModelRun) -> Split:
         """The images, of the data that the model was trained on or that the command chose."""
+        if run.config.guidance._target_ != LATER_GROUPS["guidance"]["_target_"]:
+            raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
         data = build.data(run.config)
         rank_zero_only(data.prepare_data)()
         return Split(data, self.split, self.num_images, self.batch_size)

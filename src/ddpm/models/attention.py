@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.layers import conv1x1, group_norm, zeroed
+from ddpm.models.layers import conv1x1, conv1x1_of, group_norm, zeroed
 
 
 class Attention(nn.Module):
@@ -13,13 +13,11 @@ class Attention(nn.Module):
     attention and the convolution behind.
     """
 
-    def __init__(self, channels: int, num_heads: int, num_groups: int) -> None:
+    def __init__(self, channels: int, num_heads: int, num_groups: int, *, norm_eps: float = 1e-6) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = group_norm(num_groups, channels)
-        self.qkv = conv1x1(channels, 3 * channels)
-        for weight in self.qkv.weight.data.chunk(3):  # three maps of C to C, not one of C to 3C: the fans differ
-            nn.init.xavier_uniform_(weight)
+        self.norm = group_norm(num_groups, channels, norm_eps)
+        self.qkv = conv1x1_of(3, channels)
         self.out = zeroed(conv1x1(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:

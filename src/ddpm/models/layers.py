@@ -30,9 +30,17 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return initialised(nn.Conv2d(in_channels, out_channels, kernel_size=1))
 
 
+def conv1x1_of(num: int, channels: int) -> nn.Conv2d:
+    """`num` maps of `channels` to as many in one: each is initialised for itself, since the fans differ."""
+    maps = conv1x1(channels, num * channels)
+    for weight in maps.weight.data.chunk(num):
+        nn.init.xavier_uniform_(weight)
+    return maps
+
+
 def linear(in_channels: int, out_channels: int) -> nn.Linear:
     return initialised(nn.Linear(in_channels, out_channels))
 
 
-def group_norm(num_groups: int, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups, channels, eps=1e-6)
+def group_norm(num_groups: int, channels: int, eps: float = 1e-6) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups, channels, eps=eps)
