@@ -10,7 +10,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from ddpm import check
+from ddpm.diffusion.condition import LABEL
 from ddpm.evaluation.reference import Images
+from ddpm.metrics.classes import in_words
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import (
     Environment,
@@ -24,7 +26,7 @@ from ddpm.metrics.protocol import (
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
-from ddpm.training.callbacks.sample_grid import sampling
+from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import ends_step, log_numbers
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch
@@ -46,6 +48,10 @@ class Scores(Callback):
         self.reference: Images | None = None
         self.last_step = 0
         self.trained = False
+
+    def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        told = examples(trainer, module, torch.arange(1, device=module.device))
+        self.evaluator.refuse_labels(told.get(LABEL))
 
     # When: as the grids of samples
 
@@ -82,8 +88,8 @@ class Scores(Callback):
             return
         self.show_real(trainer)
         self.evaluator.reset_fake()
-        for images, ids in self.generated(trainer, module):
-            self.evaluator.update_fake(images, ids)
+        for images, ids, labels in self.generated(trainer, module):
+            self.evaluator.update_fake(images, ids, labels)
         estimates = self.evaluator.compute()
         self.last_step = trainer.global_step
         self.write(trainer, module, estimates)
@@ -107,21 +113,25 @@ class Scores(Callback):
             if self.evaluator.needs_real:
                 self.reference.show(self.evaluator, trainer)
 
-    def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's share. All ranks sample equally often, since they agree on signals at each sampling step."""
+    def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """This rank's share, with numbers and labels; None where the model knows no classes.
+
+        All ranks sample equally often, since they agree on signals at each sampling step.
+        """
         each = -(-self.num_samples // trainer.world_size)
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
         for some in ids.split(self.batch_size):
+            told = examples(trainer, module, some)
             with sampling(trainer, module):
-                images = module.sample(some, module.best_weights).float()
+                images = module.sample(some, module.best_weights, told).float()
             wanted = some < self.num_samples
-            yield images[wanted], some[wanted]
+            yield images[wanted], some[wanted], told[LABEL][wanted] if LABEL in told else None
 
     @rank_zero_only
     def write(self, trainer: Trainer, module: DiffusionModule, estimates: dict[str, Estimate]) -> None:
         assert self.reference is not None
         run = Path(trainer.default_root_dir)
-        sampler = module.sampler
+        sampler, labels = module.sampler, next(iter(self.evaluator.generated.values())).labels
         result = Result.of(
             estimates,
             protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
@@ -132,6 +142,7 @@ class Scores(Callback):
                 "weights": module.describe_weights(module.best_weights),
                 "sampler": sampler.describe(),
                 "steps": sampler.steps or sampler.process.T,
+                **({"labels": in_words(labels)} if (labels >= 0).any() else {}),
             },
             environment=Environment(device_name(module.device), str(trainer.precision)),
         )

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ddpm.data.generation import GenerationDataModule
 from ddpm.data.loader import to_batch
 from ddpm.data.order import share
 from ddpm.evaluation.reference import Reference, shown
@@ -23,25 +24,28 @@ class StoredImages(Protocol):
 class Scoring(Callback):
     """Shows the evaluator the real images, then the generated ones; every rank sees its share of both.
 
-    The extractor's work is queued on the device and not waited for: the next batch is on its way meanwhile. stored:
-    where the images are that no predict_step made, None if all are made.
+    The extractor's work is queued on the device and not waited for: the next batch is on its way meanwhile. samples:
+    which there are, and their labels. stored: where the images are that no predict_step made, None if all are made.
     """
 
-    def __init__(self, evaluator: Evaluator, reference: Reference, num_samples: int, stored: StoredImages | None):
+    def __init__(
+        self, evaluator: Evaluator, reference: Reference, samples: GenerationDataModule, stored: StoredImages | None
+    ) -> None:
         self.evaluator, self.reference = evaluator, reference
-        self.num_samples, self.stored = num_samples, stored
+        self.samples, self.stored = samples, stored
         self.values: dict[str, Estimate] = {}
 
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.evaluator.to(trainer.strategy.root_device)
-        self.made = torch.zeros(self.num_samples, dtype=torch.bool)
+        self.made = torch.zeros(self.samples.num_samples, dtype=torch.bool)
+        self.evaluator.refuse_labels(self.samples.labels_of(torch.arange(self.samples.num_samples)))
         if self.evaluator.needs_real and not self.evaluator.knows_real:
             self.reference.show(self.evaluator, trainer)
 
     def on_predict_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        self.evaluator.update_fake(outputs.float(), batch["index"])
+        self.evaluator.update_fake(outputs.float(), batch["index"], batch["label"])
         self.made[batch["index"].cpu()] = True
 
     def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -49,12 +53,14 @@ class Scoring(Callback):
         self.values = self.evaluator.compute()
 
     def show_stored(self, trainer: Trainer) -> None:
-        shares = share(0, self.num_samples, trainer.global_rank, trainer.world_size, self.evaluator.batch_size)
+        shares = share(0, self.samples.num_samples, trainer.global_rank, trainer.world_size, self.evaluator.batch_size)
         plan = [ids for ids in (some[~self.made[some]] for some in shares) if len(ids)]
         if not plan:
             return
         assert self.stored is not None
         pixels = self.stored.read(plan)
-        batches = (to_batch(some, ids, ids, ids, pinned=False) for some, ids in zip(pixels, plan, strict=True))
+        labels = map(self.samples.labels_of, plan)
+        shown_with = zip(pixels, labels, plan, strict=True)
+        batches = (to_batch(some, of, ids, ids, pinned=False) for some, of, ids in shown_with)
         for batch in shown(batches, sum(map(len, plan)), "features of generated image"):
-            self.evaluator.update_fake(batch["image"], batch["index"])
+            self.evaluator.update_fake(batch["image"], batch["index"], batch["label"])

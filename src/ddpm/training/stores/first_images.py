@@ -11,6 +11,7 @@ from ddpm.training.stores.row_file import RowFile
 class FirstImages(ImageStore):
     """Kept until the picture is drawn; a run that was killed starts anew."""
 
+    NUM_FIRST = 400
     continues, grows = False, False
 
     @property
