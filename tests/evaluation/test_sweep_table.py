@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.evaluation import sweep_table
+from ddpm.evaluation import sampler_plot, sweep_table
 from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.metrics.score import Estimate
 
@@ -52,7 +52,7 @@ def test_seeds_become_their_mean_and_its_standard_error():
 
 
 def test_the_text_has_a_line_a_sampler_the_best_first_and_marked(points):
-    lines = sweep_table.text(points).splitlines()
+    lines = sampler_plot.text(points).splitlines()
     assert lines[:4] == [
         f"{FID}, low is better, * best",
         "steps      5             10",
@@ -69,7 +69,7 @@ def test_the_text_has_a_line_a_sampler_the_best_first_and_marked(points):
 
 def test_the_csv_has_all_numbers_in_full(points, tmp_path):
     path = tmp_path / "sweep.csv"
-    sweep_table.write_csv(path, points)
+    sampler_plot.write_csv(path, points)
     with open(path) as file:
         rows = list(csv.DictReader(file))
     assert [(row["sampler"], row["steps"], row["evaluations"]) for row in rows] == [
@@ -83,11 +83,11 @@ def test_the_csv_has_all_numbers_in_full(points, tmp_path):
 
 
 def test_seconds_that_nobody_knows_leave_one_panel_and_a_sentence(points, tmp_path):
-    untimed = [point(each.sampler, each.steps, each.estimates[FID].value, 2.0) for each in points]
-    assert "seconds per image: not known" in sweep_table.text(untimed)
+    untimed = [point(each.name, each.value, each.estimates[FID].value, 2.0) for each in points]
+    assert "seconds per image: not known" in sampler_plot.text(untimed)
     widths = []
     for name, some in (("two", points), ("one", untimed)):
-        sweep_table.draw(tmp_path / f"{name}.png", some)
+        sampler_plot.draw(tmp_path / f"{name}.png", some)
         with Image.open(tmp_path / f"{name}.png") as picture:
             widths.append(picture.width)
             assert np.asarray(picture.convert("L")).std() > 5  # something is drawn

@@ -39,15 +39,15 @@ def test_only_what_was_written_is_there_for_this_process_and_the_next(format, tm
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("format", list(STORES))
 def test_the_first_images_are_those_that_were_written(format, channels, tmp_path):
-    images = pixels(70, channels)
-    store = opened(format, tmp_path, 70, channels)
-    for number in reversed(range(70)):
+    images, num_first = pixels(410, channels), STORES[format].NUM_FIRST
+    store = opened(format, tmp_path, 410, channels)
+    for number in reversed(range(410)):
         store.write(number, images[number])
-    assert np.array_equal(store.finish(), images[:64])
+    assert np.array_equal(store.finish(), images[:num_first])
     assert not list(tmp_path.rglob(".*")), "no working file stays"
     if store.continues:
         assert store.there().all()
-        assert np.array_equal(store.finish(), images[:64]), "a kill after finishing does no harm"
+        assert np.array_equal(store.finish(), images[:num_first]), "a kill after finishing does no harm"
 
 
 def test_each_png_holds_its_image_and_a_longer_row_keeps_the_names(tmp_path):
