@@ -67,7 +67,7 @@ def refuse_pictures_of_a_classifier(config: DictConfig, module: build.DiffusionM
     if module.condition.dropout:
         check.fail("cond.dropout", module.condition.dropout, "0 with loss=classification, which learns from each label")
     drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
-    given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.metric else [])]
+    given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.get("metric") else [])]
     if given:
         raise ValueError(f"{given[0]} needs images, and a classifier makes none: add {given[0]}=null")
 

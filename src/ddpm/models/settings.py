@@ -52,6 +52,16 @@ def checked(**settings: Any) -> dict[str, Any]:
     return settings
 
 
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """size: one length or [height, width]."""
+    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
+        height, width = (check.positive_int(f"size[{i}]", side) for i, side in enumerate(size))
+        return height, width
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        check.fail("size", size, "one length or [height, width]")
+    return size, size
+
+
 def check_size(size: Sequence[int], num_levels: int, patch_size: int) -> None:
     """size: height and width of an image."""
     divisor = patch_size * 2 ** (num_levels - 1)
