@@ -19,6 +19,7 @@ from ddpm.atomic import whole, write_whole
 from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
+from ddpm.diffusion.caption import WORDS, Caption
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation import beside, explained_if_full, identity, made_with, sample_labels, say_what_is_there, title
 from ddpm.metrics.images import to_uint8
@@ -80,17 +81,28 @@ Picture = Callable[[torch.Tensor], torch.Tensor]
 
 def asked_for(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
-    labels = sample_labels(config["class"], module.asked)
-    if labels is None:
-        num = 64 if config.num_samples is None else config.num_samples
-        return GenerationDataModule(num, config.batch_size), grid, {}
-    num = (64 if len(labels) == 1 else 8 * len(labels)) if config.num_samples is None else config.num_samples
-    data = GenerationDataModule(num, config.batch_size, labels=labels)
+    asked, given, names, about = module.asked, {}, [""], {}
+    labels = sample_labels(config["class"], asked)
+    if config.prompt is not None and not isinstance(asked, Caption):
+        raise ValueError("prompt has no effect on a model that is told no words; leave it out")
+    if asked.needs_images:
+        raise ValueError("this model makes large images of small ones: choose task=upsample or task=cascade")
+    if labels is not None:
+        given, names = {"labels": labels}, [asked.name(label) for label in labels]
+        about = {"class": names}
+    if isinstance(asked, Caption):
+        prompts = OmegaConf.to_container(config.prompt) if OmegaConf.is_list(config.prompt) else config.prompt
+        words = asked.asked(asked.names if prompts is None else prompts)
+        given, names = {"told": words}, [text or "none" for text in asked.text(words[WORDS])]
+        about = {"prompt": names}
+    num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
+    data = GenerationDataModule(num, config.batch_size, **given)
 
     def picture(first: torch.Tensor) -> torch.Tensor:
-        return by_class(first, data.labels_of(torch.arange(len(first))).tolist(), module.asked.name)
+        kinds = sorted(set(names), key=names.index)
+        return by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return data, picture, {"class": [module.asked.name(label) for label in labels]}
+    return data, picture, about
 
 
 @rank_zero_only
@@ -160,8 +172,16 @@ def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
 
 
 def as_model(module: DiffusionModule, data: ImageDataModule | None, batch_size: int) -> Model:
+    def another(ckpt: str) -> Model:
+        path = build.checkpoint_path(ckpt)
+        other, _ = build.from_checkpoint(path, OmegaConf.create())
+        build.refuse_classifier(other, path)
+        other.use_for_prediction("best", module.sample_rng.seed)
+        return as_model(other.to(module.device), None, batch_size)
+
     return Model(
         denoiser=module.denoiser(module.predict_weights),
+        condition=module.asked,
         sampler=module.sampler,
         codec=module.codec,
         rng=module.sample_rng,
@@ -169,6 +189,7 @@ def as_model(module: DiffusionModule, data: ImageDataModule | None, batch_size: 
         device=module.device,
         batch_size=batch_size,
         data=data,
+        another=another,
     )
 
 

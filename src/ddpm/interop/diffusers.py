@@ -129,6 +129,20 @@ OURS: Config = {
 }
 
 
+PLAIN: Config = {
+    "head_channels": None,
+    "scale_shift": False,
+    "resample": "conv",
+    "convention": "ddpm",
+    "num_timesteps": None,
+    "self_condition": False,
+    "num_classes": None,
+    "low_res": False,
+    "token_channels": None,
+}
+"""Settings of our `UNet` that are not written to theirs, and what they must be for it."""
+
+
 def settings_from(config: Config) -> dict[str, Any]:
     """The arguments of our `UNet` for a UNet2DModel's config."""
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
@@ -178,7 +192,7 @@ def config_from(settings: dict[str, Any]) -> Config:
         check.fail("patch_size", settings["patch_size"], "1 to save for diffusers, which works on single pixels")
     if settings["num_heads"] != 1 and len(attended) > 1:
         check.fail("num_heads", settings["num_heads"], "1 to save for diffusers, where wider levels get more heads")
-    for name, plain in (("scale_shift", False), ("num_timesteps", None), ("self_condition", False)):
+    for name, plain in PLAIN.items():
         if settings[name] != plain:
             check.fail(name, settings[name], f"{plain} to save for diffusers")
     kinds = ["Attn" if level in settings["attention_levels"] else "" for level in range(len(widths))]

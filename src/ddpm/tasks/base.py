@@ -12,11 +12,13 @@ from ddpm import check
 from ddpm.codec import BinaryCodec, Codec, PixelCodec
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import chosen
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
+from ddpm.types import Cond
 
 Run = Callable[[Tensor], Iterator[State]]
 """The states of the samples with the given rows, int64 `[B]`, of all that a task makes."""
@@ -39,10 +41,12 @@ class Outcome:
 class Model:
     """A trained model, ready to be used without gradients.
 
-    image_shape: `(C, H, W)`. batch_size: images at once. data: what it was trained on, or None where nobody knows.
+    condition: what its samples are asked for. image_shape: `(C, H, W)`. batch_size: images at once. data: what it was
+    trained on, or None where nobody knows. another: the model of another checkpoint, on the same device.
     """
 
     denoiser: Denoiser
+    condition: Condition
     sampler: Sampler
     codec: Codec
     rng: Rng
@@ -50,6 +54,7 @@ class Model:
     device: torch.device
     batch_size: int
     data: ImageDataModule | None
+    another: Callable[[str], "Model"]
 
     @property
     def T(self) -> int:
@@ -62,10 +67,17 @@ class Model:
         """x_T of the samples `ids`, that of `task=generate`."""
         return self.sampler.process.prior(self.codec.latent_shape(self.image_shape), self.rng.at(self.T, ids))
 
-    def trajectory(self, x: Tensor, ids: Tensor, start: int, sampler: Sampler | None = None) -> Run:
-        """Sampling from x `[N, C, H, W]` at `start`."""
+    def trajectory(
+        self, x: Tensor, ids: Tensor, start: int, sampler: Sampler | None = None, cond: Cond | None = None
+    ) -> Run:
+        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N is told, if anything."""
         sampler = sampler or self.sampler
-        return lambda rows: sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], start=start)
+
+        def run(rows: Tensor) -> Iterator[State]:
+            told = {name: tensor[rows] for name, tensor in (cond or {}).items()}
+            return sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], told, start=start)
+
+        return run
 
     def finished(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The last x `[num, C, H, W]` of a run, made in batches; shows how far it is."""

@@ -1,0 +1,171 @@
+"""The network is told a caption of each image: its class, and words for what is measured in the image itself.
+
+A small stand-in for the text of text-to-image models (Nichol et al. 2022, "GLIDE"; Rombach et al. 2022): captions that
+any labelled data have, whose truth can be measured in the samples.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm import check
+from ddpm.types import Cond
+
+WORDS = "words"
+"""The condition that is a caption: int64 `[B, N]`, numbers of words, 0 for none."""
+
+Measure = Callable[[Tensor], Tensor]
+"""Images `[B, C, H, W]` in [-1, 1] to one float64 number for each, `[B]`."""
+
+
+def ink(images: Tensor) -> Tensor:
+    """`[B, H, W]` float64 from 0 (black) to 1 (white), the mean of the channels."""
+    return (images.double().mean(dim=1) + 1) / 2
+
+
+def stroke_width(images: Tensor) -> Tensor:
+    """In pixels, of white lines on black: 2 * area / length of the outline, where long lines have two outlines.
+
+    The outline is the total variation, the mean over all grey levels of the outline of what is brighter.
+    """
+    ground = F.pad(ink(images), (1, 1, 1, 1))
+    here, below, right = ground[:, :-1, :-1], ground[:, 1:, :-1], ground[:, :-1, 1:]
+    outline = torch.hypot(below - here, right - here).sum((1, 2))
+    return 2 * ground.sum((1, 2)) / outline.clamp(min=1e-6)
+
+
+def slant(images: Tensor) -> Tensor:
+    """Pixels to the right for each pixel upwards, of the line through the white of the image that fits it best."""
+    weight = ink(images)
+    rows, columns = (torch.arange(side, device=images.device, dtype=weight.dtype) for side in weight.shape[1:])
+    total = weight.sum((1, 2), keepdim=True).clamp(min=1e-6)
+    y = rows[:, None] - (weight * rows[:, None]).sum((1, 2), keepdim=True) / total
+    x = columns - (weight * columns).sum((1, 2), keepdim=True) / total
+    return -(weight * x * y).sum((1, 2)) / (weight * y.square()).sum((1, 2)).clamp(min=1e-6)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """words[i] for an image whose measure is above bounds[i - 1] and up to bounds[i]; None: such images get no word."""
+
+    measure: Measure
+    bounds: Sequence[float]
+    words: Sequence[str | None]
+
+    def __post_init__(self) -> None:
+        bounds = [check.number("bounds", bound) for bound in self.bounds]
+        if not bounds or sorted(set(bounds)) != bounds:
+            check.fail("bounds", bounds, "one or more rising numbers")
+        if len(self.words) != len(bounds) + 1:
+            check.fail("words", list(self.words), f"{len(bounds) + 1}, one more than the bounds; null for no word")
+        if not self.vocabulary:
+            check.fail("words", list(self.words), "words, of which some may be null")
+
+    @property
+    def vocabulary(self) -> list[str]:
+        return [word for word in self.words if word is not None]
+
+    def bucket(self, images: Tensor) -> Tensor:
+        """i of words[i], int64 `[B]`."""
+        bounds = torch.tensor(self.bounds, dtype=torch.float64, device=images.device)
+        return torch.bucketize(self.measure(images), bounds)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Each kind of word has its own place in a caption: the attributes in their order, then the class.
+
+    So a caption is a set of words of which each kind has at most one, in whatever order a person types them. Images in
+    the middle of a measure are given no word for it, so the network also learns what it means to leave one out.
+    names: a word for each class. dropout: share of images whose whole caption is hidden, for guidance=classifier_free.
+    """
+
+    num_classes: int
+    names: Sequence[str]
+    attributes: Mapping[str, Attribute]
+    dropout: float
+    needs_images: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check.positive_int("num_classes", self.num_classes)
+        check.number("dropout", self.dropout, low=0, high=1)
+        if not self.names or len(self.names) != self.num_classes:
+            check.fail("names", list(self.names or []), f"a word for each of the {self.num_classes} classes")
+        for word in self.vocabulary:
+            if not isinstance(word, str) or word.lower().split() != [word]:
+                check.fail("names", word, "words in lower case without spaces, as [zero, one]")
+        if len(set(self.vocabulary)) < len(self.vocabulary):
+            check.fail("names", list(self.vocabulary), "different words, of classes and attributes together")
+
+    @property
+    def kinds(self) -> list[list[str]]:
+        """The words that may stand at each place."""
+        return [*(each.vocabulary for each in self.attributes.values()), list(self.names)]
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Word number i is vocabulary[i - 1]."""
+        return list(chain(*self.kinds))
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        return {"num_words": len(self.vocabulary), "num_tokens": len(self.kinds)}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        """The words of the batch, where it has some; else those for its labels, and for its images if there are any."""
+        if WORDS in batch:
+            return {WORDS: batch[WORDS]}
+        label = batch["label"]
+        words = torch.zeros(len(label), len(self.kinds), dtype=torch.int64, device=label.device)
+        words[:, -1] = chosen(self._numbers(self.names), label)
+        if "image" in batch:
+            for place, attribute in enumerate(self.attributes.values()):
+                words[:, place] = chosen(self._numbers(attribute.words), attribute.bucket(batch["image"]))
+        return {WORDS: words}
+
+    def without(self, cond: Cond) -> Cond:
+        return {**cond, WORDS: torch.zeros_like(cond[WORDS])}
+
+    def examples(self, ids: Tensor) -> Cond:
+        """All captions in turn: the class changes fastest, then the first attribute, and so on."""
+        words, turn = [], ids
+        for kind in (self.kinds[-1], *self.kinds[:-1]):
+            words.append(chosen(self._numbers(kind), turn % len(kind)))
+            turn = turn // len(kind)
+        return {WORDS: torch.stack([*words[1:], words[0]], dim=1)}
+
+    def asked(self, prompts: str | Sequence[str]) -> Cond:
+        """The captions of a person's words, a row each: "bold three" or a list of these; "" tells nothing."""
+        each = prompts if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
+        if not each:
+            check.fail("prompt", prompts, "a text or a list of texts")
+        return {WORDS: torch.tensor([self._words(str(prompt)) for prompt in each])}
+
+    def text(self, words: Tensor) -> list[str]:
+        """The captions of int64 `[B, N]`, as a person would type them."""
+        return [" ".join(self.vocabulary[number - 1] for number in row if number) for row in words.tolist()]
+
+    def _words(self, prompt: str) -> list[int]:
+        words = [0] * len(self.kinds)
+        for word in prompt.lower().split():
+            place = next((place for place, kind in enumerate(self.kinds) if word in kind), None)
+            if place is None:
+                known = f"words of {', '.join(self.vocabulary)}"
+                check.fail("prompt", prompt, f"{known}{check.nearest(word, self.vocabulary)}")
+            if words[place]:
+                check.fail("prompt", prompt, f"at most one word of {', '.join(self.kinds[place])}")
+            words[place] = self.vocabulary.index(word) + 1
+        return words
+
+    def _numbers(self, words: Sequence[str | None]) -> list[int]:
+        return [0 if word is None else self.vocabulary.index(word) + 1 for word in words]
+
+
+def chosen(numbers: Sequence[int], place: Tensor) -> Tensor:
+    """numbers[place] for int64 `[B]`, and 0 for a place of -1."""
+    return torch.tensor([*numbers, 0], device=place.device)[place]
