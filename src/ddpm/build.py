@@ -25,7 +25,9 @@ from ddpm.codec import BinaryCodec
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
+from ddpm.diffusion.condition import ClassLabel
 from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.losses.classification import Classification
 from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder
 from ddpm.interop.configuration import configuration
@@ -83,12 +85,20 @@ def module(config: DictConfig) -> DiffusionModule:
     codec = instantiate(config.codec, "codec")
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
+    condition = instantiate(config.cond, "cond")
+    loss = complete(instantiate(config.loss, "loss"), "loss", process=process)
+    if isinstance(loss, Classification) and not isinstance(condition, ClassLabel):
+        raise ValueError("loss=classification needs labels: choose cond=class")
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"model={type(network).__name__} is a closed form with nothing to train or to load; it is for "
             "python evaluate.py model=oracle_mixture metric=sampler_error"
+        )
+    if classifies(network) != isinstance(loss, Classification):
+        raise ValueError(
+            "loss=classification goes with a model that names classes, as model=classifier_tiny, and no other does"
         )
     if check.boolean("channels_last", config.channels_last):
         network = network.to(memory_format=torch.channels_last)
@@ -99,14 +109,13 @@ def module(config: DictConfig) -> DiffusionModule:
     complete(make_optimizer, "optimizer", parameters=network.parameters())  # only to meet its errors now
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
-    condition = instantiate(config.cond, "cond")
     steering = guiding(config, condition, sampler, load=lambda path: from_checkpoint(path, OmegaConf.create())[0])
     if not classifies(network):
         steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
     return DiffusionModule(
         network=network,
         objective=objective,
-        loss=complete(instantiate(config.loss, "loss"), "loss", process=process),
+        loss=loss,
         sampler=sampler,
         wrap=steering.wrap,
         codec=codec,
