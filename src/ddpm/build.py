@@ -29,7 +29,7 @@ from ddpm.diffusion.condition import ClassLabel
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses.classification import Classification
 from ddpm.guiding import guiding
-from ddpm.interop import diffusers, exported_folder
+from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import configuration
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
@@ -254,10 +254,12 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
 
     Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
     Nor is memory taken for more weights than it holds.
-    A folder is one of ours, written by ddpm.export, or else taken for a model of diffusers.
+    A folder is one of ours, written by ddpm.export, or else taken for a model of diffusers; a .pt is one of OpenAI's.
     """
     if path.is_dir():
         return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
+    if path.suffix == ".pt":
+        return from_openai(path, changes)
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
     with one_error(path):
@@ -324,6 +326,15 @@ def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, 
     with one_error(folder):
         made = module(config)
         made.network.load_state_dict(pretrained.network.state_dict())
+    return made.eval(), config
+
+
+def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    pretrained = openai.load(path)
+    config = changed(OmegaConf.create(openai_configuration.configuration(pretrained)), changes)
+    with one_error(path):
+        made = module(config)
+        made.network.load_state_dict(pretrained.weights)
     return made.eval(), config
 
 

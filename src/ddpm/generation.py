@@ -78,9 +78,16 @@ def explained_if_full(store: ImageStore) -> Iterator[None]:
         raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept}; {remedy}") from error
 
 
+def is_of_a_run(checkpoint: Path) -> bool:
+    """Whether train.py wrote it: folders of weights and OpenAI's .pt files tell of no run and no step."""
+    return not checkpoint.is_dir() and checkpoint.suffix != ".pt"
+
+
 def beside(checkpoint: Path) -> Path:
-    """The folder of the run that made a checkpoint; a folder of weights is its own."""
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    """The folder of the run that made a checkpoint; a folder of weights is its own, a .pt lies in its."""
+    if is_of_a_run(checkpoint):
+        return checkpoint.parent.parent
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
 def title(checkpoint: Path) -> str:

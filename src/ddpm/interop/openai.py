@@ -1,0 +1,307 @@
+"""Networks of OpenAI's improved-diffusion and guided-diffusion out of their .pt files, without those programs.
+
+A file is a bare state dict. Its keys and shapes say the architecture; the flags that they do not say are those of
+`openai_flags`. Whatever has no place in our networks is refused by name.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from torch import Tensor, nn
+
+from ddpm import check
+from ddpm.interop.openai_flags import Architecture, Flags, flags_of
+from ddpm.models.classifier import Classifier
+from ddpm.models.unet import UNet
+from ddpm.untrusted import refuse_more_than_tensors
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """settings: the arguments of our `UNet` or `Classifier`. weights: its state dict, float32, on the CPU."""
+
+    settings: dict[str, Any]
+    weights: Weights
+    architecture: Architecture
+    flags: Flags
+
+    def network(self) -> nn.Module:
+        """In eval mode."""
+        network = BUILDERS[self.architecture.kind](**self.settings)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+BUILDERS = {"unet": UNet, "classifier": Classifier}
+
+
+def load(path: str | Path) -> Pretrained:
+    path = Path(path)
+    return from_weights(read(path), path)
+
+
+def from_weights(weights: Weights, path: Path) -> Pretrained:
+    """path: what errors call the file, and beside it flags are looked for. Takes no memory for what shapes claim."""
+    with _named(path):
+        architecture = architecture_of(weights)
+    flags = flags_of(architecture, path)
+    with _named(path):
+        settings = settings_from(architecture, flags)
+        with torch.device("meta"):
+            wanted = BUILDERS[architecture.kind](**settings).state_dict()
+        return Pretrained(settings, to_ours(weights, wanted, architecture, flags), architecture, flags)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"ckpt={path}: {error}") from None
+
+
+# The file
+
+
+def read(path: Path) -> Weights:
+    """The tensors of a state dict, which lie in the file until they are used. Nothing in it is run."""
+    if not path.is_file():
+        raise ValueError(f"ckpt must be a file of weights, and there is none at {str(path)!r}")
+    try:
+        refuse_more_than_tensors(path)
+        with ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f"{broken} in it is damaged")
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
+        told = type(error) in (ValueError, PermissionError)
+        reason = error if told else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
+        raise ValueError(f"ckpt={path} cannot be read as data: {reason}; nothing of it was run") from None
+    if not isinstance(stored, dict) or not stored:
+        raise ValueError(f"ckpt={path} must hold a state dict, tensors by their names")
+    for key, value in stored.items():
+        if not isinstance(key, str) or not _is_whole(value):
+            raise ValueError(f"ckpt={path} must hold a state dict of weights, and {str(key)[:100]!r} is none")
+    return dict(stored)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a tensor with all its numbers in the file, not one spread over terabytes by strides."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+# The architecture, as keys and shapes say it
+
+PARTS = {
+    **dict.fromkeys(("in_layers", "emb_layers", "out_layers", "skip_connection"), "res"),
+    **dict.fromkeys(("norm", "qkv", "proj_out"), "attention"),
+    **{"op": "down", "conv": "up", "weight": "conv", "bias": "conv"},
+}
+"""What a layer is, by a name within it. Blocks that change the resolution have the names of others: theirs is `res`."""
+
+Blocks = list[list[str]]
+
+
+def architecture_of(weights: Weights) -> Architecture:
+    inputs, outputs = (_blocks(weights, name) for name in ("input_blocks", "output_blocks"))
+    if not inputs or "time_embed.0.weight" not in weights:
+        lacking = "time_embed.0.weight" if inputs else "input_blocks.0.0.weight"
+        raise ValueError(f"it lacks {lacking}, so these are no weights of improved-diffusion or guided-diffusion")
+    period = _period(inputs, outputs)
+    if period < 2 or len(inputs) % period or len(outputs) not in (0, len(inputs)):
+        raise ValueError(f"it has {len(inputs)} input_blocks and {len(outputs)} output_blocks, which do not fit")
+
+    time_channels = _shape(weights, "time_embed.0.weight", 2)[1]
+    stem = _shape(weights, "input_blocks.0.0.weight", 4)
+    firsts = range(1, len(inputs), period)
+    widths = [_shape(weights, f"input_blocks.{first}.0.in_layers.2.weight", 4)[0] for first in firsts]
+    if any(width % stem[0] for width in widths):
+        raise ValueError(f"its levels have {widths} channels, and ours can have multiples of the first {stem[0]} only")
+    resample = "conv" if any("down" in block for block in inputs) else "block"
+    settings = {
+        "time_channels": time_channels,
+        "base_channels": stem[0],
+        "channel_mults": tuple(width // stem[0] for width in widths),
+        "num_res_blocks": period - 1,
+        "attention_levels": tuple(level for level, first in enumerate(firsts) if "attention" in inputs[first]),
+        "scale_shift": _shape(weights, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
+        "resample": resample if len(widths) > 1 else "conv",
+    }
+    if not outputs:
+        return Architecture("classifier", **_of_classifier(weights, len(widths)), in_channels=stem[1], **settings)
+    out_channels = _shape(weights, "out.2.weight", 4)[0]
+    low_res = stem[1] == 6  # their images have 3 channels, and so have the small ones beside them
+    return Architecture(
+        kind="unet",
+        out_channels=out_channels,
+        in_channels=3 if low_res else stem[1],
+        low_res=low_res,
+        num_classes=_shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
+        **settings,
+    )
+
+
+def _of_classifier(weights: Weights, num_levels: int) -> dict[str, Any]:
+    if PLACES not in weights:
+        raise ValueError(f"it lacks {PLACES}: our classifiers are those of classifier_pool=attention")
+    num_pixels = _shape(weights, PLACES, 2)[1] - 1  # of the last level; the first place is their mean's
+    side = round(num_pixels**0.5)
+    if not num_pixels or side**2 != num_pixels:
+        raise ValueError(f"{PLACES} has {num_pixels + 1} places, which is not a square and one")
+    return {"out_channels": _shape(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
+
+
+def _blocks(weights: Weights, name: str) -> Blocks:
+    """For each block its layers, as ["res", "attention"]."""
+    found: dict[tuple[int, int], str] = {}
+    for key in weights:
+        if match := re.fullmatch(rf"{name}\.(\d{{1,3}})\.(\d)\.(\w+)(\.[\w.]+)?", key):
+            part = match[3]
+            if part not in PARTS:
+                raise ValueError(f"it has {key}, which ours has not")
+            found[int(match[1]), int(match[2])] = PARTS[part]
+    blocks: Blocks = [[] for _ in range(1 + max((block for block, _ in found), default=-1))]
+    for (block, _), kind in sorted(found.items()):
+        blocks[block].append(kind)
+    if empty := [block for block, layers in enumerate(blocks) if not layers]:
+        raise ValueError(f"it lacks {name}.{empty[0]}")
+    return blocks
+
+
+def _period(inputs: Blocks, outputs: Blocks) -> int:
+    """How many input blocks a level has, with the one that leads to the next: num_res_blocks + 1."""
+    if outputs:  # the last block of a level has an upsampling behind its attention
+        ends = (n for n, layers in enumerate(outputs, 1) if [k for k in layers if k != "attention"][1:])
+        return next(ends, len(outputs))
+    if any("down" in layers for layers in inputs):
+        return next(n for n, layers in enumerate(inputs) if "down" in layers)
+    periods = [n for n in range(2, len(inputs) + 1) if len(inputs) % n == 0 and _fits(inputs, n)]
+    if len(periods) != 1:
+        raise ValueError(f"its {len(inputs)} input_blocks do not say where the resolution changes")
+    return periods[0]
+
+
+def _fits(inputs: Blocks, period: int) -> bool:
+    """Whether each level's blocks are alike but for the last, the block down, which has no attention."""
+    levels = [inputs[first : first + period] for first in range(1, len(inputs), period)]
+    alike = all(layers == level[0] for level in levels for layers in level[: period - 1])
+    return alike and all(level[-1] == ["res"] for level in levels[:-1])
+
+
+def _shape(weights: Weights, key: str, dims: int) -> list[int]:
+    if key not in weights:
+        raise ValueError(f"it lacks {key}")
+    shape = [*weights[key].shape]
+    if len(shape) != dims or not all(shape):
+        raise ValueError(f"{key} has shape {shape}, and {dims} numbers above 0 are needed")
+    return shape
+
+
+def settings_from(architecture: Architecture, flags: Flags) -> dict[str, Any]:
+    """The arguments of our `UNet` or `Classifier`."""
+    a = architecture
+    if a.time_channels != a.base_channels:
+        raise ValueError(
+            f"its time has {a.time_channels} channels and its first level {a.base_channels}, as theirs for 512 x 512; "
+            "ours have the same for both"
+        )
+    if flags.image_size % 2 ** (len(a.channel_mults) - 1):
+        check.fail("image_size", flags.image_size, f"a multiple of {2 ** (len(a.channel_mults) - 1)}, for its levels")
+    for width in {a.base_channels * a.channel_mults[level] for level in (*a.attention_levels, -1)}:
+        flags.num_heads_at(width)
+    settings = {
+        "in_channels": a.in_channels,
+        "base_channels": a.base_channels,
+        "channel_mults": list(a.channel_mults),
+        "num_res_blocks": a.num_res_blocks,
+        "attention_levels": list(a.attention_levels),
+        "dropout": flags.dropout,
+        "num_groups": 32,
+        "scale_shift": a.scale_shift,
+        "resample": a.resample,
+        "convention": "adm",
+        "num_timesteps": flags.diffusion_steps if flags.rescale_timesteps else None,
+        "head_channels": flags.num_head_channels,
+    }
+    if flags.num_heads:
+        settings["num_heads"] = flags.num_heads
+    if a.kind == "classifier":
+        return {**settings, "num_classes": a.out_channels, "size": a.size}
+    return {**settings, "out_channels": a.out_channels, "num_classes": a.num_classes, "low_res": a.low_res}
+
+
+# The weights. Each of our keys is one of theirs.
+
+OF_RES = {
+    **{"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1"},
+    **{"norm2": "out_layers.0", "conv2": "out_layers.3", "shortcut": "skip_connection"},
+}
+OF_ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
+OF_TOP = {
+    **{"time.linear1": "time_embed.0", "time.linear2": "time_embed.2", "label": "label_emb"},
+    **{"stem": "input_blocks.0.0", "norm": "out.0", "out": "out.2"},
+    **{"pool.qkv": "out.2.qkv_proj", "pool.out": "out.2.c_proj"},
+}
+PLACES = "out.2.positional_embedding"
+
+
+def their_key(key: str, period: int, num_levels: int, attention_levels: tuple[int, ...]) -> str:
+    """The name of one of our weights in their files. period: their blocks a level, see `_period`."""
+    if key == "pool.places":
+        return PLACES
+    module, _, kind = key.rpartition(".")
+    if module in OF_TOP:
+        return f"{OF_TOP[module]}.{kind}"
+    way, number, *rest = module.split(".")
+    level = int(number)
+    if way == "middle":
+        place = f"middle_block.{1 if rest[0] == 'attention' else 2 * level}"
+        return f"{place}.{_within(rest)}.{kind}"
+    if rest[0] == "blocks":
+        block, layer = level * period + int(rest[1]), int(rest[2] == "attention")
+        place = f"output_blocks.{block}" if way == "up" else f"input_blocks.{block + 1}"
+        return f"{place}.{layer}.{_within(rest[2:])}.{kind}"
+    if way == "down":
+        return f"input_blocks.{(level + 1) * period}.0.{_within(rest, 'op')}.{kind}"
+    attends = num_levels - 1 - level in attention_levels
+    return f"output_blocks.{(level + 1) * period - 1}.{1 + attends}.{_within(rest, 'conv')}.{kind}"
+
+
+def _within(names: list[str], conv: str = "") -> str:
+    """What weights are called in their layer. names: in ours, as ["res", "norm1"]. conv: of one that resamples."""
+    if names[-1] == "conv":
+        return conv
+    return (OF_ATTENTION if names[0] == "attention" else OF_RES)[names[-1]]
+
+
+def to_ours(weights: Weights, wanted: Weights, architecture: Architecture, flags: Flags) -> Weights:
+    """wanted: our state dict, for its keys and shapes."""
+    a, left, renamed = architecture, dict(weights), {}
+    for key, like in wanted.items():
+        theirs = their_key(key, a.num_res_blocks + 1, len(a.channel_mults), a.attention_levels)
+        if theirs not in left:
+            raise ValueError(f"it lacks {theirs}")
+        weight = left.pop(theirs).float()
+        if weight.shape != like.shape[: weight.dim()] or weight.numel() != like.numel():
+            raise ValueError(f"{theirs} has shape {[*weight.shape]}, where {[*like.shape]} is needed")
+        if ".attention.qkv." in key and not flags.use_new_attention_order:
+            weight = rows_by_kind(weight, flags.num_heads_at(len(weight) // 3))
+        renamed[key] = weight.reshape(like.shape)
+    if left:
+        raise ValueError(f"it has {min(left)}, which such a network has not")
+    return renamed
+
+
+def rows_by_kind(weight: Tensor, num_heads: int) -> Tensor:
+    """Rows sorted by (head, query or key or value, channel) as ours: (query or key or value, head, channel)."""
+    return weight.unflatten(0, (num_heads, 3, -1)).transpose(0, 1).flatten(0, 2)

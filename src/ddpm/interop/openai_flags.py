@@ -1,0 +1,206 @@
+"""What weights of OpenAI's programs do not say of their networks: the flags that those were trained with.
+
+Known for the published files (Nichol and Dhariwal 2021, github.com/openai/improved-diffusion; Dhariwal and Nichol 2021,
+github.com/openai/guided-diffusion; the flags are those of the READMEs), which are told by their shapes. For others, or
+where they are not those of the README, they stand beside the weights: NAME.pt, NAME.json.
+"""
+
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ddpm import check
+from ddpm.untrusted import json_file
+
+SCHEDULES = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the weights themselves say; the names and numbers are those of our networks.
+
+    time_channels: of the sinusoid; base_channels: of the first level. Elsewhere than at 512 x 512 they are the same.
+    size: height and width of the images, where the network is bound to it, as classifiers are.
+    """
+
+    kind: str  # unet or classifier
+    out_channels: int  # of a classifier: its classes
+    time_channels: int
+    base_channels: int
+    channel_mults: tuple[int, ...]
+    num_res_blocks: int
+    attention_levels: tuple[int, ...]
+    in_channels: int = 3
+    low_res: bool = False
+    num_classes: int | None = None
+    scale_shift: bool = True
+    resample: str = "block"
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of OpenAI's training commands, by their names there.
+
+    Exactly one of num_heads and num_head_channels. use_new_attention_order: how the rows of queries, keys and values
+    are sorted. rescale_timesteps: the network sees t * 1000 / diffusion_steps. sigma_small: which variance is used
+    where the network has none of its own. small_size: of the images that an upsampler enlarges, each pixel of which is
+    the mean of a block. dropout has no part in sampling.
+    """
+
+    image_size: int
+    diffusion_steps: int
+    noise_schedule: str
+    rescale_timesteps: bool
+    use_new_attention_order: bool
+    num_heads: int | None = None
+    num_head_channels: int | None = None
+    dropout: float = 0.0
+    predict_xstart: bool = False
+    sigma_small: bool = False
+    small_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check.positive_int("image_size", self.image_size)
+        check.positive_int("diffusion_steps", self.diffusion_steps)
+        check.one_of("noise_schedule", self.noise_schedule, SCHEDULES)
+        check.number("dropout", self.dropout, low=0, high=1)
+        for name in ("rescale_timesteps", "use_new_attention_order", "predict_xstart", "sigma_small"):
+            check.boolean(name, getattr(self, name))
+        if self.small_size is not None and self.image_size % check.integer("small_size", self.small_size, low=1):
+            check.fail("small_size", self.small_size, f"a divisor of image_size = {self.image_size}")
+        heads = {name: value for name in HEADS if (value := getattr(self, name)) is not None}
+        if len(heads) != 1:
+            check.fail(" and ".join(HEADS), heads, "one or the other")
+        for name, value in heads.items():
+            check.positive_int(name, value)
+
+    def num_heads_at(self, width: int) -> int:
+        """Of an attention over `width` channels."""
+        heads = self.num_heads or (width // self.num_head_channels if width % self.num_head_channels == 0 else 0)
+        if not heads or width % heads:
+            name = "num_heads" if self.num_heads else "num_head_channels"
+            check.fail(name, getattr(self, name), f"a divisor of {width}, the width of a level with attention")
+        return heads
+
+
+HEADS = ("num_heads", "num_head_channels")
+NEEDED = [field.name for field in fields(Flags) if field.default is MISSING]
+KNOWN = [field.name for field in fields(Flags)]
+
+
+# The published files. Levels are numbered from the finest, 0.
+
+AT_32, AT_64, AT_128, AT_256 = (1, 2, 2, 2), (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
+AT_512 = (1, 2, 2, 4, 4, 8, 8)  # their 0.5, 1, 1, 2, 2, 4, 4 of twice the base channels
+
+
+def unet(base: int, mults: tuple[int, ...], blocks: int, attention: tuple[int, ...], **others: Any) -> Architecture:
+    common = {"out_channels": 6, "time_channels": base, "resample": "conv"}  # 6: with a learned variance
+    return Architecture("unet", base_channels=base, channel_mults=mults, num_res_blocks=blocks,
+                        attention_levels=attention, **common | others)  # fmt: skip
+
+
+def classifier(size: int, mults: tuple[int, ...], blocks: int, base: int = 128) -> Architecture:
+    attention = tuple(range(len(mults) - 3, len(mults)))  # at 32, 16 and 8 pixels
+    return Architecture("classifier", 1000, 128, base, mults, blocks, attention, resample="block", size=size)
+
+
+IMAGENET = {"num_classes": 1000}
+BLOCKS = {"resample": "block"}
+
+
+def improved(size: int, schedule: str, steps: int, rescale: bool, num_heads: int = 4, **others: Any) -> Flags:
+    return Flags(size, steps, schedule, rescale, use_new_attention_order=False, num_heads=num_heads, **others)
+
+
+def guided(size: int, schedule: str = "linear", num_heads: int | None = None, **others: Any) -> Flags:
+    heads = {"num_heads": num_heads, "num_head_channels": None if num_heads else 64}
+    return Flags(size, 1000, schedule, rescale_timesteps=False, **{"use_new_attention_order": False, **heads, **others})
+
+
+PUBLISHED: dict[str, tuple[Architecture, Flags]] = {
+    "cifar10_uncond_50M_500K": (unet(128, AT_32, 3, (1, 2)), improved(32, "cosine", 4000, True, dropout=0.3)),
+    "imagenet64_uncond_100M_1500K": (unet(128, AT_64, 3, (2, 3)), improved(64, "cosine", 4000, True)),
+    "imagenet64_cond_270M_250K": (unet(192, AT_64, 3, (2, 3), **IMAGENET), improved(64, "cosine", 4000, False)),
+    "upsample_cond_500K": (
+        unet(192, AT_256, 2, (4, 5), **IMAGENET, low_res=True),
+        improved(256, "linear", 4000, False, small_size=64),
+    ),
+    "lsun_uncond_100M_2400K_bs64": (
+        unet(128, AT_256, 2, (4,), scale_shift=False),
+        improved(256, "linear", 1000, False, num_heads=1),
+    ),
+    "64x64_diffusion": (
+        unet(192, AT_64, 3, (1, 2, 3), **IMAGENET, **BLOCKS),
+        guided(64, "cosine", dropout=0.1, use_new_attention_order=True),
+    ),
+    "128x128_diffusion": (unet(256, AT_128, 2, (2, 3, 4), **IMAGENET, **BLOCKS), guided(128, num_heads=4)),
+    "256x256_diffusion": (unet(256, AT_256, 2, (3, 4, 5), **IMAGENET, **BLOCKS), guided(256)),
+    "256x256_diffusion_uncond": (unet(256, AT_256, 2, (3, 4, 5), **BLOCKS), guided(256)),
+    "512x512_diffusion": (unet(128, AT_512, 2, (4, 5, 6), **IMAGENET, **BLOCKS, time_channels=256), guided(512)),
+    "64_256_upsampler": (
+        unet(192, AT_256, 2, (3, 4, 5), **IMAGENET, **BLOCKS, low_res=True),
+        guided(256, num_heads=4, small_size=64),
+    ),
+    "128_512_upsampler": (
+        unet(192, AT_256, 2, (4, 5), **IMAGENET, **BLOCKS, low_res=True),
+        guided(512, small_size=128),
+    ),
+    "64x64_classifier": (classifier(64, AT_64, 4), guided(64, "cosine")),
+    "128x128_classifier": (classifier(128, AT_128, 2), guided(128)),
+    "256x256_classifier": (classifier(256, AT_256, 2), guided(256)),
+    "512x512_classifier": (classifier(512, AT_512, 2, base=64), guided(512)),
+}
+"""By the name of a file. Others have the shapes and the process of one of these: *_vlb_* those of the file without it,
+lsun_uncond_100M_1200K_bs128 those of the other one, and lsun_bedroom, lsun_cat and lsun_horse those of
+256x256_diffusion_uncond (but for a dropout of 0.1 in training).
+"""
+
+
+def published(architecture: Architecture) -> str | None:
+    """The name of the published file of this architecture."""
+    return next((name for name, (known, _) in PUBLISHED.items() if known == architecture), None)
+
+
+def flags_of(architecture: Architecture, path: Path) -> Flags:
+    """The published flags, in which those of the file beside the weights `path`, if it is there, replace some."""
+    name, beside = published(architecture), path.with_suffix(".json")
+    flags = asdict(PUBLISHED[name][1]) if name else {}
+    if beside.exists():
+        flags |= _read(beside)
+    missing = [field for field in NEEDED if field not in flags]
+    if not any(flags.get(field) for field in HEADS):
+        missing.append(" or ".join(HEADS))
+    if architecture.low_res and not flags.get("small_size"):
+        missing.append("small_size")
+    if flags.get("small_size") and not architecture.low_res:
+        raise ValueError(f"{beside}: small_size has no effect, since {path.name} is no upsampler; leave it out")
+    if missing:
+        raise ValueError(
+            f"ckpt={path} has the shapes of none of the published models, and weights do not say all: {beside.name} "
+            f"beside it must be a JSON object of the flags it was trained with, {', '.join(missing)} among them; known "
+            f"are {', '.join(KNOWN)}"
+        )
+    try:
+        flags = Flags(**flags)
+    except ValueError as error:
+        raise ValueError(f"{beside if beside.exists() else path}: {error}") from None
+    if architecture.size not in (None, flags.image_size):
+        check.fail(f"{beside}: image_size", flags.image_size, f"{architecture.size}, as the weights have it")
+    return flags
+
+
+def _read(path: Path) -> dict[str, Any]:
+    flags = json_file(path)
+    if not isinstance(flags, dict):
+        check.fail(str(path), type(flags).__name__, f"a JSON object of flags: {', '.join(KNOWN)}")
+    for name in flags:
+        if name not in KNOWN:
+            raise ValueError(
+                f"{path} has {name!r}, which is none of {', '.join(KNOWN)}{check.nearest(name, KNOWN)}; leave out what "
+                "the weights say themselves, and what has no part in sampling"
+            )
+    if any(flags.get(name) is not None for name in HEADS):
+        flags = {**dict.fromkeys(HEADS), **flags}  # either takes the place of either
+    return flags
