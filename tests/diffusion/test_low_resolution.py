@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.classifier_free import ClassifierFree
 from ddpm.diffusion.low_resolution import LowResolution
+from ddpm.diffusion.schedules.linear import linear
 from ddpm.rng import Rng
 from ddpm.types import Prediction
 
@@ -63,12 +65,12 @@ def test_whole_images_are_hidden_in_training_and_as_many_as_dropout_says():
 
 
 def test_classifier_free_guidance_goes_away_from_the_prediction_without_the_small_image():
-    told = small(2, images())
+    told, process = small(2, images()), GaussianDiffusion(linear(10, 0.01, 0.5, rescale=False))
 
     def denoiser(x_t, t, cond):  # what it is told, enlarged
         return Prediction(F.interpolate(cond["low_res"], x_t.shape[2:]))
 
-    guided = ClassifierFree(denoiser, condition=LowResolution(2, 0.1), process=None, scale=3.0, rescale=0.0)
+    guided = ClassifierFree(denoiser, condition=LowResolution(2, 0.1), process=process, scale=3.0)
     expected = 3 * F.interpolate(told, (6, 4))  # 0 + 3 (c - 0)
     torch.testing.assert_close(guided(images(), 5, {"low_res": told}).x0, expected)
 
@@ -92,5 +94,7 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
 
 
 def test_a_size_that_does_not_divide_is_refused_before_it_is_cut():
-    with pytest.raises(ValueError, match="cond.factor must be a divisor of the images' height and width, 6 x 4, got 4"):
+    with pytest.raises(
+        ValueError, match=r"cond\.factor must be a divisor of the images' height and width, 6 x 4, got 4"
+    ):
         small(4, images())

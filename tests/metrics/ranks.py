@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 
+from ddpm.metrics.cas import ClassificationAccuracyScore
+from ddpm.metrics.class_accuracy import ClassAccuracy
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
 from ddpm.metrics.memorization import Memorization
+from ddpm.metrics.per_class import PerClass
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 
 NUM_IMAGES = 33
@@ -54,13 +57,18 @@ def every_score():
     return [FrechetDistance(), InceptionScore(), KernelDistance(), PrecisionRecall(), ClassCoverage(), Memorization()]
 
 
+def class_scores():
+    by_class = [PerClass(FrechetDistance(num_resamples=4)), PerClass(PrecisionRecall())]
+    return [*by_class, ClassAccuracy(), ClassificationAccuracyScore(num_folds=2)]
+
+
 def evaluate(real_ids, fake_ids, batch=5, scores=None):
     """Values and error bars in one mapping."""
     scoring = evaluator(scores)
     for ids in real_ids.split(batch):
-        scoring.update_real(images("real", ids), ids, ids % 3)
+        scoring.update_real(images("real", ids), ids, ids % 5)
     for ids in fake_ids.split(batch):
-        scoring.update_fake(images("generated", ids), ids)
+        scoring.update_fake(images("generated", ids), ids, ids % 5)
     found = scoring.compute()
     errors = {f"{name}_error": estimate.error for name, estimate in found.items() if estimate.error is not None}
     return {name: estimate.value for name, estimate in found.items()} | errors
@@ -72,6 +80,7 @@ def evaluate_in_shares(rank, world):
     share = every[rank::world]
     alone = every if rank == 0 else every[:0]
     out = {
+        "classes": evaluate(share, alone, scores=class_scores()),
         "shares": evaluate(share, share, scores=every_score()),
         "one_rank_has_all": evaluate(share, alone, scores=every_score()),
     }

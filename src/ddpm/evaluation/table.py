@@ -33,8 +33,13 @@ def text_table(results: Mapping[str, Result]) -> str:
     rows = [["", *names]]
     for title, result in results.items():
         rows.append([title, *(shown(result.estimates[n]) if n in result.metrics else "" for n in names)])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def spread(results: Mapping[str, Result]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.bank import FeatureBank, is_first
+from ddpm.metrics.classes import in_words, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.images import to_rgb, to_uint8
 from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
@@ -21,6 +22,11 @@ R = TypeVar("R")
 def count_name(n: int) -> str:
     """5000 is '5k', 33 is '33', 1500 is '1500': short where short is exact."""
     return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
+
+
+def asks_labels(score: Score) -> bool:
+    """Whether a score asks which class each image is of."""
+    return getattr(score, "needs_labels", False)
 
 
 def _plain_tensors(method: Callable[P, R]) -> Callable[P, R]:
@@ -63,6 +69,19 @@ class Evaluator:
         """False where no score looks at real images: the pass over the data set can be left out."""
         return any(score.needs_real for score in self.scores)
 
+    @property
+    def needs_labels(self) -> bool:
+        """True where a score asks which class each sample was asked for."""
+        return any(asks_labels(score) for score in self.scores)
+
+    def refuse_labels(self, labels: Tensor | None) -> None:
+        """ValueError if a score needs the classes that samples are asked for, int64 `[N]`, and there is one without.
+
+        For the time before the samples are made.
+        """
+        for score in filter(asks_labels, self.scores):
+            refuse_unlabelled_samples(labels, score.describe())
+
     @_plain_tensors
     def to(self, device: torch.device | str) -> Self:
         """Move everything, loading the extractor if it is not yet; images are brought to this device by `update_*`."""
@@ -80,9 +99,12 @@ class Evaluator:
             raise ValueError("update_real: none of these scores uses real images; ask needs_real before the data set")
         self._update(self._real, images, ids, labels)
 
-    def update_fake(self, images: Tensor, ids: Tensor) -> None:
-        """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers of the samples, each once."""
-        self._update(self._fake, images, ids)
+    def update_fake(self, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
+        """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers of the samples, each once.
+
+        labels: int64 `[B]`, the classes that they were asked for, -1 for none.
+        """
+        self._update(self._fake, images, ids, labels)
 
     @_plain_tensors
     def real_sets(self) -> Mapping[str, FeatureSet]:
@@ -90,7 +112,7 @@ class Evaluator:
         if self._known_real is None:
             sets = self._real.sets()
             self._refuse_too_few("real", next(iter(sets.values())).num_images)
-            self._known_real = sets
+            self._know(sets)
         return self._known_real
 
     def use_real(self, sets: Mapping[str, FeatureSet]) -> None:
@@ -98,7 +120,7 @@ class Evaluator:
         lacking = self.lacks(sets)
         if lacking:
             raise ValueError(lacking)
-        self._known_real = {layer: known.to(self.device) for layer, known in sets.items()}
+        self._know({layer: known.to(self.device) for layer, known in sets.items()})
 
     def lacks(self, sets: Mapping[str, FeatureSet]) -> str:
         """What the scores need of real images and `sets` do not hold; empty if nothing."""
@@ -141,7 +163,13 @@ class Evaluator:
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             found = score(real.get(score.layer), generated[score.layer])
-            self._made_by |= dict.fromkeys(found, score.describe())
+            twice = sorted(found.keys() & self._made_by.keys())
+            if twice:
+                raise ValueError(
+                    f"{score.describe()} and {self._made_by[twice[0]]} both give {twice[0]!r}; choose one of the two"
+                )
+            asked = f" of {in_words(generated[score.layer].labels)}" if asks_labels(score) else ""
+            self._made_by |= dict.fromkeys(found, score.describe() + asked)
             values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values
 
@@ -193,6 +221,11 @@ class Evaluator:
                 features = {**features, PIXELS: pixel_features(here)}
             theirs = None if labels is None else labels[some].to(self.device)
             bank.update(features, ids[some].to(self.device), theirs)
+
+    def _know(self, sets: Mapping[str, FeatureSet]) -> None:
+        for score in filter(asks_labels, self.scores):
+            score.refuse(sets[score.layer])
+        self._known_real = sets
 
     def _refuse_too_few(self, kind: str, num: int) -> None:
         for score in self.scores:

@@ -1,6 +1,6 @@
 """What a score is: a function from the features of real and generated images to named values with their error bars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -34,12 +34,25 @@ class FeatureSet:
         parts = (part if part is None else part.to(device) for part in (self.moments, self.rows, self.ids, self.labels))
         return FeatureSet(self.num_images, *parts)
 
+    def only(self, chosen: Tensor) -> "FeatureSet":
+        """chosen: bool `[N]`. The rows must be there; moments are left out."""
+        rows, ids, labels = (part if part is None else part[chosen] for part in (self.rows, self.ids, self.labels))
+        return FeatureSet(int(chosen.sum()), None, rows, ids, labels)
+
+    def with_moments(self) -> "FeatureSet":
+        """Those of the rows."""
+        exact = self.rows.double()
+        return replace(self, moments=Moments.from_sums(len(exact), exact.sum(0), exact.T @ exact))
+
 
 class Score(Protocol):
     """One figure, or several from the same work, of one layer of features.
 
     moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
     images. Every rank is given the same sets, so every rank computes the same values.
+
+    A score of classes has two things more: `needs_labels = True`, and `refuse(real)`, a ValueError if these real images
+    cannot serve it, which is asked before any image is made.
     """
 
     layer: str

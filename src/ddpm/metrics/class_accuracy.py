@@ -1,0 +1,64 @@
+"""Whether a generated image is of the class that was asked for, as a classifier of real images sees it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm.metrics.classes import asked_classes, of_classes, refuse_unlabelled_real
+from ddpm.metrics.fid import standard_error
+from ddpm.metrics.score import Estimate, FeatureSet
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """`accuracy`: the share of generated images in which the extractor's classifier sees the class asked for.
+
+    `accuracy_of_LABEL`: of those that were asked to be of a class. `accuracy_of_real`: what the same classifier reaches
+    on the real images of these classes, the yardstick: far above it guidance makes caricatures. The classifier must
+    know the classes of the data by their numbers, as features=mnist does those of MNIST; of the images that trained it
+    the yardstick is too good. Error bars are binomial.
+    """
+
+    layer = "logits"
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+    min_images = 1
+    needs_labels = True
+
+    def refuse(self, real: FeatureSet) -> None:
+        """Of a classifier that tells other classes apart, so that its numbers mean something else."""
+        refuse_unlabelled_real(real, self.describe())
+        known, num = real.rows.shape[1], int(real.labels.max()) + 1
+        if known != num:
+            raise ValueError(
+                f"{self.describe()} needs features whose classes are those of the data: these features tell {known} "
+                f"classes apart, and the real images are of {num}; choose metric=cas or metric=fid_per_class"
+            )
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        asked = asked_classes(real, generated, self.describe())
+        self.refuse(real)
+        as_asked = recognised(generated)
+        values = {
+            "accuracy": share(as_asked),
+            "accuracy_of_real": share(recognised(of_classes(real, asked))),
+        }
+        return values | {f"accuracy_of_{label}": share(as_asked[generated.labels == label]) for label in asked}
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return f"ClassAccuracy(layer={self.layer})"
+
+
+def recognised(images: FeatureSet) -> Tensor:
+    """bool `[N]`: whether the largest logit is that of the label."""
+    return images.rows.argmax(1) == images.labels
+
+
+def share(true: Tensor) -> Estimate:
+    """Of a bool `[N]`, with its binomial standard error."""
+    return Estimate(float(true.double().mean()), standard_error(true) if len(true) > 1 else None)

@@ -1,0 +1,77 @@
+"""A score of each class by itself: its real images against those that were made when it was asked for.
+
+It sees what a score of all images cannot: a model that makes good images of the wrong class.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ddpm.metrics.classes import asked_classes, of_classes, refuse_unlabelled_real
+from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.score import Estimate, FeatureSet, Score
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """For each value of `of`, as `fid`: `fid_per_class`, the mean over classes, `fid_worst` and `fid_of_LABEL`.
+
+    Error bars are those of the inner score; that of the mean takes classes as independent, since they share no image.
+    """
+
+    of: Score
+    needs_real = True
+    moments = False
+    rows_of_real = True
+    rows_of_generated = True
+    needs_labels = True
+
+    @property
+    def layer(self) -> str:
+        return self.of.layer
+
+    @property
+    def min_images(self) -> int:
+        return self.of.min_images
+
+    def refuse(self, real: FeatureSet) -> None:
+        refuse_unlabelled_real(real, self.describe())
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        by_class: dict[str, dict[int, Estimate]] = {}
+        for label in asked_classes(real, generated, self.describe()):
+            parts = {"real": of_classes(real, [label]), "generated": of_classes(generated, [label])}
+            for kind, part in parts.items():
+                if part.num_images < self.min_images:
+                    raise ValueError(
+                        f"{self.describe()} needs at least {self.min_images} {kind} images of each class, "
+                        f"got {part.num_images} of class {label}"
+                    )
+            if self.of.moments:
+                parts = {kind: part.with_moments() for kind, part in parts.items()}
+            for name, estimate in self.of(parts["real"], parts["generated"]).items():
+                by_class.setdefault(name, {})[label] = estimate
+        values: dict[str, Estimate] = {}
+        for name, estimates in by_class.items():
+            values[f"{name}_per_class"] = mean(list(estimates.values()))
+            lower = lower_is_better(name)
+            if lower is not None:
+                values[f"{name}_worst"] = (max if lower else min)(estimates.values(), key=lambda each: each.value)
+            values |= {f"{name}_of_{label}": estimate for label, estimate in estimates.items()}
+        return values
+
+    def caveat(self, num_real: int, num_generated: int) -> str | None:
+        return (
+            f"{self.of.describe()} by class is of the images of that class alone, so of fewer than {num_generated}: "
+            "compare it with figures by class of the same n only"
+        )
+
+    def describe(self) -> str:
+        return f"PerClass({self.of.describe()})"
+
+
+def mean(estimates: list[Estimate]) -> Estimate:
+    """Of independent ones."""
+    errors = [each.error for each in estimates]
+    num = len(estimates)
+    value = math.fsum(each.value for each in estimates) / num
+    return Estimate(value, None if None in errors else math.hypot(*errors) / num)

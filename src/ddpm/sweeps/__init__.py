@@ -1,0 +1,1 @@
+"""What evaluate.py sweep=... goes through: one model in many variants, side by side."""
