@@ -17,6 +17,7 @@ from ddpm import analytic, build, check
 from ddpm.data.any_images import image_data
 from ddpm.data.generation import GenerationDataModule
 from ddpm.data.pixels import ImageData
+from ddpm.diffusion.condition import ClassLabel, NoCondition
 from ddpm.evaluation.reference import Images, Reference, Statistics
 from ddpm.generation import beside, identity, is_of_a_run, made_with, sample_labels, title
 from ddpm.metrics.classes import in_words
@@ -146,8 +147,8 @@ def of_model(
         "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": images["seed"],
         **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps")},
         **{name: said(images[name]) for name in ("denoiser", "guidance") if name in images},
-        **{name: images[name] for name in ("guides_sha256", "made_from") if name in images},
-        **({"labels": in_words(samples.labels_of(torch.arange(num)))} if "class" in asked else {}),
+        **{name: images[name] for name in ("guides_sha256", "told_by") if name in images},
+        **({"labels": in_words(samples.labels_of(torch.arange(num)))} if asked else {}),
     }  # fmt: skip
     return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations")
 
@@ -155,20 +156,20 @@ def of_model(
 def asked_for(
     config: DictConfig, module: DiffusionModule, num: int, real: Reference
 ) -> tuple[GenerationDataModule, dict[str, Any]]:
-    """The samples to make, and what is asked of them beside their noise: the classes, or real images to start from."""
+    """The samples to make, and what is asked of them beside their noise: the classes, or what real images tell, such as
+    their captions or small versions."""
     labels = sample_labels(config["class"], module.asked)
     asked = {} if labels is None else {"class": [module.asked.name(label) for label in labels]}
-    if not module.asked.needs_images:
+    if isinstance(module.asked, NoCondition | ClassLabel):
         return GenerationDataModule(num, config.batch_size, labels=labels), asked
     if not isinstance(real, Images):
-        raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from such")
+        raise ValueError(f"reference={config.reference} must hold images: this model is told what these show")
     if real.data.image_shape != module.image_shape:
         raise ValueError(
-            f"this model makes its samples from images {module.image_shape}, and those of {real.identity['data']} are "
+            f"this model is told what images {module.image_shape} show, and those of {real.identity['data']} are "
             f"{real.data.image_shape}"
         )
-    made_from = {"made_from": real.identity["data_hash"]}
-    return GenerationDataModule(num, config.batch_size, images=real.images), {**asked, **made_from}
+    return GenerationDataModule(num, config.batch_size, images=real.images), {"told_by": real.identity["data_hash"]}
 
 
 def reference(config: DictConfig, stored: DictConfig) -> Reference:
