@@ -23,6 +23,8 @@ MODEL_OPTIONS = [
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
 NEEDS = {  # options that are of use with others only
+    "cond=caption": ("model=prompted_tiny",),
+    "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
     "codec=binary": BINOMIAL,
     "objective=logit": BINOMIAL,
