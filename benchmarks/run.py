@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import (
+    guidance_step,
     lightning_loop,
     loader,
     metrics,
@@ -45,6 +46,7 @@ def main() -> None:
         "Training step, 35.7 M U-Net": (training_step, lambda: training_step.rows(rounds)),
         "Sampler step without the network": (sampler_step, lambda: sampler_step.rows(rounds * 30)),
         "Solver step without the network": (solver_step, lambda: solver_step.rows(rounds * 15)),
+        "Guided step": (guidance_step, lambda: guidance_step.rows(rounds)),
         "Sampling loop, compiled": (sampling_loop, lambda: sampling_loop.rows(rounds)),
         "Lightning's loop against a bare loop": (lightning_loop, lambda: lightning_loop.rows(max(3, rounds // 3))),
         "Data loader": (loader, loader.measure),

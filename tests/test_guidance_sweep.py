@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from small_runs import ROOT, SMALL
 
-from ddpm import evaluate, train
+from ddpm import build, evaluate, train
 from ddpm.metrics.protocol import read_result
 from ddpm.training.module import DiffusionModule
 
@@ -179,6 +179,27 @@ def test_a_classifier_of_other_classes_is_refused_before_any_image(evaluated, mo
 def test_class_has_no_effect_on_images_that_are_there(evaluated):
     with pytest.raises(ValueError, match="class has no effect on images that are there"):
         evaluated("metric=fid", "data=digits", "class=3", source="images=here")
+
+
+@pytest.mark.parametrize("of", [("cond=low_res",), ("cond=caption", "model=prompted_tiny")], ids=["low_res", "caption"])
+def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluated, small, monkeypatch, of):
+    told, sample = {}, DiffusionModule.sample
+
+    def spied(self, ids, weights, cond=None):
+        told.update(zip(ids.tolist(), next(iter(cond.values())), strict=True))
+        return sample(self, ids, weights, cond)
+
+    monkeypatch.setattr(DiffusionModule, "sample", spied)
+    (result,) = evaluated("metric=[fid,class_accuracy]", "num_real=12", of=of)
+    config = small(*of)
+    data = build.data(config)
+    real = data.split("train", 12)
+    images = next(real.pixels.read([real.indices])).float() / 127.5 - 1
+    batch = {"image": images, "label": real.labels[real.indices]}
+    (expected,) = build.instantiate(config.cond, "cond").of(batch).values()
+    assert all(torch.equal(told[i], expected[i % 12]) for i in range(NUM))
+    assert result.subject["told_by"] == data.content_hash("train", 12) == result.protocol.data_hash
+    assert "accuracy_quarters_20" in result.metrics  # the real images' labels are the samples'
 
 
 # The sweep

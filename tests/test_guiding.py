@@ -217,3 +217,27 @@ def test_a_classifier_that_cannot_be_trained_is_refused(tmp_path, words, message
         quick.append("~callbacks.samples")
     with pytest.raises(ValueError, match=message):
         train.run(configured("train", tmp_path, *quick, *classifier, *words))
+
+
+# Tasks
+
+
+def test_a_task_tells_a_conditional_model_the_class_that_is_asked_for_and_else_nothing(trained, tmp_path):
+    def denoised(*words):
+        out = tmp_path / "-".join(("out", *words)).replace("=", "")
+        settings = (f"ckpt={trained(*CLASSES)}", "trainer=cpu", "task=denoise", "task.images=[5]", f"out={out}")
+        sample.run(configured("sample", tmp_path / "run", *settings, *words))
+        return dict(np.load(out / "denoise.npz"))
+
+    nothing, three, seven = denoised(), denoised("class=3"), denoised("class=7")
+    changed = [name for name in nothing if not np.array_equal(three[name], seven[name])]
+    assert changed
+    assert all(np.array_equal(nothing[name], denoised("class=none")[name]) for name in nothing)
+
+
+def test_a_model_that_was_never_told_a_class_is_asked_for_none(trained, drawn):
+    never = trained("cond=class", "cond.dropout=1")
+    _, about, _ = drawn(never)
+    assert about["class"] == ["none"]
+    with pytest.raises(ValueError, match="class=3 asks a model that was never told a class"):
+        drawn(never, "class=3")

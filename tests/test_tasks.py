@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory):
 def model_of(ckpt, *overrides):
     config = configured("sample", ckpt.parent, f"ckpt={ckpt}", "trainer=cpu", *overrides)
     module, stored = sample.loaded(ckpt, config)
-    return sample.as_model(module, sample.data_of(config, stored), config.batch_size)
+    return sample.as_model(module, sample.data_of(config, stored), config.batch_size, {})
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ SMALLEST = {
 
 
 def test_every_task_is_tried_here():
-    assert set(cli.options_of(CONF, "task")) == {*SMALLEST, "colorize", "generate"}
+    assert set(cli.options_of(CONF, "task")) == {*SMALLEST, "colorize", "generate", "upsample", "cascade"}  # tests/tasks/test_upsample.py
 
 
 @pytest.mark.parametrize("name", SMALLEST)

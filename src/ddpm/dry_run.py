@@ -22,7 +22,7 @@ def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, t
     """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     parameters = sum(p.numel() for p in module.network.parameters())
-    flops, activations = cost_of_one_image(module.network, module.codec.latent_shape(module.image_shape))
+    flops, activations = cost_of_one_image(module)
     copies = 4 + len(module.averages.decays)  # weights, gradients, two moments of Adam, averages
     megabytes = (4 * parameters * copies + activations * micro_batch) / 2**20
     lines = {
@@ -37,10 +37,13 @@ def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, t
     return tree_text(config) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
 
 
-def cost_of_one_image(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """FLOPs of a forward pass, and bytes kept for the backward pass, of one x0 `shape`; nothing is computed."""
+def cost_of_one_image(module: DiffusionModule) -> tuple[int, int]:
+    """FLOPs of a forward pass, and bytes kept for the backward pass, of one image; nothing is computed."""
+    x = torch.zeros(1, *module.codec.latent_shape(module.image_shape))
+    condition = module.condition  # of which a network needs no more than images: told nothing else, it costs the same
+    cond = condition.of({"image": torch.zeros(1, *module.image_shape)}) if condition.needs_images else {}
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
-        network.forward(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.int64))  # never the compiled call
+        module.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
     return counter.get_total_flops(), sum(saved)
 
 

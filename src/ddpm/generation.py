@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.diffusion.condition import ClassLabel, Condition
 from ddpm.metrics.protocol import device_name
 from ddpm.stored_config import LATER_GROUPS
 from ddpm.training.generation_record import GenerationRecord, weights_hash
@@ -35,15 +34,6 @@ def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> d
         **{group: OmegaConf.to_container(stored[group], resolve=True) for group in groups},
         **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
     }
-
-
-def sample_labels(choice: Any, asked: Condition) -> list[int] | None:
-    """The labels that samples take in turn; None where there is no class to ask for. choice: `class` of a command."""
-    if isinstance(asked, ClassLabel):
-        return asked.asked("all" if choice is None else choice)
-    if choice is not None:
-        raise ValueError(f"class={choice} has no effect on a model that knows no classes; leave it out")
-    return None
 
 
 def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:

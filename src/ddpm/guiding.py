@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ddpm import check
 from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler
+from ddpm.stored_config import LATER_GROUPS
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Time
 from ddpm.wiring import complete, instantiate
@@ -36,6 +38,9 @@ def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Lo
     """condition: what the network is told. load: a module, from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
+    if leaf._target_ != LATER_GROUPS["guidance"]["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
+        name = type(sampler.process).__name__
+        raise ValueError(f"guidance mixes predictions of process=gaussian, and this model has {name}; leave it out")
     given: dict[str, Any] = {"condition": condition, "process": sampler.process, "follows_tilt": sampler.follows_tilt}
     asked, networks = condition, []
     if "guide" in leaf:
@@ -52,8 +57,10 @@ def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Lo
         given["tells"] = not isinstance(condition, NoCondition)
     taken = inspect.signature(get_object(leaf._target_)).parameters
     given = {name: value for name, value in given.items() if name in taken}
-    guidance = partial(complete, partial(factory, **given), "guidance")
     clipping = partial(complete, instantiate(config.denoiser, "denoiser"), "denoiser")
+    if "guide" in given and leaf.order[0] == "denoiser":
+        given["guide"] = clipping(denoiser=given["guide"])
+    guidance = partial(complete, partial(factory, **given), "guidance")
     inner, outer = in_order(leaf.order, {"guidance": guidance, "denoiser": clipping})
     return Guiding(lambda denoiser: outer(denoiser=inner(denoiser=denoiser)), asked, tuple(networks))
 

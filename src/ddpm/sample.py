@@ -4,7 +4,7 @@ And its other uses, `task=NAME`: each is one picture, what it was made of, and f
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import analytic, build, check
+from ddpm.asking import asked_of
 from ddpm.atomic import whole, write_whole
 from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
-from ddpm.diffusion.caption import WORDS, Caption
 from ddpm.diffusion.samplers.base import State
-from ddpm.generation import beside, explained_if_full, identity, made_with, sample_labels, say_what_is_there, title
+from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import by_class, grid, save_gif
 from ddpm.tasks.base import Model, Outcome
@@ -32,6 +32,7 @@ from ddpm.training.generation_record import GenerationRecord
 from ddpm.training.module import DiffusionModule
 from ddpm.training.stores import STORES
 from ddpm.training.stores.base import save_png
+from ddpm.types import Cond
 
 
 def run(config: DictConfig) -> None:
@@ -54,7 +55,7 @@ def generate(config: DictConfig) -> None:
     module, stored = build.from_checkpoint(path, build.changes(config))
     build.refuse_classifier(module, path)
     module.use_for_prediction(config.weights, config.seed)
-    data, picture, asked = asked_for(config, module)
+    data, picture, asked = samples_of(config, module)
     trainer = build.trainer(config)
     analytic.prepare(module, stored, path, trainer)
     folder = Path(config.out or beside(path) / f"samples_{title(path)}_{module.predict_weights}_{config.format}")
@@ -79,30 +80,18 @@ def generate(config: DictConfig) -> None:
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def asked_for(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
-    asked, given, names, about = module.asked, {}, [""], {}
-    labels = sample_labels(config["class"], asked)
-    if config.prompt is not None and not isinstance(asked, Caption):
-        raise ValueError("prompt has no effect on a model that is told no words; leave it out")
-    if asked.needs_images:
+    if module.asked.needs_images:
         raise ValueError("this model makes large images of small ones: choose task=upsample or task=cascade")
-    if labels is not None:
-        given, names = {"labels": labels}, [asked.name(label) for label in labels]
-        about = {"class": names}
-    if isinstance(asked, Caption):
-        prompts = OmegaConf.to_container(config.prompt) if OmegaConf.is_list(config.prompt) else config.prompt
-        words = asked.asked(asked.names if prompts is None else prompts)
-        given, names = {"told": words}, [text or "none" for text in asked.text(words[WORDS])]
-        about = {"prompt": names}
+    rows, names, about = asked_of(config, module.asked, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
-    data = GenerationDataModule(num, config.batch_size, **given)
 
     def picture(first: torch.Tensor) -> torch.Tensor:
-        kinds = sorted(set(names), key=names.index)
+        kinds = list(dict.fromkeys(names))
         return by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return data, picture, about
+    return GenerationDataModule(num, config.batch_size, told=rows), picture, about
 
 
 @rank_zero_only
@@ -149,7 +138,14 @@ def use(config: DictConfig) -> None:
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
-        outcome = task(as_model(module, data_of(config, stored), config.batch_size))
+        outcome = task(
+            as_model(
+                module,
+                data_of(config, stored),
+                config.batch_size,
+                asked_of(config, module.asked, otherwise="none").rows,
+            )
+        )
     name = config.task._target_.split(".")[-2]
     folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
     about = {"task": OmegaConf.to_container(config.task), **identity(stored, module, trainer)}
@@ -171,17 +167,27 @@ def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
     return build.data(about) if "source" in about.data else None
 
 
-def as_model(module: DiffusionModule, data: ImageDataModule | None, batch_size: int) -> Model:
+def as_model(
+    module: DiffusionModule, data: ImageDataModule | None, batch_size: int, asked: Mapping[str, torch.Tensor]
+) -> Model:
+    """asked: what rows are told in turn, see `SampleLoader`."""
+
+    def told(rows: torch.Tensor) -> Cond:
+        if module.asked.needs_images:
+            raise ValueError("this model is told small images: only task=upsample and task=cascade have some")
+        return {name: table.to(rows.device)[rows % len(table)] for name, table in asked.items()}
+
     def another(ckpt: str) -> Model:
         path = build.checkpoint_path(ckpt)
         other, _ = build.from_checkpoint(path, OmegaConf.create())
         build.refuse_classifier(other, path)
         other.use_for_prediction("best", module.sample_rng.seed)
-        return as_model(other.to(module.device), None, batch_size)
+        return as_model(other.to(module.device), None, batch_size, {})
 
     return Model(
         denoiser=module.denoiser(module.predict_weights),
         condition=module.asked,
+        told=told,
         sampler=module.sampler,
         codec=module.codec,
         rng=module.sample_rng,

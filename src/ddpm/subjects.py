@@ -14,12 +14,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ddpm import analytic, build, check
+from ddpm.asking import sample_labels
 from ddpm.data.any_images import image_data
 from ddpm.data.generation import GenerationDataModule
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.condition import ClassLabel, NoCondition
 from ddpm.evaluation.reference import Images, Reference, Statistics
-from ddpm.generation import beside, identity, is_of_a_run, made_with, sample_labels, title
+from ddpm.generation import beside, identity, is_of_a_run, made_with, title
 from ddpm.metrics.classes import in_words
 from ddpm.metrics.protocol import digest
 from ddpm.metrics.reference_cache import ReferenceCache

@@ -26,7 +26,7 @@ class ClassificationAccuracyScore:
 
     The paper trains a ResNet-50 on pixels. Here it is a multinomial logistic regression on features of the layer
     "pooled", each brought to mean 0 and deviation 1, with the penalty l2 / 2 |weights|^2 beside the sum of the losses:
-    seconds in place of days, and no figure that can be compared with the paper's. `cas_of_real` is cross-fitted, so
+    minutes in place of days, and no figure that can be compared with the paper's. `cas_of_real` is cross-fitted, so
     that no image is tested by what it trained: of num_folds parts each is tested by a classifier of the others, of at
     most as many images as there are generated ones. Only classes that were asked for are tested. Error bars are
     binomial, over the real images.

@@ -31,6 +31,9 @@ class Prompted(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
+        for name, value in (("num_words", num_words), ("num_tokens", num_tokens)):
+            if value is None:
+                check.fail(name, value, "an integer; cond=caption sets it")
         check.integer("num_words", num_words, 1, MAX_WORDS)
         check.integer("num_tokens", num_tokens, 1, MAX_TOKENS)
         check.positive_int("token_channels", token_channels)

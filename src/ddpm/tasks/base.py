@@ -41,12 +41,14 @@ class Outcome:
 class Model:
     """A trained model, ready to be used without gradients.
 
-    condition: what its samples are asked for. image_shape: `(C, H, W)`. batch_size: images at once. data: what it was
+    condition: what its samples are asked for. told: what the command says of the samples with these numbers, int64
+    `[B]`, nothing if it says nothing. image_shape: `(C, H, W)`. batch_size: images at once. data: what it was
     trained on, or None where nobody knows. another: the model of another checkpoint, on the same device.
     """
 
     denoiser: Denoiser
     condition: Condition
+    told: Callable[[Tensor], Cond]
     sampler: Sampler
     codec: Codec
     rng: Rng
@@ -70,18 +72,18 @@ class Model:
     def trajectory(
         self, x: Tensor, ids: Tensor, start: int, sampler: Sampler | None = None, cond: Cond | None = None
     ) -> Run:
-        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N is told, if anything."""
+        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N is told; None: as the command says."""
         sampler = sampler or self.sampler
 
         def run(rows: Tensor) -> Iterator[State]:
-            told = {name: tensor[rows] for name, tensor in (cond or {}).items()}
+            told = self.told(rows) if cond is None else {name: tensor[rows] for name, tensor in cond.items()}
             return sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], told, start=start)
 
         return run
 
     def finished(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The last x `[num, C, H, W]` of a run, made in batches; shows how far it is."""
-        batches = torch.arange(num, device=self.device).split(self.batch_size)
+        batches = self.batches(num)
         display, done, ends = ProgressDisplay("step", len(batches) * num_steps), 0, []
         for rows in batches:
             for state in run(rows):
@@ -91,6 +93,10 @@ class Model:
             ends.append(state.x_t)
         display.close()
         return torch.cat(ends)
+
+    def batches(self, num: int) -> tuple[Tensor, ...]:
+        """The rows 0..num-1, so many at once as the command allows."""
+        return torch.arange(num, device=self.device).split(self.batch_size)
 
     def decoded(self, x0: Tensor) -> Tensor:
         """Images `[..., C, H, W]` on the CPU."""

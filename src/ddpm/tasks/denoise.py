@@ -36,7 +36,7 @@ class Denoise:
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
         sampled = model.finished(model.trajectory(x_t, ids, t), len(ids), num_steps(model.sampler, t))
-        mean = torch.cat([model.denoiser(part, t, {}).x0 for part in x_t.split(model.batch_size)])
+        mean = torch.cat([model.denoiser(x_t[rows], t, model.told(rows)).x0 for rows in model.batches(len(x_t))])
         made = {"noisy": x_t / alpha, "predicted mean": mean, "sampled": sampled}
         made = {name: model.decoded(x) for name, x in made.items()}
         images = images.cpu()

@@ -63,6 +63,8 @@ def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, T
     process = gaussian(model, "invert")
     rising = sampler.times(model.T)[::-1]
     x0 = model.codec.encode(images)
-    x_T = torch.cat([inverted(process, model.denoiser, part, rising) for part in x0.split(model.batch_size)])
+    x_T = torch.cat(
+        [inverted(process, model.denoiser, x0[rows], rising, model.told(rows)) for rows in model.batches(len(x0))]
+    )
     run = model.trajectory(x_T, torch.zeros(len(x_T), dtype=torch.int64, device=model.device), model.T, sampler)
     return x_T.cpu(), model.decoded(model.finished(run, len(x_T), num_steps(sampler, model.T)))

@@ -52,7 +52,8 @@ def restored(
     x0 = images.repeat_interleave(num_completions, dim=0)
 
     def run(rows: Tensor):
-        return completed(model.sampler, model.denoiser, x0[rows], projection, redraw, times, model.rng, ids[rows])
+        told = model.told(rows)
+        return completed(model.sampler, model.denoiser, x0[rows], projection, redraw, times, model.rng, ids[rows], told)
 
     made = model.finished(run, len(ids), len(times) - 1).cpu().float()
     error = (projection(made) - projection(x0.cpu())).abs().max().item()

@@ -41,6 +41,9 @@ class ClassifierGuided:
     def __post_init__(self) -> None:
         check.number("scale", self.scale, low=0)
         check.one_of("at", self.at, ("x_t", "mean"))
+        if not isinstance(self.process, GaussianDiffusion):
+            name = type(self.process).__name__
+            raise ValueError(f"guidance=classifier follows a gradient, which needs process=gaussian, not {name}")
         if self.form is not None:
             check.one_of("form", self.form, ("mean", "epsilon"))
         if self.form == "mean" and not self.follows_tilt:
@@ -50,6 +53,11 @@ class ClassifierGuided:
             )
         if self.at == "mean" and not self.in_mean:
             raise ValueError("guidance.at=mean has no effect with guidance.form=epsilon; leave it out")
+        if not self.in_mean and self.process.schedule.alpha_bar[-1] == 0:
+            raise ValueError(
+                "guidance.form=epsilon cannot be used with a schedule without signal at T (schedule=jsd, zero terminal "
+                "SNR), where no eps moves x0; use sampler=ancestral with guidance.form=mean"
+            )
 
     @property
     def in_mean(self) -> bool:
@@ -80,7 +88,7 @@ class ClassifierGuided:
         """
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True).requires_grad_()
-            label, t = label.clone(), t if isinstance(t, int) else t.clone()
+            t = t if isinstance(t, int) else t.clone()
             log_p = self.classifier(x, t).log_softmax(1).gather(1, label.clamp(min=0)[:, None])[:, 0]
             (gradient,) = torch.autograd.grad(torch.where(label < 0, 0.0, log_p).sum(), x)
         return self.scale * gradient

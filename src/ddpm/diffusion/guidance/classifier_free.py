@@ -53,6 +53,7 @@ class ClassifierFree:
         both = {name: torch.cat([told, nothing[name]]) for name, told in cond.items()}
         times = t if isinstance(t, int) else torch.cat([t, t])
         prediction = self.denoiser(torch.cat([x_t, x_t]), times, both)
+        assert prediction.tilt is None, "a tilt is of one branch: guidance by a classifier stands around this one"
         told, untold = prediction.x0.chunk(2)
         x0 = torch.lerp(untold, told, per_sample(scale, untold))
         if self.rescale:
@@ -64,5 +65,6 @@ class ClassifierFree:
 def rescaled(x0: Tensor, told: Tensor, phi: float) -> Tensor:
     """x0 whose deviation over all pixels of an image goes a share phi of the way to that of `told`."""
     dims = tuple(range(1, x0.ndim))
-    ratio = told.std(dim=dims, keepdim=True) / x0.std(dim=dims, keepdim=True)
+    deviation = x0.std(dim=dims, keepdim=True)
+    ratio = torch.where(deviation > 0, told.std(dim=dims, keepdim=True) / deviation, 1.0)  # 0 / 0 in an even image
     return x0 * (phi * ratio + (1 - phi))

@@ -20,10 +20,10 @@ class Interval:
 
     def holds(self, schedule: NoiseSchedule, t: Time) -> bool | Tensor:
         """Whether t lies in it: one answer for an int, bool `[B]` for times `[B]`."""
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)  # compared so, as alpha may be 0
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)  # compared so, as alpha may be 0 and high infinite
         if isinstance(t, int):
-            return bool(self.low * alpha <= sigma) and bool(sigma <= self.high * alpha)
-        return (self.low * alpha <= sigma) & (sigma <= self.high * alpha)
+            return bool(self.low * alpha <= sigma) and bool(sigma / self.high <= alpha)
+        return (self.low * alpha <= sigma) & (sigma / self.high <= alpha)
 
 
 def interval(bounds: Sequence[float] | None) -> Interval | None:
