@@ -150,7 +150,9 @@ def test_classifier_guidance_of_a_model_that_is_told_nothing(trained, drawn):
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver", "heun"])
 def test_classifier_guidance_goes_with_other_samplers(trained, drawn, sampler):
     words = ("guidance=classifier", f"guidance.classifier={trained(*CLASSIFIER)}", "class=3", "guidance.scale=100")
-    plain, guided = (drawn(trained(*CLASSES), f"sampler={sampler}", "sampler.steps=3", *w)[0] for w in (["class=3"], words))
+    plain, guided = (
+        drawn(trained(*CLASSES), f"sampler={sampler}", "sampler.steps=3", *w)[0] for w in (["class=3"], words)
+    )
     assert not np.array_equal(guided, plain)
 
 

@@ -103,7 +103,13 @@ SMALLEST = {
 
 
 def test_every_task_is_tried_here():
-    assert set(cli.options_of(CONF, "task")) == {*SMALLEST, "colorize", "generate", "upsample", "cascade"}  # tests/tasks/test_upsample.py
+    assert set(cli.options_of(CONF, "task")) == {
+        *SMALLEST,
+        "colorize",
+        "generate",
+        "upsample",
+        "cascade",
+    }  # tests/tasks/test_upsample.py
 
 
 @pytest.mark.parametrize("name", SMALLEST)

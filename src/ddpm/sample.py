@@ -138,14 +138,8 @@ def use(config: DictConfig) -> None:
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
-        outcome = task(
-            as_model(
-                module,
-                data_of(config, stored),
-                config.batch_size,
-                asked_of(config, module.asked, otherwise="none").rows,
-            )
-        )
+        rows = asked_of(config, module.asked, otherwise="none").rows
+        outcome = task(as_model(module, data_of(config, stored), config.batch_size, rows))
     name = config.task._target_.split(".")[-2]
     folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
     about = {"task": OmegaConf.to_container(config.task), **identity(stored, module, trainer)}
