@@ -104,6 +104,20 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     torch.testing.assert_close(two["timesteps.losses"], one["timesteps.losses"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "told",
+    [("cond=class", "cond.dropout=0.5"), ("cond=caption", "model=prompted_tiny", "model.token_channels=8")],
+    ids=["class", "caption"],
+)
+def test_two_processes_learn_of_what_images_are_what_one_learns(config, tmp_path, told):
+    """Labels go with their images, and which are hidden depends on no rank; vectors of other classes wait for none."""
+    train.run(config("train", *SETTINGS, *told, f"run_dir={tmp_path / 'alone'}"))
+    code, output = ended(command(tmp_path, *TWO, *told))
+    assert code == 0, output
+    one_run_like(tmp_path, tmp_path / "alone")
+
+
 @pytest.mark.parametrize(
     "start",
     [
