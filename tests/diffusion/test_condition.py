@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ddpm.diffusion.condition import ClassLabel, NoCondition, partly_hidden
+from ddpm.diffusion.condition import ClassLabel, NoCondition, Several, partly_hidden
+from ddpm.diffusion.low_resolution import LowResolution
 from ddpm.rng import Rng
 
 NAMES = ["cat", "dog", "eel"]
@@ -96,3 +97,21 @@ def test_the_nearest_name_is_proposed():
 def test_settings_that_cannot_be_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         ClassLabel(**settings)
+
+
+def test_several_conditions_tell_what_each_tells_and_are_hidden_together():
+    several = Several({"class": ClassLabel(10, 0.0), "small": LowResolution(factor=2, dropout=0.0)}, dropout=0.5)
+    assert several.network_settings == {"num_classes": 10, "low_res": True}
+    assert several.needs_images
+    image = torch.ones(64, 1, 4, 4)
+    cond = several.of({"image": image, "label": labels(64)})
+    assert cond.keys() == {"label", "low_res"}
+    told = partly_hidden(several, cond, Rng(0, "train").at(0, torch.arange(64)))
+    hidden_labels, hidden_images = told["label"] == -1, (told["low_res"] == 0).flatten(1).all(1)
+    assert torch.equal(hidden_labels, hidden_images)
+    assert 0 < hidden_labels.sum() < 64
+
+
+def test_a_part_that_would_be_hidden_alone_is_refused():
+    with pytest.raises(ValueError, match=r"parts.class.dropout must be 0"):
+        Several({"class": ClassLabel(10, 0.1)})

@@ -384,10 +384,6 @@ def test_each_published_file_is_known_by_its_shapes(name, tmp_path):
     if count := FILES[name][2]:
         assert sum(weight.numel() for weight in weights.values()) == count
     assert published(openai.architecture_of(weights)) == name
-    if "512x512" in name:
-        with pytest.raises(ValueError, match=r"its time has \d+ channels and its first level \d+"):
-            openai.from_weights(weights, tmp_path / "any_name.pt")
-        return
     loaded = openai.from_weights(weights, tmp_path / "any_name.pt")
     with torch.device("meta"):
         network = openai.BUILDERS[loaded.architecture.kind](**loaded.settings)
@@ -588,13 +584,13 @@ def test_a_state_dict_of_another_program_is_told_from_theirs(file):
 # As a model of ours
 
 
-def denoised(weights, path, t, label):
+def denoised(weights, path, t, cond):
     """What the model that a command builds believes of x_t, and x_t."""
     config = OmegaConf.create(configuration(openai.load(path)))
     module = build.module(config)
     module.network.load_state_dict(openai.load(path).weights)
     denoiser = module.eval().denoiser("raw")
-    return module, denoiser(images(), t, {} if label is None else {"label": label})
+    return module, denoiser(images(), t, cond)
 
 
 @pytest.mark.parametrize("label", [None, torch.tensor([1, 9, 0])], ids=["no classes", "classes"])
@@ -603,7 +599,7 @@ def test_the_model_predicts_what_their_network_and_schedule_say(schedule, label,
     weights = filled(shapes(**SMALL, classes=None if label is None else 10))
     path, t = file(weights, **FLAGS | {"noise_schedule": schedule}), 300
     with torch.no_grad():
-        module, prediction = denoised(weights, path, t, label)
+        module, prediction = denoised(weights, path, t, {} if label is None else {"label": label})
         output = Theirs(weights, heads=4).image(images(), torch.full((3,), t - 1), label, blocks=2)
     eps, place = output.chunk(2, dim=1)  # their network has the noise first, then where the variance lies
     alpha_bar = module.sampler.process.schedule.alpha_bar[t].item()
@@ -646,10 +642,32 @@ def test_an_upsampler_is_told_small_images_and_says_if_their_size_is_left_out(fi
     assert module.condition.of({"image": images()})["low_res"].shape == (3, 3, 4, 4)
 
 
-def test_an_upsampler_of_classes_is_refused_as_a_model_of_its_own(file):
-    loaded = openai.load(file(filled(shapes(**SMALL, classes=10, images=6)), **FLAGS, small_size=4))
-    with pytest.raises(ValueError, match="no cond tells both"):
-        configuration(loaded)
+def test_an_upsampler_of_classes_is_told_both(file):
+    weights = filled(shapes(**SMALL, classes=10, images=6))
+    path, small, label, t = file(weights, **FLAGS, small_size=4), images()[:, :, ::4, ::4], torch.tensor([1, 9, 0]), 300
+    with torch.no_grad():
+        module, prediction = denoised(weights, path, t, {"label": label, "low_res": small})
+        large = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear")
+        output = Theirs(weights, heads=4).image(
+            torch.cat([images(), large], dim=1), torch.full((3,), t - 1), label, blocks=2
+        )
+    eps = output[:, :3]
+    alpha_bar = module.sampler.process.schedule.alpha_bar[t].item()
+    x0 = (images() - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+    torch.testing.assert_close(prediction.x0, x0.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+    told = module.condition.of({"image": images(), "label": label})
+    assert told["low_res"].shape == (3, 3, 4, 4)
+    assert told["label"].equal(label)
+
+
+def test_networks_whose_time_is_wider_than_their_first_level_are_theirs_for_512(file):
+    weights = filled(shapes(**SMALL, time=64))
+    loaded = openai.load(file(weights, **FLAGS))
+    assert loaded.settings["time_channels"] == 64
+    t = torch.tensor([5, 300, 999])
+    with torch.no_grad():
+        expected = Theirs(weights, heads=4).image(images(), t, None, blocks=2)
+        torch.testing.assert_close(loaded.network()(images(), t), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_command_draws_from_a_file_of_theirs_by_class(file, config, tmp_path):

@@ -21,7 +21,8 @@ class Condition(Protocol):
     needs_images: whether there is nothing to tell without real images.
     """
 
-    needs_images: ClassVar[bool]
+    @property
+    def needs_images(self) -> bool: ...
 
     @property
     def dropout(self) -> float: ...
@@ -132,3 +133,39 @@ class ClassLabel:
             return choice
         known = f"0 to {self.num_classes - 1}" + (f" or one of {', '.join(names)}" if names else "")
         return check.fail("class", choice, f"{known}, or all, or none{check.nearest(str(choice), names)}")
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several things at once, each by its own condition. All of them are hidden together.
+
+    parts: conditions by any names, whose own dropout must be 0. dropout: of all of them.
+    """
+
+    parts: Mapping[str, Condition]
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check.number("dropout", self.dropout, low=0, high=1)
+        for name, part in self.parts.items():
+            if part.dropout:
+                check.fail(f"parts.{name}.dropout", part.dropout, "0: dropout of all parts together hides them")
+
+    @property
+    def needs_images(self) -> bool:
+        return any(part.needs_images for part in self.parts.values())
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        return {name: value for part in self.parts.values() for name, value in part.network_settings.items()}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        return {name: told for part in self.parts.values() for name, told in part.of(batch).items()}
+
+    def without(self, cond: Cond) -> Cond:
+        for part in self.parts.values():
+            cond = part.without(cond)
+        return cond
+
+    def examples(self, ids: Tensor) -> Cond:
+        return {name: told for part in self.parts.values() for name, told in part.examples(ids).items()}

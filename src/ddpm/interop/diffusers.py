@@ -134,6 +134,7 @@ PLAIN: Config = {
     "scale_shift": False,
     "resample": "conv",
     "convention": "ddpm",
+    "time_channels": None,
     "num_timesteps": None,
     "self_condition": False,
     "num_classes": None,

@@ -210,11 +210,6 @@ def _shape(weights: Weights, key: str, dims: int) -> list[int]:
 def settings_from(architecture: Architecture, flags: Flags) -> dict[str, Any]:
     """The arguments of our `UNet` or `Classifier`."""
     a = architecture
-    if a.time_channels != a.base_channels:
-        raise ValueError(
-            f"its time has {a.time_channels} channels and its first level {a.base_channels}, as theirs for 512 x 512; "
-            "ours have the same for both"
-        )
     if flags.image_size % 2 ** (len(a.channel_mults) - 1):
         check.fail("image_size", flags.image_size, f"a multiple of {2 ** (len(a.channel_mults) - 1)}, for its levels")
     for width in {a.base_channels * a.channel_mults[level] for level in (*a.attention_levels, -1)}:
@@ -230,6 +225,7 @@ def settings_from(architecture: Architecture, flags: Flags) -> dict[str, Any]:
         "scale_shift": a.scale_shift,
         "resample": a.resample,
         "convention": "adm",
+        "time_channels": None if a.time_channels == a.base_channels else a.time_channels,
         "num_timesteps": flags.diffusion_steps if flags.rescale_timesteps else None,
         "head_channels": flags.num_head_channels,
     }

@@ -17,17 +17,16 @@ def configuration(pretrained: Pretrained) -> Config:
     """
     flags, settings = pretrained.flags, pretrained.settings
     is_classifier, num_classes = pretrained.architecture.kind == "classifier", settings["num_classes"]
-    if pretrained.architecture.low_res and num_classes:
-        raise ValueError(
-            "this upsampler is told a small image and a class, and no cond tells both; its network can be had "
-            "with ddpm.interop.openai.load(PATH).network()"
-        )
     model = {"_target_": TARGETS[pretrained.architecture.kind], **settings}
     config = parts(model, [flags.image_size] * 2, betas(flags), "X0" if flags.predict_xstart else "Eps")
+    told = {}
     if num_classes:
-        config["cond"] = classes(num_classes)
+        told["class"] = classes(num_classes)
     if flags.small_size:
-        config["cond"] = small_images(flags.image_size // flags.small_size)
+        told["low_res"] = small_images(flags.image_size // flags.small_size)
+    if told:
+        target = "ddpm.diffusion.condition.Several"
+        config["cond"] = next(iter(told.values())) if len(told) == 1 else {"_target_": target, "parts": told}
     if is_classifier:
         config["loss"] = loss("classification.Classification", "timesteps")
     elif settings["out_channels"] == settings["in_channels"]:

@@ -44,6 +44,7 @@ class Classifier(nn.Module):
         scale_shift: bool = False,
         resample: str = "conv",
         convention: str = "ddpm",
+        time_channels: int | None = None,
         num_timesteps: int | None = None,
     ) -> None:
         super().__init__()
@@ -64,6 +65,7 @@ class Classifier(nn.Module):
             scale_shift=scale_shift,
             resample=resample,
             convention=convention,
+            time_channels=time_channels,
             num_timesteps=num_timesteps,
         )
         self.size = height_and_width(size)
@@ -71,7 +73,8 @@ class Classifier(nn.Module):
         check_size(self.size, len(channel_mults), patch_size)
         self.in_channels, self.out_channels, self.patch_size = in_channels, num_classes, patch_size
         widths = [base_channels * mult for mult in channel_mults]
-        emb_channels = 4 * base_channels
+        time_channels = base_channels if time_channels is None else time_channels
+        emb_channels = 4 * time_channels
         kit = Kit(
             emb_channels=emb_channels,
             dropout=dropout,
@@ -84,7 +87,7 @@ class Classifier(nn.Module):
         )
 
         scale = 1000 / num_timesteps if num_timesteps else 1.0
-        self.time = TimeEmbedding(base_channels, emb_channels, scale, kit.convention.waves)
+        self.time = TimeEmbedding(time_channels, emb_channels, scale, kit.convention.waves)
         self.stem = conv3x3(in_channels * patch_size**2, base_channels)
         self.down = kit.way_down(base_channels, widths, num_res_blocks, attention_levels)
         self.middle = kit.middle(widths[-1])

@@ -11,7 +11,7 @@ MAX_RES_BLOCKS, MAX_LEVELS = 64, 12  # beyond any U-Net; a setting out of a file
 LISTS = ("channel_mults", "attention_levels")
 CLAIMS = ("scale_shift", "self_condition", "low_res")
 WORDS = {"resample": ("conv", "block"), "convention": tuple(CONVENTIONS)}
-OPTIONAL = ("head_channels", "num_timesteps", "num_classes", "token_channels")
+OPTIONAL = ("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")
 
 
 def checked(**settings: Any) -> dict[str, Any]:
@@ -43,6 +43,10 @@ def checked(**settings: Any) -> dict[str, Any]:
     base, groups = settings["base_channels"], settings["num_groups"]
     if base < 4 or base % 2 or base % groups:
         check.fail("base_channels", base, f"even, at least 4 and a multiple of num_groups = {groups}")
+    if settings["time_channels"] is not None and (settings["time_channels"] < 4 or settings["time_channels"] % 2):
+        check.fail(
+            "time_channels", settings["time_channels"], "even and at least 4, since half of the waves are cosines"
+        )
     if settings["head_channels"] is not None and settings["num_heads"] != 1:
         check.fail("num_heads", settings["num_heads"], "1 with head_channels, which says how many heads each level has")
     name = "num_heads" if settings["head_channels"] is None else "head_channels"

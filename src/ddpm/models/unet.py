@@ -30,6 +30,7 @@ class UNet(nn.Module):
     scale_shift: the time scales and shifts in each block instead of being added (`ResBlock`).
     resample: the resolution changes by a convolution ("conv") or within a residual block more ("block", as in ADM).
     convention: "ddpm" or "adm", where the published programs differ and their papers do not (`Convention`).
+    time_channels: of the time's waves, and a quarter of its embedding; None: base_channels.
     num_timesteps: T, where the network shall see time * 1000 / T, so that a time means the same noise under a schedule
     of another T (rescale_timesteps in the code of Nichol and Dhariwal); None: the time as it is.
 
@@ -61,6 +62,7 @@ class UNet(nn.Module):
         scale_shift: bool = False,
         resample: str = "conv",
         convention: str = "ddpm",
+        time_channels: int | None = None,
         num_timesteps: int | None = None,
         self_condition: bool = False,
         num_classes: int | None = None,
@@ -84,6 +86,7 @@ class UNet(nn.Module):
             scale_shift=scale_shift,
             resample=resample,
             convention=convention,
+            time_channels=time_channels,
             num_timesteps=num_timesteps,
             self_condition=self_condition,
             num_classes=num_classes,
@@ -94,7 +97,8 @@ class UNet(nn.Module):
         self.self_condition, self.low_res = self_condition, low_res
         self.num_classes, self.token_channels = num_classes, token_channels
         widths = [base_channels * mult for mult in channel_mults]
-        emb_channels = 4 * base_channels
+        time_channels = base_channels if time_channels is None else time_channels
+        emb_channels = 4 * time_channels
         kit = Kit(
             emb_channels=emb_channels,
             dropout=dropout,
@@ -108,7 +112,7 @@ class UNet(nn.Module):
         )
 
         scale = 1000 / num_timesteps if num_timesteps else 1.0
-        self.time = TimeEmbedding(base_channels, emb_channels, scale, kit.convention.waves)
+        self.time = TimeEmbedding(time_channels, emb_channels, scale, kit.convention.waves)
         num_images = 1 + self_condition + low_res
         self.stem = conv3x3(num_images * in_channels * patch_size**2, base_channels)
         self.down = kit.way_down(base_channels, widths, num_res_blocks, attention_levels)
