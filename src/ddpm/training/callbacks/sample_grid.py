@@ -117,5 +117,8 @@ class SampleGrid(Callback):
             sampler = module.sampler
             steps = sampler.steps or sampler.process.T
             caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
+            guidance = module.config["guidance"]
+            if "scale" in guidance:
+                caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
             log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
         self.last_step = trainer.global_step
