@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from ddpm.diffusion.condition import partly_hidden
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.models.unet import UNet
 from ddpm.rng import Rng
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "extending.md").read_text()
@@ -45,3 +47,16 @@ def test_your_own_sampler_is_ddim_in_other_letters():
     euler = run(PROGRAMS[1]).Euler(**settings).sample(denoiser, (1, 4, 4), rng, ids)
     ddim = DDIM(**settings, eta=0.0).sample(denoiser, (1, 4, 4), rng, ids)
     torch.testing.assert_close(euler, ddim, rtol=1e-4, atol=1e-5)
+
+
+def test_your_own_condition_is_told_and_hidden_like_any_other():
+    brightness = run(PROGRAMS[2]).Brightness(**numbers(CONFIGS[2]))
+    images = torch.tensor([-1.0, -0.5]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    told = brightness.of({"image": images})
+    assert told["label"].tolist() == [0, 1]
+    assert brightness.without(told)["label"].tolist() == [-1, -1]
+    draws = Rng(0, "train").at(0, torch.arange(400))
+    hidden = partly_hidden(brightness, brightness.examples(torch.arange(400)), draws)["label"] == -1
+    assert 10 < int(hidden.sum()) < 80  # 40 are expected, with a deviation of 6
+    network = UNet(1, 8, [1], 1, num_groups=4, **brightness.network_settings)
+    assert network(images, torch.zeros(2), **told).shape == images.shape

@@ -152,6 +152,7 @@ def ranks(process):
     return sorted(members(process.pid))
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tmp_path):
     process = command(tmp_path, *TWO, *LONG, "resume=auto")
     checkpoints_of(tmp_path, process, 3)
@@ -173,6 +174,7 @@ def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tm
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
 
 
+@pytest.mark.slow
 def test_a_sweep_with_several_processes_is_refused_with_the_remedy(tmp_path):
     code, output = ended(command(tmp_path, "-m", *TWO, "schedule=linear,cosine"))
     assert code == 2

@@ -83,7 +83,11 @@ Picture = Callable[[torch.Tensor], torch.Tensor]
 def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
     if module.asked.needs_images:
-        raise ValueError("this model makes large images of small ones: choose task=upsample or task=cascade")
+        told = type(module.asked).__name__
+        raise ValueError(
+            f"this model is told what real images show ({told}), and here are none; for small images choose "
+            "task=upsample or task=cascade"
+        )
     rows, names, about = asked_of(config, module.asked, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
 

@@ -44,11 +44,14 @@ def stopped(small, tmp_path):
     "overrides",
     [
         (),
-        (
-            "trainer.accumulate_grad_batches=2",
-            "trainer.log_every_n_steps=3",
-            "ema.decay=[0.9,0.99]",
-            "ema.start_step=6",
+        pytest.param(
+            (
+                "trainer.accumulate_grad_batches=2",
+                "trainer.log_every_n_steps=3",
+                "ema.decay=[0.9,0.99]",
+                "ema.start_step=6",
+            ),
+            marks=pytest.mark.slow,
         ),
         ("data.memory_limit_mb=0", "data.num_workers=2", "sample_every_n_steps=2", "trainer.val_check_interval=2"),
     ],
