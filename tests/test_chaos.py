@@ -3,7 +3,6 @@
 import pytest
 from chaos import VARIANTS, chaos
 
-
 # The variants that differ most run always; two processes and workers meet what a single one meets.
 SLOW = ("plain", "accumulation 2")
 
