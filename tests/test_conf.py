@@ -22,10 +22,14 @@ MODEL_OPTIONS = [
     }
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
+COLD = ("schedule=steps", "objective=x0", "sampler=cold", "schedule.num_timesteps=3")
 NEEDS = {  # options that are of use with others only
     "cond=caption": ("model=prompted_tiny",),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
+    **{f"process={name}": COLD for name in ("blur", "decolor", "fade", "mask", "pixelate", "snow")},
+    "process=animorph": COLD,
+    "schedule=steps": (*COLD, "process=fade"),
     "codec=binary": BINOMIAL,
     "objective=logit": BINOMIAL,
     "loss=hybrid": ("variance=learned_range",),

@@ -26,8 +26,12 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.condition import ClassLabel
+from ddpm.diffusion.degradations.base import fitted_to
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses.classification import Classification
+from ddpm.diffusion.noise import White
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.steps import Schedule
 from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import configuration
@@ -80,7 +84,7 @@ def data(config: DictConfig) -> ImageDataModule:
 def module(config: DictConfig) -> DiffusionModule:
     """schedule -> process -> objective, loss, sampler; network -> averages; all of it -> the module."""
     schedule = instantiate(config.schedule, "schedule")
-    process = complete(instantiate(config.process, "process"), "process", schedule=schedule)
+    process = forward_process(config, schedule)
     stored, config = portable(config), with_network_settings(config)
     codec = instantiate(config.codec, "codec")
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
@@ -129,6 +133,37 @@ def module(config: DictConfig) -> DiffusionModule:
         config=stored,
         guides=steering.networks,
     )
+
+
+def forward_process(config: DictConfig, schedule: Schedule) -> ForwardProcess:
+    """The process with its schedule, and with its noise if it adds any."""
+    process, noise = instantiate(config.process, "process"), instantiate(config.noise, "noise")
+    if "noise" in inspect.signature(process).parameters:
+        return complete(process, "process", schedule=schedule, noise=noise)
+    made = complete(process, "process", schedule=schedule)
+    if not isinstance(noise, White):
+        name, source = type(made).__name__, type(noise).__name__
+        raise ValueError(f"process={name} has no use for noise={source}; choose noise=gaussian, or process=gaussian")
+    return made
+
+
+def with_fitted(config: DictConfig, data: ImageDataModule) -> DictConfig:
+    """The configuration whose process knows what the training images look like once they are fully degraded.
+
+    So that images can be made of nothing by a process of which a fully degraded image is a handful of numbers.
+    """
+    if "fitted" not in config.process or config.process.fitted is not None:
+        return config
+    process = forward_process(config, instantiate(config.schedule, "schedule"))
+    if not process.forgets:
+        return config
+    if data.download:
+        rank_zero_only(data.prepare_data)()
+    codec = instantiate(config.codec, "codec")
+    fitted = fitted_to(process, (codec.encode(images) for images in data.split("train").batches(256)))
+    with open_dict(copy.deepcopy(config)) as changed:
+        changed.process.fitted = fitted
+        return changed
 
 
 def with_network_settings(config: DictConfig) -> DictConfig:

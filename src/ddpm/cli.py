@@ -92,14 +92,19 @@ def leave(message: str) -> NoReturn:
 def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Short ways of saying it: what is typed, as Hydra wants it.
 
-    `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, and `sampler.steps=50` changes the checkpoint's
-    sampler where no sampler is chosen, for which Hydra wants a + before it.
+    `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, `task=anomaly task.times=[250]` of evaluate.py is
+    metric=anomaly metric.anomaly.times=[250], and `sampler.steps=50` changes the checkpoint's sampler where no sampler
+    is chosen, for which Hydra wants a + before it.
     """
     options = options_of(conf, "resume")
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
     arguments = [
         a if a.removeprefix("resume=") in options else re.sub("^resume=", "resume.path=", a) for a in arguments
     ]
+    task = next((a.removeprefix("task=") for a in arguments if a.startswith("task=")), None)
+    if name == "evaluate" and task:
+        arguments = [re.sub(r"^task(?=[.=])", f"metric.{task}", a) for a in arguments]
+        arguments = [re.sub(rf"^metric\.{re.escape(task)}=", "metric=", a) for a in arguments]
     loose = set(re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text()))
     chosen = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
 

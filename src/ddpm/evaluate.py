@@ -16,7 +16,7 @@ from ddpm.generation import beside, explained_if_full, is_of_a_run, say_what_is_
 from ddpm.measure import ModelMeasure, ModelRun
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
-from ddpm.results import compare, compare_variants, draw_nearest, log_to_run, save_statistics, store
+from ddpm.results import compare, compare_variants, draw_nearest, log_to_run, save_statistics, show, store
 from ddpm.subjects import Subject, said, step_of, subjects
 from ddpm.sweeps.base import Sweep, Variant, chosen_sweep
 from ddpm.training.callbacks.image_writer import ImageWriter
@@ -201,8 +201,10 @@ def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path |
             "weights_sha256": weights_hash(module.weights(module.predict_weights)),
         }  # fmt: skip
     for part in measures:
-        estimates, protocol = measure.measured_by(part, run)
-        result = Result.of(estimates, protocol=protocol, subject=about, environment=environment(trainer))
-        store(folder / f"{result_name(result)}.json", type(part).__name__, result)
+        measured, protocol = measure.measured_by(part, run)
+        result = Result.of(dict(measured.estimates), protocol=protocol, subject=about, environment=environment(trainer))
+        file = folder / f"{result_name(result)}.json"
+        store(file, type(part).__name__, result)
+        show(file, measured)
         if path is not None:
             log_to_run(beside(path), result)

@@ -1,12 +1,14 @@
 """Measures of a model itself, such as its likelihood, beside the scores of its images: other parts of `metric`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.protocol import EvaluationProtocol
@@ -37,10 +39,15 @@ class ModelRun:
 
 class Measurement(NamedTuple):
     """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
-    were measured) and `scores` (what made each value, with its settings) there is no default."""
+    were measured) and `scores` (what made each value, with its settings) there is no default.
+
+    pictures: uint8 `[H, W, 3]` by name, written beside the result. lines: what a person reads.
+    """
 
     estimates: Mapping[str, Estimate]
     protocol: Mapping[str, Any]
+    pictures: Mapping[str, Tensor] = MappingProxyType({})
+    lines: Sequence[str] = ()
 
 
 class ModelMeasure(Protocol):
@@ -63,8 +70,8 @@ def needs_checkpoint(part: ModelMeasure) -> bool:
     return getattr(part, "needs_checkpoint", True)
 
 
-def measured_by(part: ModelMeasure, run: ModelRun) -> tuple[dict[str, Estimate], EvaluationProtocol]:
-    estimates, protocol = part.measure(run)
-    if not estimates:
-        check.fail(f"the values of {type(part).__name__}", estimates, "at least one")
-    return dict(estimates), EvaluationProtocol(**{**WITHOUT_FEATURES, **protocol})
+def measured_by(part: ModelMeasure, run: ModelRun) -> tuple[Measurement, EvaluationProtocol]:
+    measurement = part.measure(run)
+    if not measurement.estimates:
+        check.fail(f"the values of {type(part).__name__}", measurement.estimates, "at least one")
+    return measurement, EvaluationProtocol(**{**WITHOUT_FEATURES, **measurement.protocol})

@@ -11,6 +11,7 @@ from ddpm.evaluation import neighbours, sweep_table, table
 from ddpm.evaluation.reference import Images, Reference
 from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.generation import beside, title
+from ddpm.measure import Measurement
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.memorization import Memorization
 from ddpm.metrics.protocol import Result, digest, result_name, write_result
@@ -28,6 +29,17 @@ def store(path: Path, name: str, result: Result) -> None:
     for metric, estimate in result.estimates.items():
         print(f"  {metric}  {table.shown(estimate)}")
     print(f"  stored with its protocol in {path}", flush=True)
+
+
+@rank_zero_only
+def show(result: Path, measured: Measurement) -> None:
+    """What a measure leaves beside its values."""
+    for name, picture in measured.pictures.items():
+        path = result.with_name(f"{result.stem}_{name}.png")
+        save_png(path, picture.numpy())
+        print(f"  {name} drawn in {path}")
+    for line in measured.lines:
+        print(f"  {line}")
 
 
 @rank_zero_only

@@ -82,6 +82,11 @@ Picture = Callable[[torch.Tensor], torch.Tensor]
 
 def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
+    if not module.sampler.process.has_prior:
+        raise ValueError(
+            f"this model's process, {type(module.sampler.process).__name__}, leaves something of an image at T, so "
+            "samples are made from real ones: choose task=restoration"
+        )
     if module.asked.needs_images:
         told = type(module.asked).__name__
         raise ValueError(
@@ -116,7 +121,7 @@ def draw_gif(
     module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
     batch = {name: told.to(module.device) for name, told in data.first(num).items()}
     with sampling(trainer, module):
-        module.sample(batch["index"], module.predict_weights, module.asked.of(batch))
+        module.predict_step(batch, 0)
     with whole(path) as partial:
         save_gif(partial, frames)
 

@@ -15,12 +15,13 @@ from typing import Any
 from ddpm import check
 
 MODEL_GROUPS = (
-    *("schedule", "process", "objective", "timesteps", "weight", "distance", "loss"),
+    *("schedule", "noise", "process", "objective", "timesteps", "weight", "distance", "loss"),
     *("variance", "grid", "sampler", "denoiser", "guidance", "codec", "cond", "model", "ema", "optimizer"),
 )
 """What a model is made of."""
 
 LATER_GROUPS: dict[str, dict[str, Any]] = {
+    "noise": {"_target_": "ddpm.diffusion.noise.White"},
     "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
     "guidance": {
         "_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"],

@@ -161,13 +161,13 @@ def asked_for(
     their captions or small versions."""
     labels = sample_labels(config["class"], module.asked)
     asked = {} if labels is None else {"class": [module.asked.name(label) for label in labels]}
-    if isinstance(module.asked, NoCondition | ClassLabel):
+    if isinstance(module.asked, NoCondition | ClassLabel) and not module.needs_images:
         return GenerationDataModule(num, config.batch_size, labels=labels), asked
     if not isinstance(real, Images):
-        raise ValueError(f"reference={config.reference} must hold images: this model is told what these show")
+        raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
     if real.data.image_shape != module.image_shape:
         raise ValueError(
-            f"this model is told what images {module.image_shape} show, and those of {real.identity['data']} are "
+            f"this model makes samples from images {module.image_shape}, and those of {real.identity['data']} are "
             f"{real.data.image_shape}"
         )
     return GenerationDataModule(num, config.batch_size, images=real.images), {"told_by": real.identity["data_hash"]}

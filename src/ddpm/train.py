@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
-    config = build.with_classes(config, data)
+    config = build.with_fitted(build.with_classes(config, data), data)
     module = build.module(config)
     analytic.refuse(module)
     refuse_pictures_of_a_classifier(config, module)

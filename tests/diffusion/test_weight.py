@@ -5,21 +5,23 @@ import torch
 
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.steps import Steps
 from ddpm.diffusion.weight import P2, MinSNR, signal_to_noise, uniform
 
 SNR = torch.tensor([1e4, 10, 5, 1, 0.01], dtype=torch.float64)
-SCHEDULE = NoiseSchedule(torch.tensor([1.0, 0.5], dtype=torch.float64))
+SCHEDULE = NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), SNR / (1 + SNR)]))
+TIMES = torch.arange(1, 6)
 OBJECTIVES = [Eps(SCHEDULE), X0(SCHEDULE), V(SCHEDULE)]
 
 
 def weights(weight):
-    return [weight(SNR, objective.x0_error(SNR)) for objective in OBJECTIVES]
+    return [weight(TIMES, SCHEDULE, objective) for objective in OBJECTIVES]
 
 
 def equal(found, expected):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float64
-        torch.testing.assert_close(one, torch.as_tensor(other, dtype=torch.float64), rtol=1e-12, atol=0)
+        torch.testing.assert_close(one, torch.as_tensor(other, dtype=torch.float64), rtol=1e-11, atol=0)
 
 
 def test_the_uniform_weight_is_one():
@@ -51,9 +53,17 @@ def test_p2_with_power_zero_is_the_snr_weight():
 
 @pytest.mark.parametrize("weight", [uniform, signal_to_noise, MinSNR(5), P2(1, 1), P2(1e-3, 2)])
 def test_a_time_without_signal_has_a_finite_weight(weight):
-    snr = torch.zeros(1, dtype=torch.float64)
-    for objective in OBJECTIVES[1:]:
-        assert weight(snr, objective.x0_error(snr)).isfinite().all()
+    schedule = NoiseSchedule(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    for objective in (X0(schedule), V(schedule)):
+        assert weight(torch.tensor([1]), schedule, objective).isfinite().all()
+
+
+def test_times_without_noise_have_the_uniform_weight_and_no_other():
+    steps = Steps(3)
+    equal([uniform(TIMES[:3], steps, X0(steps))], [torch.ones(3)])
+    for weight in (signal_to_noise, MinSNR(5), P2(1, 1)):
+        with pytest.raises(ValueError, match="schedule=steps has times but no noise, so there is no snr"):
+            weight(TIMES[:3], steps, X0(steps))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
@@ -67,6 +68,11 @@ class ImageData:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, float32 `[B, C, H, W]` in [-1, 1], with B up to `size`."""
+        for pixels in self.pixels.reader(persistent=False).read(list(self.indices.split(size))):
+            yield pixels.to(torch.float32).div_(127.5).sub_(1)
 
     def only(self, rows: Tensor) -> "ImageData":
         """rows: int64, places in `indices`."""

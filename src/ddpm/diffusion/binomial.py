@@ -7,6 +7,7 @@ diffusion it is the signal's share of the variance.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class BinomialDiffusion:
     """The forward process and its exact reversal, for any 0 <= s < t <= T. Images hold -1 and 1 only."""
 
     schedule: NoiseSchedule
+    has_prior: ClassVar[bool] = True
 
     @property
     def T(self) -> int:
@@ -37,7 +39,7 @@ class BinomialDiffusion:
         """A sample of q(x_t | x0): 1 where z is below its probability. x0, z: `[B, C, H, W]`."""
         return torch.where(z < self._probability(x0, t), 1.0, -1.0).to(x0.dtype)
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
         """Of all z that lead from x0 to x_t, the one in the middle. x0 may be a guess in [-1, 1]; t >= 1."""
         probability = self._probability(x0, t)
         return torch.where(x_t > 0, probability, 1 + probability) / 2

@@ -4,12 +4,13 @@ All of the variational bound is written in `kl` and `log_likelihood`, all of anc
 """
 
 import math
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, NoReturn, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ddpm.diffusion.coefficients import Coefficient, per_sample
+from ddpm.diffusion.noise import Noise, refuse_coloured
 from ddpm.rng import Draws
 
 HALF_BIN = 1 / 255
@@ -75,6 +76,29 @@ class Gaussian(NamedTuple):
 
     def _variances(self) -> Tensor:
         return torch.as_tensor(per_sample(self.variance, self.mean), dtype=self.mean.dtype, device=self.mean.device)
+
+
+class Coloured(NamedTuple):
+    """As `Gaussian`, with noise whose pixels are not independent. It can be drawn from, but has no likelihood here."""
+
+    mean: Tensor
+    variance: Coefficient
+    noise: Noise
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self, draws: Draws, stream: str) -> Tensor:
+        noise = self.noise(draws, stream, tuple(self.mean.shape[1:])).to(self.mean.dtype)
+        return self.mean + per_sample(self.variance**0.5, self.mean) * noise
+
+    def kl(self, other: "Coloured") -> NoReturn:
+        """ValueError."""
+        refuse_coloured(self.noise)
+
+    def log_likelihood(self, x0: Tensor) -> NoReturn:
+        """ValueError."""
+        refuse_coloured(self.noise)
 
 
 class Bernoulli(NamedTuple):

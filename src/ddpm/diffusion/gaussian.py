@@ -1,12 +1,15 @@
 """Gaussian diffusion: x_t = alpha_t x0 + sigma_t eps, between any two times (Ho et al. 2020, section 2)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.coefficients import weighted_sum
-from ddpm.diffusion.distributions import Gaussian
+from ddpm import check
+from ddpm.diffusion.coefficients import Coefficient, weighted_sum
+from ddpm.diffusion.distributions import Coloured, Gaussian
+from ddpm.diffusion.noise import WHITE, Noise, refuse_coloured
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
@@ -21,37 +24,51 @@ class GaussianDiffusion:
     """
 
     schedule: NoiseSchedule
+    noise: Noise = WHITE
+    same_noise_back: bool = True
+    has_prior: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, NoiseSchedule):
+            raise ValueError("process=gaussian adds noise, and schedule=steps has none: choose schedule=cosine")
+        check.boolean("same_noise_back", self.same_noise_back)
 
     @property
     def T(self) -> int:
         return self.schedule.T
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
-        """eps, standard normal, of the shape of x0."""
-        return draws.normal("noise", tuple(x0.shape[1:])).to(x0.dtype)
+        """eps of the shape of x0."""
+        return self.noise(draws, "noise", tuple(x0.shape[1:])).to(x0.dtype)
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
         """A sample of q(x_t | x0), eq. 4. x0, z: `[B, C, H, W]`."""
         return weighted_sum(self.schedule.alpha(t), x0, self.schedule.sigma(t), z)
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
         """The eps that leads from x0 to x_t, for t >= 1."""
         sigma = self.schedule.sigma(t)
         return weighted_sum(1 / sigma, x_t, -self.schedule.alpha(t) / sigma, x0)
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
-        """x_T, standard normal `[B, *shape]` in float32."""
-        return draws.normal("prior", shape)
+        """x_T, noise alone, `[B, *shape]` in float32."""
+        return self.noise(draws, "prior", shape)
 
-    def marginal(self, x0: Tensor, t: Time) -> Gaussian:
+    def noise_back(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
+        """What a step back adds to images like these `[B, C, H, W]`, of variance 1."""
+        noise = self.noise if self.same_noise_back else WHITE
+        return noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
+
+    def marginal(self, x0: Tensor, t: Time) -> Gaussian | Coloured:
         """q(x_t | x0), eq. 4."""
-        return Gaussian(weighted_sum(self.schedule.alpha(t), x0, 0.0, x0), self.schedule.sigma(t) ** 2)
+        mean = weighted_sum(self.schedule.alpha(t), x0, 0.0, x0)
+        return normal(mean, self.schedule.sigma(t) ** 2, self.noise)
 
-    def limit(self, like: Tensor) -> Gaussian:
+    def limit(self, like: Tensor) -> Gaussian | Coloured:
         """What x_T is taken for where nothing is known of x0: standard normal, of the shape of `like`."""
-        return Gaussian(torch.zeros_like(like), 1.0)
+        return normal(torch.zeros_like(like), 1.0, self.noise)
 
-    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian:
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian | Coloured:
         """q(x_s | x_t, x0) for any 0 <= s < t, eqs. 6-7 generalized to strided steps.
 
         x0, x_t: `[B, C, H, W]`; s, t: both ints or both int64 `[B]`. The variance, a float or float64 `[B]`, is 0 at
@@ -61,21 +78,28 @@ class GaussianDiffusion:
         var_s, var_t = self.schedule.sigma(s) ** 2, self.schedule.sigma(t) ** 2
         of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
         of_x_t = alpha_t / alpha_s * var_s / var_t
-        return Gaussian(weighted_sum(of_x0, x0, of_x_t, x_t), self.schedule.posterior_variance(s, t))
+        mean = weighted_sum(of_x0, x0, of_x_t, x_t)
+        return normal(mean, self.schedule.posterior_variance(s, t), self.noise if self.same_noise_back else WHITE)
 
-    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
+    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian | Coloured:
         """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
 
         A tilt moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
         """
-        mean, _ = self.posterior(prediction.x0, x_t, s, t)
+        posterior = self.posterior(prediction.x0, x_t, s, t)
+        mean = posterior.mean
         spread = variance(self.schedule, prediction, s, t)
         if prediction.tilt is not None:
             mean = weighted_sum(1.0, mean, spread, prediction.tilt(mean))
-        return Gaussian(mean, spread)
+        return posterior._replace(mean=mean, variance=spread)
 
     def score(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
-        """The gradient of log p(x_t) where x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...")."""
+        """The gradient of log p(x_t) where x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...").
+
+        Of white noise: any other would put its covariance between eps and the score.
+        """
+        if not self.noise.white:
+            refuse_coloured(self.noise)
         sigma = self.schedule.sigma(t)
         return weighted_sum(-1 / sigma**2, x_t, self.schedule.alpha(t) / sigma**2, x0)
 
@@ -83,3 +107,8 @@ class GaussianDiffusion:
         """A sample of q(x_t | x_s), s < t, with the standard normal z: eq. 2 over several steps at once."""
         signal = self.schedule.alpha(t) / self.schedule.alpha(s)
         return weighted_sum(signal, x_s, self.schedule.beta(s, t) ** 0.5, z)
+
+
+def normal(mean: Tensor, variance: Coefficient, noise: Noise) -> Gaussian | Coloured:
+    """The distribution of mean + sqrt(variance) noise."""
+    return Gaussian(mean, variance) if noise.white else Coloured(mean, variance, noise)

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ddpm import check
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.steps import Schedule
 
 
 class Grid(Protocol):
-    def __call__(self, start: int, num_steps: int, schedule: NoiseSchedule) -> list[int]: ...
+    def __call__(self, start: int, num_steps: int, schedule: Schedule) -> list[int]: ...
 
 
-def uniform(start: int, num_steps: int, schedule: NoiseSchedule | None = None) -> list[int]:
+def uniform(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
     """Evenly spaced up to rounding."""
     check.integer("steps", num_steps, low=1, high=start)
     return [(2 * start * i + num_steps) // (2 * num_steps) for i in range(num_steps, -1, -1)]
 
 
-def trailing(start: int, num_steps: int, schedule: NoiseSchedule | None = None) -> list[int]:
+def trailing(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
     """As `uniform`, with halves rounded to even: diffusers' timestep_spacing="trailing" (Lin et al. 2024, table 2).
 
     `uniform` ends at `start` too, which other programs' "leading" spacing does not.
@@ -28,7 +28,7 @@ def trailing(start: int, num_steps: int, schedule: NoiseSchedule | None = None) 
     return [*(round(start - i * (start / num_steps)) for i in range(num_steps)), 0]
 
 
-def quadratic(start: int, num_steps: int, schedule: NoiseSchedule | None = None) -> list[int]:
+def quadratic(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
     """Spacing that grows with the time, dense near the clean end (Song et al. 2021, appendix D.2).
 
     Their code's own grid reaches up to 0.8 T only; this one starts at `start`. Where the parabola is flatter than one
@@ -38,7 +38,7 @@ def quadratic(start: int, num_steps: int, schedule: NoiseSchedule | None = None)
     return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]
 
 
-def rho(start: int, num_steps: int, schedule: NoiseSchedule, rho: float, sigma_max: float = math.inf) -> list[int]:
+def rho(start: int, num_steps: int, schedule: Schedule, rho: float, sigma_max: float = math.inf) -> list[int]:
     """Even in (sigma / alpha)^(1 / rho) from `start` to 1, then 0 (Karras et al. 2022, eq. 5; rho = 7 there).
 
     Where sigma / alpha is above sigma_max at `start`, the first step leads there (80 in the paper, which starts there).
@@ -52,7 +52,7 @@ def rho(start: int, num_steps: int, schedule: NoiseSchedule, rho: float, sigma_m
     return evenly(place, start, num_steps, sigma_max ** (1 / rho))
 
 
-def log_snr(start: int, num_steps: int, schedule: NoiseSchedule) -> list[int]:
+def log_snr(start: int, num_steps: int, schedule: Schedule) -> list[int]:
     """Even in the logarithm of the signal-to-noise ratio from `start` to 1, then 0 (Lu et al. 2022, section 3.4)."""
 
     def place(t: int) -> float:
@@ -61,7 +61,7 @@ def log_snr(start: int, num_steps: int, schedule: NoiseSchedule) -> list[int]:
     return evenly(place, start, num_steps)
 
 
-def custom(start: int, num_steps: int, schedule: NoiseSchedule, times: Sequence[int]) -> list[int]:
+def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int]) -> list[int]:
     """Times of one's own, falling; a run from a lower `start` takes those below. num_steps must fit them or be all."""
     inner = [check.integer("times", t, low=1, high=schedule.T) for t in times]
     if sorted(set(inner), reverse=True) != inner:

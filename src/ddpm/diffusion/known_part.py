@@ -112,6 +112,8 @@ def completed(
     int64 `[B]`. A time that is visited again has draws of its own, so nothing is drawn twice.
     """
     process, visits = sampler.process, Counter({times[0]: 1})
+    if not isinstance(process, MarkovProcess):
+        raise ValueError(f"a known part can be kept by process=gaussian or binomial, not by {type(process).__name__}")
     draws = rng.at(times[0], ids)
     x_T = process.prior(tuple(x0.shape[1:]), draws).to(x0.dtype)
     known = process.marginal(x0, times[0]).sample(draws, "known")
@@ -137,5 +139,5 @@ def noisier(process: MarkovProcess, state: State, t: int, draws: Draws) -> Tenso
     """x_t from x_s, s < t."""
     if not isinstance(process, GaussianDiffusion):
         raise ValueError(f"resampling needs process=gaussian, not {type(process).__name__}; take num_resamples=1")
-    z = draws.normal("jump", tuple(state.x_t.shape[1:])).to(state.x_t.dtype)
+    z = process.noise(draws, "jump", tuple(state.x_t.shape[1:])).to(state.x_t.dtype)
     return process.advance(state.x_t, state.t, t, z)

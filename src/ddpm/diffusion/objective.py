@@ -71,6 +71,9 @@ class V:
 
     schedule: NoiseSchedule
 
+    def __post_init__(self) -> None:
+        self.schedule.alpha(0)  # a schedule without noise says now that it has none
+
     def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
         return weighted_sum(self.schedule.alpha(t), x_t, -self.schedule.sigma(t), output)
 
@@ -95,11 +98,12 @@ class Logit:
         return CERTAIN * torch.tanh(output / 2)
 
     def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        """x0, which only infinite log-odds would reach: a loss compares it with `to_x0`."""
-        return x0
-
-    def x0_error(self, snr: Tensor) -> Tensor:
+        """ValueError: only infinite log-odds would reach x0, so a loss compares x0 with `to_x0`."""
         raise ValueError(
             "objective=logit cannot be used with loss=simple, since no distance between log-odds and their target "
             "measures the error of x0; use loss=vlb, or objective=x0 for a regression of x0"
         )
+
+    def x0_error(self, snr: Tensor) -> Tensor:
+        """ValueError, as of `target`."""
+        return self.target(snr, snr, 1)

@@ -1,11 +1,12 @@
 """What turns a clean sample into a corrupted one: the seam through which every kind of diffusion enters."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ddpm.diffusion.distributions import Distribution
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.steps import Schedule
 from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
 from ddpm.types import Prediction, Time
@@ -18,7 +19,15 @@ class ForwardProcess(Protocol):
     """
 
     @property
+    def schedule(self) -> Schedule: ...
+
+    @property
     def T(self) -> int: ...
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether samples can begin at `prior`. Where x_T still tells of x0 they begin at a degraded image instead."""
+        ...
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """The randomness z of one trajectory for each sample of x0 `[B, C, H, W]`."""
@@ -28,8 +37,11 @@ class ForwardProcess(Protocol):
         """x_t; x0 itself at t = 0."""
         ...
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
-        """The z for which apply(x0, z, t) is x_t, given a guess of x0."""
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
+        """The z for which apply(x0, z, t) is x_t, given a guess of x0; or `z`, where a process knows it all along.
+
+        z: that with which the trajectory began, if anybody knows; t >= 1.
+        """
         ...
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
@@ -37,6 +49,7 @@ class ForwardProcess(Protocol):
         ...
 
 
+@runtime_checkable
 class MarkovProcess(ForwardProcess, Protocol):
     """A process whose steps are distributions in closed form: what ancestral sampling and the bound are made of."""
 

@@ -25,10 +25,17 @@ class Timesteps(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """Independent and uniform (Ho et al. 2020, algorithm 1)."""
+    """Independent and uniform (Ho et al. 2020, algorithm 1).
+
+    largest: the last time that is seen, for models that will never begin above it (AnoDDPM); None: T.
+    """
+
+    largest: int | None = None
 
     def __call__(self, draws: Draws, T: int) -> Tensor:
-        return 1 + draws.integers("t", T)
+        if self.largest is not None:
+            check.integer("timesteps.largest", self.largest, low=1, high=T)
+        return 1 + draws.integers("t", self.largest or T)
 
     def importance(self, t: Tensor, T: int) -> None:
         return None

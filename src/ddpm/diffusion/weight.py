@@ -1,7 +1,7 @@
 """How much each time counts in the loss: a factor on the squared error of the network's own output.
 
 Weights that a paper states for the error of x0 are carried over by `Objective.x0_error`, so that they mean the same
-thing for eps, x0 and v. snr and x0_error: float64 `[B]`; so is the weight.
+thing for eps, x0 and v. Times are int64 `[B]`, weights float64 `[B]`.
 """
 
 from dataclasses import dataclass
@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 
 from ddpm import check
+from ddpm.diffusion.objective import Objective
+from ddpm.diffusion.steps import Schedule
 
 
 class Weight(Protocol):
-    def __call__(self, snr: Tensor, x0_error: Tensor) -> Tensor: ...
+    def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor: ...
 
 
-def uniform(snr: Tensor, x0_error: Tensor) -> Tensor:
+def uniform(t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
     """1 for every time: L_simple of Ho et al. 2020, eq. 14."""
-    return torch.ones_like(snr)
+    return torch.ones(t.shape, dtype=torch.float64, device=t.device)
 
 
-def signal_to_noise(snr: Tensor, x0_error: Tensor) -> Tensor:
+def signal_to_noise(t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
     """SNR on the error of x0, that is 1 on the error of eps: the same loss whatever the network predicts."""
-    return snr * x0_error
+    snr = schedule.snr(t)
+    return snr * objective.x0_error(snr)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class MinSNR:
     def __post_init__(self) -> None:
         check.positive_number("gamma", self.gamma)
 
-    def __call__(self, snr: Tensor, x0_error: Tensor) -> Tensor:
-        return snr.clamp(max=self.gamma) * x0_error
+    def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
+        snr = schedule.snr(t)
+        return snr.clamp(max=self.gamma) * objective.x0_error(snr)
 
 
 @dataclass(frozen=True)
@@ -51,5 +55,6 @@ class P2:
         check.positive_number("k", self.k)  # at k = 0 the weight has no bound where nothing is left of the signal
         check.number("gamma", self.gamma, low=0)
 
-    def __call__(self, snr: Tensor, x0_error: Tensor) -> Tensor:
-        return snr * x0_error * (self.k + snr) ** -self.gamma
+    def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
+        snr = schedule.snr(t)
+        return snr * objective.x0_error(snr) * (self.k + snr) ** -self.gamma

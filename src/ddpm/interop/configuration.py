@@ -56,6 +56,7 @@ def parts(model: Config, size: list[int] | None, betas: Config, objective: str) 
         "trainer": {"max_steps": 1},
         "model": model,
         "schedule": betas,
+        "noise": {"_target_": "ddpm.diffusion.noise.White"},
         "process": {"_target_": "ddpm.diffusion.gaussian.GaussianDiffusion", **partial},
         "objective": {"_target_": f"ddpm.diffusion.objective.{objective}", **partial},
         "timesteps": {"_target_": "ddpm.diffusion.timesteps.Uniform"},

@@ -114,12 +114,29 @@ class DiffusionModule(LightningModule):
         """`ema` where there are averages, else `raw`."""
         return "ema" if self.averages.decays else "raw"
 
-    def sample(self, ids: Tensor, weights: str, cond: Cond | None = None) -> Tensor:
-        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in."""
-        x0 = self.sampler.sample(
-            self.denoiser(weights), self.latent_shape, self.sample_rng, ids, cond, watch=self.watch_sampling
-        )
-        return self.codec.decode(x0)
+    @property
+    def needs_images(self) -> bool:
+        """Whether samples are made from real images: told of them, or begun at them."""
+        return self.asked.needs_images or not self.sampler.process.has_prior
+
+    def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
+        """x_T of the samples numbered `ids`: from the prior or, where there is none, `images` fully degraded."""
+        process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
+        if process.has_prior or images is None:
+            return process.prior(self.latent_shape, draws)
+        x0 = self.codec.encode(images)
+        return process.apply(x0, process.draw(x0, draws), process.T)
+
+    def sample(self, ids: Tensor, weights: str, cond: Cond | None = None, images: Tensor | None = None) -> Tensor:
+        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in.
+
+        images: real ones, where samples begin at them (see `needs_images`).
+        """
+        x = self.start(ids, images)
+        for state in self.sampler.trajectory(self.denoiser(weights), x, self.sample_rng, ids, cond):
+            x = state.x_t
+            self.watch_sampling(state)
+        return self.codec.decode(x)
 
     def use_for_prediction(self, weights: str, seed: int) -> None:
         """The weights (see `weights`; `best` are the averaged ones, if any) and the seed of predict_step."""
@@ -182,7 +199,7 @@ class DiffusionModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Generation is a data set of sample numbers and what is asked of each: `batch["index"]` in, images out."""
-        return self.sample(batch["index"], self.predict_weights, self.asked.of(batch))
+        return self.sample(batch["index"], self.predict_weights, self.asked.of(batch), batch.get("image"))
 
     # Optimization
 

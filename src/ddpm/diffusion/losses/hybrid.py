@@ -45,8 +45,7 @@ class HybridLoss:
             check.fail("model.out_channels", output.shape[1], f"{2 * channels}, with variance=learned_range")
         mean, extra = output[:, :channels], output[:, channels:]
         error = self.distance(mean, denoiser.objective.target(x0, z, t))
-        snr = self.process.schedule.snr(t)
-        weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)
+        weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
         prediction = Prediction(denoiser.objective.to_x0(mean.detach(), x_t, t), extra)
         bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
         parts = {"error": error, "bits": bits}

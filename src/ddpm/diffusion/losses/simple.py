@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.weight import Weight
 from ddpm.rng import Draws
@@ -21,7 +21,7 @@ class SimpleLoss:
     parts["error"] is the same without the weight, in the space of the objective.
     """
 
-    process: GaussianDiffusion
+    process: ForwardProcess
     timesteps: Timesteps
     weight: Weight
     distance: Distance
@@ -35,6 +35,5 @@ class SimpleLoss:
             must_be = f"{x0.shape[1]}, since loss=simple trains no others; with variance=learned_range use loss=hybrid"
             check.fail("model.out_channels", output.shape[1], must_be)
         error = self.distance(output, denoiser.objective.target(x0, z, t))
-        snr = self.process.schedule.snr(t)
-        weight = self.weight(snr, denoiser.objective.x0_error(snr)).to(error.dtype)
+        weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
         return LossTerms(weight * error, t, {"error": error}, self.timesteps.importance(t, self.process.T))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.process import MarkovProcess
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
@@ -14,8 +15,17 @@ from ddpm.types import Cond
 class Ancestral(Sampler):
     """x_s from the model's p(x_s | x_t) with the given variance; no noise in the step to 0."""
 
+    process: MarkovProcess
     variance: Variance
     follows_tilt: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.process, MarkovProcess):
+            process = type(self.process).__name__
+            raise ValueError(
+                f"sampler=ancestral needs steps back that are distributions, and {process} has none; use sampler=cold"
+            )
 
     @property
     def order(self) -> int:

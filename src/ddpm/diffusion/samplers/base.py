@@ -13,7 +13,7 @@ from ddpm import check
 from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import Grid
-from ddpm.diffusion.process import MarkovProcess
+from ddpm.diffusion.process import ForwardProcess, MarkovProcess
 from ddpm.rng import Draws, Rng
 from ddpm.types import Cond, Prediction
 
@@ -42,7 +42,7 @@ def described(setting: Any) -> str:
 class Sampler(ABC):
     """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
 
-    process: MarkovProcess
+    process: ForwardProcess
     grid: Grid
     steps: int | None
 
@@ -123,7 +123,8 @@ class GaussianSampler(Sampler):
         super().__post_init__()
         if not isinstance(self.process, GaussianDiffusion):
             name, process = type(self).__name__, type(self.process).__name__
-            raise ValueError(f"the sampler {name} needs process=gaussian, not {process}; use sampler=ancestral")
+            instead = "ancestral" if isinstance(self.process, MarkovProcess) else "cold"
+            raise ValueError(f"the sampler {name} needs process=gaussian, not {process}; use sampler={instead}")
 
 
 def with_guess(cond: Cond, state: State) -> Cond:

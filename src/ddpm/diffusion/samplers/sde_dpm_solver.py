@@ -31,5 +31,5 @@ class SDEDPMSolver(GaussianSampler):
             ahead = h / (2 * span(schedule, t, past.t))
             of_x0 = -schedule.alpha(s) * math.expm1(-2 * h)
             mean = combined(mean, 1, (of_x0 * ahead, prediction.x0), (-of_x0 * ahead, past.x0))
-        noise = draws.normal("step", tuple(x_t.shape[1:])).to(mean.dtype)
+        noise = self.process.noise_back(draws, "step", mean)
         return State(s, mean.add_(noise, alpha=schedule.posterior_variance(s, t) ** 0.5), prediction, memory)

@@ -37,16 +37,14 @@ class DenoisingStrip(Callback):
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         with sampling(trainer, module):
             ids = torch.arange(self.num_samples, device=module.device)
-            strip, times = self.draw(module, ids, examples(trainer, module, ids))
+            strip, times = self.draw(module, ids, *examples(trainer, module, ids))
         caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
         log_picture(trainer, "denoising", strip, caption)
 
-    def draw(self, module: DiffusionModule, ids: Tensor, cond: Cond) -> tuple[Tensor, list[int]]:
+    def draw(self, module: DiffusionModule, ids: Tensor, cond: Cond, images: Tensor | None) -> tuple[Tensor, list[int]]:
         """The picture, uint8 `[H, W, C]`, and the times of its columns."""
-        process, rng = module.sampler.process, module.sample_rng
-        x = process.prior(module.latent_shape, rng.at(process.T, ids))
-        states = []
-        for state in module.sampler.trajectory(module.denoiser(module.best_weights), x, rng, ids, cond):
+        denoiser, states = module.denoiser(module.best_weights), []
+        for state in module.sampler.trajectory(denoiser, module.start(ids, images), module.sample_rng, ids, cond):
             states.append(state)
             module.watch_sampling(state)
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()

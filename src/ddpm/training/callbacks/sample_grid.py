@@ -28,16 +28,17 @@ def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
     module.train(was_training)
 
 
-def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> Cond:
+def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
     """What samples are asked for where nobody asks: the classes in turn, or what real images tell, held-out ones if
-    there are any."""
-    if not module.asked.needs_images:
-        return module.asked.examples(ids)
+    there are any. And these images, if samples are made from some."""
+    if not module.needs_images:
+        return module.asked.examples(ids), None
     data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
     rows = data.indices[ids.cpu() % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
     batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
-    return module.asked.of({name: tensor.to(module.device) for name, tensor in batch.items()})
+    batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
+    return module.asked.of(batch), batch["image"]
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
@@ -46,7 +47,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
     with sampling(trainer, module):
-        mine = module.sample(ids, weights, examples(trainer, module, ids)).float()
+        mine = module.sample(ids, weights, *examples(trainer, module, ids)).float()
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
 

@@ -50,7 +50,7 @@ class Scores(Callback):
         self.trained = False
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        told = examples(trainer, module, torch.arange(1, device=module.device))
+        told, _ = examples(trainer, module, torch.arange(1, device=module.device))
         self.evaluator.refuse_labels(told.get(LABEL))
 
     # When: as the grids of samples
@@ -121,9 +121,9 @@ class Scores(Callback):
         each = -(-self.num_samples // trainer.world_size)
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
         for some in ids.split(self.batch_size):
-            told = examples(trainer, module, some)
+            told, begun_at = examples(trainer, module, some)
             with sampling(trainer, module):
-                images = module.sample(some, module.best_weights, told).float()
+                images = module.sample(some, module.best_weights, told, begun_at).float()
             wanted = some < self.num_samples
             yield images[wanted], some[wanted], told[LABEL][wanted] if LABEL in told else None
 

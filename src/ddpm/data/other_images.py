@@ -1,0 +1,13 @@
+"""All images of a data set at once, for a process that turns images into these."""
+
+import torch
+from torch import Tensor
+
+from ddpm.data.datamodule import ImageDataModule
+
+
+def other_images(data: ImageDataModule) -> Tensor:
+    """The training images, uint8 `[N, C, H, W]`."""
+    data.prepare_data()
+    images = data.split("train")
+    return torch.cat(list(images.pixels.reader(persistent=False).read(list(images.indices.split(1024)))))

@@ -1,0 +1,1 @@
+"""Corruptions without noise, of which Cold Diffusion makes generative models (Bansal et al. 2022)."""

@@ -1,0 +1,41 @@
+"""Animorphosis: images turn into those of another data set (Bansal et al. 2022, section 5 and appendix A.6)."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.steps import Schedule
+from ddpm.rng import Draws
+
+
+@dataclass(frozen=True, eq=False)
+class PicturesAsNoise:
+    """In the place of noise, one of the images uint8 `[N, C, H, W]`, chosen by the sample's draws."""
+
+    images: Tensor
+    white: ClassVar[bool] = False
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        if self.images.shape[1:] != shape:
+            check.fail("others", list(self.images.shape[1:]), f"images of the model's shape, {list(shape)}")
+        numbers = draws.integers(stream, len(self.images))
+        if numbers.device not in self._copies:
+            self._copies[numbers.device] = self.images.to(numbers.device)
+        return self._copies[numbers.device][numbers].float().div_(127.5).sub_(1)
+
+
+def animorph(schedule: Schedule, mixing: NoiseSchedule, others: Tensor) -> GaussianDiffusion:
+    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) z with z an image of `others`, uint8 `[N, C, H, W]`.
+
+    It is Gaussian diffusion whose noise are pictures, so that z is inferred from x_t and a belief about x0. schedule:
+    of times alone; mixing: of alpha_bar, with as many.
+    """
+    if mixing.T != schedule.T:
+        check.fail("mixing.num_timesteps", mixing.T, f"schedule.num_timesteps, {schedule.T}")
+    return GaussianDiffusion(mixing, PicturesAsNoise(others))

@@ -1,0 +1,111 @@
+"""What the degradations of Cold Diffusion have in common (Bansal et al. 2022)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.steps import Steps
+from ddpm.rng import Draws, Rng
+from ddpm.types import Time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degradation(ABC):
+    """x_t = D(x0, z, t), whose z, if there is any, is one for the whole trajectory of a sample.
+
+    Where a fully degraded image is a handful of numbers, its `summary`, images can be made of nothing: a Gaussian was
+    fitted to the summaries of the training images (section 5.2), and x_T is the picture of a draw from it.
+
+    fitted: its mean `[K]` and covariance `[K, K]`, or None, which is also for processes without a summary. asymmetry:
+    standard deviation of the noise that is added to such an x_T, so that not all pixels are told the same; 0: "perfect
+    symmetry".
+    """
+
+    schedule: Steps
+    fitted: Mapping[str, Any] | None
+    asymmetry: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Steps):
+            process = type(self).__name__.lower()
+            raise ValueError(f"process={process} says itself how much is left at each time: choose schedule=steps")
+        check.number("asymmetry", self.asymmetry, low=0)
+
+    @property
+    def T(self) -> int:
+        return self.schedule.T
+
+    def draw(self, x0: Tensor, draws: Draws) -> Tensor:
+        """Nothing, `[B, 0]`, unless a degradation has something to draw."""
+        return x0.new_zeros(len(x0), 0)
+
+    @abstractmethod
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        """D(x0, z, t); x0 itself at t = 0."""
+
+    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor) -> Tensor:
+        """z, which is known from the beginning."""
+        return z
+
+    @property
+    def forgets(self) -> bool:
+        """Whether a fully degraded image has a summary."""
+        return False
+
+    def summary(self, x_T: Tensor) -> Tensor:
+        """`[B, K]`, all that fully degraded images `[B, C, H, W]` tell."""
+        raise NotImplementedError
+
+    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The x_T `[B, *shape]` with these summaries."""
+        raise NotImplementedError
+
+    @property
+    def has_prior(self) -> bool:
+        return self.fitted is not None
+
+    def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
+        """x_T `[B, *shape]` in float32, from the fitted Gaussian, with its symmetry broken."""
+        if self.fitted is None:
+            raise ValueError(
+                f"process={type(self).__name__.lower()} has nothing that images could be made of: what is left of one "
+                "at T was not fitted, or is a picture itself; restore real ones with task=restoration"
+            )
+        mean = torch.tensor(self.fitted["mean"], dtype=torch.float64, device=draws.ids.device)
+        covariance = torch.tensor(self.fitted["covariance"], dtype=torch.float64, device=mean.device)
+        noise = draws.normal("summary", tuple(mean.shape)).double()
+        drawn = mean + noise @ root_of(covariance.view(len(mean), len(mean)))
+        x_T = self.pictured(drawn.float(), shape)
+        return x_T.add_(draws.normal("asymmetry", shape), alpha=self.asymmetry)
+
+
+def root_of(covariance: Tensor) -> Tensor:
+    """The symmetric R with R R = covariance, `[K, K]`, which may be singular."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+LARGEST_SUMMARY = 64
+"""The most numbers of a summary whose covariance a configuration is asked to hold."""
+
+
+def fitted_to(process: Degradation, images: Iterable[Tensor]) -> dict[str, Any]:
+    """`fitted` of a process that `forgets`, from batches `[B, C, H, W]` of x0, in plain numbers."""
+    summaries: list[Tensor] = []
+    seen = 0
+    for x0 in images:
+        z = process.draw(x0, Rng(0, "fit").at(0, seen + torch.arange(len(x0))))
+        seen += len(x0)
+        summaries.append(process.summary(process.apply(x0, z, process.T)).double())
+    rows = torch.cat(summaries)
+    if rows.shape[1] > LARGEST_SUMMARY:
+        raise ValueError(
+            f"what is left of an image at T is {rows.shape[1]} numbers, more than the {LARGEST_SUMMARY} to which a "
+            "Gaussian is fitted: take more steps (schedule.num_timesteps)"
+        )
+    return {"mean": rows.mean(0).tolist(), "covariance": rows.T.cov(correction=0).view(rows.shape[1], -1).tolist()}

@@ -1,0 +1,35 @@
+"""Algorithm 2 of Cold Diffusion (Bansal et al. 2022): from x_t to x_s by what one belief about x0 says of both."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.rng import Draws
+from ddpm.types import Cond
+
+
+@dataclass(frozen=True)
+class Cold(Sampler):
+    """x_s = x_t - D(x0, z, t) + D(x0, z, s), for any forward process.
+
+    An error of x0 costs only as much as D(., z, s) and D(., z, t) differ on it: none where D is linear in t, but for
+    the slope. Where z is inferred from x_t and x0, as Gaussian noise is ("hot diffusion"), D(x0, z, t) is x_t itself,
+    and this is DDIM without noise.
+    """
+
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        z = trajectory_state(self, state, draws)
+        prediction = denoiser(state.x_t, state.t, cond)
+        x0 = prediction.x0
+        believed = self.process.infer(state.x_t, x0, state.t, z)
+        x_s = state.x_t - self.process.apply(x0, believed, state.t) + self.process.apply(x0, believed, s)
+        return State(s, x_s, prediction, z)
+
+
+def trajectory_state(sampler: Sampler, state: State, draws: Draws) -> Tensor:
+    """z of the samples, drawn once: by their ids, as at T, wherever the trajectory begins."""
+    if state.memory is not None:
+        return state.memory
+    return sampler.process.draw(state.x_t, replace(draws, step=sampler.process.T))
