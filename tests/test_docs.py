@@ -13,6 +13,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.steps import Steps
 from ddpm.models.unet import UNet
 from ddpm.rng import Rng
 
@@ -60,3 +61,13 @@ def test_your_own_condition_is_told_and_hidden_like_any_other():
     assert 10 < int(hidden.sum()) < 80  # 40 are expected, with a deviation of 6
     network = UNet(1, 8, [1], 1, num_groups=4, **brightness.network_settings)
     assert network(images, torch.zeros(2), **told).shape == images.shape
+
+
+def test_your_own_corruption_is_nothing_at_0_and_leaves_two_levels_at_the_end():
+    process = run(PROGRAMS[3]).Posterize(schedule=Steps(8), **numbers(CONFIGS[3]))
+    x0 = torch.arange(256).view(1, 1, 16, 16).repeat(3, 1, 1, 1) / 127.5 - 1
+    z = process.draw(x0, Rng(0, "train").at(0, torch.arange(3)))
+    x_t = process.apply(x0, z, torch.tensor([0, 4, 8]))
+    assert torch.equal(x_t[0], x0[0])
+    assert [len(each.unique()) for each in x_t] == [256, 17, 2]  # the root of 255 is 16 intervals, nearly
+    assert torch.equal(process.apply(x0, z, 4)[1], x_t[1])

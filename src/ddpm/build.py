@@ -113,6 +113,7 @@ def module(config: DictConfig) -> DiffusionModule:
     complete(make_optimizer, "optimizer", parameters=network.parameters())  # only to meet its errors now
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
+    sampler.times(process.T)  # only to meet its errors now
     steering = guiding(config, condition, sampler, load=lambda path: from_checkpoint(path, OmegaConf.create())[0])
     if not classifies(network):
         steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now

@@ -71,3 +71,10 @@ class MarkovProcess(ForwardProcess, Protocol):
     def limit(self, like: Tensor) -> Distribution:
         """What x_T is taken for where nothing is known of x0, of the shape of `like`."""
         ...
+
+
+def demand_markov(process: ForwardProcess, who: str, instead: str) -> None:
+    """ValueError unless the steps of `process` are distributions. who, instead: "loss=vlb", "loss=simple"."""
+    if not isinstance(process, MarkovProcess):
+        name = type(process).__name__
+        raise ValueError(f"{who} needs steps that are distributions, and those of {name} are none; use {instead}")

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
 from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.variance import Variance
 from ddpm.diffusion.weight import Weight
@@ -24,7 +24,7 @@ class HybridLoss:
     the paper. parts: "error" as in loss=simple, and "bits", the bound.
     """
 
-    process: GaussianDiffusion
+    process: MarkovProcess
     timesteps: Timesteps
     weight: Weight
     distance: Distance
@@ -33,6 +33,7 @@ class HybridLoss:
 
     def __post_init__(self) -> None:
         check.number("vlb_weight", self.vlb_weight, low=0)
+        demand_markov(self.process, "loss=hybrid", "loss=simple")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
-from ddpm.diffusion.process import MarkovProcess
+from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
@@ -24,6 +24,9 @@ class VLBLoss:
     process: MarkovProcess
     timesteps: Timesteps
     variance: Variance
+
+    def __post_init__(self) -> None:
+        demand_markov(self.process, "loss=vlb", "loss=simple")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""

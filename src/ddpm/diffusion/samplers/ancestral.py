@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import MarkovProcess
+from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.variance import Variance
 from ddpm.rng import Draws
@@ -21,11 +21,7 @@ class Ancestral(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.process, MarkovProcess):
-            process = type(self.process).__name__
-            raise ValueError(
-                f"sampler=ancestral needs steps back that are distributions, and {process} has none; use sampler=cold"
-            )
+        demand_markov(self.process, "sampler=ancestral", "sampler=cold")
 
     @property
     def order(self) -> int:

@@ -1,0 +1,113 @@
+"""Runs of Cold Diffusion: what a checkpoint knows, what samples begin at, and the same to the bit when resumed."""
+
+import shutil
+
+import pytest
+import torch
+
+from ddpm import build, sample, train
+from ddpm.metrics.images import to_uint8
+from ddpm.verify_resume import differences
+
+COLD = (
+    *("schedule=steps", "schedule.num_timesteps=3", "objective=x0", "distance=absolute", "sampler=cold"),
+    *("sampler.steps=null", "data.num_train=64", "data.num_val=32", "logger=csv"),
+)
+TO_MEAN = ("process=blur", "process.kernel=5", "process.to_mean=true")
+PROCESSES = {
+    "blur": ("process=blur", "process.kernel=5"),
+    "to_mean": TO_MEAN,
+    **{name: (f"process={name}",) for name in ("mask", "pixelate", "snow", "fade", "animorph")},
+}
+
+
+def trained(small, *overrides):
+    made = small(*COLD, *overrides)
+    train.run(made)
+    return build.from_checkpoint(build.Path(made.run_dir) / "checkpoints" / "last.ckpt", build.OmegaConf.create())
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpoint(small, tmp_path, name):
+    module, config = trained(small, *PROCESSES[name])
+    pictures = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
+    assert {"ema", "raw", "denoising"} <= pictures
+    assert module.needs_images == (name in ("blur", "mask", "snow"))
+    if not module.needs_images:
+        images = module.sample(torch.arange(3), "ema")
+        assert images.shape == (3, 1, 8, 8)
+        assert images.isfinite().all()
+
+
+def test_what_is_fitted_is_that_of_the_training_images(small):
+    """The Gaussian of the images' means, which are computed here from the pixels themselves."""
+    module, config = trained(small, *TO_MEAN)
+    data = build.data(config).split("train")
+    means = torch.cat(list(data.batches(7))).double().mean((2, 3))[:, 0]
+    assert config.process.fitted["mean"][0] == pytest.approx(means.mean().item(), abs=1e-6)
+    assert config.process.fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=1e-6)
+
+
+def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(small):
+    module, _ = trained(small, *TO_MEAN, "process.asymmetry=0")
+    assert module.start(torch.arange(4)).std((1, 2, 3)).max() < 1e-6
+    broken, _ = trained(small, *TO_MEAN)
+    spread = broken.start(torch.arange(64)).std((1, 2, 3)).mean()
+    assert spread.item() == pytest.approx(0.002, rel=0.05)
+
+
+def test_samples_without_a_prior_begin_at_degraded_images(small):
+    module, config = trained(small, *PROCESSES["mask"])
+    images = next(build.data(config).split("val").batches(4))
+    ids = torch.arange(4)
+    process = module.sampler.process
+    begun = module.start(ids, images)
+    assert torch.equal(begun, process.apply(images, process.draw(images, module.sample_rng.at(3, ids)), 3))
+    some = module.sample(ids[2:], "ema", images=images[2:])
+    assert torch.allclose(some, module.sample(ids, "ema", images=images)[2:], atol=1e-5)
+
+
+def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):
+    trained(small, *PROCESSES["blur"])
+    with pytest.raises(ValueError, match="leaves something of an image at T, .* choose task=restoration"):
+        sample.run(config("sample", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer=cpu"))
+
+
+@pytest.mark.parametrize("name", ["mask", "animorph", pytest.param("snow", marks=pytest.mark.slow)])
+def test_a_resumed_run_is_the_same_to_the_bit(small, tmp_path, name):
+    run = (*COLD, *PROCESSES[name], "checkpoint_every_n_steps=1", "keep.last=20", "trainer.max_steps=6")
+    train.run(small(*run))
+    shutil.copytree(tmp_path / "run", tmp_path / "whole", symlinks=True)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        if path.name.split(".")[0] not in ("00000001", "00000002", "00000003"):
+            path.unlink()
+    train.run(small(*run, "resume.path=auto"))
+    assert not any(differences(tmp_path / "whole", tmp_path / "run").values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("objective=eps",), "schedule=steps has times but no noise"),
+        (("sampler=ancestral", "sampler.steps=null"), "sampler=ancestral needs .* use sampler=cold"),
+        (("loss=vlb",), "needs steps that are distributions"),
+        (("weight=min_snr",), "schedule=steps has times but no noise"),
+        (("noise=offset",), "process=Mask has no use for noise=Offset"),
+        (("schedule=cosine",), "choose schedule=steps"),
+        (("grid=log_snr",), "schedule=steps has times but no noise"),
+    ],
+)
+def test_what_does_not_go_with_a_cold_process_is_refused_before_training(small, tmp_path, overrides, message):
+    chosen = [each for each in COLD if each.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
+    if "schedule=cosine" in overrides:
+        chosen.remove("schedule.num_timesteps=3")
+    with pytest.raises(ValueError, match=message):
+        train.run(small(*chosen, "process=mask", *overrides))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_pictures_of_restored_images_are_those_of_held_out_ones(small, tmp_path):
+    module, config = trained(small, *PROCESSES["mask"])
+    images = next(build.data(config).split("val").batches(4))
+    restored = to_uint8(module.sample(torch.arange(4), "ema", images=images))
+    assert restored.shape == (4, 1, 8, 8)
