@@ -29,7 +29,7 @@ def trained(small, *overrides):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpoint(small, tmp_path, name):
-    module, config = trained(small, *PROCESSES[name])
+    module, _ = trained(small, *PROCESSES[name])
     pictures = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
     assert {"ema", "raw", "denoising"} <= pictures
     assert module.needs_images == (name in ("blur", "mask", "snow"))
@@ -41,7 +41,7 @@ def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpo
 
 def test_what_is_fitted_is_that_of_the_training_images(small):
     """The Gaussian of the images' means, which are computed here from the pixels themselves."""
-    module, config = trained(small, *TO_MEAN)
+    _, config = trained(small, *TO_MEAN)
     data = build.data(config).split("train")
     means = torch.cat(list(data.batches(7))).double().mean((2, 3))[:, 0]
     assert config.process.fitted["mean"][0] == pytest.approx(means.mean().item(), abs=1e-6)
@@ -69,7 +69,7 @@ def test_samples_without_a_prior_begin_at_degraded_images(small):
 
 def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):
     trained(small, *PROCESSES["blur"])
-    with pytest.raises(ValueError, match="leaves something of an image at T, .* choose task=restoration"):
+    with pytest.raises(ValueError, match=r"leaves something of an image at T, .* choose task=restoration"):
         sample.run(config("sample", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer=cpu"))
 
 

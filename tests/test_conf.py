@@ -27,8 +27,9 @@ NEEDS = {  # options that are of use with others only
     "cond=caption": ("model=prompted_tiny",),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
-    **{f"process={name}": COLD for name in ("blur", "decolor", "fade", "mask", "pixelate", "snow")},
+    **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow")},
     "process=animorph": COLD,
+    "process=decolor": (*COLD, "data.channels=3"),
     "schedule=steps": (*COLD, "process=fade"),
     "codec=binary": BINOMIAL,
     "objective=logit": BINOMIAL,
@@ -63,8 +64,9 @@ def test_every_option_of_a_model_builds_trains_and_samples(small, option):
     module = build.module(small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else [])))
     assert torch.isfinite(losses_of_two_steps(module)).all()
     asked = module.asked.of({"image": torch.zeros(2, *module.image_shape), "label": torch.arange(2)})
-    samples = module.eval().sample(torch.arange(2), module.best_weights, asked)
-    assert samples.shape == (2, 1, 8, 8)
+    shape = (2, *module.image_shape)
+    samples = module.eval().sample(torch.arange(2), module.best_weights, asked, torch.zeros(shape))
+    assert samples.shape == shape
     assert torch.isfinite(samples).all()
 
 

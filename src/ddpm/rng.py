@@ -110,11 +110,11 @@ class Draws:
             drawn = compiled_normals()(blocks, self.ids, *scalars)
         else:
             drawn = normals(self._blocks(num), self.ids, *numbers)
-        return drawn[:, :num].reshape(-1, *shape)
+        return drawn[:, :num].reshape(len(self.ids), *shape)
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """float32 `[B, *shape]` in [0, 1), on a grid of 2^-24."""
-        return (self.bits(stream, math.prod(shape)) >> 8).float().mul_(2.0**-24).reshape(-1, *shape)
+        return (self.bits(stream, math.prod(shape)) >> 8).float().mul_(2.0**-24).reshape(len(self.ids), *shape)
 
     def integers(self, stream: str, num: int) -> Tensor:
         """int64 `[B]`, uniform in 0..num-1 up to a bias of num / 2^32."""

@@ -13,7 +13,7 @@ from small_runs import ROOT, SMALL
 
 from ddpm import sample, train
 from ddpm.data.sources.digits import Digits
-from ddpm.tasks.base import psnr
+from ddpm.metrics.fidelity import psnr
 
 ALONE = ("~callbacks.samples", "~callbacks.denoising")
 LOW_RES = ("cond=low_res", "data.num_val=40")

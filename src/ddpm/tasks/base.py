@@ -146,16 +146,6 @@ def refuse_latents(model: Model, task: str) -> None:
         raise ValueError(f"task={task} needs a model of pixels, and this one has {type(model.codec).__name__}")
 
 
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image `[..., C, H, W]`; the peak is 2, from -1 to 1."""
-    return -10 * squared_error(x, y).log10()
-
-
-def squared_error(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over the pixels of each image `[..., C, H, W]`, with pixels in [0, 1] as in Song et al. 2021, table 2."""
-    return ((x - y) / 2).square().flatten(-3).mean(-1)
-
-
 def num_steps(sampler: Sampler, start: int) -> int:
     return len(sampler.times(start)) - 1
 

@@ -6,7 +6,8 @@ import torch
 
 from ddpm import check
 from ddpm.diffusion.noise_level import time_of_snr
-from ddpm.tasks.base import Model, Outcome, checked_images, decibels, gaussian, num_steps, psnr
+from ddpm.metrics.fidelity import psnr
+from ddpm.tasks.base import Model, Outcome, checked_images, decibels, gaussian, num_steps
 from ddpm.tasks.sheet import sheet
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from ddpm import check
 from ddpm.diffusion.inversion import inverted
 from ddpm.diffusion.samplers.base import Sampler
-from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps, squared_error
+from ddpm.metrics.fidelity import squared_error
+from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps
 from ddpm.tasks.interpolate_prior import refuse_noise
 from ddpm.tasks.sheet import sheet
 

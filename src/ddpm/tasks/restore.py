@@ -8,7 +8,8 @@ from torch import Tensor
 from ddpm import check
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.known_part import Projection, Redraw, completed, resampled
-from ddpm.tasks.base import Model, Outcome, squared_error
+from ddpm.metrics.fidelity import squared_error
+from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
 
 COMPLETIONS_OF_AN_IMAGE = 2**20

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.diffusion.low_resolution import LOW_RES, LowResolution
-from ddpm.tasks.base import Model, Outcome, checked_images, decibels, num_steps, psnr
+from ddpm.metrics.fidelity import psnr
+from ddpm.tasks.base import Model, Outcome, checked_images, decibels, num_steps
 from ddpm.tasks.restore import COMPLETIONS_OF_AN_IMAGE
 from ddpm.tasks.sheet import sheet
 

@@ -16,25 +16,14 @@ from ddpm.types import Time
 
 @dataclass(frozen=True, kw_only=True)
 class Degradation(ABC):
-    """x_t = D(x0, z, t), whose z, if there is any, is one for the whole trajectory of a sample.
-
-    Where a fully degraded image is a handful of numbers, its `summary`, images can be made of nothing: a Gaussian was
-    fitted to the summaries of the training images (section 5.2), and x_T is the picture of a draw from it.
-
-    fitted: its mean `[K]` and covariance `[K, K]`, or None, which is also for processes without a summary. asymmetry:
-    standard deviation of the noise that is added to such an x_T, so that not all pixels are told the same; 0: "perfect
-    symmetry".
-    """
+    """x_t = D(x0, z, t), whose z, if there is any, is one for the whole trajectory of a sample."""
 
     schedule: Steps
-    fitted: Mapping[str, Any] | None
-    asymmetry: float
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Steps):
             process = type(self).__name__.lower()
             raise ValueError(f"process={process} says itself how much is left at each time: choose schedule=steps")
-        check.number("asymmetry", self.asymmetry, low=0)
 
     @property
     def T(self) -> int:
@@ -53,17 +42,45 @@ class Degradation(ABC):
         return z
 
     @property
-    def forgets(self) -> bool:
-        """Whether a fully degraded image has a summary."""
+    def has_prior(self) -> bool:
         return False
 
+    def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
+        raise ValueError(
+            f"process={type(self).__name__.lower()} has nothing that images could be made of: what is left of one at T "
+            "was not fitted, or is a picture itself; restore real ones with task=restoration"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(Degradation):
+    """A degradation after which an image is a handful of numbers, its `summary`: images can be made of nothing.
+
+    A Gaussian was fitted to the summaries of the training images (section 5.2), and x_T is the picture of a draw of it.
+
+    fitted: its mean `[K]` and covariance `[K, K]`; None: not yet, or there is none. asymmetry: standard deviation of
+    the noise that is added to such an x_T, so that not all pixels are told the same; 0: "perfect symmetry".
+    """
+
+    fitted: Mapping[str, Any] | None
+    asymmetry: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.number("process.asymmetry", self.asymmetry, low=0)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it does so with these settings."""
+        return True
+
+    @abstractmethod
     def summary(self, x_T: Tensor) -> Tensor:
         """`[B, K]`, all that fully degraded images `[B, C, H, W]` tell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The x_T `[B, *shape]` with these summaries."""
-        raise NotImplementedError
 
     @property
     def has_prior(self) -> bool:
@@ -72,16 +89,18 @@ class Degradation(ABC):
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
         """x_T `[B, *shape]` in float32, from the fitted Gaussian, with its symmetry broken."""
         if self.fitted is None:
-            raise ValueError(
-                f"process={type(self).__name__.lower()} has nothing that images could be made of: what is left of one "
-                "at T was not fitted, or is a picture itself; restore real ones with task=restoration"
-            )
+            return super().prior(shape, draws)
         mean = torch.tensor(self.fitted["mean"], dtype=torch.float64, device=draws.ids.device)
         covariance = torch.tensor(self.fitted["covariance"], dtype=torch.float64, device=mean.device)
         noise = draws.normal("summary", tuple(mean.shape)).double()
         drawn = mean + noise @ root_of(covariance.view(len(mean), len(mean)))
         x_T = self.pictured(drawn.float(), shape)
         return x_T.add_(draws.normal("asymmetry", shape), alpha=self.asymmetry)
+
+
+def share(t: Time, T: int, like: Tensor) -> float | Tensor:
+    """t / T, a number or `[B, 1, 1, 1]` in the type of images."""
+    return (t.double() / T).to(like.dtype).view(-1, 1, 1, 1) if isinstance(t, Tensor) else t / T
 
 
 def root_of(covariance: Tensor) -> Tensor:
@@ -94,8 +113,8 @@ LARGEST_SUMMARY = 64
 """The most numbers of a summary whose covariance a configuration is asked to hold."""
 
 
-def fitted_to(process: Degradation, images: Iterable[Tensor]) -> dict[str, Any]:
-    """`fitted` of a process that `forgets`, from batches `[B, C, H, W]` of x0, in plain numbers."""
+def fitted_to(process: Forgetful, images: Iterable[Tensor]) -> dict[str, Any] | None:
+    """`fitted` in plain numbers, from batches `[B, C, H, W]` of x0; None where a summary is too large for it."""
     summaries: list[Tensor] = []
     seen = 0
     for x0 in images:
@@ -104,8 +123,7 @@ def fitted_to(process: Degradation, images: Iterable[Tensor]) -> dict[str, Any]:
         summaries.append(process.summary(process.apply(x0, z, process.T)).double())
     rows = torch.cat(summaries)
     if rows.shape[1] > LARGEST_SUMMARY:
-        raise ValueError(
-            f"what is left of an image at T is {rows.shape[1]} numbers, more than the {LARGEST_SUMMARY} to which a "
-            "Gaussian is fitted: take more steps (schedule.num_timesteps)"
-        )
-    return {"mean": rows.mean(0).tolist(), "covariance": rows.T.cov(correction=0).view(rows.shape[1], -1).tolist()}
+        return None
+    mean = rows.mean(0)
+    covariance = (rows - mean).T @ (rows - mean) / len(rows)
+    return {"mean": mean.tolist(), "covariance": covariance.tolist()}

@@ -1,0 +1,103 @@
+"""Blur that deepens: deblurring, and images out of a colour (Bansal et al. 2022, section 4.1, 5.2; appendix A.1)."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm import check
+from ddpm.diffusion.degradations.separable import Separable, along_one_side
+from ddpm.types import Time
+
+GROWTHS = ("constant", "linear", "exponential")
+PADDINGS = ("reflect", "circular")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blur(Separable):
+    """t convolutions with Gaussians of `kernel` x `kernel` pixels, one after the other.
+
+    The one of step i = 0, 1, ... has the standard deviation sigma in pixels (growth=constant), sigma + rate * i
+    (linear) or sigma * exp(rate * i) (exponential). padding: reflect or circular, which keeps the mean. to_mean: the
+    last step is the mean of each channel instead, so that images can be made of a colour. levels: None, or the number
+    of grey levels in [-1, 1] to which a blurred image is rounded, lest a restorer read what no eye can.
+    """
+
+    kernel: int
+    sigma: float
+    growth: str
+    rate: float
+    padding: str
+    to_mean: bool
+    levels: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.positive_int("process.kernel", self.kernel)
+        if self.kernel % 2 == 0:
+            check.fail("process.kernel", self.kernel, "odd, so that it has a middle")
+        check.positive_number("process.sigma", self.sigma)
+        check.one_of("process.growth", self.growth, GROWTHS)
+        check.number("process.rate", self.rate)
+        check.one_of("process.padding", self.padding, PADDINGS)
+        check.boolean("process.to_mean", self.to_mean)
+        if self.levels is not None:
+            check.integer("process.levels", self.levels, low=2)
+        if self.sigma_of(self.T - 1) <= 0:
+            check.fail("process.rate", self.rate, f"large enough that sigma stays above 0 for {self.T} steps")
+
+    def sigma_of(self, i: int) -> float:
+        """Standard deviation in pixels of the i-th convolution, i in 0..T - 1."""
+        match self.growth:
+            case "constant":
+                return self.sigma
+            case "linear":
+                return self.sigma + self.rate * i
+            case _:
+                return self.sigma * math.exp(self.rate * i)
+
+    def matrices(self, size: int) -> Tensor:
+        border = self.kernel // 2
+        largest = size - 1 if self.padding == "reflect" else size
+        if border > largest:
+            fitting = 2 * largest + 1
+            check.fail("process.kernel", self.kernel, f"{fitting} or less for a side of {size} pixels, {self.padding}")
+        place = torch.arange(-border, border + 1, dtype=torch.float64)
+        blurred = [torch.eye(size, dtype=torch.float64)]
+        for i in range(self.T):
+            weights = torch.softmax(-place.square() / (2 * self.sigma_of(i) ** 2), 0)
+            blurred.append(
+                along_one_side(size, partial(convolved, weights=weights, padding=self.padding)) @ blurred[-1]
+            )
+        if self.to_mean:
+            blurred[-1] = torch.full((size, size), 1 / size, dtype=torch.float64)
+        return torch.stack(blurred)
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        x_t = super().apply(x0, z, t)
+        if self.levels is None or (isinstance(t, int) and t == 0):
+            return x_t
+        steps = (self.levels - 1) / 2
+        rounded = (x_t + 1).mul_(steps).round_().div_(steps).sub_(1)
+        return torch.where((t > 0).view(-1, 1, 1, 1), rounded, x_t) if isinstance(t, Tensor) else rounded
+
+    @property
+    def forgets(self) -> bool:
+        return self.to_mean
+
+    def summary(self, x_T: Tensor) -> Tensor:
+        """`[B, C]`, the colour."""
+        return x_T.mean((2, 3))
+
+    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return summary[:, :, None, None].expand(-1, *shape).clone()
+
+
+def convolved(rows: Tensor, weights: Tensor, padding: str) -> Tensor:
+    """Each row of `[1, N, size]` with these weights, of odd length."""
+    border = len(weights) // 2
+    windows = F.pad(rows, (border, border), mode=padding).unfold(-1, len(weights), 1)
+    return windows @ weights

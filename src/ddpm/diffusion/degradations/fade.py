@@ -1,0 +1,45 @@
+"""Fading towards one colour: the simplest degradation there is, linear in time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.degradations.base import Forgetful, share
+from ddpm.types import Time
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fade(Forgetful):
+    """x_t = x0 + t / T (colour - x0): a step along it is the same whatever x0 is, so Algorithm 2 makes no error.
+
+    colour: in [-1, 1], one number, or one for each channel. At T nothing is left but the colour.
+    """
+
+    colour: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for value in self.colours:
+            check.number("process.colour", value, low=-1, high=1)
+
+    @property
+    def colours(self) -> list[float]:
+        return list(self.colour) if isinstance(self.colour, Sequence) else [self.colour]
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        return torch.lerp(x0, self._picture(x0).expand_as(x0), share(t, self.T, x0))
+
+    def summary(self, x_T: Tensor) -> Tensor:
+        """`[B, 0]`: nothing."""
+        return x_T.new_zeros(len(x_T), 0)
+
+    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self._picture(summary.new_empty(1, *shape)).expand(len(summary), *shape).clone()
+
+    def _picture(self, like: Tensor) -> Tensor:
+        if len(self.colours) not in (1, like.shape[1]):
+            check.fail("process.colour", self.colour, f"one number, or one for each of the {like.shape[1]} channels")
+        return like.new_tensor(self.colours).view(1, -1, 1, 1)

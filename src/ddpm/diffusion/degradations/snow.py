@@ -1,0 +1,116 @@
+"""Snowfall, the snow of ImageNet-C with everything of it growing in time (Bansal et al. 2022, section 4.4 and A.4)."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm import check
+from ddpm.diffusion.degradations.base import Degradation, share
+from ddpm.rng import Draws
+from ddpm.types import Time
+
+ANGLES = (-135.0, -45.0)
+"""Degrees between which a sample's snow falls; -90 is straight down."""
+GREY = (0.299, 0.587, 0.114)
+"""How bright red, green and blue are (ITU-R BT.601)."""
+
+
+class Level(NamedTuple):
+    """One of ImageNet-C's five severities (Hendrycks and Dietterich 2019, its code)."""
+
+    mean: float  # of the field of flakes
+    std: float
+    zoom: float  # how large a flake is
+    threshold: float  # under which there is no flake
+    length: int  # of the streaks in pixels
+    fading: float  # the standard deviation in pixels with which a streak fades
+    brightness: float  # the share of the image beside its whitened self
+
+
+LEVELS = (
+    Level(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+    Level(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+    Level(0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+    Level(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    Level(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snow(Degradation):
+    """Flakes, which are the tops of a smooth field of a sample's own, streaked in its direction, on a whitened image.
+
+    With u = t / T: the field counts above a threshold that falls from three standard deviations over its mean to the
+    level's; streaks fade with the standard deviation u * fading; and the image moves by 1 - u * (1 - brightness) of the
+    way from max(image, 1.5 grey + 0.5) to itself, all in [0, 1]. Flakes and their half turn are added, and the sum
+    ends at white.
+
+    severity: 1..5 of ImageNet-C. length: of a streak in pixels, or None for the level's, which was made for 224 pixels.
+    Streaks are sums of whole-pixel shifts, where ImageNet-C asks ImageMagick.
+    """
+
+    severity: int
+    length: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.integer("process.severity", self.severity, low=1, high=len(LEVELS))
+        if self.length is not None:
+            check.positive_int("process.length", self.length)
+
+    @property
+    def level(self) -> Level:
+        return LEVELS[self.severity - 1]
+
+    def draw(self, x0: Tensor, draws: Draws) -> Tensor:
+        """`[B, 1 + H W]`: the angle in degrees, and the field."""
+        low, high = ANGLES
+        angle = low + (high - low) * draws.uniform("angle")
+        sides = tuple(x0.shape[-2:])
+        coarse = tuple(math.ceil(side / self.level.zoom) for side in sides)
+        field = self.level.mean + self.level.std * draws.normal("flakes", (1, *coarse))
+        field = F.interpolate(field, size=sides, mode="bilinear", align_corners=True)
+        return torch.cat([angle.view(-1, 1), field.flatten(1)], 1).to(x0.dtype)
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        u = share(t, self.T, x0)
+        flakes = self.flakes(z, u, x0)
+        image = (x0 + 1) / 2
+        weights = image.new_tensor(GREY).view(-1, 1, 1) if image.shape[1] == 3 else 1 / image.shape[1]
+        whitened = torch.maximum(image, (image * weights).sum(1, keepdim=True) * 1.5 + 0.5)
+        bright = image + u * (1 - self.level.brightness) * (whitened - image)
+        snowy = (bright + flakes + flakes.flip(-1, -2)).clamp_(0, 1) * 2 - 1
+        if isinstance(t, int):
+            return snowy if t > 0 else x0
+        return torch.where((t > 0).view(-1, 1, 1, 1), snowy, x0)
+
+    def flakes(self, z: Tensor, u: float | Tensor, like: Tensor) -> Tensor:
+        """`[B, 1, H, W]` in [0, 1]."""
+        angle, field = z[:, 0], z[:, 1:].view(-1, 1, *like.shape[-2:])
+        none = self.level.mean + 3 * self.level.std
+        threshold = none + u * (self.level.threshold - none)
+        tops = torch.where(field >= threshold, field, 0).clamp_(0, 1)
+        return streaked(tops, angle, self.length or self.level.length, u * self.level.fading)
+
+
+def streaked(image: Tensor, angle: Tensor, length: int, fading: float | Tensor) -> Tensor:
+    """`[B, 1, H, W]`: each pixel trails behind itself, in `length` + 1 steps of one pixel at these degrees `[B]`.
+
+    A step i weighs exp(-i^2 / (2 fading^2)); all together 1. What is outside the image is its border's.
+    """
+    step = torch.arange(length + 1, device=image.device, dtype=image.dtype)
+    spread = torch.as_tensor(fading, dtype=image.dtype, device=image.device).clamp(min=1e-3).view(-1, 1)
+    weights = torch.softmax(-step.square() / (2 * spread.square()), 1)
+    radians = torch.deg2rad(angle).view(-1, 1)
+    height, width = image.shape[-2:]
+    down = (step * torch.sin(-radians)).round().long()
+    across = (step * torch.cos(radians)).round().long()
+    rows = (torch.arange(height, device=image.device) - down[..., None]).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=image.device) - across[..., None]).clamp_(0, width - 1)
+    batch = torch.arange(len(image), device=image.device).view(-1, 1, 1, 1)
+    shifted = image[batch, 0, rows[..., :, None], columns[..., None, :]]
+    return torch.einsum("bihw,bi->bhw", shifted, weights.expand(len(image), -1)).unsqueeze(1)

@@ -1,0 +1,35 @@
+"""How near images are to those that they should be, each to its own: PSNR, SSIM and the root of the mean square."""
+
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from ddpm import check
+
+SSIM_WINDOW = 11
+"""Side of SSIM's window in pixels, which lies within the image (Wang et al. 2004, section III C)."""
+
+
+def squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """Mean over the pixels of each image `[..., C, H, W]`, with pixels in [0, 1] as in Song et al. 2021, table 2."""
+    return ((x - y) / 2).square().flatten(-3).mean(-1)
+
+
+def rmse(x: Tensor, y: Tensor) -> Tensor:
+    """Root of the mean squared error of each image `[..., C, H, W]` in [-1, 1], with pixels in [0, 1]."""
+    return squared_error(x, y).sqrt()
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image `[..., C, H, W]`; the peak is 2, from -1 to 1."""
+    return -10 * squared_error(x, y).log10()
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of each image `[N, C, H, W]` in [-1, 1]: at most 1, for equal ones (Wang et al. 2004).
+
+    A Gaussian window of 11 x 11 pixels with standard deviation 1.5, K1 = 0.01, K2 = 0.03; the mean of all channels.
+    """
+    if min(x.shape[-2:]) < SSIM_WINDOW:
+        size = " x ".join(map(str, x.shape[-2:]))
+        check.fail("data.size", size, f"at least {SSIM_WINDOW} for SSIM, whose window has that side")
+    return structural_similarity_index_measure(x, y, sigma=1.5, data_range=2.0, reduction="none")

@@ -1,0 +1,64 @@
+"""Real images, degraded and restored: Algorithms 1 and 2 of Cold Diffusion side by side (Bansal et al. 2022)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.restoration import WAYS, restorations
+from ddpm.metrics.fidelity import SSIM_WINDOW, rmse, ssim
+from ddpm.tasks.base import Model, Outcome, checked_images, num_steps
+from ddpm.tasks.sheet import sheet
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """t: the time to which images are degraded, 1..T; None: T."""
+
+    images: list[int] | int
+    split: str
+    t: int | None
+
+    def __post_init__(self) -> None:
+        checked_images(self.images)
+
+    def __call__(self, model: Model) -> Outcome:
+        t = model.T if self.t is None else check.integer("task.t", self.t, low=1, high=model.T)
+        numbers, images = model.real(self.images, self.split)
+        ids, x0 = model.ids(*numbers), model.codec.encode(images)
+        found = [
+            restorations(model.denoiser, model.sampler, x0[rows], t, model.rng, ids[rows], model.told(rows))
+            for rows in model.batches(len(ids))
+        ]
+        made = {way: model.decoded(torch.cat([each[way] for each in found])).clamp(-1, 1) for way in WAYS}
+        images = images.cpu()
+        quality = {way: qualities(x, images) for way, x in made.items()}
+        said = {
+            way: worded({name: float(each.mean()) for name, each in found.items()}) for way, found in quality.items()
+        }
+        drawn = sheet(
+            [[images[i], *(x[i] for x in made.values())] for i in range(len(numbers))],
+            rows=[f"image {number}" for number in numbers],
+            columns=["original", *("\n".join([way, *words]) for way, words in said.items())],
+            title=f"{type(model.sampler.process).__name__}, t = {t} of {model.T}, {num_steps(model.sampler, t)} steps",
+        )
+        names = {way: way.replace(" ", "_") for way in WAYS}
+        values = {names[way]: {name: each.tolist() for name, each in found.items()} for way, found in quality.items()}
+        return Outcome(
+            {"restoration": drawn},
+            {"originals": images, **{names[way]: x for way, x in made.items()}},
+            {"images": numbers, "t": t, **values},
+            [f"means over {len(numbers)} images of split={self.split}, degraded to t = {t} of {model.T}:"]
+            + [f"  {way.ljust(11)} {', '.join(words)}" for way, words in said.items()],
+        )
+
+
+def qualities(x: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """`[N]` by name; SSIM is of images that hold its window."""
+    found = {"rmse": rmse(x, images)}
+    return found | ({"ssim": ssim(x, images)} if min(images.shape[-2:]) >= SSIM_WINDOW else {})
+
+
+def worded(found: dict[str, Tensor]) -> list[str]:
+    return [f"{name.upper()} {float(each.mean()):.3f}" for name, each in found.items()]
