@@ -107,9 +107,9 @@ def test_every_task_is_tried_here():
         *SMALLEST,
         "colorize",
         "generate",
-        "upsample",
-        "cascade",
-    }  # tests/tasks/test_upsample.py
+        *("upsample", "cascade"),  # tests/tasks/test_upsample.py
+        *("degradation", "restoration"),  # tests/tasks/test_restoration.py
+    }
 
 
 @pytest.mark.parametrize("name", SMALLEST)

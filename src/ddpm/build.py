@@ -392,9 +392,10 @@ def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
 
 
 def checkpoint_path(ckpt: str) -> Path:
-    """`latest` is the newest whole checkpoint under runs/; anything else is a path."""
+    """`latest` is the newest whole checkpoint under runs/, a run's folder its newest; anything else is a path."""
     if ckpt != "latest":
-        return Path(str(ckpt))
+        path = Path(str(ckpt))
+        return newest_whole(path / "checkpoints") or path if (path / "checkpoints").is_dir() else path
     links = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = next(filter(None, (newest_whole(link.parent) for link in links)), None)
     if found is None:

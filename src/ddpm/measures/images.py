@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ddpm import build, check
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.loader import EvalLoader
+from ddpm.diffusion.process import demand_markov
 from ddpm.measure import Measurement, ModelRun
 from ddpm.stored_config import LATER_GROUPS
 
@@ -50,8 +51,6 @@ class OfImages(ABC):
 
     def opened(self, run: ModelRun) -> Split:
         """The images, of the data that the model was trained on or that the command chose."""
-        if run.config.guidance._target_ != LATER_GROUPS["guidance"]["_target_"]:
-            raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
         data = build.data(run.config)
         rank_zero_only(data.prepare_data)()
         return Split(data, self.split, self.num_images, self.batch_size)
@@ -60,3 +59,14 @@ class OfImages(ABC):
         """names: of the values, without the number of images. settings: what made them."""
         num = len(images)
         return {**images.identity, "num_generated": num, "num_real": num, "scores": dict.fromkeys(names, settings)}
+
+
+class OfLikelihood(OfImages):
+    """A measure of the likelihood of images, which not every model has."""
+
+    def opened(self, run: ModelRun) -> Split:
+        if run.config.guidance._target_ != LATER_GROUPS["guidance"]["_target_"]:
+            raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
+        if run.module is not None:
+            demand_markov(run.module.sampler.process, "a likelihood", "metric=fid or metric=restoration")
+        return super().opened(run)

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from ddpm.atomic import whole, write_whole
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.bound import Terms, bound_terms
-from ddpm.measures.images import OfImages
+from ddpm.measures.images import OfLikelihood
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 
 
 @dataclass(frozen=True)
-class NegativeLogLikelihood(OfImages):
+class NegativeLogLikelihood(OfLikelihood):
     """One draw of noise for each image and time.
 
     Side by side for the fixed variances, the learned one if there is one, and the best single number for each time.

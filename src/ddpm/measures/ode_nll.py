@@ -14,7 +14,7 @@ from ddpm.diffusion.grid import log_snr
 from ddpm.diffusion.ode_likelihood import log_likelihood
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.bound import mean_and_error
-from ddpm.measures.images import OfImages
+from ddpm.measures.images import OfLikelihood
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 from ddpm.progress import ProgressDisplay
@@ -24,7 +24,7 @@ from ddpm.types import Batch, Cond
 
 
 @dataclass(frozen=True)
-class ODELikelihood(OfImages):
+class ODELikelihood(OfLikelihood):
     """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
 
     The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient.

@@ -14,7 +14,7 @@ from ddpm import check
 from ddpm.atomic import whole, write_whole
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.bound import bound_terms
-from ddpm.measures.images import OfImages
+from ddpm.measures.images import OfLikelihood
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 
@@ -22,7 +22,7 @@ LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
 
 
 @dataclass(frozen=True)
-class RateDistortion(OfImages):
+class RateDistortion(OfLikelihood):
     """The rate at t is the sum of the terms from T down to t, in bits per dimension; the distortion is the root of the
     mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal."""
 

@@ -5,8 +5,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ddpm import check
 
-SSIM_WINDOW = 11
-"""Side of SSIM's window in pixels, which lies within the image (Wang et al. 2004, section III C)."""
+SSIM_BORDER = 5
+"""Pixels of SSIM's window on each side of its middle (Wang et al. 2004, section III C)."""
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -27,9 +27,10 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each image `[N, C, H, W]` in [-1, 1]: at most 1, for equal ones (Wang et al. 2004).
 
-    A Gaussian window of 11 x 11 pixels with standard deviation 1.5, K1 = 0.01, K2 = 0.03; the mean of all channels.
+    A Gaussian window of 11 x 11 pixels with standard deviation 1.5 around every pixel, the image reflected at borders;
+    K1 = 0.01, K2 = 0.03; the mean of all channels.
     """
-    if min(x.shape[-2:]) < SSIM_WINDOW:
+    if min(x.shape[-2:]) <= SSIM_BORDER:
         size = " x ".join(map(str, x.shape[-2:]))
-        check.fail("data.size", size, f"at least {SSIM_WINDOW} for SSIM, whose window has that side")
+        check.fail("data.size", size, f"at least {SSIM_BORDER + 1} for SSIM, whose window is reflected at the border")
     return structural_similarity_index_measure(x, y, sigma=1.5, data_range=2.0, reduction="none")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.diffusion.restoration import WAYS, restorations
-from ddpm.metrics.fidelity import SSIM_WINDOW, rmse, ssim
+from ddpm.metrics.fidelity import rmse, ssim
 from ddpm.tasks.base import Model, Outcome, checked_images, num_steps
 from ddpm.tasks.sheet import sheet
 
@@ -33,10 +33,8 @@ class Restoration:
         ]
         made = {way: model.decoded(torch.cat([each[way] for each in found])).clamp(-1, 1) for way in WAYS}
         images = images.cpu()
-        quality = {way: qualities(x, images) for way, x in made.items()}
-        said = {
-            way: worded({name: float(each.mean()) for name, each in found.items()}) for way, found in quality.items()
-        }
+        quality = {way: {"rmse": rmse(x, images), "ssim": ssim(x, images)} for way, x in made.items()}
+        said = {way: worded(found) for way, found in quality.items()}
         drawn = sheet(
             [[images[i], *(x[i] for x in made.values())] for i in range(len(numbers))],
             rows=[f"image {number}" for number in numbers],
@@ -52,12 +50,6 @@ class Restoration:
             [f"means over {len(numbers)} images of split={self.split}, degraded to t = {t} of {model.T}:"]
             + [f"  {way.ljust(11)} {', '.join(words)}" for way, words in said.items()],
         )
-
-
-def qualities(x: Tensor, images: Tensor) -> dict[str, Tensor]:
-    """`[N]` by name; SSIM is of images that hold its window."""
-    found = {"rmse": rmse(x, images)}
-    return found | ({"ssim": ssim(x, images)} if min(images.shape[-2:]) >= SSIM_WINDOW else {})
 
 
 def worded(found: dict[str, Tensor]) -> list[str]:

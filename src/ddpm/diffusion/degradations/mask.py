@@ -17,8 +17,8 @@ CENTERS = ("random", "middle")
 class Mask(Degradation):
     """The image is multiplied by 1 - exp(-d^2 / (2 sigma_i^2)) at each step i < t, d the distance to a centre.
 
-    sigma_i = sigma_step * (i + 1) pixels. center: of the hole, a pixel that is drawn for each sample (random) or the middle.
-    value: what takes the image's place, in [-1, 1]; 0, grey, is what a product gives.
+    sigma_i = sigma_step * (i + 1) pixels. center: a pixel that is drawn for each sample (random), or the middle. value:
+    what takes the image's place, in [-1, 1]; 0, grey, is what a product gives.
     """
 
     sigma_step: float

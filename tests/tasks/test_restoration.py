@@ -1,0 +1,191 @@
+"""task=degradation and task=restoration, and metric=restoration, from commands' settings to their files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from small_runs import ROOT, SMALL
+
+from ddpm import evaluate, sample, train
+from ddpm.data.sources.digits import Digits
+from ddpm.diffusion.degradations.base import Degradation
+from ddpm.diffusion.degradations.fade import Fade
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.grid import uniform
+from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, ONE_STEP, WAYS, restorations
+from ddpm.diffusion.samplers.cold import Cold
+from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.steps import Steps
+from ddpm.metrics.protocol import read_result
+from ddpm.rng import Rng
+from ddpm.types import Prediction
+
+RNG = Rng(5, "sample")
+IDS = torch.tensor([4, 9, 2])
+X0 = RNG.at(0, IDS).normal("x", (1, 6, 6)).double().clamp(-1, 1)
+FADE = Fade(schedule=Steps(8), fitted=None, asymmetry=0.0, colour=0.5)
+
+
+class Guess:
+    """A restorer that is wrong, differently each time."""
+
+    def __call__(self, x_t, t, cond):
+        return Prediction(torch.sin(5 * x_t + t))
+
+
+class Truth:
+    def __call__(self, x_t, t, cond):
+        return Prediction(X0[: len(x_t)])
+
+
+def restored(denoiser, process, t, steps=None, ids=IDS, x0=X0):
+    return restorations(denoiser, Cold(process, uniform, steps), x0, t, RNG, ids, {})
+
+
+# Of functions
+
+
+def test_a_restorer_that_knows_is_believed_by_all():
+    made = restored(Truth(), FADE, 8)
+    for way in (ONE_STEP, ALGORITHM_1, ALGORITHM_2):
+        torch.testing.assert_close(made[way], X0, rtol=0, atol=1e-12)
+    torch.testing.assert_close(made[DEGRADED], torch.full_like(X0, 0.5), rtol=0, atol=0)
+
+
+def test_a_single_step_is_the_restorers_own_belief():
+    made = restored(Guess(), FADE, 5)
+    torch.testing.assert_close(made[DEGRADED], X0 + 5 / 8 * (0.5 - X0))
+    torch.testing.assert_close(made[ONE_STEP], torch.sin(5 * made[DEGRADED] + 5))
+    both = restored(Guess(), FADE, 5, steps=1)
+    torch.testing.assert_close(both[ALGORITHM_1], made[ONE_STEP])
+    torch.testing.assert_close(both[ALGORITHM_2], made[ONE_STEP] + made[DEGRADED] - FADE.apply(made[ONE_STEP], X0, 5))
+
+
+def test_with_noise_both_algorithms_are_ddim():
+    """Hot diffusion: noise is inferred, so that both of them keep it."""
+    process = GaussianDiffusion(cosine(20, 0.008, 0.999))
+    made = restored(Guess(), process, 20)
+    *_, last = DDIM(process, uniform, None, 0.0).trajectory(Guess(), made[DEGRADED], RNG, IDS)
+    for way in (ALGORITHM_1, ALGORITHM_2):
+        torch.testing.assert_close(made[way], last.x_t, rtol=0, atol=1e-9)
+
+
+def test_an_image_is_restored_the_same_whatever_is_beside_it():
+    class Spot(Degradation):
+        """x0 with a number of the sample's own added."""
+
+        def draw(self, x0, draws):
+            return draws.normal("spot", (1, 1, 1)).to(x0.dtype)
+
+        def apply(self, x0, z, t):
+            return x0 + t * z
+
+    process = Spot(schedule=Steps(4))
+    whole = restored(Guess(), process, 4)
+    alone = restored(Guess(), process, 4, ids=IDS[1:2], x0=X0[1:2])
+    for way in WAYS:
+        torch.testing.assert_close(alone[way], whole[way][1:2], rtol=0, atol=1e-12)
+
+
+# Of commands
+
+
+COLD = (
+    *("schedule=steps", "schedule.num_timesteps=4", "objective=x0", "distance=absolute", "sampler=cold"),
+    *("process=fade", "sampler.steps=null", "data.num_val=40", "data.num_train=64"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The checkpoint of a tiny model that fades."""
+    folder = tmp_path_factory.mktemp("cold")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        train.run(compose("train", overrides=[f"run_dir={folder / 'run'}", *SMALL, *COLD]))
+    return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+def digits(*numbers):
+    images = Digits().open()
+    return np.stack([images.image(n) for n in numbers]).reshape(-1, 1, 8, 8) / 127.5 - 1
+
+
+def used(config, run, folder, *overrides):
+    """Arrays and figures of a task, and its picture."""
+    sample.run(config("sample", f"ckpt={run}", "trainer=cpu", f"out={folder}", *overrides))
+    name = next(folder.glob("*.npz")).stem
+    return np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.png"
+
+
+def test_a_strip_begins_with_the_image_and_ends_with_nothing_of_it(config, run, tmp_path):
+    arrays, figures, picture = used(config, run, tmp_path, "task=degradation", "task.images=[3,17]", "task.num_times=3")
+    assert figures["times"] == [0, 2, 4]
+    assert figures["images"] == [3, 17]
+    first = arrays["images"][:, 0]
+    np.testing.assert_allclose(arrays["images"][:, 1], (first - 1) / 2, atol=1e-6)  # halfway to black
+    np.testing.assert_array_equal(arrays["images"][:, 2], -1)
+    assert Image.open(picture).size[0] > 3 * 64
+
+
+def test_a_strip_has_no_more_columns_than_the_process_has_times(config, run, tmp_path):
+    arrays, figures, _ = used(config, run, tmp_path, "task=degradation", "task.images=2", "task.num_times=50")
+    assert figures["times"] == [0, 1, 2, 3, 4]
+    assert arrays["images"].shape == (2, 5, 1, 8, 8)
+
+
+def test_restoration_shows_all_ways_and_says_how_near_they_are(config, run, tmp_path):
+    arrays, figures, _ = used(config, run, tmp_path, "task=restoration", "task.images=3", "task.t=2", "task.split=val")
+    np.testing.assert_allclose(arrays["degraded"], (arrays["originals"] - 1) / 2, atol=1e-6)
+    for way in ("degraded", "one_step", "algorithm_1", "algorithm_2"):
+        errors = np.sqrt((((arrays[way] - arrays["originals"]) / 2) ** 2).mean((1, 2, 3)))
+        np.testing.assert_allclose(figures[way]["rmse"], errors, atol=1e-6)
+
+
+def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_path):
+    """All 40 held-out images: means over the arrays of task=restoration; the csv and the picture lie beside."""
+    arrays, _, _ = used(config, run, tmp_path / "task", "task=restoration", "task.images=40")
+    out = tmp_path / "evaluations"
+    evaluate.run(
+        config(
+            "evaluate", f"ckpt={run}", "metric=restoration", "metric.restoration.features=null", "trainer=cpu", f"out={out}",
+            "metric.restoration.num_images=null", "metric.restoration.num_shown=3", "batch_size=16",
+        )
+    )  # fmt: skip
+    (path,) = out.glob("*.json")
+    found = read_result(path).estimates
+    for way in ("degraded", "one_step", "algorithm_1", "algorithm_2"):
+        errors = np.sqrt((((arrays[way] - arrays["originals"]) / 2) ** 2).mean((1, 2, 3)))
+        assert found[f"rmse_{way}_40"].value == pytest.approx(errors.mean(), abs=1e-5)
+        assert found[f"rmse_{way}_40"].error == pytest.approx(errors.std(ddof=1) / np.sqrt(40), abs=1e-5)
+        decibels = -20 * np.log10(errors)
+        assert found[f"psnr_{way}_40"].value == pytest.approx(decibels.mean(), abs=1e-3)
+    gained = found["psnr_algorithm_2_40"].value - found["psnr_degraded_40"].value
+    assert found["psnr_gain_40"].value == pytest.approx(gained, abs=1e-6)
+    (table,) = out.glob("*.csv")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["way"] for row in rows] == list(WAYS)
+    assert float(rows[0]["rmse"]) == pytest.approx(found["rmse_degraded_40"].value)
+    assert len(list(out.glob("*_pictures.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "overrides", "message"),
+    [
+        ("sample", ("task=restoration", "task.t=5"), r"task.t must be an integer in 1..4, got 5"),
+        ("sample", ("task=degradation", "task.num_times=1"), "task.num_times must be an integer of at least 2"),
+        ("evaluate", ("metric=restoration", "metric.restoration.t=9"), "restoration.t must be an integer in 1..4"),
+        ("evaluate", ("metric=restoration", "metric.restoration.num_shown=0"), "num_shown must be a positive integer"),
+        ("evaluate", ("metric=nll",), "a likelihood needs .* use metric=fid or metric=restoration"),
+    ],
+)
+def test_what_cannot_be_is_refused(config, run, tmp_path, program, overrides, message):
+    chosen = config(program, f"ckpt={run}", "trainer=cpu", f"out={tmp_path}", *overrides)
+    with pytest.raises(ValueError, match=message):
+        (sample if program == "sample" else evaluate).run(chosen)
