@@ -1,0 +1,61 @@
+"""Pyramid noise, of many resolutions at once (Whitaker 2023, "Multi-resolution noise for diffusion model training")."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.degradations.separable import resized
+from ddpm.rng import Draws
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """White noise, and smaller white images enlarged bilinearly: level i has a side of 2^-i and weighs discount^i.
+
+    Levels end where a side has one pixel. The first are white, so two pixels far apart are told apart still; halves
+    are taken of every image, where the original draws factors of 2 to 4 for each batch.
+
+    unit_variance: divide every pixel by its standard deviation, which is not the same at all places of an enlarged
+    image.
+    """
+
+    discount: float
+    unit_variance: bool
+    _tables: dict[tuple[int, int, torch.device], list[tuple[Tensor, Tensor]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    white: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check.number("noise.discount", self.discount, low=0, high=1)
+        check.boolean("noise.unit_variance", self.unit_variance)
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        channels, height, width = shape
+        noise = draws.normal(stream, shape)
+        for level, (rows, columns) in enumerate(self._levels(height, width, noise), start=1):
+            small = draws.normal(f"{stream}, level {level}", (channels, rows.shape[1], columns.shape[1]))
+            noise.add_(rows @ small @ columns.mT, alpha=self.discount**level)
+        return noise / self._deviation(height, width, noise) if self.unit_variance else noise
+
+    def _levels(self, height: int, width: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of each level after the white one, the matrices that enlarge its rows `[H, h]` and its columns `[W, w]`."""
+        key = (height, width, like.device)
+        if key not in self._tables:
+            number = max(height, width).bit_length()
+            levels = [[resized("bilinear", max(size >> level, 1), size).to(like) for size in (height, width)]
+                      for level in range(1, number)]  # fmt: skip
+            self._tables[key] = [(rows, columns) for rows, columns in levels]
+        return self._tables[key]
+
+    def _deviation(self, height: int, width: int, like: Tensor) -> Tensor:
+        """`[H, W]`, the root of the sum of all levels' variances."""
+        variance = like.new_ones(height, width)
+        for level, (rows, columns) in enumerate(self._levels(height, width, like), start=1):
+            share = rows.square().sum(1)[:, None] * columns.square().sum(1)
+            variance += self.discount ** (2 * level) * share
+        return variance.sqrt_()

@@ -1,0 +1,57 @@
+"""Simplex noise: clouds of several sizes, whose power falls with frequency (Wyatt et al. 2022, section 3)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.diffusion.noises.open_simplex import VARIANCE, planes
+from ddpm.rng import Draws
+
+PERIOD = 256
+"""Lattice units after which the table of gradients begins anew."""
+
+
+@dataclass(frozen=True)
+class Simplex:
+    """Octaves of OpenSimplex noise, each of half the wavelength and `persistence` times the amplitude of the last.
+
+    frequency: pixels to one unit of the lattice in the first octave, in the name that AnoDDPM gives it. Each image and
+    channel has a table of gradients of its own, and each of its octaves a plane at a place of its own, where AnoDDPM
+    has all of them begin at the origin; so every pixel has one variance, 0.0985 sum of persistence^(2 i).
+
+    unit_variance: divide by its root. AnoDDPM does not: with six octaves at 0.8 its noise has a standard deviation of
+    about 0.5, so x_T is half as strong as the schedule says, and denoising begins with more signal than it tells.
+    """
+
+    octaves: int
+    persistence: float
+    frequency: float
+    unit_variance: bool
+
+    white: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check.integer("noise.octaves", self.octaves, low=1, high=16)
+        check.positive_number("noise.persistence", self.persistence)
+        check.positive_number("noise.frequency", self.frequency)
+        check.boolean("noise.unit_variance", self.unit_variance)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the sum of octaves."""
+        return math.sqrt(VARIANCE * sum(self.persistence ** (2 * i) for i in range(self.octaves)))
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        channels, height, width = shape
+        bits = draws.bits(f"{stream}, gradients", channels * PERIOD)
+        permutations = bits.view(-1, PERIOD).argsort(dim=1, stable=True)  # of each image and channel
+        places = draws.uniform(f"{stream}, places", (channels, self.octaves, 3)).double() * PERIOD
+        noise = torch.zeros(len(permutations), height, width, device=bits.device)
+        for octave, origins in enumerate(places.flatten(0, 1).unbind(1)):
+            drawn = planes(permutations, origins, 2**octave / self.frequency, (height, width), torch.float32)
+            noise.add_(drawn, alpha=self.persistence**octave)
+        return (noise / self.std if self.unit_variance else noise).view(-1, *shape)
