@@ -1,0 +1,73 @@
+"""Images of which some hold what a model has never seen, and masks that say where."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+GOOD = "good"
+"""The kind of a healthy image, by the name of its folder in MVTec AD."""
+
+
+@dataclass(frozen=True)
+class AnomalySet:
+    """images: uint8 `[N, C, H, W]`. masks: bool `[N, H, W]`, True where something is wrong. kinds: of each image, "good"
+    or what is wrong. numbers: int64 `[N]`, its number in what it came from. name: of the whole.
+    """
+
+    images: Tensor
+    masks: Tensor
+    kinds: tuple[str, ...]
+    numbers: Tensor
+    name: str
+
+    def __post_init__(self) -> None:
+        num, _, *sides = self.images.shape
+        if self.masks.shape != (num, *sides) or len(self.kinds) != num or self.numbers.shape != (num,):
+            raise ValueError(
+                f"{self.name}: {num} images of {list(self.images.shape[1:])} need as many masks of {sides}, kinds and "
+                f"numbers, got {list(self.masks.shape)}, {len(self.kinds)} and {list(self.numbers.shape)}"
+            )
+        wrong = [i for i, kind in enumerate(self.kinds) if (kind != GOOD) != bool(self.anomalous[i])]
+        if wrong:
+            what = "has something in its mask" if self.kinds[wrong[0]] == GOOD else "has an empty mask"
+            raise ValueError(f"{self.name}: image {int(self.numbers[wrong[0]])} is {self.kinds[wrong[0]]}, but {what}")
+        if self.anomalous.all() or not self.anomalous.any():
+            which = "anomalous" if self.anomalous.all() else "healthy"
+            raise ValueError(f"{self.name}: all {num} images are {which}; a detector is measured on both kinds")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def anomalous(self) -> Tensor:
+        """bool `[N]`."""
+        return self.masks.flatten(1).any(1)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of images and masks."""
+        content = hashlib.sha256(str(list(self.images.shape)).encode())
+        for part in (self.images, self.masks.byte()):
+            content.update(part.contiguous().numpy().tobytes())
+        return content.hexdigest()
+
+    def first(self, num: int) -> "AnomalySet":
+        """So many, spread evenly over all."""
+        rows = torch.linspace(0, len(self) - 1, num).round().long()
+        kinds = tuple(self.kinds[row] for row in rows)
+        return AnomalySet(self.images[rows], self.masks[rows], kinds, self.numbers[rows], self.name)
+
+
+Healthy = Callable[[], tuple[Tensor, Tensor]]
+"""Images uint8 `[N, C, H, W]` and numbers int64 `[N]` that the model was not trained on."""
+
+
+class AnomalySource(Protocol):
+    def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
+        """Images of this shape (C, H, W). healthy: of the model's own data, for sources that plant anomalies in them."""
+        ...

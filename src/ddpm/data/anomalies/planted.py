@@ -1,0 +1,81 @@
+"""Lesions planted in healthy images, so that what is wrong, and where, is known exactly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy
+from ddpm.data.anomalies.lesions import LESIONS
+from ddpm.rng import Rng
+
+ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Planted:
+    """An image's number and the seed decide all of its lesion, on every machine and in any company.
+
+    kinds: of "stroke", "blob", "texture", "missing", one of which an image gets. share_good: of images that stay as
+    they are. threshold: levels of 255 by which a pixel has changed if the mask has it. min_area: so many pixels a mask
+    has at least, as a share of the image; a lesion with fewer is drawn again.
+    """
+
+    kinds: Sequence[str]
+    share_good: float
+    threshold: int
+    min_area: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds or [None]:
+            check.one_of("anomalies.kinds", kind, LESIONS)
+        check.number("anomalies.share_good", self.share_good, low=0, high=1)
+        check.integer("anomalies.threshold", self.threshold, low=1, high=255)
+        check.number("anomalies.min_area", self.min_area, low=0, high=0.2)
+        check.non_negative_int("anomalies.seed", self.seed)
+
+    def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
+        if min(shape[1:]) < 16:
+            check.fail("data.size", min(shape[1:]), "at least 16 for anomalies=planted, whose lesions take some pixels")
+        before, numbers = healthy()
+        rng = Rng(self.seed, "lesions")
+        choice = rng.at(0, numbers)
+        good = choice.uniform("good") < self.share_good
+        kind = torch.where(good, -1, choice.integers("kind", len(self.kinds)))
+        images = before.clone()
+        for number, name in enumerate(self.kinds):
+            self.plant(name, images, (kind == number).nonzero()[:, 0], numbers, rng)
+        kinds = tuple(GOOD if k < 0 else self.kinds[k] for k in kind.tolist())
+        return AnomalySet(images, self.changed(before, images), kinds, numbers, f"planted, seed {self.seed}")
+
+    def plant(self, name: str, images: Tensor, rows: Tensor, numbers: Tensor, rng: Rng) -> None:
+        """Changes the images of these rows in place."""
+        smallest = self.min_area * images[0, 0].numel()
+        for attempt in range(1, ATTEMPTS + 1):
+            if not len(rows):
+                return
+            before = images[rows]
+            values = before.double() / 255
+            after = LESIONS[name](values, background(values), rng.at(attempt, numbers[rows]))
+            after = (after * 255).round().clamp(0, 255).byte()
+            fits = self.changed(before, after).flatten(1).sum(1) >= smallest
+            images[rows[fits]] = after[fits]
+            rows = rows[~fits]
+        which = ", ".join(map(str, numbers[rows[:5]].tolist()))
+        raise ValueError(
+            f"anomalies.min_area={self.min_area:g}: no lesion {name!r} of that size fits images {which} in {ATTEMPTS} "
+            "attempts; choose a smaller one, or a smaller anomalies.threshold"
+        )
+
+    def changed(self, before: Tensor, after: Tensor) -> Tensor:
+        """bool `[N, H, W]`, the mask."""
+        return ((after.int() - before.int()).abs() >= self.threshold).any(1)
+
+
+def background(images: Tensor) -> Tensor:
+    """`[N, C, 1, 1]`, the median of the pixels at the border."""
+    edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
+    return edge.median(-1).values[..., None, None]
