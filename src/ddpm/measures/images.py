@@ -21,7 +21,7 @@ class Split(LightningDataModule):
 
     def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
         super().__init__()
-        self.images, self.batch_size = data.split(split, num_images), batch_size
+        self.data, self.images, self.batch_size = data, data.split(split, num_images), batch_size
         self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
 
     def __len__(self) -> int:

@@ -15,8 +15,8 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class AnomalySet:
-    """images: uint8 `[N, C, H, W]`. masks: bool `[N, H, W]`, True where something is wrong. kinds: of each image, "good"
-    or what is wrong. numbers: int64 `[N]`, its number in what it came from. name: of the whole.
+    """images: uint8 `[N, C, H, W]`. masks: bool `[N, H, W]`, True where something is wrong. kinds: of each image,
+    "good" or what is wrong. numbers: int64 `[N]`, its number in what it came from. name: of the whole.
     """
 
     images: Tensor
@@ -69,5 +69,5 @@ Healthy = Callable[[], tuple[Tensor, Tensor]]
 
 class AnomalySource(Protocol):
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
-        """Images of this shape (C, H, W). healthy: of the model's own data, for sources that plant anomalies in them."""
+        """Images of this shape (C, H, W). healthy: of the model's own data, for sources that plant anomalies."""
         ...

@@ -1,4 +1,4 @@
-"""Simplex noise: smooth noise of several wavelengths, for anomalies larger than a pixel (AnoDDPM, Wyatt et al. 2022)."""
+"""Simplex noise: clouds of several sizes, whose power falls with frequency (Wyatt et al. 2022, section 3)."""
 
 import math
 from dataclasses import dataclass
@@ -8,56 +8,50 @@ import torch
 from torch import Tensor
 
 from ddpm import check
-from ddpm.diffusion.noises import open_simplex
+from ddpm.diffusion.noises.open_simplex import VARIANCE, planes
 from ddpm.rng import Draws
+
+PERIOD = 256
+"""Lattice units after which the table of gradients begins anew."""
 
 
 @dataclass(frozen=True)
 class Simplex:
-    """The sum over octaves i = 0, 1, ... of persistence^i times OpenSimplex noise of wavelength frequency / 2^i pixels.
+    """Octaves of OpenSimplex noise, each of half the wavelength and `persistence` times the amplitude of the last.
 
-    An image is a plane through noise in three dimensions. Theirs takes the time for the third axis, begins in a corner
-    of the lattice and is one for a whole batch; here every octave of every channel of every image has a permutation
-    and a place of its own, so channels and images are independent and no pixel differs from another.
+    frequency: pixels to one unit of the lattice in the first octave, in the name that AnoDDPM gives it. Each image and
+    channel has a table of gradients of its own, and each of its octaves a plane at a place of its own, where AnoDDPM
+    has all of them begin at the origin; so every pixel has one variance, 0.0985 sum of persistence^(2 i).
 
-    frequency: of the first octave, a wavelength in pixels under the name that it has in their paper.
-    unit_variance: divide by the standard deviation, so that a process which preserves variance does. Theirs does not:
-    with 6 octaves of persistence 0.8 the amplitudes add up to 3.689, of which about 1.8 is reached, and the standard
-    deviation is 0.50, so that their x_T is half as strong as noise of unit variance.
+    unit_variance: divide by its root. AnoDDPM does not: with six octaves at 0.8 its noise has a standard deviation of
+    about 0.5, so x_T is half as strong as the schedule says, and denoising begins with more signal than it tells.
     """
 
     octaves: int
     persistence: float
     frequency: float
     unit_variance: bool
+
     white: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check.integer("octaves", self.octaves, 1, 16)
-        if check.positive_number("persistence", self.persistence) > 1:
-            check.fail("persistence", self.persistence, "at most 1: a share of the octave before")
-        check.positive_number("frequency", self.frequency)
-        check.boolean("unit_variance", self.unit_variance)
+        check.integer("noise.octaves", self.octaves, low=1, high=16)
+        check.positive_number("noise.persistence", self.persistence)
+        check.positive_number("noise.frequency", self.frequency)
+        check.boolean("noise.unit_variance", self.unit_variance)
 
     @property
-    def variance(self) -> float:
-        """Of every pixel, before any division."""
-        return open_simplex.VARIANCE * sum(self.persistence ** (2 * i) for i in range(self.octaves))
+    def std(self) -> float:
+        """Standard deviation of the sum of octaves."""
+        return math.sqrt(VARIANCE * sum(self.persistence ** (2 * i) for i in range(self.octaves)))
 
     def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
-        """float32 `[B, C, H, W]` for a shape (C, H, W)."""
-        if len(shape) != 3:
-            check.fail("the shape under noise=simplex", list(shape), "channels, height and width: images")
         channels, height, width = shape
-        num = channels * self.octaves
-        keys = draws.bits(f"{stream}/permutation", num * 256).view(-1, channels, self.octaves, 256)
-        permutations = keys.argsort(dim=-1, stable=True)
-        places = draws.uniform(f"{stream}/place", (channels, self.octaves, 3)).double() * open_simplex.PERIOD
-        noise = torch.zeros(len(draws.ids) * channels, height, width, device=draws.ids.device)
-        for i in range(self.octaves):
-            of_octave = permutations[:, :, i].flatten(0, 1), places[:, :, i].flatten(0, 1)
-            octave = open_simplex.planes(*of_octave, 2**i / self.frequency, (height, width))
-            noise.add_(octave, alpha=self.persistence**i)
-        if self.unit_variance:
-            noise.div_(math.sqrt(self.variance))
-        return noise.view(-1, *shape)
+        bits = draws.bits(f"{stream}, gradients", channels * PERIOD)
+        permutations = bits.view(-1, PERIOD).argsort(dim=1, stable=True)  # of each image and channel
+        places = draws.uniform(f"{stream}, places", (channels, self.octaves, 3)).double() * PERIOD
+        noise = torch.zeros(len(permutations), height, width, device=bits.device)
+        for octave, origins in enumerate(places.flatten(0, 1).unbind(1)):
+            drawn = planes(permutations, origins, 2**octave / self.frequency, (height, width), torch.float32)
+            noise.add_(drawn, alpha=self.persistence**octave)
+        return (noise / self.std if self.unit_variance else noise).view(-1, *shape)
