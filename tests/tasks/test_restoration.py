@@ -154,8 +154,8 @@ def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_pat
     out = tmp_path / "evaluations"
     evaluate.run(
         config(
-            "evaluate", f"ckpt={run}", "metric=restoration", "metric.restoration.features=null", "trainer=cpu", f"out={out}",
-            "metric.restoration.num_images=null", "metric.restoration.num_shown=3", "batch_size=16",
+            "evaluate", f"ckpt={run}", "metric=restoration", "metric.restoration.features=null", "trainer=cpu",
+            f"out={out}", "metric.restoration.num_images=null", "metric.restoration.num_shown=3", "batch_size=16",
         )
     )  # fmt: skip
     (path,) = out.glob("*.json")

@@ -194,10 +194,11 @@ class AnomalyPass(LightningModule):
 
 
 def shown_places(found: AnomalySet, num: int) -> Tensor:
-    """int64 `[num]` at most, of each kind in turn."""
+    """int64 `[num]` at most: as many of each kind, spread over all images."""
     of_kind = [[i for i, kind in enumerate(found.kinds) if kind == each] for each in sorted(set(found.kinds))]
-    turns = [places[turn] for turn in range(len(found)) for places in of_kind if turn < len(places)]
-    return torch.tensor(sorted(turns[:num], key=lambda place: found.kinds[place]))
+    share = -(-num // len(of_kind))
+    turns = [places[len(places) * turn // share] for turn in range(share) for places in of_kind]
+    return torch.tensor(sorted(set(turns[:num]), key=lambda place: (found.kinds[place], place)))
 
 
 def at_frequency(sampler: Sampler, frequency: float) -> Sampler:

@@ -1,0 +1,57 @@
+"""Slices of medical volumes with masks of their lesions beside them: images/NAME.nii.gz and masks/NAME.nii.gz."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddpm import check
+from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy
+from ddpm.data.anomalies.mvtec import covered_enough, prepared
+from ddpm.data.images import FILTERS, Preparation
+from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, upright
+
+
+@dataclass(frozen=True)
+class NiftiLesions:
+    """root: of both folders. axis, slices, step, window, resize: as the model's data has them (data=nifti)."""
+
+    root: str
+    axis: str
+    slices: Sequence[int] | None
+    step: int
+    window: Sequence[float]
+    resize: str | None
+
+    def __post_init__(self) -> None:
+        Nifti(self.root, self.axis, self.slices, self.step, self.window)
+        if self.resize is not None:
+            check.one_of("anomalies.resize", self.resize, FILTERS)
+
+    def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
+        root, axis = Path(self.root), AXES.index(self.axis)
+        slices = Nifti(str(root / "images"), self.axis, self.slices, self.step, self.window).open()
+        channels, *size = shape
+        of_image, of_mask = (Preparation(c, tuple(size), None, how) for c, how in ((channels, self.resize), (1, "box")))
+        images, masks, volume, known = [], [], None, None
+        for index, (path, number) in enumerate(slices.places):
+            if path != known:
+                known, volume = path, self.lesions(root, path)
+            drawn = Image.fromarray(255 * upright(volume, axis, number).astype(np.uint8))
+            images.append(prepared(of_image, Image.fromarray(slices.image(index)[:, :, 0]), path))
+            masks.append(covered_enough(prepared(of_mask, drawn, path)[0]))
+        kinds = tuple("lesion" if mask.any() else GOOD for mask in masks)
+        numbers = torch.arange(len(images))
+        return AnomalySet(torch.stack(images), torch.stack(masks), kinds, numbers, f"nifti {root.name}")
+
+    def lesions(self, root: Path, path: Path) -> np.ndarray:
+        """bool `[X, Y, Z]`."""
+        truth = root / "masks" / path.relative_to(root / "images")
+        if not truth.is_file():
+            raise ValueError(f"{path} has no mask: {truth} is not there")
+        if canonical_shape(truth) != canonical_shape(path):
+            raise ValueError(f"{truth} has the shape {canonical_shape(truth)}, but {path} {canonical_shape(path)}")
+        return canonical(truth) > 0

@@ -1,0 +1,142 @@
+"""Slices of medical volumes in NIfTI files, `*.nii` and `*.nii.gz`. Needs nibabel: pip install ddpm[nifti]."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import check
+from ddpm.data.images import UnusableImage
+from ddpm.data.sources.base import digest
+
+AXES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """Every volume below `root`, turned so that its axes are left to right, back to front and feet to head.
+
+    axis: across which it is cut: sagittal, coronal or axial. slices: [first, last] of each volume, or None for all; of
+    these every `step`-th. window: the two percentiles of a volume's values that become 0 and 255; only values above its
+    least one count, since most of a scan is air.
+    """
+
+    root: str
+    axis: str
+    slices: Sequence[int] | None
+    step: int
+    window: Sequence[float]
+
+    def __post_init__(self) -> None:
+        check.one_of("data.source.axis", self.axis, AXES)
+        check.positive_int("data.source.step", self.step)
+        if self.slices is not None and (len(self.slices) != 2 or not 0 <= self.slices[0] <= self.slices[1]):
+            check.fail("data.source.slices", list(self.slices), "[first, last] with 0 <= first <= last, or null")
+        low, high = self.window if len(self.window) == 2 else (1, 0)
+        if not 0 <= low < high <= 100:
+            check.fail("data.source.window", list(self.window), "[low, high], percentiles with 0 <= low < high <= 100")
+
+    def open(self) -> "NiftiSlices":
+        root = Path(self.root)
+        paths = sorted(path for pattern in ("*.nii", "*.nii.gz") for path in root.rglob(pattern))
+        if not paths:
+            check.fail("data.source.root", str(root), "a folder with volumes, *.nii or *.nii.gz")
+        places = [(path, number) for path in paths for number in self.numbers(path)]
+        return NiftiSlices(places, AXES.index(self.axis), tuple(self.window))
+
+    def numbers(self, path: Path) -> range:
+        """Of the slices of a volume that are wanted."""
+        depth = canonical_shape(path)[AXES.index(self.axis)]
+        first, last = self.slices or (0, depth - 1)
+        if last >= depth:
+            check.fail(
+                "data.source.slices", [first, last], f"at most {depth - 1}: {path} has {depth} {self.axis} slices"
+            )
+        return range(first, last + 1, self.step)
+
+
+class NiftiSlices:
+    """An image a slice. A process keeps the last volumes that it read."""
+
+    class_names: Sequence[str] = ()
+
+    def __init__(self, places: list[tuple[Path, int]], axis: int, window: tuple[float, ...]) -> None:
+        self.places, self.axis, self.window = places, axis, window
+        self.labels: Tensor = torch.full((len(places),), -1)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def image(self, index: int) -> np.ndarray:
+        path, number = self.places[index]
+        return upright(windowed_volume(path, self.window), self.axis, number)[:, :, None]
+
+    def name(self, index: int) -> str:
+        path, number = self.places[index]
+        return f"{path}, slice {number}"
+
+    def fingerprint(self) -> str:
+        files = sorted({path for path, _ in self.places})
+        return digest([*(f"{path.name} {path.stat().st_size}" for path in files), repr(self.places), repr(self.window)])
+
+
+def upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
+    """`[H, W]`, a slice with the head, or the front, above."""
+    return np.ascontiguousarray(np.rot90(volume.take(number, axis=axis)))
+
+
+def nibabel() -> Any:
+    try:
+        import nibabel as module
+    except ModuleNotFoundError:
+        raise ValueError("data=nifti needs nibabel, which is not installed: pip install ddpm[nifti]") from None
+    return module
+
+
+def loaded(path: Path) -> Any:
+    """A volume of which the header has been read."""
+    try:
+        volume = nibabel().load(path)
+    except Exception as error:  # whatever a damaged header makes of nibabel
+        if isinstance(error, ValueError) and "nibabel" in str(error):
+            raise
+        raise UnusableImage(f"{path} is no NIfTI volume, or its header is damaged ({error})") from None
+    if len(volume.shape) != 3:
+        raise UnusableImage(f"{path} has {len(volume.shape)} dimensions, and a volume has 3; split it first")
+    return volume
+
+
+def canonical_shape(path: Path) -> tuple[int, ...]:
+    volume = loaded(path)
+    order = nibabel().orientations.io_orientation(volume.affine)[:, 0].astype(int)
+    shape = [0, 0, 0]
+    for axis, to in enumerate(order):
+        shape[to] = volume.shape[axis]
+    return tuple(shape)
+
+
+def canonical(path: Path) -> np.ndarray:
+    """float64 `[X, Y, Z]`, from left to right, back to front and feet to head; what is no number is 0."""
+    volume = loaded(path)
+    try:
+        values = nibabel().as_closest_canonical(volume).get_fdata()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UnusableImage(f"{path} is damaged ({error})") from None
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+@lru_cache(maxsize=4)
+def windowed_volume(path: Path, window: tuple[float, ...]) -> np.ndarray:
+    """uint8 `[X, Y, Z]`."""
+    values = canonical(path)
+    inside = values[values > values.min()]
+    low, high = np.percentile(inside, window) if inside.size else (values.min(), values.min() + 1)
+    if low == high:
+        return np.where(values >= high, 255, 0).astype(np.uint8)
+    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
