@@ -71,7 +71,7 @@ def test_a_constant_volume_and_one_with_holes_have_numbers(tmp_path):
     written(tmp_path / "b.nii", np.where(RAMP % 5 == 0, np.nan, RAMP).astype(np.float32))
     opened = slices(tmp_path).open()
     assert len({opened.image(i).max() for i in range(4)} | {opened.image(i).min() for i in range(4)}) == 1
-    assert opened.image(len(opened) - 1).max() == 255
+    assert opened.image(len(opened) - 1).max() == 250  # 327 of 334, the largest that is a number
 
 
 def test_data_nifti_trains_like_any_other(config, tmp_path):
