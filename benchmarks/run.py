@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from benchmarks import (
+    degradations,
     guidance_step,
     lightning_loop,
     loader,
     metrics,
     sampler_step,
     sampling_loop,
+    simplex,
     solver_step,
     training_step,
 )
@@ -46,6 +48,8 @@ def main() -> None:
         "Training step, 35.7 M U-Net": (training_step, lambda: training_step.rows(rounds)),
         "Sampler step without the network": (sampler_step, lambda: sampler_step.rows(rounds * 30)),
         "Solver step without the network": (solver_step, lambda: solver_step.rows(rounds * 15)),
+        "Degrading a batch": (degradations, lambda: degradations.rows(rounds)),
+        "Simplex noise": (simplex, lambda: simplex.rows(max(3, rounds // 3))),
         "Guided step": (guidance_step, lambda: guidance_step.rows(rounds)),
         "Sampling loop, compiled": (sampling_loop, lambda: sampling_loop.rows(rounds)),
         "Lightning's loop against a bare loop": (lightning_loop, lambda: lightning_loop.rows(max(3, rounds // 3))),

@@ -141,9 +141,8 @@ def gradients_of_pixels(
     first_k = k[..., -1:]  # k falls along the diagonals
     first_c = torch.floor((differences[:, :1] - 1) / 2).int()  # [N, 1]
     ks = first_k + torch.arange(num_k, dtype=m.dtype, device=m.device)
-    ns = (
-        2 * (first_c + torch.arange(num_c, dtype=m.dtype, device=m.device))[:, None] + odd[..., None]
-    )  # [N, layers, num_c]
+    cs = first_c + torch.arange(num_c, dtype=m.dtype, device=m.device)
+    ns = 2 * cs[:, None] + odd[..., None]  # [N, layers, num_c]
     there = gradients(permutations, m[..., None, None], ks[..., :, None], ns[..., None, :], dtype)
     tables = [each.flatten() for each in there]
     start = torch.arange(m.numel(), dtype=m.dtype, device=m.device).view(*m.shape, 1) * (num_k * num_c)
@@ -158,14 +157,17 @@ def gradients_of_pixels(
 
 def gradients(permutations: Tensor, m: Tensor, k: Tensor, n: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """`[N, ...]`: derivatives along x + y, x - y and z, of the vertices in layers m by k and n."""
-    x, y, z = all_gradients().to(permutations.device, dtype)[permutations % 24].unbind(-1)  # each [N, 256]
+    x, y, z = all_gradients().to(permutations.device, dtype)[permutations.flatten() % 24].unbind(1)
+    table = permutations.flatten().to(m.dtype)
     starts = 256 * torch.arange(len(m), dtype=m.dtype, device=m.device).view(-1, *[1] * (n.dim() - 1))
 
-    def at(table: Tensor, numbers: Tensor) -> Tensor:
-        numbers = (numbers & 255) + starts
-        return table.flatten().index_select(0, numbers.flatten()).view(numbers.shape)
+    def numbers(of: Tensor) -> Tensor:
+        return (of & 255).add_(starts).flatten()
 
-    table = permutations.to(m.dtype)
+    def permuted(of: Tensor) -> Tensor:
+        return table.index_select(0, numbers(of)).view(of.shape)
+
     i = ((m + n) >> 1) - 2 * k
-    chosen = at(table, at(table, i) + i - n) + k  # j = i - n
-    return [at(each, chosen) for each in ((x + y) / 2, (x - y) / 2, z)]
+    j_permuted = permuted(permuted(i).add_(i).sub_(n))  # j = i - n
+    chosen = numbers(j_permuted.add_(k))
+    return [each.index_select(0, chosen).view(i.shape) for each in ((x + y) / 2, (x - y) / 2, z)]
