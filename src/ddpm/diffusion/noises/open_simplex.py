@@ -128,7 +128,7 @@ def gradients_of_pixels(
     than pixels, each pixel asks its own.
     """
     odd = m & 1
-    num_k, num_c = math.ceil(extent / 6) + 2, math.ceil(extent / 2) + 3
+    num_k, num_c = math.ceil(extent / 6) + 1, math.ceil(extent / 2) + 3
     if num_k * num_c > (k.shape[-1] // 2) ** 2:
         m, k = m[..., None].expand_as(k).gather(1, seen), k.gather(1, seen)
 
