@@ -136,12 +136,12 @@ def help_text(conf: Path, name: str) -> str:
     lines = [first_comment(conf / f"{name}.yaml"), "", "Groups, chosen as GROUP=OPTION:"]
     for group in groups_of(conf, name):
         for option in options_of(conf, group):
-            lines.append(f"  {group}={option}".ljust(34) + first_comment(conf / group / f"{option}.yaml"))
+            lines.append(f"  {group}={option}".ljust(36) + first_comment(conf / group / f"{option}.yaml"))
     lines += ["", "Fields, set as NAME=VALUE (--cfg job shows all of them, --cfg job --resolve with their values):"]
     for line in (conf / f"{name}.yaml").read_text().splitlines():
         if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
             field, _, comment = line.partition("  # ")
-            lines.append(f"  {field}".ljust(34) + comment)
+            lines.append(f"  {field}".ljust(36) + comment)
     lines += ["", "Several runs at once: -m GROUP=OPTION,OPTION."]
     return "\n".join(lines)
 
