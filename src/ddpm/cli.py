@@ -93,8 +93,8 @@ def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Short ways of saying it: what is typed, as Hydra wants it.
 
     `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, `task=anomaly task.times=[250]` of evaluate.py is
-    metric=anomaly metric.anomaly.times=[250], and `sampler.steps=50` changes the checkpoint's sampler where no sampler
-    is chosen, for which Hydra wants a + before it.
+    metric=anomaly metric.anomaly.times=[250], `anomalies=mvtec` is anomalies@metric.anomaly.anomalies=mvtec, and
+    `sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen, for which Hydra wants a + before it.
     """
     options = options_of(conf, "resume")
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
@@ -105,6 +105,9 @@ def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
     if name == "evaluate" and task:
         arguments = [re.sub(r"^task(?=[.=])", f"metric.{task}", a) for a in arguments]
         arguments = [re.sub(rf"^metric\.{re.escape(task)}=", "metric=", a) for a in arguments]
+    if name == "evaluate":
+        arguments = [re.sub(r"^anomalies=", "anomalies@metric.anomaly.anomalies=", a) for a in arguments]
+        arguments = [re.sub(r"^anomalies\.", "metric.anomaly.anomalies.", a) for a in arguments]
     loose = set(re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text()))
     chosen = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
 
