@@ -41,13 +41,14 @@ class Measurement(NamedTuple):
     """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
     were measured) and `scores` (what made each value, with its settings) there is no default.
 
-    pictures: uint8 `[H, W, 3]` by name, written beside the result. lines: what a person reads.
+    pictures: uint8 `[H, W, 3]` and tables: CSV, both by name, written beside the result. lines: what a person reads.
     """
 
     estimates: Mapping[str, Estimate]
     protocol: Mapping[str, Any]
     pictures: Mapping[str, Tensor] = MappingProxyType({})
     lines: Sequence[str] = ()
+    tables: Mapping[str, str] = MappingProxyType({})
 
 
 class ModelMeasure(Protocol):

@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from ddpm.atomic import write_whole
 from ddpm.evaluation import neighbours, sweep_table, table
 from ddpm.evaluation.reference import Images, Reference
 from ddpm.evaluation.sweep_table import SweepPoint
@@ -38,6 +39,10 @@ def show(result: Path, measured: Measurement) -> None:
         path = result.with_name(f"{result.stem}_{name}.png")
         save_png(path, picture.numpy())
         print(f"  {name} drawn in {path}")
+    for name, text in measured.tables.items():
+        path = result.with_name(f"{result.stem}_{name}.csv")
+        write_whole(path, text.encode())
+        print(f"  {name} in {path}")
     for line in measured.lines:
         print(f"  {line}")
 

@@ -154,7 +154,7 @@ def test_the_command_leaves_values_a_table_and_a_picture(config, run, tmp_path, 
     names = set(result.estimates)
     assert {"auroc_pixel_40", "aupro_40", "auroc_image_40", "dice_40", "auroc_pixel_blob_40"} <= names
     assert all(0 <= estimate.value <= 1 for estimate in result.estimates.values())
-    (table,) = out.glob("*_anomaly_40.csv")
+    (table,) = out.glob("*_table.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["map"] for row in rows] == [
         *("t = 250", "t = 500", "mean of times", "t = 250, frequency 2", "t = 250, frequency 8"),

@@ -16,7 +16,7 @@ from ddpm.diffusion.anomaly_map import restored, squared_error_map
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.anomaly_baselines import baselines
-from ddpm.measures.anomaly_report import picture, table, write_table
+from ddpm.measures.anomaly_report import as_csv, picture, table
 from ddpm.measures.anomaly_values import Judge
 from ddpm.measures.images import OfImages, Split
 from ddpm.metrics.evaluator import count_name
@@ -69,7 +69,6 @@ class Anomaly(OfImages):
 
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
-        assert run.ckpt is not None
         module = run.module
         times = self.chosen_times(module.sampler.process.T)
         samplers = {
@@ -96,8 +95,6 @@ class Anomaly(OfImages):
         others = [title for title in rows if title != name]
         estimates |= {f"auroc_pixel_{in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others}
         threshold = judge.threshold_of(maps[name])
-        path = run.folder / f"{run.ckpt.stem}_anomaly_{count}"
-        write_table(path, rows)
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
             f"threshold={self.threshold}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
@@ -105,7 +102,7 @@ class Anomaly(OfImages):
         protocol = self.protocol(images, ("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol |= {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "num_real": len(found)}
         shown = picture(found, main.first, main.places, maps[name], threshold, f"{name} of {module.sampler.process.T}")
-        return Measurement(estimates, protocol, {"pictures": shown}, [*table(rows), f"with intervals in {path}.csv"])
+        return Measurement(estimates, protocol, {"pictures": shown}, table(rows), {"table": as_csv(rows)})
 
     def chosen_times(self, T: int) -> list[int]:
         if self.times is None:

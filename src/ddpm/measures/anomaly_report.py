@@ -3,15 +3,12 @@
 import csv
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from ddpm.atomic import write_whole
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.evaluation.table import aligned
 from ddpm.measures.anomaly_values import Value
@@ -34,17 +31,15 @@ def said(value: Value, interval: bool) -> str:
     return f"{value.estimate.value:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if interval else "")
 
 
-@rank_zero_only
-def write_table(path: Path, rows: Rows) -> None:
-    """PATH.csv: for each value, its 95 % interval beside it."""
+def as_csv(rows: Rows) -> str:
+    """A row a map; each value has its 95 % interval beside it."""
     file = io.StringIO()
     writer = csv.writer(file)
     names = list(next(iter(rows.values())))
     writer.writerow(["map", *(part for name in names for part in (name, f"{name}_low", f"{name}_high"))])
     for title, values in rows.items():
         writer.writerow([title, *(n for name in names for n in (values[name].estimate.value, *values[name][1:]))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path.with_name(f"{path.name}.csv"), file.getvalue().encode())
+    return file.getvalue()
 
 
 def picture(found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, threshold: float, title: str) -> Tensor:

@@ -4,16 +4,13 @@ import csv
 import io
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm import check
-from ddpm.atomic import write_whole
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
 from ddpm.evaluation.table import aligned, shown
 from ddpm.measure import Measurement, ModelRun
@@ -55,7 +52,6 @@ class Restoration(OfImages):
 
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
-        assert run.ckpt is not None
         T = run.module.sampler.process.T
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
         if run.module.asked.needs_images:
@@ -75,8 +71,7 @@ class Restoration(OfImages):
         if evaluators:
             known = evaluators[DEGRADED].provenance()
             protocol |= {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
-        write_table(run.folder / f"{run.ckpt.stem}_restoration_{self.split}_{count}.csv", rows)
-        return Measurement(estimates, protocol, {"pictures": restored.picture()}, table(rows))
+        return Measurement(estimates, protocol, {"pictures": restored.picture()}, table(rows), {"table": as_csv(rows)})
 
     def evaluators(self, data: str) -> dict[str, Evaluator]:
         """One for each way, with features that they share."""
@@ -161,13 +156,12 @@ def table(rows: dict[str, dict[str, Estimate]]) -> list[str]:
     return aligned(cells).splitlines()
 
 
-@rank_zero_only
-def write_table(path: Path, rows: dict[str, dict[str, Estimate]]) -> None:
+def as_csv(rows: dict[str, dict[str, Estimate]]) -> str:
+    """A row a way; each value has its error beside it."""
     names = list(rows[DEGRADED])
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["way", *(part for name in names for part in (name, f"{name}_error"))])
     for way, each in rows.items():
         writer.writerow([way, *(cell for name in names for cell in (each[name].value, each[name].error))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, file.getvalue().encode())
+    return file.getvalue()
