@@ -209,6 +209,8 @@ def test_it_is_a_program(tmp_path):
         ("is_std_inception_50k", None),
         ("nearest_ratio_pixels_mnist_5k", None),
         ("loss", None),
+        ("psnr_algorithm_2_500", False),
+        ("auroc_pixel_500", False),
     ],
 )
 def test_every_score_knows_its_better_direction(name, expected):

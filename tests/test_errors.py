@@ -112,6 +112,11 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     assert cli.completed(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
     chosen = ["sampler=ddim", "sampler.steps=50"]
     assert cli.completed(chosen, CONF, "sample") == chosen
+    typed = ["task=anomaly", "task.times=[9]", "anomalies=mvtec", "anomalies.root=x"]
+    anomaly = ["metric=anomaly", "metric.anomaly.times=[9]"]
+    placed = ["anomalies@metric.anomaly.anomalies=mvtec", "metric.anomaly.anomalies.root=x"]
+    assert cli.completed(typed, CONF, "evaluate") == [*anomaly, *placed]
+    assert cli.completed(["task=inpaint"], CONF, "sample") == ["task=inpaint"]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ class Restoration(OfImages):
         run.trainer.predict(restored, images, return_predictions=False)
         count = count_name(len(images))
         rows = {way: restored.values(way) for way in WAYS}
-        estimates = {f"{name}_{in_code(way)}_{count}": value for way in WAYS for name, value in rows[way].items()}
+        estimates = {
+            f"{name}_{in_code(way)}_{count}": value for way in reversed(WAYS) for name, value in rows[way].items()
+        }
         for gain, (better, worse) in GAINS.items():
             estimates |= {f"{name}_{gain}_{count}": value for name, value in restored.gains(better, worse).items()}
         sampler = run.module.sampler

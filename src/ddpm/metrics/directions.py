@@ -1,7 +1,10 @@
 """Which values are better, the low or the high ones: said here and nowhere else."""
 
 LOWER_IS_BETTER = ("fid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error")
-HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas")
+HIGHER_IS_BETTER = (
+    *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas"),
+    *("psnr", "ssim", "auroc", "ap", "aupro", "dice", "iou", "sensitivity", "specificity"),
+)
 
 
 def lower_is_better(metric_name: str) -> bool | None:
