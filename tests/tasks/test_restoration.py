@@ -67,6 +67,18 @@ def test_a_single_step_is_the_restorers_own_belief():
     torch.testing.assert_close(both[ALGORITHM_2], made[ONE_STEP] + made[DEGRADED] - FADE.apply(made[ONE_STEP], X0, 5))
 
 
+def test_from_a_colour_algorithm_2_ends_at_the_mean_of_all_beliefs_and_algorithm_1_at_the_last():
+    """Each of T steps moves x by (belief - colour) / T."""
+
+    class Counting:
+        def __call__(self, x_t, t, cond):
+            return Prediction(torch.full_like(x_t, t / 10))
+
+    made = restored(Counting(), FADE, 8)
+    torch.testing.assert_close(made[ALGORITHM_2], torch.full_like(X0, 0.45))  # of 0.1, 0.2, ..., 0.8
+    torch.testing.assert_close(made[ALGORITHM_1], torch.full_like(X0, 0.1))
+
+
 def test_with_noise_both_algorithms_are_ddim():
     """Hot diffusion: noise is inferred, so that both of them keep it."""
     process = GaussianDiffusion(cosine(20, 0.008, 0.999))

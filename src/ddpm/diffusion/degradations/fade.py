@@ -13,7 +13,7 @@ from ddpm.types import Time
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fade(Forgetful):
-    """x_t = x0 + t / T (colour - x0): a step along it is the same whatever x0 is, so Algorithm 2 makes no error.
+    """x_t = x0 + t / T (colour - x0). Algorithm 2 then ends at x_T - colour + the mean of the beliefs about x0.
 
     colour: in [-1, 1], one number, or one for each channel. At T nothing is left but the colour.
     """
