@@ -18,8 +18,13 @@ def checkpoint(small, tmp_path):
 
 def evaluated(folder, checkpoint, *words):
     """The result of 33 images, of which one process has 17 and the other 16."""
-    settings = (f"ckpt={checkpoint}", "num_samples=33", "features=mnist", "metric=all", "trainer=cpu", "num_real=65")
-    command = [sys.executable, str(ROOT / "evaluate.py"), *settings, f"out={folder / 'results'}", *words]
+    return of_command(folder, checkpoint, "num_samples=33", "metric=all", "num_real=65", *words)
+
+
+def of_command(folder, checkpoint, *words):
+    folder.mkdir(exist_ok=True)
+    settings = (f"ckpt={checkpoint}", "features=mnist", "trainer=cpu", f"out={folder / 'results'}")
+    command = [sys.executable, str(ROOT / "evaluate.py"), *settings, *words]
     environment = {**command_environment(), "DDPM_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -29,8 +34,6 @@ def evaluated(folder, checkpoint, *words):
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
     one = evaluated(tmp_path / "one", checkpoint)
     two = evaluated(tmp_path / "two", checkpoint, "trainer.devices=2", "trainer.strategy=ddp")
     assert two.protocol == one.protocol
@@ -40,6 +43,20 @@ def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
     assert {name.split("_mnist")[0] for name in one.metrics} == {
         *("fid", "sfid", "is", "is_std", "kid", "precision", "recall", "density", "coverage")
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["restoration", "anomaly"])
+def test_two_processes_restore_what_one_restores(small, tmp_path, measure):
+    """33 images each, so that one process has one more than the other."""
+    train.run(small("data=mnist", "data.num_train=40", "data.num_val=33", "noise=simplex"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    one, two = (
+        of_command(tmp_path / str(devices), checkpoint, f"metric={measure}", f"trainer.devices={devices}")
+        for devices in (1, 2)
+    )
+    assert two.protocol == one.protocol
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.slow
