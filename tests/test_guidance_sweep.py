@@ -185,9 +185,9 @@ def test_class_has_no_effect_on_images_that_are_there(evaluated):
 def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluated, small, monkeypatch, of):
     told, sample = {}, DiffusionModule.sample
 
-    def spied(self, ids, weights, cond=None):
+    def spied(self, ids, weights, cond=None, images=None):
         told.update(zip(ids.tolist(), next(iter(cond.values())), strict=True))
-        return sample(self, ids, weights, cond)
+        return sample(self, ids, weights, cond, images)
 
     monkeypatch.setattr(DiffusionModule, "sample", spied)
     (result,) = evaluated("metric=[fid,class_accuracy]", "num_real=12", of=of)

@@ -281,7 +281,8 @@ class Naming:
     def measure(self, run):
         assert run.module is None
         assert run.ckpt is None
-        return {"times": Estimate(float(run.config.schedule.num_timesteps))}, {"num_generated": 1, "scores": {}}
+        times = Estimate(float(run.config.schedule.num_timesteps))
+        return Measurement({"times": times}, {"num_generated": 1, "scores": {}})
 
 
 @pytest.fixture

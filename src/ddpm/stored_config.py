@@ -29,6 +29,12 @@ LATER_GROUPS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Groups that older configurations do not have, as they mean them."""
 
+LATER_FIELDS: dict[str, dict[str, Any]] = {
+    "ddpm.diffusion.gaussian.GaussianDiffusion": {"same_noise_back": True},
+    "ddpm.diffusion.timesteps.Uniform": {"largest": None},
+}
+"""Fields of a part that older configurations do not have, as they mean them."""
+
 PARTS = (
     *("ddpm.diffusion.", "ddpm.models.", "ddpm.data.", "ddpm.codec."),
     *("ddpm.training.averages.", "ddpm.training.optimizer."),
@@ -46,7 +52,7 @@ def checked(stored: Any, where: str) -> dict[str, Any]:
     """The configuration in containers of its own; ValueError names what it must not hold. where: the file."""
     if not isinstance(stored, dict):
         check.fail(f"the configuration in {where}", type(stored).__name__, "a mapping of groups")
-    config = plain({**copy.deepcopy(LATER_GROUPS), **stored}, "", iter(range(MAX_VALUES)), where)
+    config = completed(plain({**copy.deepcopy(LATER_GROUPS), **stored}, "", iter(range(MAX_VALUES)), where))
     for target in targets(config):
         if not is_ours(target):
             raise ValueError(f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded")
@@ -81,6 +87,17 @@ def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 2**63):
         return value
     raise ValueError(f"the configuration in {where} holds {type(value).__name__} at {key}, which is not a plain value")
+
+
+def completed(config: Any) -> Any:
+    """Plain containers with the fields that came later."""
+    if isinstance(config, list):
+        return [completed(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    target = config.get("_target_")
+    later = LATER_FIELDS.get(target, {}) if isinstance(target, str) else {}
+    return {**later, **{name: completed(value) for name, value in config.items()}}
 
 
 def targets(config: Any) -> Iterator[Any]:

@@ -323,7 +323,7 @@ def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
     assert ((expected > 0) & (expected < 1)).mean() > 0.2
 
 
-@pytest.mark.parametrize("name", cli.options_of(export.CONF, "schedule"))
+@pytest.mark.parametrize("name", sorted({*cli.options_of(export.CONF, "schedule")} - {"steps"}))
 @pytest.mark.parametrize("num_timesteps", [100, 1000])
 def test_every_schedule_is_said_in_words_of_diffusers(config, name, num_timesteps):
     made = config("train", f"schedule={name}", f"schedule.num_timesteps={num_timesteps}")

@@ -24,6 +24,10 @@ def run(config: DictConfig) -> None:
     if config.out and not str(config.out).endswith(".png"):
         check.fail("out", config.out, "the name of a .png")
     schedule = build.instantiate(config.schedule, "schedule")
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError(
+            "schedule=steps has times and no noise, so nothing to examine: choose another one"
+        )
     leaf = OmegaConf.to_container(config.schedule, resolve=True)
     name = name_of(HydraConfig.get().runtime.choices)
     out = Path(config.out or f"doctor/{name}_{schedule.T}.png")
@@ -86,6 +90,8 @@ def others_of_conf(name: str, schedule: NoiseSchedule) -> tuple[dict[str, NoiseS
         except ValueError:
             refused.append(option)
             continue
+        if not isinstance(other, NoiseSchedule):
+            continue  # times alone
         if not other.alpha_bar.equal(schedule.alpha_bar):
             made[f"{option} as in conf" if option == name else option] = other
     return made, refused

@@ -22,6 +22,7 @@ Config = dict[str, Any]
 
 WORDS: dict[str, dict[str, Config]] = {
     "process": {"ddpm.diffusion.gaussian.GaussianDiffusion": {}},
+    "noise": {"ddpm.diffusion.noise.White": {}},
     "codec": {"ddpm.codec.PixelCodec": {}},
     "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
@@ -36,7 +37,7 @@ WORDS: dict[str, dict[str, Config]] = {
 }
 """What each part of a model is in scheduler_config.json; a part that is not here has no equal there."""
 
-FIELDS = {"sampler": {"steps", "grid", "variance"}}
+FIELDS = {"sampler": {"steps", "grid", "variance"}, "process": {"same_noise_back"}}
 INDEX = {
     "_class_name": "DDPMPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],
