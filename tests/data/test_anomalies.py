@@ -111,6 +111,17 @@ def test_a_set_that_contradicts_itself_is_refused():
         AnomalySet(images, masks[:1], (GOOD, "crack"), torch.arange(2), "x")
 
 
+def test_stripes_are_as_wide_in_larger_images():
+    """What neighbours differ by, summed over an image, grows as its side, where a drawing is only scaled."""
+    changes = []
+    for side in (28, 112):
+        black = torch.zeros(60, 1, side, side, dtype=torch.uint8)
+        found = planted(kinds=("texture",), share_good=0.1).read((1, side, side), lambda b=black: (b, torch.arange(60)))
+        across = found.images[found.anomalous].double().diff(dim=-1).abs().sum((1, 2, 3)) / side**2
+        changes.append(across.mean().item())
+    assert changes[0] / changes[1] == pytest.approx(4, rel=0.25)  # as of one drawing at two scales
+
+
 # MVTec AD
 
 
@@ -159,18 +170,24 @@ def test_a_crop_takes_the_same_part_of_image_and_mask(bottle):
 
 
 def test_folders_that_lack_something_say_what(bottle, tmp_path):
-    with pytest.raises(ValueError, match=r"anomalies.root must be a folder with test/good and test/DEFECT"):
-        mvtec(tmp_path).read((3, 10, 10), None)
-    with pytest.raises(ValueError, match=r"is 40 x 40, but anomalies.size|set anomalies.resize"):
+    (tmp_path / "test" / "good").mkdir(parents=True)
+    (tmp_path / "test" / "crack").mkdir()
+    for root in (tmp_path, tmp_path / "nowhere", bottle / "train"):
+        with pytest.raises(ValueError, match=r"anomalies.root must be a folder with images in test/good and test/DEF"):
+            mvtec(root).read((3, 10, 10), None)
+    with pytest.raises(ValueError, match=r"is 40 x 40, but data.size is 10 x 10; set anomalies.resize to one of"):
         mvtec(bottle, None).read((3, 10, 10), None)
     with pytest.raises(ValueError, match=r"anomalies.resize must be one of"):
         mvtec(bottle, "nearest")
+    with pytest.raises(ValueError, match=r"anomalies.crop must be data.size .* where anomalies.resize is not set"):
+        mvtec(bottle, None, 12).read((3, 10, 10), None)
     Image.new("L", (20, 40), 255).save(bottle / "ground_truth/crack/000_mask.png")
     with pytest.raises(ValueError, match=r"000_mask.png is 40 x 20, but .*000.png is 40 x 40"):
         mvtec(bottle).read((3, 10, 10), None)
     Image.new("L", (40, 40)).save(bottle / "ground_truth/crack/000_mask.png")
-    with pytest.raises(ValueError, match="image 0 is crack, but has an empty mask"):
+    with pytest.raises(ValueError, match=r"crack.000_mask.png marks nothing in the part of 000.png"):
         mvtec(bottle).read((3, 10, 10), None)
+    Image.new("L", (40, 40), 255).save(bottle / "ground_truth/crack/000_mask.png")
     (bottle / "test/good/001.png").write_bytes(b"\x89PNG no more")
     with pytest.raises(ValueError, match=r"good.001.png: is none of PNG"):
         mvtec(bottle).read((3, 10, 10), None)

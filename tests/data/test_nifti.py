@@ -110,6 +110,17 @@ def test_what_is_no_volume_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"four.nii is no NIfTI volume"):
         slices(tmp_path).open()
     (tmp_path / "four.nii").unlink()
+    written(tmp_path / "rgb.nii", np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    with pytest.raises(ValueError, match=r"rgb.nii holds .*, and a voxel has one real number"):
+        slices(tmp_path).open()
+    (tmp_path / "rgb.nii").unlink()
+    path = written(tmp_path / "flat.nii", RAMP)
+    content = bytearray(path.read_bytes())
+    content[280:328] = np.diag([1, 1, 0, 1])[:3].astype("<f4").tobytes()  # srow_x, srow_y, srow_z
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flat.nii does not say which way its axes run"):
+        slices(tmp_path).open()
+    path.unlink()
     path = written(tmp_path / "cut.nii", RAMP)
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(ValueError, match=r"cut.nii is damaged"):
@@ -117,6 +128,23 @@ def test_what_is_no_volume_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(ValueError, match=r"data=nifti needs nibabel, .* pip install ddpm\[nifti\]"):
         slices(tmp_path).open()
+
+
+def test_a_flipped_bit_in_a_compressed_volume_is_noticed(tmp_path):
+    noise = np.random.default_rng(0).random((20, 20, 20), dtype=np.float32)
+    path = written(tmp_path / "a.nii.gz", noise)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.nii.gz is damaged"):
+        slices(tmp_path).open().image(0)
+
+
+def test_lesions_speak_of_their_own_fields(tmp_path):
+    with pytest.raises(ValueError, match=r"anomalies.axis must be one of sagittal"):
+        NiftiLesions(str(tmp_path), "z", None, 1, [0, 100], None)
+    with pytest.raises(ValueError, match=r"anomalies.root must be a folder with volumes, .*images'"):
+        NiftiLesions(str(tmp_path), "axial", None, 1, [0, 100], None).read((1, 7, 6), None)
 
 
 def test_volumes_with_lesions_beside_them(tmp_path):

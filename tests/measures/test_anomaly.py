@@ -169,6 +169,23 @@ def test_the_command_leaves_values_a_table_and_a_picture(config, run, tmp_path, 
     assert result.protocol.data == "planted, seed 0"
 
 
+def test_a_folder_of_mvtec_needs_no_images_held_out(config, run, tmp_path):
+    root = tmp_path / "pen"
+    for folder in ("test/good", "test/gap", "ground_truth/gap"):
+        (root / folder).mkdir(parents=True)
+    for number in range(4):
+        Image.new("L", (28, 28), 40 * number).save(root / "test/good" / f"{number}.png")
+        Image.new("L", (28, 28), 30 * number).save(root / "test/gap" / f"{number}.png")
+        mask = Image.new("L", (28, 28))
+        mask.paste(255, (4, 4, 9, 9))
+        mask.save(root / "ground_truth/gap" / f"{number}_mask.png")
+    words = ["data.num_val=0", "anomalies=mvtec", f"anomalies.root={root}", "task.num_bootstrap=5"]
+    result, _ = measured(config, run, tmp_path / "out", *words)
+    assert result.protocol.data == "mvtec pen"
+    assert result.protocol.num_generated == 8
+    assert "auroc_pixel_gap_8" in result.estimates
+
+
 def test_batch_sizes_do_not_matter(config, run, tmp_path):
     few = [measured(config, run, tmp_path / str(n), "task.num_bootstrap=5", f"batch_size={n}")[0] for n in (7, 40)]
     one, other = (result.estimates["auroc_pixel_40"].value for result in few)

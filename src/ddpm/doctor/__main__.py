@@ -25,9 +25,7 @@ def run(config: DictConfig) -> None:
         check.fail("out", config.out, "the name of a .png")
     schedule = build.instantiate(config.schedule, "schedule")
     if not isinstance(schedule, NoiseSchedule):
-        raise ValueError(
-            "schedule=steps has times and no noise, so nothing to examine: choose another one"
-        )
+        raise ValueError("schedule=steps has times and no noise, so nothing to examine: choose another one")
     leaf = OmegaConf.to_container(config.schedule, resolve=True)
     name = name_of(HydraConfig.get().runtime.choices)
     out = Path(config.out or f"doctor/{name}_{schedule.T}.png")

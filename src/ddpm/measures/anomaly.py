@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from ddpm import check
+from ddpm import build, check
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
@@ -18,7 +19,7 @@ from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.anomaly_baselines import baselines
 from ddpm.measures.anomaly_report import as_csv, picture, table
 from ddpm.measures.anomaly_values import Judge
-from ddpm.measures.images import OfImages, Split
+from ddpm.measures.images import Predicted
 from ddpm.metrics.evaluator import count_name
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
@@ -29,9 +30,9 @@ ALL_TIMES = "mean of times"
 
 
 @dataclass(frozen=True)
-class Anomaly(OfImages):
-    """anomalies: where the images and masks come from; split and num_images are of the healthy ones that it may plant
-    lesions in, which the model must not have seen.
+class Anomaly:
+    """anomalies: where the images and masks come from, of which num_images are taken, spread over all; None: all.
+    split: of the model's data, in whose images lesions may be planted; it must not have seen them.
 
     times: to which images are diffused, 1..T; None: T / 4, as in the paper. A map is the squared error of pixels in
     [-1, 1], of the mean of `repeats` restorations (average=restorations) or the mean of their squared errors
@@ -44,6 +45,9 @@ class Anomaly(OfImages):
     images, for errors and 95 % intervals. Each image's noise depends on its number, the time and the repeat alone.
     """
 
+    num_images: int | None
+    split: str
+    batch_size: int
     anomalies: AnomalySource
     times: Sequence[int] | None
     repeats: int
@@ -56,7 +60,9 @@ class Anomaly(OfImages):
     num_shown: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.num_images is not None:
+            check.positive_int("metric.anomaly.num_images", self.num_images)
+        check.positive_int("batch_size", self.batch_size)
         check.positive_int("metric.anomaly.repeats", self.repeats)
         check.one_of("metric.anomaly.average", self.average, ("restorations", "maps"))
         check.one_of("metric.anomaly.image_score", self.image_score, ("max", "mean", "top"))
@@ -74,9 +80,10 @@ class Anomaly(OfImages):
         samplers = {
             f"frequency {frequency:g}": at_frequency(module.sampler, frequency) for frequency in self.frequencies or ()
         }
-        images = self.opened(run)
-        found = self.read(images, module.image_shape)
-        asked = AnomalyImages(images.data, found, self.batch_size)
+        data = build.data(run.config)
+        rank_zero_only(data.prepare_data)()
+        found = self.read(data, module.image_shape)
+        asked = AnomalyImages(found, self.batch_size)
         main = self.maps(run, asked, module.sampler, times)
         maps = {f"t = {t}": main.maps[row] for row, t in enumerate(times)}
         name = f"t = {times[0]}"
@@ -84,7 +91,7 @@ class Anomaly(OfImages):
             name, maps[ALL_TIMES] = ALL_TIMES, main.maps.mean(0)
         for title, sampler in samplers.items():
             maps[f"t = {times[0]}, {title}"] = self.maps(run, asked, sampler, times[:1]).maps[0]
-        maps |= baselines(images.data.split("train"), found)
+        maps |= baselines(data.split("train"), found)
         judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         rows = {title: judge.values(each) for title, each in maps.items()}
         count = count_name(len(found))
@@ -99,8 +106,8 @@ class Anomaly(OfImages):
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
             f"threshold={self.threshold}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
         )
-        protocol = self.protocol(images, ("auroc_pixel", "aupro", "auroc_image"), settings)
-        protocol |= {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "num_real": len(found)}
+        names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
+        protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
         shown = picture(found, main.first, main.places, maps[name], threshold, f"{name} of {module.sampler.process.T}")
         return Measurement(estimates, protocol, {"pictures": shown}, table(rows), {"table": as_csv(rows)})
 
@@ -111,16 +118,16 @@ class Anomaly(OfImages):
             check.fail("metric.anomaly.times", self.times, "one time or more, as [250], or null")
         return [check.integer("metric.anomaly.times", t, low=1, high=T) for t in self.times]
 
-    def read(self, images: Split, shape: tuple[int, int, int]) -> AnomalySet:
+    def read(self, data: ImageDataModule, shape: tuple[int, int, int]) -> AnomalySet:
         def healthy() -> tuple[Tensor, Tensor]:
             if self.split == "train":
                 raise ValueError(
                     "metric.anomaly.split=train: the model knows these images by heart; hold some out with "
                     "data.num_val when it is trained, and leave split=val"
                 )
-            numbers = images.images.indices
-            (pixels,) = images.images.pixels.reader(persistent=False).read([numbers])
-            return pixels, numbers
+            images = data.split(self.split, self.num_images)
+            (pixels,) = images.pixels.reader(persistent=False).read([images.indices])
+            return pixels, images.indices
 
         found = self.anomalies.read(shape, healthy)
         return found.first(self.num_images) if self.num_images and self.num_images < len(found) else found
@@ -132,14 +139,13 @@ class Anomaly(OfImages):
         return made
 
 
-class AnomalyImages(Split):
-    """Images with anomalies in the place of a split; `position` is their place, 0..N-1."""
+class AnomalyImages(Predicted):
+    """Images with anomalies; `position` is their place, 0..N-1."""
 
-    def __init__(self, data: ImageDataModule, found: AnomalySet, batch_size: int) -> None:
-        super(Split, self).__init__()
-        self.data, self.found, self.batch_size = data, found, batch_size
+    def __init__(self, found: AnomalySet, batch_size: int) -> None:
         unknown = torch.full((len(found),), -1)
-        self.images = ImageData(MemoryPixels(found.images), unknown, torch.arange(len(found)))
+        super().__init__(ImageData(MemoryPixels(found.images), unknown, torch.arange(len(found))), batch_size)
+        self.found = found
 
 
 class AnomalyPass(LightningModule):

@@ -9,20 +9,19 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm import build, check
-from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.loader import EvalLoader
 from ddpm.diffusion.process import demand_markov
 from ddpm.measure import Measurement, ModelRun
 from ddpm.stored_config import LATER_GROUPS
 
 
-class Split(LightningDataModule):
+class Predicted(LightningDataModule):
     """Images for a pass of prediction, each on one rank; `position` is their place, 0..N-1."""
 
-    def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
+    def __init__(self, images: ImageData, batch_size: int) -> None:
         super().__init__()
-        self.data, self.images, self.batch_size = data, data.split(split, num_images), batch_size
-        self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
+        self.images, self.batch_size = images, batch_size
 
     def __len__(self) -> int:
         return len(self.images)
@@ -31,6 +30,14 @@ class Split(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         return EvalLoader(self.images, self.batch_size, rank=trainer.global_rank, world_size=trainer.world_size)
+
+
+class Split(Predicted):
+    """Those of a split of a data set."""
+
+    def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
+        super().__init__(data.split(split, num_images), batch_size)
+        self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Images of which some hold what a model has never seen, and masks that say where."""
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -61,6 +63,15 @@ class AnomalySet:
         rows = torch.linspace(0, len(self) - 1, num).round().long()
         kinds = tuple(self.kinds[row] for row in rows)
         return AnomalySet(self.images[rows], self.masks[rows], kinds, self.numbers[rows], self.name)
+
+
+@contextmanager
+def our_fields() -> Iterator[None]:
+    """What is said of a field of the data is said of the field of anomalies in its place."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(re.sub(r"\bdata\.(source\.|(?=crop|resize))", "anomalies.", str(error))) from None
 
 
 Healthy = Callable[[], tuple[Tensor, Tensor]]

@@ -42,10 +42,10 @@ def blob(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
 
 
 def texture(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
-    """A round patch of stripes or, by the draw, of checks."""
+    """A round patch of stripes or, by the draw, of checks, no finer than 2.5 pixels."""
     u = draws.uniform("texture", (7,)).double()
     rows, columns = places(images)
-    angle, wavelength = torch.pi * u[:, 2], 2.5 + 1.5 * u[:, 3]
+    angle, wavelength = torch.pi * u[:, 2], (2.5 + 1.5 * u[:, 3]) * max(1, min(images.shape[-2:]) / 28)
     one, other = (
         torch.sin(2 * torch.pi * (columns * torch.cos(each) + rows * torch.sin(each)) / wavelength[:, None, None])
         for each in (angle[:, None, None], (angle + torch.pi / 2)[:, None, None])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ddpm import check
-from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy
+from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
 from ddpm.data.images import FILTERS, Preparation, UnusableImage, height_width
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import is_image_name
@@ -31,36 +31,44 @@ class Mvtec:
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         root = Path(self.root)
-        folders = sorted(path for path in (root / "test").glob("*") if path.is_dir())
-        if not any(folder.name == GOOD for folder in folders) or len(folders) < 2:
-            check.fail("anomalies.root", str(root), "a folder with test/good and test/DEFECT, as of MVTec AD")
-        images, masks, kinds = [], [], []
-        for folder in folders:
-            for path in sorted(each for each in folder.iterdir() if is_image_name(each.name)):
-                image, mask = self.pair(root, path, shape)
-                images.append(image)
-                masks.append(mask)
-                kinds.append(folder.name)
-        numbers = torch.arange(len(images))
-        return AnomalySet(torch.stack(images), torch.stack(masks), tuple(kinds), numbers, f"mvtec {root.name}")
+        paths = sorted(path for path in (root / "test").glob("*/*") if is_image_name(path.name))
+        kinds = tuple(path.parent.name for path in paths)
+        if GOOD not in kinds or len(set(kinds)) < 2:
+            check.fail("anomalies.root", str(root), "a folder with images in test/good and test/DEFECT, as of MVTec AD")
+        of_image, of_mask = preparations(shape, self.crop, self.resize)
+        images, masks = zip(*(pair(root, path, of_image, of_mask) for path in paths), strict=True)
+        numbers = torch.arange(len(paths))
+        return AnomalySet(torch.stack(images), torch.stack(masks), kinds, numbers, f"mvtec {root.name}")
 
-    def pair(self, root: Path, path: Path, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 `[C, H, W]` and bool `[H, W]`."""
-        channels, *size = shape
-        crop = None if self.crop is None else height_width("anomalies.crop", self.crop)
-        image = opened(path)
-        pixels = prepared(Preparation(channels, tuple(size), crop, self.resize), image, path)
-        if path.parent.name == GOOD:
-            return pixels, torch.zeros(size, dtype=torch.bool)
-        truth = root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-        if not truth.is_file():
-            raise ValueError(f"{path} has no mask: {truth} is not there")
-        mask = opened(truth)
-        if mask.size != image.size:
-            raise ValueError(f"{truth} is {mask.height} x {mask.width}, but {path} is {image.height} x {image.width}")
-        binary = mask.convert("L").point(lambda level: 255 * (level > 0))
-        covered = prepared(Preparation(1, tuple(size), crop, self.resize and "box"), binary, truth)[0]
-        return pixels, covered_enough(covered)
+
+def preparations(
+    shape: tuple[int, int, int], crop: int | tuple[int, int] | None, resize: str | None
+) -> tuple[Preparation, Preparation]:
+    """Of images, and of their masks in the same frame, where a pixel becomes how much of it is anomalous."""
+    channels, *size = shape
+    frame = None if crop is None else height_width("anomalies.crop", crop)
+    with our_fields():
+        of_image = Preparation(channels, tuple(size), frame, resize)
+        return of_image, Preparation(1, tuple(size), frame, resize and "box")
+
+
+def pair(root: Path, path: Path, of_image: Preparation, of_mask: Preparation) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 `[C, H, W]` and bool `[H, W]`."""
+    image = opened(path)
+    pixels = prepared(of_image, image, path)
+    if path.parent.name == GOOD:
+        return pixels, torch.zeros(of_image.size, dtype=torch.bool)
+    truth = root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+    if not truth.is_file():
+        raise ValueError(f"{path} has no mask: {truth} is not there")
+    mask = opened(truth)
+    if mask.size != image.size:
+        raise ValueError(f"{truth} is {mask.height} x {mask.width}, but {path} is {image.height} x {image.width}")
+    binary = mask.convert("L").point(lambda level: 255 * (level > 0))
+    wrong = covered_enough(prepared(of_mask, binary, truth)[0])
+    if not wrong.any():
+        raise ValueError(f"{truth} marks nothing in the part of {path.name} that the model sees")
+    return pixels, wrong
 
 
 def covered_enough(covered: torch.Tensor) -> torch.Tensor:
@@ -78,8 +86,8 @@ def opened(path: Path):
 
 
 def prepared(preparation: Preparation, image, path: Path) -> torch.Tensor:
-    try:
-        return torch.from_numpy(np.array(preparation(image)))
-    except UnusableImage as error:
-        said = str(error).replace("data.", "anomalies.", 1).replace("set data.resize", "set anomalies.resize")
-        raise ValueError(f"{path} {said}") from None
+    with our_fields():
+        try:
+            return torch.from_numpy(np.array(preparation(image)))
+        except UnusableImage as error:
+            raise ValueError(f"{path} {error}") from None

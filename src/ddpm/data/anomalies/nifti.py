@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ddpm import check
-from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy
-from ddpm.data.anomalies.mvtec import covered_enough, prepared
-from ddpm.data.images import FILTERS, Preparation
+from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
+from ddpm.data.anomalies.mvtec import covered_enough, preparations, prepared
+from ddpm.data.images import FILTERS
 from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, upright
 
 
@@ -27,15 +27,15 @@ class NiftiLesions:
     resize: str | None
 
     def __post_init__(self) -> None:
-        Nifti(self.root, self.axis, self.slices, self.step, self.window)
+        self.source()
         if self.resize is not None:
             check.one_of("anomalies.resize", self.resize, FILTERS)
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         root, axis = Path(self.root), AXES.index(self.axis)
-        slices = Nifti(str(root / "images"), self.axis, self.slices, self.step, self.window).open()
-        channels, *size = shape
-        of_image, of_mask = (Preparation(c, tuple(size), None, how) for c, how in ((channels, self.resize), (1, "box")))
+        with our_fields():
+            slices = self.source().open()
+        of_image, of_mask = preparations(shape, None, self.resize)
         images, masks, volume, known = [], [], None, None
         for index, (path, number) in enumerate(slices.places):
             if path != known:
@@ -46,6 +46,10 @@ class NiftiLesions:
         kinds = tuple("lesion" if mask.any() else GOOD for mask in masks)
         numbers = torch.arange(len(images))
         return AnomalySet(torch.stack(images), torch.stack(masks), kinds, numbers, f"nifti {root.name}")
+
+    def source(self) -> Nifti:
+        with our_fields():
+            return Nifti(str(Path(self.root) / "images"), self.axis, self.slices, self.step, self.window)
 
     def lesions(self, root: Path, path: Path) -> np.ndarray:
         """bool `[X, Y, Z]`."""

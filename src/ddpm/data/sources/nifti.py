@@ -1,5 +1,6 @@
 """Slices of medical volumes in NIfTI files, `*.nii` and `*.nii.gz`. Needs nibabel: pip install ddpm[nifti]."""
 
+import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class NiftiSlices:
 
 def upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
     """`[H, W]`, a slice with the head, or the front, above."""
-    return np.ascontiguousarray(np.rot90(volume.take(number, axis=axis)))
+    return np.ascontiguousarray(np.rot90(np.moveaxis(volume, axis, 0)[number]))
 
 
 def nibabel() -> Any:
@@ -109,6 +110,10 @@ def loaded(path: Path) -> Any:
         raise UnusableImage(f"{path} is no NIfTI volume, or its header is damaged ({error})") from None
     if len(volume.shape) != 3:
         raise UnusableImage(f"{path} has {len(volume.shape)} dimensions, and a volume has 3; split it first")
+    if (dtype := volume.get_data_dtype()).kind not in "iuf":
+        raise UnusableImage(f"{path} holds {dtype}, and a voxel has one real number; convert it first")
+    if not abs(np.linalg.det(volume.affine[:3, :3])) > 0:
+        raise UnusableImage(f"{path} does not say which way its axes run: its affine has no inverse")
     return volume
 
 
@@ -125,10 +130,19 @@ def canonical(path: Path) -> np.ndarray:
     """float64 `[X, Y, Z]`, from left to right, back to front and feet to head; what is no number is 0."""
     volume = loaded(path)
     try:
+        if path.suffix == ".gz":
+            read_through(path)
         values = nibabel().as_closest_canonical(volume).get_fdata()
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UnusableImage(f"{path} is damaged ({error})") from None
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def read_through(path: Path) -> None:
+    """To the checksum at its end, which nibabel never reaches."""
+    with gzip.open(path) as file:
+        while file.read(2**20):
+            pass
 
 
 @lru_cache(maxsize=4)
