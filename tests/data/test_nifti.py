@@ -46,9 +46,11 @@ def test_a_volume_stored_the_other_way_round_gives_the_same_images(tmp_path):
     flipped = np.ascontiguousarray(RAMP[::-1].transpose(1, 0, 2))  # y first, and x from right to left
     affine = np.array([[0, -1, 0, 5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     written(tmp_path / "other" / "a.nii", flipped, affine)
-    one, other = (slices(tmp_path / name).open() for name in ("one", "other"))
-    for index in range(8):
-        np.testing.assert_array_equal(one.image(index), other.image(index))
+    for axis, depth in (("axial", 8), ("sagittal", 6)):
+        one, other = (slices(tmp_path / name, axis=axis).open() for name in ("one", "other"))
+        assert len(one) == len(other) == depth
+        for index in range(depth):
+            np.testing.assert_array_equal(one.image(index), other.image(index))
 
 
 def test_a_window_clips_the_percentiles(tmp_path):
@@ -56,6 +58,13 @@ def test_a_window_clips_the_percentiles(tmp_path):
     volume = np.concatenate([slices(tmp_path, window=[25, 75]).open().image(i).ravel() for i in range(8)])
     assert (volume == 0).sum() == pytest.approx(64 + 112, abs=1)  # air, and a quarter of the rest
     assert (volume == 255).sum() == pytest.approx(112, abs=1)
+
+
+def test_a_volume_of_two_values_is_black_and_white(tmp_path):
+    written(tmp_path / "a.nii", (RAMP % 2).astype(np.float32))
+    image = slices(tmp_path, axis="sagittal", window=[1, 99]).open().image(0)[:, :, 0]
+    np.testing.assert_array_equal(image, 255 * (RAMP[0].T[::-1] % 2))
+    assert set(np.unique(image)) == {0, 255}
 
 
 def test_chosen_slices_and_steps(tmp_path):
@@ -149,13 +158,13 @@ def test_lesions_speak_of_their_own_fields(tmp_path):
 
 def test_volumes_with_lesions_beside_them(tmp_path):
     lesion = np.zeros(RAMP.shape, dtype=np.uint8)
-    lesion[1, 2, 3] = 2
+    lesion[1, 2, 3], lesion[5, 0, 3] = 2, 1
     written(tmp_path / "images" / "a.nii.gz", RAMP)
     written(tmp_path / "masks" / "a.nii.gz", lesion)
     source = NiftiLesions(str(tmp_path), "axial", None, 1, [0, 100], None)
     found = source.read((1, 7, 6), None)
     assert found.kinds == ("good",) * 3 + ("lesion",) + ("good",) * 4
-    assert found.masks[3].nonzero().tolist() == [[4, 1]]  # row 6 - y, column x
+    assert found.masks[3].nonzero().tolist() == [[4, 1], [6, 5]]  # row 6 - y, column x
     expected = slices(tmp_path / "images").open().image(3)
     assert torch.equal(found.images[3, 0], torch.from_numpy(expected[:, :, 0]))
     written(tmp_path / "masks" / "a.nii.gz", lesion[:3])

@@ -91,6 +91,9 @@ def test_baselines_are_distances_from_the_training_pixels():
     inside = (200 / 127.5 - 1 - mean) ** 2
     assert distance[0, 2, 2].item() == pytest.approx(inside, abs=1e-6)
     assert scaled[0, 2, 2].item() == pytest.approx(inside / (variance + FLOOR), abs=1e-6)
+    closest = maps["nearest training image"]  # of 100 everywhere, as these images are but for their squares
+    assert closest[1].max().item() == pytest.approx(0, abs=1e-9)
+    assert closest[0, 2, 2].item() == pytest.approx((100 / 127.5) ** 2, abs=1e-5)
 
 
 def test_a_perfect_map_has_perfect_values_and_intervals_without_width():
@@ -158,7 +161,7 @@ def test_the_command_leaves_values_a_table_and_a_picture(config, run, tmp_path, 
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["map"] for row in rows] == [
         *("t = 250", "t = 500", "mean of times", "t = 250, frequency 2", "t = 250, frequency 8"),
-        *("distance to the training mean", "per-pixel Gaussian"),
+        *("distance to the training mean", "per-pixel Gaussian", "nearest training image"),
     ]
     for row in rows:
         assert float(row["auroc_pixel_low"]) <= float(row["auroc_pixel_high"])
