@@ -19,7 +19,7 @@ from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.measures.anomaly import shown_places
 from ddpm.measures.anomaly_baselines import FLOOR, baselines
-from ddpm.measures.anomaly_values import Judge
+from ddpm.measures.anomaly_values import Judge, halves
 from ddpm.metrics.protocol import read_result
 from ddpm.rng import Rng
 from ddpm.types import Prediction
@@ -120,6 +120,25 @@ def test_the_threshold_is_chosen_on_one_half_and_measured_on_the_other():
     assert Judge(found, "max", 0.05, 20, 0).values(maps)["sensitivity"].estimate.value == 1
 
 
+def test_both_halves_have_every_kind_whatever_the_order():
+    kinds = ["good", "dot", "good", "dot", "good", "dot", "good", "dot", "line", "good", "star"]
+    for half in halves(kinds):
+        assert sum(kinds[row] == "dot" for row in half.tolist()) == 2
+        assert sum(kinds[row] in ("line", "star") for row in half.tolist()) == 1
+    both = torch.cat(halves(kinds))
+    assert both.sort().values.tolist() == list(range(11))
+
+
+def test_a_threshold_cannot_be_chosen_on_one_anomalous_image_and_measured_on_another():
+    found = detected()
+    few = AnomalySet(found.images[:3], found.masks[:3], found.kinds[:3], found.numbers[:3], "one square")
+    with pytest.raises(
+        ValueError, match=r"metric.anomaly.threshold must be a number where a single image is anomalous"
+    ):
+        Judge(few, "max", None, 20, 0)
+    assert Judge(few, "max", 0.5, 20, 0).values(few.masks.float())["dice"].estimate.value == 1
+
+
 def test_pictures_show_every_kind():
     found = detected()
     places = shown_places(found, 4)
@@ -170,6 +189,13 @@ def test_the_command_leaves_values_a_table_and_a_picture(config, run, tmp_path, 
     assert Image.open(picture).size[1] > 5 * 64
     assert "distance to the training mean" in capsys.readouterr().out
     assert result.protocol.data == "planted, seed 0"
+
+
+def test_a_value_without_a_divisor_is_said_and_left_out(config, run, tmp_path, capsys):
+    result, _ = measured(config, run, tmp_path / "out", "task.threshold=1000", "task.num_bootstrap=5")
+    assert "precision_40 has no value" in capsys.readouterr().out
+    assert "precision_40" not in result.estimates
+    assert result.estimates["specificity_40"].value == 1
 
 
 def test_a_folder_of_mvtec_needs_no_images_held_out(config, run, tmp_path):

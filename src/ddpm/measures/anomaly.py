@@ -1,5 +1,6 @@
 """task=anomaly: images are diffused some of the way and restored; where they changed, something is wrong (AnoDDPM)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +40,7 @@ class Anomaly:
     (average=maps); the map of several times is their mean, and is what the values without a name are of.
 
     image_score: of a whole image: the max of its map, its mean, or the mean of its highest hundredth (top). threshold:
-    of a map's values, or None: the one with the best Dice on every second image, and measured on the others.
+    of a map's values, or None: the one with the best Dice on every second image of a kind, and measured on the others.
 
     frequencies: of simplex noise, tried one after the other at the first of the times. num_bootstrap: resamples of the
     images, for errors and 95 % intervals. Each image's noise depends on its number, the time and the repeat alone.
@@ -83,6 +84,7 @@ class Anomaly:
         data = build.data(run.config)
         rank_zero_only(data.prepare_data)()
         found = self.read(data, module.image_shape)
+        judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         asked = AnomalyImages(found, self.batch_size)
         main = self.maps(run, asked, module.sampler, times)
         maps = {f"t = {t}": main.maps[row] for row, t in enumerate(times)}
@@ -92,7 +94,6 @@ class Anomaly:
         for title, sampler in samplers.items():
             maps[f"t = {times[0]}, {title}"] = self.maps(run, asked, sampler, times[:1]).maps[0]
         maps |= baselines(data.split("train"), found)
-        judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         rows = {title: judge.values(each) for title, each in maps.items()}
         count = count_name(len(found))
         estimates = {f"{key}_{count}": value.estimate for key, value in rows[name].items()}
@@ -101,6 +102,9 @@ class Anomaly:
         }
         others = [title for title in rows if title != name]
         estimates |= {f"auroc_pixel_{in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others}
+        undefined = [key for key, estimate in estimates.items() if not math.isfinite(estimate.value)]
+        notes = [f"{key} has no value: nothing to divide by, as where no pixel is found" for key in undefined]
+        estimates = {key: estimate for key, estimate in estimates.items() if key not in undefined}
         threshold = judge.threshold_of(maps[name])
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
@@ -109,7 +113,7 @@ class Anomaly:
         names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
         shown = picture(found, main.first, main.places, maps[name], threshold, f"{name} of {module.sampler.process.T}")
-        return Measurement(estimates, protocol, {"pictures": shown}, table(rows), {"table": as_csv(rows)})
+        return Measurement(estimates, protocol, {"pictures": shown}, [*notes, *table(rows)], {"table": as_csv(rows)})
 
     def chosen_times(self, T: int) -> list[int]:
         if self.times is None:
@@ -136,6 +140,12 @@ class Anomaly:
         assert run.module is not None
         made = AnomalyPass(run.module, sampler, asked.found, times, self)
         run.trainer.predict(made, asked, return_predictions=False)
+        bad = ~made.maps.isfinite().all(0).flatten(1).all(1)
+        if bad.any():
+            raise ValueError(
+                f"{int(bad.sum())} of {len(bad)} anomaly maps are not finite: the model gives NaN or infinity there; "
+                "try trainer.precision=32-true, or an earlier checkpoint"
+            )
         return made
 
 

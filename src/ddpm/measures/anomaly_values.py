@@ -1,10 +1,12 @@
 """The values of a set of anomaly maps, with what chance makes of them: images are drawn anew with repetition."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet
 from ddpm.metrics.detection import (
     AREAS,
@@ -35,7 +37,10 @@ class Judge:
     def __init__(
         self, found: AnomalySet, image_score: str, threshold: float | None, num_bootstrap: int, seed: int
     ) -> None:
+        if threshold is None and found.anomalous.sum() < 2:
+            check.fail("metric.anomaly.threshold", None, "a number where a single image is anomalous")
         self.found, self.image_score, self.threshold = found, image_score, threshold
+        self.chosen_on, self.measured_on = halves(found.kinds)
         shares, self.regions = region_shares(found.masks)
         self.shares = shares.flatten(1)
         generator = torch.Generator().manual_seed(seed)
@@ -57,7 +62,7 @@ class Judge:
         whole = counted(each, truth, nothing, self.regions, None)
         resampled = counted(each, truth, nothing, self.regions, len(maps)).sum(self.weights)
         found |= {f"{name}_image": with_interval(of(whole), of(resampled)) for name, of in AREAS.items()}
-        judged = slice(None) if self.threshold is not None else slice(1, None, 2)
+        judged = torch.arange(len(maps)) if self.threshold is not None else self.measured_on
         cells = confusion(maps[judged], self.found.masks[judged], self.threshold_of(maps))
         resampled_cells = self.weights[:, judged] @ cells
         for name, value in overlaps(cells.sum(0)).items():
@@ -65,10 +70,10 @@ class Judge:
         return found
 
     def threshold_of(self, maps: Tensor) -> float:
-        """The one that was asked for, or the one of the best Dice on the images 0, 2, 4, ..."""
+        """The one that was asked for, or the one of the best Dice on half the images."""
         if self.threshold is not None:
             return self.threshold
-        half = slice(None, None, 2)
+        half = self.chosen_on
         scores, masks = maps[half].flatten(1), self.found.masks[half].flatten(1)
         counts = counted(scores, masks, self.shares[half], self.regions[half], None)
         levels = scores.flatten().unique().flip(0)
@@ -86,6 +91,12 @@ class Judge:
             resampled = counted(*parts, NUM_BINS).sum(weights[weights.sum(1) > 0])
             found[kind] = with_interval(auroc(counted(*parts, None)), auroc(resampled))
         return found
+
+
+def halves(kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Rows of every second image of each kind, and of the others."""
+    in_turn = sorted(range(len(kinds)), key=lambda row: (kinds[row] == GOOD, kinds[row], row))
+    return torch.tensor(sorted(in_turn[::2])), torch.tensor(sorted(in_turn[1::2]))
 
 
 def with_interval(value: Tensor, resampled: Tensor) -> Value:
