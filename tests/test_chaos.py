@@ -3,8 +3,8 @@
 import pytest
 from chaos import VARIANTS, chaos
 
-# The variants that differ most run always; two processes and workers meet what a single one meets.
-SLOW = ("plain", "accumulation 2")
+# The variants that differ most run always; two processes meet what a single one meets, workers die in test_resume.py.
+SLOW = ("plain", "accumulation 2", "2 workers")
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,12 @@ def states_of_the_pipeline(monkeypatch, folder, module, exact):
         (["sampler.steps=null", "variance=large", "schedule=linear"], False, 1e-4),
         (["sampler.steps=null", "objective=x0", "schedule=sigmoid"], False, 1e-4),
         (["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"], False, 1e-4),
-        (["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"], False, 1e-4),
+        pytest.param(
+            ["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"],
+            False,
+            1e-4,
+            marks=pytest.mark.slow,
+        ),
         (["sampler.steps=30", "objective=v", "schedule=quadratic"], False, 1e-4),
         (["sampler.steps=20", "model.num_heads=2", "data=mnist", "data.size=[16,24]"], False, 1e-4),
     ],

@@ -152,14 +152,18 @@ def test_pictures_show_every_kind():
 ANOMALY = ("noise=simplex", "noise.frequency=4", "data=mnist", "data.num_train=64", "data.num_val=40", "seed=0")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("anomaly")
+def trained(folder, *overrides):
+    """A checkpoint after a few steps."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         small = [each for each in SMALL if each != "data=digits"]
-        train.run(compose("train", overrides=[f"run_dir={folder / 'run'}", *small, *ANOMALY]))
+        train.run(compose("train", overrides=[f"run_dir={folder / 'run'}", *small, *ANOMALY, *overrides]))
     return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("anomaly"))
 
 
 def measured(config, run, out, *overrides):
@@ -219,6 +223,18 @@ def test_batch_sizes_do_not_matter(config, run, tmp_path):
     few = [measured(config, run, tmp_path / str(n), "task.num_bootstrap=5", f"batch_size={n}")[0] for n in (7, 40)]
     one, other = (result.estimates["auroc_pixel_40"].value for result in few)
     assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_a_model_of_classes_is_told_none(config, tmp_path):
+    result, _ = measured(
+        config, trained(tmp_path, "cond=class", "cond.dropout=0.5"), tmp_path / "out", "task.num_bootstrap=5"
+    )
+    assert 0 <= result.estimates["auroc_pixel_40"].value <= 1
+
+
+def test_a_model_that_must_be_told_a_class_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r"task=anomaly tells the model nothing of an image.*cond.dropout=0.1"):
+        measured(config, trained(tmp_path, "cond=class", "cond.dropout=0"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

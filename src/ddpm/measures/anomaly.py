@@ -15,6 +15,7 @@ from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
 from ddpm.diffusion.anomaly_map import restored, squared_error_map
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.anomaly_baselines import baselines
@@ -25,7 +26,7 @@ from ddpm.metrics.evaluator import count_name
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
+from ddpm.types import Batch, Cond
 
 ALL_TIMES = "mean of times"
 
@@ -77,6 +78,7 @@ class Anomaly:
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
         module = run.module
+        check_tells_nothing(module.condition)
         times = self.chosen_times(module.sampler.process.T)
         samplers = {
             f"frequency {frequency:g}": at_frequency(module.sampler, frequency) for frequency in self.frequencies or ()
@@ -180,7 +182,7 @@ class AnomalyPass(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, rows, codec = batch["image"], batch["position"], self.module.codec
         ids = self.found.numbers.to(rows.device)[rows]
-        denoiser, cond = self.module.denoiser(self.module.predict_weights), self.module.condition.of(batch)
+        denoiser, cond = self.module.denoiser(self.module.predict_weights), self.nothing(batch)
         x0 = codec.encode(images)
         for number, t in enumerate(self.times):
             pairs = list(restored(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
@@ -198,11 +200,24 @@ class AnomalyPass(LightningModule):
             self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
         return rows
 
+    def nothing(self, batch: Batch) -> Cond:
+        """What would tell the model of an image what is wrong with it is hidden."""
+        condition = self.module.condition
+        return condition.without(condition.of(batch))
+
     def on_predict_end(self) -> None:
         if self.display:
             self.display.close()
         self.maps, self.first = (
             self.trainer.strategy.reduce(each, reduce_op="sum").cpu() for each in (self.maps, self.first)
+        )
+
+
+def check_tells_nothing(condition: Condition) -> None:
+    if condition.needs_images or (condition.network_settings and condition.dropout == 0):
+        raise ValueError(
+            "task=anomaly tells the model nothing of an image but its noised self, and this model never learned to do "
+            "without; train with cond=none, or with a class and cond.dropout=0.1"
         )
 
 
