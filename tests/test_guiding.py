@@ -59,7 +59,7 @@ def drawn(tmp_path):
 
 def test_a_checkpoint_knows_the_classes_and_their_names(trained):
     config = read_checkpoint(trained(*CLASSES))["config"]
-    assert config["cond"]["num_classes"] == 10
+    assert config["fitted"]["cond"]["num_classes"] == 10
     assert "num_classes" not in config["model"]  # follows from the condition
     module, _ = build.from_checkpoint(trained(*CLASSES), OmegaConf.create())
     assert module.network.label.num_embeddings == 10
@@ -67,8 +67,7 @@ def test_a_checkpoint_knows_the_classes_and_their_names(trained):
 
 def test_the_number_of_classes_may_be_left_to_the_data(small, tmp_path):
     data = build.data(small("data.num_classes=null", "cond=class"))
-    made = build.with_classes(small("data.num_classes=null", "cond=class"), data)
-    assert made.cond.num_classes == 10
+    assert build.fitted_to_data(small("data.num_classes=null", "cond=class"), data)["cond"]["num_classes"] == 10
 
 
 # Nothing leaks

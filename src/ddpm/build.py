@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import hydra
@@ -36,11 +37,20 @@ from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import configuration
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.stored_config import MODEL_GROUPS, REFERENCE, checked, refuse_without_model
+from ddpm.stored_config import (
+    FITTED,
+    MAX_VALUES,
+    MODEL_GROUPS,
+    REFERENCE,
+    Fitted,
+    checked,
+    plain,
+    refuse_without_model,
+)
 from ddpm.training import sharding
 from ddpm.training.callbacks.scores import Scores
 from ddpm.training.module import DiffusionModule
-from ddpm.wiring import complete, instantiate
+from ddpm.wiring import complete, instantiate, opened
 
 EVALUATION = ("metric", "features", "features_batch_size", "evaluate")
 """What measures samples in training, and has no part in the model."""
@@ -55,7 +65,10 @@ def portable(config: DictConfig) -> dict[str, Any]:
     """
     local = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra", *EVALUATION)
     container = OmegaConf.to_container(config, resolve=False)
-    return settled({key: value for key, value in container.items() if key not in local}, config)
+    stored = settled({key: value for key, value in container.items() if key not in local}, config)
+    if "name" in stored.get("data", {}):
+        stored["data"]["name"] = config.data.name  # see `stored_config.TEXT`
+    return plain(stored, "", iter(range(MAX_VALUES)), "this run")  # what could not be read again is refused now
 
 
 def settled(container: Any, config: Any) -> Any:
@@ -81,15 +94,15 @@ def data(config: DictConfig) -> ImageDataModule:
     return instantiate(config.data, "data")
 
 
-def module(config: DictConfig) -> DiffusionModule:
+def module(config: DictConfig, fitted: Fitted = MappingProxyType({})) -> DiffusionModule:
     """schedule -> process -> objective, loss, sampler; network -> averages; all of it -> the module."""
     schedule = instantiate(config.schedule, "schedule")
-    process = forward_process(config, schedule)
-    stored, config = portable(config), with_network_settings(config)
+    process = forward_process(config, schedule, fitted)
+    stored, config = {**portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
     codec = instantiate(config.codec, "codec")
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
-    condition = instantiate(config.cond, "cond")
+    condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
     loss = complete(instantiate(config.loss, "loss"), "loss", process=process)
     if isinstance(loss, Classification) and not isinstance(condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
@@ -136,45 +149,60 @@ def module(config: DictConfig) -> DiffusionModule:
     )
 
 
-def forward_process(config: DictConfig, schedule: Schedule) -> ForwardProcess:
+def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> ForwardProcess:
     """The process with its schedule, and with its noise if it adds any."""
     process, noise = instantiate(config.process, "process"), instantiate(config.noise, "noise")
+    arguments = {"schedule": schedule, **fitted.get("process", {})}
     if "noise" in inspect.signature(process).parameters:
-        return complete(process, "process", schedule=schedule, noise=noise)
-    made = complete(process, "process", schedule=schedule)
+        return complete(process, "process", noise=noise, **arguments)
+    made = complete(process, "process", **arguments)
     if not isinstance(noise, White):
         name, source = type(made).__name__, type(noise).__name__
         raise ValueError(f"process={name} has no use for noise={source}; choose noise=gaussian, or process=gaussian")
     return made
 
 
-def with_fitted(config: DictConfig, data: ImageDataModule) -> DictConfig:
-    """The configuration whose process knows what the training images look like once they are fully degraded.
+def fitted_to_data(config: DictConfig, data: ImageDataModule) -> Fitted:
+    """What the parts take from the data, so that nobody needs the data to sample; fields set by hand stay."""
+    found = {"cond": classes(config, data), "process": prior(config, data)}
+    return {group: values for group, values in found.items() if values}
 
-    So that images can be made of nothing by a process of which a fully degraded image is a handful of numbers.
-    """
+
+def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+    """What the training images look like once they are fully degraded, if that is a handful of numbers."""
     if "fitted" not in config.process or config.process.fitted is not None:
-        return config
-    process = forward_process(config, instantiate(config.schedule, "schedule"))
+        return {}
+    process = forward_process(config, instantiate(config.schedule, "schedule"), {})
     if not process.forgets:
-        return config
+        return {}
     if data.download:
         rank_zero_only(data.prepare_data)()
     codec = instantiate(config.codec, "codec")
     fitted = fitted_to(process, (codec.encode(images) for images in data.split("train").batches(256)))
-    with open_dict(copy.deepcopy(config)) as changed:
-        changed.process.fitted = fitted
-        return changed
+    return {} if fitted is None else {"fitted": fitted}
 
 
-def with_network_settings(config: DictConfig) -> DictConfig:
+def classes(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+    """Number and names of the classes, for a condition that takes both."""
+    if "names" not in config.cond or "num_classes" not in config.cond:
+        return {}
+    if data.download:
+        rank_zero_only(data.prepare_data)()
+    num, names = data.listed_classes()
+    if num is None:
+        raise ValueError(f"cond=class needs labels, which data={data.name} does not have")
+    found = {"num_classes": num if config.cond.num_classes is None else config.cond.num_classes}
+    return found if config.cond.names is not None or not names else {**found, "names": list(names)}
+
+
+def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
     """The configuration whose network has what the other parts need of it, unless the network's own settings say so.
 
     A learned variance needs outputs of its own, a condition an entrance. Before another variance is chosen for
     sampling: the network stays the one that was trained.
     """
     taken = inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
-    needed = dict(instantiate(config.cond, "cond").network_settings)
+    needed = dict(instantiate(config.cond, "cond", **fitted.get("cond", {})).network_settings)
     for name, value in needed.items():
         if name not in taken:
             model, cond = (config[group]._target_.rpartition(".")[2] for group in ("model", "cond"))
@@ -188,24 +216,6 @@ def with_network_settings(config: DictConfig) -> DictConfig:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
         changed.model.update(needed)
-        return changed
-
-
-def with_classes(config: DictConfig, data: ImageDataModule) -> DictConfig:
-    """The configuration whose condition knows number and names of the classes, which the data set says.
-
-    So a checkpoint knows them too, and nobody needs the data to ask for a class.
-    """
-    if "names" not in config.cond or "num_classes" not in config.cond:
-        return config
-    if data.download:
-        rank_zero_only(data.prepare_data)()
-    num, names = data.listed_classes()
-    if num is None:
-        raise ValueError(f"cond=class needs labels, which data={data.name} does not have")
-    with open_dict(copy.deepcopy(config)) as changed:
-        changed.cond.num_classes = num if config.cond.num_classes is None else config.cond.num_classes
-        changed.cond.names = list(names) if config.cond.names is None and names else config.cond.names
         return changed
 
 
@@ -299,9 +309,9 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
     with one_error(path):
-        config = changed(with_network_settings(OmegaConf.create(stored["config"])), changes)
+        config, fitted = changed(stored["config"], changes)
         refuse_other_weights(config, stored["state_dict"], path)
-        made = module(config)
+        made = module(config, fitted)
         made.load_state_dict(stored["state_dict"])
     return made.eval(), config
 
@@ -344,12 +354,12 @@ def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, D
     about = checked(stored.config, f"ckpt={folder}")
     refuse_without_model(about, f"ckpt={folder}")
     with one_error(folder):
-        config = changed(with_network_settings(OmegaConf.create(about)), changes)
+        config, fitted = changed(about, changes)
         with torch.device("meta"):
             network = instantiate(config.model, "model")
         wanted = network.state_dict(prefix=exported.place(stored.weights))
         refuse_other_shapes(wanted, stored.tensors, folder)
-        made = module(config)
+        made = module(config, fitted)
         exported.fill(made, stored, folder)
     return made.eval(), config
 
@@ -358,18 +368,18 @@ def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModule, 
     pretrained = diffusers.load(folder)
     if pretrained.sample_size is None:
         raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
-    config = changed(OmegaConf.create(configuration(pretrained)), changes)
     with one_error(folder):
-        made = module(config)
+        config, fitted = changed(configuration(pretrained), changes)
+        made = module(config, fitted)
         made.network.load_state_dict(pretrained.network.state_dict())
     return made.eval(), config
 
 
 def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictConfig]:
     pretrained = openai.load(path)
-    config = changed(OmegaConf.create(openai_configuration.configuration(pretrained)), changes)
     with one_error(path):
-        made = module(config)
+        config, fitted = changed(openai_configuration.configuration(pretrained), changes)
+        made = module(config, fitted)
         made.network.load_state_dict(pretrained.weights)
     return made.eval(), config
 
@@ -380,7 +390,14 @@ def changes(config: DictConfig) -> DictConfig:
     return OmegaConf.create({group: container[group] for group in (*MODEL_GROUPS, "data") if container.get(group)})
 
 
-def changed(stored: DictConfig, changes: DictConfig) -> DictConfig:
+def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
+    """A stored model with what is chosen anew. The data gave nothing to a part that replaces another."""
+    config, fitted = opened(stored)
+    config = merged(with_network_settings(config, fitted), changes)
+    return config, {group: fitted[group] for group in fitted if "_target_" not in changes.get(group, {})}
+
+
+def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
     """A group that was chosen replaces the stored one; fields that were given alone change it."""
     for group, value in changes.items_ex(resolve=False):
         known = set(stored[group])

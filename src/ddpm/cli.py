@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm import check, launch
+from ddpm.trust import take_trust
 
 # Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
@@ -35,14 +36,13 @@ def run(
         print(help_text(conf, name))
         return
     launch.follow_parent()
-    sys.argv[1:] = completed(sys.argv[1:], conf, name)
     if TRACEBACK:
-        sys.argv[1:] = prepare(sys.argv[1:], conf)
+        sys.argv[1:] = prepare(completed(take_trust(sys.argv[1:]), conf, name), conf)
         main()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
     try:
-        sys.argv[1:] = prepare(sys.argv[1:], conf)
+        sys.argv[1:] = prepare(completed(take_trust(sys.argv[1:]), conf, name), conf)
         main()
     except USER_ERRORS as error:
         leave(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
@@ -98,6 +98,7 @@ def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
     """
     options = options_of(conf, "resume")
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
+    arguments = [re.sub(rf"^resume=(['\"]?)({'|'.join(options)})\1$", r"resume=\2", a) for a in arguments]
     arguments = [
         a if a.removeprefix("resume=") in options else re.sub("^resume=", "resume.path=", a) for a in arguments
     ]
@@ -145,7 +146,7 @@ def help_text(conf: Path, name: str) -> str:
         if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
             field, _, comment = line.partition("  # ")
             lines.append(f"  {field}".ljust(36) + comment)
-    lines += ["", "Several runs at once: -m GROUP=OPTION,OPTION."]
+    lines += ["", "Several runs at once: -m GROUP=OPTION,OPTION. Code of your own in what is loaded: trust=[PACKAGE]."]
     return "\n".join(lines)
 
 

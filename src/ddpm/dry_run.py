@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -72,8 +73,8 @@ def tree_text(config: DictConfig) -> str:
 
 def grow(tree: Tree, name: str, value: object) -> None:
     if isinstance(value, dict) and value:
-        branch = tree.add(name)
+        branch = tree.add(escape(name))
         for key, below in value.items():
             grow(branch, str(key), below)
     else:
-        tree.add(f"{name}: {value}")
+        tree.add(escape(f"{name}: {value}"))

@@ -6,20 +6,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from ddpm import build
 from ddpm.checkpoint.reading import read_data
 from ddpm.cli import USER_ERRORS, leave
 from ddpm.training.module import DiffusionModule
+from ddpm.trust import take_trust
 from ddpm.types import Batch
+from ddpm.wiring import opened
 
 
 def replay(path: Path) -> list[str]:
     """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
     stored = read_data(path, "replay")
-    module = build.module(OmegaConf.create({**stored["config"], "compile": False}))
+    module = build.module(*opened({**stored["config"], "compile": False}))
     module.network.load_state_dict(stored["network"])
     module.to("cuda" if torch.cuda.is_available() else "cpu").train()
     ranks, micro_batches = stored["pixels"].shape[:2]
@@ -70,10 +71,11 @@ def finite(values: Tensor) -> bool:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
+    arguments = take_trust(sys.argv[1:])
+    if len(arguments) != 1:
         leave("python -m ddpm.replay takes one argument, a file RUN/nonfinite/STEP.pt")
     try:
-        found = replay(Path(sys.argv[1]))
+        found = replay(Path(arguments[0]))
     except USER_ERRORS as error:
         leave(str(error))
     if not found:

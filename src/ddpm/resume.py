@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 
 from ddpm import check
 from ddpm.checkpoint import folder as files
+from ddpm.stored_config import FITTED
+from ddpm.wiring import opened
 
 FREE = (
     *("name", "compile", "channels_last", "sample_every_n_steps", "checkpoint_every_n_steps", "keep"),
@@ -68,31 +70,34 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
         rank_zero_info(f"changed on resuming: {line}")
 
 
-def differences(
-    before: dict[str, Any], after: dict[str, Any], and_place_of_data: bool = False
-) -> dict[str, tuple[Any, Any]]:
+def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True) -> dict[str, tuple[Any, Any]]:
     """The settings of a training that are not equal. Configurations as `build.portable` makes them.
 
     Left out are those that change nothing in it, and those that only repeat another by a reference.
-    and_place_of_data: with where the images lie, which tells two runs apart before the images are looked at.
+    data_is_read: where it is not, the place of the images tells two runs apart, and what `after` will take from them
+    is no difference.
     """
     one, other = resolved_leaves(before), resolved_leaves(after)
     unequal = (key for key in sorted(one.keys() | other.keys()) if one.get(key, MISSING) != other.get(key, MISSING))
     decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
     counts = {"trainer.max_steps"} if decays else set()
-    counts |= {"data.source", "data.name"} if and_place_of_data else set()
+    counts |= set() if data_is_read else {"data.source", "data.name"}
+    from_data = set() if data_is_read else {key for key, _ in leaves(before.get(FITTED, {}))}
+    to_come = {key for key in from_data if other.get(key) is None}
     free = [name for name in FREE if name not in counts]
     return {
         key: (one.get(key, MISSING), other.get(key, MISSING))
         for key in unequal
-        if not any(covers(name, key) for name in free)
+        if key not in to_come and not any(covers(name, key) for name in free)
     }
 
 
-def resolved_leaves(config: dict[str, Any]) -> dict[str, Any]:
-    resolved = dict(leaves(OmegaConf.to_container(OmegaConf.create(config), resolve=True)))
-    references = {key for key, value in leaves(config) if isinstance(value, str) and "${" in value}
-    return {key: value for key, value in resolved.items() if key not in references}
+def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:
+    config, fitted = opened(stored)
+    resolved = dict(leaves(OmegaConf.to_container(config, resolve=True)))
+    written = leaves(OmegaConf.to_container(config))
+    references = {key for key, value in written if isinstance(value, str) and "${" in value}
+    return {key: value for key, value in resolved.items() if key not in references} | dict(leaves(fitted))
 
 
 MISSING = "not set"

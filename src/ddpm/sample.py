@@ -166,7 +166,7 @@ def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModule, DictConfig]
 def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
     """What the model was trained on, or what the command chooses; None where neither says it."""
     other = OmegaConf.masked_copy(build.changes(config), {"data"} & set(config))
-    about = build.changed(stored.copy(), other)
+    about = build.merged(stored.copy(), other)
     return build.data(about) if "source" in about.data else None
 
 

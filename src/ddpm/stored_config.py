@@ -9,10 +9,11 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from ddpm import check
+from ddpm.trust import hint, trusted
 
 MODEL_GROUPS = (
     *("schedule", "noise", "process", "objective", "timesteps", "weight", "distance", "loss"),
@@ -35,6 +36,17 @@ LATER_FIELDS: dict[str, dict[str, Any]] = {
 }
 """Fields of a part that older configurations do not have, as they mean them."""
 
+FITTED = "fitted"
+"""The field of a stored configuration with what the data gave its parts, by group: values that nothing interpolates."""
+
+Fitted = Mapping[str, Mapping[str, Any]]
+
+TEXT = "data.name"
+"""The field that is stored as the text it is, and never as an interpolation."""
+
+OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
+"""Fields that older configurations keep in the groups themselves."""
+
 PARTS = (
     *("ddpm.diffusion.", "ddpm.models.", "ddpm.data.", "ddpm.codec."),
     *("ddpm.training.averages.", "ddpm.training.optimizer."),
@@ -44,19 +56,46 @@ PARTS = (
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
 MAX_LENGTH = 10_000  # of a text
-DOTTED = re.compile(r"[a-z]\w*(\.[A-Za-z]\w*)+")
+DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
-def checked(stored: Any, where: str) -> dict[str, Any]:
-    """The configuration in containers of its own; ValueError names what it must not hold. where: the file."""
+def checked(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
+    """`completed_config`, to build from: ValueError for a `_target_` that is neither ours, nor trusted, nor `known`."""
+    config = completed_config(stored, where)
+    for target in targets(config):
+        if not is_ours(target) and target not in known:
+            raise ValueError(
+                f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded{hint(target)}"
+            )
+    return config
+
+
+def completed_config(stored: Any, where: str) -> dict[str, Any]:
+    """The configuration in containers of its own, as today's version writes it; nothing in it is executed, and
+    ValueError names what it must not hold. where: the file."""
     if not isinstance(stored, dict):
         check.fail(f"the configuration in {where}", type(stored).__name__, "a mapping of groups")
-    config = completed(plain({**copy.deepcopy(LATER_GROUPS), **stored}, "", iter(range(MAX_VALUES)), where))
-    for target in targets(config):
-        if not is_ours(target):
-            raise ValueError(f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded")
-    return config
+    given = stored.get(FITTED, {})
+    if not isinstance(given, dict) or not all(isinstance(fields, dict) for fields in given.values()):
+        check.fail(f"{FITTED} in {where}", type(given).__name__, "a mapping of groups to their fields")
+    config, fitted = split_fitted({**copy.deepcopy(LATER_GROUPS), **stored})
+    config = completed(plain(config, "", iter(range(MAX_VALUES)), where))
+    return {**config, FITTED: plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
+
+
+def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
+    """A stored configuration without what the data gave its parts, and that by itself."""
+    config = {name: group for name, group in stored.items() if name != FITTED}
+    fitted = dict(stored.get(FITTED, {}))
+    for name, fields in OF_THE_DATA.items():
+        group = config.get(name)
+        found = {field: group.get(field) for field in fields} if isinstance(group, dict) else {}
+        found = {field: value for field, value in found.items() if value is not None and not isinstance(value, str)}
+        if found:
+            config[name] = {**group, **dict.fromkeys(found)}
+            fitted[name] = {**found, **fitted.get(name, {})}
+    return config, fitted
 
 
 def refuse_without_model(config: dict[str, Any], where: str) -> None:
@@ -66,19 +105,25 @@ def refuse_without_model(config: dict[str, Any], where: str) -> None:
             raise ValueError(f"the configuration in {where} has no {group!r}, so no model can be built from it")
 
 
-def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0) -> Any:
-    """A copy of dicts, lists, tuples (as lists) and scalars. values: ends, as one list may be held many times."""
+def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0, is_text: bool = False) -> Any:
+    """A copy of dicts, lists, tuples (as lists) and scalars. values: ends, as one list may be held many times.
+
+    is_text: interpolations are no interpolations, and pass.
+    """
     if next(values, None) is None or depth > MAX_DEPTH:
         raise ValueError(f"the configuration in {where} is larger or deeper than any of ours: {key or 'at its top'}")
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str) or len(name) > 100:
                 raise ValueError(f"the configuration in {where} has a field that is no name at {key or 'its top'}")
-        return {name: plain(item, f"{key}.{name}".strip("."), values, where, depth + 1) for name, item in value.items()}
+        return {
+            name: plain(item, f"{key}.{name}".strip("."), values, where, depth + 1, is_text)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [plain(item, f"{key}[{i}]", values, where, depth + 1) for i, item in enumerate(value)]
+        return [plain(item, f"{key}[{i}]", values, where, depth + 1, is_text) for i, item in enumerate(value)]
     if type(value) is str and len(value) <= MAX_LENGTH:
-        if "${" in REFERENCE.sub("", value):
+        if not (is_text or key == TEXT) and "${" in REFERENCE.sub("", value):
             raise ValueError(
                 f"{where} asks for more than a reference to itself at {key}: {value!r}; an interpolation in a stored "
                 "configuration may be ${field} or ${group.field} only"
@@ -114,9 +159,13 @@ def targets(config: Any) -> Iterator[Any]:
 def is_ours(target: Any) -> bool:
     """Whether a dotted name is MODULE.NAME of a function or class that one of our parts defines.
 
-    A path through our code to somebody else's (`ddpm.build.os.system`) is none, nor is a method.
+    Or one that a trusted package does. A path through such code to somebody else's (`ddpm.build.os.system`) is none,
+    nor is a method.
     """
-    if not isinstance(target, str) or not target.startswith(PARTS) or not DOTTED.fullmatch(target):
+    if not isinstance(target, str) or not DOTTED.fullmatch(target):
+        return False
+    parts = PARTS if target.startswith("ddpm.") else tuple(f"{name}." for name in trusted())
+    if not target.startswith(parts):
         return False
     module, _, name = target.rpartition(".")
     try:
@@ -127,4 +176,4 @@ def is_ours(target: Any) -> bool:
         found = found.func
     if not (inspect.isclass(found) or inspect.isfunction(found)):
         return False
-    return f"{found.__module__}.".startswith(PARTS) and "." not in found.__qualname__
+    return f"{found.__module__}.".startswith(parts) and "." not in found.__qualname__

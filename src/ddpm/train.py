@@ -2,10 +2,11 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Trainer
@@ -15,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from ddpm import analytic, build, check, resume
+from ddpm import analytic, build, check, resume, run_folder
 from ddpm.atomic import write_whole
 from ddpm.checkpoint.folder import newest_whole, set_aside
 from ddpm.checkpoint.reading import read_checkpoint
@@ -24,7 +25,7 @@ from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.doctor.examination import verdict
 from ddpm.dry_run import report
-from ddpm.run_folder import SETTINGS
+from ddpm.stored_config import FITTED, PARTS, targets
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.metrics_table import MetricsTable
 
@@ -36,8 +37,7 @@ def run(config: DictConfig) -> None:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
-    config = build.with_fitted(build.with_classes(config, data), data)
-    module = build.module(config)
+    module = build.module(config, build.fitted_to_data(config, data))
     analytic.refuse(module)
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
@@ -51,10 +51,10 @@ def run(config: DictConfig) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams({**OmegaConf.to_container(config, resolve=True), FITTED: module.config[FITTED]})
     announce(config, module, trainer, checkpoint, step)
-    accept(config, step)
-    with explained(config, trainer):
+    with locked_folder(config), explained(config, trainer):
+        accept(config, module, step)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     summary(config, trainer, f"{config.run_dir}/checkpoints/last.ckpt")
     for logger in trainer.loggers:
@@ -89,8 +89,8 @@ def prepare_to_resume(
     config: DictConfig, path: Path, module: build.DiffusionModule, data: build.ImageDataModule
 ) -> int:
     """Refuses a checkpoint of another run before any long work starts. Returns its step."""
-    stored = read_checkpoint(path, "resume")
-    resume.refuse_changes(path, stored["config"], build.portable(config), config.resume.allow)
+    stored = read_checkpoint(path, "resume", known=set(targets(module.config)))
+    resume.refuse_changes(path, stored["config"], module.config, config.resume.allow)
     data.other_content_is_allowed = "data.content" in config.resume.allow
     ours, theirs = module.state_dict(), stored["state_dict"]
     different = [key for key in ours.keys() | theirs.keys() if shape(ours.get(key)) != shape(theirs.get(key))]
@@ -103,11 +103,16 @@ def shape(weight: object) -> object:
     return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
 
 
+def locked_folder(config: DictConfig) -> AbstractContextManager[None]:
+    return run_folder.locked(Path(config.run_dir)) if rank_zero_only.rank == 0 else nullcontext()
+
+
 @rank_zero_only
-def accept(config: DictConfig, step: int) -> None:
+def accept(config: DictConfig, module: build.DiffusionModule, step: int) -> None:
     """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
     folder = Path(config.run_dir) / "checkpoints"
-    write_whole(folder / SETTINGS, OmegaConf.to_yaml(OmegaConf.create(build.portable(config))).encode())
+    text = yaml.safe_dump(module.config, sort_keys=False, allow_unicode=True)
+    write_whole(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
 
 
@@ -186,6 +191,10 @@ def announce(
     if isinstance(module.sampler.process, GaussianDiffusion):
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
         print(f"schedule: {verdict(module.sampler.process.schedule, leaf)}", flush=True)
+    own = sorted({target for target in targets(module.config) if not target.startswith(PARTS)})
+    if own:
+        packages = ",".join(sorted({target.partition(".")[0] for target in own}))
+        print(f"code of your own: {', '.join(own)}; what loads this run needs trust=[{packages}]", flush=True)
     if checkpoint and step >= config.trainer.max_steps:
         print(f"{checkpoint} has all {step:,} steps: nothing is left to train", flush=True)
     elif checkpoint:

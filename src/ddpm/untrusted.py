@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
 
+import yaml
+
 MAX_JSON_BYTES = 16 * 2**20
 """Of a JSON file that describes a model or a result: a thousand times what they have."""
 
@@ -36,6 +38,23 @@ def json_data(text: str, where: str) -> Any:
 
 def json_file(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     return json_data(text_file(path, max_bytes), str(path))
+
+
+class PlainYaml(yaml.SafeLoader):
+    """Without aliases, of which a few lines become billions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), which is not read")
+        return super().compose_node(parent, index)
+
+
+def yaml_file(path: Path, max_bytes: int = 2**20) -> Any:
+    """The value of a YAML file of plain data."""
+    try:
+        return PlainYaml(text_file(path, max_bytes)).get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML that can be read: {str(error).splitlines()[0]}") from None
 
 
 def text_file(path: Path, max_bytes: int) -> str:

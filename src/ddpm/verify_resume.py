@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddpm.checkpoint.folder import listed
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.trust import take_trust
 
 SHORT = (
     *("trainer.max_steps=6", "checkpoint_every_n_steps=2", "trainer.log_every_n_steps=1", "logger=csv"),
@@ -85,7 +86,7 @@ def finished(process: subprocess.Popen, log: Path) -> None:
 
 
 def main() -> None:
-    overrides = sys.argv[1:]
+    overrides = take_trust(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="verify_resume_") as temporary:
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
         print("training 6 steps without a break", flush=True)

@@ -6,19 +6,34 @@ from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.stored_config import TEXT, Fitted, split_fitted
 
 
-def instantiate(config: DictConfig, key: str) -> Any:
-    """Hydra's instantiate; a ValueError names the field by its whole key, as in "schedule.offset must be ..."."""
+def opened(stored: dict[str, Any]) -> tuple[DictConfig, Fitted]:
+    """A stored configuration for OmegaConf and Hydra, and the text and numbers that neither may see."""
+    config, fitted = split_fitted(stored)
+    group, field = TEXT.split(".")
+    if isinstance(config.get(group), dict) and isinstance(config[group].get(field), str):
+        config[group] = {**config[group], field: config[group][field].replace("${", "\\${")}
+    return OmegaConf.create(config), fitted
+
+
+def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
+    """Hydra's instantiate; a ValueError names the field by its whole key, as in "schedule.offset must be ...".
+
+    fitted: arguments that Hydra must not see, since it would take a text in them for an interpolation.
+    """
     try:
-        return hydra.utils.instantiate(config, _convert_="all")
+        part = hydra.utils.instantiate(config, _convert_="all", **({"_partial_": True} if fitted else {}))
     except InstantiationException as error:
         cause = error.__cause__
         if not isinstance(cause, ValueError):
             raise
         inner = re.search(r"full_key: (\S+)", str(error))
         raise named(cause, inner.group(1) if inner else key) from error
+    return complete(part, key, **fitted) if fitted else part
 
 
 def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import ROOT, SMALL
 
-from ddpm import run_folder, train
+from ddpm import train
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.writing import AtomicCheckpointIO, sidecar
 from ddpm.verify_resume import differences
@@ -312,23 +311,3 @@ def test_a_run_that_keeps_no_checkpoints_leaves_a_checkpoint_that_can_be_resumed
     train.run(small("callbacks.checkpoint=null", "optimizer.cosine_decay=false", "trainer.max_steps=2"))
     train.run(small("optimizer.cosine_decay=false", "resume.path=auto"))
     assert files.step_of(files.listed(tmp_path / "run" / "checkpoints")[0]) == 4
-
-
-def test_auto_finds_the_run_of_the_same_settings_and_of_allowed_ones(small, stopped, tmp_path, monkeypatch, capsys):
-    run = stopped(4)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    shutil.move(run, tmp_path / "runs" / "mine")
-
-    def folder(*words):
-        overrides = [*SMALL, *RUN, *words]
-        found = run_folder.arguments(overrides, ROOT / "conf")[len(overrides) :]
-        return found[0].removeprefix("hydra.run.dir=") if found else None
-
-    assert folder("resume=auto") == "runs/mine"
-    assert folder("resume=auto", "trainer.devices=2") == "runs/mine"
-    assert folder("resume=auto", "data.batch_size=32") != "runs/mine"
-    assert "the nearest, runs/mine, differs in data.batch_size: 16 -> 32" in capsys.readouterr().err
-    assert folder("resume=auto", "data.batch_size=32", "resume.allow=[data.batch_size]") == "runs/mine"
-    assert folder("resume.path=runs/mine") == "runs/mine"
-    assert folder() is None

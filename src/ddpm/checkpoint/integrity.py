@@ -17,7 +17,7 @@ def damage(path: Path) -> str | None:
     written = sidecar(path.resolve())
     if written.exists():
         with open(path, "rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == written.read_text()[:64]
+            same = hashlib.file_digest(file, "sha256").hexdigest().encode() == written.read_bytes()[:64]
         return None if same else "its sha256 is not the one it was written with"
     try:
         with zipfile.ZipFile(path) as archive:

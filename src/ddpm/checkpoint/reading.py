@@ -1,5 +1,6 @@
 """A checkpoint as plain data, whoever wrote it: nothing in it is run, and nothing in it names files of one's own."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from ddpm.stored_config import checked
 from ddpm.untrusted import refuse_more_than_tensors
 
 
-def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
+def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) -> dict[str, Any]:
     """Its parts are `config`, which is safe to build from, `state_dict` and what Lightning adds.
 
-    name: the option that gave the path.
+    name: the option that gave the path. known: code that today's configuration names itself.
     """
-    stored = read_data(path, name)
+    stored = read_data(path, name, known)
     if "state_dict" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'state_dict'")
     weights = stored["state_dict"]
@@ -29,7 +30,7 @@ def read_checkpoint(path: Path, name: str = "ckpt") -> dict[str, Any]:
         raise ValueError(f"{name}={path}: {error}") from None
 
 
-def read_data(path: Path, name: str) -> dict[str, Any]:
+def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, Any]:
     """Any file of torch.save that holds a `config`, which is safe to build from when it is returned."""
     if not path.is_file():
         raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
@@ -44,7 +45,7 @@ def read_data(path: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"{name}={path} cannot be read as data: {reason}; nothing of it was run") from None
     if not isinstance(stored, dict) or "config" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
-    stored["config"] = checked(stored["config"], f"{name}={path}")
+    stored["config"] = checked(stored["config"], f"{name}={path}", known)
     return stored
 
 

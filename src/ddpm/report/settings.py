@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ddpm.stored_config import plain
-from ddpm.untrusted import text_file
+from ddpm.stored_config import plain, split_fitted
+from ddpm.untrusted import yaml_file
 
 MAX_BYTES = 64 * 2**10
 MAX_OVERRIDES = 300
@@ -19,22 +17,15 @@ OF_ONE_MACHINE = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run",
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(text_file(path, MAX_BYTES))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not YAML that can be read: {str(error).splitlines()[0]}") from None
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The leaves of a run's configuration, of older runs as Hydra stored it; empty where none is stored."""
     for path in (folder / "checkpoints" / "config.yaml", folder / ".hydra" / "config.yaml"):
         if not path.is_file():
             continue
-        stored = read_yaml(path)
+        stored = yaml_file(path, MAX_BYTES)
         if not isinstance(stored, dict):
             raise ValueError(f"{path.name} must be a mapping of groups, and is {type(stored).__name__}")
-        kept = {key: value for key, value in stored.items() if key not in OF_ONE_MACHINE}
+        kept = {key: value for key, value in split_fitted(stored)[0].items() if key not in OF_ONE_MACHINE}
         return dict(leaves(plain(kept, "", iter(range(10_000)), path.name)))
     return {}
 
@@ -67,7 +58,7 @@ def read_overrides(folder: Path) -> list[str] | None:
     path = folder / ".hydra" / "overrides.yaml"
     if not path.is_file():
         return None
-    words = read_yaml(path) or []
+    words = yaml_file(path, MAX_BYTES) or []
     if not isinstance(words, list) or len(words) > MAX_OVERRIDES:
         raise ValueError(f"{path.name} must be a list of at most {MAX_OVERRIDES} overrides")
     if any(not isinstance(word, str) or len(word) > 2_000 for word in words):

@@ -44,7 +44,7 @@ class SamplerSweep:
         process = module.sampler.process
         for variant in variants:
             try:
-                settings = build.changed(stored, variant.changes).sampler
+                settings = build.merged(stored, variant.changes).sampler
                 sampler = build.complete(build.instantiate(settings, "sampler"), "sampler", process=process)
                 sampler.times(process.T)
             except ValueError as error:

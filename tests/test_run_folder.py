@@ -1,0 +1,161 @@
+"""Which folder a run gets: its own if it is new, and the one it goes on in if that is found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from small_runs import ROOT, SMALL, command_environment
+
+from ddpm import cli, run_folder, train
+
+CONF = ROOT / "conf"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """`folder("resume=auto", ...)`: the folder that a training of these words gets."""
+    monkeypatch.chdir(tmp_path)
+
+    def chosen(*words):
+        words = cli.completed([*SMALL, *words], CONF, "train")
+        added = run_folder.arguments(words, CONF)[len(words) :]
+        value = OverridesParser.create().parse_override(added[0]).value() if added else None
+        return value and Path(OmegaConf.create({"seed": 0, "dir": value}).dir)
+
+    return chosen
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """`run("mine", ...)`: a small run in runs/mine that has ended."""
+
+    def trained(name, *words):
+        train.run(small(*words, f"run_dir={tmp_path / 'runs' / name}"))
+        return Path("runs") / name
+
+    return trained
+
+
+# New runs
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(folder, monkeypatch):
+    assert folder("run_dir=x") is None, "the user's choice"
+    now = OmegaConf.create({"hydra": {name: {"dir": f"runs/now_{name}"} for name in ("run", "sweep")}})
+    monkeypatch.setattr(run_folder, "composed", lambda *given, **more: now)
+    folders = [folder(), folder("seed=1"), folder(), folder("-m", "seed=1,2"), folder("-m")]
+    assert [str(each) for each in folders] == [
+        *("runs/now_run", "runs/now_run_2", "runs/now_run_3", "runs/now_sweep", "runs/now_sweep_2"),
+    ]
+    assert all(each.is_dir() for each in folders)
+
+
+def test_commands_started_together_both_keep_their_weights(tmp_path):
+    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_steps=1", "name=one"]
+    both = [
+        subprocess.Popen([*words, f"seed={seed}"], cwd=tmp_path, env=command_environment(), stdout=subprocess.DEVNULL)
+        for seed in (1, 2)
+    ]
+    assert [process.wait(280) for process in both] == [0, 0]
+    assert len(list((tmp_path / "runs").glob("*/checkpoints/last.ckpt"))) == 2
+
+
+def test_a_second_training_in_a_folder_in_use_is_refused(small, tmp_path):
+    with run_folder.locked(tmp_path / "run"), pytest.raises(ValueError, match=r"run_dir=.* is in use by another"):
+        train.run(small())
+    train.run(small())
+
+
+# Going on
+
+
+def test_auto_finds_the_run_of_the_same_settings_and_of_allowed_ones(folder, run):
+    run("mine")
+    assert folder("resume=auto", "trainer.devices=2") == Path("runs/mine")
+    assert folder("resume=auto", "data.batch_size=32") != Path("runs/mine")
+    assert folder("resume=auto", "data.batch_size=32", "resume.allow=[data.batch_size]") == Path("runs/mine")
+
+
+@pytest.mark.parametrize("word", ["resume=runs/mine", "resume='runs/mine'", 'resume="runs/mine/checkpoints"'])
+def test_a_named_run_goes_on_in_its_folder_however_it_is_written(folder, run, word):
+    run("mine")
+    assert folder(word) == Path("runs/mine")
+
+
+@pytest.mark.parametrize("word", ["resume=auto", "resume='auto'", "resume.path=auto"])
+def test_auto_is_auto_however_it_is_written(folder, run, word):
+    run("mine")
+    assert folder(word) == Path("runs/mine")
+
+
+def test_what_is_named_and_not_there_is_an_error(folder):
+    with pytest.raises(ValueError, match=r"resume must be a checkpoint or a run's folder, .* 'runs/gone'"):
+        folder("resume=runs/gone")
+
+
+@pytest.mark.parametrize("name", ["a=b", "it's", "a,b", "a b", "${seed}", "[x]", "x\\", "{a:b}"])
+def test_a_folder_of_any_name_is_found_and_read_back_by_hydra(folder, run, name):
+    found = run("mine").rename(Path("runs") / name)
+    assert folder("resume=auto") == found
+
+
+def test_a_run_with_classes_is_found_before_its_data_are_read(folder, run):
+    words = ("cond=class", "data.num_classes=null")
+    run("mine", *words)
+    assert folder("resume=auto", *words) == Path("runs/mine")
+    assert folder("resume=auto", *words, "cond.names=[a,b,c,d,e,f,g,h,i,j]") != Path("runs/mine")
+
+
+def test_a_run_of_an_earlier_version_is_found_by_what_its_absent_fields_mean(folder, run):
+    path = run("mine") / "checkpoints" / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    for group in ("noise", "guidance", "cond", "fitted"):
+        del stored[group]
+    del stored["process"]["same_noise_back"], stored["timesteps"]["largest"]
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(stored)))
+    assert folder("resume=auto") == Path("runs/mine")
+
+
+def test_auto_says_field_by_field_why_a_run_of_the_name_does_not_fit(folder, run, capsys):
+    run("mine")
+    run("other", "name=other")
+    assert folder("resume=auto", "data.batch_size=32", "objective=x0") != Path("runs/mine")
+    told = capsys.readouterr().err
+    assert "resume=auto begins a new run; of those named digits, the nearest is runs/mine" in told
+    assert "  data.batch_size: 16 -> 32" in told
+    assert "objective._target_" in told
+    folder("resume=auto", "name=third")
+    assert "nearest" not in capsys.readouterr().err
+
+
+def aliases():
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"a: [", b"\xff\xfe", aliases(), b"", b"- 1", b"schedule: ${oc.env:HOME}", b"seed: !!python/name:os.system"],
+    ids=["cut short", "no text", "aliases", "empty", "a list", "an interpolation", "a python name"],
+)
+def test_damaged_settings_of_another_run_are_named_and_passed_over(folder, run, damage, capsys):
+    run("mine")
+    run("zz")
+    Path("runs/zz/checkpoints/config.yaml").write_bytes(damage)
+    os.utime("runs/mine", (0, 0))  # so the damaged one is looked at first
+    assert folder("resume=auto") == Path("runs/mine")
+    assert "runs/zz/checkpoints/config.yaml cannot be read and is passed over" in capsys.readouterr().err
+
+
+def test_a_checksum_that_is_no_text_is_damage_of_that_checkpoint_alone(folder, run, small, capsys, tmp_path):
+    run("mine", "checkpoint_every_n_steps=2")
+    Path("runs/mine/checkpoints/00000004.ckpt.sha256").write_bytes(b"\xff" * 70)
+    words = ("checkpoint_every_n_steps=2", "resume.path=auto", f"run_dir={tmp_path / 'runs' / 'mine'}")
+    with pytest.warns(UserWarning, match=r"00000004\.ckpt cannot be used: its sha256 is not"):
+        train.run(small(*words))
+    assert "00000002.ckpt, at step 2" in capsys.readouterr().out

@@ -1,0 +1,75 @@
+"""Names of classes are text, whatever they look like: nothing evaluates them, in any file, command or logger."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+from small_runs import ROOT, SMALL
+
+from ddpm import build, export, run_folder, sample, train
+from ddpm.checkpoint.reading import read_checkpoint
+
+NAMES = ["${oc.env:SECRET}", "${seed}", "???", "[bold]", "a${b", "null"]  # in the order of sorted folders
+CLASSES = ("cond=class", "data.size=8", "data.channels=1", "data.num_workers=0", "data.batch_size=6")
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch, config):
+    """A run on a folder whose classes have these names."""
+    monkeypatch.setenv("SECRET", "leaked")
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(sorted(NAMES)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 40 * number, np.uint8)).save(tmp_path / "images" / name / "0.png")
+    words = [*SMALL, "data=folder", f"data.source.root={tmp_path / 'images'}", *CLASSES, "logger=wandb"]
+    words = [word for word in words if word not in ("data=digits", "logger=none", "data.batch_size=16")]
+    folder = tmp_path / "runs" / "mine"
+    train.run(config("train", *words, f"run_dir={folder}"))
+    return folder, words
+
+
+def test_names_of_classes_stay_text_in_every_file_of_a_run(trained, tmp_path):
+    folder, _ = trained
+    stored = read_checkpoint(folder / "checkpoints" / "last.ckpt")["config"]
+    assert stored["fitted"]["cond"] == {"num_classes": 6, "names": sorted(NAMES)}
+    assert yaml.safe_load((folder / "checkpoints" / "config.yaml").read_text()) == stored
+    assert not any(b"leaked" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_class_is_asked_for_by_such_a_name_and_kept_on_resuming_and_exporting(trained, config, capsys):
+    folder, words = trained
+    ckpt = folder / "checkpoints" / "last.ckpt"
+    export.run(OmegaConf.create({"ckpt": str(ckpt), "format": "safetensors", "weights": "best", "out": "exported"}))
+    for path in (ckpt, Path("exported")):
+        module, _ = build.from_checkpoint(path, OmegaConf.create())
+        assert list(module.condition.names) == sorted(NAMES)
+    made = config(
+        "sample", f"ckpt={ckpt}", "trainer=cpu", "num_samples=1", "format=png", "out=o", "class='\\${oc.env:SECRET}'"
+    )
+    sample.run(made)
+    assert json.loads(Path("o/generation.json").read_text())["class"] == ["${oc.env:SECRET}"]
+    overrides = [*words, "resume=auto"]
+    assert run_folder.arguments(overrides, ROOT / "conf")[-1] == "hydra.run.dir=runs/mine"
+    train.run(config("train", *words, "resume.path=auto", f"run_dir={folder}"))
+    assert "nothing is left to train" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(trained, tmp_path):
+    import torch
+
+    stored = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    stored["config"]["cond"] |= stored["config"].pop("fitted")["cond"]
+    stored["config"]["data"]["name"] = "${oc.env:SECRET}"
+    torch.save(stored, tmp_path / "older.ckpt")
+    module, config = build.from_checkpoint(tmp_path / "older.ckpt", OmegaConf.create())
+    assert list(module.condition.names) == sorted(NAMES)
+    assert config.data.name == "${oc.env:SECRET}"
+
+
+def test_what_could_not_be_read_again_is_refused_before_training(small):
+    with pytest.raises(ValueError, match=r"this run asks for more than a reference to itself at name"):
+        build.portable(small("name='a\\${b'"))
