@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from ddpm import check, cluster, devices, exported
+from ddpm import check, cluster, devices, exported, launch
 from ddpm.checkpoint.folder import newest_whole
-from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.checkpoint.reading import hold, read_checkpoint
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.codec import BinaryCodec
 from ddpm.data.datamodule import ImageDataModule
@@ -409,12 +409,33 @@ def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
 
 
 def checkpoint_path(ckpt: str) -> Path:
-    """`latest` is the newest whole checkpoint under runs/, a run's folder its newest; anything else is a path."""
-    if ckpt != "latest":
-        path = Path(str(ckpt))
-        return newest_whole(path / "checkpoints") or path if (path / "checkpoints").is_dir() else path
-    links = sorted(Path("runs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = next(filter(None, (newest_whole(link.parent) for link in links)), None)
+    """`latest` is the newest whole checkpoint under runs/, a run's folder its newest; anything else is a path.
+
+    The same on all ranks, and held (`ddpm.checkpoint.reading`) if a file can be.
+    """
+    path = Path(str(ckpt))
+    if ckpt == "latest" or (path / "checkpoints").is_dir():
+        path = Path(launch.shared(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))
+    if path.is_file():
+        hold(path)
+    return path
+
+
+def newest_of(ckpt: str) -> Path:
+    """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
+    while True:
+        path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
+        try:
+            if path is not None:
+                hold(path)
+            return path or Path(ckpt)
+        except FileNotFoundError:
+            continue
+
+
+def newest_under_runs() -> Path:
+    folders = sorted(Path("runs").glob("**/checkpoints"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    found = next(filter(None, map(newest_whole, folders)), None)
     if found is None:
         raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
     return found

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import analytic, build, check, measure
+from ddpm.checkpoint.reading import hold, holding
 from ddpm.console import quiet
 from ddpm.evaluation.reference import Reference
 from ddpm.evaluation.sweep_table import SweepPoint
@@ -25,6 +26,7 @@ from ddpm.training.callbacks.scoring import Scoring
 from ddpm.training.generation_record import Timing, weights_hash
 
 
+@holding()
 def run(config: DictConfig) -> None:
     quiet()
     check.positive_int("num_repeats", config.num_repeats)
@@ -77,6 +79,8 @@ def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
         check.fail("ckpt", config.ckpt, "a pattern that fits at least one file")
+    for path in found.values():
+        hold(path)
     return sorted(found.values())
 
 

@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import build, check, cli
+from ddpm.checkpoint.reading import holding
 from ddpm.exported import alone, present
 from ddpm.generation import beside, title
 from ddpm.interop import exported_folder, pipeline
@@ -15,6 +16,7 @@ from ddpm.training.module import DiffusionModule
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
+@holding()
 def run(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
     path = build.checkpoint_path(config.ckpt)

@@ -3,6 +3,7 @@
 Lightning's own launcher hands the folder to the processes it starts; torchrun's share a store, SLURM's a disk.
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -57,34 +58,37 @@ def starts_together() -> bool:
     return by_torchrun() or by_slurm()
 
 
-def shared(choose: Callable[[], str]) -> str:
-    """What the first process chooses, on all processes that start together."""
+def shared(choose: Callable[[], str], what: str) -> str:
+    """What the first process chooses, on all processes of a run. what: tells this choice from others."""
+    key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if by_torchrun():
-        return through_store(choose)
+        return through_store(choose, key)
     if by_slurm():
-        return through_file(choose)
-    return choose()
+        return through_file(choose, key)
+    if not (by_lightning() and key in os.environ):
+        os.environ[key] = choose()
+    return os.environ[key]
 
 
-def through_store(choose: Callable[[], str]) -> str:
+def through_store(choose: Callable[[], str], name: str) -> str:
     """torchrun's agents keep a store, at the address that the ranks meet at."""
     from torch.distributed import TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
-    key = f"ddpm/folder/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    key = f"{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     if is_first():
         store.set(key, choose())
     return store.get(key).decode()
 
 
-def through_file(choose: Callable[[], str]) -> str:
-    """Every start of every step of every job has a file of its own, runs/.slurm/JOB.STEP.RESTART."""
+def through_file(choose: Callable[[], str], key: str) -> str:
+    """Every start of every step of every job has files of its own, runs/.slurm/JOB.STEP.RESTART.KEY."""
     from ddpm.atomic import write_whole
 
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    file = Path("runs/.slurm") / ".".join(os.environ.get(name, "0") for name in names)
+    file = Path("runs/.slurm") / ".".join([*(os.environ.get(name, "0") for name in names), key])
     if is_first():
         write_whole(file, choose().encode())
     deadline = time.monotonic() + PATIENCE

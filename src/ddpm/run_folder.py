@@ -41,7 +41,7 @@ def arguments(typed: list[str], conf: Path) -> list[str]:
     elif named not in (None, "auto") and Path(named).is_dir():
         folder = str(run_of(Path(named)))
     else:
-        folder = launch.shared(lambda: str(to_continue(words, conf, flags) or fresh(words, conf, flags, field)))
+        folder = launch.shared(lambda: str(to_continue(words, conf, flags) or fresh(words, conf, flags, field)), field)
     quiet = [] if launch.is_first() else ["hydra.output_subdir=null"]
     return [*typed, *([f"{field}={quoted(folder)}"] if folder else []), *quiet]
 

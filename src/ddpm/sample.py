@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm import analytic, build, check
 from ddpm.asking import asked_of
 from ddpm.atomic import whole, write_whole
+from ddpm.checkpoint.reading import holding
 from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
@@ -35,6 +36,7 @@ from ddpm.training.stores.base import save_png
 from ddpm.types import Cond
 
 
+@holding()
 def run(config: DictConfig) -> None:
     quiet()
     if config.task is None:

@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sidecar(path: Path) -> Path:
@@ -10,17 +11,30 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def opened_with_hash(path: Path) -> tuple[BinaryIO, bytes | None]:
+    """A file, which may be removed or replaced from here on, and what its sidecar says."""
+    real = path.resolve()
+    written = sidecar(real)
+    return open(real, "rb"), written.read_bytes()[:64] if written.exists() else None
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a file of torch.save, or None."""
     if not path.is_file():
         return "it is not there"
-    written = sidecar(path.resolve())
-    if written.exists():
-        with open(path, "rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest().encode() == written.read_bytes()[:64]
+    file, written = opened_with_hash(path)
+    with file:
+        return damage_in(file, written)
+
+
+def damage_in(file: BinaryIO, written: bytes | None) -> str | None:
+    """As `damage`, of an open file. written: the sha256 that it was written with, if that is known."""
+    file.seek(0)
+    if written is not None:
+        same = hashlib.file_digest(file, "sha256").hexdigest().encode() == written
         return None if same else "its sha256 is not the one it was written with"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 return "it is compressed, which torch.save does not do"
             broken = archive.testzip()

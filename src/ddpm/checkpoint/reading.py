@@ -1,13 +1,14 @@
 """A checkpoint as plain data, whoever wrote it: nothing in it is run, and nothing in it names files of one's own."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint.integrity import damage
+from ddpm.checkpoint.integrity import damage_in, opened_with_hash
 from ddpm.checkpoint.layout import upgraded
 from ddpm.stored_config import checked
 from ddpm.untrusted import refuse_more_than_tensors
@@ -32,14 +33,15 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
 
 def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, Any]:
     """Any file of torch.save that holds a `config`, which is safe to build from when it is returned."""
-    if not path.is_file():
+    if path not in HELD and not path.is_file():
         raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
     try:
-        problem = damage(path)
-        if problem:
-            raise ValueError(problem)
-        refuse_more_than_tensors(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if path in HELD:
+            stored = data_in(*HELD[path])
+        else:
+            file, written = opened_with_hash(path)
+            with file:
+                stored = data_in(file, written)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         reason = str(error) if type(error) in (ValueError, PermissionError) else f"damaged ({type(error).__name__})"
         raise ValueError(f"{name}={path} cannot be read as data: {reason}; nothing of it was run") from None
@@ -47,6 +49,39 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
     stored["config"] = checked(stored["config"], f"{name}={path}", known)
     return stored
+
+
+def data_in(file: BinaryIO, written: bytes | None) -> Any:
+    problem = damage_in(file, written)
+    if problem:
+        raise ValueError(problem)
+    file.seek(0)
+    refuse_more_than_tensors(file)
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """Within it, a file stays what it was when `hold` named it: a training that goes on removes or replaces files."""
+    with ExitStack() as stack:
+        HOLDING.append(stack)
+        try:
+            yield
+        finally:
+            HOLDING.pop()
+            HELD.clear()
+
+
+def hold(path: Path) -> None:
+    """Opens a file until the end of `holding`; without effect outside of it. FileNotFoundError if it is not there."""
+    if HOLDING and path not in HELD:
+        HELD[path] = opened_with_hash(path)
+        HOLDING[-1].enter_context(HELD[path][0])
+
+
+HOLDING: list[ExitStack] = []
+HELD: dict[Path, tuple[BinaryIO, bytes | None]] = {}
 
 
 def sound(key: str, value: Any) -> bool:
