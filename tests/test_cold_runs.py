@@ -41,11 +41,12 @@ def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpo
 
 def test_what_is_fitted_is_that_of_the_training_images(small):
     """The Gaussian of the images' means, which are computed here from the pixels themselves."""
-    _, config = trained(small, *TO_MEAN)
+    module, config = trained(small, *TO_MEAN)
     data = build.data(config).split("train")
     means = torch.cat(list(data.batches(7))).double().mean((2, 3))[:, 0]
-    assert config.process.fitted["mean"][0] == pytest.approx(means.mean().item(), abs=1e-6)
-    assert config.process.fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=1e-6)
+    fitted = module.config["fitted"]["process"]["fitted"]
+    assert fitted["mean"][0] == pytest.approx(means.mean().item(), abs=1e-6)
+    assert fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=1e-6)
 
 
 def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(small):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import ROOT, SMALL
 
-from ddpm import build, export, run_folder, sample, train
+from ddpm import build, evaluate, export, run_folder, sample, train
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.evaluation import table
 
 NAMES = ["${oc.env:SECRET}", "${seed}", "???", "[bold]", "a${b", "null"]  # in the order of sorted folders
 CLASSES = ("cond=class", "data.size=8", "data.channels=1", "data.num_workers=0", "data.batch_size=6")
@@ -73,3 +75,14 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
 def test_what_could_not_be_read_again_is_refused_before_training(small):
     with pytest.raises(ValueError, match=r"this run asks for more than a reference to itself at name"):
         build.portable(small("name='a\\${b'"))
+
+
+def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(config, tmp_path):
+    path = tmp_path / "[x]" / "checkpoints" / "00000001.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert evaluate.checkpoints(config("evaluate", f"ckpt='{path}'"), []) == [path]
+    names = [f"$x_{{${run}/{step}" for run in "ab" for step in (1, 2)]
+    results = {n: SimpleNamespace(metrics={"fid": 1.0}, errors={}, subject={"step": int(n[-1])}) for n in names}
+    table.draw_curves(tmp_path / "curves.png", results)
+    assert Image.open(tmp_path / "curves.png").size > (0, 0)

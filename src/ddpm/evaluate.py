@@ -74,7 +74,7 @@ def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
         if config.num_repeats > 1:
             raise ValueError("num_repeats has no effect on images that are there; leave it out")
         return []
-    if not glob.has_magic(str(config.ckpt)):
+    if Path(config.ckpt).exists() or not glob.has_magic(str(config.ckpt)):
         return [build.checkpoint_path(config.ckpt)]
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:

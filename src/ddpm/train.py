@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -31,9 +31,16 @@ from ddpm.training.metrics_table import MetricsTable
 
 
 def run(config: DictConfig) -> None:
+    """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
+    is_alone = rank_zero_only.rank != 0 or check.boolean("dry_run", config.dry_run)
+    with nullcontext() if is_alone else run_folder.locked(Path(config.run_dir)):
+        train(config)
+
+
+def train(config: DictConfig) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
-    if check.boolean("dry_run", config.dry_run):
+    if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
@@ -53,8 +60,8 @@ def run(config: DictConfig) -> None:
             logger.continue_from(step)
         logger.log_hyperparams({**OmegaConf.to_container(config, resolve=True), FITTED: module.config[FITTED]})
     announce(config, module, trainer, checkpoint, step)
-    with locked_folder(config), explained(config, trainer):
-        accept(config, module, step)
+    accept(config, module, step)
+    with explained(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     summary(config, trainer, f"{config.run_dir}/checkpoints/last.ckpt")
     for logger in trainer.loggers:
@@ -101,10 +108,6 @@ def prepare_to_resume(
 
 def shape(weight: object) -> object:
     return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
-
-
-def locked_folder(config: DictConfig) -> AbstractContextManager[None]:
-    return run_folder.locked(Path(config.run_dir)) if rank_zero_only.rank == 0 else nullcontext()
 
 
 @rank_zero_only

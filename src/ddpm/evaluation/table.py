@@ -84,7 +84,8 @@ def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
                 if title.rpartition("/")[0] == run and name in r.metrics and r.subject["step"] is not None
             )
             steps, values, errors = zip(*theirs, strict=True) if theirs else ((), (), ())
-            axes.errorbar(steps, values, yerr=errors, marker="o", markersize=4, capsize=3, linewidth=1.5, label=run)
+            label = run.replace("$", r"\$")  # a name, and no formula
+            axes.errorbar(steps, values, yerr=errors, marker="o", markersize=4, capsize=3, linewidth=1.5, label=label)
         axes.set(title=name, xlabel="training step")
         axes.grid(alpha=0.3)
         if len(runs) > 1 and number == 0:
