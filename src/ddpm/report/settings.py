@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddpm.stored_config import plain, split_fitted
+from ddpm.stored_config import completed_config, split_fitted
 from ddpm.untrusted import yaml_file
 
 MAX_BYTES = 64 * 2**10
@@ -23,10 +23,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         stored = yaml_file(path, MAX_BYTES)
-        if not isinstance(stored, dict):
-            raise ValueError(f"{path.name} must be a mapping of groups, and is {type(stored).__name__}")
-        kept = {key: value for key, value in split_fitted(stored)[0].items() if key not in OF_ONE_MACHINE}
-        return dict(leaves(plain(kept, "", iter(range(10_000)), path.name)))
+        if isinstance(stored, dict):
+            stored = {key: value for key, value in stored.items() if key not in OF_ONE_MACHINE}
+        config, _ = split_fitted(completed_config(stored, path.name))
+        return dict(leaves(config))
     return {}
 
 
