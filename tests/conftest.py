@@ -1,10 +1,16 @@
 """What all tests share: one thread each, configurations composed as the commands do, and a network of few weights."""
 
+import json
+import struct
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_runs import ROOT, SMALL
+from wandb.proto.wandb_internal_pb2 import Record
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +41,43 @@ def config(tmp_path):
 def small(config):
     """A training configuration that runs in seconds: `small("objective=x0", ...)`."""
     return lambda *overrides: config("train", *SMALL, *overrides)
+
+
+def records(path):
+    """Every record of a .wandb file: LevelDB's log format after a header of seven bytes."""
+    data, record = path.read_bytes(), b""
+    place = 7
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # no frame header fits in the rest of a block
+            place += 32768 - place % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            yield Record.FromString(record)
+            record = b""
+
+
+@pytest.fixture(scope="session")
+def offline_run():
+    """`offline_run(folder)`: what the file of a finished W&B run in a folder says; number: of several, by their age."""
+
+    def read(folder, number=0):
+        file = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)[number]
+        run = SimpleNamespace(file=file, records=[], config={}, steps=[], exits=[], saved=[])
+        deadline = time.monotonic() + 20  # W&B's own process may still write
+        while not any(record.HasField("exit") for record in run.records) and time.monotonic() < deadline:
+            run.records = list(records(file))
+        for record in run.records:
+            if record.HasField("run"):
+                run.about = record.run
+            for item in [*record.run.config.update, *record.config.update]:
+                run.config[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+            numbers = {each.key or each.nested_key[0]: each.value_json for each in record.history.item}
+            run.steps += [json.loads(numbers["trainer/global_step"])] if numbers else []
+            run.exits += [record.exit.exit_code] if record.HasField("exit") else []
+            run.saved += [each.path for each in record.files.files]
+        return run
+
+    return read

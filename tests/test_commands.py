@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wandb.proto.wandb_internal_pb2 import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -31,22 +29,6 @@ def run(script, *arguments, folder, expect=0, **environment):
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def records(path):
-    """Every record of a .wandb file: LevelDB's log format after a header of seven bytes."""
-    data, record = path.read_bytes(), b""
-    place = 7
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:  # no frame header fits in the rest of a block
-            place += 32768 - place % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        record += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or last part
-            yield Record.FromString(record)
-            record = b""
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +51,26 @@ def test_training_says_where_everything_lies(runs):
         assert Path(path).exists(), line
 
 
-def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs):
+def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs, offline_run):
     folder, _ = runs
-    (file,) = (folder / "runs" / "one").glob("wandb/offline-run-*/run-*.wandb")
-    keys, config, captions = set(), {}, []
-    for record in records(file):
+    run = offline_run(folder / "runs" / "one")
+    config, keys, captions = run.config, set(), []
+    for record in run.records:
         for item in record.history.item:
             keys.add(item.key or item.nested_key[0])
             if list(item.nested_key) == ["samples/ema", "captions"]:
                 captions += json.loads(item.value_json)
-        for item in [*record.run.config.update, *record.config.update]:
-            config[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     assert {"train/loss", "train/lr", "train/grad_norm", "sys/images_per_second", "trainer/global_step"} <= keys
     assert {"samples/ema", "samples/raw", "denoising"} <= keys
     assert config["schedule"]["num_timesteps"] == 1000
     assert config["data"]["batch_size"] == 16
     assert config["loss"]["weight"]["_target_"].endswith("uniform"), "interpolations are resolved"
     assert captions == ["step 4, ema weights, Ancestral, 3 steps"]
-    assert len(list(file.parent.glob("files/media/images/**/*.png"))) >= 3
+    assert len(list(run.file.parent.glob("files/media/images/**/*.png"))) >= 3
+    console = {record.WhichOneof("record_type") for record in run.records} & {"output", "output_raw"}
+    assert not console, "the redraws of a progress bar would be most of the file"
+    assert "train.log" in run.saved
+    assert "data=digits: 1797 training images" in (run.file.parent / "files" / "train.log").read_text()
 
 
 @pytest.mark.slow
@@ -156,13 +140,22 @@ def test_help_needs_no_environment_beyond_hydra(runs):
     assert "schedule=cosine" in output
 
 
-def test_a_sweep_makes_one_folder_a_job(tmp_path):
-    run(
-        "train.py", "-m", "schedule=linear,cosine", *SMALL, "logger=csv", "trainer.max_steps=1",
-        "hydra.sweep.dir=sweep", folder=tmp_path,
-    )  # fmt: skip
-    assert (tmp_path / "sweep" / "0" / "metrics.csv").exists()
-    assert (tmp_path / "sweep" / "1" / "metrics.csv").exists()
+def test_a_sweep_makes_one_folder_and_one_wandb_run_a_job(tmp_path, offline_run):
+    typed = (*SMALL, "trainer.max_steps=4", "logger.wandb.project=${oc.env:SECRET}", "hydra.sweep.dir=sweep")
+    run("train.py", "-m", "schedule=linear,cosine", *typed, folder=tmp_path, SECRET="p")
+    jobs = [tmp_path / "sweep" / number for number in "01"]
+    runs = [offline_run(job) for job in jobs]
+    assert all((job / "metrics.csv").exists() for job in jobs)
+    ids = [json.loads((job / "wandb_run.json").read_text())["run_id"] for job in jobs]
+    assert [each.about.run_id for each in runs] == ids
+    assert ids[0] != ids[1]
+    for each, schedule in zip(runs, ("linear", "cosine"), strict=True):
+        assert each.about.run_group == "sweep"
+        assert each.about.display_name.startswith(f"mnist schedule={schedule} data=digits ")
+        assert {f"schedule={schedule}", "logger.wandb.project=${oc.env:SECRET}"} < set(each.about.tags)
+        assert (each.config["options"]["schedule"], each.config["num_parameters"]) == (schedule, 41609)
+        assert each.config["schedule"]["_target_"].endswith(f"{schedule}.{schedule}")
+        assert (min(each.steps), max(each.steps), each.exits) == (2, 4, [0])
 
 
 def test_a_folder_of_a_diffusers_model_is_a_checkpoint(tmp_path):

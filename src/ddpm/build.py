@@ -50,6 +50,7 @@ from ddpm.stored_config import (
 from ddpm.training import sharding
 from ddpm.training.callbacks.scores import Scores
 from ddpm.training.module import DiffusionModule
+from ddpm.typed import labels
 from ddpm.wiring import complete, instantiate, opened
 
 EVALUATION = ("metric", "features", "features_batch_size", "evaluate")
@@ -268,7 +269,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
         callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config)],
-        logger=made(config.logger, "logger"),
+        logger=loggers(config),
         plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank
@@ -276,6 +277,11 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def loggers(config: DictConfig) -> list[Any]:
+    parts = made(config.logger, "logger")
+    return [complete(p, "logger", labels=labels(config)) if isinstance(p, partial) else p for p in parts]
 
 
 def scores_of_training(config: DictConfig) -> list[Scores]:

@@ -20,7 +20,7 @@ from ddpm.metrics.statistics import write_statistics
 from ddpm.subjects import Subject, step_of
 from ddpm.sweeps.base import Presentation
 from ddpm.training.stores.base import save_png
-from ddpm.training.wandb_run import reopened
+from ddpm.training.wandb_run import finished_runs, reopened
 
 
 @rank_zero_only
@@ -81,6 +81,7 @@ def compare(config: DictConfig, paths: list[Path], results: dict[str, Result]) -
 
 
 @rank_zero_only
+@finished_runs()
 def compare_variants(
     config: DictConfig, path: Path, measured: dict[str, SweepPoint], presentation: Presentation
 ) -> None:
@@ -97,7 +98,6 @@ def compare_variants(
     if logger is not None:
         values = ((each, metric, found.value) for each in points for metric, found in each.estimates.items())
         logger.log_metrics({f"sweep/{each.name}_{each.value:g}/{m}": value for each, m, value in values}, step=step)
-        logger.experiment.finish()
 
 
 @rank_zero_only
@@ -109,6 +109,7 @@ def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> N
 
 
 @rank_zero_only
+@finished_runs()
 def log_to_run(run: Path, result: Result) -> None:
     """The values beside the training's own, in the W&B run that made the checkpoint, if there was one.
 
@@ -120,4 +121,3 @@ def log_to_run(run: Path, result: Result) -> None:
         errors = {f"eval/{name}_error": error for name, error in result.errors.items()}
         logger.log_metrics({f"eval/{name}": value for name, value in result.metrics.items()} | errors, step=step)
         logger.experiment.config.update({f"protocol/{result_name(result)}": asdict(result.protocol)})
-        logger.experiment.finish()

@@ -28,8 +28,11 @@ from ddpm.dry_run import report
 from ddpm.stored_config import FITTED, PARTS, targets
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.metrics_table import MetricsTable
+from ddpm.training.wandb_run import finished_runs
+from ddpm.typed import options
 
 
+@finished_runs()
 def run(config: DictConfig) -> None:
     """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
     is_alone = rank_zero_only.rank != 0 or check.boolean("dry_run", config.dry_run)
@@ -58,7 +61,8 @@ def train(config: DictConfig) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
-        logger.log_hyperparams({**OmegaConf.to_container(config, resolve=True), FITTED: module.config[FITTED]})
+        about = {"options": options(), "num_parameters": num_parameters(module), FITTED: module.config[FITTED]}
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
     announce(config, module, trainer, checkpoint, step)
     accept(config, module, step)
     with explained(config, trainer):
@@ -183,13 +187,17 @@ def end_children(trainer: Trainer, patience: float = 30.0) -> None:
             child.kill()
 
 
+def num_parameters(module: build.DiffusionModule) -> int:
+    return sum(parameter.numel() for parameter in module.network.parameters())
+
+
 @rank_zero_only
 def announce(
     config: DictConfig, module: build.DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
 ) -> None:
-    parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
-    print(f"{config.name}: {parameters:,} parameters, {config.trainer.max_steps:,} steps of {config.data.batch_size}")
+    steps = f"{config.trainer.max_steps:,} steps of {config.data.batch_size}"
+    print(f"{config.name}: {num_parameters(module):,} parameters, {steps}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
     if isinstance(module.sampler.process, GaussianDiffusion):
         leaf = OmegaConf.to_container(config.schedule, resolve=True)

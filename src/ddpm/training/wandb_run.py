@@ -4,19 +4,63 @@ import json
 import netrc
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ddpm import check
 from ddpm.atomic import write_whole
 from ddpm.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
+NAME_LENGTH, TAG_LENGTH = 128, 64  # characters that W&B takes
+
+started: list[wandb.Run] = []
+"""The runs that this process has started and not finished."""
+
+
+class Labels(NamedTuple):
+    """What runs are told apart by, where nothing else is given."""
+
+    name: str
+    group: str | None
+    tags: Sequence[str]
+
+
+@contextmanager
+def finished_runs() -> Iterator[None]:
+    """Finishes every run that is started within it, as failed if an exception ends it, and no other run."""
+    earlier, code = len(started), 0
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        raise
+    finally:
+        while len(started) > earlier:
+            finish(started.pop(), code)
+
+
+def finish(run: wandb.Run, code: int) -> None:
+    """With the log files of the run's folder, in place of what W&B would capture of the console."""
+    folder = Path(run.settings.root_dir)
+    try:
+        for log in folder.glob("*.log"):
+            shutil.copy(log, run.dir)
+            run.save(Path(run.dir, log.name), base_path=run.dir, policy="end", glob=False)
+    except OSError as error:
+        rank_zero_warn(f"the log of {folder} could not be added to the W&B run: {error}")
+    try:
+        run.finish(exit_code=code)
+    except Exception as error:  # whatever W&B's own process has met, the training is done
+        rank_zero_warn(f"the W&B run of {folder} could not be finished: {error}")
 
 
 def has_key() -> bool:
@@ -33,35 +77,40 @@ def has_key() -> bool:
 
 def wandb_logger(
     project: str,
-    name: str,
+    name: str | None,
     group: str | None,
-    tags: Sequence[str],
+    tags: Sequence[str] | None,
     save_dir: str,
     offline: bool | None,
     init_timeout: float,
-    job_type: str = "train",
     run_id: str | None = None,
     resumes: str | None = None,
+    labels: Labels | None = None,
 ) -> WandbLogger:
     """offline: True, False, or None for offline if there is no key or the network does not answer in time.
 
     init_timeout: seconds. run_id: go on in the run of this id. resumes: what the training goes on from, if anything;
-    its numbers then go on in the run that save_dir names. Only the first process makes a run; it leaves its identity
-    in save_dir/wandb_run.json.
+    its numbers then go on in the run that save_dir names. labels: in place of name, group and tags that are None. Only
+    the first process makes a run, to be finished by `finished_runs`; it leaves its identity in save_dir/wandb_run.json.
     """
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
     file = Path(save_dir) / IDENTITY
     if resumes is not None and file.exists():
-        run_id = identity_in(file)["run_id"]
+        earlier = identity_in(file)
+        run_id, name = earlier["run_id"], name or earlier["name"]
+    if labels is not None:
+        name, group = name or labels.name, group or labels.group
+        tags = labels.tags if tags is None else tags
     offline_now = not has_key() if offline is None else offline
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         offline_now = True
-    about = {"project": project, "name": name, "group": group, "tags": list(tags), "dir": save_dir}
-    about |= {"job_type": job_type, "id": run_id, "resume": "allow"}
+    about = {"project": project, "name": name, "group": group, "tags": tags, "dir": save_dir}
+    about |= {"job_type": "train", "id": run_id, "resume": "allow", "reinit": "create_new"}
 
     def start(mode: str) -> wandb.Run:
-        return wandb.init(**about, mode=mode, settings=wandb.Settings(init_timeout=init_timeout, silent=True))
+        settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
+        return wandb.init(**about, mode=mode, settings=settings)
 
     if offline_now:
         run = start("offline")
@@ -73,6 +122,7 @@ def wandb_logger(
                 raise ValueError(f"logger.wandb.offline=false, but W&B does not answer: {error}") from error
             rank_zero_info(f"W&B does not answer within {init_timeout:g} s: this run is logged offline")
             run = start("offline")
+    started.append(run)
     if run.settings.mode == "offline":
         rank_zero_info(f"W&B runs offline. To send this run: wandb sync {Path(run.dir).parent}")
     run.define_metric("trainer/global_step")
@@ -83,14 +133,15 @@ def wandb_logger(
 
 
 def reopened(run_dir: Path) -> WandbLogger | None:
-    """A logger that adds an evaluation to the W&B run of a training's folder, or None if it had none."""
+    """A logger that adds an evaluation to the W&B run of a training's folder, or None if it had none.
+
+    To be finished by `finished_runs`.
+    """
     file = run_dir / IDENTITY
     if not file.exists():
         return None
     identity = identity_in(file)
-    return wandb_logger(
-        **identity, group=None, tags=[], save_dir=str(run_dir), offline=None, init_timeout=20, job_type="eval"
-    )
+    return wandb_logger(**identity, group=None, tags=None, save_dir=str(run_dir), offline=None, init_timeout=20)
 
 
 def identity_in(file: Path) -> dict[str, str]:
