@@ -1,13 +1,16 @@
 """What this machine computes on, checked before Lightning starts processes: it would wait for ones that cannot come."""
 
 import os
+import statistics
+import timeit
 
 import torch
 
-from ddpm import check
+from ddpm import check, launch
 
 ACCELERATORS = ("auto", "gpu", "cuda", "cpu")
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
+SLOW = "bf16-mixed-slow"
+PRECISIONS = ("auto", "32-true", "bf16-mixed", SLOW)
 
 
 def accelerator(name: str) -> str:
@@ -25,11 +28,33 @@ def accelerator(name: str) -> str:
 
 
 def precision(name: str, accelerator: str) -> str:
-    """`auto` is bf16 mixed precision on a GPU that has it, else float32."""
+    """`auto` is bf16 mixed precision on a GPU that has it, else float32; bf16-mixed-slow is bf16-mixed on any CPU."""
     check.one_of("trainer.precision", name, PRECISIONS)
+    if name == "bf16-mixed" and accelerator == "cpu" and not launch.by_lightning():
+        refuse_slow_bf16()
     if name != "auto":
-        return name
+        return name.removesuffix("-slow")
     return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def refuse_slow_bf16() -> None:
+    """By a measurement, since no flag of a CPU says whether it computes in bfloat16 or only imitates it."""
+    exact, rough = (1e3 * convolution_seconds(dtype) for dtype in (torch.float32, torch.bfloat16))
+    if rough > exact:
+        raise ValueError(
+            f"trainer.precision=bf16-mixed is slow on this CPU: a convolution takes {rough:.2f} ms in bfloat16 and "
+            f"{exact:.2f} ms in float32; use trainer.precision=32-true, or force it with trainer.precision={SLOW}"
+        )
+
+
+def convolution_seconds(dtype: torch.dtype) -> float:
+    """The median of small convolutions on one thread: two that wait for each other on a busy machine take any time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    x, weight = torch.ones(1, 64, 32, 32, dtype=dtype), torch.ones(64, 64, 3, 3, dtype=dtype)
+    seconds = timeit.repeat(lambda: torch.conv2d(x, weight, padding=1), number=1, repeat=9)
+    torch.set_num_threads(threads)
+    return statistics.median(seconds[2:])  # the first two warm up
 
 
 def check_number(accelerator: str, devices: int | str | list[int]) -> None:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
-from ddpm import build
+from ddpm import build, devices
 from ddpm.checkpoint.reading import read_data
 from ddpm.cli import USER_ERRORS, leave
 from ddpm.training.module import DiffusionModule
@@ -17,12 +17,14 @@ from ddpm.types import Batch
 from ddpm.wiring import opened
 
 
-def replay(path: Path) -> list[str]:
+def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
     stored = read_data(path, "replay")
     module = build.module(*opened({**stored["config"], "compile": False}))
     module.network.load_state_dict(stored["network"])
     module.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    if not slow_bf16 and stored["config"]["trainer"]["precision"] != devices.SLOW:
+        devices.precision(stored["precision"], module.device.type)
     ranks, micro_batches = stored["pixels"].shape[:2]
     found: list[str] = []
     for rank in range(ranks):
@@ -71,11 +73,11 @@ def finite(values: Tensor) -> bool:
 
 
 def main() -> None:
-    arguments = take_trust(sys.argv[1:])
-    if len(arguments) != 1:
-        leave("python -m ddpm.replay takes one argument, a file RUN/nonfinite/STEP.pt")
+    path, *rest = take_trust(sys.argv[1:]) or [""]
+    if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):
+        leave(f"python -m ddpm.replay takes RUN/nonfinite/STEP.pt, and, if asked to, trainer.precision={devices.SLOW}")
     try:
-        found = replay(Path(arguments[0]))
+        found = replay(Path(path), slow_bf16=bool(rest))
     except USER_ERRORS as error:
         leave(str(error))
     if not found:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from ddpm import build, replay, train
+from ddpm import build, devices, replay, train
 from ddpm.training.callbacks.finite_loss import FiniteLoss
 
 
@@ -73,6 +73,12 @@ def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poiso
     told = capsys.readouterr().out
     assert "the output of stem" in told
     assert f"the loss of image {int(stored['index'][0, 0, 0])} at t = " in told
+    torch.save({**stored, "precision": "bf16-mixed"}, path)
+    monkeypatch.setattr(devices, "convolution_seconds", {torch.float32: 0.001, torch.bfloat16: 0.0235}.get)
+    with pytest.raises(ValueError, match="bf16-mixed is slow on this CPU"):
+        replay.replay(path)
+    monkeypatch.setattr("sys.argv", ["replay", str(path), "trainer.precision=bf16-mixed-slow"])
+    replay.main()
 
 
 def test_the_weights_stand_still_after_a_gradient_that_is_no_number(small):
