@@ -267,6 +267,12 @@ def test_a_full_disk_is_one_error_and_the_same_command_continues(generate, monke
     assert files(generate("out", f"format={format}")) == expected
 
 
+def test_a_grid_of_more_samples_than_it_shows_is_refused_before_any_is_made(generate, tmp_path):
+    with pytest.raises(ValueError, match=r"num_samples must be at most 400 .* choose format=png or npz, got 401"):
+        generate("out", "format=grid", "num_samples=401")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_grid_alone_leaves_no_record_and_is_drawn_anew_each_time(generate):
     assert set(files(generate("out", "format=grid"))) == {"grid.png"}
     first = files(generate("out", "format=grid"))

@@ -33,6 +33,7 @@ from ddpm.training.generation_record import GenerationRecord
 from ddpm.training.module import DiffusionModule
 from ddpm.training.stores import STORES
 from ddpm.training.stores.base import save_png
+from ddpm.training.stores.first_images import FirstImages
 from ddpm.types import Cond
 
 
@@ -97,6 +98,8 @@ def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationD
         )
     rows, names, about = asked_of(config, module.asked, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
+    if config.format == "grid" and num > FirstImages.NUM_FIRST:
+        check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
 
     def picture(first: torch.Tensor) -> torch.Tensor:
         kinds = list(dict.fromkeys(names))
