@@ -65,17 +65,16 @@ def offline_run():
 
     def read(folder, number=0):
         file = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)[number]
-        run = SimpleNamespace(file=file, records=[], config={}, steps=[], exits=[], saved=[])
+        run = SimpleNamespace(file=file, about=None, records=[], config={}, steps=[], exits=[], saved=[])
         deadline = time.monotonic() + 20  # W&B's own process may still write
         while not any(record.HasField("exit") for record in run.records) and time.monotonic() < deadline:
             run.records = list(records(file))
         for record in run.records:
-            if record.HasField("run"):
-                run.about = record.run
+            run.about = record.run if record.HasField("run") else run.about
             for item in [*record.run.config.update, *record.config.update]:
                 run.config[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-            numbers = {each.key or each.nested_key[0]: each.value_json for each in record.history.item}
-            run.steps += [json.loads(numbers["trainer/global_step"])] if numbers else []
+            steps = [each for each in record.history.item if "trainer/global_step" in each.nested_key]
+            run.steps += [json.loads(each.value_json) for each in steps]
             run.exits += [record.exit.exit_code] if record.HasField("exit") else []
             run.saved += [each.path for each in record.files.files]
         return run

@@ -2,43 +2,38 @@
 
 import json
 import signal
+from unittest.mock import Mock
 
 import pytest
 import wandb
-from lightning.pytorch import Callback
 
-from ddpm import build, results, train
+from ddpm import results, train
 from ddpm.measure import WITHOUT_FEATURES
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result
 from ddpm.training.callbacks.interruption import Interrupted
-from ddpm.training.wandb_run import Labels, finished_runs, wandb_logger
-
-LABELS = Labels("mnist schedule=linear", "a_sweep", ["schedule=linear"])
+from ddpm.training.callbacks.train_log import TrainLog
+from ddpm.training.wandb_run import finished_runs, wandb_logger
 
 
 @pytest.fixture
 def opened(tmp_path, offline_run):
-    """`opened(name=..., resumes=...)`: the run that a training of this folder logs to, read back."""
+    """`opened("mine", resumes="auto")`: what the file of a training's run says of it."""
 
-    def read(name=None, group=None, tags=None, resumes=None):
+    def read(name=None, resumes=None, labels=()):
         with finished_runs():
-            wandb_logger("p", name, group, tags, str(tmp_path), True, 5, resumes=resumes, labels=LABELS)
+            wandb_logger("p", name, None, None, str(tmp_path), True, 5, resumes=resumes, labels=dict(labels))
         return offline_run(tmp_path, -1).about
 
     return read
 
 
 def test_a_resumed_training_goes_on_in_the_same_run_and_a_new_one_in_another(opened):
-    first = opened(name="mine").run_id
-    resumed = opened(resumes="auto")
-    assert (resumed.run_id, resumed.display_name) == (first, "mine")
-    assert opened().run_id != first
-
-
-def test_what_is_given_wins_over_what_was_typed(opened):
-    typed, given = opened(), opened("mine", "my group", ["a", "b"])
-    assert (typed.display_name, typed.run_group, list(typed.tags)) == LABELS
-    assert (given.display_name, given.run_group, list(given.tags)) == ("mine", "my group", ["a", "b"])
+    typed = {"name": "mnist schedule=linear", "tags": ["schedule=linear"]}
+    first = opened("mine", labels=typed)
+    assert (first.display_name, list(first.tags)) == ("mine", ["schedule=linear"])
+    resumed = opened(resumes="auto", labels=typed)
+    assert (resumed.run_id, resumed.display_name) == (first.run_id, "mine")
+    assert opened(labels=typed).run_id != first.run_id
 
 
 @pytest.fixture
@@ -53,19 +48,14 @@ def own_run(tmp_path):
 def test_a_training_that_fails_finishes_its_own_run_as_failed_and_no_other(
     small, tmp_path, monkeypatch, offline_run, own_run, error, code
 ):
-    class Fails(Callback):
-        def on_train_batch_end(self, *_):
-            raise error
-
-    make = build.trainer
-    monkeypatch.setattr(build, "trainer", lambda config: (t := make(config), t.callbacks.append(Fails()))[0])
+    monkeypatch.setattr(TrainLog, "on_train_batch_end", Mock(side_effect=error))
     with pytest.raises(type(error)):
         train.run(small("logger=wandb"))
     run = offline_run(tmp_path / "run")
     assert run.exits == [code]
     assert run.about.run_id != own_run.id
     assert wandb.run is own_run
-    own_run.log({"still": 1})  # an error where it is finished
+    own_run.log({"still": 1})  # an error in a run that is finished
 
 
 def test_an_evaluation_goes_to_the_run_that_trained_and_finishes_it_again(small, tmp_path, offline_run, own_run):

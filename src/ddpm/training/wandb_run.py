@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 from urllib.parse import urlparse
 
 import wandb
@@ -20,23 +20,13 @@ from ddpm.atomic import write_whole
 from ddpm.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
-NAME_LENGTH, TAG_LENGTH = 128, 64  # characters that W&B takes
-
-started: list[wandb.Run] = []
-"""The runs that this process has started and not finished."""
-
-
-class Labels(NamedTuple):
-    """What runs are told apart by, where nothing else is given."""
-
-    name: str
-    group: str | None
-    tags: Sequence[str]
+started: list[wandb.Run] = []  # by this process, and not finished
 
 
 @contextmanager
 def finished_runs() -> Iterator[None]:
-    """Finishes every run that is started within it, as failed if an exception ends it, and no other run."""
+    """Finishes the runs that are started within it, and no others: as failed if an exception ends it, and with the log
+    of their folder, in place of the console with all redraws of a progress bar."""
     earlier, code = len(started), 0
     try:
         yield
@@ -45,22 +35,13 @@ def finished_runs() -> Iterator[None]:
         raise
     finally:
         while len(started) > earlier:
-            finish(started.pop(), code)
-
-
-def finish(run: wandb.Run, code: int) -> None:
-    """With the log files of the run's folder, in place of what W&B would capture of the console."""
-    folder = Path(run.settings.root_dir)
-    try:
-        for log in folder.glob("*.log"):
-            shutil.copy(log, run.dir)
-            run.save(Path(run.dir, log.name), base_path=run.dir, policy="end", glob=False)
-    except OSError as error:
-        rank_zero_warn(f"the log of {folder} could not be added to the W&B run: {error}")
-    try:
-        run.finish(exit_code=code)
-    except Exception as error:  # whatever W&B's own process has met, the training is done
-        rank_zero_warn(f"the W&B run of {folder} could not be finished: {error}")
+            run = started.pop()
+            try:
+                for log in Path(run.settings.root_dir).glob("*.log"):
+                    run.save(shutil.copy(log, run.dir), base_path=run.dir, policy="end", glob=False)
+                run.finish(exit_code=code)
+            except Exception as error:  # the training itself is done
+                rank_zero_warn(f"the W&B run in {run.dir} could not be finished: {error}")
 
 
 def has_key() -> bool:
@@ -83,30 +64,28 @@ def wandb_logger(
     save_dir: str,
     offline: bool | None,
     init_timeout: float,
-    run_id: str | None = None,
     resumes: str | None = None,
-    labels: Labels | None = None,
+    labels: dict[str, Any] | None = None,
 ) -> WandbLogger:
     """offline: True, False, or None for offline if there is no key or the network does not answer in time.
 
-    init_timeout: seconds. run_id: go on in the run of this id. resumes: what the training goes on from, if anything;
-    its numbers then go on in the run that save_dir names. labels: in place of name, group and tags that are None. Only
-    the first process makes a run, to be finished by `finished_runs`; it leaves its identity in save_dir/wandb_run.json.
+    init_timeout: seconds. resumes: what the training goes on from, if anything; its numbers then go on in the run that
+    save_dir names. labels: in place of name, group and tags that are None. Only the first process makes a run, to be
+    finished by `finished_runs`; it leaves its identity in save_dir/wandb_run.json.
     """
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
-    file = Path(save_dir) / IDENTITY
+    file, run_id = Path(save_dir) / IDENTITY, None
     if resumes is not None and file.exists():
         earlier = identity_in(file)
         run_id, name = earlier["run_id"], name or earlier["name"]
-    if labels is not None:
-        name, group = name or labels.name, group or labels.group
-        tags = labels.tags if tags is None else tags
     offline_now = not has_key() if offline is None else offline
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         offline_now = True
-    about = {"project": project, "name": name, "group": group, "tags": tags, "dir": save_dir}
-    about |= {"job_type": "train", "id": run_id, "resume": "allow", "reinit": "create_new"}
+    given = {"name": name, "group": group, "tags": tags}
+    about = (labels or {}) | {field: value for field, value in given.items() if value is not None}
+    about |= {"project": project, "dir": save_dir, "job_type": "train", "id": run_id}
+    about |= {"resume": "allow", "reinit": "create_new"}  # a run of somebody else's in this process stays as it is
 
     def start(mode: str) -> wandb.Run:
         settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
@@ -127,7 +106,7 @@ def wandb_logger(
         rank_zero_info(f"W&B runs offline. To send this run: wandb sync {Path(run.dir).parent}")
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    identity = {"project": project, "name": name, "run_id": run.id}
+    identity = {"project": project, "name": about["name"], "run_id": run.id}
     write_whole(file, (json.dumps(identity) + "\n").encode())
     return WandbLogger(experiment=run)
 
@@ -140,8 +119,8 @@ def reopened(run_dir: Path) -> WandbLogger | None:
     file = run_dir / IDENTITY
     if not file.exists():
         return None
-    identity = identity_in(file)
-    return wandb_logger(**identity, group=None, tags=None, save_dir=str(run_dir), offline=None, init_timeout=20)
+    project = identity_in(file)["project"]
+    return wandb_logger(project, None, None, None, str(run_dir), offline=None, init_timeout=20, resumes="auto")
 
 
 def identity_in(file: Path) -> dict[str, str]:
