@@ -49,6 +49,7 @@ from ddpm.stored_config import (
 )
 from ddpm.training import sharding
 from ddpm.training.callbacks.scores import Scores
+from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.module import DiffusionModule
 from ddpm.typed import labels
 from ddpm.wiring import complete, instantiate, opened
@@ -265,11 +266,12 @@ def trainer(config: DictConfig) -> Trainer:
 
 
 def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
+    limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
     return Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
-        callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config)],
-        logger=loggers(config),
+        callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config), *limits],
+        logger=[p(labels=labels(config)) if isinstance(p, partial) else p for p in made(config.logger, "logger")],
         plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank
@@ -277,11 +279,6 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def loggers(config: DictConfig) -> list[Any]:
-    parts = made(config.logger, "logger")
-    return [complete(p, "logger", labels=labels(config)) if isinstance(p, partial) else p for p in parts]
 
 
 def scores_of_training(config: DictConfig) -> list[Scores]:

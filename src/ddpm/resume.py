@@ -15,6 +15,7 @@ from ddpm.wiring import opened
 FREE = (
     *("name", "compile", "channels_last", "sample_every_n_steps", "checkpoint_every_n_steps", "keep"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_steps"),
+    *("trainer.max_epochs", "trainer.max_time"),
     *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.profiler"),
     *("data.name", "data.source", "data.test_source", "data.num_workers", "data.pin_memory", "data.memory_limit_mb"),
     *("data.verify", "data.eval_batch_size", "data.download"),

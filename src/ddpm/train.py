@@ -16,9 +16,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from ddpm import analytic, build, check, resume, run_folder
+from ddpm import analytic, build, check, devices, resume, run_folder
 from ddpm.atomic import write_whole
-from ddpm.checkpoint.folder import newest_whole, set_aside
+from ddpm.checkpoint.folder import listed, newest_whole, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.console import quiet
 from ddpm.data.order import micro_batch_size
@@ -27,6 +27,7 @@ from ddpm.doctor.examination import verdict
 from ddpm.dry_run import report
 from ddpm.stored_config import FITTED, PARTS, targets
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
+from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.wandb_run import finished_runs
 from ddpm.typed import options
@@ -45,6 +46,7 @@ def train(config: DictConfig) -> None:
     torch.set_float32_matmul_precision("high")
     if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
+    devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # before long work
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
     module = build.module(config, build.fitted_to_data(config, data))
@@ -61,13 +63,14 @@ def train(config: DictConfig) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
-        about = {"options": options(), "num_parameters": num_parameters(module), FITTED: module.config[FITTED]}
+        num_parameters = sum(p.numel() for p in module.network.parameters())
+        about = {"options": options(), "num_parameters": num_parameters, FITTED: module.config[FITTED]}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
     announce(config, module, trainer, checkpoint, step)
     accept(config, module, step)
     with explained(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    summary(config, trainer, f"{config.run_dir}/checkpoints/last.ckpt")
+    summary(config, trainer, checkpoint, step)
     for logger in trainer.loggers:
         logger.finalize("success")
 
@@ -103,15 +106,12 @@ def prepare_to_resume(
     stored = read_checkpoint(path, "resume", known=set(targets(module.config)))
     resume.refuse_changes(path, stored["config"], module.config, config.resume.allow)
     data.other_content_is_allowed = "data.content" in config.resume.allow
-    ours, theirs = module.state_dict(), stored["state_dict"]
-    different = [key for key in ours.keys() | theirs.keys() if shape(ours.get(key)) != shape(theirs.get(key))]
+    states = module.state_dict(), stored["state_dict"]
+    ours, theirs = ({key: getattr(each, "shape", type(each)) for key, each in state.items()} for state in states)
+    different = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
     if different:
         raise ValueError(f"resume={path} holds another model: {len(different)} weights differ, as {min(different)}")
     return stored["global_step"]
-
-
-def shape(weight: object) -> object:
-    return tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight)
 
 
 @rank_zero_only
@@ -187,17 +187,15 @@ def end_children(trainer: Trainer, patience: float = 30.0) -> None:
             child.kill()
 
 
-def num_parameters(module: build.DiffusionModule) -> int:
-    return sum(parameter.numel() for parameter in module.network.parameters())
-
-
 @rank_zero_only
 def announce(
     config: DictConfig, module: build.DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
 ) -> None:
+    parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
-    steps = f"{config.trainer.max_steps:,} steps of {config.data.batch_size}"
-    print(f"{config.name}: {num_parameters(module):,} parameters, {steps}")
+    at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
+    steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
+    print(f"{config.name}: {parameters:,} parameters, {steps}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
     if isinstance(module.sampler.process, GaussianDiffusion):
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
@@ -207,23 +205,38 @@ def announce(
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
         print(f"code of your own: {', '.join(own)}; what loads this run needs trust=[{packages}]", flush=True)
     if checkpoint and step >= config.trainer.max_steps:
-        print(f"{checkpoint} has all {step:,} steps: nothing is left to train", flush=True)
+        print(f"{checkpoint} has {step:,} steps already: nothing is left to train", flush=True)
     elif checkpoint:
         print(f"going on from {checkpoint}, at step {step:,}", flush=True)
     elif config.resume.path == "auto":
         print("there was no run of these settings to go on with: a new one begins", flush=True)
 
 
+def what_ended(config: DictConfig, trainer: Trainer) -> str:
+    """What ended a training before its last step. Where it was in processes of its own, the trainer here cannot say."""
+    ended = {
+        "fast_dev_run": trainer.fast_dev_run,
+        "limit_train_batches": trainer.limit_train_batches == 0,
+        "max_time": any(isinstance(each, TimeLimit) and each.time_remaining() <= 0 for each in trainer.callbacks),
+        "max_epochs": not trainer.should_stop and 0 <= trainer.max_epochs <= trainer.current_epoch,
+    }
+    found = [f"trainer.{name}={config.trainer.get(name)}" for name, did in ended.items() if did]
+    return found[0] if found else "a callback or another limit"
+
+
 @rank_zero_only
-def summary(config: DictConfig, trainer: Trainer, checkpoint: str) -> None:
-    """Where everything lies."""
-    step = max(trainer.global_step, config.trainer.max_steps)
-    print(f"\ndone: {step:,} steps, {step * config.data.batch_size:,} images")
-    lines = {"checkpoint": checkpoint}
-    for name in ("samples/ema", "samples/raw", "denoising"):
-        picture = f"{config.run_dir}/{name}/{step:08d}.png"
-        if Path(picture).exists():
-            lines[name] = picture
+def summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
+    """What was done, and where everything lies. Trained in processes of its own, the trainer here knows no step."""
+    folder, max_steps = Path(config.run_dir) / "checkpoints", config.trainer.max_steps
+    step = max(map(step_of, listed(folder)), default=first_step)
+    done = f"{step:,} of {max_steps:,} steps" if step < max_steps else f"{step:,} steps"
+    images = f"{(step - first_step) * config.data.batch_size:,} images"
+    images = f"; this run went on at step {first_step:,} and used {images}" if resumed else f", {images}"
+    why = f"; {what_ended(config, trainer)} ended the training" if step < max_steps else ""
+    print(f"\ndone: {done}{images}{why}")
+    lines = {"checkpoint": str(folder / "last.ckpt" if listed(folder) else resumed)}
+    pictures = ("samples/ema", "samples/raw", "denoising")
+    lines |= {name: f"{config.run_dir}/{name}/{step:08d}.png" for name in pictures}
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             lines["metrics"] = str(logger.path)
@@ -232,4 +245,5 @@ def summary(config: DictConfig, trainer: Trainer, checkpoint: str) -> None:
         elif isinstance(logger, TensorBoardLogger):
             lines["TensorBoard"] = logger.log_dir
     for name, where in lines.items():
-        print(f"  {name:12} {where}")
+        if Path(where).exists():
+            print(f"  {name:12} {where}")

@@ -1,11 +1,13 @@
 """Whole runs in process: what they leave behind, and what they may not depend on."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 
-from ddpm import build, train
+from ddpm import build, devices, train
+from ddpm.training.callbacks.time_limit import TimeLimit
 
 
 def trained(config):
@@ -106,7 +108,53 @@ def test_validation_is_the_same_at_every_time_and_batch_size(small):
 
 
 def test_bf16_trains(small):
-    assert all(torch.isfinite(value).all() for _, value in weights(trained(small("trainer.precision=bf16-mixed"))))
+    assert all(torch.isfinite(value).all() for _, value in weights(trained(small("trainer.precision=bf16-mixed-slow"))))
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_bf16_is_refused_on_a_cpu_that_is_slow_in_it_unless_it_is_forced(config, monkeypatch, command):
+    monkeypatch.setattr(devices, "convolution_seconds", {torch.float32: 0.001, torch.bfloat16: 0.0235}.get)
+    settings = ("trainer=cpu", "logger=none", *(["ckpt=none"] if command == "sample" else []))
+    told = r"bf16-mixed is slow .* 23\.50 ms in bfloat16 and 1\.00 ms in float32; .* trainer\.precision=bf16-mixed-slow"
+    with pytest.raises(ValueError, match=told):
+        build.trainer(config(command, *settings, "trainer.precision=bf16-mixed"))
+    assert build.trainer(config(command, *settings, "trainer.precision=bf16-mixed-slow")).precision == "bf16-mixed"
+    assert devices.precision("bf16-mixed", "gpu") == "bf16-mixed"
+
+
+@pytest.mark.parametrize(("limit", "steps"), [("max_epochs=1", 4), ("max_time=00:00:00:03", 3)])
+def test_a_training_that_ends_early_says_so_and_goes_on_to_the_same_weights(
+    small, tmp_path, monkeypatch, capsys, limit, steps
+):
+    settings = ("data.num_train=64", "trainer.max_steps=6", "model.dropout=0.1")
+    whole = trained(small(*settings, f"run_dir={tmp_path / 'whole'}"))
+    seconds = iter(range(100))  # one a step, after one at the start
+    monkeypatch.setattr(TimeLimit, "time_elapsed", lambda *_: next(seconds))
+    capsys.readouterr()
+    assert trained(small(*settings, f"++trainer.{limit}"))["global_step"] == steps
+    told = capsys.readouterr().out
+    assert "at most 6 steps of 16" in told
+    assert f"done: {steps} of 6 steps, {16 * steps} images; trainer.{limit} ended the training" in told
+    assert len(list(named_files(told))) == 4
+    assert same_weights(whole, trained(small(*settings, "resume.path=auto")))
+    assert f"done: 6 steps; this run went on at step {steps} and used {16 * (6 - steps)}" in capsys.readouterr().out
+
+
+def test_a_run_with_nothing_left_to_train_names_the_checkpoint_that_there_is(small, tmp_path, capsys):
+    trained(small())
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    capsys.readouterr()
+    train.run(small(f"resume.path={checkpoint}", f"run_dir={tmp_path / 'other'}"))
+    told = capsys.readouterr().out
+    assert "done: 4 steps; this run went on at step 4 and used 0 images" in told
+    assert next(named_files(told)) == checkpoint
+
+
+def named_files(told):
+    for line in told.partition("done: ")[2].splitlines()[1:]:
+        path = Path(line.split(maxsplit=1)[1])
+        assert path.exists()
+        yield path
 
 
 def test_channels_last_changes_nothing_but_rounding(small):

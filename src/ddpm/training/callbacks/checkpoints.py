@@ -64,7 +64,8 @@ class Checkpoints(Checkpoint):
         self.noted_step = trainer.global_step
         loop = trainer.fit_loop.epoch_loop
         self.validation_is_due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and validates(trainer)
-        self.loops = copy.deepcopy(trainer.fit_loop.state_dict()) if self.validation_is_due else {}
+        ends = trainer.should_stop or loop.batch_progress.is_last_batch  # what follows counts the epoch as a whole one
+        self.loops = copy.deepcopy(trainer.fit_loop.state_dict()) if self.validation_is_due or ends else {}
 
     def on_validation_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.validation_is_due = False

@@ -24,7 +24,8 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.is_global_zero:
-            self.display = ProgressDisplay("step", trainer.max_steps, trainer.global_step, self.every_seconds)
+            total = int(trainer.estimated_stepping_batches)  # less than max_steps where epochs are limited
+            self.display = ProgressDisplay("step", total, trainer.global_step, self.every_seconds)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
