@@ -98,8 +98,9 @@ def rows(rounds: int) -> list[dict[str, Any]]:
     except ValueError as reason:
         left_out = [{"program": "this project, bf16", "ms a step": f"left out: {str(reason).partition(';')[0]}"}]
     found = measure(contenders, rounds)
-    return left_out + [
+    timed = [
         {"program": name, "ms a step": f"{1000 * t.seconds:.0f}", "img/s": f"{BATCH / t.seconds:.2f}"}
         | {"speed against diffusers": f"{t.speed:.2f}"}
         for name, t in found.items()
     ]
+    return timed + left_out

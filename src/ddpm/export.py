@@ -47,7 +47,7 @@ def write_diffusers(folder: Path, module: DiffusionModule, stored: DictConfig) -
 
 
 FORMATS = {
-    "safetensors": (write_safetensors, "python sample.py ckpt={out}"),
+    "safetensors": (write_safetensors, "to be used as ckpt={out}, a classifier as guidance.classifier={out}"),
     "diffusers": (write_diffusers, "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"),
 }
 """How each is written, and how it is used."""
