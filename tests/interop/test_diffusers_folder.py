@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from precision import assert_same
 from safetensors.torch import load_file, save_file
 
 from ddpm.interop import diffusers as interop
@@ -48,12 +49,10 @@ def rewrite(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-def differs(ours, theirs, channels=3, batch=4, size=(16, 24)):
-    """The largest difference of the outputs, relative to their spread."""
-    x = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
+def assert_one_network(ours, theirs, channels=3, batch=4, size=(16, 24)):
+    x = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1)).double()
     time = torch.tensor([0, 1, 500, 999])[-batch:]
-    expected = theirs(x, time).sample
-    return ((ours(x, time) - expected).abs().max() / expected.std()).item()
+    assert_same(ours.double()(x, time), theirs.double()(x, time).sample)
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_a_loaded_network_gives_the_images_of_diffusers(tmp_path, channels, batc
     network = theirs(channels)
     network.save_pretrained(tmp_path)
     loaded = interop.load(tmp_path)
-    assert differs(loaded.network, network, channels, batch) < 1e-5
+    assert_one_network(loaded.network, network, channels, batch)
     assert not loaded.network.training
     assert loaded.scheduler is None
 
@@ -79,7 +78,7 @@ def test_several_heads_and_attention_at_the_coarsest_level_are_followed(tmp_path
     network.save_pretrained(tmp_path)
     loaded = interop.load(tmp_path).network
     assert (loaded.settings["num_heads"], loaded.settings["dropout"]) == (4, 0.1)
-    assert differs(loaded, network) < 1e-5
+    assert_one_network(loaded, network)
 
 
 def test_the_old_names_of_attention_weights_are_understood(folder):
@@ -88,7 +87,7 @@ def test_the_old_names_of_attention_weights_are_understood(folder):
         assert any(new in key for key in weights)
         weights = {key.replace(new, old): weight for key, weight in weights.items()}
     save_file(weights, folder / WEIGHTS)
-    assert differs(interop.load(folder).network, theirs()) < 1e-5
+    assert_one_network(interop.load(folder).network, theirs())
 
 
 def test_the_published_config_is_the_published_network():
@@ -112,7 +111,7 @@ def test_a_pipeline_folder_brings_its_scheduler(tmp_path):
     scheduler.save_pretrained(tmp_path / "scheduler")
     loaded = interop.load(tmp_path)
     assert loaded.scheduler == interop.Scheduler(500, "squaredcos_cap_v2", 1e-4, 0.02, "v_prediction")
-    assert differs(loaded.network, network) < 1e-5
+    assert_one_network(loaded.network, network)
 
 
 def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_as_diffusers_does(folder):
@@ -130,7 +129,7 @@ def test_a_network_of_ours_opens_in_diffusers(tmp_path):
     interop.save(network, tmp_path / "new" / "folder")
     opened, notes = UNet2DModel.from_pretrained(tmp_path / "new" / "folder", output_loading_info=True)
     assert not any(notes.values())
-    assert differs(network, opened) < 1e-5
+    assert_one_network(network, opened)
     assert interop.load(tmp_path / "new" / "folder").network.settings == network.settings
 
 

@@ -1,4 +1,4 @@
-"""Exported folders: the samples are those of the checkpoint, bitwise in ours and to rounding in diffusers' pipeline."""
+"""Exported folders: the samples are those of the checkpoint, bitwise in ours and in float64 in diffusers' pipeline."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from diffusers.pipelines.ddpm import pipeline_ddpm
 from diffusers.schedulers import scheduling_ddpm
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from precision import InDouble, assert_same
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -64,6 +65,13 @@ def exports(tmp_path):
         return tmp_path / out
 
     return exported
+
+
+def in_double(module):
+    """The module in float64, from the x_T that it has in float32."""
+    prior = module.start(IDS).double()
+    module.start = lambda ids, images=None: prior
+    return module.double()
 
 
 def loaded(config, path, *overrides):
@@ -188,8 +196,8 @@ def test_weights_that_share_memory_are_exported(small, tmp_path):
     assert all(torch.equal(tensor, holds.tensors[key]) for key, tensor in again.tensors.items())
     interop.save(module.network, tmp_path / "unet")
     opened = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet")
-    x, time = torch.randn(2, 1, 8, 8), torch.tensor([0, 9])
-    torch.testing.assert_close(opened(x, time).sample, module.network.eval()(x, time), rtol=1e-4, atol=1e-4)
+    x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([0, 9])
+    assert_same(opened.double()(x, time).sample, module.network.double().eval()(x, time))
 
 
 def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, config, tmp_path):
@@ -268,20 +276,18 @@ def test_an_export_over_something_that_is_there_is_refused(checkpoint, exports, 
 # diffusers' pipeline
 
 
-def states_of_the_pipeline(monkeypatch, folder, module, exact):
+def states_of_the_pipeline(monkeypatch, folder, module):
     """Every x_t of diffusers' own pipeline from our prior and with our noise, and the images that it returns."""
     times = module.sampler.times(module.sampler.process.T)
-    pipe = diffusers.DDPMPipeline.from_pretrained(folder)
+    monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
+    pipe = diffusers.DDPMPipeline.from_pretrained(folder).to(torch.float64)
     pipe.set_progress_bar_config(disable=True)
-    if exact:
-        pipe.scheduler.alphas_cumprod = module.sampler.process.schedule.alpha_bar[1:]
     states, step = [], pipe.scheduler.step
-    draws = (module.sample_rng.at(s, IDS).normal("step", module.image_shape) for s in times[1:])
-    prior = module.sampler.process.prior(module.image_shape, module.sample_rng.at(times[0], IDS))
+    draws = (module.sample_rng.at(s, IDS).normal("step", module.image_shape).double() for s in times[1:])
+    prior = module.start(IDS)
 
     def watched(output, t, sample, **kwargs):
         made = step(output, t, sample, **kwargs)
-        made.prev_sample = made.prev_sample.float()
         states.append(made.prev_sample)
         return made
 
@@ -293,49 +299,46 @@ def states_of_the_pipeline(monkeypatch, folder, module, exact):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "exact", "atol"),
+    "overrides",
     [
-        pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], True, 1e-4, marks=pytest.mark.slow),
-        pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], False, 1e-3, marks=pytest.mark.slow),
-        (["sampler.steps=null", "variance=large", "schedule=linear"], False, 1e-4),
-        (["sampler.steps=null", "objective=x0", "schedule=sigmoid"], False, 1e-4),
-        (["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"], False, 1e-4),
+        pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], marks=pytest.mark.slow),
+        ["sampler.steps=null", "variance=large", "schedule=linear"],
+        ["sampler.steps=null", "objective=x0", "schedule=sigmoid"],
+        ["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"],
         pytest.param(
-            ["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"],
-            False,
-            1e-4,
-            marks=pytest.mark.slow,
+            ["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"], marks=pytest.mark.slow
         ),
-        (["sampler.steps=30", "objective=v", "schedule=quadratic"], False, 1e-4),
-        (["sampler.steps=20", "model.num_heads=2", "data=mnist", "data.size=[16,24]"], False, 1e-4),
+        ["sampler.steps=30", "objective=v", "schedule=quadratic"],
+        ["sampler.steps=20", "model.num_heads=2", "data=mnist", "data.size=[16,24]"],
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+    ids=" ".join,
 )
 def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
-    checkpoint, exports, config, monkeypatch, capsys, overrides, exact, atol
+    checkpoint, exports, config, monkeypatch, capsys, overrides
 ):
-    """At every step, where nothing is saturated. exact: with its table of alpha_bar in float64."""
+    """At every step, where nothing is saturated; both in float64, but for the 10 digits with which betas are stored."""
     path = checkpoint("schedule.num_timesteps=100", *overrides)
     folder = exports(path, "format=diffusers", "weights=ema_0.9")
-    module, ours = loaded(config, path), []
+    module, ours = in_double(loaded(config, path)), []
     module.watch_sampling = lambda state: ours.append(state.x_t)
-    expected = (module.sample(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    expected = (module.sample(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     assert f"(num_inference_steps={len(ours)})" in capsys.readouterr().out
-    states, images = states_of_the_pipeline(monkeypatch, folder, module, exact)
+    states, images = states_of_the_pipeline(monkeypatch, folder, module)
     for theirs, x_t in zip(states, ours, strict=True):
-        torch.testing.assert_close(theirs, x_t, rtol=0, atol=atol)
-    np.testing.assert_allclose(images, expected, rtol=0, atol=atol)
-    assert ((expected > 0) & (expected < 1)).mean() > 0.2
+        assert_same(theirs, x_t, 1e-8)
+    assert_same(torch.from_numpy(images), expected, 1e-8)
+    assert ((expected > 0) & (expected < 1)).double().mean() > 0.2
 
 
 @pytest.mark.parametrize("name", sorted({*cli.options_of(export.CONF, "schedule")} - {"steps"}))
 @pytest.mark.parametrize("num_timesteps", [100, 1000])
-def test_every_schedule_is_said_in_words_of_diffusers(config, name, num_timesteps):
+def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name, num_timesteps):
+    monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
     made = config("train", f"schedule={name}", f"schedule.num_timesteps={num_timesteps}")
     alpha_bar = build.instantiate(made.schedule, "schedule").alpha_bar
     words = pipeline.schedule_words(alpha_bar)
     theirs = diffusers.DDPMScheduler(num_timesteps, **json.loads(json.dumps(words)))
-    torch.testing.assert_close(theirs.alphas_cumprod.double(), alpha_bar[1:], rtol=0, atol=1e-5)
+    assert_same(theirs.alphas_cumprod, alpha_bar[1:])
     named = {"linear": "linear", "constant": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
     assert words.get("beta_schedule") == named.get(name)
     if name == "linear":
@@ -346,8 +349,8 @@ def test_every_schedule_is_said_in_words_of_diffusers(config, name, num_timestep
 def test_a_folder_for_diffusers_is_a_checkpoint_too(checkpoint, exports, config):
     path = checkpoint("sampler.steps=null", "schedule.num_timesteps=100", "objective=v")
     folder = exports(path, "format=diffusers", "weights=raw")
-    expected = loaded(config, path).sample(IDS, "raw")
-    torch.testing.assert_close(loaded(config, folder).sample(IDS, "raw"), expected, rtol=0, atol=1e-5)
+    found, expected = (in_double(loaded(config, place)).sample(IDS, "raw") for place in (folder, path))
+    assert_same(found, expected)
 
 
 REFUSED = [

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from precision import assert_same
 
 from ddpm import build, sample
 from ddpm.diffusion.denoiser import NetworkDenoiser
@@ -99,7 +100,7 @@ def shapes(base, mults, blocks, attention, *, time=None, images=3, outputs=6, cl
 
 
 def filled(shapes, seed=0):
-    """Weights of these shapes, all random, so that no part of the network is hidden behind a zero."""
+    """Float32 weights of these shapes, all random, so that no part of the network is hidden behind a zero."""
     generator = torch.Generator().manual_seed(seed)
     weights = OrderedDict()
     for key, shape in shapes.items():
@@ -124,10 +125,14 @@ def half(x):
 
 
 class Theirs:
-    """Reads the layers off the keys as it comes to them. heads: a number, or None where each has `head_channels`."""
+    """Reads the layers off the keys as it comes to them, and computes in float64, but for the waves of the time.
+
+    heads: a number, or None where each has `head_channels`.
+    """
 
     def __init__(self, weights, heads=None, head_channels=None, new_order=False):
-        self.w, self.heads, self.head_channels, self.new_order = weights, heads, head_channels, new_order
+        self.w = {key: weight.double() for key, weight in weights.items()}
+        self.heads, self.head_channels, self.new_order = heads, head_channels, new_order
 
     def has(self, key):
         return any(name.startswith(f"{key}.") for name in self.w)
@@ -146,7 +151,7 @@ class Theirs:
         channels = self.w["time_embed.0.weight"].shape[1]
         rates = torch.exp(-math.log(10000) * torch.arange(channels // 2) / (channels // 2))  # in float32, as theirs
         angles = time.float()[:, None] * rates
-        waves = torch.cat([angles.cos(), angles.sin()], 1)
+        waves = torch.cat([angles.cos(), angles.sin()], 1).double()
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", waves)))
         return emb if label is None else emb + self.w["label_emb.weight"][label]
 
@@ -252,7 +257,7 @@ def file(tmp_path):
 
 
 def images(channels=3, size=16, seed=1):
-    return torch.randn(3, channels, size, size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(3, channels, size, size, generator=torch.Generator().manual_seed(seed)).double()
 
 
 TIMES = torch.tensor([0, 17, 999])
@@ -294,10 +299,9 @@ def test_a_loaded_network_gives_the_images_of_theirs(kind, file):
         cond["low_res"] = images(size=8, seed=2)
     with torch.no_grad():
         expected = theirs.image(x, TIMES, **cond, blocks=(SMALL | how)["blocks"])
-        found = network(x, TIMES * (steps // 1000), **cond)
-    assert found.dtype == torch.float32
+        found = network.double()(x, TIMES * (steps // 1000), **cond)
     assert not network.training
-    assert ((found - expected).abs().max() / expected.std()).item() < 1e-5
+    assert_same(found, expected)
 
 
 CLASSIFIERS = {
@@ -320,9 +324,9 @@ def test_a_loaded_classifier_gives_the_logits_of_theirs(kind, file):
         expected = Theirs(weights, **{"head_channels": 16, "new_order": new_order}).logits(
             images(), TIMES, blocks=how["blocks"]
         )
-        found = network(images(), TIMES)
+        found = network.double()(images(), TIMES)
     assert found.shape == (3, 10)
-    assert ((found - expected).abs().max() / expected.std()).item() < 1e-5
+    assert_same(found, expected)
 
 
 def test_rows_sorted_by_head_are_sorted_by_query_key_and_value():
@@ -589,7 +593,7 @@ def denoised(weights, path, t, cond):
     config = OmegaConf.create(configuration(openai.load(path)))
     module = build.module(config)
     module.network.load_state_dict(openai.load(path).weights)
-    denoiser = module.eval().denoiser("raw")
+    denoiser = module.double().eval().denoiser("raw")
     return module, denoiser(images(), t, cond)
 
 
@@ -604,8 +608,8 @@ def test_the_model_predicts_what_their_network_and_schedule_say(schedule, label,
     eps, place = output.chunk(2, dim=1)  # their network has the noise first, then where the variance lies
     alpha_bar = module.sampler.process.schedule.alpha_bar[t].item()
     x0 = (images() - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
-    torch.testing.assert_close(prediction.x0, x0.clamp(-1, 1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(prediction.extra, place, rtol=1e-4, atol=1e-4)
+    assert_same(prediction.x0, x0.clamp(-1, 1))
+    assert_same(prediction.extra, place)
 
 
 @pytest.mark.parametrize("flags", [{}, {"sigma_small": True}, {"predict_xstart": True}], ids=str)
@@ -626,9 +630,9 @@ def test_a_classifier_is_built_as_what_its_training_made(file):
     assert module.condition.network_settings == {"num_classes": 10}
     assert module.image_shape == (3, 16, 16)
     with torch.no_grad():
-        found = NetworkDenoiser(module.network, module.objective).raw(images(), 300, {})
+        found = NetworkDenoiser(module.network.double(), module.objective).raw(images(), 300, {})
         expected = Theirs(weights, heads=4).logits(images(), torch.full((3,), 299), blocks=2)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_same(found, expected)
 
 
 def test_an_upsampler_is_told_small_images_and_says_if_their_size_is_left_out(file):
@@ -654,7 +658,7 @@ def test_an_upsampler_of_classes_is_told_both(file):
     eps = output[:, :3]
     alpha_bar = module.sampler.process.schedule.alpha_bar[t].item()
     x0 = (images() - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
-    torch.testing.assert_close(prediction.x0, x0.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+    assert_same(prediction.x0, x0.clamp(-1, 1))
     told = module.condition.of({"image": images(), "label": label})
     assert told["low_res"].shape == (3, 3, 4, 4)
     assert told["label"].equal(label)
@@ -667,7 +671,7 @@ def test_networks_whose_time_is_wider_than_their_first_level_are_theirs_for_512(
     t = torch.tensor([5, 300, 999])
     with torch.no_grad():
         expected = Theirs(weights, heads=4).image(images(), t, None, blocks=2)
-        torch.testing.assert_close(loaded.network()(images(), t), expected, rtol=1e-4, atol=1e-4)
+        assert_same(loaded.network().double()(images(), t), expected)
 
 
 def test_the_command_draws_from_a_file_of_theirs_by_class(file, config, tmp_path):

@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention as TheirAttention
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from omegaconf import OmegaConf
+from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
@@ -28,16 +29,16 @@ LABELS = torch.tensor([4, 0, -1])
 
 
 def awake(module):
-    """The module with every weight random: at its start the zeros in it hide most of it."""
+    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.requires_grad_(False)
+    return module.double().requires_grad_(False)
 
 
 def drawn(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def images(channels=2, seed=1, size=(8, 16)):
@@ -100,7 +101,7 @@ def test_heads_of_64_channels_attend_at_32_and_16_and_8_pixels_and_in_the_middle
 
 def test_the_tiny_network_takes_mnist_as_it_is_and_is_tiny():
     network = from_yaml("adm_tiny", channels=1, num_classes=10)
-    assert network(drawn(2, 1, 28, 28), TIMES[:2], label=LABELS[1:]).shape == (2, 1, 28, 28)
+    assert network(drawn(2, 1, 28, 28).float(), TIMES[:2], label=LABELS[1:]).shape == (2, 1, 28, 28)
     assert 0.7e6 < num_parameters(network) < 1e6
 
 
@@ -118,9 +119,9 @@ def test_a_block_that_resamples_is_that_of_diffusers(way, resize, scale_shift):
         key.replace("time", "time_emb_proj").replace("shortcut", "conv_shortcut"): weight
         for key, weight in ours.state_dict().items()
     }
-    theirs.load_state_dict(weights)
+    theirs.double().load_state_dict(weights)
     x, emb = images(channels=8), drawn(3, 16, seed=2)
-    torch.testing.assert_close(ours(x, emb), theirs(x, emb), rtol=1e-5, atol=1e-5)
+    assert_same(ours(x, emb), theirs(x, emb))
 
 
 KINDS = {
@@ -159,15 +160,15 @@ def test_the_whole_network_is_the_one_that_diffusers_builds_of_such_parts(kind):
     )
     weights = ours.state_dict()
     table = weights.pop("label.weight")
-    theirs.load_state_dict(diffusers._to_theirs(weights) | {"class_embedding.weight": table})
+    theirs.double().load_state_dict(diffusers._to_theirs(weights) | {"class_embedding.weight": table})
     label = torch.tensor([4, 0, 2])
     expected = theirs(images(), TIMES, class_labels=label).sample
-    torch.testing.assert_close(ours(images(), TIMES, label=label), expected, rtol=1e-4, atol=1e-4)
+    assert_same(ours(images(), TIMES, label=label), expected)
 
 
 def test_the_cosines_come_first_and_the_frequencies_end_short_of_one_in_10000():
     theirs = get_timestep_embedding(TIMES, 64, flip_sin_to_cos=True, downscale_freq_shift=0)
-    torch.testing.assert_close(cosinusoid(TIMES, 64), theirs, rtol=0, atol=1e-4)
+    assert cosinusoid(TIMES, 64).equal(theirs)  # both round in the order of the published code
 
 
 @pytest.mark.parametrize(("convention", "eps"), [("ddpm", 1e-6), ("adm", 1e-5)])
@@ -194,9 +195,9 @@ def test_cross_attention_is_that_of_diffusers(num_heads):
     for key, weight in ours.state_dict().items():
         name, kind = key.split(".")
         weights[f"{names[name]}.{kind}"] = weight.flatten(1) if weight.dim() > 1 else weight
-    theirs.load_state_dict(weights)
+    theirs.double().load_state_dict(weights)
     x, tokens = images(channels=8), drawn(3, 7, 6, seed=4)
-    torch.testing.assert_close(ours(x, tokens), theirs(x, encoder_hidden_states=tokens), rtol=1e-5, atol=1e-5)
+    assert_same(ours(x, tokens), theirs(x, encoder_hidden_states=tokens))
 
 
 # Classes
@@ -207,7 +208,7 @@ def with_and_without_classes(**changes):
     networks = []
     for num_classes in (5, None):
         torch.manual_seed(7)
-        networks.append(UNet(**ADM | changes, num_classes=num_classes))
+        networks.append(UNet(**ADM | changes, num_classes=num_classes).double())
     return networks
 
 
@@ -233,8 +234,9 @@ def test_no_class_is_exactly_the_network_without_classes(label, autocast):
     conditional, plain = with_and_without_classes()
     awake(conditional)
     plain.load_state_dict({key: weight for key, weight in conditional.state_dict().items() if key != "label.weight"})
+    x = images().float()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        assert conditional(images(), TIMES, label=label).equal(plain(images(), TIMES))
+        assert conditional.float()(x, TIMES, label=label).equal(plain.float()(x, TIMES))
 
 
 def test_a_class_is_a_vector_added_to_the_embedded_time():
@@ -245,7 +247,7 @@ def test_a_class_is_a_vector_added_to_the_embedded_time():
     weights["time.linear2.bias"] = weights["time.linear2.bias"] + vector
     plain.load_state_dict(weights)
     found = conditional(images(), TIMES, label=torch.full((3,), 3))
-    torch.testing.assert_close(found, plain(images(), TIMES), rtol=1e-4, atol=1e-4)
+    assert_same(found, plain(images(), TIMES))
     assert not torch.allclose(found, conditional(images(), TIMES))
 
 
@@ -254,10 +256,10 @@ def test_an_image_comes_out_the_same_whatever_else_is_in_the_batch():
     together = network(images(), TIMES, **told())
     order = torch.tensor([2, 0, 1])
     shuffled = network(images()[order], TIMES[order], **{name: tensor[order] for name, tensor in told().items()})
-    torch.testing.assert_close(shuffled, together[order])
+    assert_same(shuffled, together[order])
     for i in range(3):
         alone = network(images()[i : i + 1], TIMES[i : i + 1], **{k: tensor[i : i + 1] for k, tensor in told().items()})
-        torch.testing.assert_close(alone, together[i : i + 1])
+        assert_same(alone, together[i : i + 1])
 
 
 def test_every_parameter_is_reached_by_the_gradient():
@@ -306,9 +308,9 @@ def test_heads_of_some_channels_are_more_heads_where_a_level_is_wider():
 def test_a_block_that_resamples_starts_as_pooling_or_as_pixels_written_four_times():
     x, emb = images(channels=8), drawn(3, 16)
     sizes = {"emb_channels": 16, "dropout": 0.0, "num_groups": 4}
-    halved = ResBlock(8, 8, **sizes, resize=nn.AvgPool2d(2))(x, emb)
-    torch.testing.assert_close(halved, x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)))
-    doubled = ResBlock(8, 8, **sizes, resize=nn.Upsample(scale_factor=2))(x, emb)
+    halved = ResBlock(8, 8, **sizes, resize=nn.AvgPool2d(2)).double()(x, emb)
+    assert_same(halved, x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)))
+    doubled = ResBlock(8, 8, **sizes, resize=nn.Upsample(scale_factor=2)).double()(x, emb)
     assert doubled.equal(x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
 
 
@@ -325,11 +327,11 @@ def test_a_small_image_that_weighs_nothing_leaves_the_plain_network(patch_size):
     network, plain = (UNet(**ADM, patch_size=patch_size, low_res=low_res) for low_res in (True, False))
     weights = awake(network).state_dict()
     for_x, for_low_res = weights["stem.weight"].chunk(2, dim=1)
-    plain.load_state_dict(weights | {"stem.weight": for_x})
+    plain.double().load_state_dict(weights | {"stem.weight": for_x})
     low_res = images(seed=3, size=(4, 8))
     assert not torch.allclose(network(images(), TIMES, low_res=low_res), plain(images(), TIMES))
     for_low_res.zero_()
-    torch.testing.assert_close(network(images(), TIMES, low_res=low_res), plain(images(), TIMES))
+    assert_same(network(images(), TIMES, low_res=low_res), plain(images(), TIMES))
 
 
 def doubled(x, dim):
@@ -343,17 +345,17 @@ def doubled(x, dim):
 def test_a_small_image_is_enlarged_bilinearly():
     network, low_res = awake(UNet(**ADM, low_res=True)), images(seed=3, size=(4, 8))
     found = network(images(), TIMES, low_res=low_res)
-    torch.testing.assert_close(found, network(images(), TIMES, low_res=doubled(doubled(low_res, 2), 3)))
+    assert_same(found, network(images(), TIMES, low_res=doubled(doubled(low_res, 2), 3)))
 
 
 def test_a_small_image_goes_in_behind_the_image_and_the_guess():
     network = awake(UNet(**ADM, self_condition=True, low_res=True))
     plain = UNet(**ADM | {"in_channels": 6, "out_channels": 2})
-    plain.load_state_dict(network.state_dict())
+    plain.double().load_state_dict(network.state_dict())
     guess, low_res = images(seed=2), images(seed=3)  # as large as the image: nothing to resize
     for given, expected in ((guess, guess), (None, torch.zeros_like(guess))):
         beside = plain(torch.cat([images(), expected, low_res], 1), TIMES)
-        torch.testing.assert_close(network(images(), TIMES, x0_guess=given, low_res=low_res), beside)
+        assert_same(network(images(), TIMES, x0_guess=given, low_res=low_res), beside)
 
 
 # Tokens
@@ -363,15 +365,15 @@ def test_tokens_are_attended_to_behind_every_attention_and_say_nothing_at_the_st
     network = UNet(**ADM | {"attention_levels": [1], "token_channels": 6})
     found = [name.removesuffix(".cross") for name, m in network.named_modules() if isinstance(m, CrossAttention)]
     assert found == [n.removesuffix(".attention") for n, m in network.named_modules() if isinstance(m, Attention)]
-    cross = CrossAttention(8, 6, 2, 4)
+    cross = CrossAttention(8, 6, 2, 4).double()
     assert cross(images(8), drawn(3, 7, 6)).equal(images(8))
 
 
 def test_the_order_of_tokens_does_not_matter_and_their_values_do():
     network, tokens = awake(UNet(**ADM, token_channels=6)), drawn(3, 7, 6, seed=4)
     found = network(images(), TIMES, tokens=tokens)
-    torch.testing.assert_close(network(images(), TIMES, tokens=tokens.flip(1)), found)
-    torch.testing.assert_close(network(images(), TIMES, tokens=tokens.repeat(1, 2, 1)), found)  # any number of them
+    assert_same(network(images(), TIMES, tokens=tokens.flip(1)), found)
+    assert_same(network(images(), TIMES, tokens=tokens.repeat(1, 2, 1)), found)  # any number of them
     assert not torch.allclose(network(images(), TIMES, tokens=drawn(3, 7, 6, seed=5)), found, atol=1e-3)
 
 
@@ -380,7 +382,7 @@ def test_the_order_of_tokens_does_not_matter_and_their_values_do():
 
 def test_the_settings_build_the_same_network_again():
     network = awake(UNet(**ALL))
-    again = UNet(**network.settings)
+    again = UNet(**network.settings).double()
     again.load_state_dict(network.state_dict())
     assert again(images(), TIMES, **told()).equal(network(images(), TIMES, **told()))
 
@@ -389,21 +391,22 @@ def test_channels_last_changes_the_memory_and_not_the_numbers():
     network = awake(UNet(**ALL))
     expected = network(images(), TIMES, **told())
     found = network.to(memory_format=torch.channels_last)(images(), TIMES, **told())
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_same(found, expected)
 
 
 def test_compilation_sees_one_graph():
     network = awake(UNet(**ALL | {"channel_mults": [1], "attention_levels": []}))
     expected = network(images(), TIMES, **told())
     network.compile(fullgraph=True, backend="eager")  # the inductor takes a minute
-    torch.testing.assert_close(network(images(), TIMES, **told()), expected)
+    assert_same(network(images(), TIMES, **told()), expected)
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(UNet(**ALL))
+    network, given = awake(UNet(**ALL)).float(), {"x": images(), "time": TIMES, **told()}
+    given = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in given.items()}
     with torch.autocast("cpu", torch.bfloat16):
-        rough = network(images(), TIMES, **told())
-    exact = network(images(), TIMES, **told())
+        rough = network(**given)
+    exact = network(**given)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.05 * exact.abs().mean()  # bfloat16 rounds by up to 2^-9 at each layer
 

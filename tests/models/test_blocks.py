@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from precision import assert_same, roundings
 
 from ddpm.models.attention import Attention
 from ddpm.models.blocks import Downsample, ResBlock, Upsample
@@ -18,7 +19,8 @@ def test_the_time_becomes_sines_then_cosines_from_frequency_one_to_one_in_10000(
     frequencies = torch.tensor([10000 ** (-i / 63) for i in range(64)], dtype=torch.float64)
     angles = time[:, None] * frequencies
     assert waves[0].tolist() == [0.0] * 64 + [1.0] * 64
-    torch.testing.assert_close(waves, torch.cat([angles.sin(), angles.cos()], 1), rtol=0, atol=1e-4)
+    expected = torch.cat([angles.sin(), angles.cos()], 1)
+    assert (waves - expected).abs().max() < roundings(2, scale=999)  # the angles are float32: frequency and product
 
 
 def test_a_block_without_change_of_width_starts_as_the_identity():
@@ -57,7 +59,7 @@ def test_attention_is_a_softmax_over_all_pixels_for_each_head(num_heads):
         weights = torch.einsum("bci,bcj->bij", q[:, head], k[:, head]).div(math.sqrt(width)).softmax(-1)
         mixed[:, head] = torch.einsum("bij,bcj->bci", weights, v[:, head])
     expected = x + torch.einsum("oc,bcn->bon", attention.out.weight[:, :, 0, 0], mixed).view_as(x)
-    torch.testing.assert_close(attention(x), expected)
+    assert_same(attention(x), expected)
 
 
 @pytest.mark.parametrize("tap", range(3))
@@ -75,4 +77,4 @@ def test_upsampling_is_a_convolution_of_every_pixel_written_four_times():
     torch.nn.init.normal_(upsample.conv.bias)
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     written = x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    torch.testing.assert_close(upsample(x), F.conv2d(written, upsample.conv.weight, upsample.conv.bias, padding=1))
+    assert_same(upsample(x), F.conv2d(written, upsample.conv.weight, upsample.conv.bias, padding=1))

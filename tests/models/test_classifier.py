@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from omegaconf import OmegaConf
+from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
@@ -23,16 +24,16 @@ TIMES = torch.tensor([0, 17, 999])
 
 
 def awake(module):
-    """The module with every weight random: at its start the zeros in it hide most of it."""
+    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.requires_grad_(False)
+    return module.double().requires_grad_(False)
 
 
-def images(channels=2, seed=1, size=(8, 16), dtype=torch.float32):
-    return torch.randn(3, channels, *size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def images(channels=2, seed=1, size=(8, 16)):
+    return torch.randn(3, channels, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def from_yaml(name, size, channels=3, **changes):
@@ -56,7 +57,7 @@ def test_the_published_classifiers_have_their_published_number_of_parameters(siz
 
 def test_the_tiny_classifier_takes_mnist_as_it_is_and_is_tiny():
     network = from_yaml("classifier_tiny", 28, channels=1, num_classes=10)
-    logits = network(images(1, size=(28, 28)), TIMES)
+    logits = network(images(1, size=(28, 28)).float(), TIMES)
     assert (logits.shape, logits.dtype) == ((3, 10), torch.float32)
     assert 0.2e6 < num_parameters(network) < 0.4e6
     assert (network.classifies, network.in_channels, network.out_channels) == (True, 1, 10)
@@ -85,9 +86,9 @@ def by_torch(pool, x):
 
 @pytest.mark.parametrize("num_heads", [1, 4])
 def test_the_pooling_is_attention_of_the_mean_to_all_pixels(num_heads):
-    pool = awake(AttentionPool(8, 5, num_heads, num_pixels=12)).double()
-    x = images(8, size=(3, 4), dtype=torch.float64)
-    torch.testing.assert_close(pool(x), by_torch(pool, x), rtol=1e-6, atol=1e-6)
+    pool = awake(AttentionPool(8, 5, num_heads, num_pixels=12))
+    x = images(8, size=(3, 4))
+    assert_same(pool(x), by_torch(pool, x))
 
 
 @pytest.mark.parametrize("attended", [[], [0, 1]], ids=["attention in the middle", "attention everywhere"])
@@ -112,16 +113,16 @@ def test_the_way_down_is_that_of_diffusers(attended):
         resnet_time_scale_shift="scale_shift",
     )
     own = {key: w for key, w in ours.state_dict().items() if not key.startswith(("pool.", "norm."))}
-    found = theirs.load_state_dict(diffusers._to_theirs(own), strict=False)
+    found = theirs.double().load_state_dict(diffusers._to_theirs(own), strict=False)
     assert not found.unexpected_keys
     assert {key.split(".")[0] for key in found.missing_keys} == {"up_blocks", "conv_norm_out", "conv_out"}
 
-    emb, h = theirs.time_embedding(theirs.time_proj(TIMES)), theirs.conv_in(images())
+    emb, h = theirs.time_embedding(theirs.time_proj(TIMES).double()), theirs.conv_in(images())
     for level in theirs.down_blocks:
         h, _ = level(h, emb)
     h = F.group_norm(theirs.mid_block(h, emb), 4, ours.norm.weight, ours.norm.bias, eps=1e-5)
     expected = by_torch(ours.pool, F.silu(h))
-    torch.testing.assert_close(ours(images(), TIMES), expected, rtol=1e-4, atol=1e-4)
+    assert_same(ours(images(), TIMES), expected)
 
 
 # What it sees
@@ -131,7 +132,7 @@ def test_without_places_the_pooling_sees_no_order_of_pixels_and_with_them_it_doe
     pool, x = awake(AttentionPool(8, 5, 2, num_pixels=12)), images(8, size=(3, 4))
     assert not torch.allclose(pool(x.flip(3)), pool(x), atol=1e-3)
     pool.places.zero_()
-    torch.testing.assert_close(pool(x.flip(3)), pool(x))
+    assert_same(pool(x.flip(3)), pool(x))
 
 
 def test_the_time_matters():
@@ -147,7 +148,7 @@ def test_times_of_4000_are_seen_as_quarters_of_those_of_1000():
 def test_an_image_has_the_same_logits_whatever_else_is_in_the_batch():
     network = awake(Classifier(**SMALL))
     alone = torch.cat([network(images()[i : i + 1], TIMES[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(network(images(), TIMES), alone)
+    assert_same(network(images(), TIMES), alone)
 
 
 def test_every_parameter_and_the_image_is_reached_by_the_gradient():
@@ -159,11 +160,11 @@ def test_every_parameter_and_the_image_is_reached_by_the_gradient():
 
 
 def test_the_gradient_of_an_image_is_that_of_its_own_logits():
-    network = awake(Classifier(**SMALL)).double()
-    x = images(dtype=torch.float64).requires_grad_(True)
+    network = awake(Classifier(**SMALL))
+    x = images().requires_grad_(True)
     (gradient,) = torch.autograd.grad(network(x, TIMES)[1, 3], x)
     assert gradient[[0, 2]].abs().max() == 0
-    direction = images(seed=2, dtype=torch.float64)
+    direction = images(seed=2)
     with torch.no_grad():
         ahead, behind = (network(x + step * direction, TIMES)[1, 3] for step in (1e-5, -1e-5))
     assert (gradient * direction).sum().item() == pytest.approx((ahead - behind).item() / 2e-5, rel=1e-6)
@@ -173,7 +174,7 @@ def test_its_start_says_little_and_depends_on_the_seed_alone():
     networks = []
     for _ in range(2):
         torch.manual_seed(3)
-        networks.append(Classifier(**SMALL))
+        networks.append(Classifier(**SMALL).double())
     logits = [network(images(), TIMES) for network in networks]
     assert logits[0].equal(logits[1])
     assert logits[0].softmax(1).max() < 0.99
@@ -182,7 +183,7 @@ def test_its_start_says_little_and_depends_on_the_seed_alone():
 def test_the_settings_build_the_same_network_again():
     for changes in ({}, {"size": 16, "dropout": 0.1, "patch_size": 2, "attention_levels": (0, 1)}):
         network = awake(Classifier(**SMALL | changes)).eval()
-        again = Classifier(**network.settings).eval()
+        again = Classifier(**network.settings).double().eval()
         again.load_state_dict(network.state_dict())
         x = images(size=network.size)
         assert again(x, TIMES).equal(network(x, TIMES))
@@ -192,14 +193,14 @@ def test_channels_last_changes_the_memory_and_not_the_numbers():
     network = awake(Classifier(**SMALL))
     expected = network(images(), TIMES)
     found = network.to(memory_format=torch.channels_last)(images(), TIMES)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_same(found, expected)
 
 
 def test_under_autocast_the_logits_are_float32_and_near_it():
-    network = awake(Classifier(**SMALL))
+    network, x = awake(Classifier(**SMALL)).float(), images().float()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = network(images(), TIMES)
-    exact = network(images(), TIMES)
+        rough = network(x, TIMES)
+    exact = network(x, TIMES)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.05 * exact.abs().mean()  # bfloat16 rounds by up to 2^-9 at each layer
 

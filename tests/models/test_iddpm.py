@@ -7,6 +7,7 @@ import torch
 from diffusers.models.attention_processor import Attention as TheirAttention
 from diffusers.models.resnet import ResnetBlock2D
 from omegaconf import OmegaConf
+from precision import assert_same
 
 from ddpm.models import UNet
 from ddpm.models.attention import Attention
@@ -18,16 +19,16 @@ TIMES = torch.tensor([0, 1, 500])
 
 
 def awake(module):
-    """The module with every weight random: at its start the zeros in it hide most of it."""
+    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.requires_grad_(False)
+    return module.double().requires_grad_(False)
 
 
 def images(channels=2, seed=1):
-    return torch.randn(3, channels, 8, 16, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(3, channels, 8, 16, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def settings_of(name, num_timesteps=4000):
@@ -84,9 +85,9 @@ def test_the_adaptive_norm_is_that_of_diffusers(out_channels):
         key.replace("time", "time_emb_proj").replace("shortcut", "conv_shortcut"): weight
         for key, weight in ours.state_dict().items()
     }
-    theirs.load_state_dict(weights)
-    x, emb = images(channels=8), torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(ours(x, emb), theirs(x, emb), rtol=1e-5, atol=1e-5)
+    theirs.double().load_state_dict(weights)
+    x, emb = images(channels=8), torch.randn(3, 16, generator=torch.Generator().manual_seed(2)).double()
+    assert_same(ours(x, emb), theirs(x, emb))
 
 
 @pytest.mark.parametrize("num_heads", [1, 2, 4])
@@ -99,15 +100,15 @@ def test_attention_of_several_heads_is_that_of_diffusers(num_heads):
         parts = weights.pop(f"qkv.{kind}").chunk(3)
         weights |= {f"to_{name}.{kind}": part for name, part in zip("qkv", parts, strict=True)}
         weights |= {f"group_norm.{kind}": weights.pop(f"norm.{kind}"), f"to_out.0.{kind}": weights.pop(f"out.{kind}")}
-    theirs.load_state_dict(weights)
+    theirs.double().load_state_dict(weights)
     x = images(channels=8)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert_same(ours(x), theirs(x))
 
 
 def test_a_block_with_an_adaptive_norm_starts_as_the_identity():
     x = images(channels=8)
-    block = ResBlock(8, 8, emb_channels=16, dropout=0.0, num_groups=4, scale_shift=True)
-    assert block(x, torch.ones(3, 16)).equal(x)
+    block = ResBlock(8, 8, emb_channels=16, dropout=0.0, num_groups=4, scale_shift=True).double()
+    assert block(x, torch.ones(3, 16).double()).equal(x)
 
 
 def test_where_neither_scale_nor_shift_is_left_the_adaptive_norm_is_the_plain_one_without_time():
@@ -120,7 +121,8 @@ def test_where_neither_scale_nor_shift_is_left_the_adaptive_norm_is_the_plain_on
     for block in (adaptive, plain):
         for parameter in block.time.parameters():
             parameter.zero_()
-    torch.testing.assert_close(adaptive(images(8), torch.ones(3, 16)), plain(images(8), torch.ones(3, 16)))
+    emb = torch.ones(3, 16, dtype=torch.float64)
+    assert_same(adaptive(images(8), emb), plain(images(8), emb))
 
 
 def test_times_of_4000_are_seen_as_quarters_of_those_of_1000():
@@ -151,14 +153,14 @@ def test_self_conditioning_costs_the_stems_weights_for_as_many_channels_again(pa
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_a_guess_that_weighs_nothing_leaves_the_plain_network(patch_size):
     conditioned = awake(UNet(**SMALL, patch_size=patch_size, self_condition=True))
-    plain = UNet(**SMALL, patch_size=patch_size)
+    plain = UNet(**SMALL, patch_size=patch_size).double()
     weights = conditioned.state_dict()
     for_x, for_guess = weights["stem.weight"].chunk(2, dim=1)
     plain.load_state_dict(weights | {"stem.weight": for_x})
     guess = images(seed=2)
     assert not torch.allclose(conditioned(images(), TIMES, x0_guess=guess), plain(images(), TIMES))
     for_guess.zero_()
-    torch.testing.assert_close(conditioned(images(), TIMES, x0_guess=guess), plain(images(), TIMES))
+    assert_same(conditioned(images(), TIMES, x0_guess=guess), plain(images(), TIMES))
 
 
 def test_no_guess_is_a_guess_of_zeros():
@@ -195,17 +197,18 @@ def test_every_parameter_is_reached_by_the_gradient_without_a_guess_too():
 
 def test_the_settings_build_the_same_network_again():
     network = awake(UNet(**SMALL, scale_shift=True, num_timesteps=250, self_condition=True, out_channels=4))
-    again = UNet(**network.settings)
+    again = UNet(**network.settings).double()
     again.load_state_dict(network.state_dict())
     guess = images(seed=2)
     assert again(images(), TIMES, x0_guess=guess).equal(network(images(), TIMES, x0_guess=guess))
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(UNet(**SMALL, scale_shift=True, self_condition=True))
+    network = awake(UNet(**SMALL, scale_shift=True, self_condition=True)).float()
+    x, guess = images().float(), images(seed=2).float()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = network(images(), TIMES, x0_guess=images(seed=2))
-    exact = network(images(), TIMES, x0_guess=images(seed=2))
+        rough = network(x, TIMES, x0_guess=guess)
+    exact = network(x, TIMES, x0_guess=guess)
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.05 * exact.abs().mean()  # bfloat16 rounds by up to 2^-9 at each layer
 

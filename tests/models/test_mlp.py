@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from precision import assert_same
 
 from ddpm.models.mlp import MLP
 
@@ -14,16 +15,16 @@ TIMES = torch.tensor([0, 1, 10, 500, 999])
 
 
 def images(channels=1, shape=(1, 2)):
-    return torch.randn(5, channels, *shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(5, channels, *shape, generator=torch.Generator().manual_seed(1)).double()
 
 
 def awake(network):
-    """The network with every weight random: at its start the zeros in it hide most of it."""
+    """The network in float64 with every weight random: at its start the zeros in it hide most of it."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network
+    return network.double()
 
 
 def test_the_configured_network_takes_points_and_has_0_2_million_parameters():
@@ -31,20 +32,20 @@ def test_the_configured_network_takes_points_and_has_0_2_million_parameters():
     config = OmegaConf.create({"data": data, "model": OmegaConf.load(CONF / "mlp.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
     assert settings.pop("_target_") == "ddpm.models.mlp.MLP"
-    network = MLP(**settings)
+    network = MLP(**settings).double()
     assert network(images(), TIMES).shape == (5, 1, 1, 2)
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(0.2e6, rel=0.25)
 
 
 def test_the_output_is_zero_at_the_start():
     x = images()
-    assert MLP(**SMALL)(x, TIMES).equal(torch.zeros_like(x))
+    assert MLP(**SMALL).double()(x, TIMES).equal(torch.zeros_like(x))
 
 
 @pytest.mark.parametrize(("size", "shape"), [(4, (4, 4)), ([2, 3], (2, 3))])
 @pytest.mark.parametrize(("channels", "out_channels"), [(1, None), (3, None), (1, 2)])
 def test_images_of_any_channels_and_shape_go_through(channels, out_channels, size, shape):
-    network = MLP(**SMALL | {"in_channels": channels, "size": size, "out_channels": out_channels})
+    network = MLP(**SMALL | {"in_channels": channels, "size": size, "out_channels": out_channels}).double()
     assert (network.in_channels, network.out_channels) == (channels, out_channels or channels)
     assert network(images(channels, shape), TIMES).shape == (5, out_channels or channels, *shape)
 
@@ -53,7 +54,7 @@ def test_an_image_comes_out_the_same_whatever_else_is_in_the_batch():
     network = awake(MLP(**SMALL))
     x = images()
     alone = torch.cat([network(x[i : i + 1], TIMES[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(network(x, TIMES), alone)
+    assert_same(network(x, TIMES), alone)
 
 
 def test_the_time_matters_and_may_be_a_fraction():
@@ -81,15 +82,15 @@ def test_dropout_acts_in_training_alone():
 
 def test_the_settings_build_the_same_network_again():
     network = awake(MLP(**SMALL | {"out_channels": 2, "size": (1, 2)}))
-    again = MLP(**network.settings)
+    again = MLP(**network.settings).double()
     again.load_state_dict(network.state_dict())
     x = images()
     assert again(x, TIMES).equal(network(x, TIMES))
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(MLP(**SMALL)).requires_grad_(False)
-    x = images()
+    network = awake(MLP(**SMALL)).float().requires_grad_(False)
+    x = images().float()
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(x, TIMES)
     exact = network(x, TIMES)

@@ -2,26 +2,27 @@
 
 import pytest
 import torch
+from precision import assert_same
 
 from ddpm.models.prompted import Prompted
 
 SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 WORDS = {"num_words": 5, "num_tokens": 3, "token_channels": 6}
-X, TIME = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 500])
+X, TIME = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double(), torch.tensor([3, 500])
 NOTHING = torch.zeros(2, 3, dtype=torch.int64)
 
 
 def awake(**changes):
-    """The network with every weight random: at its start the zeros in it hide what it is told."""
+    """The network in float64 with every weight random: at its start the zeros in it hide what it is told."""
     network, generator = Prompted(**SMALL | WORDS | changes), torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network
+    return network.double()
 
 
 def test_at_its_start_the_output_is_zero_whatever_is_said():
-    output = Prompted(**SMALL | WORDS)(X, TIME, words=torch.tensor([[1, 2, 3], [0, 0, 5]]))
+    output = Prompted(**SMALL | WORDS).double()(X, TIME, words=torch.tensor([[1, 2, 3], [0, 0, 5]]))
     assert output.equal(torch.zeros_like(X))
 
 
@@ -37,8 +38,8 @@ def test_a_token_is_of_its_word_and_its_place():
     network = awake()
     here, there, other = network.tokens(torch.tensor([[2, 0, 0], [0, 2, 0], [3, 0, 0]]))
     places, words = network.places.weight, network.words.weight
-    torch.testing.assert_close(there[1] - here[0], places[1] - places[0])
-    torch.testing.assert_close(other[0] - here[0], words[2] - words[1])
+    assert_same(there[1] - here[0], places[1] - places[0])
+    assert_same(other[0] - here[0], words[2] - words[1])
 
 
 def test_each_word_and_its_place_matter():
@@ -52,7 +53,7 @@ def test_each_word_and_its_place_matter():
 def test_an_image_is_told_its_own_words_whatever_else_is_in_the_batch():
     network, words = awake(), torch.tensor([[1, 2, 3], [0, 0, 5]])
     alone = torch.cat([network(X[i : i + 1], TIME[i : i + 1], words=words[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(network(X, TIME, words=words), alone)
+    assert_same(network(X, TIME, words=words), alone)
 
 
 @pytest.mark.parametrize("words", [NOTHING, torch.tensor([[1, 2, 3], [4, 5, 1]])], ids=["no words", "words"])
@@ -73,7 +74,7 @@ def test_the_other_conditions_of_the_unet_are_handed_on():
 
 def test_the_settings_build_the_same_network_again():
     network = awake(out_channels=2, attention_levels=(0,))
-    again = Prompted(**network.settings)
+    again = Prompted(**network.settings).double()
     again.load_state_dict(network.state_dict())
     words = torch.tensor([[1, 2, 3], [0, 0, 5]])
     assert again(X, TIME, words=words).equal(network(X, TIME, words=words))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from precision import assert_same
 
 from ddpm.models import UNet
 from ddpm.models.attention import Attention
@@ -16,12 +17,12 @@ SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_
 
 
 def awake(network):
-    """The network with every weight random: at its start the zeros in it hide most of it."""
+    """The network in float64 with every weight random: at its start the zeros in it hide most of it."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network
+    return network.double()
 
 
 def from_yaml(name, channels):
@@ -68,23 +69,23 @@ def test_grey_and_coloured_images_of_any_fitting_shape_go_through(channels, out_
 
 def test_patches_are_pixels_moved_to_channels_before_and_back_after():
     on_patches = awake(UNet(**SMALL | {"patch_size": 2}))
-    on_pixels = UNet(**SMALL | {"in_channels": 4})
+    on_pixels = UNet(**SMALL | {"in_channels": 4}).double()
     on_pixels.load_state_dict(on_patches.state_dict())
-    x, time = torch.randn(2, 1, 16, 8), torch.tensor([5, 700])
+    x, time = torch.randn(2, 1, 16, 8).double(), torch.tensor([5, 700])
     expected = F.pixel_shuffle(on_pixels(F.pixel_unshuffle(x, 2), time), 2)
-    torch.testing.assert_close(on_patches(x, time), expected)
+    assert_same(on_patches(x, time), expected)
 
 
 def test_an_image_comes_out_the_same_whatever_else_is_in_the_batch():
     network = awake(UNet(**SMALL))
-    x, time = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 10, 500, 999])
+    x, time = torch.randn(5, 1, 8, 8).double(), torch.tensor([0, 1, 10, 500, 999])
     alone = torch.cat([network(x[i : i + 1], time[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(network(x, time), alone)
+    assert_same(network(x, time), alone)
 
 
 def test_the_time_matters_and_may_be_a_fraction():
     network = awake(UNet(**SMALL))
-    x = torch.randn(1, 1, 8, 8)
+    x = torch.randn(1, 1, 8, 8).double()
     at = {time: network(x, torch.tensor([time])) for time in (7, 7.0, 7.5, 8)}
     assert at[7].equal(at[7.0])
     assert (at[7] - at[8]).abs().max() > 1e-3
@@ -93,13 +94,13 @@ def test_the_time_matters_and_may_be_a_fraction():
 
 def test_every_parameter_is_reached_by_the_gradient():
     network = awake(UNet(**SMALL | {"attention_levels": [0], "num_heads": 2}))
-    network(torch.randn(2, 1, 8, 8), torch.tensor([3, 500])).square().sum().backward()
+    network(torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 500])).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
 def test_dropout_acts_in_training_alone():
     network = awake(UNet(**SMALL | {"dropout": 0.5}))
-    x, time = torch.randn(1, 1, 8, 8), torch.tensor([5])
+    x, time = torch.randn(1, 1, 8, 8).double(), torch.tensor([5])
     assert not network(x, time).equal(network(x, time))
     network.eval()
     assert network(x, time).equal(network(x, time))
@@ -107,31 +108,31 @@ def test_dropout_acts_in_training_alone():
 
 def test_the_settings_build_the_same_network_again():
     network = awake(UNet(**SMALL | {"attention_levels": (0, 1), "out_channels": 2, "dropout": 0.1, "patch_size": 2}))
-    again = UNet(**network.settings)
+    again = UNet(**network.settings).double()
     again.load_state_dict(network.state_dict())
-    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 4])
+    x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 4])
     assert again.eval()(x, time).equal(network.eval()(x, time))
 
 
 def test_channels_last_changes_the_memory_and_not_the_numbers():
     network = awake(UNet(**SMALL | {"attention_levels": [0]}))
-    x, time = torch.randn(2, 1, 8, 16), torch.tensor([3, 500])
+    x, time = torch.randn(2, 1, 8, 16).double(), torch.tensor([3, 500])
     expected = network(x, time)
-    torch.testing.assert_close(network.to(memory_format=torch.channels_last)(x, time), expected, rtol=1e-4, atol=1e-4)
+    assert_same(network.to(memory_format=torch.channels_last)(x, time), expected)
 
 
 def test_compilation_sees_one_graph_and_leaves_copies_alone():
     network = awake(UNet(**SMALL))
-    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 500])
     expected, average = network(x, time), copy.deepcopy(network)
     network.compile(fullgraph=True, backend="eager")  # the inductor takes a minute
-    torch.testing.assert_close(network(x, time), expected)
+    assert_same(network(x, time), expected)
     assert average(x, time).equal(expected)
     assert network.state_dict().keys() == average.state_dict().keys()
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(UNet(**SMALL)).requires_grad_(False)
+    network = awake(UNet(**SMALL)).float().requires_grad_(False)
     x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(x, time)

@@ -31,11 +31,12 @@ class NetworkDenoiser:
     objective: Objective
 
     def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
-        """The network's output in float32, `[B, C', H, W]`; the first C channels belong to the objective."""
+        """The network's output, at least float32, `[B, C', H, W]`; the first C channels belong to the objective."""
         if X0_GUESS in cond and not getattr(self.network, "self_condition", False):
             cond = {name: value for name, value in cond.items() if name != X0_GUESS}
         time = torch.full((len(x_t),), t - 1, device=x_t.device) if isinstance(t, int) else t - 1
-        return self.network(x_t, time, **cond).float()
+        output = self.network(x_t, time, **cond)
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         output = self.raw(x_t, t, cond)
@@ -75,7 +76,8 @@ class DynamicallyThresholded:
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
         x0 = prediction.x0
-        bound = x0.flatten(1).abs().float().quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
+        size = x0.flatten(1).abs().to(torch.promote_types(x0.dtype, torch.float32))  # quantile takes no half precision
+        bound = size.quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
         bound = bound.view(-1, *[1] * (x0.ndim - 1))
         return replace(prediction, x0=x0.clamp(-bound, bound) / bound)
 
