@@ -1,7 +1,7 @@
 """Agreement with diffusers, a second program, wherever its numbers are right: one step and whole runs.
 
 diffusers numbers times from 0, hence t - 1 there. Its tables are float32, which puts 1 - alpha_bar off by 3e-4 of its
-value at the second step; here it is given the same betas in float64, so that its formulas are what is compared.
+value at the second step; here all of it is in float64, so that its formulas are what is compared.
 """
 
 import diffusers
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
+from precision import InDouble, assert_same
 
 from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
@@ -30,26 +31,18 @@ EVERY_OBJECTIVE = pytest.mark.parametrize("prediction_type", OBJECTIVES)
 CLIPPED_OR_NOT = pytest.mark.parametrize("clip", [False, True], ids=["unclipped", "clipped"])
 
 
+@pytest.fixture(autouse=True)
+def their_tables_in_double(monkeypatch):
+    for module in (scheduling_ddim, scheduling_ddpm):
+        monkeypatch.setattr(module, "torch", InDouble())
+
+
 def images(seed):
-    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def noise(s):
-    return RNG.at(s, IDS).normal("step", (3, 4, 4))
-
-
-def exact(scheduler):
-    """Their scheduler with its tables in float64, computed anew from the published definition."""
-    if scheduler.config.beta_schedule == "linear":
-        betas = np.linspace(1e-4, 0.02, T)
-    else:
-        bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
-    np.testing.assert_allclose(scheduler.betas.numpy(), betas, rtol=1e-6)
-    scheduler.betas = torch.tensor(betas)
-    scheduler.alphas = 1 - scheduler.betas
-    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
-    return scheduler
+    return RNG.at(s, IDS).normal("step", (3, 4, 4)).double()
 
 
 def denoiser_of(prediction_type, schedule, network, clip):
@@ -79,7 +72,6 @@ class Wave(torch.nn.Module):
 def test_a_step_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, prediction_type, variance, clip):
     schedule = OURS["linear"]
     theirs = diffusers.DDPMScheduler(T, variance_type=variance, clip_sample=clip, prediction_type=prediction_type)
-    exact(theirs)
     variances = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge()}
     sampler = Ancestral(GaussianDiffusion(schedule), grid.uniform, None, variances[variance])
     output, x_t = images(0), images(1)
@@ -88,8 +80,8 @@ def test_a_step_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, predi
         monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, t=t, **kwargs: noise(t - 1))
         expected = theirs.step(output, t - 1, x_t)
         state = sampler.step(denoiser, State(t, x_t), t - 1, {}, RNG.at(t - 1, IDS))
-        torch.testing.assert_close(state.prediction.x0, expected.pred_original_sample, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
+        assert_same(state.prediction.x0, expected.pred_original_sample)
+        assert_same(state.x_t, expected.prev_sample)
 
 
 @CLIPPED_OR_NOT
@@ -99,7 +91,7 @@ def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
     """With use_clipped_model_output, without which diffusers takes eps from before the clipping."""
     schedule = OURS["linear"]
     theirs = diffusers.DDIMScheduler(T, clip_sample=clip, prediction_type=prediction_type)
-    exact(theirs).set_timesteps(50)  # 50 divides 1000: steps of 20
+    theirs.set_timesteps(50)  # 50 divides 1000: steps of 20
     sampler = DDIM(GaussianDiffusion(schedule), grid.uniform, 50, eta)
     output, x_t = images(0), images(1)
     denoiser = denoiser_of(prediction_type, schedule, Answer(output), clip)
@@ -108,27 +100,27 @@ def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
         arguments = {"use_clipped_model_output": True, "variance_noise": noise(s)}
         expected = theirs.step(output, t - 1, x_t, eta=eta, **arguments)
         state = sampler.step(denoiser, State(t, x_t), s, {}, RNG.at(s, IDS))
-        torch.testing.assert_close(state.x_t, expected.prev_sample, rtol=1e-5, atol=1e-5)
+        assert_same(state.x_t, expected.prev_sample)
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_whole_run_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, name):
-    theirs = exact(diffusers.DDPMScheduler(T, beta_schedule=name, prediction_type="v_prediction"))
+    theirs = diffusers.DDPMScheduler(T, beta_schedule=name, prediction_type="v_prediction")
     process = GaussianDiffusion(OURS[name])
     sampler = Ancestral(process, grid.uniform, None, FixedSmall())
-    x = process.prior((3, 4, 4), RNG.at(T, IDS))
+    x = process.prior((3, 4, 4), RNG.at(T, IDS)).double()
     ours = list(sampler.trajectory(denoiser_of("v_prediction", OURS[name], Wave(), clip=True), x, RNG, IDS))
     for time in reversed(range(T)):
         monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, time=time, **kwargs: noise(time))
         x = theirs.step(Wave()(x, torch.full((2,), time)), time, x).prev_sample
-    torch.testing.assert_close(ours[-1].x_t, x, rtol=0, atol=1e-4)
+    assert_same(ours[-1].x_t, x)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_whole_run_of_ddim_is_that_of_diffusers(monkeypatch, eta):
     """50 steps over times 1, 21, ..., 981, as its default spacing has them, from 981."""
     theirs = diffusers.DDIMScheduler(T, clip_sample=True, prediction_type="epsilon")
-    exact(theirs).set_timesteps(50)
+    theirs.set_timesteps(50)
 
     def leading(start, num_steps, schedule):
         return [*range(start, 0, -20), 0]
@@ -142,16 +134,15 @@ def test_a_whole_run_of_ddim_is_that_of_diffusers(monkeypatch, eta):
         monkeypatch.setattr(scheduling_ddim, "randn_tensor", lambda *args, s=s, **kwargs: noise(s))
         output = Wave()(x, torch.full((2,), time))
         x = theirs.step(output, time, x, eta=eta, use_clipped_model_output=True).prev_sample
-    torch.testing.assert_close(last.x_t, x, rtol=0, atol=1e-4)
+    assert_same(last.x_t, x)
 
 
 def test_noising_and_the_velocity_target_are_those_of_diffusers():
-    theirs = exact(diffusers.DDPMScheduler(T))
+    theirs = diffusers.DDPMScheduler(T)
     process = GaussianDiffusion(OURS["linear"])
     x0, eps, t = images(0), images(1), torch.tensor([1, 700])
-    torch.testing.assert_close(process.apply(x0, eps, t), theirs.add_noise(x0, eps, t - 1), rtol=1e-5, atol=1e-5)
-    velocity = V(OURS["linear"]).target(x0, eps, t)
-    torch.testing.assert_close(velocity, theirs.get_velocity(x0, eps, t - 1), rtol=1e-5, atol=1e-5)
+    assert_same(process.apply(x0, eps, t), theirs.add_noise(x0, eps, t - 1))
+    assert_same(V(OURS["linear"]).target(x0, eps, t), theirs.get_velocity(x0, eps, t - 1))
 
 
 @pytest.mark.parametrize(("spacing", "wrong"), [("linspace", 29), ("trailing", 10)])
@@ -167,7 +158,8 @@ def test_a_step_lands_where_the_next_begins_which_it_does_not_in_diffusers(spaci
         asked.append((t, x_t))
         return NetworkDenoiser(Answer(torch.zeros_like(x_t)), X0(OURS["linear"]))(x_t, t, cond)
 
-    DDIM(process, grid.uniform, 30, 0).sample(one_point, (1, 2, 2), RNG, IDS)
+    x_T = process.prior((1, 2, 2), RNG.at(T, IDS)).double()
+    list(DDIM(process, grid.uniform, 30, 0).trajectory(one_point, x_T, RNG, IDS))
     for t, x_t in asked:  # data of one point at 0: DDIM keeps x_t / sigma_t, if it lands where it says
         expected = asked[0][1] / np.sqrt(1 - OURS["linear"].alpha_bar[T].item()) * process.schedule.sigma(t)
-        torch.testing.assert_close(x_t, expected, rtol=1e-5, atol=1e-5)
+        assert_same(x_t, expected)
