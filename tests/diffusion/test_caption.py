@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from precision import assert_same
 
 from ddpm.diffusion.caption import Attribute, Caption, slant, stroke_width
 from ddpm.diffusion.condition import partly_hidden
@@ -36,7 +37,7 @@ def diagonal(pixels_right_for_each_up, side=41):
 @pytest.mark.parametrize(("height", "width"), [(30, 1), (30, 3), (7, 30), (5, 5)])
 def test_the_stroke_of_a_bar_is_twice_its_area_over_its_outline(height, width):
     outline = 2 * height + 2 * width - 2 + 2**0.5  # one corner is cut by the diagonal of a pixel
-    assert stroke_width(bar(height, width)).item() == pytest.approx(2 * height * width / outline, rel=1e-6)
+    assert stroke_width(bar(height, width)).item() == pytest.approx(2 * height * width / outline, rel=1e-12)
 
 
 def test_the_stroke_of_a_long_bar_is_its_width():
@@ -45,25 +46,25 @@ def test_the_stroke_of_a_long_bar_is_its_width():
 
 def test_a_stroke_is_as_wide_in_grey_and_wherever_it_is():
     grey = bar(30, 3) * 0.5 - 0.5  # from black to the middle of black and white
-    assert stroke_width(grey).item() == pytest.approx(stroke_width(bar(30, 3)).item(), rel=1e-6)
-    assert stroke_width(bar(30, 3, top=10, left=0)).item() == pytest.approx(stroke_width(bar(30, 3)).item(), rel=1e-6)
+    assert stroke_width(grey).item() == pytest.approx(stroke_width(bar(30, 3)).item(), rel=1e-12)
+    assert stroke_width(bar(30, 3, top=10, left=0)).item() == pytest.approx(stroke_width(bar(30, 3)).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("right", [-1, 0, 1, 2])
 def test_the_slant_of_a_line_is_its_slope(right):
-    assert slant(diagonal(right)).item() == pytest.approx(right, abs=1e-6)
+    assert slant(diagonal(right)).item() == pytest.approx(right, abs=1e-12)
 
 
 def test_the_mirror_image_leans_the_other_way():
     image = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    torch.testing.assert_close(slant(image.flip(3)), -slant(image))
-    torch.testing.assert_close(slant(image.flip(2)), -slant(image))
+    assert_same(slant(image.flip(3)), -slant(image))
+    assert_same(slant(image.flip(2)), -slant(image))
 
 
 def test_a_black_and_a_plain_image_have_measures_all_the_same():
     plain = torch.stack([torch.full((1, 8, 8), -1.0), torch.zeros(1, 8, 8)])
     assert torch.isfinite(stroke_width(plain)).all()
-    assert slant(plain).abs().max() < 1e-6
+    assert slant(plain).abs().max() < 1e-12
 
 
 def test_a_caption_says_the_class_and_what_is_measured_but_no_word_for_the_middle():

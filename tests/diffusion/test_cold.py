@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from precision import assert_rounded, roundings
 
 from ddpm.diffusion import grid
 from ddpm.diffusion.degradations.animorph import PicturesAsNoise, animorph
@@ -188,7 +189,7 @@ def test_animorphosis_turns_an_image_into_one_of_the_others():
     x0 = images()
     z = process.draw(x0, RNG.at(200, IDS))
     levels = (z[:, 0, 0, 0] + 1) * 127.5 / 50
-    assert torch.allclose(levels, levels.round(), atol=1e-5)
+    assert (levels - levels.round()).abs().max() < roundings(4, scale=255 / 50)  # pixels of a picture are float32
     assert torch.equal(process.apply(x0, z, 0), x0)
     nothing_left = GaussianDiffusion(SCHEDULE).apply(x0, z, 200)
     assert torch.equal(process.apply(x0, z, 200), nothing_left)
@@ -227,6 +228,7 @@ def test_the_prior_is_the_gaussian_fitted_to_what_is_left_of_the_training_images
     process = ToMean(schedule=Steps(5), fitted=None, asymmetry=0.0)
     assert not process.has_prior
     fitted = fitted_to(process, x0.split(1000))
+    # n = 4000, of deviations up to 0.32: standard errors are 0.005 for a mean, 0.0023 for a covariance
     torch.testing.assert_close(torch.tensor(fitted["mean"]), mean, rtol=0, atol=0.03)
     torch.testing.assert_close(torch.tensor(fitted["covariance"]), root @ root.T, rtol=0, atol=0.01)
     for asymmetry in (0.0, 0.1):
@@ -240,7 +242,7 @@ def test_the_prior_is_the_gaussian_fitted_to_what_is_left_of_the_training_images
         torch.testing.assert_close(channels.T.cov(), expected, rtol=0, atol=0.01)
         assert abs(drawn.var(dim=(2, 3)).mean().sqrt() - asymmetry) < 0.003
     part = known.prior((3, 1, 2), RNG.at(5, torch.tensor([7, 3])))
-    torch.testing.assert_close(part, drawn[[7, 3]], rtol=0, atol=1e-6)
+    assert_rounded(part, drawn[[7, 3]], 2)  # drawn in float64 and rounded once
 
 
 def test_where_nothing_was_fitted_the_error_says_what_can_be_done():

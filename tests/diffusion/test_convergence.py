@@ -132,43 +132,23 @@ def test_the_third_step_of_the_solver_of_third_order_is_exact_for_a_parabola_and
     assert state.x_t.item() == pytest.approx(exact, rel=1e-9)
 
     theirs = diffusers.DPMSolverMultistepScheduler(solver_order=3)
-    theirs.sigmas = torch.tensor([SCHEDULE.sigma(t) / SCHEDULE.alpha(t) for t in (*times[::-1], s)]).double()
+    sigmas = [SCHEDULE.sigma(t) / SCHEDULE.alpha(t) for t in (*times[::-1], s)]
+    theirs.sigmas = torch.tensor(sigmas, dtype=torch.float64)
     theirs._step_index = 2
     outputs = [each.x0 for each in past[::-1]] + [torch.full((1, 1, 1, 1), x0(lam(times[0])), dtype=torch.float64)]
     found = theirs.multistep_dpm_solver_third_order_update(outputs, sample=x_t).item()
     bend = -0.2  # half the second derivative
     h = lam(s) - lam(times[0])
     missing = SCHEDULE.alpha(s) * (0.5 - (math.expm1(-h) + h) / h**2) * bend * h**2
-    assert exact - found == pytest.approx(missing, rel=1e-4)  # their sigmas are float32
+    assert exact - found == pytest.approx(missing, rel=1e-9)
     assert abs(missing) > 1e-4
 
 
 def test_the_weights_of_adams_and_bashforth_on_an_even_grid():
     assert adams_weights((100,), 90) == pytest.approx([1])
-    assert adams_weights(
-        (
-            100,
-            110,
-        ),
-        90,
-    ) == pytest.approx([3 / 2, -1 / 2])
-    assert adams_weights(
-        (
-            100,
-            110,
-            120,
-        ),
-        90,
-    ) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
-    assert adams_weights(
-        (
-            100,
-            110,
-            120,
-            130,
-        ),
-        90,
-    ) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])
+    assert adams_weights((100, 110), 90) == pytest.approx([3 / 2, -1 / 2], rel=1e-12)
+    assert adams_weights((100, 110, 120), 90) == pytest.approx([23 / 12, -16 / 12, 5 / 12], rel=1e-12)
+    assert adams_weights((100, 110, 120, 130), 90) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24], rel=1e-12)
 
 
 def test_the_ideal_denoiser_of_a_mixture_is_the_posterior_mean_by_quadrature():
@@ -180,10 +160,10 @@ def test_the_ideal_denoiser_of_a_mixture_is_the_posterior_mean_by_quadrature():
         joint = density * np.exp(-((x_t - alpha * x0) ** 2) / (2 * sigma**2))
         expected = (joint * x0).sum() / joint.sum()
         found = oracle.x0(torch.full((1, 1, 1, 1), x_t, dtype=torch.float64), alpha, sigma).item()
-        assert found == pytest.approx(expected, rel=1e-6)
+        assert found == pytest.approx(expected, rel=1e-10)
         log_density = math.log(joint.sum() / math.sqrt(2 * math.pi) / sigma)
         found = oracle.log_density(torch.full((1, 1, 1, 1), x_t, dtype=torch.float64), alpha, sigma).item()
-        assert found == pytest.approx(log_density, rel=1e-6)
+        assert found == pytest.approx(log_density, rel=1e-9)
 
 
 def test_the_score_is_the_gradient_of_the_log_density():

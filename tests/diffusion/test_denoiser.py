@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from precision import assert_same
 from torch import nn
 
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
@@ -58,22 +59,22 @@ def test_a_network_without_extra_channels_has_no_extra():
 
 
 def test_the_output_goes_through_the_objective():
-    x_t, eps = torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 2, 2), 0.5)
+    x_t, eps = (torch.full((1, 1, 2, 2), value, dtype=torch.float64) for value in (2.0, 0.5))
     x0 = NetworkDenoiser(Recorder(eps), Eps(SCHEDULE))(x_t, 2, {}).x0
-    assert torch.allclose(x0, (x_t - 0.5**0.5 * eps) / 0.5**0.5)  # alpha_bar(2) = 1/2
+    assert_same(x0, (x_t - 0.5**0.5 * eps) / 0.5**0.5)  # alpha_bar(2) = 1/2
 
 
-def test_the_output_of_a_half_precision_network_is_float32():
-    network = Recorder(torch.ones(1, 1, 2, 2, dtype=torch.bfloat16))
-    denoiser = NetworkDenoiser(network, Eps(SCHEDULE))
-    assert denoiser.raw(torch.zeros(1, 1, 2, 2), 1, {}).dtype == torch.float32
-    assert denoiser(torch.zeros(1, 1, 2, 2), 1, {}).x0.dtype == torch.float32
+@pytest.mark.parametrize(("of_network", "expected"), [("bfloat16", "float32"), ("float64", "float64")])
+def test_the_output_of_a_network_is_float32_at_least(of_network, expected):
+    denoiser = NetworkDenoiser(Recorder(torch.ones(1, 1, 2, 2, dtype=getattr(torch, of_network))), Eps(SCHEDULE))
+    x_t = torch.zeros(1, 1, 2, 2, dtype=getattr(torch, expected))
+    assert denoiser.raw(x_t, 1, {}).dtype == denoiser(x_t, 1, {}).x0.dtype == x_t.dtype
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_clipping_holds_x0_in_its_range_and_leaves_the_rest_alone(channels):
-    answer = torch.tensor([-3.0, -1.0, 0.3, 1.5]).repeat(channels, 1).view(1, channels, 2, 2)
+    answer = torch.tensor([-3.0, -1.0, 0.25, 1.5]).repeat(channels, 1).view(1, channels, 2, 2)
     denoiser = Clipped(NetworkDenoiser(Recorder(answer), X0(SCHEDULE)))
     prediction = denoiser(torch.zeros(1, 1, 2, 2), 1, {})
-    assert prediction.x0.flatten().tolist() == pytest.approx([-1, -1, 0.3, 1])
+    assert prediction.x0.flatten().tolist() == [-1, -1, 0.25, 1]
     assert prediction.extra is None if channels == 1 else torch.equal(prediction.extra, answer[:, 1:])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers.guiders import AutoGuidance, ClassifierFreeGuidance
 from every_sampler import AFFINE_WITH_NOISE, WITHOUT_NOISE, made
+from precision import assert_same
 from torch import Tensor, nn
 
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
@@ -390,7 +391,7 @@ def test_full_rescaling_gives_each_image_the_deviation_of_the_branch_that_was_to
 def test_an_even_image_is_rescaled_to_itself():
     even = torch.full_like(IMAGES, -1.0)
     found = classifier_free(Fixed(even, even), 5.0, rescale=0.7)(IMAGES, 500, COND).x0
-    torch.testing.assert_close(found, even)
+    assert_same(found, even)
 
 
 # The interval
@@ -412,7 +413,7 @@ def test_outside_of_the_interval_there_is_no_guidance(kind):
         assert torch.equal(limited(IMAGES, t, COND).x0, full if guides else IMAGES), t
     each = limited(IMAGES, torch.tensor([299, 450, 601]), COND).x0
     assert torch.equal(each[[0, 2]], IMAGES[[0, 2]])
-    torch.testing.assert_close(each[1], full[1])
+    assert_same(each[1], full[1])
 
 
 def test_outside_of_the_interval_the_other_branch_is_not_asked():
@@ -436,7 +437,7 @@ def test_the_weaker_model_is_told_the_same():
     strong, weak = Told([]), Told([])
     found = Autoguided(strong, weak, PROCESS, 2.0)(POINTS, 300, COND).x0
     assert strong.calls[0][2]["label"] is weak.calls[0][2]["label"] is LABELS
-    torch.testing.assert_close(found, Told([])(POINTS, 300, COND).x0)
+    assert_same(found, Told([])(POINTS, 300, COND).x0)
 
 
 def test_at_scale_one_the_weaker_model_is_not_asked():
@@ -455,16 +456,16 @@ def test_clipping_stands_within_or_around_classifier_free_guidance():
     network, x_t, cond = Fixed(pixel(0.9, 2.0), pixel(0.5, -3.0)), pixel(0.0, 0.0), {"label": torch.tensor([1])}
     around = Clipped(classifier_free(network, 2.0))(x_t, 500, cond).x0
     within = classifier_free(Clipped(network), 2.0)(x_t, 500, cond).x0
-    torch.testing.assert_close(around, pixel(1.0, 1.0))  # 0.5 + 2 * 0.4 and -3 + 2 * 5, clipped
-    torch.testing.assert_close(within, pixel(1.3, 3.0))  # the same, and -1 + 2 * 2, not clipped
+    assert_same(around, pixel(1.0, 1.0))  # 0.5 + 2 * 0.4 and -3 + 2 * 5, clipped
+    assert_same(within, pixel(1.3, 3.0))  # the same, and -1 + 2 * 2, not clipped
 
 
 def test_thresholding_around_guidance_keeps_what_clipping_would_saturate():
     network, cond = Fixed(pixel(0.5, 1.0), pixel(0.0, 0.0)), {"label": torch.tensor([1])}
     guided = classifier_free(network, 4.0)  # 2 and 4
     thresholded = DynamicallyThresholded(guided, percentile=1.0, largest=10.0)(pixel(0.0, 0.0), 500, cond).x0
-    torch.testing.assert_close(thresholded, pixel(0.5, 1.0))
-    torch.testing.assert_close(Clipped(guided)(pixel(0.0, 0.0), 500, cond).x0, pixel(1.0, 1.0))
+    assert_same(thresholded, pixel(0.5, 1.0))
+    assert_same(Clipped(guided)(pixel(0.0, 0.0), 500, cond).x0, pixel(1.0, 1.0))
 
 
 def test_clipping_stands_within_or_around_classifier_guidance():
@@ -478,8 +479,8 @@ def test_clipping_stands_within_or_around_classifier_guidance():
     assert push > 1
     within = by_classifier(Clipped(network), classifier)(x_t, t, cond).x0
     around = Clipped(by_classifier(network, classifier))(x_t, t, cond).x0
-    torch.testing.assert_close(within, pixel(1 + push, -1.0))
-    torch.testing.assert_close(around, pixel(1.0, -1.0))
+    assert_same(within, pixel(1 + push, -1.0))
+    assert_same(around, pixel(1.0, -1.0))
 
 
 @pytest.mark.parametrize("wrapped", [Clipped, lambda inner: DynamicallyThresholded(inner, 0.995, 10.0)])

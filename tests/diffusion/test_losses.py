@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from precision import assert_same
 from torch import nn
 
 from ddpm.diffusion.denoiser import NetworkDenoiser
@@ -41,7 +42,7 @@ class Guess(nn.Module):
 
 
 def images(num=32):
-    return torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
 
 
 def draws(ids=IDS, positions=POSITIONS, epoch=0):
@@ -56,25 +57,24 @@ def terms_of(objective, weight=uniform, distance=squared, timesteps=None):
 def test_the_snr_weighted_loss_is_one_loss_whatever_the_network_predicts():
     eps, x0, v = (terms_of(objective, signal_to_noise) for objective in (Eps, X0, V))
     assert torch.equal(eps.t, x0.t)
-    torch.testing.assert_close(x0.total, eps.total, rtol=1e-4, atol=0)  # float32 images, SNR from 4e-5 to 1e4
-    torch.testing.assert_close(v.total, eps.total, rtol=1e-4, atol=0)
-    torch.testing.assert_close(eps.total, terms_of(Eps, uniform).total, rtol=1e-6, atol=0)
+    for other in (x0, v, terms_of(Eps, uniform)):
+        assert_same(other.total, eps.total)
 
 
 def test_min_snr_is_one_loss_whatever_the_network_predicts():
     eps, x0, v = (terms_of(objective, MinSNR(5)).total for objective in (Eps, X0, V))
-    torch.testing.assert_close(x0, eps, rtol=1e-4, atol=0)
-    torch.testing.assert_close(v, eps, rtol=1e-4, atol=0)
+    assert_same(x0, eps)
+    assert_same(v, eps)
 
 
 def test_the_loss_is_equation_14_for_each_sample_by_hand():
     terms = terms_of(Eps)
-    x0, eps = images().double(), draws().normal("noise", (3, 8, 8)).double()
+    x0, eps = images(), draws().normal("noise", (3, 8, 8)).double()
     alpha_bar = torch.tensor(ALPHA_BAR)[terms.t].view(-1, 1, 1, 1)
     x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
     guess = (x_t - alpha_bar.sqrt() * x_t.tanh() / 2) / (1 - alpha_bar).sqrt()
     expected = ((eps - guess) ** 2).mean(dim=(1, 2, 3))
-    torch.testing.assert_close(terms.total.double(), expected, rtol=1e-4, atol=1e-6)
+    assert_same(terms.total, expected)
 
 
 @pytest.mark.parametrize("objective", [Eps, X0, V])
@@ -83,8 +83,7 @@ def test_the_error_is_logged_without_the_weight_and_nothing_is_averaged(objectiv
     assert terms.total.shape == terms.t.shape == terms.parts["error"].shape == (32,)
     snr = torch.tensor(ALPHA_BAR / (1 - ALPHA_BAR + 1e-300))[terms.t]
     weight = {Eps: snr.clamp(max=5) / snr, X0: snr.clamp(max=5), V: snr.clamp(max=5) / (snr + 1)}[objective]
-    torch.testing.assert_close(terms.total.double(), weight * terms.parts["error"], rtol=1e-5, atol=0)
-    assert terms.total.dtype == torch.float32
+    assert_same(terms.total, weight * terms.parts["error"])
 
 
 @pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
@@ -97,7 +96,7 @@ def test_the_loss_of_a_sample_does_not_depend_on_the_batch_that_it_is_in(timeste
     for part in order.split(7):
         terms = loss(denoiser, x0[part], {}, draws(IDS[part], POSITIONS[part]))
         assert torch.equal(terms.t, whole.t[part])
-        torch.testing.assert_close(terms.total, whole.total[part], rtol=1e-6, atol=0)
+        assert_same(terms.total, whole.total[part])
 
 
 def test_another_epoch_draws_other_times_and_other_noise():
@@ -109,7 +108,7 @@ def test_another_epoch_draws_other_times_and_other_noise():
 
 
 def test_the_loss_reaches_the_weights_of_the_network():
-    network = nn.Conv2d(3, 3, 1)
+    network = nn.Conv2d(3, 3, 1).double()
     network.forward = functools.partial(lambda self, x, time: nn.Conv2d.forward(self, x), network)
     loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
     loss(NetworkDenoiser(network, Eps(SCHEDULE)), images(), {}, draws()).total.mean().backward()
@@ -135,9 +134,10 @@ def test_a_network_with_more_channels_than_the_loss_trains_is_refused(channels):
 def test_mixed_precision_and_inference_mode_change_nothing_around_the_network(context):
     loss = SimpleLoss(PROCESS, Uniform(), MinSNR(5), squared)
     denoiser = NetworkDenoiser(Guess(V), V(SCHEDULE))
-    expected = loss(denoiser, images(), {}, draws()).total
+    expected = loss(denoiser, images().float(), {}, draws()).total
+    assert expected.dtype == torch.float32
     with context:
-        assert torch.equal(loss(denoiser, images(), {}, draws()).total, expected)
+        assert torch.equal(loss(denoiser, images().float(), {}, draws()).total, expected)
 
 
 def test_the_loss_of_a_perfect_network_is_zero():
@@ -169,8 +169,8 @@ def test_distances_are_means_over_all_but_the_first_dimension():
 
 def test_huber_is_half_the_square_with_a_large_delta_and_delta_times_the_absolute_with_a_small_one():
     output, target = images(), images().flip(0)
-    torch.testing.assert_close(Huber(100)(output, target), squared(output, target) / 2)
-    torch.testing.assert_close(Huber(1e-6)(output, target) / 1e-6, absolute(output, target), rtol=1e-4, atol=0)
+    assert_same(Huber(100)(output, target), squared(output, target) / 2)
+    assert_same(Huber(1e-6)(output, target) / 1e-6, absolute(output, target), 1e-6)  # less delta / 2 a pixel
 
 
 def test_huber_refuses_a_delta_that_is_not_positive():

@@ -7,6 +7,7 @@ import opensimplex
 import pytest
 import torch
 import torch.nn.functional as F
+from precision import roundings
 
 from ddpm.diffusion.noise import WHITE
 from ddpm.diffusion.noises import open_simplex
@@ -80,7 +81,8 @@ def test_simplex_noise_is_that_of_the_opensimplex_package():
     apart = (at_places(permuted, points) - theirs).abs()
     assert (apart < 1e-12).double().mean() > 0.95
     assert apart.max() < 2e-4
-    assert ((at_places(permuted, points, torch.float32) - theirs).abs() < 1e-6).double().mean() > 0.95
+    apart = (at_places(permuted, points, torch.float32) - theirs).abs()
+    assert (apart < roundings(8)).double().mean() > 0.95
 
 
 @pytest.mark.parametrize("step", [1 / 64, 0.37, 0.5, 1.9, 16.0])
@@ -95,7 +97,7 @@ def test_a_plane_of_pixels_is_the_noise_of_each_of_its_places(step, size):
     exact = open_simplex.planes(permuted.expand(2, -1), origins, step, size, torch.float64)
     single = open_simplex.planes(permuted.expand(2, -1), origins, step, size, torch.float32)
     assert (exact - expected).abs().max() < 1e-12
-    assert (single - expected).abs().max() < 1e-6
+    assert (single - expected).abs().max() < roundings(8)
 
 
 def test_simplex_noise_is_smooth():
