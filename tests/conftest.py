@@ -9,18 +9,18 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from small_runs import ROOT, SMALL
+from small_runs import ROOT, SMALL, THREADS
 from wandb.proto.wandb_internal_pb2 import Record
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
     """One thread, since two that wait for each other on a busy core are slower; and no cache of an earlier run."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(before)
 

@@ -12,9 +12,9 @@ def assert_same(found, expected, tolerance=1e-10):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def assert_rounded(found, expected, number):
-    """Float32 that may differ by so many roundings of the largest value."""
-    bound = roundings(number, expected.abs().max().item())
+def assert_rounded(found, expected, number, scale=None):
+    """Float32 that may differ by so many roundings of a number of size `scale`, by default the largest one expected."""
+    bound = roundings(number, expected.abs().max().item() if scale is None else scale)
     torch.testing.assert_close(found.float(), expected.float(), rtol=0, atol=bound)
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+THREADS = int(os.environ.get("DDPM_TEST_THREADS", "1"))
 
 SMALL = (
     *("model.base_channels=8", "model.num_groups=4", "data=digits", "data.batch_size=16", "logger=none"),
@@ -14,4 +15,4 @@ SMALL = (
 
 
 def command_environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "WANDB_MODE": "offline"}

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from precision import roundings
 
 from ddpm import build, sample, train
 from ddpm.metrics.images import to_uint8
@@ -45,13 +46,13 @@ def test_what_is_fitted_is_that_of_the_training_images(small):
     data = build.data(config).split("train")
     means = torch.cat(list(data.batches(7))).double().mean((2, 3))[:, 0]
     fitted = module.config["fitted"]["process"]["fitted"]
-    assert fitted["mean"][0] == pytest.approx(means.mean().item(), abs=1e-6)
-    assert fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=1e-6)
+    assert fitted["mean"][0] == pytest.approx(means.mean().item(), abs=roundings(4))
+    assert fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=roundings(4))
 
 
 def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(small):
     module, _ = trained(small, *TO_MEAN, "process.asymmetry=0")
-    assert module.start(torch.arange(4)).std((1, 2, 3)).max() < 1e-6
+    assert module.start(torch.arange(4)).std((1, 2, 3)).max() < roundings(4)
     broken, _ = trained(small, *TO_MEAN)
     spread = broken.start(torch.arange(64)).std((1, 2, 3)).mean()
     assert spread.item() == pytest.approx(0.002, rel=0.05)
@@ -65,7 +66,7 @@ def test_samples_without_a_prior_begin_at_degraded_images(small):
     begun = module.start(ids, images)
     assert torch.equal(begun, process.apply(images, process.draw(images, module.sample_rng.at(3, ids)), 3))
     some = module.sample(ids[2:], "ema", images=images[2:])
-    assert torch.allclose(some, module.sample(ids, "ema", images=images)[2:], atol=1e-5)
+    assert torch.allclose(some, module.sample(ids, "ema", images=images)[2:], rtol=0, atol=roundings(200))
 
 
 def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from omegaconf import OmegaConf
+from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL, command_environment
 
 from ddpm import build, train
@@ -47,7 +48,7 @@ def assert_alike(one, other):
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for key, weight in one["state_dict"].items():
         if isinstance(weight, torch.Tensor):
-            torch.testing.assert_close(other["state_dict"][key], weight, rtol=1e-4, atol=1e-6)
+            assert_rounded(other["state_dict"][key], weight, 20, scale=1)
     for number, moments in one["optimizer_states"][0]["state"].items():
         for name, moment in moments.items():
             found = other["optimizer_states"][0]["state"][number][name]
@@ -59,7 +60,7 @@ def test_shares_of_a_network_learn_what_the_whole_learns_and_a_run_goes_on_eithe
     alone, shared = tmp_path / "alone", tmp_path / "run"
     train.run(config("train", *SETTINGS, f"run_dir={alone}"))
     train_on_two(tmp_path)
-    assert losses(shared) == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(shared) == pytest.approx(losses(alone), rel=roundings(100))
     assert_alike(state(alone), state(shared))
     module, _ = build.from_checkpoint(shared / "checkpoints" / "last.ckpt", OmegaConf.create())
     assert torch.isfinite(module.sample(torch.arange(2), "ema")).all()

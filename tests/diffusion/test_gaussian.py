@@ -163,7 +163,8 @@ def test_a_schedule_without_signal_at_its_end_gives_pure_noise_there_and_a_way_b
     x0, z = images(2), images(2).flip(0)
     assert torch.equal(process.apply(x0, z, 10), z)
     of_x0, of_x_t, variance = posterior(process, 9, 10)
-    assert (of_x0, of_x_t, variance) == pytest.approx((np.sqrt(0.1), 0, 0.9), rel=1e-12)  # x_T says nothing: q(x_9 | x0)
+    expected = (np.sqrt(0.1), 0, 0.9)  # x_T says nothing: q(x_9 | x0)
+    assert (of_x0, of_x_t, variance) == pytest.approx(expected, rel=1e-12)
 
 
 def test_noise_and_prior_are_keyed_by_the_sample_and_differ(process):

@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL
 
 from ddpm import cli, evaluate, train
@@ -50,7 +51,7 @@ def all_restored(denoiser, t=20, repeats=1, rows=slice(None), seed=2):
 
 def test_what_is_believed_is_what_is_compared():
     (pair,) = all_restored(Blank())
-    torch.testing.assert_close(squared_error_map(X0, pair.restored), (X0[:, 0] + 1).square())
+    assert_rounded(squared_error_map(X0, pair.restored), (X0[:, 0] + 1).square(), 4)
 
 
 def test_noise_is_the_process_own_and_another_one_each_time():
@@ -66,7 +67,7 @@ def test_noise_is_the_process_own_and_another_one_each_time():
 def test_a_map_is_the_same_alone_and_in_a_batch():
     whole, alone = all_restored(Copy(), repeats=2), all_restored(Copy(), repeats=2, rows=slice(1, 2))
     for one, other in zip(whole, alone, strict=True):
-        torch.testing.assert_close(one.restored[1:2], other.restored, rtol=0, atol=1e-5)
+        assert_rounded(one.restored[1:2], other.restored, 50)  # ten steps
 
 
 def detected():
@@ -89,11 +90,11 @@ def test_baselines_are_distances_from_the_training_pixels():
     distance, scaled = maps["distance to the training mean"], maps["per-pixel Gaussian"]
     mean, variance = 110 / 127.5 - 1, (10 / 127.5) ** 2
     inside = (200 / 127.5 - 1 - mean) ** 2
-    assert distance[0, 2, 2].item() == pytest.approx(inside, abs=1e-6)
-    assert scaled[0, 2, 2].item() == pytest.approx(inside / (variance + FLOOR), abs=1e-6)
+    assert distance[0, 2, 2].item() == pytest.approx(inside, rel=roundings(10))
+    assert scaled[0, 2, 2].item() == pytest.approx(inside / (variance + FLOOR), rel=roundings(10))
     closest = maps["nearest training image"]  # of 100 everywhere, as these images are but for their squares
     assert closest[1].max().item() == pytest.approx(0, abs=1e-9)
-    assert closest[0, 2, 2].item() == pytest.approx((100 / 127.5) ** 2, abs=1e-5)
+    assert closest[0, 2, 2].item() == pytest.approx((100 / 127.5) ** 2, rel=roundings(10))
 
 
 def test_a_perfect_map_has_perfect_values_and_intervals_without_width():
@@ -222,7 +223,7 @@ def test_a_folder_of_mvtec_needs_no_images_held_out(config, run, tmp_path):
 def test_batch_sizes_do_not_matter(config, run, tmp_path):
     few = [measured(config, run, tmp_path / str(n), "task.num_bootstrap=5", f"batch_size={n}")[0] for n in (7, 40)]
     one, other = (result.estimates["auroc_pixel_40"].value for result in few)
-    assert one == pytest.approx(other, abs=1e-4)
+    assert one == pytest.approx(other, abs=1e-5)  # pixels that are alike to rounding may change places
 
 
 def test_a_model_of_classes_is_told_none(config, tmp_path):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from precision import roundings
 from torch import distributions as td
 
 from ddpm import analytic, build, evaluate, sample, train
@@ -159,7 +160,10 @@ def measured(config, checkpoint, tmp_path):
 
 
 def test_the_bound_is_the_sum_of_terms_that_another_program_computes(config, checkpoint):
-    """In numpy and torch.distributions, from the network's output to bits, for the first three images."""
+    """In numpy and torch.distributions, from the network's output to bits, for the first three images.
+
+    The network is float32, so batches of 2 and 3 differ by some hundred roundings at most.
+    """
     settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
     module, stored = build.from_checkpoint(checkpoint, build.changes(settings))
     data: ImageDataModule = build.data(stored)
@@ -196,9 +200,9 @@ def test_the_bound_is_the_sum_of_terms_that_another_program_computes(config, che
     a = alpha_bar[12]
     prior = td.kl_divergence(td.Normal(math.sqrt(a) * x0.double(), math.sqrt(1 - a)), td.Normal(0.0, 1.0))
     for name, value in total.items():
-        assert terms.total(name)[0] == pytest.approx(value + prior.mean().item() / math.log(2), rel=2e-4)
+        assert terms.total(name)[0] == pytest.approx(value + prior.mean().item() / math.log(2), rel=roundings(100))
     at_one = (guess_at_one(module, x0, indices) - x0).square().mean().item()
-    assert terms.distortion[1].item() == pytest.approx(at_one, rel=1e-4)
+    assert terms.distortion[1].item() == pytest.approx(at_one, rel=roundings(100))
 
 
 def guess_at_one(module, x0, indices):
@@ -223,7 +227,7 @@ def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(co
         tried = total * np.exp(np.linspace(-1, 1, 41))
         values = (np.log(tried / posterior) + total / tried - 1) / 2 / math.log(2)
         assert values.argmin() == 20
-        assert terms.means["optimal"][t].item() == pytest.approx(values[20], rel=1e-6)
+        assert terms.means["optimal"][t].item() == pytest.approx(values[20], rel=1e-9)
 
 
 def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpoint, capsys):
@@ -237,7 +241,7 @@ def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpo
     upper, lower = td.Normal(0.0, 1.0).cdf(levels + 1 / 255), td.Normal(0.0, 1.0).cdf(levels - 1 / 255)
     upper[-1], lower[0] = 1, 0
     bits = -torch.log2(upper - lower)[next(iter(data.pixels.reader(False).read([data.indices]))).long()]
-    assert alone.pop() == pytest.approx(bits.mean().item(), rel=1e-5)
+    assert alone.pop() == pytest.approx(bits.mean().item(), rel=roundings(10))  # the images are float32
     assert all(error > 0 for error in result.errors.values())
     printed = capsys.readouterr().out
     assert "L_T, the prior" in printed
@@ -256,8 +260,8 @@ def test_the_terms_do_not_depend_on_the_batch_size(config, checkpoint):
         bound_terms(module, Split(build.data(stored), "train", 7, size), build.trainer(settings)) for size in (7, 3)
     )
     for name in one.means:
-        assert torch.allclose(one.means[name], other.means[name], rtol=1e-4)
-        assert one.total(name) == pytest.approx(other.total(name), rel=1e-4)
+        assert torch.allclose(one.means[name], other.means[name], rtol=roundings(100))  # of the network
+        assert one.total(name) == pytest.approx(other.total(name), rel=roundings(100))
 
 
 def test_metric_rate_distortion_ends_where_the_bound_does(measured):
@@ -302,7 +306,7 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
     x_t = module.sampler.process.apply(x0, Rng(0, "analytic").at(t, images.indices).normal("noise", (1, 8, 8)), t)
     with torch.no_grad():
         expected = (module.denoiser("ema")(x_t, t, {}).x0.double() - x0).square().mean().item()
-    assert stored["errors"][3] == pytest.approx(expected, rel=1e-4)
+    assert stored["errors"][3] == pytest.approx(expected, rel=roundings(100))  # of the network, in other batches
 
 
 def test_sample_py_takes_the_analytic_variance_too(config, checkpoint, tmp_path):

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from small_runs import THREADS
 from threadpoolctl import threadpool_limits
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
@@ -17,8 +18,8 @@ from ddpm.metrics.extractors.inception import Inception
 def one_thread():
     """Two busy threads wait for each other: an eigendecomposition takes 5 s of CPU on one thread, 25 s on two."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    torch.set_num_threads(THREADS)
+    with threadpool_limits(THREADS):
         yield
     torch.set_num_threads(before)
 

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch_fidelity
+from precision import assert_rounded, roundings
 from torch import nn
 
 from ddpm.metrics.evaluator import Evaluator
@@ -89,12 +90,13 @@ def test_all_metrics_are_torch_fidelitys_own(inception_weights):
     scoring.update_fake(generated.double() / 127.5 - 1, torch.arange(15))
     name = f"inception-{hashlib.sha256(inception_weights.read_bytes()).hexdigest()[:8]}_15"
     ours = {key.removesuffix(f"_{name}"): estimate.value for key, estimate in scoring.compute().items()}
-    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    assert ours["is"] - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-4)
-    assert ours["is_std"] == pytest.approx(theirs["inception_score_std"], rel=1e-4)
-    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
-    assert ours["precision"] == pytest.approx(theirs["precision"], abs=1e-6)
-    assert ours["recall"] == pytest.approx(theirs["recall"], abs=1e-6)
+    of_network = roundings(1000)  # a hundred layers, ours in batches of 4; images differ by a tenth of their features
+    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=of_network)
+    assert ours["is"] - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=of_network)
+    assert ours["is_std"] == pytest.approx(theirs["inception_score_std"], rel=of_network)
+    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=of_network)
+    assert ours["precision"] == pytest.approx(theirs["precision"], abs=roundings(1))
+    assert ours["recall"] == pytest.approx(theirs["recall"], abs=roundings(1))
     assert theirs["frechet_inception_distance"] > 1
     assert theirs["inception_score_mean"] > 1.1
     assert 0 < theirs["precision"] + theirs["recall"] < 2
@@ -113,7 +115,7 @@ def test_spatial_features_are_those_of_the_mixed_6_convolution_in_tensorflows_or
     assert found.shape == (2, 17 * 17 * 7)
     for row, column, channel in ((0, 0, 0), (3, 16, 6), (16, 5, 2)):
         place = (row * 17 + column) * 7 + channel
-        assert found[:, place].tolist() == pytest.approx(x[:, channel, row, column].tolist(), rel=1e-4, abs=1e-5)
+        assert_rounded(found[:, place], x[:, channel, row, column], 50, x.max().item())  # sums of 768 products
 
 
 def test_safetensors_give_the_same_features_under_their_own_name(inception, inception_state, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from precision import assert_same, roundings
 from small_runs import ROOT, SMALL
 
 from ddpm import evaluate, sample, train
@@ -54,17 +55,17 @@ def restored(denoiser, process, t, steps=None, ids=IDS, x0=X0):
 def test_a_restorer_that_knows_is_believed_by_all():
     made = restored(Truth(), FADE, 8)
     for way in (ONE_STEP, ALGORITHM_1, ALGORITHM_2):
-        torch.testing.assert_close(made[way], X0, rtol=0, atol=1e-12)
-    torch.testing.assert_close(made[DEGRADED], torch.full_like(X0, 0.5), rtol=0, atol=0)
+        assert_same(made[way], X0)
+    assert torch.equal(made[DEGRADED], torch.full_like(X0, 0.5))
 
 
 def test_a_single_step_is_the_restorers_own_belief():
     made = restored(Guess(), FADE, 5)
-    torch.testing.assert_close(made[DEGRADED], X0 + 5 / 8 * (0.5 - X0))
-    torch.testing.assert_close(made[ONE_STEP], torch.sin(5 * made[DEGRADED] + 5))
+    assert_same(made[DEGRADED], X0 + 5 / 8 * (0.5 - X0))
+    assert_same(made[ONE_STEP], torch.sin(5 * made[DEGRADED] + 5))
     both = restored(Guess(), FADE, 5, steps=1)
-    torch.testing.assert_close(both[ALGORITHM_1], made[ONE_STEP])
-    torch.testing.assert_close(both[ALGORITHM_2], made[ONE_STEP] + made[DEGRADED] - FADE.apply(made[ONE_STEP], X0, 5))
+    assert_same(both[ALGORITHM_1], made[ONE_STEP])
+    assert_same(both[ALGORITHM_2], made[ONE_STEP] + made[DEGRADED] - FADE.apply(made[ONE_STEP], X0, 5))
 
 
 def test_from_a_colour_algorithm_2_ends_at_the_mean_of_all_beliefs_and_algorithm_1_at_the_last():
@@ -75,8 +76,8 @@ def test_from_a_colour_algorithm_2_ends_at_the_mean_of_all_beliefs_and_algorithm
             return Prediction(torch.full_like(x_t, t / 10))
 
     made = restored(Counting(), FADE, 8)
-    torch.testing.assert_close(made[ALGORITHM_2], torch.full_like(X0, 0.45))  # of 0.1, 0.2, ..., 0.8
-    torch.testing.assert_close(made[ALGORITHM_1], torch.full_like(X0, 0.1))
+    assert_same(made[ALGORITHM_2], torch.full_like(X0, 0.45))  # of 0.1, 0.2, ..., 0.8
+    assert_same(made[ALGORITHM_1], torch.full_like(X0, 0.1))
 
 
 def test_with_noise_both_algorithms_are_ddim():
@@ -85,7 +86,7 @@ def test_with_noise_both_algorithms_are_ddim():
     made = restored(Guess(), process, 20)
     *_, last = DDIM(process, uniform, None, 0.0).trajectory(Guess(), made[DEGRADED], RNG, IDS)
     for way in (ALGORITHM_1, ALGORITHM_2):
-        torch.testing.assert_close(made[way], last.x_t, rtol=0, atol=1e-9)
+        assert_same(made[way], last.x_t)
 
 
 def test_an_image_is_restored_the_same_whatever_is_beside_it():
@@ -102,7 +103,7 @@ def test_an_image_is_restored_the_same_whatever_is_beside_it():
     whole = restored(Guess(), process, 4)
     alone = restored(Guess(), process, 4, ids=IDS[1:2], x0=X0[1:2])
     for way in WAYS:
-        torch.testing.assert_close(alone[way], whole[way][1:2], rtol=0, atol=1e-12)
+        assert_same(alone[way], whole[way][1:2])
 
 
 # Of commands
@@ -141,7 +142,7 @@ def test_a_strip_begins_with_the_image_and_ends_with_nothing_of_it(config, run, 
     assert figures["times"] == [0, 2, 4]
     assert figures["images"] == [3, 17]
     first = arrays["images"][:, 0]
-    np.testing.assert_allclose(arrays["images"][:, 1], (first - 1) / 2, atol=1e-6)  # halfway to black
+    np.testing.assert_allclose(arrays["images"][:, 1], (first - 1) / 2, atol=roundings(2))  # halfway to black
     np.testing.assert_array_equal(arrays["images"][:, 2], -1)
     assert Image.open(picture).size[0] > 3 * 64
 
@@ -154,14 +155,17 @@ def test_a_strip_has_no_more_columns_than_the_process_has_times(config, run, tmp
 
 def test_restoration_shows_all_ways_and_says_how_near_they_are(config, run, tmp_path):
     arrays, figures, _ = used(config, run, tmp_path, "task=restoration", "task.images=3", "task.t=2", "task.split=val")
-    np.testing.assert_allclose(arrays["degraded"], (arrays["originals"] - 1) / 2, atol=1e-6)
+    np.testing.assert_allclose(arrays["degraded"], (arrays["originals"] - 1) / 2, atol=roundings(2))
     for way in ("degraded", "one_step", "algorithm_1", "algorithm_2"):
         errors = np.sqrt((((arrays[way] - arrays["originals"]) / 2) ** 2).mean((1, 2, 3)))
-        np.testing.assert_allclose(figures[way]["rmse"], errors, atol=1e-6)
+        np.testing.assert_allclose(figures[way]["rmse"], errors, rtol=roundings(20))  # means of 64 pixels
 
 
 def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_path):
-    """All 40 held-out images: means over the arrays of task=restoration; the csv and the picture lie beside."""
+    """All 40 held-out images: means over the arrays of task=restoration; the csv and the picture lie beside.
+
+    The network is float32: in other batches some hundred roundings of pixels of size 1 are others.
+    """
     arrays, _, _ = used(config, run, tmp_path / "task", "task=restoration", "task.images=40")
     out = tmp_path / "evaluations"
     evaluate.run(
@@ -174,12 +178,12 @@ def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_pat
     found = read_result(path).estimates
     for way in ("degraded", "one_step", "algorithm_1", "algorithm_2"):
         errors = np.sqrt((((arrays[way] - arrays["originals"]) / 2) ** 2).mean((1, 2, 3)))
-        assert found[f"rmse_{way}_40"].value == pytest.approx(errors.mean(), abs=1e-5)
-        assert found[f"rmse_{way}_40"].error == pytest.approx(errors.std(ddof=1) / np.sqrt(40), abs=1e-5)
+        assert found[f"rmse_{way}_40"].value == pytest.approx(errors.mean(), rel=roundings(100))
+        assert found[f"rmse_{way}_40"].error == pytest.approx(errors.std(ddof=1) / np.sqrt(40), abs=roundings(100))
         decibels = -20 * np.log10(errors)
-        assert found[f"psnr_{way}_40"].value == pytest.approx(decibels.mean(), abs=1e-3)
+        assert found[f"psnr_{way}_40"].value == pytest.approx(decibels.mean(), abs=roundings(100, scale=10))
     gained = found["psnr_algorithm_2_40"].value - found["psnr_degraded_40"].value
-    assert found["psnr_gain_40"].value == pytest.approx(gained, abs=1e-6)
+    assert found["psnr_gain_40"].value == pytest.approx(gained, abs=1e-9)
     (table,) = out.glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["way"] for row in rows] == list(WAYS)

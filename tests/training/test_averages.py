@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from precision import roundings
 from torch import nn
 
 from ddpm.training.averages import WeightAverages, decay_of_half_life, weight_averages
@@ -28,14 +29,14 @@ def test_the_average_of_constant_weights_approaches_them_geometrically():
     """From 0 towards 1 with decay d: after n updates 1 - d^n."""
     net = network(0.0)
     found = average_after(WeightAverages(net, [0.9, 0.5], warmup=False), [1.0] * 7, net)
-    assert found == pytest.approx([1 - 0.9**7, 1 - 0.5**7], rel=1e-6)
+    assert found == pytest.approx([1 - 0.9**7, 1 - 0.5**7], rel=roundings(10))
 
 
 def test_warmup_forgets_the_initial_weights():
     """The product of the decays (1 + n) / (10 + n), n = 0..9, is what is left of the initial weights."""
     net = network(0.0)
     left = math.prod((1 + n) / (10 + n) for n in range(10))
-    assert average_after(WeightAverages(net, 0.9999), [1.0] * 10, net) == pytest.approx([1 - left], rel=1e-6)
+    assert average_after(WeightAverages(net, 0.9999), [1.0] * 10, net) == pytest.approx([1 - left], rel=roundings(10))
     assert left < 1e-4
 
 
@@ -43,14 +44,14 @@ def test_before_its_start_an_average_is_a_copy():
     net = network(0.0)
     averages = WeightAverages(net, 0.9, warmup=False, start_step=3)
     assert average_after(averages, [1.0, 2.0, 3.0], net) == [3.0]
-    assert average_after(averages, [4.0], net) == pytest.approx([0.9 * 3 + 0.1 * 4])
+    assert average_after(averages, [4.0], net) == pytest.approx([0.9 * 3 + 0.1 * 4], rel=roundings(4))
 
 
 def test_the_half_life_in_images_halves_the_memory():
     assert decay_of_half_life(1000, batch_size=100) ** 10 == pytest.approx(0.5)
     net = network(1.0)
     averages = weight_averages(net, None, half_life_images=320, batch_size=32, warmup=False, start_step=0)
-    assert average_after(averages, [0.0] * 10, net) == pytest.approx([0.5], rel=1e-6)
+    assert average_after(averages, [0.0] * 10, net) == pytest.approx([0.5], rel=roundings(10))
 
 
 @pytest.mark.parametrize(("decay", "half_life"), [(0.9, 500), (None, None)])

@@ -30,7 +30,7 @@ def nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -
     leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. Those found are measured again by
     differences, so that a copy has distance 0.
     """
-    best = torch.full((len(rows), k), torch.inf, device=rows.device)
+    best = rows.new_full((len(rows), k), torch.inf)
     index = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
     for here, there, squares in squared_distances(rows, among):
         if leave_out_self:
