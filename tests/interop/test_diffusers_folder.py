@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from networks import awake
 from precision import assert_same
 from safetensors.torch import load_file, save_file
 
@@ -36,12 +37,7 @@ OLD_NAMES = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_o
 
 def theirs(channels=3, **changes):
     """A UNet2DModel in which every weight is random: fresh from its constructor some would hide mistakes."""
-    torch.manual_seed(0)
-    network = UNet2DModel(**CONFIG | {"in_channels": channels, "out_channels": channels} | changes).eval()
-    for parameter in network.parameters():
-        noise = torch.randn_like(parameter)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network.requires_grad_(False)
+    return awake(UNet2DModel(**CONFIG | {"in_channels": channels, "out_channels": channels} | changes).eval()).float()
 
 
 def rewrite(folder, **changes):

@@ -13,6 +13,7 @@ from diffusers.pipelines.ddpm import pipeline_ddpm
 from diffusers.schedulers import scheduling_ddpm
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from networks import awake
 from precision import InDouble, assert_same
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -33,11 +34,7 @@ def offline(monkeypatch):
 
 def randomize(module):
     """Every weight random, in the raw network and in each average another: fresh, some are zero and all are equal."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.copy_(noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise)
-    return module
+    return awake(module).float()
 
 
 @pytest.fixture

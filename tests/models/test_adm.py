@@ -9,6 +9,7 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention as TheirAttention
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
+from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 from torch import nn
@@ -26,15 +27,6 @@ ADM = {**SMALL, "head_channels": 4, "scale_shift": True, "resample": "block", "c
 ALL = {**ADM, "attention_levels": [1], "self_condition": True, "num_classes": 5, "low_res": True, "token_channels": 6}
 TIMES = torch.tensor([0, 17, 999])
 LABELS = torch.tensor([4, 0, -1])
-
-
-def awake(module):
-    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.double().requires_grad_(False)
 
 
 def drawn(*shape, seed=1):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
+from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 from torch import nn
@@ -21,15 +22,6 @@ SMALL = {
     **{"scale_shift": True, "resample": "block", "convention": "adm"},
 }
 TIMES = torch.tensor([0, 17, 999])
-
-
-def awake(module):
-    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.double().requires_grad_(False)
 
 
 def images(channels=2, seed=1, size=(8, 16)):

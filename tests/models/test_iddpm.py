@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention as TheirAttention
 from diffusers.models.resnet import ResnetBlock2D
+from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
@@ -16,15 +17,6 @@ from ddpm.models.blocks import ResBlock
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 TIMES = torch.tensor([0, 1, 500])
-
-
-def awake(module):
-    """The module in float64 with every weight random: at its start the zeros in it hide most of it."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return module.double().requires_grad_(False)
 
 
 def images(channels=2, seed=1):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
@@ -16,15 +17,6 @@ TIMES = torch.tensor([0, 1, 10, 500, 999])
 
 def images(channels=1, shape=(1, 2)):
     return torch.randn(5, channels, *shape, generator=torch.Generator().manual_seed(1)).double()
-
-
-def awake(network):
-    """The network in float64 with every weight random: at its start the zeros in it hide most of it."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network.double()
 
 
 def test_the_configured_network_takes_points_and_has_0_2_million_parameters():
@@ -67,7 +59,7 @@ def test_the_time_matters_and_may_be_a_fraction():
 
 
 def test_every_parameter_is_reached_by_the_gradient():
-    network = awake(MLP(**SMALL))
+    network = awake(MLP(**SMALL)).requires_grad_(True)
     network(images(), TIMES).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
@@ -89,7 +81,7 @@ def test_the_settings_build_the_same_network_again():
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(MLP(**SMALL)).float().requires_grad_(False)
+    network = awake(MLP(**SMALL)).float()
     x = images().float()
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(x, TIMES)

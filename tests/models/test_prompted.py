@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import awake
 from precision import assert_same
 
 from ddpm.models.prompted import Prompted
@@ -12,13 +13,8 @@ X, TIME = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)).do
 NOTHING = torch.zeros(2, 3, dtype=torch.int64)
 
 
-def awake(**changes):
-    """The network in float64 with every weight random: at its start the zeros in it hide what it is told."""
-    network, generator = Prompted(**SMALL | WORDS | changes), torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network.double()
+def prompted(**changes):
+    return awake(Prompted(**SMALL | WORDS | changes))
 
 
 def test_at_its_start_the_output_is_zero_whatever_is_said():
@@ -27,7 +23,7 @@ def test_at_its_start_the_output_is_zero_whatever_is_said():
 
 
 def test_no_word_is_a_token_of_zeros_and_no_words_at_all_are_an_empty_caption():
-    network = awake()
+    network = prompted()
     tokens = network.tokens(torch.tensor([[0, 2, 0], [0, 0, 0]]))
     assert tokens.shape == (2, 3, 6)
     assert (tokens.abs().sum(2) > 0).tolist() == [[False, True, False], [False, False, False]]
@@ -35,7 +31,7 @@ def test_no_word_is_a_token_of_zeros_and_no_words_at_all_are_an_empty_caption():
 
 
 def test_a_token_is_of_its_word_and_its_place():
-    network = awake()
+    network = prompted()
     here, there, other = network.tokens(torch.tensor([[2, 0, 0], [0, 2, 0], [3, 0, 0]]))
     places, words = network.places.weight, network.words.weight
     assert_same(there[1] - here[0], places[1] - places[0])
@@ -43,7 +39,7 @@ def test_a_token_is_of_its_word_and_its_place():
 
 
 def test_each_word_and_its_place_matter():
-    network = awake()
+    network = prompted()
     captions = torch.tensor([[1, 2, 3], [2, 1, 3], [1, 2, 4], [1, 2, 0], [0, 0, 0]])
     outputs = network(X[:1].expand(5, -1, -1, -1), TIME[:1].expand(5), words=captions)
     distances = torch.cdist(outputs.flatten(1), outputs.flatten(1)) + torch.eye(5)
@@ -51,21 +47,21 @@ def test_each_word_and_its_place_matter():
 
 
 def test_an_image_is_told_its_own_words_whatever_else_is_in_the_batch():
-    network, words = awake(), torch.tensor([[1, 2, 3], [0, 0, 5]])
+    network, words = prompted(), torch.tensor([[1, 2, 3], [0, 0, 5]])
     alone = torch.cat([network(X[i : i + 1], TIME[i : i + 1], words=words[i : i + 1]) for i in range(2)])
     assert_same(network(X, TIME, words=words), alone)
 
 
 @pytest.mark.parametrize("words", [NOTHING, torch.tensor([[1, 2, 3], [4, 5, 1]])], ids=["no words", "words"])
 def test_every_parameter_has_a_gradient_in_each_step_as_ddp_needs(words):
-    network = awake()
+    network = prompted().requires_grad_(True)
     network(X, TIME, words=words).square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
     assert (network.words.weight.grad.abs().max() > 0) == (words is not NOTHING)
 
 
 def test_the_other_conditions_of_the_unet_are_handed_on():
-    network = awake(num_classes=3, self_condition=True)
+    network = prompted(num_classes=3, self_condition=True)
     assert network.self_condition
     plain = network(X, TIME, words=NOTHING)
     assert (network(X, TIME, words=NOTHING, label=torch.tensor([0, 2])) - plain).abs().max() > 1e-3
@@ -73,7 +69,7 @@ def test_the_other_conditions_of_the_unet_are_handed_on():
 
 
 def test_the_settings_build_the_same_network_again():
-    network = awake(out_channels=2, attention_levels=(0,))
+    network = prompted(out_channels=2, attention_levels=(0,))
     again = Prompted(**network.settings).double()
     again.load_state_dict(network.state_dict())
     words = torch.tensor([[1, 2, 3], [0, 0, 5]])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
@@ -14,15 +15,6 @@ from ddpm.models.attention import Attention
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_res_blocks": 1, "num_groups": 4}
-
-
-def awake(network):
-    """The network in float64 with every weight random: at its start the zeros in it hide most of it."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
-    return network.double()
 
 
 def from_yaml(name, channels):
@@ -93,7 +85,7 @@ def test_the_time_matters_and_may_be_a_fraction():
 
 
 def test_every_parameter_is_reached_by_the_gradient():
-    network = awake(UNet(**SMALL | {"attention_levels": [0], "num_heads": 2}))
+    network = awake(UNet(**SMALL | {"attention_levels": [0], "num_heads": 2})).requires_grad_(True)
     network(torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 500])).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
@@ -132,7 +124,7 @@ def test_compilation_sees_one_graph_and_leaves_copies_alone():
 
 
 def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(UNet(**SMALL)).float().requires_grad_(False)
+    network = awake(UNet(**SMALL)).float()
     x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(x, time)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from networks import awake
 from PIL import Image
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL
@@ -112,21 +113,13 @@ def test_the_samples_follow_the_small_image(upsampler):
     """With one network and one noise, another small image gives another sample; the same gives the same."""
     config = configured("sample", upsampler.parent, f"ckpt={upsampler}", "trainer=cpu")
     module, _ = sample.loaded(upsampler, config)
-    awaken(module.weights(module.predict_weights))
+    awake(module.weights(module.predict_weights)).float()
     ids = torch.zeros(3, dtype=torch.int64)
     told = module.asked.of({"image": digits(3, 8, 3)})
     with torch.no_grad():
         first, other, again = module.sample(ids, module.predict_weights, told)
     assert_rounded(first, again, 500)  # two passes through some fifty layers
     assert (first - other).abs().max() > 0.01
-
-
-def awaken(network):
-    """Every weight random: at its start the zeros in a network hide what it is told."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 1 + 0.1 * noise
 
 
 def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
