@@ -102,7 +102,7 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     one, two = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (tmp_path / "alone", run))
     assert (one["timesteps.num_seen"] >= 2).all()  # so that times were drawn by their losses
     assert torch.equal(two["timesteps.num_seen"], one["timesteps.num_seen"])
-    torch.testing.assert_close(two["timesteps.losses"], one["timesteps.losses"], rtol=1e-4, atol=1e-5)
+    assert_rounded(two["timesteps.losses"], one["timesteps.losses"], 1000)  # of the largest; eight steps
 
 
 @pytest.mark.slow

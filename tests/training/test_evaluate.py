@@ -110,7 +110,7 @@ def test_values_are_printed_and_stored_with_error_bars_and_protocol(scored):
 
 def test_the_batch_size_does_not_change_the_values(scored):
     one, other = (scored("metric=fid", f"batch_size={n}", "keep_images=false", out=str(n))[0] for n in (33, 4))
-    assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-3)  # one pixel a level off is 3e-4
     assert one.protocol == other.protocol
 
 
@@ -169,7 +169,7 @@ def test_images_made_elsewhere_have_the_values_of_the_model_that_made_them(made,
     (found,) = scored(
         "metric=fid_is", "data=digits", "num_samples=null", source=f"images={path}", out="elsewhere_results"
     )
-    assert found.metrics == pytest.approx(expected.metrics, rel=1e-6)
+    assert found.metrics == pytest.approx(expected.metrics, rel=1e-9)
     assert found.protocol == expected.protocol
     assert found.subject["images"] == str(path)
 
@@ -192,7 +192,7 @@ def test_two_sources_are_compared_with_each_other(made, scored, tmp_path):
     _, images = made
     one, other = written(images, tmp_path / "one"), written(images[:20], tmp_path / "other.npz")
     (same,) = scored(f"reference={one}", "num_samples=null", source=f"images={one}", out="same")
-    assert same.metrics["fid_corners_33"] == pytest.approx(0, abs=1e-6)
+    assert same.metrics["fid_corners_33"] == pytest.approx(0, abs=1e-9)
     (parts,) = scored(f"reference={one}", "num_samples=null", source=f"images={other}", out="parts")
     assert parts.metrics["fid_corners_20"] > 1e-6
     assert (parts.protocol.data, parts.protocol.num_real) == ("one", 33)
@@ -302,7 +302,7 @@ def test_samples_are_measured_while_training_as_evaluate_measures_them(small, sc
     run = tmp_path / "measured"
     assert list(logged(run)) == [2, 4]
     (late,) = scored(source=f"ckpt={run}/checkpoints/00000004.ckpt")
-    assert logged(run)[4] == pytest.approx(late.metrics["fid_corners_33"], rel=1e-4)
+    assert logged(run)[4] == pytest.approx(late.metrics["fid_corners_33"], rel=1e-3)  # one pixel a level off is 3e-4
     results = [read_result(path) for path in sorted((run / "evaluations").glob("*.json"))]
     assert [each.subject["step"] for each in results] == [2, 4]
     assert results[1].protocol == late.protocol

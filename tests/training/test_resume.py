@@ -262,8 +262,8 @@ def test_a_checkpoint_of_the_first_layout_goes_on_as_it_would_have_then(small, t
     assert resumed["format"] == 2
     assert resumed["ImageDataModule"] == whole["ImageDataModule"]
     for key, value in whole["state_dict"].items():
-        if isinstance(value, torch.Tensor):  # kernels of another machine round differently
-            torch.testing.assert_close(resumed["state_dict"][key], value, rtol=1e-3, atol=1e-4)
+        if isinstance(value, torch.Tensor):  # other kernels round differently, which Adam's division magnifies
+            assert_rounded(resumed["state_dict"][key], value, 100, scale=1)
 
 
 def test_a_checkpoint_of_this_layout_loads_for_ever(small, tmp_path):
@@ -275,7 +275,7 @@ def test_a_checkpoint_of_this_layout_loads_for_ever(small, tmp_path):
     resumed = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     for key, value in whole["state_dict"].items():
         if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(resumed["state_dict"][key], value, rtol=1e-3, atol=1e-4)
+            assert_rounded(resumed["state_dict"][key], value, 100, scale=1)  # as above
 
 
 def test_a_later_layout_is_refused(small, stopped):

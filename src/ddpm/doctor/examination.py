@@ -61,7 +61,7 @@ def step_budget(schedule: NoiseSchedule) -> dict[str, float]:
     edges = [40, 30, 20, 10, 0, -10, -20, -30, -40]
     names = ["above 40", *(f"{high} to {low}" for high, low in itertools.pairwise(edges)), "below -40"]
     place = torch.bucketize(-level, torch.tensor([-edge for edge in edges], dtype=torch.float64))
-    shares = torch.bincount(place, minlength=len(names)) / schedule.T
+    shares = torch.bincount(place, minlength=len(names)).double() / schedule.T
     return dict(zip(names, shares.tolist(), strict=True))
 
 
