@@ -275,10 +275,10 @@ def test_the_field_of_flakes_has_the_levels_mean_and_falls_in_all_directions():
     z = snow().draw(torch.empty(len(ids), 1, 8, 8), RNG.at(10, ids))
     assert z[:, 0].min() >= -135
     assert z[:, 0].max() <= -45
-    assert z[:, 0].mean().item() == pytest.approx(-90, abs=2)
+    assert z[:, 0].mean().item() == pytest.approx(-90, abs=2)  # a standard error of 26 / sqrt(4000) = 0.41
     assert z[:, 1:].mean().item() == pytest.approx(level.mean, abs=0.01)
     corners = z[:, 1:].view(-1, 8, 8)[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert corners.std().item() == pytest.approx(level.std, rel=0.03)  # corners are drawn, not interpolated
+    assert corners.std().item() == pytest.approx(level.std, rel=0.03)  # drawn, not interpolated; 16,000: known to 0.6 %
 
 
 # Fade and decolor

@@ -75,7 +75,7 @@ def test_best_dice_is_the_largest_of_all_thresholds():
 
 
 def test_shifted_gaussians_have_their_closed_form():
-    """AUROC = Phi(d / sqrt 2)."""
+    """AUROC = Phi(d / sqrt 2). Of 660 pixels against 28,140: a standard error of 0.01."""
     maps = NOISE + 1.2 * boxes()
     expected = 0.5 * (1 + math.erf(1.2 / 2))
     assert auroc(scored(maps, boxes())).item() == pytest.approx(expected, abs=0.02)
