@@ -19,10 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm.evaluation import table
 from ddpm.evaluation.table import shown
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
+from ddpm.training.generation_record import flat
 
 CLEAR = 2.0
 """Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""
@@ -103,14 +105,6 @@ def protocol(result: Result) -> dict[str, Any]:
     return flat(dataclasses.asdict(result.protocol))
 
 
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Every leaf of nested mappings by its dotted name; a list is a leaf."""
-    if not isinstance(value, Mapping):
-        return {name: value}
-    below = [flat(each, f"{name}.{key}" if name else str(key)) for key, each in value.items()]
-    return {key: each for part in below for key, each in part.items()}
-
-
 def differing(one: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The values of each name that are not all the same."""
     names = dict.fromkeys(name for each in (one, *others) for name in each)
@@ -162,9 +156,7 @@ def section(title: str, fields: Mapping[str, Mapping[str, Any]]) -> Iterator[str
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return [(indent + "  ".join(row)).rstrip() for row in cells]
+    return [(indent + line).rstrip() for line in table.aligned(rows).splitlines()]
 
 
 def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:

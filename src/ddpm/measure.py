@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -41,12 +42,12 @@ class Measurement(NamedTuple):
     """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
     were measured) and `scores` (what made each value, with its settings) there is no default.
 
-    pictures: uint8 `[H, W, 3]` and tables: CSV, both by name, written beside the result. lines: what a person reads.
+    pictures: drawings, or uint8 `[H, W, 3]`, and tables: CSV, by name, written beside the result. lines: for a person.
     """
 
     estimates: Mapping[str, Estimate]
     protocol: Mapping[str, Any]
-    pictures: Mapping[str, Tensor] = MappingProxyType({})
+    pictures: Mapping[str, Tensor | Figure] = MappingProxyType({})
     lines: Sequence[str] = ()
     tables: Mapping[str, str] = MappingProxyType({})
 

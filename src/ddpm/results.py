@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from ddpm.atomic import write_whole
@@ -37,7 +38,7 @@ def show(result: Path, measured: Measurement) -> None:
     """What a measure leaves beside its values."""
     for name, picture in measured.pictures.items():
         path = result.with_name(f"{result.stem}_{name}.png")
-        save_png(path, picture.numpy())
+        table.save_figure(path, picture) if isinstance(picture, Figure) else save_png(path, picture.numpy())
         print(f"  {name} drawn in {path}")
     for name, text in measured.tables.items():
         path = result.with_name(f"{result.stem}_{name}.csv")

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
-from ddpm.atomic import whole
 from ddpm.evaluation import sweep_table
 from ddpm.evaluation.sweep_table import Columns, SweepPoint, best, direction, metrics
-from ddpm.evaluation.table import aligned, shown
+from ddpm.evaluation.table import aligned, save_figure, shown
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {"scale": lambda point: point.value}
@@ -76,9 +75,7 @@ def draw(path: Path, points: Sequence[SweepPoint]) -> None:
         draw_against_scale(figure.add_subplot(tall, wide, next(places)), points, names)
     for x, y in traded:
         draw_trade(figure.add_subplot(tall, wide, next(places)), points, x, y)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    save_figure(path, figure)
 
 
 def panels(names: Sequence[str]) -> Iterator[list[str]]:

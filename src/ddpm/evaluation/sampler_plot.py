@@ -8,10 +8,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from ddpm.atomic import whole
 from ddpm.evaluation import sweep_table
 from ddpm.evaluation.sweep_table import Columns, SweepPoint, best, direction, metrics
-from ddpm.evaluation.table import aligned, shown
+from ddpm.evaluation.table import aligned, save_figure, shown
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {
@@ -103,9 +102,7 @@ def draw(path: Path, points: Sequence[SweepPoint]) -> None:
             draw_panel(axes, points, name, cost)
             axes.set_xlabel(label)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    save_figure(path, figure)
 
 
 def evaluations(point: SweepPoint) -> float | None:

@@ -4,14 +4,14 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from ddpm.atomic import whole, write_whole
 from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.protocol import Result
+from ddpm.metrics.protocol import Result, result_name
 from ddpm.metrics.score import Estimate
 
 
@@ -54,15 +54,20 @@ def spread(results: Mapping[str, Result]) -> str:
 
 
 def write_csv(path: Path, results: Mapping[str, Result]) -> None:
-    """A row each: name, step, seed, then every metric and its standard error."""
+    """A row each: name, step, seed, every metric and its standard error, and the name of the result's file."""
     names = columns(list(results.values()))
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["name", "step", "seed", *(part for name in names for part in (name, f"{name}_error"))])
+    rows = [["name", "step", "seed", *(part for name in names for part in (name, f"{name}_error")), "result"]]
     for title, result in results.items():
         cells = [part for name in names for part in (result.metrics.get(name, ""), result.errors.get(name, ""))]
-        writer.writerow([title, result.subject.get("step", ""), result.subject.get("seed", ""), *cells])
-    write_whole(path, file.getvalue().encode())
+        of_model = [result.subject.get("step", ""), result.subject.get("seed", "")]
+        rows.append([title, *of_model, *cells, result_name(result)])
+    write_whole(path, csv_text(rows).encode())
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    return file.getvalue()
 
 
 def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
@@ -90,6 +95,11 @@ def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
         axes.grid(alpha=0.3)
         if len(runs) > 1 and number == 0:
             axes.legend(fontsize="small")
+    save_figure(path, figure)
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """As a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         figure.savefig(partial, format="png", dpi=120)

@@ -1,7 +1,5 @@
 """What task=anomaly leaves for people: a table of all maps and baselines, and a sheet of pictures."""
 
-import csv
-import io
 from collections.abc import Mapping
 
 import matplotlib
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.data.anomalies.base import AnomalySet
-from ddpm.evaluation.table import aligned
+from ddpm.evaluation.table import aligned, csv_text
 from ddpm.measures.anomaly_values import Value
 from ddpm.tasks.sheet import sheet
 
@@ -33,13 +31,11 @@ def said(value: Value, interval: bool) -> str:
 
 def as_csv(rows: Rows) -> str:
     """A row a map; each value has its 95 % interval beside it."""
-    file = io.StringIO()
-    writer = csv.writer(file)
     names = list(next(iter(rows.values())))
-    writer.writerow(["map", *(part for name in names for part in (name, f"{name}_low", f"{name}_high"))])
+    table = [["map", *(part for name in names for part in (name, f"{name}_low", f"{name}_high"))]]
     for title, values in rows.items():
-        writer.writerow([title, *(n for name in names for n in (values[name].estimate.value, *values[name][1:]))])
-    return file.getvalue()
+        table.append([title, *(n for name in names for n in (values[name].estimate.value, *values[name][1:]))])
+    return csv_text(table)
 
 
 def picture(found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, threshold: float, title: str) -> Tensor:

@@ -1,17 +1,13 @@
 """metric=rate_distortion: what a progressive lossy code would cost and give (Ho et al. 2020, section 4.3, figure 5)."""
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm import check
-from ddpm.atomic import whole, write_whole
+from ddpm.evaluation.table import csv_text
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.bound import bound_terms
 from ddpm.measures.images import OfLikelihood
@@ -30,18 +26,20 @@ class RateDistortion(OfLikelihood):
 
     def measure(self, run: ModelRun) -> Measurement:
         assert run.module is not None
-        assert run.ckpt is not None
         images = self.opened(run)
         terms = bound_terms(run.module, images, run.trainer)
         check.one_of("variance", self.variance, terms.means)
         mean = terms.means[self.variance]
         rate, distortion = curve(mean, terms.distortion)
         count = count_name(terms.num_images)
-        report(run.folder / f"{run.ckpt.stem}_rate_distortion_{self.split}_{count}", rate, distortion, mean[1].item())
         values = {"rate": rate[-1], "distortion_bits": mean[1], "rmse": distortion[-1]}
         estimates = {f"{name}_{count}": Estimate(value.item()) for name, value in values.items()}
         settings = f"RateDistortion(variance={self.variance})"
-        return Measurement(estimates, self.protocol(images, values, settings))
+        pictures = {"rate_distortion": picture(rate, distortion)}
+        line = f"rate {rate[-1]:.3f} bits/dim, then {mean[1]:.3f} for the pixels; "
+        line += f"RMSE {distortion[-1]:.2f} of 255 at t = 1"
+        tables = {"rate_distortion": as_csv(rate, distortion)}
+        return Measurement(estimates, self.protocol(images, values, settings), pictures, [line], tables)
 
 
 def curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,19 +51,16 @@ def curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
     return steps.cumsum(0), squared_error[1:].flip(0).sqrt() * LEVELS
 
 
-@rank_zero_only
-def report(path: Path, rate: Tensor, distortion: Tensor, decoder: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["t", "rate_bits_per_dim", "rmse_of_255"])
+def as_csv(rate: Tensor, distortion: Tensor) -> str:
     T = len(rate)
-    for k in range(T):
-        writer.writerow([T - k, f"{rate[k]:.8g}", f"{distortion[k]:.8g}"])
-    write_whole(path.with_suffix(".csv"), file.getvalue().encode())
+    rows = ((T - k, f"{rate[k]:.8g}", f"{distortion[k]:.8g}") for k in range(T))
+    return csv_text([("t", "rate_bits_per_dim", "rmse_of_255"), *rows])
+
+
+def picture(rate: Tensor, distortion: Tensor) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     one, two, three = figure.subplots(1, 3)
-    steps = [k / T for k in range(T)]
+    steps = [k / len(rate) for k in range(len(rate))]
     one.plot(steps, distortion)
     one.set(xlabel="reverse steps (T - t) / T", ylabel="distortion (RMSE of 0..255)")
     two.plot(steps, rate)
@@ -74,9 +69,4 @@ def report(path: Path, rate: Tensor, distortion: Tensor, decoder: float) -> None
     three.set(xlabel="rate (bits/dim)", ylabel="distortion (RMSE of 0..255)")
     for axes in (one, two, three):
         axes.grid(alpha=0.3)
-    with whole(path.with_suffix(".png")) as partial:
-        figure.savefig(partial, format="png", dpi=120)
-    print(
-        f"\nrate {rate[-1]:.3f} bits/dim, then {decoder:.3f} for the pixels; RMSE {distortion[-1]:.2f} of 255 at t = 1"
-    )
-    print(f"  curve in {path}.csv and {path}.png", flush=True)
+    return figure

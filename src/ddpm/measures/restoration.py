@@ -1,7 +1,5 @@
 """metric=restoration: real images degraded, and restored by one guess and by both algorithms of Cold Diffusion."""
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
-from ddpm.evaluation.table import aligned, shown
+from ddpm.evaluation.table import aligned, csv_text, shown
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.bound import mean_and_error
 from ddpm.measures.images import OfImages, Split
@@ -161,9 +159,5 @@ def table(rows: dict[str, dict[str, Estimate]]) -> list[str]:
 def as_csv(rows: dict[str, dict[str, Estimate]]) -> str:
     """A row a way; each value has its error beside it."""
     names = list(rows[DEGRADED])
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["way", *(part for name in names for part in (name, f"{name}_error"))])
-    for way, each in rows.items():
-        writer.writerow([way, *(cell for name in names for cell in (each[name].value, each[name].error))])
-    return file.getvalue()
+    head = ["way", *(part for name in names for part in (name, f"{name}_error"))]
+    return csv_text([head, *([way, *(cell for name in names for cell in each[name])] for way, each in rows.items())])

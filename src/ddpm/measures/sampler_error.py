@@ -5,31 +5,28 @@ step from there is DDIM's in every sampler, and what it errs does not fall with 
 of distributions: exact for Gaussian data, on which a whole run is affine; else between samples, down to their chance.
 """
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from ddpm import build, check
-from ddpm.atomic import whole, write_whole
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.inversion import draws_noise
 from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
-from ddpm.diffusion.samplers.base import Sampler
+from ddpm.diffusion.samplers.base import Sampler, described
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.evaluation.table import csv_text
 from ddpm.measure import Measurement, ModelRun
 from ddpm.measures.flow import exact_flow
+from ddpm.metrics.protocol import digest
 from ddpm.metrics.score import Estimate
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
@@ -105,11 +102,15 @@ class SamplerError:
             if display.is_due(number):
                 display.show(number, name)
         display.close()
-        report(found, run.folder / f"sampler_error_{type(oracle).__name__}", self.steps)
         estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
         estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
-        settings = f"SamplerError(steps={list(self.steps)})"
-        return Measurement(estimates, {"num_generated": NUM_PATHS, "scores": dict.fromkeys(estimates, settings)})
+        common = f"steps={list(self.steps)}, seed={self.seed}, schedule={digest(schedule.alpha_bar.tolist())}"
+        scores = {
+            name: f"SamplerError({described(self.samplers[name.partition('_')[2]])}, {common})" for name in estimates
+        }
+        protocol = {"num_generated": NUM_PATHS, "scores": scores}
+        tables = {"samplers": as_csv(found, self.steps)}
+        return Measurement(estimates, protocol, {"samplers": picture(found)}, lines(found, self.steps), tables)
 
 
 @dataclass(frozen=True)
@@ -181,32 +182,26 @@ KINDS = {
 }
 
 
-@rank_zero_only
-def report(found: list[Convergence], path: Path, steps: Sequence[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print("\n" + f"{'error with steps':18}" + "".join(f"{n:>10}" for n in steps) + "   order  stated  error")
+def lines(found: list[Convergence], steps: Sequence[int]) -> list[str]:
+    rows = [f"{'error with steps':18}" + "".join(f"{n:>10}" for n in steps) + "   order  stated  error"]
     for each in found:
         errors = "".join(f"{error:10.2e}" for error in each.errors)
         fitted = "-" if each.fitted is None else f"{each.fitted:.2f}"
         stated = "-" if each.stated is None else str(each.stated)
         chance = f" (chance: {each.floor:.1e})" if each.floor else ""
-        print(f"{each.name:18}{errors}{fitted:>8}{stated:>8}  {KINDS[each.kind]}{chance}")
-    write_csv(path.with_name(path.name + ".csv"), found, steps)
-    draw(path.with_name(path.name + ".png"), found)
-    print(f"table in {path}.csv, plot in {path}.png", flush=True)
+        rows.append(f"{each.name:18}{errors}{fitted:>8}{stated:>8}  {KINDS[each.kind]}{chance}")
+    return rows
 
 
-def write_csv(path: Path, found: list[Convergence], steps: Sequence[int]) -> None:
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["sampler", "steps", "evaluations", "error", "kind", "fitted_order", "stated_order"])
+def as_csv(found: list[Convergence], steps: Sequence[int]) -> str:
+    rows: list[tuple] = [("sampler", "steps", "evaluations", "error", "kind", "fitted_order", "stated_order")]
     for each in found:
-        for number, evaluations, error in zip(steps, each.evaluations, each.errors, strict=True):
-            writer.writerow([each.name, number, evaluations, error, each.kind, each.fitted, each.stated])
-    write_whole(path, file.getvalue().encode())
+        for values in zip(steps, each.evaluations, each.errors, strict=True):
+            rows.append((each.name, *values, each.kind, each.fitted, each.stated))
+    return csv_text(rows)
 
 
-def draw(path: Path, found: list[Convergence]) -> None:
+def picture(found: list[Convergence]) -> Figure:
     """A panel for samplers without noise and one for those with it; slopes are orders."""
     panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
     shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
@@ -230,5 +225,4 @@ def draw(path: Path, found: list[Convergence]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small", title="fitted order (stated)", title_fontsize="small")
-    with whole(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    return figure

@@ -33,7 +33,7 @@ class State(NamedTuple):
 def described(setting: Any) -> str:
     """A function by its name, with the arguments that a configuration bound to it; anything else by its repr."""
     if isinstance(setting, functools.partial):
-        bound = ", ".join(f"{name}={value!r}" for name, value in setting.keywords.items())
+        bound = ", ".join(f"{name}={described(value)}" for name, value in setting.keywords.items())
         return described(setting.func) + (f"({bound})" if bound else "")
     return getattr(setting, "__name__", repr(setting))
 
