@@ -64,6 +64,8 @@ def fill(module: DiffusionModule, exported: Exported, folder: Path) -> None:
     name = only_name(module.averages.decays)
     if exported.weights != name:
         raise ValueError(f"{folder} must hold {name} weights, as its configuration says, got {exported.weights!r}")
+    if exported.damaged:
+        raise ValueError(f"{folder} holds damaged tensors: their sha256 is another than it says; export the model anew")
     module.load_state_dict(exported.tensors, strict=False)
     if exported.weights != "raw":
         module.network = Absent(exported.weights)

@@ -233,6 +233,7 @@ def test_a_folder_with_other_weights_than_its_config_asks_for_is_refused(checkpo
         ({name: tensor for name, tensor in tensors.items() if name != key}, f"1 differ, as {key}"),
         (tensors | {"extra": torch.zeros(1)}, "1 differ, as extra"),
         (tensors | {key: torch.zeros(8, 1, 1, 1)}, f"1 differ, as {key}"),
+        (tensors | {key: tensors[key] + 1}, "damaged tensors: their sha256"),
     ]:
         save_file(broken, file)
         with pytest.raises(ValueError, match=message):

@@ -1,5 +1,6 @@
 """A trained model as a folder that can be handed on: config.json and model.safetensors, of which nothing can run."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,20 @@ from torch import Tensor
 
 from ddpm.untrusted import json_file
 
-CONFIG, TENSORS = "config.json", "model.safetensors"
+CONFIG, TENSORS, HASH = "config.json", "model.safetensors", "tensors_sha256"
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Exported:
     """config: plain containers, from which the model can be built. weights: which ones these are, as `ema_0.9999`.
-    tensors: the entries of the model's state dict that sampling with these weights reads, and no others."""
+    tensors: the entries of the model's state dict that sampling with these weights reads, and no others.
+    damaged: whether their file is not the one that was saved."""
 
     config: dict[str, Any]
     weights: str
     tensors: dict[str, Tensor]
+    damaged: bool = False
 
 
 def is_exported(folder: Path) -> bool:
@@ -34,10 +37,11 @@ def is_exported(folder: Path) -> bool:
 def save(folder: Path, exported: Exported) -> None:
     """Into a folder that is there."""
     about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
-    (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
     # each in memory of its own: safetensors refuses tensors that share it, as tied weights do
     apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in exported.tensors.items()}
     save_file(apart, folder / TENSORS, metadata={"format": "pt"})
+    about[HASH] = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def load(folder: Path) -> Exported:
@@ -54,7 +58,8 @@ def load(folder: Path) -> Exported:
         raise ValueError(f"{folder} has no {TENSORS}; export the model anew") from error
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / TENSORS} is damaged ({error}); export the model anew") from error
-    return Exported(about["config"], about["weights"], tensors)
+    sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    return Exported(about["config"], about["weights"], tensors, damaged=about.get(HASH, sha256) != sha256)
 
 
 def _read(path: Path) -> dict[str, Any]:
