@@ -146,9 +146,18 @@ def test_a_kill_in_the_middle_of_a_row_does_not_make_it_whole(generate, tmp_path
     assert files(generate("torn", "format=npz")) == expected
 
 
-def test_only_batches_that_lack_a_sample_are_made_again(generate, monkeypatch, capsys):
+SPOILT = {
+    "missing": Path.unlink,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "empty": lambda path: path.write_bytes(b""),
+    "another": lambda path: path.write_bytes(path.with_name("000004.png").read_bytes()),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_only_batches_that_lack_a_sample_are_made_again(generate, monkeypatch, capsys, spoil):
     expected = files(folder := generate("out", "format=png"))
-    (folder / "images" / "000003.png").unlink()
+    spoil(folder / "images" / "000003.png")
     made, step = [], DiffusionModule.predict_step
 
     def watched(module, batch, batch_idx):
@@ -159,7 +168,20 @@ def test_only_batches_that_lack_a_sample_are_made_again(generate, monkeypatch, c
     capsys.readouterr()
     assert files(generate("out", "format=png")) == expected
     assert made == [2, 3]
-    assert "continuing: 8 of 9 are there" in capsys.readouterr().out
+    assert "continuing: 8 of 9 are there" in (said := capsys.readouterr().out)
+    assert ("1 stored images are damaged and are made again" in said) == (spoil is not Path.unlink)
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "grid.png", "denoising.gif"])
+def test_a_damaged_file_is_made_again_and_of_older_folders_as_far_as_it_can_be_seen(generate, name):
+    """Cut, empty, with one bit flipped; and without checksums."""
+    before = files(folder := generate("out", "format=npz", "gif=true"))
+    half = len(data := (folder / name).read_bytes()) // 2
+    for damaged in (data[:half], b"", data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :], None):
+        (folder / name).write_bytes(damaged or data[: half * (damaged is None)])
+        if damaged is None and before.pop("images.sums"):
+            (folder / "images.sums").unlink()
+        assert before.items() <= files(generate("out", "format=npz", "gif=true")).items()
 
 
 @pytest.mark.parametrize("format", ["png", "npz"])

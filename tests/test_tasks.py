@@ -313,3 +313,10 @@ def test_a_command_that_cannot_be_writes_nothing(checkpoint, tmp_path, name, ove
     with pytest.raises((ValueError, HydraException), match=message):
         written(name, checkpoint, tmp_path / "out", *overrides)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_outcome_is_replaced_by_its_like_alone(checkpoint, tmp_path):
+    for batch_size in (1, 2):
+        written("denoise", checkpoint, tmp_path / "out", "task.images=2", f"batch_size={batch_size}")
+    with pytest.raises(ValueError, match=r"task\.images: 2 there, 3 asked for"):
+        written("denoise", checkpoint, tmp_path / "out", "task.images=3")

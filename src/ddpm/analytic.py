@@ -3,18 +3,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ddpm import build
 from ddpm.atomic import write_whole
 from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.variance import Analytic
-from ddpm.generation import beside, title
+from ddpm.generation import beside, decisive, title
 from ddpm.metrics.protocol import digest
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
@@ -36,18 +37,19 @@ def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Tr
     images = data.split("train", num)
     about = {
         "weights": weights_hash(module.weights(module.predict_weights)),
-        "model": {group: OmegaConf.to_container(stored[group], resolve=True) for group in DECISIVE},
+        "model": {**decisive(stored), "guides": [weights_hash(guide) for guide in module.guides]},
+        "precision": str(trainer.precision),
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,
     }
     file = beside(path) / "analytic" / f"{title(path)}_{module.predict_weights}_{digest(about)}.json"
-    if not file.exists():
+    found = kept(file)
+    if found is None:
         times = variance.measured_times(module.sampler.process.T)
         errors = measured(module, images, times, trainer)
-        content = {"about": about, "num_images": num, "times": times, "errors": errors}
+        found = {"about": about, "num_images": num, "times": times, "errors": errors}
         trainer.strategy.barrier()
-        save(file, json.dumps(content, indent=1))
-    found = json_file(file) if file.exists() else content  # another rank may not see the file yet
+        save(file, json.dumps({**found, "digest": digest(found)}, indent=1))
     fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
     module.sampler = replace(module.sampler, variance=fitted)
 
@@ -60,8 +62,13 @@ def refuse(module: DiffusionModule) -> None:
             variance.error(1)
 
 
-DECISIVE = ("schedule", "process", "objective", "denoiser", "codec")
-"""What changes the error of x0 beside the weights and the images."""
+def kept(file: Path) -> dict[str, Any] | None:
+    """What was estimated before; None if there is no such file, or if it is not what was written."""
+    try:
+        found = json_file(file)
+        return found if found.pop("digest") == digest(found) else None
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 @rank_zero_only

@@ -33,6 +33,7 @@ from ddpm.diffusion.losses.classification import Classification
 from ddpm.diffusion.noise import White
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.steps import Schedule
+from ddpm.generation import decisive, for_result
 from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import configuration
@@ -289,7 +290,8 @@ def scores_of_training(config: DictConfig) -> list[Scores]:
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.measures."):
             raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
-    return [Scores(evaluator(config, config.data.name).to("cpu"), **settings)]
+    model = for_result(decisive(with_network_settings(config)))
+    return [Scores(evaluator(config, config.data.name).to("cpu"), **settings, of=model)]
 
 
 def made(group: DictConfig | None, key: str) -> list[Any]:

@@ -13,17 +13,17 @@ from ddpm.checkpoint.reading import hold, holding
 from ddpm.console import quiet
 from ddpm.evaluation.reference import Reference
 from ddpm.evaluation.sweep_table import SweepPoint
-from ddpm.generation import beside, explained_if_full, is_of_a_run, say_what_is_there
+from ddpm.generation import beside, explained_if_full, for_result, identity, is_of_a_run, said, say_what_is_there
 from ddpm.measure import ModelMeasure, ModelRun
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
 from ddpm.results import compare, compare_variants, draw_nearest, log_to_run, save_statistics, show, store
-from ddpm.subjects import Subject, said, step_of, subjects
+from ddpm.subjects import Subject, step_of, subjects
 from ddpm.sweeps.base import Sweep, Variant, chosen_sweep
 from ddpm.training.callbacks.image_writer import ImageWriter
 from ddpm.training.callbacks.progress import GenerationClock, GenerationProgress
 from ddpm.training.callbacks.scoring import Scoring
-from ddpm.training.generation_record import Timing, weights_hash
+from ddpm.training.generation_record import Timing
 
 
 @holding()
@@ -145,12 +145,14 @@ def measured(
     num_found = 0 if there is None else int(there.sum())
     record = subject.writer.record if subject.writer else None
     clock = GenerationClock(device_name(trainer.strategy.root_device), record)
-    if num_found < num:
+    if not subject.writer.is_finished() if subject.writer else num_found < num:
         trainer.callbacks.append(clock)
         if subject.writer:
-            say_what_is_there(num_found, num, subject.writer.record)
+            say_what_is_there(num_found, subject.writer.store, subject.writer.record)
             trainer.callbacks.append(subject.writer)
         trainer.callbacks.append(GenerationProgress(num, num_found))
+    elif subject.writer:
+        rank_zero_only(subject.writer.store.adopt)()
     trainer.callbacks.append(scoring)
     with explained_if_full(subject.writer.store) if subject.writer else nullcontext():
         trainer.predict(subject.module, subject.samples, return_predictions=False)
@@ -174,7 +176,8 @@ def point(sweep: Sweep, subject: Subject, result: Result, timing: Timing | None)
     evaluations = sampler.evaluations(len(sampler.times(sampler.process.T)) - 1)
     cost = (timing.seconds, timing.device) if timing else ()
     value = sweep.value(subject.variant, subject.module)
-    return SweepPoint(subject.variant.name, value, evaluations, result.estimates, *cost)
+    settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))
+    return SweepPoint(subject.variant.name, value, evaluations, result.estimates, *cost, settings=settings)
 
 
 def environment(trainer: Trainer) -> Environment:
@@ -192,7 +195,8 @@ def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path |
     if path is None:
         folder = Path(config.out or config.run_dir)
         run = ModelRun(None, config, None, trainer, folder)
-        about = {"run": folder.name, **{g: said(config[g]) for g in ("model", "schedule") if config.get(g)}}
+        parts = OmegaConf.to_container(config, resolve=True)
+        about = {"run": folder.name, **{g: said(parts[g]) for g in ("model", "schedule") if parts.get(g)}}
     else:
         folder = Path(config.out) if config.out else beside(path) / "evaluations"
         module, stored = build.from_checkpoint(path, build.changes(config))
@@ -200,9 +204,8 @@ def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path |
         analytic.prepare(module, stored, path, trainer)
         run = ModelRun(module, stored, path, trainer, folder)
         about = {
-            "ckpt": str(path), "run": beside(path).name, "step": step_of(path), "seed": config.seed,
-            "weights": module.describe_weights(module.predict_weights),
-            "weights_sha256": weights_hash(module.weights(module.predict_weights)),
+            "ckpt": str(path), "run": beside(path).name, "step": step_of(path),
+            **for_result(identity(stored, module, trainer)),
         }  # fmt: skip
     for part in measures:
         measured, protocol = measure.measured_by(part, run)

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.metrics.protocol import device_name
+from ddpm.metrics.protocol import device_name, digest
 from ddpm.stored_config import LATER_GROUPS
 from ddpm.training.generation_record import GenerationRecord, weights_hash
 from ddpm.training.module import DiffusionModule
@@ -20,9 +20,6 @@ from ddpm.training.stores.base import ImageStore
 
 def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> dict[str, Any]:
     """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
-    groups = ("schedule", "process", "objective", "denoiser", "codec", "model")
-    if stored.guidance != LATER_GROUPS["guidance"]:
-        groups += ("guidance",)
     return {
         "image_shape": list(module.image_shape),
         "seed": module.sample_rng.seed,
@@ -31,9 +28,33 @@ def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> d
         "weights": module.describe_weights(module.predict_weights),
         "weights_sha256": weights_hash(module.weights(module.predict_weights)),
         "precision": str(trainer.precision),
-        **{group: OmegaConf.to_container(stored[group], resolve=True) for group in groups},
+        **decisive(stored),
         **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
     }
+
+
+def decisive(stored: DictConfig) -> dict[str, Any]:
+    """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
+
+    A group of LATER_GROUPS is left out where it has the meaning of older configurations, as in records from before it.
+    """
+    groups = ("schedule", "process", "objective", "denoiser", "codec", "model", "noise", "cond", "guidance")
+    chosen = [group for group in groups if stored[group] != LATER_GROUPS.get(group)]
+    return {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
+
+
+def for_result(images: dict[str, Any]) -> dict[str, Any]:
+    """An identity as the subject of a result has it: each group as a text."""
+    return {name: said(value) if isinstance(value, dict) else value for name, value in images.items()}
+
+
+def said(part: Any) -> str:
+    """ "Clipped()" for a part of a configuration. A long list or mapping is told by its digest."""
+    if isinstance(part, dict) and "_target_" in part:
+        name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
+        settings = ", ".join(f"{field}={said(value)}" for field, value in part.items() if not field.startswith("_"))
+        return f"{name}({settings})"
+    return f"#{digest(part)}" if isinstance(part, dict | list) and len(str(part)) > 60 else str(part)
 
 
 def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
@@ -47,9 +68,12 @@ def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
 
 
 @rank_zero_only
-def say_what_is_there(num_found: int, num_samples: int, record: GenerationRecord) -> None:
+def say_what_is_there(num_found: int, store: ImageStore, record: GenerationRecord) -> None:
+    num_damaged = sum(number < store.num_samples for number, _ in store.stored()) - num_found
+    if num_damaged:
+        print(f"{num_damaged:,} stored images are damaged and are made again", flush=True)
     if num_found:
-        print(f"continuing: {num_found:,} of {num_samples:,} are there", flush=True)
+        print(f"continuing: {num_found:,} of {store.num_samples:,} are there", flush=True)
     for earlier in record.earlier():
         changes = [f"{name} {was} before, {record.made_with[name]} now" for name, was in earlier.items()]
         changed = [text for text, name in zip(changes, earlier, strict=True) if earlier[name] != record.made_with[name]]

@@ -21,6 +21,7 @@ from ddpm.checkpoint.reading import holding
 from ddpm.console import quiet
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.generation import GenerationDataModule
+from ddpm.data.sources.base import digest
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation import beside, explained_if_full, identity, made_with, say_what_is_there, title
 from ddpm.metrics.images import to_uint8
@@ -32,7 +33,7 @@ from ddpm.training.callbacks.sample_grid import sampling
 from ddpm.training.generation_record import GenerationRecord
 from ddpm.training.module import DiffusionModule
 from ddpm.training.stores import STORES
-from ddpm.training.stores.base import save_png
+from ddpm.training.stores.base import GIF, save_png
 from ddpm.training.stores.first_images import FirstImages
 from ddpm.types import Cond
 
@@ -66,17 +67,19 @@ def generate(config: DictConfig) -> None:
     about = {"format": config.format, "num_samples": data.num_samples, **asked, **identity(stored, module, trainer)}
     record = GenerationRecord(folder, about, made_with(config, trainer))
     data.there = store.there
-    num_found = int(store.there().sum())
-    record.refuse_to_mix(store.grows, images_are_there=num_found > 0)
+    record.refuse_to_mix(store.grows, images_are_there=any(store.stored()))
     writer = ImageWriter(store, record, picture)
     finished = writer.is_finished()
     with explained_if_full(store):
         if not finished:
-            say_what_is_there(num_found, data.num_samples, record)
+            num_found = int(store.there().sum())
+            say_what_is_there(num_found, store, record)
             trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
             trainer.predict(module, data, return_predictions=False)
-        if config.gif and not (finished and writer.gif.exists()):
-            draw_gif(trainer, module, data, writer.gif, store.num_first)
+        else:
+            rank_zero_only(store.adopt)()
+        if config.gif and not (finished and store.holds(GIF, writer.gif)):
+            draw_gif(trainer, module, data, writer)
     announce(folder, data.num_samples, finished)
 
 
@@ -110,7 +113,7 @@ def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationD
 
 @rank_zero_only
 def draw_gif(
-    trainer: Trainer, module: DiffusionModule, data: GenerationDataModule, path: Path, num: int, num_frames: int = 50
+    trainer: Trainer, module: DiffusionModule, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
 ) -> None:
     """The samples of the grid coming into being, from noise to the image."""
     times = module.sampler.times(module.sampler.process.T)[1:]
@@ -124,11 +127,12 @@ def draw_gif(
 
     module.watch_sampling = watch
     module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
-    batch = {name: told.to(module.device) for name, told in data.first(num).items()}
+    batch = {name: told.to(module.device) for name, told in data.first(writer.store.num_first).items()}
     with sampling(trainer, module):
         module.predict_step(batch, 0)
-    with whole(path) as partial:
+    with whole(writer.gif) as partial:
         save_gif(partial, frames)
+        writer.store.seal(GIF, partial.read_bytes())
 
 
 @rank_zero_only
@@ -146,17 +150,23 @@ def use(config: DictConfig) -> None:
         raise ValueError("data has no effect on a task that reads no images; leave it out")
     path = build.checkpoint_path(config.ckpt)
     module, stored = loaded(path, config)
+    name = config.task._target_.split(".")[-2]
+    folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
     trainer = build.trainer(config)
     if trainer.world_size > 1:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
-        rows = asked_of(config, module.asked, otherwise="none").rows
+        rows, _, asked = asked_of(config, module.asked, otherwise="none")
+        chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
+        about = {**chosen, **asked, **identity(stored, module, trainer)}
+        named = {field: build.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
+        about["files"] = {field: digest([path.read_bytes()]) for field, path in named.items() if path.is_file()}
+        record = GenerationRecord(folder, about, made_with(config, trainer), f"{name}_generation.json")
+        record.refuse_to_mix(grows=False, images_are_there=(folder / f"{name}.json").exists())
         outcome = task(as_model(module, data_of(config, stored), config.batch_size, rows))
-    name = config.task._target_.split(".")[-2]
-    folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
-    about = {"task": OmegaConf.to_container(config.task), **identity(stored, module, trainer)}
+    record.write()
     write_outcome(folder, name, outcome, about)
 
 

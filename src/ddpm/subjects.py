@@ -20,7 +20,7 @@ from ddpm.data.generation import GenerationDataModule
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.condition import ClassLabel, NoCondition
 from ddpm.evaluation.reference import Images, Reference, Statistics
-from ddpm.generation import beside, identity, is_of_a_run, made_with, title
+from ddpm.generation import beside, for_result, identity, is_of_a_run, made_with, title
 from ddpm.metrics.classes import in_words
 from ddpm.metrics.protocol import digest
 from ddpm.metrics.reference_cache import ReferenceCache
@@ -139,16 +139,14 @@ def of_model(
     of_run = beside(path)
     store = writer = None
     if check.boolean("keep_images", config.keep_images):
-        folder = of_run / "generated" / f"{title(path)}_{module.predict_weights}_{digest(images)}"
+        named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
+        folder = of_run / "generated" / f"{title(path)}_{module.predict_weights}_{digest(named)}"
         store = RowStore(folder, num, module.image_shape)
         record = GenerationRecord(folder, images, made_with(config, trainer))
-        record.refuse_to_mix(grows=True, images_are_there=bool(store.there().any()))
+        record.refuse_to_mix(grows=True, images_are_there=any(store.stored()))
         writer, samples.there = ImageWriter(store, record), store.there
     about = {
-        "ckpt": str(path), "run": of_run.name, "step": step_of(path), "seed": images["seed"],
-        **{name: images[name] for name in ("weights", "weights_sha256", "sampler", "steps")},
-        **{name: said(images[name]) for name in ("denoiser", "guidance") if name in images},
-        **{name: images[name] for name in ("guides_sha256", "told_by") if name in images},
+        "ckpt": str(path), "run": of_run.name, "step": step_of(path), **for_result(images),
         **({"labels": in_words(samples.labels_of(torch.arange(num)))} if asked else {}),
     }  # fmt: skip
     return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations")
@@ -187,12 +185,6 @@ def reference(config: DictConfig, stored: DictConfig) -> Reference:
     data = build.data(stored)
     rank_zero_only(data.prepare_data)()
     return Images(data, config.split, config.num_real, ReferenceCache())
-
-
-def said(part: dict[str, Any]) -> str:
-    """ "Clipped()" for a part of a configuration."""
-    settings = ", ".join(f"{name}={value}" for name, value in part.items() if not name.startswith("_"))
-    return f"{part['_target_'].rpartition('.')[2]}({settings})"
 
 
 def step_of(path: Path) -> int | None:

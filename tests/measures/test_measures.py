@@ -295,6 +295,9 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
     stored = json.loads(file.read_text())
     monkeypatch.setattr(analytic, "measured", None)  # would fail if it were asked again
     again = prepared()
+    monkeypatch.undo()
+    file.write_text(file.read_text().replace(str(stored["errors"][0]), "0.5"))
+    assert list(prepared().sampler.variance.errors) == stored["errors"], "what is damaged is estimated again"
     assert module.sampler.describe() == again.sampler.describe()
     assert list(again.sampler.variance.errors) == stored["errors"]
     assert torch.isfinite(again.sample(torch.arange(2), "ema")).all()

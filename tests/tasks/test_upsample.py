@@ -53,11 +53,12 @@ def do(tmp_path, upsampler):
     """`do("upsample", "task.images=2")`: arrays, figures and picture that sample.py writes."""
 
     def done(task, *overrides, ckpt=upsampler):
-        settings = [f"ckpt={ckpt}", f"task={task}", "trainer=cpu", f"out={tmp_path / 'out'}", "batch_size=16"]
+        out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
+        settings = [f"ckpt={ckpt}", f"task={task}", "trainer=cpu", f"out={out}", "batch_size=16"]
         sample.run(configured("sample", tmp_path, *settings, *overrides))
-        arrays = np.load(tmp_path / "out" / f"{task}.npz")
-        figures = json.loads((tmp_path / "out" / f"{task}.json").read_text())
-        picture = np.asarray(Image.open(tmp_path / "out" / f"{task}.png"))
+        arrays = np.load(out / f"{task}.npz")
+        figures = json.loads((out / f"{task}.json").read_text())
+        picture = np.asarray(Image.open(out / f"{task}.png"))
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, figures, picture
 
     return done

@@ -157,9 +157,24 @@ def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
 
 
 def test_another_seed_or_sampler_is_another_set_of_images_and_another_result(scored, checkpoint):
-    results = [scored(*words)[0] for words in ((), ("seed=1",), ("sampler=ddim", "sampler.steps=3"), ("weights=raw",))]
-    assert len({each.metrics["fid_corners_33"] for each in results}) == 4
-    assert len(list((checkpoint.parents[1] / "generated").iterdir())) == 4
+    changes = ["", "seed=1", "weights=raw", "noise=simplex", "schedule=linear", "denoiser=plain"]
+    changes += ["sampler=ddim sampler.steps=3", "noise=simplex +process.same_noise_back=false"]
+    results = [scored(*words.split())[0] for words in [*changes, "trainer.precision=bf16-mixed"]]
+    assert len({each.metrics["fid_corners_33"] for each in results}) == 9
+    assert len(list((checkpoint.parents[1] / "generated").iterdir())) == 9
+    for word in ("denoiser=plain", "trainer.precision=bf16-mixed", "denoiser=clipped"):
+        scored("metric=nll", "metric.nll.num_images=2", "schedule=linear", "schedule.num_timesteps=50", word, out="nll")
+    assert [len(list((checkpoint.parents[2] / "nll").glob(f"*.{kind}"))) for kind in ("json", "csv", "png")] == [3] * 3
+
+
+def test_rows_that_were_changed_are_made_again(made, scored, checkpoint):
+    (rows,) = (checkpoint.parents[1] / "generated").glob("*/images.rows")
+    data = np.fromfile(rows, np.uint8).reshape(33, -1)
+    data[3:13, 20] ^= 255
+    data.tofile(rows)
+    (again,) = scored("metric=fid_is", out="again")
+    assert "10 stored images are damaged and are made again" in scored.printed
+    assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "elsewhere.npz"])

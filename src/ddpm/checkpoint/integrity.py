@@ -38,6 +38,6 @@ def damage_in(file: BinaryIO, written: bytes | None) -> str | None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 return "it is compressed, which torch.save does not do"
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         return f"it is not whole: {error}"
     return f"{broken} in it is damaged" if broken else None

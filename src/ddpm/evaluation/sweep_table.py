@@ -1,7 +1,5 @@
 """The points of a sweep: what was varied and what came of it; means over seeds, the best, and all of them as CSV."""
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.atomic import write_whole
+from ddpm.evaluation.table import csv_text
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.score import Estimate
 
@@ -30,6 +29,7 @@ class SweepPoint:
     seconds: float | None = None
     device: str = ""
     num_repeats: int = 1
+    settings: str = ""  # of the model
 
 
 def averaged(points: Sequence[SweepPoint]) -> list[SweepPoint]:
@@ -50,6 +50,7 @@ def average(repeats: Sequence[SweepPoint]) -> SweepPoint:
         statistics.mean(each.seconds for each in known) if known else None,
         device,
         len(repeats),
+        first.settings,
     )
 
 
@@ -78,14 +79,12 @@ def write_csv(path: Path, points: Sequence[SweepPoint], columns: Columns) -> Non
     """A row each; every metric with its error, and whether it is the best."""
     names = metrics(points)
     tops = {name: best(points, name) for name in names}
-    file = io.StringIO()
-    writer = csv.writer(file)
     parts = (part for name in names for part in (name, f"{name}_error", f"{name}_best"))
-    writer.writerow([*columns, "repeats", *parts, "seconds_per_image", "device"])
+    rows: list[list[object]] = [[*columns, "repeats", *parts, "seconds_per_image", "device", "settings"]]
     for point in points:
         row: list[object] = [*(column(point) for column in columns.values()), point.num_repeats]
         for name in names:
             value, error = point.estimates[name]
             row += [value, error, str(point is tops[name]).lower() if tops[name] else ""]
-        writer.writerow([*row, point.seconds, point.device])
-    write_whole(path, file.getvalue().encode())
+        rows.append([*row, point.seconds, point.device, point.settings])
+    write_whole(path, csv_text(rows).encode())

@@ -73,8 +73,8 @@ class Environment:
 class Result:
     """metrics: values by name. errors: standard errors, of the values that have one.
 
-    subject: what was measured, as plain values: of a model its checkpoint, step, weights (with the decay of an average
-    and a hash), sampler, steps, seed; of images made elsewhere their path and content hash.
+    subject: what was measured, as plain values: of a model its checkpoint, step and all that decides its images (see
+    `ddpm.generation.identity`); of images made elsewhere their path and content hash.
     """
 
     metrics: Mapping[str, float]

@@ -13,6 +13,8 @@ from ddpm.report.results import Comparison, best
 from ddpm.report.rounding import decimals, with_error
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
+MODEL = ("schedule", "noise", "process", "objective", "codec", "cond", "model", "guidance", "guides_sha256")
+HOW |= {name: name for name in (*MODEL, "labels", "told_by", "image_shape", "precision")}
 """Fields of a result's subject that tell its rows apart, beside the run and the step."""
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ddpm.atomic import write_whole
 from ddpm.data.sources.base import digest
+from ddpm.stored_config import LATER_GROUPS, completed
 from ddpm.untrusted import json_file
 
 BESIDE = ("made_with", "timings")  # what a folder says besides what its images are
@@ -27,8 +28,10 @@ class GenerationRecord:
     more than their rounding, such as the batch size; a folder's record lists each that had a hand in it.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], made_with: dict[str, Any]) -> None:
-        self.path = folder / "generation.json"
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], made_with: dict[str, Any], name: str = "generation.json"
+    ) -> None:
+        self.path = folder / name
         self.identity, self.made_with = identity, made_with
 
     def stored(self) -> dict[str, Any] | None:
@@ -50,7 +53,10 @@ class GenerationRecord:
             if images_are_there:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
-        there, asked = flat({k: v for k, v in stored.items() if k not in BESIDE}), flat(self.identity)
+        # A group that a record leaves out has its older meaning, and the condition is the checkpoint's own
+        older = {**LATER_GROUPS, "cond": self.identity.get("cond", LATER_GROUPS["cond"])}
+        there = flat(completed({**older, **{k: v for k, v in stored.items() if k not in BESIDE}}))
+        asked = flat(completed({**older, **self.identity}))
         fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
         if grows and there.get("num_samples", 0) < asked.get("num_samples", 0):
             fields = [name for name in fields if name != "num_samples"]

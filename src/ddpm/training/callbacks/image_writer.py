@@ -1,6 +1,7 @@
 """Hands generated images to a store as they come, on any number of ranks, and draws the first of them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -11,7 +12,7 @@ from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
 from ddpm.training.generation_record import GenerationRecord
 from ddpm.training.module import DiffusionModule
-from ddpm.training.stores.base import ImageStore, save_png
+from ddpm.training.stores.base import GIF, GRID, ImageStore, save_png
 
 
 class ImageWriter(Callback):
@@ -25,7 +26,7 @@ class ImageWriter(Callback):
         self.picture, self.gif = store.folder / "grid.png", store.folder / "denoising.gif"
 
     def is_finished(self) -> bool:
-        return self.picture.exists() and bool(self.store.there().all())
+        return self.store.holds(GRID, self.picture) and bool(self.store.there().all())
 
     def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.is_global_zero:
@@ -60,7 +61,10 @@ class ImageWriter(Callback):
             self.gif.unlink(missing_ok=True)
             self.record.write()
         self.store.begin()
+        self.store.seal(GRID, b"")
+        self.store.seal(GIF, b"")
 
     def finish(self) -> None:
         first = torch.from_numpy(self.store.finish())
-        save_png(self.picture, self.draw(first.permute(0, 3, 1, 2)).numpy())
+        drawn = self.draw(first.permute(0, 3, 1, 2)).numpy()
+        save_png(self.picture, drawn, partial(self.store.seal, GRID))

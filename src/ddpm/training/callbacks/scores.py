@@ -37,10 +37,11 @@ class Scores(Callback):
 
     evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
     end of training. The samples are 0..num_samples-1, the same noise each time, measured against the training split.
-    batch_size: samples at once on each device.
+    batch_size: samples at once on each device. of: what results say of the model, by group.
     """
 
-    def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int) -> None:
+    def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int, of: dict) -> None:
+        self.of = of
         self.evaluator = evaluator
         self.every_n_steps = check.positive_int("evaluate.every_n_steps", every_n_steps)
         self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
@@ -142,6 +143,9 @@ class Scores(Callback):
                 "weights": module.describe_weights(module.best_weights),
                 "sampler": sampler.describe(),
                 "steps": sampler.steps or sampler.process.T,
+                "precision": str(trainer.precision),
+                "image_shape": list(module.image_shape),
+                **self.of,
                 **({"labels": in_words(labels)} if (labels >= 0).any() else {}),
             },
             environment=Environment(device_name(module.device), str(trainer.precision)),

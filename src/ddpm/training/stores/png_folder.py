@@ -1,15 +1,17 @@
 """One PNG an image: images/NUMBER.png."""
 
+import io
+import math
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ddpm.atomic import sweep
-from ddpm.training.stores.base import ImageStore, save_png
+from ddpm.training.stores.base import ImageStore, is_picture, save_png
 
 
 class PngFolder(ImageStore):
@@ -24,16 +26,21 @@ class PngFolder(ImageStore):
     def path(self, number: int) -> Path:
         return self.images / f"{number:06d}.png"
 
-    def there(self) -> Tensor:
+    def stored(self) -> Iterator[tuple[int, bytes]]:
         names = set(os.listdir(self.images)) if self.images.exists() else set()
-        return torch.tensor([self.path(number).name in names for number in range(self.num_samples)])
+        there = (number for number in range(self.num_samples) if self.path(number).name in names)
+        return ((number, self.path(number).read_bytes()) for number in there)
+
+    def is_image(self, data: bytes) -> bool:
+        return is_picture(io.BytesIO(data)) and np.asarray(Image.open(io.BytesIO(data))).size == math.prod(self.shape)
 
     def begin(self) -> None:
         self.images.mkdir(exist_ok=True)
         sweep(self.images)
+        self.adopt()
 
     def write(self, number: int, image: np.ndarray) -> None:
-        save_png(self.path(number), image)
+        save_png(self.path(number), image, partial(self.seal, number))
 
     def finish(self) -> np.ndarray:
         sweep(self.images)

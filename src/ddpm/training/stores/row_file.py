@@ -1,6 +1,7 @@
 """An array on disk that several processes fill, and that knows which of its rows are whole."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,16 @@ class RowFile:
 
     def whole(self) -> np.ndarray:
         """bool `[num_rows]`"""
-        if not self.path.exists():
-            return np.zeros(self.num_rows, bool)
-        with open(self.path, "rb", buffering=0) as file:  # beyond its end nothing is read
-            return np.array([os.pread(file.fileno(), 1, self.mark(number)) == b"\1" for number in range(self.num_rows)])
+        numbers = {number for number, _ in self.written()}
+        return np.array([number in numbers for number in range(self.num_rows)])
+
+    def written(self) -> Iterator[tuple[int, bytes]]:
+        """Each whole row by its number, also those beyond num_rows."""
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                for number, row in enumerate(iter(lambda: file.read(self.row.itemsize), b"")):
+                    if row[self.row.itemsize - 1 :] == b"\1":
+                        yield number, row[:-1]
 
     def write(self, number: int, image: np.ndarray) -> None:
         with open(self.path, "r+b", buffering=0) as file:

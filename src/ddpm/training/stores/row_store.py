@@ -19,13 +19,15 @@ class RowStore(ImageStore):
     def rows(self) -> RowFile:
         return RowFile(self.folder / "images.rows", self.num_samples, self.shape)
 
-    def there(self) -> Tensor:
-        return torch.from_numpy(self.rows.whole())
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        return self.rows.written()
 
     def begin(self) -> None:
         self.rows.create()
+        self.adopt()
 
     def write(self, number: int, image: np.ndarray) -> None:
+        self.seal(number, image.tobytes())
         self.rows.write(number, image)
 
     def finish(self) -> np.ndarray:
