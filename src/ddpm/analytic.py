@@ -19,6 +19,7 @@ from ddpm.generation import beside, decisive, title
 from ddpm.metrics.protocol import digest
 from ddpm.progress import ProgressDisplay
 from ddpm.rng import Rng
+from ddpm.stored_config import FITTED
 from ddpm.training.generation_record import weights_hash
 from ddpm.training.module import DiffusionModule
 from ddpm.untrusted import json_file
@@ -37,7 +38,10 @@ def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Tr
     images = data.split("train", num)
     about = {
         "weights": weights_hash(module.weights(module.predict_weights)),
-        "model": {**decisive(stored), "guides": [weights_hash(guide) for guide in module.guides]},
+        "model": {
+            **decisive(stored, module.config[FITTED]),
+            "guides": [weights_hash(guide) for guide in module.guides],
+        },
         "precision": str(trainer.precision),
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,

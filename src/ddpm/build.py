@@ -243,7 +243,7 @@ def evaluator(config: DictConfig, data: str) -> Evaluator:
     return Evaluator(extractor, made(config.metric, "metric"), config.features_batch_size)
 
 
-def trainer(config: DictConfig) -> Trainer:
+def trainer(config: DictConfig, fitted: Fitted = MappingProxyType({})) -> Trainer:
     """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
     unknown = [name for name in settings if name not in inspect.signature(Trainer).parameters]
@@ -261,17 +261,17 @@ def trainer(config: DictConfig) -> Trainer:
     if settings["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", settings["gradient_clip_val"], low=0)
     try:
-        return lightning_trainer(config, settings)
+        return lightning_trainer(config, settings, fitted)
     except (MisconfigurationException, TypeError) as error:
         raise ValueError(f"trainer: {error}") from error
 
 
-def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
+def lightning_trainer(config: DictConfig, settings: dict[str, Any], fitted: Fitted) -> Trainer:
     limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
     return Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
-        callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config), *limits],
+        callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config, fitted), *limits],
         logger=[p(labels=labels(config)) if isinstance(p, partial) else p for p in made(config.logger, "logger")],
         plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=config.run_dir,
@@ -282,7 +282,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any]) -> Trainer:
     )
 
 
-def scores_of_training(config: DictConfig) -> list[Scores]:
+def scores_of_training(config: DictConfig, fitted: Fitted) -> list[Scores]:
     """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
     if not (config.get("metric") and "evaluate" in config):
         return []
@@ -290,7 +290,7 @@ def scores_of_training(config: DictConfig) -> list[Scores]:
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.measures."):
             raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
-    model = for_result(decisive(with_network_settings(config)))
+    model = for_result(decisive(with_network_settings(config, fitted), fitted))
     return [Scores(evaluator(config, config.data.name).to("cpu"), **settings, of=model)]
 
 

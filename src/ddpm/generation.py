@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.metrics.protocol import device_name, digest
-from ddpm.stored_config import LATER_GROUPS
+from ddpm.stored_config import FITTED, LATER_GROUPS, Fitted
 from ddpm.training.generation_record import GenerationRecord, weights_hash
 from ddpm.training.module import DiffusionModule
 from ddpm.training.stores.base import ImageStore
@@ -28,19 +28,20 @@ def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> d
         "weights": module.describe_weights(module.predict_weights),
         "weights_sha256": weights_hash(module.weights(module.predict_weights)),
         "precision": str(trainer.precision),
-        **decisive(stored),
+        **decisive(stored, module.config[FITTED]),
         **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
     }
 
 
-def decisive(stored: DictConfig) -> dict[str, Any]:
+def decisive(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
     """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
 
     A group of LATER_GROUPS is left out where it has the meaning of older configurations, as in records from before it.
     """
     groups = ("schedule", "process", "objective", "denoiser", "codec", "model", "noise", "cond", "guidance")
     chosen = [group for group in groups if stored[group] != LATER_GROUPS.get(group)]
-    return {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
+    settings = {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
+    return {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
 
 
 def for_result(images: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def train(config: DictConfig) -> None:
     analytic.refuse(module)
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
-    trainer = build.trainer(config)
+    trainer = build.trainer(config, module.config[FITTED])
     if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
