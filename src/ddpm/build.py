@@ -37,6 +37,7 @@ from ddpm.generation import decisive, for_result
 from ddpm.guiding import guiding
 from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import configuration
+from ddpm.interruption import take_over
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.stored_config import (
     FITTED,
@@ -268,7 +269,7 @@ def trainer(config: DictConfig, fitted: Fitted = MappingProxyType({})) -> Traine
 
 def lightning_trainer(config: DictConfig, settings: dict[str, Any], fitted: Fitted) -> Trainer:
     limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
-    return Trainer(
+    lightning = Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
         callbacks=[*made(config.callbacks, "callbacks"), *scores_of_training(config, fitted), *limits],
@@ -280,6 +281,8 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], fitted: Fitt
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    take_over(lightning)
+    return lightning
 
 
 def scores_of_training(config: DictConfig, fitted: Fitted) -> list[Scores]:

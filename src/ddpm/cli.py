@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm import check, launch
+from ddpm.interruption import STARTED, heeded
 from ddpm.trust import take_trust
 
 # Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
@@ -22,6 +23,7 @@ TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_E
 USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaConfBaseException)
 
 
+@heeded()
 def run(
     main: Callable[[], Any],
     conf: Path,
@@ -51,7 +53,8 @@ def run(
 
 
 def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
-    """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well."""
+    """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well. No process
+    is left behind."""
     try:
         refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
         work(config)
@@ -61,6 +64,8 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise
         missing = isinstance(error, MissingMandatoryValue)
         leave(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
+    finally:
+        STARTED.close()
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from ddpm.evaluation import table
 from ddpm.evaluation.table import shown
+from ddpm.interruption import heeded
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
@@ -193,6 +194,7 @@ def read(paths: Sequence[Path]) -> dict[str, Result]:
     return {letter: read_result(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}
 
 
+@heeded()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m ddpm.compare", description="Compare results of evaluate.py.")
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of evaluate.py; all are held to the first")

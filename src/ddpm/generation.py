@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.interruption import Interrupted
 from ddpm.metrics.protocol import device_name, digest
 from ddpm.stored_config import FITTED, LATER_GROUPS, Fitted
 from ddpm.training.generation_record import GenerationRecord, weights_hash
@@ -81,16 +82,24 @@ def say_what_is_there(num_found: int, store: ImageStore, record: GenerationRecor
         print(f"images may differ by rounding from those of an uninterrupted run: {', '.join(changed)}", flush=True)
 
 
+def kept(store: ImageStore) -> str:
+    return f"{int(store.there().sum()):,} of {store.num_samples:,} samples are kept"
+
+
 @contextmanager
 def explained_if_full(store: ImageStore) -> Iterator[None]:
+    """And, if a signal ends the generation, what is kept of it."""
     try:
         yield
+    except Interrupted as interrupted:
+        how = "continue" if store.continues else "begin again (format=png and npz continue)"
+        interrupted.kept = f"{kept(store)}; type the same command again to {how}"
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        kept = f"{int(store.there().sum()):,} of {store.num_samples:,} samples are kept"
         remedy = "free some space and type the same command again, and it continues"
-        raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept}; {remedy}") from error
+        raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept(store)}; {remedy}") from error
 
 
 def is_of_a_run(checkpoint: Path) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ddpm import build, devices
 from ddpm.checkpoint.reading import read_data
 from ddpm.cli import USER_ERRORS, leave
+from ddpm.interruption import heeded
 from ddpm.training.module import DiffusionModule
 from ddpm.trust import take_trust
 from ddpm.types import Batch
@@ -72,6 +73,7 @@ def finite(values: Tensor) -> bool:
     return bool(torch.isfinite(values).all())
 
 
+@heeded()
 def main() -> None:
     path, *rest = take_trust(sys.argv[1:]) or [""]
     if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):

@@ -1,6 +1,5 @@
 """One training run, from a configuration to a checkpoint, pictures and numbers."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -125,7 +124,7 @@ def accept(config: DictConfig, module: build.DiffusionModule, step: int) -> None
 
 @contextmanager
 def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
-    """What can end a training from outside, as one clear error each. No process is left behind."""
+    """What can end a training from outside, as one clear error each."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -141,8 +140,6 @@ def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
         if trainer.world_size > 1 and any(sign in text for sign in LOST):
             raise ConnectionError(lost(config, trainer)) from error
         raise
-    finally:
-        end_children(trainer)
 
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
@@ -170,21 +167,6 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
     good = last_good(trainer)
     resuming = "; with resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' the run goes on" if good else ""
     return f"{here}; {remedy}{resuming}"
-
-
-def end_children(trainer: Trainer, patience: float = 30.0) -> None:
-    """Waits for the processes that Lightning's launcher started, and takes them from its watch, which kills this one
-    when one of them ends in any other way than well."""
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    children = list(launcher.procs)
-    launcher.procs.clear()
-    for child in children:
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
 
 
 @rank_zero_only

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ddpm.checkpoint.folder import listed
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.interruption import STARTED, heeded
 from ddpm.trust import take_trust
 
 SHORT = (
@@ -76,7 +78,10 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 def train(overrides: list[str], folder: Path, log: Path) -> subprocess.Popen:
     words = [sys.executable, str(TRAIN), *overrides, *SHORT, f"run_dir={folder}"]
-    return subprocess.Popen(words, stdout=open(log, "a"), stderr=subprocess.STDOUT, start_new_session=True)
+    with open(log, "a") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    STARTED.processes.append(process)
+    return process
 
 
 def finished(process: subprocess.Popen, log: Path) -> None:
@@ -85,9 +90,10 @@ def finished(process: subprocess.Popen, log: Path) -> None:
         sys.exit(f"the training ended with exit code {process.returncode}; its output is above")
 
 
+@heeded()
 def main() -> None:
     overrides = take_trust(sys.argv[1:])
-    with tempfile.TemporaryDirectory(prefix="verify_resume_") as temporary:
+    with tempfile.TemporaryDirectory(prefix="verify_resume_") as temporary, closing(STARTED):
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
         print("training 6 steps without a break", flush=True)
         finished(train(overrides, whole, log), log)

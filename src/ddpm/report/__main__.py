@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 from ddpm.atomic import write_whole
+from ddpm.interruption import heeded
 from ddpm.report.page import page
 from ddpm.report.report import read
 
 
+@heeded()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m ddpm.report", description="One HTML page that compares training runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, a sweep, or a folder of runs")

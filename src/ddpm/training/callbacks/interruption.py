@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT (Ctrl-C) and a scheduler's SIGUSR1 and SIGUSR2 save a checkpoint and end all ranks.
+"""SIGTERM, SIGINT (Ctrl-C), SIGHUP and a scheduler's SIGUSR1 and SIGUSR2 save a checkpoint and end all ranks.
 
 The exit code is 128 + the signal's number.
 """
@@ -11,23 +11,24 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from ddpm.interruption import SIGNALS, End, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.logs import ends_step
 from ddpm.training.module import DiffusionModule, unwatched
 
 REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # sbatch --signal=USR1@90; submitit's jobs
-SIGNALS = (signal.SIGTERM, signal.SIGINT, *REQUEUE)
+FAILED = 1000  # no signal's number
 
 
-class Interrupted(SystemExit):
-    """A run that was told to stop and has saved what there was. code: 128 + the signal's number."""
+class FailedElsewhere(Exception):
+    """Another rank's drawing or measuring has failed."""
 
 
 class Interruption(Callback):
     """A signal is noted, and acted on at the end of the step, of a validation batch or of a step of the sampler.
 
-    Ranks agree on it, whichever of them received it. A second Ctrl-C ends the process at once, without saving.
+    Ranks agree on it, whichever of them received it. Further signals change nothing.
     requeue: in a SLURM job, SIGUSR1 and SIGUSR2 put the job back into the queue after saving.
     """
 
@@ -43,17 +44,11 @@ class Interruption(Callback):
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self.group = dist.new_group(backend="gloo")  # to agree without waiting for the GPU
-        self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
+        self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
         module.watch_sampling = lambda state: self.stop_if_asked(trainer)
 
-    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        for number in SIGNALS:
-            signal.signal(number, self.note)  # Lightning's own handler came between
-
     def note(self, number: int, frame: Any) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number
 
     def teardown(self, trainer: Trainer, module: DiffusionModule, stage: str) -> None:
         module.watch_sampling = unwatched
@@ -94,12 +89,12 @@ class Interruption(Callback):
                 self.put_back(trainer, number)
             finally:
                 self.agreed(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
-        raise Interrupted(128 + number)
+        raise Interrupted(number, kept="")
 
     def put_back(self, trainer: Trainer, number: int) -> None:
         """In the way of the program that started the job, if it left a handler; submitit's counts how often."""
         launcher = self.before.get(number)
-        if callable(launcher):
+        if callable(launcher) and not isinstance(launcher, End):
             launcher(number, None)  # it may end this process
         elif trainer.is_global_zero:
             slurm.requeue()
