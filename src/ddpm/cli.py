@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm import check, launch
-from ddpm.interruption import STARTED, heeded
+from ddpm.interruption import end_children, heeded
 from ddpm.trust import take_trust
 
 # Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
@@ -65,7 +65,7 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         missing = isinstance(error, MissingMandatoryValue)
         leave(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
     finally:
-        STARTED.close()
+        end_children()
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:

@@ -4,6 +4,7 @@ import glob
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -139,6 +140,7 @@ def measured(
 ) -> tuple[Result, Timing | None]:
     """Generates what is not there, measures all, and stores the values. The timing is None where nothing is known."""
     num = subject.samples.num_samples
+    evaluator.names(reference.labels, subject.samples.labels_of(torch.arange(num)))  # what cannot be measured shows now
     scoring = Scoring(evaluator, reference, subject.samples, subject.stored)
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
     there = subject.samples.there()

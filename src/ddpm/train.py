@@ -25,7 +25,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.doctor.examination import verdict
 from ddpm.dry_run import report
 from ddpm.stored_config import FITTED, PARTS, targets
-from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
+from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.wandb_run import finished_runs
@@ -137,13 +137,9 @@ def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
         text = str(error)
         if "not enough memory" in text or "can't allocate memory" in text:
             raise ValueError(out_of_memory(config, trainer)) from error
-        if trainer.world_size > 1 and any(sign in text for sign in LOST):
+        if trainer.world_size > 1 and another_is_lost(error):
             raise ConnectionError(lost(config, trainer)) from error
         raise
-
-
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
-"""What torch's backends say when another process is gone."""
 
 
 def lost(config: DictConfig, trainer: Trainer) -> str:
@@ -229,3 +225,5 @@ def summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_st
     for name, where in lines.items():
         if Path(where).exists():
             print(f"  {name:12} {where}")
+    for failure in (each for callback in trainer.callbacks for each in getattr(callback, "failures", ())):
+        print(failure)

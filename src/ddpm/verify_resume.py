@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from ddpm.checkpoint.folder import listed
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.interruption import STARTED, heeded
+from ddpm.interruption import CHILDREN, heeded
 from ddpm.trust import take_trust
 
 SHORT = (
@@ -79,9 +78,8 @@ def pictures(folder: Path) -> dict[str, bytes]:
 def train(overrides: list[str], folder: Path, log: Path) -> subprocess.Popen:
     words = [sys.executable, str(TRAIN), *overrides, *SHORT, f"run_dir={folder}"]
     with open(log, "a") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    STARTED.processes.append(process)
-    return process
+        CHILDREN.append(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True))
+    return CHILDREN[-1]
 
 
 def finished(process: subprocess.Popen, log: Path) -> None:
@@ -93,7 +91,7 @@ def finished(process: subprocess.Popen, log: Path) -> None:
 @heeded()
 def main() -> None:
     overrides = take_trust(sys.argv[1:])
-    with tempfile.TemporaryDirectory(prefix="verify_resume_") as temporary, closing(STARTED):
+    with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as temporary:
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
         print("training 6 steps without a break", flush=True)
         finished(train(overrides, whole, log), log)

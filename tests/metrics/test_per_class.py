@@ -113,7 +113,7 @@ def test_the_yardstick_is_of_the_classes_that_were_asked_for():
 def test_a_classifier_of_other_classes_is_refused():
     real = features(logits([0, 1, 2], num=1008), labels=torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match="tell 1008 classes apart, and the real images are of 3; choose metric=cas"):
-        ClassAccuracy().refuse(real)
+        ClassAccuracy().refuse(real, real)
 
 
 # What a classifier learns
@@ -249,13 +249,11 @@ def test_missing_labels_are_refused_before_the_samples_are_made(ranks):
     scoring = ranks.evaluator([FrechetDistance(), ClassAccuracy()])
     assert scoring.needs_labels
     assert not ranks.evaluator().needs_labels
-    scoring.refuse_labels(ALL % 5)
-    for labels in (None, ALL % 5 - 1):
-        with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know which class"):
-            scoring.refuse_labels(labels)
-    scoring.update_real(ranks.images("real", ALL), ALL, ALL % 3)
+    scoring.names(ALL % 5, ALL % 5)
+    with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know which class"):
+        scoring.names(ALL % 5, ALL % 5 - 1)
     with pytest.raises(ValueError, match="tell 5 classes apart, and the real images are of 3"):
-        scoring.real_sets()
+        scoring.names(ALL % 3, ALL % 3)
 
 
 def test_two_metrics_that_give_values_of_one_name_are_refused(ranks):

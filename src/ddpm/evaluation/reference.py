@@ -1,11 +1,12 @@
 """What generated images are compared with: a split of a data set, images made elsewhere, or a mean and covariance."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.metrics.evaluator import Evaluator
@@ -24,8 +25,16 @@ class Reference(Protocol):
         """Of its images; 0 where that is not known."""
         ...
 
-    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
-        """Gives the evaluator what it needs of the real images; to be called on all ranks."""
+    @property
+    def labels(self) -> Tensor | None:
+        """Of its images, int64 `[N]`, -1 for none; None where neither they nor their number are known."""
+        ...
+
+    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
+        """Gives the evaluator what it needs of the real images; to be called on all ranks.
+
+        ask: called on all of them equally often, between batches and before they gather anything.
+        """
         ...
 
 
@@ -41,7 +50,11 @@ class Images:
     def num(self) -> int:
         return len(self.images)
 
-    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels[self.images.indices]
+
+    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
         key = self.cache.key(self.identity["data_hash"], evaluator.extractor)
         known = self.cache.get(key) or {}
         if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
@@ -49,13 +62,19 @@ class Images:
             return
         self.data.trainer = trainer  # whose ranks share the images
         loader = self.data.eval_loader(self.split, self.num_images)
-        for batch in shown(loader, self.num, f"features of {self.identity['data']}"):
+        num_shared = self.num // trainer.world_size // self.data.eval_batch_size  # batches that every rank has
+        for number, batch in enumerate(shown(loader, self.num, f"features of {self.identity['data']}")):
             evaluator.update_real(batch["image"], batch["index"], batch["label"])
+            if number < num_shared:
+                ask()
+        ask()
         self.cache.put(key, evaluator.real_sets())
 
 
 class Statistics:
     """Mean and covariance out of an .npz file, for the scores that need no more."""
+
+    labels = None
 
     def __init__(self, path: Path) -> None:
         self.sets = {layer: FeatureSet(moments.num, moments) for layer, moments in read_statistics(path)[0].items()}
@@ -66,7 +85,7 @@ class Statistics:
     def num(self) -> int:
         return next(iter(self.sets.values())).num_images
 
-    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
+    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
         evaluator.use_real(self.sets)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.class_accuracy import share
-from ddpm.metrics.classes import asked_classes, of_classes, refuse_unlabelled_real
+from ddpm.metrics.classes import asked_classes, of_classes
 from ddpm.metrics.score import Estimate, FeatureSet
 
 SEED = 2020
@@ -35,6 +35,7 @@ class ClassificationAccuracyScore:
     l2: float = 1.0
     num_folds: int = 5
     layer: str = "pooled"
+    values = ("cas", "cas_of_real", "cas_of_{}")
     needs_real = True
     moments = False
     rows_of_real = True
@@ -49,13 +50,14 @@ class ClassificationAccuracyScore:
     def min_images(self) -> int:
         return self.num_folds
 
-    def refuse(self, real: FeatureSet) -> None:
-        refuse_unlabelled_real(real, self.describe())
-
-    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+    def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
         asked = asked_classes(real, generated, self.describe())
         if len(asked) < 2:
             raise ValueError(f"{self.describe()} needs samples of at least two classes, got class {asked[0]} alone")
+
+    def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        self.refuse(real, generated)
+        asked = asked_classes(real, generated, self.describe())
         real = of_classes(real, asked)
         right = self.fitted(generated.rows, generated.labels).right(real.rows, real.labels)
         values = {"cas": share(right), "cas_of_real": share(self.cross_fitted(real, generated.num_images))}

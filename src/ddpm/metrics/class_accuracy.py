@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddpm.metrics.classes import asked_classes, of_classes, refuse_unlabelled_real
+from ddpm.metrics.classes import asked_classes, of_classes
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.score import Estimate, FeatureSet
 
@@ -19,6 +19,7 @@ class ClassAccuracy:
     the yardstick is too good. Error bars are binomial.
     """
 
+    values = ("accuracy", "accuracy_of_real", "accuracy_of_{}")
     layer = "logits"
     needs_real = True
     moments = False
@@ -27,9 +28,9 @@ class ClassAccuracy:
     min_images = 1
     needs_labels = True
 
-    def refuse(self, real: FeatureSet) -> None:
+    def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
         """Of a classifier that tells other classes apart, so that its numbers mean something else."""
-        refuse_unlabelled_real(real, self.describe())
+        asked_classes(real, generated, self.describe())
         known, num = real.rows.shape[1], int(real.labels.max()) + 1
         if known != num:
             raise ValueError(
@@ -39,7 +40,7 @@ class ClassAccuracy:
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         asked = asked_classes(real, generated, self.describe())
-        self.refuse(real)
+        self.refuse(real, generated)
         as_asked = recognised(generated)
         values = {
             "accuracy": share(as_asked),

@@ -1,7 +1,7 @@
 """Scores from batches of images: each image passes the extractor once, whatever is computed from its features."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from ddpm.metrics.classes import in_words, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.images import to_rgb, to_uint8
 from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
-from ddpm.metrics.score import Estimate, FeatureSet, Score
+from ddpm.metrics.score import Estimate, FeatureSet, Score, values_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,13 +74,24 @@ class Evaluator:
         """True where a score asks which class each sample was asked for."""
         return any(asks_labels(score) for score in self.scores)
 
-    def refuse_labels(self, labels: Tensor | None) -> None:
-        """ValueError if a score needs the classes that samples are asked for, int64 `[N]`, and there is one without.
-
-        For the time before the samples are made.
+    def names(self, real: Tensor | None, generated: Tensor) -> list[str]:
+        """What `compute` will call its values; ValueError for what it could not measure. For the time before images are
+        made. real, generated: their labels, int64 `[N]`, -1 for none; real is None if not even their number is known.
         """
-        for score in filter(asks_labels, self.scores):
-            refuse_unlabelled_samples(labels, score.describe())
+        if real is not None:
+            self._refuse_too_few("real", len(real))
+        self._refuse_too_few("generated", len(generated))
+        made_by: dict[str, str] = {}
+        for score in self.scores:
+            if asks_labels(score):
+                refuse_unlabelled_samples(generated, score.describe())
+            rows = torch.empty(0, self.dims[score.layer])
+            if hasattr(score, "refuse"):
+                score.refuse(FeatureSet(0, rows=rows, labels=real), FeatureSet(0, rows=rows, labels=generated))
+            classes = (generated if asks_labels(score) or real is None else real).unique().tolist()
+            found = {name.format(k) for name in values_of(score) for k in classes if k >= 0 or "{" not in name}
+            self._note(found, score.describe(), made_by)
+        return [f"{name}_{self.extractor.name}_{count_name(len(generated))}" for name in made_by]
 
     @_plain_tensors
     def to(self, device: torch.device | str) -> Self:
@@ -163,13 +174,8 @@ class Evaluator:
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             found = score(real.get(score.layer), generated[score.layer])
-            twice = sorted(found.keys() & self._made_by.keys())
-            if twice:
-                raise ValueError(
-                    f"{score.describe()} and {self._made_by[twice[0]]} both give {twice[0]!r}; choose one of the two"
-                )
             asked = f" of {in_words(generated[score.layer].labels)}" if asks_labels(score) else ""
-            self._made_by |= dict.fromkeys(found, score.describe() + asked)
+            self._note(found, score.describe() + asked, self._made_by)
             values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values
 
@@ -223,9 +229,13 @@ class Evaluator:
             bank.update(features, ids[some].to(self.device), theirs)
 
     def _know(self, sets: Mapping[str, FeatureSet]) -> None:
-        for score in filter(asks_labels, self.scores):
-            score.refuse(sets[score.layer])
         self._known_real = sets
+
+    def _note(self, found: Iterable[str], by: str, made_by: dict[str, str]) -> None:
+        twice = sorted(made_by.keys() & set(found))
+        if twice:
+            raise ValueError(f"{by} and {made_by[twice[0]]} both give {twice[0]!r}; choose one of the two")
+        made_by |= dict.fromkeys(found, by)
 
     def _refuse_too_few(self, kind: str, num: int) -> None:
         for score in self.scores:

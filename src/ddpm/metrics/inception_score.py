@@ -29,6 +29,7 @@ class InceptionScore:
     """
 
     num_resamples: int = 50
+    values = ("is", "is_std")
     layer = "logits"
     needs_real = False
     moments = False

@@ -21,6 +21,7 @@ class KernelDistance:
 
     num_subsets: int = 100
     subset_size: int = 1000
+    values = ("kid",)
     layer = "pooled"
     needs_real = True
     moments = False

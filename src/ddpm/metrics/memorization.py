@@ -36,11 +36,13 @@ class Memorization:
         of_median = float(usual.median())
         if of_median == 0:
             raise ValueError("nearest_ratio has no scale: more than half of the real images are there twice")
+        ratio = Estimate(float(distances[:, 0].median()) / of_median)
+        return dict(zip(self.values, (Estimate(float(copies.mean()), standard_error(copies)), ratio), strict=True))
+
+    @property
+    def values(self) -> tuple[str, str]:
         ending = f"_{PIXELS}" if self.layer == PIXELS else ""
-        return {
-            f"memorized{ending}": Estimate(float(copies.mean()), standard_error(copies)),
-            f"nearest_ratio{ending}": Estimate(float(distances[:, 0].median()) / of_median),
-        }
+        return f"memorized{ending}", f"nearest_ratio{ending}"
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         return None

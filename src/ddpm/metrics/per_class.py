@@ -3,12 +3,13 @@
 It sees what a score of all images cannot: a model that makes good images of the wrong class.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
-from ddpm.metrics.classes import asked_classes, of_classes, refuse_unlabelled_real
+from ddpm.metrics.classes import asked_classes, of_classes
 from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.score import Estimate, FeatureSet, Score
+from ddpm.metrics.score import Estimate, FeatureSet, Score, values_of
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,27 @@ class PerClass:
     def min_images(self) -> int:
         return self.of.min_images
 
-    def refuse(self, real: FeatureSet) -> None:
-        refuse_unlabelled_real(real, self.describe())
+    @property
+    def values(self) -> list[str]:
+        names = values_of(self.of)
+        worst = [f"{name}_worst" for name in names if lower_is_better(name) is not None]
+        return [*(f"{name}_per_class" for name in names), *worst, *(f"{name}_of_{{}}" for name in names)]
+
+    def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
+        asked = asked_classes(real, generated, self.describe())
+        for label, (kind, images) in itertools.product(asked, (("real", real), ("generated", generated))):
+            num = int((images.labels == label).sum())
+            if num < self.min_images:
+                raise ValueError(
+                    f"{self.describe()} needs at least {self.min_images} {kind} images of each class, "
+                    f"got {num} of class {label}"
+                )
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
+        self.refuse(real, generated)
         by_class: dict[str, dict[int, Estimate]] = {}
         for label in asked_classes(real, generated, self.describe()):
             parts = {"real": of_classes(real, [label]), "generated": of_classes(generated, [label])}
-            for kind, part in parts.items():
-                if part.num_images < self.min_images:
-                    raise ValueError(
-                        f"{self.describe()} needs at least {self.min_images} {kind} images of each class, "
-                        f"got {part.num_images} of class {label}"
-                    )
             if self.of.moments:
                 parts = {kind: part.with_moments() for kind, part in parts.items()}
             for name, estimate in self.of(parts["real"], parts["generated"]).items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm import check
+from ddpm.metrics.classes import refuse_unlabelled_real
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import nearest, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet
@@ -54,6 +55,7 @@ class PrecisionRecall:
     k: int = 3
     k_coverage: int = 5
     layer: str = "pooled"
+    values = ("precision", "recall", "density", "coverage")
     needs_real = True
     moments = False
     rows_of_real = True
@@ -92,6 +94,7 @@ class ClassCoverage:
 
     k: int = 5
     layer: str = "pooled"
+    values = ("coverage_of_{}", "coverage_worst")
     needs_real = True
     moments = False
     rows_of_real = True
@@ -105,14 +108,16 @@ class ClassCoverage:
         return self.k + 1
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
-        if real.labels is None or (real.labels < 0).all():
-            raise ValueError("metric=class_coverage needs labels, which these real images do not have")
+        self.refuse(real, generated)
         covered = membership(real.rows, generated.rows, self.k, self.k).coverage
         values = {}
         for label in real.labels[real.labels >= 0].unique().tolist():
             of = covered[real.labels == label]
             values[f"coverage_of_{label}"] = Estimate(float(of.mean()), standard_error(of) if len(of) > 1 else None)
         return {**values, "coverage_worst": min(values.values())}
+
+    def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
+        refuse_unlabelled_real(real, self.describe())
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         return None

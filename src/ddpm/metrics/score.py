@@ -1,5 +1,6 @@
 """What a score is: a function from the features of real and generated images to named values with their error bars."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -51,8 +52,9 @@ class Score(Protocol):
     moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
     images. Every rank is given the same sets, so every rank computes the same values.
 
-    A score of classes has two things more: `needs_labels = True`, and `refuse(real)`, a ValueError if these real images
-    cannot serve it, which is asked before any image is made.
+    values: short names of what it gives, {} for a class in them; without it, `name`. A score of classes has two things
+    more: `needs_labels = True`, and `refuse(real, generated)`, a ValueError if it cannot be had of these images, asked
+    before any is made: of the rows only the width is known.
     """
 
     layer: str
@@ -73,3 +75,7 @@ class Score(Protocol):
     def describe(self) -> str:
         """All that decides its values, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
         ...
+
+
+def values_of(score: Score) -> Sequence[str]:
+    return getattr(score, "values", None) or (score.name,)

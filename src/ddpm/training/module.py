@@ -80,6 +80,7 @@ class DiffusionModule(LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.watch_sampling: Callable[[State], None] = unwatched
         self.grad_norm: Tensor | None = None
+        self.is_updating = False  # weights, moments and averages, which are then of no one step
 
     # Networks
 
@@ -233,11 +234,15 @@ class DiffusionModule(LightningModule):
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.is_updating = True
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.averages.update(self.network)
         if self.observed:
             self.learn_times()
+        self.is_updating = False
 
     def learn_times(self) -> None:
         """Shows the losses of a whole step, of all ranks and micro-batches in the data's order, to the times."""

@@ -2,18 +2,22 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from ddpm import check
 from ddpm.checkpoint import folder as files
 from ddpm.training.logs import ends_step
 from ddpm.training.loop_counts import batches, respread, settled
 from ddpm.training.module import DiffusionModule
+from ddpm.training.sums import RunningSums
 
 EVALUATION = "eval/"  # what numbers of samples are logged under
 
@@ -45,6 +49,8 @@ class Checkpoints(Checkpoint):
         self.noted_step = -1
         self.validation_is_due = False  # of the noted step
         self.loops: dict[str, Any] = {}  # Lightning's, as they were at the end of the noted step's batch
+        self.loader: dict[str, Any] = {}  # where it stood then
+        self.sums: dict[RunningSums, Tensor | None] = {}  # as they were then
 
     # When
 
@@ -58,14 +64,15 @@ class Checkpoints(Checkpoint):
                 self.save(trainer)
 
     def note(self, trainer: Trainer) -> None:
-        """What is to be remembered of a step before its validation begins, which moves Lightning's counts."""
+        """What is to be remembered of a step before its validation, or the next one, which move the counts."""
         if self.noted_step == trainer.global_step:
             return
         self.noted_step = trainer.global_step
         loop = trainer.fit_loop.epoch_loop
         self.validation_is_due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and validates(trainer)
-        ends = trainer.should_stop or loop.batch_progress.is_last_batch  # what follows counts the epoch as a whole one
-        self.loops = copy.deepcopy(trainer.fit_loop.state_dict()) if self.validation_is_due or ends else {}
+        self.loops = copy.deepcopy(trainer.fit_loop.state_dict())
+        self.loader = trainer.datamodule.state_dict()
+        self.sums = {each: each.sums for each in trainer.callbacks if isinstance(each, RunningSums)}
 
     def on_validation_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.validation_is_due = False
@@ -80,15 +87,38 @@ class Checkpoints(Checkpoint):
     def consider(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
         """Keeps the checkpoint of this step if it is the best so far."""
         assert self.metric is not None
-        if self.metric not in numbers:
-            known = ", ".join(sorted(numbers)) or "none"
-            raise ValueError(f"keep.best must be one of the logged numbers ({known}), got {self.metric!r}")
         value = numbers[self.metric]
         sign = 1 if self.mode == "min" else -1
         if not self.best or sign * value < sign * self.best["value"]:
             self.best = {"step": trainer.global_step, "value": value}
             self.saved_step = -1  # written again, now that it knows that it is the best
             self.save(trainer)
+
+    def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
+        """Saves the last completed step of a training that an error ends, unless another rank was killed.
+
+        No rank waits for another, which may be gone or fail in turn: the first one's sums stand for all until the next
+        log. One that fails tells the store that all ranks share.
+        """
+        step, strategy = trainer.global_step, trainer.strategy
+        lost = another_is_lost(exception)
+        with suppress(RuntimeError, ValueError):  # the store is the first rank's; alone there is none
+            store = distributed_c10d._get_default_store()
+            lost = lost and not store.check(["ddpm/failed"])
+            if not another_is_lost(exception):
+                store.set("ddpm/failed", "")
+        whole = self.noted_step == step and not module.is_updating and module.device_mesh is None
+        if lost or not whole or self.saved_step == step or isinstance(exception, FloatingPointError):
+            return
+        for callback, sums in self.sums.items():
+            callback.sums = sums
+        world = trainer.world_size
+        vars(strategy).update(barrier=lambda *_: None, all_gather=lambda rows: rows.expand(world, *rows.shape))
+        try:
+            self.save(trainer)
+            rank_zero_info(f"step {step}: saved {last_good(trainer)}. The same command with resume=auto goes on")
+        except Exception as error:
+            rank_zero_warn(f"step {step} could not be saved: {error}")
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.save(trainer)
@@ -97,17 +127,19 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.trained = True
-        self.refuse_best_of_nothing(trainer)
+        self.refuse_unknown_best(trainer)
         self.validate_if_due(trainer)
 
-    def refuse_best_of_nothing(self, trainer: Trainer) -> None:
+    def refuse_unknown_best(self, trainer: Trainer) -> None:
+        """A callback of one's own says in `logged_names` what it logs in validation."""
         if self.metric is None:
             return
-        if not self.metric.startswith(EVALUATION):
-            if not validates(trainer):
-                raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
-        elif not any(hasattr(callback, "evaluator") for callback in trainer.callbacks):
+        if not self.metric.startswith(EVALUATION) and not validates(trainer):
+            raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
+        logged = [name for callback in trainer.callbacks for name in getattr(callback, "logged_names", ())]
+        if self.metric.startswith(EVALUATION) and not any(name.startswith(EVALUATION) for name in logged):
             raise ValueError(f"keep.best={self.metric} needs samples to be measured in training: choose metric=...")
+        check.one_of("keep.best", self.metric, logged)
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Of a run that was killed in its last validation, no step is left to train."""
@@ -127,7 +159,8 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
         self.note(trainer)  # a picture of this step may have been interrupted
-        checkpoint["loops"]["fit_loop"] = settled(self.loops or checkpoint["loops"]["fit_loop"])
+        checkpoint["loops"]["fit_loop"] = settled(self.loops)
+        checkpoint |= {"ImageDataModule": self.loader} if self.loader else {}
         checkpoint["validation_is_due"] = self.validation_is_due
         checkpoint["batches"] = batches(trainer)
 
@@ -187,6 +220,14 @@ class Checkpoints(Checkpoint):
     def what_is_left(self, trainer: Trainer) -> str:
         left = last_good(trainer)
         return f"the last good checkpoint is {left}" if left else "there is no earlier one"
+
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
+"""What torch's backends say when another process is gone."""
+
+
+def another_is_lost(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
 
 
 def validates(trainer: Trainer) -> bool:

@@ -1,25 +1,27 @@
 """How samples come into being: x_t above the predicted x0, from noise on the left to the sample on the right."""
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm import check
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import grid
+from ddpm.training.callbacks.interruption import SideWork
 from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Cond
 
 
-class DenoisingStrip(Callback):
+class DenoisingStrip(SideWork):
     """Drawn after training, on all ranks alike.
 
     num_samples: pairs of rows. num_times: columns, spread over the sampler's steps.
     """
 
     def __init__(self, num_samples: int, num_times: int) -> None:
+        super().__init__()
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.num_times = check.integer("num_times", num_times, low=2)
         self.trained = False
@@ -35,11 +37,11 @@ class DenoisingStrip(Callback):
         self.trained = True
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        with sampling(trainer, module):
+        with self.tolerated(trainer, "the denoising strip"), sampling(trainer, module):
             ids = torch.arange(self.num_samples, device=module.device)
             strip, times = self.draw(module, ids, *examples(trainer, module, ids))
-        caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
-        log_picture(trainer, "denoising", strip, caption)
+            caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
+            log_picture(trainer, "denoising", strip, caption)
 
     def draw(self, module: DiffusionModule, ids: Tensor, cond: Cond, images: Tensor | None) -> tuple[Tensor, list[int]]:
         """The picture, uint8 `[H, W, C]`, and the times of its columns."""

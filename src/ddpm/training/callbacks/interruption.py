@@ -4,6 +4,8 @@ The exit code is 128 + the signal's number.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from ddpm.interruption import SIGNALS, End, Interrupted, ignored_by_nohup
+from ddpm.interruption import SIGNALS, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.logs import ends_step
@@ -22,7 +24,7 @@ FAILED = 1000  # no signal's number
 
 
 class FailedElsewhere(Exception):
-    """Another rank's drawing or measuring has failed."""
+    """Drawing or measuring has failed on another rank."""
 
 
 class Interruption(Callback):
@@ -45,7 +47,7 @@ class Interruption(Callback):
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self.group = dist.new_group(backend="gloo")  # to agree without waiting for the GPU
         self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
-        module.watch_sampling = lambda state: self.stop_if_asked(trainer)
+        module.watch_sampling = lambda state: ask(trainer)
 
     def note(self, number: int, frame: Any) -> None:
         self.received = self.received or number
@@ -62,22 +64,18 @@ class Interruption(Callback):
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if ends_step(trainer, batch_idx):
-            self.stop_if_asked(trainer)
+            ask(trainer)
 
     def on_validation_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.shared_val_batches = self.agreed(trainer, sum(trainer.num_val_batches), dist.ReduceOp.MIN)
+        self.shared_val_batches = agreed(trainer, sum(trainer.num_val_batches), dist.ReduceOp.MIN)
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         if batch_idx < self.shared_val_batches:  # ranks may differ by one batch, and all must ask
-            self.stop_if_asked(trainer)
+            ask(trainer)
 
-    def stop_if_asked(self, trainer: Trainer) -> None:
-        """Called on all ranks at the same point."""
-        number = self.agreed(trainer, self.received, dist.ReduceOp.MAX)
-        if not number:
-            return
+    def stop(self, trainer: Trainer, number: int) -> None:
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.save(trainer)
@@ -88,20 +86,64 @@ class Interruption(Callback):
             try:
                 self.put_back(trainer, number)
             finally:
-                self.agreed(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
+                agreed(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
         raise Interrupted(number, kept="")
 
     def put_back(self, trainer: Trainer, number: int) -> None:
         """In the way of the program that started the job, if it left a handler; submitit's counts how often."""
         launcher = self.before.get(number)
-        if callable(launcher) and not isinstance(launcher, End):
+        if callable(launcher) and launcher.__module__ != Interrupted.__module__:
             launcher(number, None)  # it may end this process
         elif trainer.is_global_zero:
             slurm.requeue()
 
-    def agreed(self, trainer: Trainer, number: int, how: Any) -> int:
-        if trainer.world_size == 1:
-            return number
-        shared = torch.tensor(number)
-        dist.all_reduce(shared, how, group=self.group)
-        return int(shared)
+
+class SideWork(Callback):
+    """Drawing or measuring beside a training. failures: what went wrong with it, for the last lines of the run."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    @contextmanager
+    def tolerated(self, trainer: Trainer, what: str) -> Iterator[None]:
+        """Within it an error of any rank ends the work on all, at their next `ask`, and the training goes on.
+
+        The work asks before each thing for which it needs all ranks, so none waits for one that has failed.
+        """
+        try:
+            yield
+            ask(trainer)
+        except FailedElsewhere as error:
+            self.failures.append(f"{what} at step {trainer.global_step} failed: {error}")
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            self.failures.append(f"{what} at step {trainer.global_step} failed: {reason}")
+            print(self.failures[-1], flush=True)
+            ask(trainer, failed=True)
+
+
+def ask(trainer: Trainer, failed: bool = False) -> None:
+    """Whether a signal has come or the work of a rank has failed; called on all ranks at the same point.
+
+    failed: this one's has. Its call meets whichever is the others' next, which then raises FailedElsewhere.
+    """
+    callback = interruption(trainer)
+    number = agreed(trainer, FAILED if failed else callback.received if callback else 0, dist.ReduceOp.MAX)
+    if number == FAILED and not failed:
+        raise FailedElsewhere("on another rank, which says why")
+    if callback and 0 < number < FAILED:
+        callback.stop(trainer, number)
+
+
+def interruption(trainer: Trainer) -> Interruption | None:
+    return next((each for each in trainer.callbacks if isinstance(each, Interruption)), None)
+
+
+def agreed(trainer: Trainer, number: int, how: Any) -> int:
+    if trainer.world_size == 1:
+        return number
+    callback = interruption(trainer)
+    group = callback.group if callback else None
+    shared = torch.tensor(number, device="cpu" if dist.get_backend(group) == "gloo" else trainer.strategy.root_device)
+    dist.all_reduce(shared, how, group=group)
+    return int(shared)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from ddpm.data.loader import to_batch
 from ddpm.diffusion.condition import LABEL, ClassLabel
 from ddpm.metrics.images import to_uint8
 from ddpm.pictures import by_class, grid
+from ddpm.training.callbacks.interruption import SideWork, ask
 from ddpm.training.logs import ends_step, log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch, Cond
@@ -23,9 +24,11 @@ def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
     """Within it the networks neither drop out nor keep gradients, and compute in the precision of the run."""
     was_training = module.training
     module.eval()
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
-        yield
-    module.train(was_training)
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            yield
+    finally:
+        module.train(was_training)
 
 
 def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
@@ -48,6 +51,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     ids = torch.arange(rank, each * world, world, device=module.device)
     with sampling(trainer, module):
         mine = module.sample(ids, weights, *examples(trainer, module, ids)).float()
+    ask(trainer)
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
 
@@ -60,13 +64,14 @@ def drawn(module: DiffusionModule, images: Tensor) -> Tensor:
     return by_class(images, labels.tolist(), module.asked.name)
 
 
-class SampleGrid(Callback):
+class SampleGrid(SideWork):
     """num_samples: images in a grid. every_n_steps: optimizer steps between grids; one more at the end of training.
 
     weights: which weights draw a grid each, of `raw`, `ema` and `ema_DECAY`.
     """
 
     def __init__(self, num_samples: int, every_n_steps: int, weights: list[str]) -> None:
+        super().__init__()
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
         self.names = list(weights)
@@ -113,6 +118,11 @@ class SampleGrid(Callback):
     def draw(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.global_step == self.last_step:
             return
+        with self.tolerated(trainer, "the grid of samples"):
+            self.draw_each(trainer, module)
+        self.last_step = trainer.global_step
+
+    def draw_each(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.drawn_names(module):
             images = sample_on_all_ranks(trainer, module, self.num_samples, name)
             sampler = module.sampler
@@ -122,4 +132,3 @@ class SampleGrid(Callback):
             if "scale" in guidance:
                 caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
             log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
-        self.last_step = trainer.global_step

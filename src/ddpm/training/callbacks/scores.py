@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
@@ -26,13 +26,14 @@ from ddpm.metrics.protocol import (
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
+from ddpm.training.callbacks.interruption import SideWork, ask
 from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import ends_step, log_numbers
 from ddpm.training.module import DiffusionModule
 from ddpm.types import Batch
 
 
-class Scores(Callback):
+class Scores(SideWork):
     """Logs eval/NAME and eval/NAME_error, and writes each result to RUN/evaluations as evaluate.py does.
 
     evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
@@ -41,6 +42,7 @@ class Scores(Callback):
     """
 
     def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int, of: dict) -> None:
+        super().__init__()
         self.of = of
         self.evaluator = evaluator
         self.every_n_steps = check.positive_int("evaluate.every_n_steps", every_n_steps)
@@ -51,8 +53,11 @@ class Scores(Callback):
         self.trained = False
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        told, _ = examples(trainer, module, torch.arange(1, device=module.device))
-        self.evaluator.refuse_labels(told.get(LABEL))
+        """What cannot be measured shows before the first step, and so do the names of what can."""
+        data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
+        told = [examples(trainer, module, some)[0].get(LABEL, some * 0 - 1) for some in ids.split(self.batch_size)]
+        names = self.evaluator.names(data.labels[data.indices], torch.cat(told).cpu())
+        self.logged_names = [f"eval/{name}" for name in names]
 
     # When: as the grids of samples
 
@@ -87,18 +92,21 @@ class Scores(Callback):
     def measure(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.global_step == self.last_step:
             return
-        self.show_real(trainer)
-        self.evaluator.reset_fake()
-        for images, ids, labels in self.generated(trainer, module):
-            self.evaluator.update_fake(images, ids, labels)
-        estimates = self.evaluator.compute()
+        num_failures = len(self.failures)
+        with self.tolerated(trainer, "the evaluation"):
+            self.show_real(trainer)
+            self.evaluator.reset_fake()
+            for images, ids, labels in self.generated(trainer, module):
+                self.evaluator.update_fake(images, ids, labels)
+            ask(trainer)
+            estimates = self.evaluator.compute()
+            self.write(trainer, module, estimates)
+            numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
+            errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}
+            log_numbers(trainer, {**numbers, **errors})
         self.last_step = trainer.global_step
-        self.write(trainer, module, estimates)
-        numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
-        errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}
-        log_numbers(trainer, {**numbers, **errors})
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, Checkpoints):
+            if isinstance(callback, Checkpoints) and len(self.failures) == num_failures:
                 callback.on_evaluation_end(trainer, numbers)
 
     def is_written(self, trainer: Trainer) -> bool:
@@ -109,10 +117,13 @@ class Scores(Callback):
     def show_real(self, trainer: Trainer) -> None:
         """Once: what is real does not change."""
         if self.reference is None:
-            self.reference = Images(trainer.datamodule, "train", None, ReferenceCache())
-            self.evaluator.to(trainer.strategy.root_device)
+            reference = Images(trainer.datamodule, "train", None, ReferenceCache())
+            self.evaluator = self.evaluator.renewed().to(
+                trainer.strategy.root_device
+            )  # an earlier attempt may have failed
             if self.evaluator.needs_real:
-                self.reference.show(self.evaluator, trainer)
+                reference.show(self.evaluator, trainer, lambda: ask(trainer))
+            self.reference = reference
 
     def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """This rank's share, with numbers and labels; None where the model knows no classes.

@@ -38,7 +38,6 @@ class Scoring(Callback):
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.evaluator.to(trainer.strategy.root_device)
         self.made = torch.zeros(self.samples.num_samples, dtype=torch.bool)
-        self.evaluator.refuse_labels(self.samples.labels_of(torch.arange(self.samples.num_samples)))
         if self.evaluator.needs_real and not self.evaluator.knows_real:
             self.reference.show(self.evaluator, trainer)
 

@@ -13,6 +13,8 @@ from ddpm.types import Batch
 class TrainLog(RunningSums):
     """Sums stay on the device between two logs, so that no step waits for it. batch_size is the global one."""
 
+    logged_names = ("val/loss",)
+
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
