@@ -7,8 +7,15 @@ import sys
 import time
 
 import pytest
+import torch
+from lightning.pytorch import Callback
 from small_runs import ROOT, SMALL, command_environment
-from test_processes import ended, members
+from test_processes import LONG, TWO, checkpoints_of, command, ended, members
+
+from ddpm import build, train
+from ddpm.checkpoint.folder import listed
+from ddpm.training.callbacks.denoising_strip import DenoisingStrip
+from ddpm.verify_resume import differences
 
 ENDLESS = ("num_samples=5000", "sampler.steps=1000", "format=png", "out=made", "trainer=cpu", "batch_size=2")
 
@@ -57,3 +64,92 @@ def test_a_signal_to_any_rank_ends_all_of_a_generation(tmp_path, trained, rank, 
     code, output = stopped(tmp_path, signal.SIGINT, words, under_way, to_all, rank)
     assert code == 128 + signal.SIGINT, output
     assert output.count("SIGINT: ") == 1
+
+
+def test_further_signals_do_not_lose_the_checkpoint(tmp_path):
+    process = command(tmp_path, *SMALL, *LONG)
+    checkpoints_of(tmp_path, process, 2)
+    for _ in range(5):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.01)
+    code, output = ended(process)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert code == 128 + signal.SIGINT, output
+    assert f"SIGINT at step {int(listed(run / 'checkpoints')[0].stem)}: saved" in output
+    assert "Traceback" not in output
+
+
+# Errors
+
+
+class FailsAt(Callback):
+    """Once, in a hook of step 3."""
+
+    def __init__(self, hook, error):
+        def fail(trainer, *arguments):
+            if trainer.global_step == 3:
+                raise error
+
+        setattr(self, hook, fail)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    "hook", ["on_train_batch_end", "on_validation_batch_end", "on_train_batch_start", "on_before_backward"]
+)
+def test_a_training_that_an_error_ends_saves_its_last_step_and_loses_nothing(
+    small, tmp_path, monkeypatch, hook, accumulation
+):
+    def settings(name):
+        words = ("trainer.max_steps=6", "data.num_train=32", "data.num_val=8", "trainer.val_check_interval=1")
+        words += ("trainer.log_every_n_steps=2", "logger=csv", f"trainer.accumulate_grad_batches={accumulation}")
+        return small(*words, "sample_every_n_steps=3", f"run_dir={tmp_path / name}", "resume.path=auto")
+
+    train.run(settings("whole"))
+    make = build.trainer
+    with monkeypatch.context() as patch:
+        fail = FailsAt(hook, RuntimeError("a fault"))
+        patch.setattr(build, "trainer", lambda config: (made := make(config), made.callbacks.append(fail))[0])
+        with pytest.raises(RuntimeError, match="a fault"):
+            train.run(settings("broken"))
+    assert [path.stem for path in listed(tmp_path / "broken" / "checkpoints")] == ["00000003"]
+    train.run(settings("broken"))
+    assert not any(differences(tmp_path / "whole", tmp_path / "broken").values())
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end(small, tmp_path, monkeypatch, capsys):
+    train.run(small(f"run_dir={tmp_path / 'whole'}", "logger=csv", "~callbacks.samples", "~callbacks.denoising"))
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(DenoisingStrip, "draw", fail)
+    monkeypatch.setattr("ddpm.training.callbacks.sample_grid.drawn", fail)
+    train.run(small(f"run_dir={tmp_path / 'run'}", "logger=csv", "sample_every_n_steps=2"))
+    last = capsys.readouterr().out.splitlines()[-5:]
+    assert last[0] == "the grid of samples of the raw weights at step 2 failed: out of memory"
+    assert last[4] == "the denoising strip at step 4 failed: out of memory"
+    assert not any(differences(tmp_path / "whole", tmp_path / "run").values())
+
+
+FAULT = """
+import os
+if os.environ.get("LOCAL_RANK", "0") == "{rank}":
+    from ddpm.training.callbacks import {module}
+    def fail(*arguments):
+        raise RuntimeError("a fault of this rank")
+    {module}.{name} = fail
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("module", "name"), [("sample_grid", "drawn"), ("train_log", "log_numbers")])
+def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, module, name):
+    """In a picture it ends nothing; in what a step needs it ends all, and the step is saved."""
+    (tmp_path / "sitecustomize.py").write_text(FAULT.format(rank=rank, module=module, name=name))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "src")]))
+    code, output = ended(command(tmp_path, *TWO, "sample_every_n_steps=2", "trainer.log_every_n_steps=2"))
+    (run,) = (tmp_path / "runs").iterdir()
+    last = listed(run / "checkpoints")[0].stem
+    assert "a fault of this rank" in output
+    assert (code == 0, last) == ((True, "00000004") if name == "drawn" else (False, "00000002")), output

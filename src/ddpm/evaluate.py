@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm import analytic, build, check, measure
 from ddpm.checkpoint.reading import hold, holding
 from ddpm.console import quiet
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.reference import Images, Reference
 from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.generation import beside, explained_if_full, for_result, identity, is_of_a_run, said, say_what_is_there
 from ddpm.measure import ModelMeasure, ModelRun
@@ -140,7 +140,8 @@ def measured(
 ) -> tuple[Result, Timing | None]:
     """Generates what is not there, measures all, and stores the values. The timing is None where nothing is known."""
     num = subject.samples.num_samples
-    evaluator.names(reference.labels, subject.samples.labels_of(torch.arange(num)))  # what cannot be measured shows now
+    real = reference.images.labels[reference.images.indices] if isinstance(reference, Images) else None
+    evaluator.names(real, subject.samples.labels_of(torch.arange(num)))  # what cannot be measured shows before the work
     scoring = Scoring(evaluator, reference, subject.samples, subject.stored)
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
     there = subject.samples.there()

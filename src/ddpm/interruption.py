@@ -83,7 +83,7 @@ def take_children() -> None:
 
 
 def end_children() -> None:
-    """By the signal that ends this process, if one does; else they have time to say what went wrong."""
+    """By the signal that ends this process, if one does; else they have time to say what went wrong with them."""
     take_children()
     error = sys.exception()
     number = error.number if isinstance(error, Interrupted) else 0
@@ -94,7 +94,7 @@ def end_children() -> None:
             os.kill(spawned.pid, number)
     for child in CHILDREN:
         try:
-            child.wait(5 if number else 30)
+            child.wait(5 if error else 30)
         except subprocess.TimeoutExpired:  # it waits for this one
             child.kill()
     CHILDREN.clear()

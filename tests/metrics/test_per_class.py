@@ -232,6 +232,12 @@ def test_the_protocol_says_which_classes_samples_were_asked_for_where_a_score_lo
     assert made_by["fid"] == "FrechetDistance(layer=pooled)"  # so a model without classes can be compared with this one
 
 
+@pytest.mark.parametrize("scores", ["every_score", "class_scores"])
+def test_the_names_of_values_are_known_before_any_image_is_made(ranks, scores):
+    scoring = shown(ranks, getattr(ranks, scores)(), ALL % 5)
+    assert set(scoring.names(ALL % 5, ALL % 5)) == set(scoring.compute())
+
+
 def test_labels_stay_with_their_images_however_these_come(ranks):
     expected = shown(ranks, ranks.class_scores(), ALL % 5).compute()
     order = torch.randperm(33, generator=torch.Generator().manual_seed(0))
@@ -247,8 +253,6 @@ def test_labels_stay_with_their_images_however_these_come(ranks):
 
 def test_missing_labels_are_refused_before_the_samples_are_made(ranks):
     scoring = ranks.evaluator([FrechetDistance(), ClassAccuracy()])
-    assert scoring.needs_labels
-    assert not ranks.evaluator().needs_labels
     scoring.names(ALL % 5, ALL % 5)
     with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know which class"):
         scoring.names(ALL % 5, ALL % 5 - 1)

@@ -339,6 +339,47 @@ def test_a_score_that_is_never_measured_cannot_decide(small):
         train.run(measured(small, "keep.best=eval/fid_x"))
 
 
+@pytest.mark.parametrize(
+    ("metric", "num", "message"),
+    [
+        ("kid", 2, "needs at least 4 generated images, got 2"),
+        ("is", 5, "needs at least 10 generated images, got 5"),
+        ("prdc", 3, "needs at least 6 generated images, got 3"),
+        ("fid", 1, "needs at least 2 generated images, got 1"),
+        ("all", 2, "needs at least 10 generated images, got 2"),
+        ("fid_per_class", 15, "at least 2 generated images of each class, got 1|asked for no class"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_first_step_and_the_first_image(
+    small, scored, tmp_path, monkeypatch, metric, num, message
+):
+    no_more_images(monkeypatch)
+    monkeypatch.setattr(DiffusionModule, "training_step", lambda *arguments: pytest.fail("trained"))
+    words = (f"metric={metric}", f"evaluate.num_samples={num}", "cond=class", f"run_dir={tmp_path / 'other'}")
+    for run in (
+        lambda: train.run(measured(small, *words)),
+        lambda: scored(f"metric={metric}", f"num_samples={num}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run()
+
+
+def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(small, tmp_path, monkeypatch, capsys):
+    compute, times = Evaluator.compute, []
+
+    def fail(self):
+        times.append(1)
+        if len(times) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return compute(self)
+
+    train.run(measured(small, f"run_dir={tmp_path / 'whole'}"))
+    monkeypatch.setattr(Evaluator, "compute", fail)
+    train.run(measured(small, f"run_dir={tmp_path / 'run'}"))
+    assert capsys.readouterr().out.endswith("the evaluation at step 2 failed: out of memory\n")
+    assert logged(tmp_path / "run") == {4: logged(tmp_path / "whole")[4]}
+
+
 def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(small, tmp_path):
     train.run(measured(small, f"run_dir={tmp_path / 'with'}"))
     train.run(small(f"run_dir={tmp_path / 'without'}"))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.metrics.evaluator import Evaluator
@@ -25,16 +24,8 @@ class Reference(Protocol):
         """Of its images; 0 where that is not known."""
         ...
 
-    @property
-    def labels(self) -> Tensor | None:
-        """Of its images, int64 `[N]`, -1 for none; None where neither they nor their number are known."""
-        ...
-
-    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
-        """Gives the evaluator what it needs of the real images; to be called on all ranks.
-
-        ask: called on all of them equally often, between batches and before they gather anything.
-        """
+    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
+        """Gives the evaluator what it needs of the real images; to be called on all ranks."""
         ...
 
 
@@ -50,11 +41,8 @@ class Images:
     def num(self) -> int:
         return len(self.images)
 
-    @property
-    def labels(self) -> Tensor:
-        return self.images.labels[self.images.indices]
-
     def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
+        """ask: called on all ranks equally often, between batches and before they gather anything."""
         key = self.cache.key(self.identity["data_hash"], evaluator.extractor)
         known = self.cache.get(key) or {}
         if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
@@ -74,8 +62,6 @@ class Images:
 class Statistics:
     """Mean and covariance out of an .npz file, for the scores that need no more."""
 
-    labels = None
-
     def __init__(self, path: Path) -> None:
         self.sets = {layer: FeatureSet(moments.num, moments) for layer, moments in read_statistics(path)[0].items()}
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -85,7 +71,7 @@ class Statistics:
     def num(self) -> int:
         return next(iter(self.sets.values())).num_images
 
-    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
+    def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
         evaluator.use_real(self.sets)
 
 

@@ -69,11 +69,6 @@ class Evaluator:
         """False where no score looks at real images: the pass over the data set can be left out."""
         return any(score.needs_real for score in self.scores)
 
-    @property
-    def needs_labels(self) -> bool:
-        """True where a score asks which class each sample was asked for."""
-        return any(asks_labels(score) for score in self.scores)
-
     def names(self, real: Tensor | None, generated: Tensor) -> list[str]:
         """What `compute` will call its values; ValueError for what it could not measure. For the time before images are
         made. real, generated: their labels, int64 `[N]`, -1 for none; real is None if not even their number is known.

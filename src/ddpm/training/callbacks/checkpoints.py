@@ -107,8 +107,12 @@ class Checkpoints(Checkpoint):
             lost = lost and not store.check(["ddpm/failed"])
             if not another_is_lost(exception):
                 store.set("ddpm/failed", "")
-        whole = self.noted_step == step and not module.is_updating and module.device_mesh is None
-        if lost or not whole or self.saved_step == step or isinstance(exception, FloatingPointError):
+        if lost or step <= max(self.saved_step, 0) or isinstance(exception, FloatingPointError):
+            return
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        if step > self.noted_step and progress.processed == progress.ready:  # an earlier callback has failed
+            self.note(trainer)
+        if self.noted_step != step or module.is_updating or module.device_mesh is not None:
             return
         for callback, sums in self.sums.items():
             callback.sums = sums

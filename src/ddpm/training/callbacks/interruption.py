@@ -113,13 +113,12 @@ class SideWork(Callback):
         try:
             yield
             ask(trainer)
-        except FailedElsewhere as error:
-            self.failures.append(f"{what} at step {trainer.global_step} failed: {error}")
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             self.failures.append(f"{what} at step {trainer.global_step} failed: {reason}")
-            print(self.failures[-1], flush=True)
-            ask(trainer, failed=True)
+            if not isinstance(error, FailedElsewhere):
+                print(self.failures[-1], flush=True)
+                ask(trainer, failed=True)
 
 
 def ask(trainer: Trainer, failed: bool = False) -> None:
@@ -128,7 +127,7 @@ def ask(trainer: Trainer, failed: bool = False) -> None:
     failed: this one's has. Its call meets whichever is the others' next, which then raises FailedElsewhere.
     """
     callback = interruption(trainer)
-    number = agreed(trainer, FAILED if failed else callback.received if callback else 0, dist.ReduceOp.MAX)
+    number = agreed(trainer, FAILED if failed else getattr(callback, "received", 0), dist.ReduceOp.MAX)
     if number == FAILED and not failed:
         raise FailedElsewhere("on another rank, which says why")
     if callback and 0 < number < FAILED:
@@ -142,8 +141,7 @@ def interruption(trainer: Trainer) -> Interruption | None:
 def agreed(trainer: Trainer, number: int, how: Any) -> int:
     if trainer.world_size == 1:
         return number
-    callback = interruption(trainer)
-    group = callback.group if callback else None
+    group = getattr(interruption(trainer), "group", None)
     shared = torch.tensor(number, device="cpu" if dist.get_backend(group) == "gloo" else trainer.strategy.root_device)
     dist.all_reduce(shared, how, group=group)
     return int(shared)

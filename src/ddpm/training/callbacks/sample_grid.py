@@ -118,17 +118,14 @@ class SampleGrid(SideWork):
     def draw(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.global_step == self.last_step:
             return
-        with self.tolerated(trainer, "the grid of samples"):
-            self.draw_each(trainer, module)
-        self.last_step = trainer.global_step
-
-    def draw_each(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.drawn_names(module):
-            images = sample_on_all_ranks(trainer, module, self.num_samples, name)
-            sampler = module.sampler
-            steps = sampler.steps or sampler.process.T
-            caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
-            guidance = module.config["guidance"]
-            if "scale" in guidance:
-                caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
-            log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
+            with self.tolerated(trainer, f"the grid of samples of the {name} weights"):
+                images = sample_on_all_ranks(trainer, module, self.num_samples, name)
+                sampler = module.sampler
+                steps = sampler.steps or sampler.process.T
+                caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
+                guidance = module.config["guidance"]
+                if "scale" in guidance:
+                    caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
+                log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
+        self.last_step = trainer.global_step
