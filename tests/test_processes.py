@@ -23,16 +23,17 @@ TWO = (*SETTINGS, "trainer.devices=2")
 LONG = ("trainer.max_steps=100000", "checkpoint_every_n_steps=1", "sample_every_n_steps=100000")
 
 
-def command(folder, *words, start=(sys.executable,)):
+def command(folder, *words, start=(sys.executable,), script="train.py", **options):
     """A session of its own, so that what it leaves behind can be found."""
     return subprocess.Popen(
-        [*start, str(ROOT / "train.py"), *words],
+        [*start, str(ROOT / script), *words],
         cwd=folder,
         env=command_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        **options,
     )
 
 

@@ -118,7 +118,7 @@ class Evaluator:
         if self._known_real is None:
             sets = self._real.sets()
             self._refuse_too_few("real", next(iter(sets.values())).num_images)
-            self._know(sets)
+            self._known_real = sets
         return self._known_real
 
     def use_real(self, sets: Mapping[str, FeatureSet]) -> None:
@@ -126,7 +126,7 @@ class Evaluator:
         lacking = self.lacks(sets)
         if lacking:
             raise ValueError(lacking)
-        self._know({layer: known.to(self.device) for layer, known in sets.items()})
+        self._known_real = {layer: known.to(self.device) for layer, known in sets.items()}
 
     def lacks(self, sets: Mapping[str, FeatureSet]) -> str:
         """What the scores need of real images and `sets` do not hold; empty if nothing."""
@@ -222,9 +222,6 @@ class Evaluator:
                 features = {**features, PIXELS: pixel_features(here)}
             theirs = None if labels is None else labels[some].to(self.device)
             bank.update(features, ids[some].to(self.device), theirs)
-
-    def _know(self, sets: Mapping[str, FeatureSet]) -> None:
-        self._known_real = sets
 
     def _note(self, found: Iterable[str], by: str, made_by: dict[str, str]) -> None:
         twice = sorted(made_by.keys() & set(found))

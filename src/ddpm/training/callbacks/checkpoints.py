@@ -70,7 +70,7 @@ class Checkpoints(Checkpoint):
         self.noted_step = trainer.global_step
         loop = trainer.fit_loop.epoch_loop
         self.validation_is_due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and validates(trainer)
-        self.loops = copy.deepcopy(trainer.fit_loop.state_dict())
+        self.loops = trainer.fit_loop.state_dict()  # copies
         self.loader = trainer.datamodule.state_dict()
         self.sums = {each: each.sums for each in trainer.callbacks if isinstance(each, RunningSums)}
 

@@ -23,8 +23,7 @@ REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # sbatch --signal=USR1@90; submitit'
 FAILED = 1000  # no signal's number
 
 
-class FailedElsewhere(Exception):
-    """Drawing or measuring has failed on another rank."""
+class FailedElsewhere(Exception): ...
 
 
 class Interruption(Callback):

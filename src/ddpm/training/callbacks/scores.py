@@ -55,9 +55,11 @@ class Scores(SideWork):
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         """What cannot be measured shows before the first step, and so do the names of what can."""
         data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
-        told = [examples(trainer, module, some)[0].get(LABEL, some * 0 - 1) for some in ids.split(self.batch_size)]
-        names = self.evaluator.names(data.labels[data.indices], torch.cat(told).cpu())
-        self.logged_names = [f"eval/{name}" for name in names]
+        told = (examples(trainer, module, some)[0] for some in ids.split(self.batch_size))
+        labels = torch.cat(
+            [each[LABEL].cpu() for each in told if LABEL in each] or [torch.full((self.num_samples,), -1)]
+        )
+        self.logged_names = [f"eval/{name}" for name in self.evaluator.names(data.labels[data.indices], labels)]
 
     # When: as the grids of samples
 
@@ -118,9 +120,8 @@ class Scores(SideWork):
         """Once: what is real does not change."""
         if self.reference is None:
             reference = Images(trainer.datamodule, "train", None, ReferenceCache())
-            self.evaluator = self.evaluator.renewed().to(
-                trainer.strategy.root_device
-            )  # an earlier attempt may have failed
+            # renewed, since an earlier attempt may have failed
+            self.evaluator = self.evaluator.renewed().to(trainer.strategy.root_device)
             if self.evaluator.needs_real:
                 reference.show(self.evaluator, trainer, lambda: ask(trainer))
             self.reference = reference
