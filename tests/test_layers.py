@@ -26,9 +26,13 @@ MAY_IMPORT = {  # room -> the rooms of this package that it may know besides its
     "interop": BOTTOM | {"models"},
     "pictures": BOTTOM,
     "progress": BOTTOM,
+    "launch": BOTTOM,
+    "interruption": BOTTOM | {"launch"},
     "evaluation": BOTTOM | {"data", "metrics", "pictures", "progress"},
     "tasks": BOTTOM | {"diffusion", "data", "metrics", "codec", "progress"},
-    "training": BOTTOM | ROOMS | {"checkpoint", "stored_config", "codec", "evaluation", "pictures", "progress"},
+    "training": BOTTOM
+    | ROOMS
+    | {"checkpoint", "stored_config", "codec", "evaluation", "pictures", "progress", "interruption"},
 }  # any other file is of the top: the composition root and the programs, which may import all and be imported by none
 DOORS_TO_LIGHTNING = {
     *("data/datamodule.py", "data/generation.py", "checkpoint/folder.py", "checkpoint/writing.py"),
