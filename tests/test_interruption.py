@@ -102,7 +102,7 @@ def test_a_training_that_an_error_ends_saves_its_last_step_and_loses_nothing(
     make = build.trainer
     with monkeypatch.context() as patch:
         fail = FailsAt(hook, RuntimeError("a fault"))
-        patch.setattr(build, "trainer", lambda config: (made := make(config), made.callbacks.append(fail))[0])
+        patch.setattr(build, "trainer", lambda *given: (made := make(*given), made.callbacks.append(fail))[0])
         with pytest.raises(RuntimeError, match="a fault"):
             train.run(settings("broken"))
     assert [path.stem for path in listed(tmp_path / "broken" / "checkpoints")] == ["00000003"]

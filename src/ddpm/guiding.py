@@ -62,7 +62,11 @@ def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Lo
         given["guide"] = clipping(denoiser=given["guide"])
     guidance = partial(complete, partial(factory, **given), "guidance")
     inner, outer = in_order(leaf.order, {"guidance": guidance, "denoiser": clipping})
-    return Guiding(lambda denoiser: outer(denoiser=inner(denoiser=denoiser)), asked, tuple(networks))
+    return Guiding(partial(wrapped, inner, outer), asked, tuple(networks))
+
+
+def wrapped(inner: Callable[..., Denoiser], outer: Callable[..., Denoiser], denoiser: Denoiser) -> Denoiser:
+    return outer(denoiser=inner(denoiser=denoiser))
 
 
 def in_order(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> list[Callable[..., Denoiser]]:

@@ -57,7 +57,7 @@ def heeded() -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        before = {}
+        before = dict.fromkeys(before, signal.SIG_IGN)  # further ones change nothing
         if interrupted.kept and launch.is_first():
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"{signal.Signals(interrupted.number).name}: {interrupted.kept}", flush=True)

@@ -19,8 +19,8 @@ PATIENCE = 300  # seconds that a rank waits for the first
 
 def is_first() -> bool:
     """Whether this is the process that decides: rank 0, or the one that will start the others."""
-    number = "RANK" if by_torchrun() else "SLURM_PROCID" if by_slurm() else "LOCAL_RANK"
-    return int(os.environ.get(number, "0")) == 0
+    numbers = ("RANK",) if by_torchrun() else ("SLURM_PROCID",) if by_slurm() else ("NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(number, "0")) == 0 for number in numbers)
 
 
 def by_torchrun() -> bool:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from ddpm import analytic, build, check, devices, resume, run_folder
+from ddpm import analytic, build, check, devices, launch, resume, run_folder
 from ddpm.atomic import write_whole
 from ddpm.checkpoint.folder import listed, newest_whole, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
@@ -35,8 +35,8 @@ from ddpm.typed import options
 @finished_runs()
 def run(config: DictConfig) -> None:
     """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
-    is_alone = rank_zero_only.rank != 0 or check.boolean("dry_run", config.dry_run)
-    with nullcontext() if is_alone else run_folder.locked(Path(config.run_dir)):
+    locks = launch.is_first() and not check.boolean("dry_run", config.dry_run)
+    with run_folder.locked(Path(config.run_dir)) if locks else nullcontext():
         train(config)
 
 

@@ -26,8 +26,8 @@ class PoisonAt(Callback):
 def poisoned(monkeypatch):
     make = build.trainer
 
-    def trainer(config):
-        made = make(config)
+    def trainer(*arguments):
+        made = make(*arguments)
         made.callbacks.insert(0, PoisonAt(6))
         return made
 

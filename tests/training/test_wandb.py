@@ -44,7 +44,7 @@ def own_run(tmp_path):
     run.finish()
 
 
-@pytest.mark.parametrize(("error", "code"), [(ValueError("no"), 1), (Interrupted(128 + signal.SIGTERM), 143)])
+@pytest.mark.parametrize(("error", "code"), [(ValueError("no"), 1), (Interrupted(signal.SIGTERM), 143)])
 def test_a_training_that_fails_finishes_its_own_run_as_failed_and_no_other(
     small, tmp_path, monkeypatch, offline_run, own_run, error, code
 ):
