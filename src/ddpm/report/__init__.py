@@ -1,5 +1,4 @@
 """One page about several runs: what they differ in, how well they did, how they learned, what they drew.
 
-The first half reads (`runs`, `settings`, `series`, `results`, `differences`, `pictures`) and knows no HTML; the second
-half writes (`markup`, `axes`, `curves`, `bands`, `tables`, `gallery`, `page`, `style`) and opens no file.
+`report` and what it imports read and know no HTML; `page`, `panels`, `charts` and `templates` open no file of a run.
 """

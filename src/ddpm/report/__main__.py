@@ -18,12 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.out.is_dir():
-            raise ValueError(
-                f"--out must be a file, and {given.out} is a folder; add a name, as {given.out}/report.html"
-            )
+            raise ValueError(f"--out must be a file, got the folder {given.out}; add a name: {given.out}/report.html")
         report = read(given.folders)
         content = page(report).encode()
-        given.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(given.out, content)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,79 +1,71 @@
-"""PNG files of a run as `data:` addresses: checked, made smaller where they are large, and nothing of the file kept.
+"""The pictures of a run that the page shows, within a number of bytes: the last grid large, earlier ones small.
 
-Each picture is decoded and written anew, so that only its pixels reach the page.
+Each is decoded, made smaller where it is large, and written anew, so that only a file's pixels reach the page.
 """
 
 import base64
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 40_000_000
-MAGIC = b"\x89PNG\r\n\x1a\n"
+from ddpm.data.open_image import open_image
+
+MAX_BYTES = 12 * 2**20  # of all pictures of a page, as PNG; base64 makes a third more of them
+MAX_WIDTH, THUMBNAIL = 1200, 160
+MAX_THUMBNAILS = 10
+MAX_KINDS = 3  # of weights
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A picture that a run drew. step: None where the file's name is no number."""
+@dataclass
+class Picture:
+    """step: in words. address: `data:image/png;base64,...`; empty where problem says why it cannot be shown."""
 
-    path: Path
-    step: int | None
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """address: `data:image/png;base64,...`. scaled: whether it is smaller than the file's picture."""
-
-    address: str
-    width: int
-    height: int
-    scaled: bool
+    step: str
+    size: tuple[int, int] = (0, 0)
+    address: str = ""
+    problem: str = ""
+    is_scaled: bool = False
 
 
-def drawn(folder: Path) -> list[Drawn]:
+def drawn(folder: Path) -> list[Path]:
     """The PNG files in a folder, by step."""
-    if not folder.is_dir():
-        return []
-    files = [path for path in folder.iterdir() if path.suffix == ".png" and not path.name.startswith(".")]
-    found = [Drawn(path, int(path.stem) if path.stem.isascii() and path.stem.isdigit() else None) for path in files]
-    return sorted(found, key=lambda each: (-1 if each.step is None else each.step, each.path.name))
+    return sorted(folder.glob("[!.]*.png"), key=lambda path: path.name.rjust(30, "0"))
 
 
-def embedded(path: Path, max_width: int, max_bytes: int) -> Embedded:
-    """ValueError where it is no PNG that can be shown. max_bytes: of the PNG; the picture shrinks until it fits."""
-    image = opened(path)
-    full = image.size
-    width = min(max_width, image.width, max(1, 4 * max_width * image.width // image.height))
-    while True:
-        size = (width, max(1, round(full[1] * width / full[0])))
-        small = image if size == full else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-        file = io.BytesIO()
-        small.save(file, "PNG", compress_level=7)
-        if file.tell() <= max_bytes or width <= 64:
-            address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-            return Embedded(address, *size, scaled=size != full)
-        width = max(64, int(width * min(0.85, (max_bytes / file.tell()) ** 0.5)))
+def album(folder: Path, max_bytes: int) -> dict[str, list[Picture]]:
+    """Grids by weights, averaged ones first: earlier ones of the first weights, and the last of each. "": the strip."""
+    kinds = {path.name: files for path in (folder / "samples").glob("[!.]*") if (files := drawn(path))}
+    found = {"": [picture(path, MAX_WIDTH, max_bytes // 8) for path in drawn(folder / "denoising")[-1:]]}
+    for place, name in enumerate(sorted(kinds, key=lambda name: (not name.startswith("ema"), name))[:MAX_KINDS]):
+        *earlier, last = kinds[name]
+        spread = {round(k * (len(earlier) - 1) / (MAX_THUMBNAILS - 1)) for k in range(MAX_THUMBNAILS)}
+        chosen = [earlier[k] for k in sorted(spread)] if earlier and place == 0 else []
+        small = [picture(path, THUMBNAIL, max_bytes // 8 // MAX_THUMBNAILS) for path in chosen]
+        found[name] = [*small, picture(last, MAX_WIDTH, max_bytes // (8 if place else 2))]
+    return found
 
 
-def opened(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ValueError("it is not a file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    data = path.read_bytes()
-    if not data.startswith(MAGIC) or len(data) < 33:
-        raise ValueError("it is not a PNG")
-    width, height = struct.unpack(">II", data[16:24])
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it has {width:,} x {height:,} pixels, and at most {MAX_PIXELS:,} are shown")
+def picture(path: Path, width: int, max_bytes: int) -> Picture:
+    """At most so wide. max_bytes: of the PNG; the picture shrinks until it fits."""
+    is_number = path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 16
+    found = Picture(f"step {int(path.stem):,}" if is_number else "step not known")
     try:
-        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"it is damaged: {error}") from None
-    return image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
+        image = open_image(path)
+        if image.format != "PNG":
+            raise ValueError("is not a PNG")
+        image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
+    except (ValueError, OSError, SyntaxError, MemoryError) as error:
+        found.problem = f"{path.parent.name}/{path.name} cannot be shown: {error}."
+        return found
+    full = image.size
+    while True:
+        image.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        if file.tell() <= max_bytes or width <= 64:
+            found.size, found.is_scaled = image.size, image.size != full
+            found.address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+            return found
+        width = int(min(width, image.width) * min(0.85, (max_bytes / file.tell()) ** 0.5))

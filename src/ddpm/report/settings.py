@@ -1,66 +1,123 @@
-"""What a run was told to do: its configuration as `group.field` -> value, and the words that were typed.
+"""What runs were told to do, as plain data: their settings, in which they differ, and the command that repeats them."""
 
-A stranger's YAML is read as plain data, and references in it are followed as text: no resolver runs.
-"""
-
+import json
+import math
 import re
-from collections.abc import Iterator
+import shlex
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ddpm.compare import flat
+from ddpm.run_folder import quoted
 from ddpm.stored_config import completed_config, split_fitted
 from ddpm.untrusted import yaml_file
 
+CONF = Path(__file__).resolve().parents[3] / "conf"
 MAX_BYTES = 64 * 2**10
-MAX_OVERRIDES = 300
 OF_ONE_MACHINE = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+ABSENT = "—"
+MOST_IN_A_NAME = 3  # settings
+BOOKKEEPING = ("name", "data.source", "data.num_workers", "compile", "channels_last", "sample_every_n_steps")
+
+Config = dict[str, Any]  # group.field -> value
+Columns = dict[str, list[tuple[str, str, str]]]
+"""Setting -> of each run its value; what else differs in it, if it is a group; and its words for a label."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Config:
     """The leaves of a run's configuration, of older runs as Hydra stored it; empty where none is stored."""
     for path in (folder / "checkpoints" / "config.yaml", folder / ".hydra" / "config.yaml"):
-        if not path.is_file():
-            continue
-        stored = yaml_file(path, MAX_BYTES)
-        if isinstance(stored, dict):
-            stored = {key: value for key, value in stored.items() if key not in OF_ONE_MACHINE}
-        config, _ = split_fitted(completed_config(stored, path.name))
-        return dict(leaves(config))
+        if path.is_file():
+            stored = yaml_file(path, MAX_BYTES)
+            if isinstance(stored, dict):
+                stored = {key: value for key, value in stored.items() if key not in OF_ONE_MACHINE}
+            return flat(split_fitted(completed_config(stored, path.name))[0])
     return {}
-
-
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(config, dict) or not config:
-        yield prefix, config
-        return
-    for name, value in config.items():
-        yield from leaves(value, f"{prefix}.{name}" if prefix else str(name))
-
-
-def followed(config: dict[str, Any], key: str) -> Any:
-    """The value of a leaf; of one that refers to another, the other's. A reference to a group stays as written."""
-    value = config.get(key)
-    for _ in range(10):
-        reference = WHOLE_REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        if not reference or reference[1] not in config:
-            break
-        value = config[reference[1]]
-    return value
-
-
-def is_reference(value: Any) -> bool:
-    return isinstance(value, str) and "${" in value
 
 
 def read_overrides(folder: Path) -> list[str] | None:
     """What was typed after train.py, in a sweep with this run's values; None where it is not stored."""
     path = folder / ".hydra" / "overrides.yaml"
-    if not path.is_file():
-        return None
-    words = yaml_file(path, MAX_BYTES) or []
-    if not isinstance(words, list) or len(words) > MAX_OVERRIDES:
-        raise ValueError(f"{path.name} must be a list of at most {MAX_OVERRIDES} overrides")
-    if any(not isinstance(word, str) or len(word) > 2_000 for word in words):
-        raise ValueError(f"{path.name} must be a list of texts, each of at most 2,000 characters")
+    words = (yaml_file(path, MAX_BYTES) or []) if path.is_file() else None
+    if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        raise ValueError(f"{path.name} must be a list of texts")
     return words
+
+
+def followed(config: Config, key: str) -> Any:
+    """The value of a leaf; of one that refers to another, the other's. A reference to a group stays as written."""
+    value = config.get(key)
+    for _ in range(10):
+        reference = WHOLE_REFERENCE.fullmatch(str(value))
+        value = config.get(reference[1], value) if reference else value
+    return value
+
+
+def text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text(each)}" for key, each in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def differences(configs: list[Config]) -> tuple[Columns, dict[str, str]]:
+    """What differs, without settings that only repeat another one by a reference; and what all share."""
+    told = [{key: text(followed(config, key)) for key in config} for config in configs]
+    keys = dict.fromkeys(key for each in told for key in each)
+    unequal = [key for key in keys if len({each.get(key) for each in told if each}) > 1]
+    parts = [key.removesuffix("._target_") for key in unequal if key.endswith("._target_")]
+    parts = [part for part in parts if not any(part.startswith(f"{outer}.") for outer in parts)]
+    columns = {}
+    for part in parts:
+        names = [each.get(f"{part}._target_", each.get(part, ABSENT)).rpartition(".")[2] for each in told]
+        fields = [key for key in unequal if key.startswith(f"{part}.") and not key.endswith("_")]
+        rest = [", ".join(f"{key[len(part) + 1 :]} {each[key]}" for key in fields if key in each) for each in told]
+        columns[part] = list(zip(names, rest, names, strict=True))
+    for key in unequal:
+        in_a_part = any(f"{key}.".startswith(f"{part}.") for part in parts)
+        if not in_a_part and not all("${" in str(config.get(key, "${")) for config in configs):
+            values = [each.get(key, ABSENT) for each in told]
+            columns[key] = [(value, "", f"{key.rpartition('.')[2]} {value}") for value in values]
+    return columns, {key: next(each[key] for each in told if each) for key in keys if key not in unequal}
+
+
+def labels(columns: Columns, folders: list[str]) -> list[str]:
+    """A short name for each run: its values of few settings that differ, or its folder; both where values repeat."""
+    told = [cells for key, cells in columns.items() if not key.startswith(BOOKKEEPING)]
+    names = list(folders)
+    for run, cells in enumerate(zip(*told, strict=True) if len(told) <= MOST_IN_A_NAME else ()):
+        if any(value != ABSENT for value, _, _ in cells):
+            names[run] = " · ".join(word for _, _, word in cells)[:60]
+    pairs = list(zip(names, folders, strict=True))
+    return [name if names.count(name) == 1 or name == folder else f"{name} ({folder})" for name, folder in pairs]
+
+
+def command(words: list[str]) -> str:
+    return " ".join(["python train.py", *map(shlex.quote, words)])
+
+
+def sweep(runs: list[list[str]]) -> str:
+    """One command that trains all of these runs, where they are every combination of some values; else empty."""
+    pairs = [dict(word.split("=", 1) for word in words if "=" in word) for words in runs]
+    values = {key: list(dict.fromkeys(each.get(key, "") for each in pairs)) for key in pairs[0]}
+    same_keys = all([*each] == [*values] and len(each) == len(words) for each, words in zip(pairs, runs, strict=True))
+    is_each = 1 < len(runs) == len({*map(tuple, runs)}) == math.prod(map(len, values.values()))
+    has_lists = any("," in value for each in values.values() if len(each) > 1 for value in each)
+    words = ["-m", *(f"{key}={','.join(each)}" for key, each in values.items())]
+    return command(words) if same_keys and is_each and not has_lists else ""
+
+
+def derived(config: Config) -> list[str]:
+    """Overrides that lead from the defaults to these leaves, as far as they are not equal."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        defaults = flat(OmegaConf.to_container(compose("train"), resolve=False))
+    words = {key: quoted(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    changed = [key for key, v in config.items() if defaults.get(key, ...) != v and "${" not in str(v)]
+    other_parts = tuple(key.removesuffix("_target_") for key in changed if key.endswith("._target_"))
+    removed = [key for key in defaults if key not in config and key.startswith(other_parts)]
+    return [f"{'' if key in defaults else '+'}{key}={words[key]}" for key in changed] + [f"~{key}" for key in removed]

@@ -1,0 +1,129 @@
+"""Curves as inline SVG, drawn by matplotlib in colours that are variables of the page's style.
+
+matplotlib writes the numbers at the axes; names out of files are put beside its drawing as escaped text.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import matplotlib.style
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from ddpm.evaluation.table import shown
+from ddpm.metrics.score import Estimate
+from ddpm.report.series import thinned
+
+WIDTH, HEIGHT = 400, 250
+NUM_COLOURS = 8
+DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # tell the ninth run from the first
+MOST_CROSSES = 50  # of a curve
+ALL_POINTS, ALL_TOOLTIPS = 5_000, 240  # of a drawing
+SMALLEST, LARGEST = 1e-30, 1e30  # that an axis reaches
+TEXT, RULE, RUN = "#000010", "#000011", "#00000{}"  # stand for the variables --c10, --c11, and --c00 to --c07
+STYLE = {
+    **{
+        "svg.fonttype": "none",
+        "svg.hashsalt": "ddpm",
+        "text.parse_math": False,
+        "figure.dpi": 72,
+        "axes.xmargin": 0.01,
+    },
+    **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
+    **{"axes.edgecolor": TEXT, "xtick.labelcolor": TEXT, "ytick.labelcolor": TEXT, "grid.color": RULE},
+    **{"xtick.bottom": False, "ytick.left": False, "axes.grid": True, "axes.formatter.limits": (-3, 6)},
+    **{"figure.facecolor": "none", "axes.facecolor": "none"},
+}
+
+
+def rounded(value: float, error: float | None = None) -> str:
+    """ "3.17 ± 0.03": as many digits as the error leaves meaning in; four where there is no error but rounding."""
+    if error and 1e-9 * abs(value) < error < 1e9:
+        return shown(Estimate(value, error))
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+@dataclass
+class Curve:
+    """x, y: float `[N]`. run: its number, for the colour. error: half the height of a band about it.
+
+    faint: y before smoothing, drawn behind. odd: places on x where y was no number.
+    """
+
+    label: str
+    run: int
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray | None = None
+    faint: np.ndarray | None = None
+    odd: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def value(self, k: int) -> str:
+        return rounded(float(self.y[k]), None if self.error is None else float(self.error[k]))
+
+
+def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_be_log: bool = True) -> Markup:
+    """Log scale where a linear one would press most curves to its foot. about: a text in place of the drawing."""
+    values = np.concatenate([curve.y if curve.faint is None else curve.faint for curve in curves])
+    is_log = may_be_log and len(values) > 0 and bool(0 < 8 * values.min() < values.max())
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure((WIDTH / 72, HEIGHT / 72))
+        axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
+        for curve in curves:
+            draw(axes, curve, len(curves), SMALLEST if is_log else -LARGEST)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if is_log:
+            low, high = axes.get_ylim()
+            factors = (1,) if high > 1000 * low else (1, 3) if high > 30 * low else (1, 2, 5)
+            axes.yaxis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=factors, numticks=8))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue().split("</defs>", 1)[1].removesuffix("</svg>\n")
+    # Ids, fonts and digits beyond the first would be most of the page.
+    text = re.sub(
+        r' id="[^"]*"| clip-path="[^"]*"|</?g\b[^>]*>| transform="rotate[^"]*"|font-size[^"]*sans-serif;', "", text
+    )
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), text)
+    text = re.sub(r"\s+", " ", re.sub(r"#0000(\d\d)", r"var(--c\1)", text))
+    label = Markup('<text x="{}" y="{}" class="axis {}">{}</text>')
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">{}{}{}{}</svg>').format(
+        WIDTH, HEIGHT, about, Markup(text), label.format(0, 11, "", y_label + ", log scale" * is_log),
+        label.format(WIDTH - 8, HEIGHT - 5, "end", x_label),
+        Markup().join(mark for curve in curves for mark in marks(axes, curve, x_label, ALL_TOOLTIPS // len(curves))),
+    )  # fmt: skip
+
+
+def draw(axes: Axes, curve: Curve, num_curves: int, least: float) -> None:
+    y, most = np.clip(curve.y, least, LARGEST), min(400, ALL_POINTS // num_curves)
+    style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
+    if curve.error is not None and len(y) > 1:
+        low = np.maximum(y - curve.error, 0.9 * y.min() if least > 0 else least)
+        axes.fill_between(curve.x, low, np.minimum(y + curve.error, LARGEST), alpha=0.16, linewidth=0, **style)
+    if curve.faint is not None and num_curves <= NUM_COLOURS:
+        faint = thinned(curve.x, np.clip(curve.faint, least, LARGEST), most)
+        axes.plot(*faint, linewidth=0.8, alpha=1 / (num_curves + 1), **style)
+    axes.plot(*thinned(curve.x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
+    axes.update_datalim([(step, 1) for step in curve.odd], updatey=False)
+
+
+def marks(axes: Axes, curve: Curve, x_label: str, num: int) -> Iterator[Markup]:
+    """Points that tell their values under the pointer, as dots where they are few; crosses where y was no number."""
+    colour = f"var(--c0{curve.run % NUM_COLOURS})"
+    point = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}"><title>{}: {} at {} {:,.6g}</title></circle>')
+    cross = Markup(
+        '<text x="{:.1f}" y="21" fill="{}" class="cross">&times;<title>{}: no number at {} {:,}</title></text>'
+    )
+    for k in np.unique(np.linspace(0, len(curve.x) - 1, max(8, num)).round().astype(int)) if len(curve.x) else ():
+        x, y = axes.transData.transform((curve.x[k], np.clip(curve.y[k], *axes.get_ylim())))
+        fill = colour if len(curve.x) <= 25 else "none"
+        yield point.format(x, HEIGHT - y, fill, curve.label, curve.value(k), x_label, float(curve.x[k]))
+    for step in curve.odd[:MOST_CROSSES]:
+        yield cross.format(axes.transData.transform((step, 1))[0], colour, curve.label, x_label, step)

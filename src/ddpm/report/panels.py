@@ -1,0 +1,98 @@
+"""Which charts the page has, and what must be said beside them."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ddpm.metrics.directions import lower_is_better
+from ddpm.report.charts import Curve, chart
+from ddpm.report.report import Report
+from ddpm.report.results import circumstances
+from ddpm.report.series import smoothed
+
+SMOOTHED_FROM = 20  # rows
+TITLES = {  # in their order on the page, with the unit of the axis; "eval/" stands for all scores
+    "train/loss": ("Training loss", "loss"),
+    "val/loss": ("Validation loss", "loss"),
+    "eval/": ("", ""),
+    "train/grad_norm": ("Gradient norm", "norm"),
+    "train/lr": ("Learning rate", "rate"),
+    "sys/images_per_second": ("Images per second", "images / s"),
+}
+LINEAR = ("train/lr", "sys/images_per_second")
+BAND = re.compile(r"train/loss_t/0*(\d{1,7})-0*(\d{1,7})")
+MOST_BANDS = 20
+
+Panel = dict[str, Any]  # title, notes, chart, curves
+
+
+def panels(report: Report) -> dict[str, list[Panel]]:
+    """main: those that are always shown, in their order. bands: the loss by time. rest."""
+    names = dict.fromkeys(name for run in report.runs for name in run.series.values if run.series.has(name))
+    bands = dict(sorted((tuple(map(int, match.groups())), name) for name in names if (match := BAND.fullmatch(name))))
+    left_out = {"train/epoch", "train/images", *bands.values(), *(f"{name}_error" for name in names)}
+    names = [name for name in names if name not in left_out]
+    main = [name for key in TITLES for name in names if name == key or (key == "eval/" and name.startswith(key))]
+    rest = [name for name in names if name not in main]
+    parts = {"main": main, "bands": [*bands.values()][:MOST_BANDS], "rest": rest}
+    found = {
+        key: [panel(report, n, *group) for n in each for group in groups(report, n)] for key, each in parts.items()
+    }
+    return found | {"bands": [at_the_end(report, bands), *found["bands"]] if bands else []}
+
+
+def groups(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
+    """Runs that may share a drawing: of a score, those with one protocol for it. What tells the others apart second."""
+    metric = name.removeprefix("eval/")
+    ways: dict[frozenset[tuple[str, str]], list[int]] = {}
+    for k, run in enumerate(report.runs):
+        if run.series.has(name):
+            results = [each for each in run.results if metric in each.metrics and metric != name]
+            own = [each for each in results if "ckpt" not in each.subject] or results  # those of the training itself
+            fields = [{**fields, "score": score} for fields, score in (circumstances(metric, each) for each in own)]
+            ways.setdefault(frozenset((key, str(each[key])) for each in fields for key in each), []).append(k)
+    every = set().union(*ways)
+    differing = {key for key, _ in every if sum(key == other for other, _ in every) > 1}
+    for way, runs in ways.items():
+        told = ", ".join(f"{key} {value}" for key, value in sorted(way) if key in differing)
+        yield runs, f"protocol: {told or 'not stored'}" if len(ways) > 1 else ""
+
+
+def panel(report: Report, name: str, runs: list[int], protocol: str) -> Panel:
+    curves = [curve(report, k, name) for k in runs]
+    metric, band = name.removeprefix("eval/"), BAND.fullmatch(name)
+    title, unit = TITLES.get(name, (f"t = {band[1]} to {band[2]}", "loss") if band else (metric, metric))
+    lower = lower_is_better(metric) if metric != name else None
+    lacking = [report.labels[k] for k, run in enumerate(report.runs) if k not in runs and run.series.values]
+    notes = [
+        {None: "", True: "lower is better", False: "higher is better"}[lower],
+        protocol,
+        "smoothed, with the numbers themselves behind" if any(c.faint is not None for c in curves) else "",
+        f"not logged by {', '.join(lacking)}" if lacking and not protocol else "",
+    ]
+    about = f"{title} over steps of {', '.join(report.labels[k] for k in runs)}"
+    drawing = chart(curves, "step", unit, about, name not in LINEAR)
+    return {"title": title, "notes": " · ".join(filter(None, notes)), "chart": drawing, "curves": curves}
+
+
+def curve(report: Report, number: int, name: str) -> Curve:
+    series = report.runs[number].series
+    found = Curve(report.labels[number], number, *series.points(name), odd=series.not_finite.get(name, np.zeros(0)))
+    errors = series.values.get(f"{name}_error")
+    if errors is not None:
+        found.error = np.abs(np.nan_to_num(errors[np.isfinite(series.values[name])], posinf=0, neginf=0))
+    elif name != "train/lr" and name.startswith(("train/", "sys/")) and len(found.y) >= SMOOTHED_FROM:
+        found.faint, found.y = found.y, smoothed(found.y)
+    return found
+
+
+def at_the_end(report: Report, bands: dict[tuple[int, int], str]) -> Panel:
+    curves = []
+    for k, run in enumerate(report.runs):
+        logged = {sum(t) / 2: values for t, name in bands.items() if len(values := run.series.points(name)[1])}
+        ends = [values[-max(1, len(values) // 10) :].mean() for values in logged.values()]
+        curves.append(Curve(report.labels[k], k, np.array([*logged]), np.array(ends)))
+    drawing = chart(curves, "time t", "loss", "Loss at the end of training by time t")
+    return {"title": "At the end", "notes": "mean over the last tenth of the rows", "chart": drawing, "curves": curves}
