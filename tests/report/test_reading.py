@@ -13,7 +13,7 @@ from ddpm.compare import flat as leaves
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report.pictures import picture
-from ddpm.report.results import best, columns, comparisons, newest, row
+from ddpm.report.results import Row, best, columns, comparisons, newest
 from ddpm.report.runs import find_runs, read_run
 from ddpm.report.series import read_series, smoothed, thinned
 from ddpm.report.settings import CONF, OF_ONE_MACHINE, command, derived, differences, followed, labels, sweep
@@ -66,30 +66,30 @@ def test_a_run_without_settings_does_not_make_all_settings_differ():
 
 
 def test_values_of_different_protocols_never_share_a_table():
-    one = row(0, result({"fid_digits_1k": 3.0, "kid_digits_1k": 0.1}))
-    other = row(1, result({"fid_digits_1k": 2.0}, protocol={"split": "test"}))
+    one = Row(0, result({"fid_digits_1k": 3.0, "kid_digits_1k": 0.1}))
+    other = Row(1, result({"fid_digits_1k": 2.0}, protocol={"split": "test"}))
     found = comparisons([one, other])
     assert [rows for _, rows in found] == [[one], [other]]
     assert [fields["split"] for fields, _ in found] == ["train", "test"]
 
 
 def test_another_score_measured_beside_it_does_not_part_a_value_from_its_like():
-    alone = row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
-    both = row(1, result({"fid_digits_1k": 2.0, "kid_digits_1k": 0.1}))
+    alone = Row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
+    both = Row(1, result({"fid_digits_1k": 2.0, "kid_digits_1k": 0.1}))
     ((_, rows),) = comparisons([alone, both])
     assert list(columns(rows).values()) == [[(3.0, None), (2.0, None)], [None, (0.1, None)]]
 
 
 def test_a_score_with_other_settings_stands_in_another_column():
-    pool = row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
-    logits = row(1, result({"fid_digits_1k": 2.0}, protocol={"scores": {"fid": "FrechetDistance(layer=logits)"}}))
+    pool = Row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
+    logits = Row(1, result({"fid_digits_1k": 2.0}, protocol={"scores": {"fid": "FrechetDistance(layer=logits)"}}))
     found = columns([pool, logits])
     assert [metric for metric, _ in found] == ["fid_digits_1k"] * 2
     assert list(found.values()) == [[(3.0, None), None], [None, (2.0, None)]]
 
 
 def test_the_newest_result_of_each_way_of_sampling_is_chosen():
-    early, late, other = (row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
+    early, late, other = (Row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
     assert newest([late, early, other]) == [other, late]
 
 

@@ -20,13 +20,12 @@ def main(arguments: list[str] | None = None) -> None:
         if given.out.is_dir():
             raise ValueError(f"--out must be a file, got the folder {given.out}; add a name: {given.out}/report.html")
         report = read(given.folders)
-        content = page(report).encode()
-        write_whole(given.out, content)
+        write_whole(given.out, content := page(report).encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    num = len(report.runs)
-    print(f"{num} run{'s' if num > 1 else ''} in {given.out}, {len(content) / 1e6:.1f} MB; open it in a browser")
+    runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
+    print(f"{runs} in {given.out}, {len(content) / 1e6:.1f} MB; open it in a browser")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from ddpm.evaluation.table import shown
 from ddpm.metrics.score import Estimate
@@ -22,23 +22,21 @@ from ddpm.report.series import thinned
 WIDTH, HEIGHT = 400, 250
 NUM_COLOURS = 8
 DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # tell the ninth run from the first
-MOST_CROSSES = 50  # of a curve
-ALL_POINTS, ALL_TOOLTIPS = 5_000, 240  # of a drawing
+MOST_CROSSES, ALL_POINTS, ALL_TOOLTIPS = 50, 5_000, 240  # of a curve, and of a drawing
 SMALLEST, LARGEST = 1e-30, 1e30  # that an axis reaches
 TEXT, RULE, RUN = "#000010", "#000011", "#00000{}"  # stand for the variables --c10, --c11, and --c00 to --c07
 STYLE = {
-    **{
-        "svg.fonttype": "none",
-        "svg.hashsalt": "ddpm",
-        "text.parse_math": False,
-        "figure.dpi": 72,
-        "axes.xmargin": 0.01,
-    },
+    **{"svg.fonttype": "none", "svg.hashsalt": "ddpm", "text.parse_math": False, "figure.dpi": 72},
+    **{"figure.facecolor": "none", "axes.facecolor": "none", "axes.grid": True, "axes.xmargin": 0.01},
     **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
     **{"axes.edgecolor": TEXT, "xtick.labelcolor": TEXT, "ytick.labelcolor": TEXT, "grid.color": RULE},
-    **{"xtick.bottom": False, "ytick.left": False, "axes.grid": True, "axes.formatter.limits": (-3, 6)},
-    **{"figure.facecolor": "none", "axes.facecolor": "none"},
+    **{"xtick.bottom": False, "ytick.left": False, "axes.formatter.limits": (-3, 6)},
 }
+NEEDLESS = re.compile(r' (id|clip-path)="[^"]*"|</?g\b[^>]*>| transform="rotate[^"]*"|font-size[^"]*sans-serif;')
+"""What would be most of the page: ids, groups, fonts."""
+
+POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}"><title>{}: {} at {} {:,.6g}</title></circle>')
+CROSS = Markup('<text x="{:.1f}" y="21" fill="{}" class="cross">&times;<title>{}: no number at {} {:,}</title></text>')
 
 
 def rounded(value: float, error: float | None = None) -> str:
@@ -82,15 +80,11 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
             low, high = axes.get_ylim()
             factors = (1,) if high > 1000 * low else (1, 3) if high > 30 * low else (1, 2, 5)
             axes.yaxis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=factors, numticks=8))
-            axes.yaxis.set_minor_locator(NullLocator())
+            axes.minorticks_off()
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue().split("</defs>", 1)[1].removesuffix("</svg>\n")
-    # Ids, fonts and digits beyond the first would be most of the page.
-    text = re.sub(
-        r' id="[^"]*"| clip-path="[^"]*"|</?g\b[^>]*>| transform="rotate[^"]*"|font-size[^"]*sans-serif;', "", text
-    )
+    text = NEEDLESS.sub("", file.getvalue().split("</defs>", 1)[1].removesuffix("</svg>\n"))
     text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), text)
     text = re.sub(r"\s+", " ", re.sub(r"#0000(\d\d)", r"var(--c\1)", text))
     label = Markup('<text x="{}" y="{}" class="axis {}">{}</text>')
@@ -117,13 +111,9 @@ def draw(axes: Axes, curve: Curve, num_curves: int, least: float) -> None:
 def marks(axes: Axes, curve: Curve, x_label: str, num: int) -> Iterator[Markup]:
     """Points that tell their values under the pointer, as dots where they are few; crosses where y was no number."""
     colour = f"var(--c0{curve.run % NUM_COLOURS})"
-    point = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}"><title>{}: {} at {} {:,.6g}</title></circle>')
-    cross = Markup(
-        '<text x="{:.1f}" y="21" fill="{}" class="cross">&times;<title>{}: no number at {} {:,}</title></text>'
-    )
     for k in np.unique(np.linspace(0, len(curve.x) - 1, max(8, num)).round().astype(int)) if len(curve.x) else ():
         x, y = axes.transData.transform((curve.x[k], np.clip(curve.y[k], *axes.get_ylim())))
         fill = colour if len(curve.x) <= 25 else "none"
-        yield point.format(x, HEIGHT - y, fill, curve.label, curve.value(k), x_label, float(curve.x[k]))
+        yield POINT.format(x, HEIGHT - y, fill, curve.label, curve.value(k), x_label, float(curve.x[k]))
     for step in curve.odd[:MOST_CROSSES]:
-        yield cross.format(axes.transData.transform((step, 1))[0], colour, curve.label, x_label, step)
+        yield CROSS.format(axes.transData.transform((step, 1))[0], colour, curve.label, x_label, step)

@@ -26,31 +26,23 @@ MEANING_OF_LOSS = ("objective", "weight", "distance", "loss", "schedule", "times
 def page(report: Report) -> str:
     templates = Environment(loader=PackageLoader("ddpm.report"), autoescape=True, undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters["plain"] = plain
+    templates.filters["plain"] = lambda v: "—" if v is None else f"{v:,}" if type(v) is int else text(v)
     sweeps = {run.name.rpartition("/")[0] for run in report.runs}
     names = [run.name for run in report.runs] if len(report.runs) == 1 else [*sweeps - {""}] if len(sweeps) == 1 else []
     content = templates.get_template("page.html").render(
         **vars(report),
         **panels(report),
         title=names[0] if names else f"{len(report.runs)} runs compared",
-        results_by_protocol=[
-            (fields, rows, newest(rows), {**fields, **dict(columns(rows).keys())})
-            for fields, rows in report.comparisons
-        ],
+        results_by_protocol=[(f, rows, newest(rows), f | dict(columns(rows).keys())) for f, rows in report.comparisons],
         table=table,
         distinct=[*differing(*(fields for fields, _ in report.comparisons))] if report.comparisons[1:] else [],
         loss_differs_in=" and ".join(key for key in report.columns if key.partition(".")[0] in MEANING_OF_LOSS),
         kinds=[*dict.fromkeys(kind for album in report.albums for kind in album if kind)],
-        same_noise=len({repr([followed(run.config, key) for key in SAME_NOISE]) for run in report.runs if run.config})
-        == 1,
+        same_noise=len({str([followed(r.config, key) for key in SAME_NOISE]) for r in report.runs if r.config}) == 1,
         policy=POLICY,
         num_colours=NUM_COLOURS,
     )
     return NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", content)
-
-
-def plain(value: Any) -> str:
-    return "—" if value is None else f"{value:,}" if type(value) is int else text(value)
 
 
 def table(rows: list[Row], marks: bool) -> dict[str, Any]:

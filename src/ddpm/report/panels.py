@@ -25,10 +25,8 @@ LINEAR = ("train/lr", "sys/images_per_second")
 BAND = re.compile(r"train/loss_t/0*(\d{1,7})-0*(\d{1,7})")
 MOST_BANDS = 20
 
-Panel = dict[str, Any]  # title, notes, chart, curves
 
-
-def panels(report: Report) -> dict[str, list[Panel]]:
+def panels(report: Report) -> dict[str, list[dict[str, Any]]]:
     """main: those that are always shown, in their order. bands: the loss by time. rest."""
     names = dict.fromkeys(name for run in report.runs for name in run.series.values if run.series.has(name))
     bands = dict(sorted((tuple(map(int, match.groups())), name) for name in names if (match := BAND.fullmatch(name))))
@@ -60,7 +58,7 @@ def groups(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
         yield runs, f"protocol: {told or 'not stored'}" if len(ways) > 1 else ""
 
 
-def panel(report: Report, name: str, runs: list[int], protocol: str) -> Panel:
+def panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str, Any]:
     curves = [curve(report, k, name) for k in runs]
     metric, band = name.removeprefix("eval/"), BAND.fullmatch(name)
     title, unit = TITLES.get(name, (f"t = {band[1]} to {band[2]}", "loss") if band else (metric, metric))
@@ -88,7 +86,7 @@ def curve(report: Report, number: int, name: str) -> Curve:
     return found
 
 
-def at_the_end(report: Report, bands: dict[tuple[int, int], str]) -> Panel:
+def at_the_end(report: Report, bands: dict[tuple[int, int], str]) -> dict[str, Any]:
     curves = []
     for k, run in enumerate(report.runs):
         logged = {sum(t) / 2: values for t, name in bands.items() if len(values := run.series.points(name)[1])}

@@ -14,8 +14,7 @@ from ddpm.data.open_image import open_image
 
 MAX_BYTES = 12 * 2**20  # of all pictures of a page, as PNG; base64 makes a third more of them
 MAX_WIDTH, THUMBNAIL = 1200, 160
-MAX_THUMBNAILS = 10
-MAX_KINDS = 3  # of weights
+MAX_THUMBNAILS, MAX_KINDS = 10, 3  # of weights
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.report.pictures import MAX_BYTES, Picture, album
-from ddpm.report.results import Row, comparisons, row
+from ddpm.report.results import Row, comparisons
 from ddpm.report.runs import Run, find_runs, read_run
 from ddpm.report.settings import CONF, Columns, command, derived, differences, labels, sweep
 
@@ -39,7 +39,7 @@ def read(folders: Sequence[Path]) -> Report:
             run.notes.append("What was typed is not stored; its command is put together from its settings.")
     commands = ["" if run.overrides is None else command(run.overrides) for run in runs]
     names = labels(columns, [run.name for run in runs])
-    places = comparisons(row(number, result) for number, run in enumerate(runs) for result in run.results)
+    places = comparisons(Row(number, result) for number, run in enumerate(runs) for result in run.results)
     with ThreadPoolExecutor(4) as pool:  # decoding pictures takes most of the time, and holds no lock
         albums = list(pool.map(lambda run: album(run.folder, MAX_BYTES // len(runs)), runs))
     return Report(runs, names, columns, common, places, albums, commands, swept)

@@ -11,7 +11,6 @@ from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
 from ddpm.report.settings import text
 
-FOLDERS = ("evaluations", "checkpoints")
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
 
 
@@ -19,7 +18,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
     """And a sentence for each file that is no result."""
     found: list[Result] = []
     failed: list[str] = []
-    for path in (path for name in FOLDERS for path in sorted((folder / name).glob("*.json"))):
+    for path in [*sorted(folder.glob("evaluations/*.json")), *sorted(folder.glob("checkpoints/*.json"))]:
         try:
             found.append(read_result(path))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, OSError) as error:
@@ -29,20 +28,16 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
 
 @dataclass(eq=False)
 class Row:
-    """run: its number. step: None where it is not stored. how: with what and where the images were made."""
+    """A result, and the number of its run. step: None where it is not stored. how: how and where images were made."""
 
     run: int
     result: Result
-    step: int | None
-    how: dict[str, str]
 
-
-def row(run: int, result: Result) -> Row:
-    subject, where = result.subject, result.environment
-    made = {heading: subject[key] for key, heading in HOW.items() if key in subject}
-    how = {**made, "on": where.device, "versions": where.versions}
-    step = subject.get("step")
-    return Row(run, result, step if type(step) is int else None, {key: text(value) for key, value in how.items()})
+    def __post_init__(self) -> None:
+        subject, where = self.result.subject, self.result.environment
+        self.step = step if type(step := subject.get("step")) is int else None
+        made = {heading: subject[key] for key, heading in HOW.items() if key in subject}
+        self.how = {key: text(v) for key, v in {**made, "on": where.device, "versions": where.versions}.items()}
 
 
 def circumstances(metric: str, result: Result) -> tuple[dict[str, Any], str]:

@@ -35,8 +35,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs, and is not there")
         here = {each.resolve(): each for each in below(folder)}
         if not here:
-            told = "a folder with checkpoints/ and metrics.csv, or with checkpoints/config.yaml"
-            raise ValueError(f"{folder} holds no run: a run is {told}; runs/ has those of train.py")
+            raise ValueError(f"{folder} holds no run: a run is a folder with checkpoints/ and {' or '.join(SIGNS)}")
         found |= here
     return list(found.values())
 
