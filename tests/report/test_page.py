@@ -15,7 +15,7 @@ from ddpm.report.__main__ import main
 from ddpm.report.page import POLICY, page
 from ddpm.report.report import read
 
-HOSTILE = "<script>alert(1)<!-- \"'& --><img src=x onerror=alert(2)>"
+HOSTILE = "<script>alert(1)<!-- \"'& --><img src=x onerror=alert(2)>$\\alpha$"
 
 
 class Reader(HTMLParser):
@@ -62,6 +62,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(two_runs):
                 assert value.startswith(("data:image/png;base64,", "#"))
     assert "@import" not in text
     assert "url(" not in text
+    assert page(read([two_runs])) == text  # to the byte
 
 
 def test_headings_are_in_order_links_lead_somewhere_and_pictures_say_what_they_are(two_runs):
@@ -129,7 +130,7 @@ def test_empty_and_broken_runs_are_sentences_on_the_page(tmp_path):
     (broken / "samples" / "ema" / "00000040.png").write_bytes(b"GIF89a")
     text = " ".join(read_page(tmp_path).text)
     for sentence in (
-        "NaN or infinite, marked by crosses: train/loss (2, first at step 10)",
+        "NaN, infinite or beyond 1e30, marked by crosses: train/loss (2, first at step 10)",
         "00000040.png cannot be shown",
         "put together from its settings",
     ):

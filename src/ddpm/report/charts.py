@@ -23,7 +23,6 @@ WIDTH, HEIGHT = 400, 250
 NUM_COLOURS = 8
 DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # tell the ninth run from the first
 MOST_CROSSES, ALL_POINTS, ALL_TOOLTIPS = 50, 5_000, 240  # of a curve, and of a drawing
-SMALLEST, LARGEST = 1e-30, 1e30  # that an axis reaches
 TEXT, RULE, RUN = "#000010", "#000011", "#00000{}"  # stand for the variables --c10, --c11, and --c00 to --c07
 STYLE = {
     **{"svg.fonttype": "none", "svg.hashsalt": "ddpm", "text.parse_math": False, "figure.dpi": 72},
@@ -73,8 +72,8 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
         figure = Figure((WIDTH / 72, HEIGHT / 72))
         axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
         for curve in curves:
-            draw(axes, curve, len(curves), SMALLEST if is_log else -LARGEST)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            draw(axes, curve, len(curves), is_log)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if is_log:
             low, high = axes.get_ylim()
@@ -95,16 +94,15 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
     )  # fmt: skip
 
 
-def draw(axes: Axes, curve: Curve, num_curves: int, least: float) -> None:
-    y, most = np.clip(curve.y, least, LARGEST), min(400, ALL_POINTS // num_curves)
+def draw(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
+    x, y, most = curve.x, curve.y, min(400, ALL_POINTS // num_curves)
     style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
     if curve.error is not None and len(y) > 1:
-        low = np.maximum(y - curve.error, 0.9 * y.min() if least > 0 else least)
-        axes.fill_between(curve.x, low, np.minimum(y + curve.error, LARGEST), alpha=0.16, linewidth=0, **style)
+        low = np.maximum(y - curve.error, 0.9 * y.min() if is_log else -np.inf)
+        axes.fill_between(x, low, y + curve.error, alpha=0.16, linewidth=0, **style)
     if curve.faint is not None and num_curves <= NUM_COLOURS:
-        faint = thinned(curve.x, np.clip(curve.faint, least, LARGEST), most)
-        axes.plot(*faint, linewidth=0.8, alpha=1 / (num_curves + 1), **style)
-    axes.plot(*thinned(curve.x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
+        axes.plot(*thinned(x, curve.faint, most), linewidth=0.8, alpha=1 / (num_curves + 1), **style)
+    axes.plot(*thinned(x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
     axes.update_datalim([(step, 1) for step in curve.odd], updatey=False)
 
 

@@ -67,7 +67,7 @@ def panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str
     notes = [
         {None: "", True: "lower is better", False: "higher is better"}[lower],
         protocol,
-        "smoothed, with the numbers themselves behind" if any(c.faint is not None for c in curves) else "",
+        "smoothed" if any(c.faint is not None for c in curves) else "",
         f"not logged by {', '.join(lacking)}" if lacking and not protocol else "",
     ]
     about = f"{title} over steps of {', '.join(report.labels[k] for k in runs)}"

@@ -34,7 +34,7 @@ def read(folders: Sequence[Path]) -> Report:
     columns, common = differences([run.config for run in runs])
     swept = sweep([run.overrides or [] for run in runs])
     for run in runs:
-        if run.overrides is None and run.config and CONF.is_dir():
+        if run.overrides is None and run.config and (CONF / "train.yaml").is_file():
             run.overrides = derived(run.config)
             run.notes.append("What was typed is not stored; its command is put together from its settings.")
     commands = ["" if run.overrides is None else command(run.overrides) for run in runs]

@@ -46,7 +46,8 @@ def below(folder: Path) -> Iterator[Path]:
         here = Path(place)
         is_run = "checkpoints" in names and any((here / file).is_file() for file in SIGNS)
         ends = is_run or len(here.relative_to(folder).parts) >= MAX_DEPTH
-        names[:] = [] if ends else sorted((n for n in names if n[0] != "."), key=lambda name: name.rjust(20, "0"))
+        shown = (name for name in names if not name.startswith("."))
+        names[:] = [] if ends else sorted(shown, key=lambda name: name.zfill(20) if name.isdigit() else name)
         if is_run:
             yield here
 
@@ -80,4 +81,4 @@ def state(run: Run) -> Iterator[str]:
         yield f"Rows of its metrics.csv that could not be read and are left out: {series.unreadable:,}."
     if series.not_finite:
         odd = [f"{name} ({len(steps):,}, first at step {steps[0]:,})" for name, steps in series.not_finite.items()]
-        yield f"NaN or infinite, marked by crosses: {', '.join(odd[:5])}{' and more' if odd[5:] else ''}."
+        yield f"NaN, infinite or beyond 1e30, marked by crosses: {', '.join(odd[:5])}{' and more' if odd[5:] else ''}."

@@ -12,6 +12,7 @@ from ddpm.untrusted import text_file
 
 MAX_BYTES = 100 * 2**20
 MAX_COLUMNS = 2_000
+LARGEST = 1e30  # that can be summed and drawn
 STEP = re.compile(r"[0-9]{1,15}")
 
 
@@ -19,8 +20,8 @@ STEP = re.compile(r"[0-9]{1,15}")
 class Series:
     """steps: int64 `[N]`, ascending. values: float64 `[N]` by column, NaN where a row has no number for it.
 
-    not_finite: by column, the steps of NaN and infinity. unreadable: number of rows left out, as the torn last one of a
-    killed run.
+    not_finite: by column, the steps of NaN, infinity and what is beyond 1e30. unreadable: number of rows left out, such
+    as the torn last one of a killed run.
     """
 
     steps: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -58,6 +59,7 @@ def read_series(path: Path) -> Series:
     for name, cells in zip(names, zip(*good, strict=True), strict=False):
         found = [number(cell) if cell else None for cell in cells]
         values = np.array(found, dtype=np.float64)  # None becomes NaN
+        values[np.abs(values) > LARGEST] = np.nan
         odd = [k for k in np.flatnonzero(~np.isfinite(values)) if found[k] is not None]
         series.values |= {name: values} if name != "step" else {}
         series.not_finite |= {name: series.steps[odd]} if odd else {}

@@ -1,5 +1,6 @@
 """What runs were told to do, as plain data: their settings, in which they differ, and the command that repeats them."""
 
+import functools
 import json
 import math
 import re
@@ -112,10 +113,15 @@ def sweep(runs: list[list[str]]) -> str:
     return command(words) if same_keys and is_each and not has_lists else ""
 
 
+@functools.cache
+def default_config() -> Config:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return flat(OmegaConf.to_container(compose("train"), resolve=False))
+
+
 def derived(config: Config) -> list[str]:
     """Overrides that lead from the defaults to these leaves, as far as they are not equal."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        defaults = flat(OmegaConf.to_container(compose("train"), resolve=False))
+    defaults = default_config()
     words = {key: quoted(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
     changed = [key for key, v in config.items() if defaults.get(key, ...) != v and "${" not in str(v)]
     other_parts = tuple(key.removesuffix("_target_") for key in changed if key.endswith("._target_"))
