@@ -53,7 +53,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(two_runs):
     text = page(read([two_runs]))
     reader = Reader(text)
     assert reader.open == []
-    assert reader.all("script") == reader.all("link") == []
+    assert reader.all("script") == reader.all("link") == reader.all("use") == []
     assert {"http-equiv": "Content-Security-Policy", "content": POLICY} in reader.all("meta")
     for _, attributes in reader.tags:
         for name, value in attributes.items():
@@ -63,6 +63,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(two_runs):
     assert "@import" not in text
     assert "url(" not in text
     assert page(read([two_runs])) == text  # to the byte
+    assert text.count("opacity: 0.16") == 2  # an error band for each run
 
 
 def test_headings_are_in_order_links_lead_somewhere_and_pictures_say_what_they_are(two_runs):

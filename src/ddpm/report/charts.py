@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 400, 250
 NUM_COLOURS = 8
 DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # tell the ninth run from the first
 MOST_CROSSES, ALL_POINTS, ALL_TOOLTIPS = 50, 5_000, 240  # of a curve, and of a drawing
-TEXT, RULE, RUN = "#000010", "#000011", "#00000{}"  # stand for the variables --c10, --c11, and --c00 to --c07
+TEXT, RULE, RUN = "#000010", "#000011", "#00002{}"  # stand for the variables --c10, --c11, and --c20 to --c27
 STYLE = {
     **{"svg.fonttype": "none", "svg.hashsalt": "ddpm", "text.parse_math": False, "figure.dpi": 72},
     **{"figure.facecolor": "none", "axes.facecolor": "none", "axes.grid": True, "axes.xmargin": 0.01},
@@ -99,16 +99,16 @@ def draw(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
     style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
     if curve.error is not None and len(y) > 1:
         low = np.maximum(y - curve.error, 0.9 * y.min() if is_log else -np.inf)
-        axes.fill_between(x, low, y + curve.error, alpha=0.16, linewidth=0, **style)
+        axes.fill(np.r_[x, x[::-1]], np.r_[low, (y + curve.error)[::-1]], alpha=0.16, linewidth=0, **style)
     if curve.faint is not None and num_curves <= NUM_COLOURS:
-        axes.plot(*thinned(x, curve.faint, most), linewidth=0.8, alpha=1 / (num_curves + 1), **style)
+        axes.plot(*thinned(x, curve.faint, most), linewidth=0.8, alpha=1.5 / (num_curves + 1), **style)
     axes.plot(*thinned(x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
     axes.update_datalim([(step, 1) for step in curve.odd], updatey=False)
 
 
 def marks(axes: Axes, curve: Curve, x_label: str, num: int) -> Iterator[Markup]:
     """Points that tell their values under the pointer, as dots where they are few; crosses where y was no number."""
-    colour = f"var(--c0{curve.run % NUM_COLOURS})"
+    colour = f"var(--c2{curve.run % NUM_COLOURS})"
     for k in np.unique(np.linspace(0, len(curve.x) - 1, max(8, num)).round().astype(int)) if len(curve.x) else ():
         x, y = axes.transData.transform((curve.x[k], np.clip(curve.y[k], *axes.get_ylim())))
         fill = colour if len(curve.x) <= 25 else "none"

@@ -67,6 +67,7 @@ def panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str
     notes = [
         {None: "", True: "lower is better", False: "higher is better"}[lower],
         protocol,
+        "the same for all runs" if curves[1:] and all(np.array_equal(c.y, curves[0].y) for c in curves) else "",
         "smoothed" if any(c.faint is not None for c in curves) else "",
         f"not logged by {', '.join(lacking)}" if lacking and not protocol else "",
     ]
