@@ -12,6 +12,9 @@ from ddpm.metrics.score import Estimate
 from ddpm.report.settings import text
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
+MODEL = ("schedule", "noise", "process", "objective", "codec", "cond", "model", "guidance", "guides_sha256")
+HOW |= {name: name for name in (*MODEL, "labels", "told_by", "image_shape", "precision")}
+"""Fields of a result's subject that tell its rows apart, beside the run and the step."""
 
 
 def read_results(folder: Path) -> tuple[list[Result], list[str]]:
