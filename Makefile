@@ -33,10 +33,10 @@ evaluate: env  ## measure 1,000 samples of the latest checkpoint, or make evalua
 	$(BIN)/python evaluate.py $(if $(ARGS),$(if $(findstring ckpt=,$(ARGS))$(findstring images=,$(ARGS)),,ckpt=latest),ckpt=latest metric=all num_samples=1000) $(ARGS)
 
 report: env  ## one page that compares the runs under runs/, or make report ARGS="runs/A runs/B --out page.html"
-	$(BIN)/python -m ddpm.report $(if $(ARGS),$(ARGS),runs)
+	$(BIN)/python -m ddpm report $(if $(ARGS),$(ARGS),runs)
 
 doctor: env  ## examine and draw a noise schedule: make doctor ARGS="schedule=linear T=100"
-	$(BIN)/python -m ddpm.doctor $(ARGS)
+	$(BIN)/python -m ddpm check-schedule $(ARGS)
 
 test: env lint  ## style, types and tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)
@@ -53,7 +53,7 @@ bench: env  ## compare the speed with diffusers and denoising-diffusion-pytorch;
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 verify-resume: env  ## prove that a killed run loses nothing, on your settings: make verify-resume ARGS="experiment=..."
-	$(BIN)/python -m ddpm.verify_resume $(ARGS)
+	$(BIN)/python -m ddpm verify-resume $(ARGS)
 
 chaos: env  ## kill short runs N times at random moments and count what is lost: make chaos N=200
 	$(BIN)/python tests/chaos.py $(N) $(SEED)

@@ -5,14 +5,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ddpm import cli
+from ddpm.commands import cli
 
 CONF = Path(__file__).parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    from ddpm import evaluate  # torch is imported only once the configuration is known to be sound
+    from ddpm.commands import evaluate  # torch is imported only once the configuration is known to be sound
 
     cli.job(evaluate.run, config)
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ddpm import cli
+from ddpm.commands import cli
 
 CONF = Path(__file__).parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")
 def main(config: DictConfig) -> None:
-    from ddpm import sample  # torch is imported only once the configuration is known to be sound
+    from ddpm.commands import sample  # torch is imported only once the configuration is known to be sound
 
     cli.job(sample.run, config)
 

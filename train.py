@@ -5,14 +5,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ddpm import cli, run_folder
+from ddpm.commands import cli
+from ddpm.runs import run_folder
 
 CONF = Path(__file__).parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    from ddpm import train  # torch is imported only once the configuration is known to be sound
+    from ddpm.commands import train  # torch is imported only once the configuration is known to be sound
 
     cli.job(train.run, config)
 

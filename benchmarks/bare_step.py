@@ -3,9 +3,9 @@
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from ddpm.base.types import Batch
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
 
 
 def bare_step(

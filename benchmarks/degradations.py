@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.interleaved import measure
+from ddpm.base.rng import Rng
 from ddpm.diffusion.degradations.blur import Blur
 from ddpm.diffusion.degradations.decolor import Decolor
 from ddpm.diffusion.degradations.fade import Fade
@@ -26,7 +27,6 @@ from ddpm.diffusion.noises.simplex import Simplex
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.steps import Steps
-from ddpm.rng import Rng
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH, PART = 32, 4

@@ -24,8 +24,8 @@ from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.models.classifier import Classifier
-from ddpm.models.unet import UNet
+from ddpm.networks.classifier import Classifier
+from ddpm.networks.unet import UNet
 
 SHAPE = (64, 1, 28, 28)
 T, STEPS, FROM, TO = 1000, 50, 500, 480

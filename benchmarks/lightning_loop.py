@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.bare_step import bare_step
-from ddpm import build
+from ddpm.config import build
 from ddpm.diffusion.denoiser import NetworkDenoiser
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -22,7 +22,7 @@ from benchmarks import (
     solver_step,
     training_step,
 )
-from ddpm.console import quiet
+from ddpm.runs.console import quiet
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 START = "<!-- written by make bench: what stands below is replaced -->"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.interleaved import measure
+from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
@@ -17,7 +18,6 @@ from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.variance import FixedSmall
-from ddpm.rng import Rng
 
 SHAPE = (16, 3, 32, 32)
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from benchmarks.interleaved import measure
+from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import V
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.models.unet import UNet
-from ddpm.rng import Rng
+from ddpm.networks.unet import UNet
 
 
 def rows(rounds: int) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ import opensimplex
 import torch
 
 from benchmarks.interleaved import measure
+from ddpm.base.rng import Rng
 from ddpm.diffusion.noise import WHITE
 from ddpm.diffusion.noises.simplex import Simplex
-from ddpm.rng import Rng
 
 SIZE, ROWS = 256, 8
 NOISE = Simplex(octaves=6, persistence=0.8, frequency=64, unit_variance=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.interleaved import measure
+from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import uniform
@@ -24,7 +25,6 @@ from ddpm.diffusion.samplers.pndm import PNDM
 from ddpm.diffusion.samplers.sde_dpm_solver import SDEDPMSolver
 from ddpm.diffusion.samplers.unipc import UniPC
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.rng import Rng
 
 SHAPE = (16, 3, 32, 32)
 STEPS = 20

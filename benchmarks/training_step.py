@@ -14,8 +14,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks.bare_step import bare_step
 from benchmarks.interleaved import measure
-from ddpm import build, devices
-from ddpm.types import Batch
+from ddpm.base.types import Batch
+from ddpm.config import build
+from ddpm.runs import devices
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH = 8

@@ -22,10 +22,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_runs import ROOT, SMALL
 
-from ddpm import train
+from ddpm.commands import train
+from ddpm.commands.verify_resume import differences, logged
 from ddpm.training.callbacks.checkpoints import files
 from ddpm.training.callbacks.interruption import Interrupted
-from ddpm.verify_resume import differences, logged
 
 STEPS = 12
 COMMON = (

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ddpm import check
+from ddpm.base import check
 
 
 @pytest.mark.parametrize(

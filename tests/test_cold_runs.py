@@ -6,9 +6,10 @@ import pytest
 import torch
 from precision import roundings
 
-from ddpm import build, sample, train
-from ddpm.metrics.images import to_uint8
-from ddpm.verify_resume import differences
+from ddpm.base.images import to_uint8
+from ddpm.commands import sample, train
+from ddpm.commands.verify_resume import differences
+from ddpm.config import build
 
 COLD = (
     *("schedule=steps", "schedule.num_timesteps=3", "objective=x0", "distance=absolute", "sampler=cold"),

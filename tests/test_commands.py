@@ -162,7 +162,7 @@ def test_a_folder_of_a_diffusers_model_is_a_checkpoint(tmp_path):
     """Its samples are those of diffusers' own pipeline with our noise: here DDIM, which draws none after the first."""
     from diffusers import DDIMScheduler, UNet2DModel
 
-    from ddpm.rng import Rng
+    from ddpm.base.rng import Rng
 
     torch.manual_seed(0)
     settings = {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6}

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ddpm import compare
+from ddpm.commands import compare
+from ddpm.evaluation import comparison
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, write_result
 
@@ -77,18 +78,18 @@ def test_the_error_of_a_difference_is_that_of_independent_values(run):
 
 
 def test_the_verdicts(run):
-    differences = {each.metric: each.verdict for each in compare.compared({"a": A, "b": B})}
+    differences = {each.metric: each.verdict for each in comparison.compared({"a": A, "b": B})}
     assert differences == {
         "fid_mnist_5k": "a is lower by 5.0 standard errors, which is better",
         "is_mnist_5k": "no difference that the error bars can tell (|z| < 2)",
         "nearest_ratio_pixels_mnist_5k": "no error bars",
     }
-    turned = {each.metric: each.verdict for each in compare.compared({"a": B, "b": A})}
+    turned = {each.metric: each.verdict for each in comparison.compared({"a": B, "b": A})}
     assert turned["fid_mnist_5k"] == "a is higher by 5.0 standard errors, which is worse"
     higher_is = dataclasses.replace(B, metrics={**B.metrics, "is_mnist_5k": 9.5})
-    found = {each.metric: each.verdict for each in compare.compared({"a": A, "b": higher_is})}
+    found = {each.metric: each.verdict for each in comparison.compared({"a": A, "b": higher_is})}
     assert found["is_mnist_5k"] == "a is lower by 3.5 standard errors, which is worse"
-    assert {each.verdict for each in compare.compared({"a": A, "b": A})} == {"equal"}
+    assert {each.verdict for each in comparison.compared({"a": A, "b": A})} == {"equal"}
 
 
 def test_the_table_says_values_differences_and_what_differs(run):
@@ -185,7 +186,7 @@ def test_arguments_that_are_no_results_are_one_error(run, tmp_path):
 def test_it_is_a_program(tmp_path):
     for name, result in (("a", A), ("b", B)):
         write_result(tmp_path / f"{name}.json", result)
-    command = [sys.executable, "-m", "ddpm.compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    command = [sys.executable, "-m", "ddpm", "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "fid_mnist_5k" in done.stdout

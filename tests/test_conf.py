@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import build, cli, train
-from ddpm.rng import Rng
+from ddpm.base.rng import Rng
+from ddpm.commands import cli, train
+from ddpm.config import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MODEL_OPTIONS = [

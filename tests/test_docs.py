@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from precision import assert_same
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.condition import partly_hidden
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -15,8 +16,7 @@ from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.steps import Steps
-from ddpm.models.unet import UNet
-from ddpm.rng import Rng
+from ddpm.networks.unet import UNet
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "extending.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

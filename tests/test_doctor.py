@@ -12,13 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ddpm import cli, train
+from ddpm.commands import cli, doctor, train
 from ddpm.diffusion.schedules.constant import constant
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.jsd import jsd
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.doctor import __main__ as doctor
-from ddpm.doctor import examination
+from ddpm.schedule_check import examination
 
 HO = {"beta_start": 1e-4, "beta_end": 0.02}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.errors import HydraException
 
-from ddpm import cli, sample, train
+from ddpm.commands import cli, sample, train
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -7,7 +7,7 @@ import pytest
 from precision import roundings
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import train
+from ddpm.commands import train
 from ddpm.metrics.protocol import read_result
 
 

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import build, train
 from ddpm.checkpoint.folder import listed, remove
+from ddpm.commands import train
+from ddpm.config import build
 
 SETTINGS = (
     *(*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64"),

@@ -19,12 +19,14 @@ from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from ddpm import atomic, build, sample, train
-from ddpm.data.samples import SampleLoader
-from ddpm.metrics.images import to_uint8
-from ddpm.training.callbacks.image_writer import ImageWriter
+from ddpm.base import atomic
+from ddpm.base.images import to_uint8
+from ddpm.commands import sample, train
+from ddpm.config import build
+from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.samples import SampleLoader
+from ddpm.generation.stores import STORES
 from ddpm.training.module import DiffusionModule
-from ddpm.training.stores import STORES
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -13,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from small_runs import ROOT, SMALL
 
-from ddpm import build, evaluate, train
+from ddpm.commands import evaluate, train
+from ddpm.config import build
 from ddpm.metrics.protocol import read_result
 from ddpm.training.module import DiffusionModule
 

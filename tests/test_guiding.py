@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import ROOT, SMALL
 
-from ddpm import build, sample, train
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.commands import sample, train
+from ddpm.config import build
 
 QUICK = [each for each in SMALL if not each.startswith("callbacks.")]
 QUICK += ["~callbacks.samples", "~callbacks.denoising", "trainer.max_steps=2", "optimizer.warmup_steps=0"]

@@ -6,9 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ddpm import build, evaluate, train
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
+from ddpm.commands import evaluate, train
+from ddpm.config import build
 
 
 @pytest.fixture

@@ -19,15 +19,18 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import build, evaluate, sample
+from ddpm.checkpoint.stored_config import PARTS, is_ours
+from ddpm.commands import evaluate, sample
+from ddpm.config import build
+from ddpm.evaluation import evaluators
 from ddpm.interop import diffusers
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.protocol import read_result
-from ddpm.models import UNet
-from ddpm.stored_config import PARTS, is_ours
+from ddpm.networks import UNet
+from ddpm.runs.portable import portable
 from ddpm.training.wandb_run import reopened
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,9 +153,9 @@ def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
 @pytest.mark.parametrize("program", [sample, evaluate])
 def test_the_programs_ask_the_same_reader(program, mark, config, tmp_path, monkeypatch):
     torch.save({"config": {}, "state_dict": CALLS["a command"](mark)}, tmp_path / "evil.ckpt")
-    monkeypatch.setattr(build, "evaluator", lambda *_: Evaluator(MnistClassifier(), [FrechetDistance()]))
+    monkeypatch.setattr(evaluators, "evaluator", lambda *_: Evaluator(MnistClassifier(), [FrechetDistance()]))
     with pytest.raises(ValueError, match="cannot be read as data"):
-        program.run(config(program.__name__.split(".")[1], f"ckpt={tmp_path / 'evil.ckpt'}", "trainer=cpu"))
+        program.run(config(program.__name__.rpartition(".")[2], f"ckpt={tmp_path / 'evil.ckpt'}", "trainer=cpu"))
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(1000)], ids=range(5))
@@ -198,15 +201,20 @@ def with_target(stored, target, **arguments):
 
 TARGETS = [
     *("torch.utils.collect_env.run", "os.system", "builtins.eval", "pandas.eval", "code.InteractiveInterpreter"),
-    *("ddpm.build.os.system", "ddpm.something.os.system", "ddpm.diffusion.schedule.torch.hub.load", "ddpm..os.system"),
     *(
-        "ddpm.build.instantiate",
-        "ddpm.build.hydra.utils.instantiate",
-        "ddpm.train.run",
-        "ddpm.atomic.write_whole",
+        "ddpm.config.build.os.system",
+        "ddpm.something.os.system",
+        "ddpm.diffusion.schedule.torch.hub.load",
+        "ddpm..os.system",
     ),
-    *("ddpm.build.checkpoint_path", "ddpm.interop.diffusers.save", "ddpm.metrics.protocol.write_result"),
-    *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.models.unet.UNet.__init__.__globals__", "ddpm.diffusion"),
+    *(
+        "ddpm.config.build.instantiate",
+        "ddpm.config.build.hydra.utils.instantiate",
+        "ddpm.commands.train.run",
+        "ddpm.base.atomic.write_whole",
+    ),
+    *("ddpm.config.build.checkpoint_path", "ddpm.interop.diffusers.save", "ddpm.metrics.protocol.write_result"),
+    *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__", "ddpm.diffusion"),
     *(
         "ddpm.diffusion.schedule.Tensor",
         "${name}",
@@ -276,7 +284,7 @@ def test_a_stored_configuration_resolves_nothing_but_references_to_itself(value,
 def test_what_a_run_itself_resolves_is_stored_as_its_value(small, monkeypatch):
     monkeypatch.setenv("PLACE", "here")
     config = small("name='${oc.env:PLACE}'", "data.num_train=${oc.decode:'100'}", "+data.list=['${oc.env:PLACE}',1]")
-    stored = build.portable(config)
+    stored = portable(config)
     assert (stored["name"], stored["data"]["num_train"]) == ("here", 100)
     assert stored["data"]["list"] == ["here", 1]
     assert stored["sampler"]["variance"] == "${variance}"
@@ -330,8 +338,8 @@ def test_a_list_that_holds_itself_is_refused(stored, refused):
         ("seed", "abc"),
         ("compile", [1]),
         ("sampler", {"_target_": "ddpm.diffusion.samplers.ancestral.Ancestral", "no_such_argument": 1}),
-        ("model", {"_target_": "ddpm.models.unet.UNet", "_partial_": True}),
-        ("weight", {"_target_": "ddpm.models.unet.UNet"}),
+        ("model", {"_target_": "ddpm.networks.unet.UNet", "_partial_": True}),
+        ("weight", {"_target_": "ddpm.networks.unet.UNet"}),
     ],
     ids=str,
 )
@@ -377,7 +385,7 @@ OF_MODELS = [path for path in MODULES if dotted(path).startswith(tuple(part.rstr
 
 @pytest.mark.parametrize("path", OF_MODELS, ids=dotted)
 def test_a_module_that_a_file_can_import_only_defines(path):
-    """`_target_: ddpm.models...` imports what it names before anything else is known of it."""
+    """`_target_: ddpm.networks...` imports what it names before anything else is known of it."""
     plain = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.Expr
     for node in ast.parse(path.read_text()).body:
         assert isinstance(node, plain), ast.unparse(node)
@@ -569,7 +577,7 @@ def test_a_hostile_result_is_one_error(text, tmp_path):
 
 
 def test_a_checkpoint_of_a_training_asks_for_nothing_but_plain_values(small, tmp_path):
-    from ddpm import train
+    from ddpm.commands import train
 
     config = small()
     train.run(config)

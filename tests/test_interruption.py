@@ -10,10 +10,11 @@ from lightning.pytorch import Callback
 from small_runs import ROOT, SMALL
 from test_processes import LONG, TWO, checkpoints_of, command, ended, members
 
-from ddpm import build, train
 from ddpm.checkpoint.folder import listed
+from ddpm.commands import train
+from ddpm.commands.verify_resume import differences
+from ddpm.config import build
 from ddpm.training.callbacks.denoising_strip import DenoisingStrip
-from ddpm.verify_resume import differences
 
 ENDLESS = ("num_samples=5000", "sampler.steps=1000", "format=png", "out=made", "trainer=cpu", "batch_size=2")
 

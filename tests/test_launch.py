@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import launch
+from ddpm.runs import launch
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.pictures import BLUE, ORANGE, grid, save_gif
+from ddpm.base.image_grid import BLUE, ORANGE, grid, save_gif
 
 WHITE = torch.tensor([255, 255, 255], dtype=torch.uint8)
 

@@ -13,9 +13,9 @@ import torch
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import train
 from ddpm.checkpoint.folder import listed
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.commands import train
 
 SETTINGS = (*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64")
 """With a large eps Adam's steps are smooth in the gradients, so that rounding stays rounding. 2 do not divide 33."""

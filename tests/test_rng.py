@@ -15,8 +15,8 @@ import torch
 from precision import roundings
 from scipy import stats
 
-import ddpm.rng
-from ddpm.rng import Rng, gaussian_pair, philox
+import ddpm.base.rng
+from ddpm.base.rng import Rng, gaussian_pair, philox
 
 IDS = torch.arange(64)
 
@@ -110,7 +110,7 @@ def test_ids_above_two_to_the_32_have_numbers_of_their_own_that_do_not_depend_on
 
 def test_another_process_draws_the_same_bits():
     program = (
-        "import torch; from ddpm.rng import Rng; d = Rng(5, 'sample').at(9, torch.arange(4));"
+        "import torch; from ddpm.base.rng import Rng; d = Rng(5, 'sample').at(9, torch.arange(4));"
         "print(d.normal('noise', (9,)).view(torch.int32).tolist(), d.bits('t', 5).tolist())"
     )
     draws = Rng(5, "sample").at(9, torch.arange(4))
@@ -154,7 +154,7 @@ def test_uniforms_lie_in_the_half_open_interval_and_fill_it_evenly():
 
 @pytest.mark.parametrize(("word", "expected"), [(0, 0.0), (2**31, 0.5), (2**32 - 1, 1 - 2.0**-24)])
 def test_a_uniform_is_never_one(monkeypatch, word, expected):
-    monkeypatch.setattr(ddpm.rng.Draws, "bits", lambda self, stream, num: torch.full((1, num), word))
+    monkeypatch.setattr(ddpm.base.rng.Draws, "bits", lambda self, stream, num: torch.full((1, num), word))
     draws = Rng(0, "train").at(0, torch.zeros(1, dtype=torch.int64))
     assert draws.uniform("u").item() == expected
     assert draws.integers("n", 10).item() == int(10 * expected)

@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import cli, run_folder, train
+from ddpm.commands import cli, train
+from ddpm.runs import run_folder
 
 CONF = ROOT / "conf"
 

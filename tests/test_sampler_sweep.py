@@ -11,14 +11,14 @@ import pytest
 import torch
 from small_runs import ROOT
 
-from ddpm import cli, evaluate, train
-from ddpm.measure import Measurement
+from ddpm.commands import cli, evaluate, train
+from ddpm.evaluation.measure import Measurement
+from ddpm.generation.progress import GenerationClock
+from ddpm.generation.record import GenerationRecord, Timing
 from ddpm.metrics.protocol import read_result
 from ddpm.metrics.score import Estimate
-from ddpm.models.unet import UNet
+from ddpm.networks.unet import UNet
 from ddpm.report.results import read_results
-from ddpm.training.callbacks.progress import GenerationClock
-from ddpm.training.generation_record import GenerationRecord, Timing
 from ddpm.training.module import DiffusionModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:FID.* of")
@@ -107,7 +107,7 @@ def test_every_sampler_is_an_option_of_the_sweep(config):
 def test_a_sweep_is_one_table_one_plot_and_a_result_for_each_point(swept, calls, extractors, monkeypatch):
     logged = []
     run = SimpleNamespace(log_metrics=lambda *a, **k: logged.append((*a, k)), experiment=MagicMock())
-    monkeypatch.setattr("ddpm.results.reopened", lambda folder: run)
+    monkeypatch.setattr("ddpm.evaluation.results.reopened", lambda folder: run)
     rows = swept()
     assert set(by_point(rows)) == {("ddim", 2), ("ddim", 3), ("heun", 2), ("heun", 3)}
     evaluations = by_point(rows, "evaluations")
@@ -222,7 +222,7 @@ def test_more_steps_than_times_are_refused_before_any_image(swept, calls):
 def clocked(seconds_and_sizes, monkeypatch, record=None):
     """A clock that watched batches of these durations and sizes, on a device of two processes."""
     now = [0.0]
-    monkeypatch.setattr("ddpm.training.callbacks.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("ddpm.generation.progress.time.perf_counter", lambda: now[0])
     trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2, is_global_zero=True
     )
@@ -289,8 +289,8 @@ class Naming:
 def measures(monkeypatch):
     """Overrides that choose a measure of these."""
     for each in (Weighing, Naming):
-        monkeypatch.setattr(f"ddpm.measure.{each.__name__}", each, raising=False)
-    return lambda name: f"+metric.mine._target_=ddpm.measure.{name}"
+        monkeypatch.setattr(f"ddpm.evaluation.measure.{each.__name__}", each, raising=False)
+    return lambda name: f"+metric.mine._target_=ddpm.evaluation.measure.{name}"
 
 
 def test_a_measure_alone_loads_no_extractor_and_makes_no_image(

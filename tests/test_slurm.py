@@ -10,8 +10,8 @@ import time
 import pytest
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm import cluster
 from ddpm.checkpoint.folder import listed
+from ddpm.runs import cluster
 
 COMMAND = (
     *(sys.executable, str(ROOT / "train.py"), *SMALL, "trainer=slurm", "trainer.accelerator=cpu", "resume=auto"),

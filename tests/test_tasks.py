@@ -14,7 +14,8 @@ from PIL import Image
 from precision import roundings
 from small_runs import ROOT, SMALL
 
-from ddpm import build, cli, sample, train
+from ddpm.commands import cli, sample, train
+from ddpm.config import build
 from ddpm.data.sources.digits import Digits
 from ddpm.tasks.masks import known_pixels
 

@@ -11,9 +11,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import ROOT, SMALL
 
-from ddpm import build, evaluate, export, run_folder, sample, train
 from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.commands import evaluate, export, sample, train
+from ddpm.config import build
 from ddpm.evaluation import table
+from ddpm.runs import run_folder
+from ddpm.runs.portable import portable
 
 NAMES = ["${oc.env:SECRET}", "${seed}", "???", "[bold]", "a${b", "null"]  # in the order of sorted folders
 CLASSES = ("cond=class", "data.size=8", "data.channels=1", "data.num_workers=0", "data.batch_size=6")
@@ -74,7 +77,7 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
 
 def test_what_could_not_be_read_again_is_refused_before_training(small):
     with pytest.raises(ValueError, match=r"this run asks for more than a reference to itself at name"):
-        build.portable(small("name='a\\${b'"))
+        portable(small("name='a\\${b'"))
 
 
 def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(config, tmp_path):

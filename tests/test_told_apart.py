@@ -5,10 +5,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from small_runs import ROOT
 
-from ddpm import analytic, build, train
-from ddpm.generation import for_result, identity
+from ddpm.checkpoint.stored_config import MODEL_GROUPS
+from ddpm.commands import train
+from ddpm.config import analytic, build
+from ddpm.generation.identity import for_result, identity
 from ddpm.metrics.protocol import digest
-from ddpm.stored_config import MODEL_GROUPS
 
 ONLY_IN_TRAINING = {"timesteps", "weight", "distance", "loss", "optimizer"}
 

@@ -7,13 +7,13 @@ import sys
 import pytest
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm.stored_config import is_ours
-from ddpm.trust import take_trust, trusted, user_file
+from ddpm.checkpoint.stored_config import is_ours
+from ddpm.checkpoint.trust import take_trust, trusted, user_file
 
 NETWORK = '''
 from os import system
 
-from ddpm.models import UNet
+from ddpm.networks import UNet
 
 
 class Tiny(UNet):

@@ -3,7 +3,7 @@
 import pytest
 from small_runs import SMALL
 
-from ddpm import train, verify_resume
+from ddpm.commands import train, verify_resume
 
 
 @pytest.mark.slow

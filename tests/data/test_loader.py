@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddpm.base.rng import Rng
 from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.loader import EvalLoader, TrainLoader, mirror
 from ddpm.data.order import chosen, keyed_order, micro_batch_size
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
 from ddpm.data.sources.base import ArrayImages
-from ddpm.rng import Rng
 
 
 def indices(batches) -> list[list[int]]:

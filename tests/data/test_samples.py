@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.data.samples import SampleLoader
+from ddpm.generation.samples import SampleLoader
 
 
 def numbers(loader) -> list[int]:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from precision import assert_same
 
-from ddpm.codec import BinaryCodec
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.distributions import Bernoulli
@@ -26,8 +27,7 @@ from ddpm.diffusion.schedule import from_betas
 from ddpm.diffusion.schedules.jsd import jsd
 from ddpm.diffusion.timesteps import Uniform
 from ddpm.diffusion.variance import FixedSmall
-from ddpm.rng import Rng
-from ddpm.types import Prediction
+from ddpm.model.codec import BinaryCodec
 
 BETAS = [0.1, 0.3, 0.2, 0.6, 0.5]
 PROCESS = BinomialDiffusion(from_betas(torch.tensor(BETAS, dtype=torch.float64)))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from precision import assert_same
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.caption import Attribute, Caption, slant, stroke_width
 from ddpm.diffusion.condition import partly_hidden
-from ddpm.rng import Rng
 
 NAMES = ["zero", "one", "two"]
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from precision import assert_rounded, roundings
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion import grid
 from ddpm.diffusion.degradations.animorph import PicturesAsNoise, animorph
 from ddpm.diffusion.degradations.base import Degradation, Forgetful, fitted_to
@@ -19,8 +21,6 @@ from ddpm.diffusion.samplers.naive import Naive
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.steps import Steps
 from ddpm.diffusion.variance import FixedSmall
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 RNG = Rng(3, "sample")
 IDS = torch.arange(6)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.condition import ClassLabel, NoCondition, Several, partly_hidden
 from ddpm.diffusion.low_resolution import LowResolution
-from ddpm.rng import Rng
 
 NAMES = ["cat", "dog", "eel"]
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from every_sampler import AFFINE_WITH_NOISE, WITHOUT_NOISE, made
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion import grid
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -22,8 +24,6 @@ from ddpm.diffusion.samplers.dpm_solver_3m import Memory
 from ddpm.diffusion.samplers.multistep import Past, arrived
 from ddpm.diffusion.samplers.pndm import adams_weights
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 SCHEDULE = linear(100_000, 1e-4, 0.02, rescale=True)
 PROCESS = GaussianDiffusion(SCHEDULE)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from precision import assert_same
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.degradations.base import fitted_to
 from ddpm.diffusion.degradations.blur import Blur
 from ddpm.diffusion.degradations.decolor import Decolor
@@ -18,7 +19,6 @@ from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import LEVELS, Snow
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.steps import Steps
-from ddpm.rng import Rng
 
 RNG = Rng(3, "sample")
 IDS = torch.arange(5)

@@ -11,6 +11,7 @@ import torch
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 from precision import InDouble, assert_same
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -21,7 +22,6 @@ from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
-from ddpm.rng import Rng
 
 T = 1000
 OURS = {"linear": linear(T, 1e-4, 0.02, rescale=True), "squaredcos_cap_v2": cosine(T, 0.008, 0.999)}

@@ -13,13 +13,13 @@ from diffusers import schedulers
 from every_sampler import made
 from precision import InDouble, assert_same, roundings
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.rng import Rng
 
 T = 1000
 PROCESS = GaussianDiffusion(linear(T, 1e-4, 0.02, rescale=True))

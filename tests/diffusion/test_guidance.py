@@ -11,6 +11,8 @@ from every_sampler import AFFINE_WITH_NOISE, WITHOUT_NOISE, made
 from precision import assert_same
 from torch import Tensor, nn
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.condition import ClassLabel, NoCondition
@@ -25,8 +27,6 @@ from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.schedules.zero_terminal_snr import zero_terminal_snr
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 SCHEDULE = linear(1000, 1e-4, 0.02, rescale=True)
 PROCESS = GaussianDiffusion(SCHEDULE)

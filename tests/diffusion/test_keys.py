@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-import ddpm.rng
+import ddpm.base.rng
+from ddpm.base.rng import Rng
 from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -19,7 +20,6 @@ from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.timesteps import Stratified, Uniform
 from ddpm.diffusion.variance import FixedLarge
 from ddpm.diffusion.weight import uniform
-from ddpm.rng import Rng
 
 T = 30
 SCHEDULE = linear(T, 1e-4, 0.02, rescale=True)
@@ -39,14 +39,14 @@ DENOISER = NetworkDenoiser(Half(), Eps(SCHEDULE))
 def used(monkeypatch):
     """Counts each block of bits that is made: the four words of its counter and the two of its key."""
     counted = Counter()
-    philox = ddpm.rng.philox
+    philox = ddpm.base.rng.philox
 
     def spy(counter, key):
         words = torch.broadcast_tensors(*(torch.as_tensor(word) for word in (*counter, *key)))
         counted.update(map(tuple, torch.stack([word.flatten() for word in words], dim=1).tolist()))
         return philox(counter, key)
 
-    monkeypatch.setattr(ddpm.rng, "philox", spy)
+    monkeypatch.setattr(ddpm.base.rng, "philox", spy)
     return counted
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from precision import assert_same, roundings
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.schedules.learned import LearnedSchedule
-from ddpm.rng import Rng
 
 END = roundings(1, scale=18.3 * math.log(18.3))
 """How well the end of gamma is known: the logarithm of its distance from the start, 18.3, is a float32 parameter."""

@@ -8,6 +8,8 @@ import torch
 from precision import assert_same
 from torch import distributions as td
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion.coefficients import Coefficient
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.distributions import Bernoulli, Gaussian
@@ -25,8 +27,6 @@ from ddpm.diffusion.self_condition import SelfConditioned
 from ddpm.diffusion.timesteps import LossAware, Uniform
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from ddpm.diffusion.weight import uniform
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 SCHEDULES = {"linear": linear(1000, 1e-4, 0.02, rescale=True), "cosine": cosine(300, 0.008, 0.999)}
 IDS = torch.arange(16)

@@ -8,6 +8,7 @@ import torch
 from precision import assert_same
 from torch import nn
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.losses.distance import Huber, absolute, squared
@@ -16,7 +17,6 @@ from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Stratified, Uniform
 from ddpm.diffusion.weight import MinSNR, signal_to_noise, uniform
-from ddpm.rng import Rng
 
 T = 1000
 ALPHA_BAR = np.r_[1, np.cumprod(1 - np.linspace(1e-4, 0.02, T))]

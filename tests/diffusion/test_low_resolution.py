@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from precision import assert_same
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion.condition import partly_hidden
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.classifier_free import ClassifierFree
 from ddpm.diffusion.low_resolution import LowResolution
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 
 def images(num=3, channels=2, height=6, width=4):

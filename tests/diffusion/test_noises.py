@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from precision import roundings
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.noise import WHITE
 from ddpm.diffusion.noises import open_simplex
 from ddpm.diffusion.noises.offset import Offset
 from ddpm.diffusion.noises.pyramid import Pyramid
 from ddpm.diffusion.noises.simplex import Simplex
-from ddpm.rng import Rng
 
 SIMPLEX = Simplex(octaves=6, persistence=0.8, frequency=64, unit_variance=True)
 NOISES = {

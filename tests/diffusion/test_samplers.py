@@ -15,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion import grid
 from ddpm.diffusion.denoiser import Clipped
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -23,8 +25,6 @@ from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 T = 1000
 ALPHA_BAR = np.r_[1, np.cumprod(1 - np.linspace(1e-4, 0.02, T))]

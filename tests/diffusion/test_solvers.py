@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from precision import assert_same
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion import grid
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import X0_GUESS, Clipped, DynamicallyThresholded, NetworkDenoiser
@@ -27,8 +29,6 @@ from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.jsd import jsd
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.schedules.sigmoid import sigmoid
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 RNG = Rng(0, "sample")
 EVERY_SAMPLER = pytest.mark.parametrize("name", ALL)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
+from ddpm.base.rng import Rng
 from ddpm.diffusion.timesteps import Stratified, Uniform
-from ddpm.rng import Rng
 
 
 def draws(num, epoch=0, start=0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.base.types import Prediction
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
-from ddpm.types import Prediction
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.r_[1, np.cumprod(1 - BETA)]

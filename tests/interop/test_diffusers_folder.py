@@ -11,7 +11,7 @@ from precision import assert_same
 from safetensors.torch import load_file, save_file
 
 from ddpm.interop import diffusers as interop
-from ddpm.models import UNet
+from ddpm.networks import UNet
 
 # google/ddpm-cifar10-32's config.json, but for the sizes
 CONFIG = {

@@ -18,7 +18,8 @@ from precision import InDouble, assert_same
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ddpm import build, cli, evaluate, export, exported, sample
+from ddpm.commands import cli, evaluate, export, sample
+from ddpm.config import build, exported
 from ddpm.interop import diffusers as interop
 from ddpm.interop import exported_folder, pipeline
 from ddpm.metrics.protocol import read_result
@@ -385,12 +386,11 @@ def test_parts_that_are_not_in_the_table_are_refused_by_name():
 
 
 def command(*arguments, folder, expect=0, without=""):
-    """python -m ddpm.export, in a process that cannot import `without`."""
-    program = (
-        f"import runpy, sys; sys.modules[{without!r}] = None; runpy.run_module('ddpm.export', run_name='__main__')"
-    )
+    """python -m ddpm export, in a process that cannot import `without`."""
+    hidden = f"import runpy, sys; sys.modules[{without!r}] = None"
+    program = f"{hidden}; runpy.run_module('ddpm.commands.export', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, *(["-c", program] if without else ["-m", "ddpm.export"]), *arguments],
+        [sys.executable, *(["-c", program] if without else ["-m", "ddpm", "export"]), *arguments],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from precision import assert_same
 
-from ddpm import build, sample
+from ddpm.commands import sample
+from ddpm.config import build
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.interop import openai
 from ddpm.interop.openai_configuration import configuration

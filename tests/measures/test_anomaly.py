@@ -10,7 +10,9 @@ from PIL import Image
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL
 
-from ddpm import cli, evaluate, train
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
+from ddpm.commands import cli, evaluate, train
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.diffusion.anomaly_map import restored, squared_error_map
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -18,12 +20,10 @@ from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.noises.simplex import Simplex
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.measures.anomaly import shown_places
-from ddpm.measures.anomaly_baselines import FLOOR, baselines
-from ddpm.measures.anomaly_values import Judge, halves
+from ddpm.evaluation.measures.anomaly import shown_places
+from ddpm.evaluation.measures.anomaly_baselines import FLOOR, baselines
+from ddpm.evaluation.measures.anomaly_values import Judge, halves
 from ddpm.metrics.protocol import read_result
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 PROCESS = GaussianDiffusion(cosine(50, 0.008, 0.999), Simplex(2, 0.8, 4, True))
 RNG, IDS = Rng(2, "anomaly"), torch.tensor([4, 9, 2])

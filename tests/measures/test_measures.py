@@ -10,7 +10,9 @@ import torch
 from precision import roundings
 from torch import distributions as td
 
-from ddpm import analytic, build, evaluate, sample, train
+from ddpm.base.rng import Rng
+from ddpm.commands import evaluate, sample, train
+from ddpm.config import analytic, build
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.affine import output_distribution
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -20,13 +22,12 @@ from ddpm.diffusion.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.variance import Analytic
-from ddpm.measures.bound import bound_terms
-from ddpm.measures.flow import exact_flow
-from ddpm.measures.images import Split
-from ddpm.measures.rate_distortion import curve
-from ddpm.measures.sampler_error import Convergence
+from ddpm.evaluation.measures.bound import bound_terms
+from ddpm.evaluation.measures.flow import exact_flow
+from ddpm.evaluation.measures.images import Split
+from ddpm.evaluation.measures.rate_distortion import curve
+from ddpm.evaluation.measures.sampler_error import Convergence
 from ddpm.metrics.protocol import read_result
-from ddpm.rng import Rng
 
 FINE = linear(100_000, 1e-4, 0.02, rescale=True)
 GAUSSIAN = GaussianOracle([0.3, -0.2], [[0.25, 0.1], [0.1, 0.16]])

@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, jaccard_score, precision_score, recall_score, roc_auc_score
 
+from ddpm.base.rng import Rng
 from ddpm.metrics.detection import (
     NUM_BINS,
     OF_PIXELS,
@@ -21,7 +22,6 @@ from ddpm.metrics.detection import (
     overlaps,
     region_shares,
 )
-from ddpm.rng import Rng
 
 NOISE = Rng(0, "test").at(0, torch.arange(60)).normal("noise", (20, 24)).double()
 

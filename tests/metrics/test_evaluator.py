@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
+from ddpm.base.images import to_uint8
 from ddpm.metrics.evaluator import Evaluator, count_name
 from ddpm.metrics.fid import FrechetDistance
-from ddpm.metrics.images import to_uint8
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
 from ddpm.metrics.moments import Moments

@@ -5,8 +5,8 @@ import pytest
 import torch
 from precision import assert_same
 
+from ddpm.base.rng import Rng
 from ddpm.metrics.fidelity import psnr, rmse, ssim
-from ddpm.rng import Rng
 
 X, Y = Rng(0, "test").at(0, torch.arange(6)).normal("x", (1, 14, 17)).double().mul(0.4).clamp(-1, 1).split(3)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.metrics.images import to_rgb, to_uint8
+from ddpm.base.images import to_rgb, to_uint8
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 

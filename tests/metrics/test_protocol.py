@@ -7,7 +7,7 @@ import os
 import pytest
 
 import ddpm
-from ddpm import atomic
+from ddpm.base import atomic
 from ddpm.metrics.protocol import (
     Environment,
     EvaluationProtocol,

@@ -15,11 +15,11 @@ from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
-from ddpm.models import UNet
-from ddpm.models.attention import Attention
-from ddpm.models.blocks import Downsample, ResBlock
-from ddpm.models.cross_attention import CrossAttention
-from ddpm.models.embeddings import cosinusoid
+from ddpm.networks import UNet
+from ddpm.networks.attention import Attention
+from ddpm.networks.blocks import Downsample, ResBlock
+from ddpm.networks.cross_attention import CrossAttention
+from ddpm.networks.embeddings import cosinusoid
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
@@ -51,7 +51,7 @@ def from_yaml(name, channels=3, **changes):
     parts = {"data": {"channels": channels, "size": 28}, "schedule": {"num_timesteps": 1000}}
     config = OmegaConf.create(parts | {"model": OmegaConf.load(CONF / f"{name}.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.unet.UNet"
+    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
     return UNet(**settings | changes)
 
 

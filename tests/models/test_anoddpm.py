@@ -7,9 +7,9 @@ import torch
 from omegaconf import OmegaConf
 from precision import roundings
 
-from ddpm.models import UNet
-from ddpm.models.attention import Attention
-from ddpm.models.embeddings import cosinusoid
+from ddpm.networks import UNet
+from ddpm.networks.attention import Attention
+from ddpm.networks.embeddings import cosinusoid
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -17,7 +17,7 @@ CONF = Path(__file__).parents[2] / "conf" / "model"
 def network(channels=1):
     config = OmegaConf.create({"data": {"channels": channels}, "model": OmegaConf.load(CONF / "anoddpm_256.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.unet.UNet"
+    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
     with torch.device("meta"):
         return UNet(**settings)
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from precision import assert_same, roundings
 
-from ddpm.models.attention import Attention
-from ddpm.models.blocks import Downsample, ResBlock, Upsample
-from ddpm.models.embeddings import sinusoid
-from ddpm.models.layers import conv1x1, conv3x3, linear
+from ddpm.networks.attention import Attention
+from ddpm.networks.blocks import Downsample, ResBlock, Upsample
+from ddpm.networks.embeddings import sinusoid
+from ddpm.networks.layers import conv1x1, conv3x3, linear
 
 
 def test_the_time_becomes_sines_then_cosines_from_frequency_one_to_one_in_10000():

@@ -12,8 +12,8 @@ from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
-from ddpm.models.attention_pool import AttentionPool
-from ddpm.models.classifier import Classifier
+from ddpm.networks.attention_pool import AttentionPool
+from ddpm.networks.classifier import Classifier
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {
@@ -32,7 +32,7 @@ def from_yaml(name, size, channels=3, **changes):
     parts = {"data": {"channels": channels, "size": size}, "schedule": {"num_timesteps": 1000}}
     config = OmegaConf.create(parts | {"model": OmegaConf.load(CONF / f"{name}.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.classifier.Classifier"
+    assert settings.pop("_target_") == "ddpm.networks.classifier.Classifier"
     return Classifier(**settings | changes)
 
 

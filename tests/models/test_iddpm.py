@@ -10,9 +10,9 @@ from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
-from ddpm.models import UNet
-from ddpm.models.attention import Attention
-from ddpm.models.blocks import ResBlock
+from ddpm.networks import UNet
+from ddpm.networks.attention import Attention
+from ddpm.networks.blocks import ResBlock
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
@@ -27,7 +27,7 @@ def settings_of(name, num_timesteps=4000):
     parts = {"data": {"channels": 3}, "schedule": {"num_timesteps": num_timesteps}}
     config = OmegaConf.create(parts | {"model": OmegaConf.load(CONF / f"{name}.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.unet.UNet"
+    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
     return settings
 
 

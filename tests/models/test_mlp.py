@@ -8,7 +8,7 @@ from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
-from ddpm.models.mlp import MLP
+from ddpm.networks.mlp import MLP
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 1, "size": [1, 2], "width": 16, "num_blocks": 2}
@@ -23,7 +23,7 @@ def test_the_configured_network_takes_points_and_has_0_2_million_parameters():
     data = {"channels": 1, "size": [1, 2]}
     config = OmegaConf.create({"data": data, "model": OmegaConf.load(CONF / "mlp.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.mlp.MLP"
+    assert settings.pop("_target_") == "ddpm.networks.mlp.MLP"
     network = MLP(**settings).double()
     assert network(images(), TIMES).shape == (5, 1, 1, 2)
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(0.2e6, rel=0.25)

@@ -5,7 +5,7 @@ import torch
 from networks import awake
 from precision import assert_same
 
-from ddpm.models.prompted import Prompted
+from ddpm.networks.prompted import Prompted
 
 SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 WORDS = {"num_words": 5, "num_tokens": 3, "token_channels": 6}

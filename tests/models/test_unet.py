@@ -10,8 +10,8 @@ from networks import awake
 from omegaconf import OmegaConf
 from precision import assert_same
 
-from ddpm.models import UNet
-from ddpm.models.attention import Attention
+from ddpm.networks import UNet
+from ddpm.networks.attention import Attention
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_res_blocks": 1, "num_groups": 4}
@@ -20,7 +20,7 @@ SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_
 def from_yaml(name, channels):
     config = OmegaConf.create({"data": {"channels": channels}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
     settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.models.unet.UNet"
+    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
     return UNet(**settings)
 
 

@@ -10,8 +10,8 @@ import pytest
 from report.browser import browser, found
 from report.made_up import make_run, result
 
+from ddpm.commands.report import main
 from ddpm.metrics.protocol import write_result
-from ddpm.report.__main__ import main
 from ddpm.report.page import POLICY, page
 from ddpm.report.report import read
 

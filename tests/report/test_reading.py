@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from report.made_up import config, draw, make_run, result
 
-from ddpm.compare import flat as leaves
+from ddpm.evaluation.comparison import flat as leaves
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report.pictures import picture

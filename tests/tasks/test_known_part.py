@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
 from ddpm.diffusion import grid
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.known_part import BlockMean, Pixels, afresh, along, channel_mean, completed, replaced, resampled
@@ -20,8 +22,6 @@ from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import FixedSmall
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 T = 1000
 ALPHA_BAR = np.r_[1, np.cumprod(1 - np.linspace(1e-4, 0.02, T))]

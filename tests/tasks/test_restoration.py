@@ -12,7 +12,9 @@ from PIL import Image
 from precision import assert_same, roundings
 from small_runs import ROOT, SMALL
 
-from ddpm import evaluate, sample, train
+from ddpm.base.rng import Rng
+from ddpm.base.types import Prediction
+from ddpm.commands import evaluate, sample, train
 from ddpm.data.sources.digits import Digits
 from ddpm.diffusion.degradations.base import Degradation
 from ddpm.diffusion.degradations.fade import Fade
@@ -24,8 +26,6 @@ from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.steps import Steps
 from ddpm.metrics.protocol import read_result
-from ddpm.rng import Rng
-from ddpm.types import Prediction
 
 RNG = Rng(5, "sample")
 IDS = torch.tensor([4, 9, 2])

@@ -13,7 +13,7 @@ from PIL import Image
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL
 
-from ddpm import sample, train
+from ddpm.commands import sample, train
 from ddpm.data.sources.digits import Digits
 from ddpm.metrics.fidelity import psnr
 

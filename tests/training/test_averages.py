@@ -7,7 +7,7 @@ import torch
 from precision import roundings
 from torch import nn
 
-from ddpm.training.averages import WeightAverages, decay_of_half_life, weight_averages
+from ddpm.model.ema import WeightAverages, decay_of_half_life, weight_averages
 
 
 def network(value=0.0):

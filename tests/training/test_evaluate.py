@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import build, evaluate, train
+from ddpm.commands import evaluate, train
+from ddpm.config import build
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import read_result
 from ddpm.training.module import DiffusionModule

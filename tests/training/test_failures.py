@@ -7,7 +7,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from ddpm import build, devices, replay, train
+from ddpm.commands import replay, train
+from ddpm.config import build
+from ddpm.runs import devices
 from ddpm.training.callbacks.finite_loss import FiniteLoss
 
 
@@ -63,7 +65,7 @@ def test_no_step_waits_for_the_device(small, monkeypatch):
 
 def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poisoned, monkeypatch, capsys):
     config = small("trainer.max_steps=20", "trainer.log_every_n_steps=5", "trainer.accumulate_grad_batches=2")
-    with pytest.raises(FloatingPointError, match=r"python -m ddpm\.replay .*nonfinite/00000007\.pt"):
+    with pytest.raises(FloatingPointError, match=r"python -m ddpm replay .*nonfinite/00000007\.pt"):
         train.run(config)
     path = tmp_path / "run" / "nonfinite" / "00000007.pt"
     stored = torch.load(path, weights_only=True)
@@ -102,7 +104,7 @@ def test_out_of_memory_says_which_accumulation_keeps_the_batch(small, monkeypatc
     def exhausted(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr("ddpm.models.unet.UNet.forward", exhausted)
+    monkeypatch.setattr("ddpm.networks.unet.UNet.forward", exhausted)
     with pytest.raises(
         ValueError, match=r"out of memory on cpu: 16 images at once; trainer\.accumulate_grad_batches=2 "
     ):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from precision import assert_rounded
 
-from ddpm import train
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.writing import AtomicCheckpointIO, sidecar
-from ddpm.verify_resume import differences
+from ddpm.commands import train
+from ddpm.commands.verify_resume import differences
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SHORT = ("logger=csv", "data.num_train=64", "data.num_val=32", "model.base_channels=4", "model.num_groups=2")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.training.stores import STORES
-from ddpm.training.stores.row_file import RowFile
-from ddpm.training.stores.row_store import RowStore
+from ddpm.generation.stores import STORES
+from ddpm.generation.stores.row_file import RowFile
+from ddpm.generation.stores.row_store import RowStore
 
 CONTINUING = [name for name, store in STORES.items() if store.continues]
 

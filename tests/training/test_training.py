@@ -7,7 +7,9 @@ import pytest
 import torch
 from precision import assert_rounded, roundings
 
-from ddpm import build, devices, train
+from ddpm.commands import train
+from ddpm.config import build
+from ddpm.runs import devices
 from ddpm.training.callbacks.time_limit import TimeLimit
 
 

@@ -7,8 +7,9 @@ from unittest.mock import Mock
 import pytest
 import wandb
 
-from ddpm import results, train
-from ddpm.measure import WITHOUT_FEATURES
+from ddpm.commands import train
+from ddpm.evaluation import results
+from ddpm.evaluation.measure import WITHOUT_FEATURES
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result
 from ddpm.training.callbacks.interruption import Interrupted
 from ddpm.training.callbacks.train_log import TrainLog

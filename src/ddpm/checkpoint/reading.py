@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ddpm.base.untrusted import refuse_more_than_tensors
 from ddpm.checkpoint.integrity import damage_in, opened_with_hash
 from ddpm.checkpoint.layout import upgraded
-from ddpm.stored_config import checked
-from ddpm.untrusted import refuse_more_than_tensors
+from ddpm.checkpoint.stored_config import checked
 
 
 def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) -> dict[str, Any]:

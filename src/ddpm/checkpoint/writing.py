@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ddpm.atomic import sync, write_whole
+from ddpm.base.atomic import sync, write_whole
 from ddpm.checkpoint.integrity import sidecar
 from ddpm.checkpoint.layout import upgraded
 

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.data.decode import Decoder, Inspection, inspect, listed, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.loader import EvalLoader, TrainLoader
@@ -45,7 +45,7 @@ class OpenedData:
 
 
 class ImageDataModule(LightningDataModule):
-    """Images of one source as batches in [-1, 1] (`ddpm.types.Batch`).
+    """Images of one source as batches in [-1, 1] (`ddpm.base.types.Batch`).
 
     channels, size, crop, resize, background: what every image becomes, see `Preparation`. batch_size: images of one
     optimizer step on all devices together. num_val: training images that are held out, the same in every run.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ddpm import check
+from ddpm.base import check
 
 FILTERS = {
     "box": Image.Resampling.BOX,

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Rng
+from ddpm.base.types import Batch
 from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, share
 from ddpm.data.pixels import ImageData
-from ddpm.rng import Rng
-from ddpm.types import Batch
 
 
 def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:

@@ -7,7 +7,7 @@ r takes every world_size-th; a mean over micro-batches of one size is then the m
 import torch
 from torch import Tensor
 
-from ddpm.rng import Rng
+from ddpm.base.rng import Rng
 
 
 def keyed_order(rng: Rng, stream: str, step: int, num: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""The mathematics: it knows torch, ddpm.types, ddpm.rng and ddpm.check, and neither files, ranks nor YAML."""
+"""The mathematics: it knows torch and ddpm.base, and neither files, ranks nor YAML."""

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import Sampler
-from ddpm.rng import Rng
-from ddpm.types import Cond
 
 
 class Restored(NamedTuple):

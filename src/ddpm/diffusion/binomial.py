@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import Coefficient, per_sample, weighted_sum
 from ddpm.diffusion.distributions import Bernoulli
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import Variance
-from ddpm.rng import Draws
-from ddpm.types import Prediction, Time
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import check
-from ddpm.types import Cond
+from ddpm.base import check
+from ddpm.base.types import Cond
 
 WORDS = "words"
 """The condition that is a caption: int64 `[B, N]`, numbers of words, 0 for none."""

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddpm import check
-from ddpm.rng import Draws
-from ddpm.types import Cond
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 
 LABEL = "label"
 """The condition that names a class: int64 `[B]`, -1 for none."""

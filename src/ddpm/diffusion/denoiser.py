@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.objective import Objective
-from ddpm.types import Cond, Prediction, Time
 
 X0_GUESS = "x0_guess"
 """The condition under which a sampler hands on the x0 that was predicted last, `[B, C, H, W]`."""

@@ -9,9 +9,9 @@ from typing import NamedTuple, NoReturn, Protocol, Self
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Draws
 from ddpm.diffusion.coefficients import Coefficient, per_sample
 from ddpm.diffusion.noise import Noise, refuse_coloured
-from ddpm.rng import Draws
 
 HALF_BIN = 1 / 255
 """Half the distance of two neighbouring 8-bit levels in [-1, 1]."""

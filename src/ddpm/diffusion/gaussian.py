@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import Coefficient, weighted_sum
 from ddpm.diffusion.distributions import Coloured, Gaussian
 from ddpm.diffusion.noise import WHITE, Noise, refuse_coloured
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.variance import Variance
-from ddpm.rng import Draws
-from ddpm.types import Prediction, Time
 
 
 @dataclass(frozen=True)

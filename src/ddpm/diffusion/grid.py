@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.steps import Schedule
 
 

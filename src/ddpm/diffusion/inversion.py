@@ -6,11 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler
-from ddpm.rng import Rng
-from ddpm.types import Cond, Prediction, Time
 
 
 @torch.no_grad()

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws, Rng
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import MarkovProcess
 from ddpm.diffusion.samplers.base import Sampler, State, with_guess
-from ddpm.rng import Draws, Rng
-from ddpm.types import Cond
 
 Projection = Callable[[Tensor], Tensor]
 """P: images `[B, C, H, W]` to images of that shape, linear, with P(P(x)) = P(x)."""

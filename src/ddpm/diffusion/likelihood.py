@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.process import MarkovProcess
 from ddpm.diffusion.variance import Variance
-from ddpm.types import Prediction, Time
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:

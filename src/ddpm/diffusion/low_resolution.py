@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import check
-from ddpm.types import Cond
+from ddpm.base import check
+from ddpm.base.types import Cond
 
 LOW_RES = "low_res"
 """The condition that is a small image: `[B, C, H / factor, W / factor]` in [-1, 1]."""

@@ -5,7 +5,7 @@ from typing import ClassVar, NoReturn, Protocol
 
 from torch import Tensor
 
-from ddpm.rng import Draws
+from ddpm.base.rng import Draws
 
 
 class Noise(Protocol):

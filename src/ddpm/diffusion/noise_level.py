@@ -2,7 +2,7 @@
 
 import math
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule
 
 

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ddpm.base.types import Time
 from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.types import Time
 
 
 class Objective(Protocol):

@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.rng import Draws
-from ddpm.types import Cond, Prediction
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

@@ -4,12 +4,12 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.distributions import Distribution
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.steps import Schedule
 from ddpm.diffusion.variance import Variance
-from ddpm.rng import Draws
-from ddpm.types import Prediction, Time
 
 
 class ForwardProcess(Protocol):

@@ -5,12 +5,12 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Rng
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.diffusion.samplers.cold import Cold
 from ddpm.diffusion.samplers.naive import Naive
-from ddpm.rng import Rng
-from ddpm.types import Cond
 
 DEGRADED, ONE_STEP, ALGORITHM_1, ALGORITHM_2 = WAYS = ("degraded", "one step", "algorithm 1", "algorithm 2")
 

@@ -11,9 +11,9 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Time
 from ddpm.diffusion.coefficients import Coefficient
-from ddpm.types import Time
 
 
 @dataclass(frozen=True, eq=False)

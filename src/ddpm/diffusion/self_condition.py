@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, Time
 from ddpm.diffusion.denoiser import X0_GUESS, NetworkDenoiser
-from ddpm.rng import Draws
-from ddpm.types import Cond, Time
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.rng import Draws
 
 GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that fractions approach worst
 

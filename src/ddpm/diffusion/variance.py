@@ -10,10 +10,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import Coefficient, per_sample
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.types import Prediction, Time
 
 
 class Variance(Protocol):

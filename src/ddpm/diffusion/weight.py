@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.steps import Schedule
 

@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpm.metrics.images import to_rgb
+from ddpm.base.image_grid import grid
+from ddpm.base.images import to_rgb
 from ddpm.metrics.neighbours import nearest
 from ddpm.metrics.score import FeatureSet
-from ddpm.pictures import grid
 
 NUM_SHOWN = 24
 NUM_NEAREST = 3

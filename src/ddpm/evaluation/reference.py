@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
 
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.types import Batch
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import FeatureSet
 from ddpm.metrics.statistics import read_statistics
-from ddpm.progress import ProgressDisplay
-from ddpm.types import Batch
 
 
 class Reference(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm.atomic import write_whole
+from ddpm.base.atomic import write_whole
 from ddpm.evaluation.table import csv_text
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.score import Estimate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddpm.atomic import whole, write_whole
+from ddpm.base.atomic import whole, write_whole
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, result_name
 from ddpm.metrics.score import Estimate

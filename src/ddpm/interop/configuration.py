@@ -30,7 +30,7 @@ def schedule(scheduler: Scheduler) -> Config:
 
 def averages(*decays: float) -> Config:
     """The leaf that makes averages of these decays, whatever leaf they came from."""
-    return {"_target_": "ddpm.training.averages.WeightAverages", "_partial_": True, "decay": list(decays)}
+    return {"_target_": "ddpm.model.ema.WeightAverages", "_partial_": True, "decay": list(decays)}
 
 
 def configuration(pretrained: Pretrained) -> Config:
@@ -38,7 +38,7 @@ def configuration(pretrained: Pretrained) -> Config:
     scheduler = pretrained.scheduler or Scheduler()
     if scheduler.prediction_type not in OBJECTIVES:
         raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
-    model = {"_target_": "ddpm.models.unet.UNet", **pretrained.network.settings}
+    model = {"_target_": "ddpm.networks.unet.UNet", **pretrained.network.settings}
     return parts(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
 
 
@@ -79,7 +79,7 @@ def parts(model: Config, size: list[int] | None, betas: Config, objective: str) 
         "denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", **partial},
         "guidance": {"_target_": "ddpm.diffusion.denoiser.plain", **partial, "order": ["guidance", "denoiser"]},
         "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
-        "codec": {"_target_": "ddpm.codec.PixelCodec"},
+        "codec": {"_target_": "ddpm.model.codec.PixelCodec"},
         "ema": averages(),
         "optimizer": {
             "_target_": "ddpm.training.optimizer.adam",

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddpm import check
-from ddpm.models import UNet
-from ddpm.untrusted import json_file
+from ddpm.base import check
+from ddpm.base.untrusted import json_file
+from ddpm.networks import UNet
 
 Config = dict[str, Any]
 

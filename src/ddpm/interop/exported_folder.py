@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddpm.untrusted import json_file
+from ddpm.base.untrusted import json_file
 
 CONFIG, TENSORS, HASH = "config.json", "model.safetensors", "tensors_sha256"
 VERSION = 1

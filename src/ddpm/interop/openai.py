@@ -15,11 +15,11 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.untrusted import refuse_more_than_tensors
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
-from ddpm.models.classifier import Classifier
-from ddpm.models.unet import UNet
-from ddpm.untrusted import refuse_more_than_tensors
+from ddpm.networks.classifier import Classifier
+from ddpm.networks.unet import UNet
 
 Weights = dict[str, Tensor]
 

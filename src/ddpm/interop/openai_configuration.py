@@ -7,7 +7,7 @@ from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.openai import Pretrained
 from ddpm.interop.openai_flags import Flags
 
-TARGETS = {"unet": "ddpm.models.unet.UNet", "classifier": "ddpm.models.classifier.Classifier"}
+TARGETS = {"unet": "ddpm.networks.unet.UNet", "classifier": "ddpm.networks.classifier.Classifier"}
 
 
 def configuration(pretrained: Pretrained) -> Config:

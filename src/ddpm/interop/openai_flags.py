@@ -9,8 +9,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ddpm import check
-from ddpm.untrusted import json_file
+from ddpm.base import check
+from ddpm.base.untrusted import json_file
 
 SCHEDULES = ("linear", "cosine")
 

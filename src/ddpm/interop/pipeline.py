@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES
-from ddpm.models import UNet
+from ddpm.networks import UNet
 
 Config = dict[str, Any]
 
 WORDS: dict[str, dict[str, Config]] = {
     "process": {"ddpm.diffusion.gaussian.GaussianDiffusion": {}},
     "noise": {"ddpm.diffusion.noise.White": {}},
-    "codec": {"ddpm.codec.PixelCodec": {}},
+    "codec": {"ddpm.model.codec.PixelCodec": {}},
     "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
     "denoiser": {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ddpm.atomic import sync
+from ddpm.base.atomic import sync
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from ddpm.atomic import whole
+from ddpm.base.atomic import whole
 
 MAX_INFLATED = 2**30
 """Bytes of all compressed arrays of a file together: a covariance of 2048 features has 2^25."""

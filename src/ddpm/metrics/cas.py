@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.class_accuracy import share
 from ddpm.metrics.classes import asked_classes, of_classes
 from ddpm.metrics.score import Estimate, FeatureSet

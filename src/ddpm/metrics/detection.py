@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import label
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 
 LARGEST_FPR = 0.3
 """Up to which false positive rate AUPRO integrates (Bergmann et al. 2021, section 5.1)."""

@@ -7,11 +7,11 @@ from typing import Any, ParamSpec, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.images import to_rgb, to_uint8
 from ddpm.metrics.bank import FeatureBank, is_first
 from ddpm.metrics.classes import in_words, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
-from ddpm.metrics.images import to_rgb, to_uint8
 from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
 from ddpm.metrics.score import Estimate, FeatureSet, Score, values_of
 

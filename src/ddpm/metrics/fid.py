@@ -12,7 +12,7 @@ import torch
 from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.moments import Moments
 from ddpm.metrics.score import Estimate, FeatureSet
 

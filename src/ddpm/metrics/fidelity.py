@@ -3,7 +3,7 @@
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from ddpm import check
+from ddpm.base import check
 
 SSIM_BORDER = 5
 """Pixels of SSIM's window on each side of its middle (Wang et al. 2004, section III C)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.fid import multinomial_weights
 from ddpm.metrics.score import Estimate, FeatureSet
 

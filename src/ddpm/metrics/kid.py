@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.score import Estimate, FeatureSet
 
 SUBSET_SEED = 2020  # torch-fidelity's default

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import nearest
 from ddpm.metrics.pixels import PIXELS

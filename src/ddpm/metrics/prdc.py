@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import nearest, squared_distances

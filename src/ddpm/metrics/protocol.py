@@ -14,10 +14,10 @@ from typing import Any, Self
 import torch
 
 import ddpm
-from ddpm import check
-from ddpm.atomic import write_whole
+from ddpm.base import check
+from ddpm.base.atomic import write_whole
+from ddpm.base.untrusted import json_file
 from ddpm.metrics.score import Estimate
-from ddpm.untrusted import json_file
 
 
 def library_versions() -> dict[str, str]:
@@ -74,7 +74,7 @@ class Result:
     """metrics: values by name. errors: standard errors, of the values that have one.
 
     subject: what was measured, as plain values: of a model its checkpoint, step and all that decides its images (see
-    `ddpm.generation.identity`); of images made elsewhere their path and content hash.
+    `ddpm.generation.identity.identity`); of images made elsewhere their path and content hash.
     """
 
     metrics: Mapping[str, float]

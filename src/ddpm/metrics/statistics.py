@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.untrusted import json_data
 from ddpm.metrics.arrays import array_names, read_arrays, write_arrays
 from ddpm.metrics.moments import Moments
-from ddpm.untrusted import json_data
 
 ENDINGS = {"pooled": "", "spatial": "_s"}
 """Of the keys, by layer. Another layer, which no other program has, gets _LAYER."""

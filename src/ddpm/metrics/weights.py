@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
-from ddpm.atomic import write_whole
-from ddpm.untrusted import refuse_more_than_tensors
+from ddpm.base import check
+from ddpm.base.atomic import write_whole
+from ddpm.base.untrusted import refuse_more_than_tensors
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 CONNECT_SECONDS = 20

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddpm.compare import differing
+from ddpm.evaluation.comparison import differing
 from ddpm.metrics.directions import lower_is_better
 from ddpm.report.charts import NUM_COLOURS, rounded
 from ddpm.report.panels import panels

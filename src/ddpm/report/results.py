@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddpm.compare import protocol
+from ddpm.evaluation.comparison import protocol
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
 from ddpm.report.settings import text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm.untrusted import text_file
+from ddpm.base.untrusted import text_file
 
 MAX_BYTES = 100 * 2**20
 MAX_COLUMNS = 2_000

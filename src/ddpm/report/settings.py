@@ -11,10 +11,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ddpm.compare import flat
-from ddpm.run_folder import quoted
-from ddpm.stored_config import completed_config, split_fitted
-from ddpm.untrusted import yaml_file
+from ddpm.base.untrusted import yaml_file
+from ddpm.checkpoint.stored_config import completed_config, split_fitted
+from ddpm.evaluation.comparison import flat
+from ddpm.runs.run_folder import quoted
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 MAX_BYTES = 64 * 2**10

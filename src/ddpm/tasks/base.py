@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddpm import check
-from ddpm.codec import BinaryCodec, Codec, PixelCodec
+from ddpm.base import check
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.types import Cond
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import chosen
 from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, State
-from ddpm.progress import ProgressDisplay
-from ddpm.rng import Rng
-from ddpm.types import Cond
+from ddpm.model.codec import BinaryCodec, Codec, PixelCodec
 
 Run = Callable[[Tensor], Iterator[State]]
 """The states of the samples with the given rows, int64 `[B]`, of all that a task makes."""

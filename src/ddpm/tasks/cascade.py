@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.condition import ClassLabel
 from ddpm.tasks.base import Model, Outcome, num_steps
 from ddpm.tasks.sheet import sheet

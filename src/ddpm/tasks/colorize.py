@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.known_part import afresh, channel_mean
 from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, refuse_latents
 from ddpm.tasks.restore import check_resampling, path_of_times, restored

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.tasks.base import Model, Outcome, checked_images
 from ddpm.tasks.sheet import sheet
 

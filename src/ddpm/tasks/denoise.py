@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.noise_level import time_of_snr
 from ddpm.metrics.fidelity import psnr
 from ddpm.tasks.base import Model, Outcome, checked_images, decibels, gaussian, num_steps

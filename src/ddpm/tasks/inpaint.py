@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.known_part import Pixels, afresh
 from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
 from ddpm.tasks.masks import known_pixels

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.interpolation import linear
 from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps
 from ddpm.tasks.sheet import sheet

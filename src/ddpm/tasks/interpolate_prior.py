@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.interpolation import spherical
 from ddpm.diffusion.inversion import draws_noise
 from ddpm.tasks.base import Model, Outcome, gaussian, num_steps

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.inversion import inverted
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.metrics.fidelity import squared_error

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Rng
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
-from ddpm.rng import Rng
 
 HIDDEN = ("left", "right", "top", "bottom", "center", "random")
 """Names of the part that is painted anew: half of the image; for `center` half of its height and width; for `random`

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.inversion import draws_noise
 from ddpm.tasks.base import Model, Outcome, num_steps
 from ddpm.tasks.sheet import sheet

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.restoration import WAYS, restorations
 from ddpm.metrics.fidelity import rmse, ssim
 from ddpm.tasks.base import Model, Outcome, checked_images, num_steps

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.known_part import Projection, Redraw, completed, resampled
 from ddpm.metrics.fidelity import squared_error

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ddpm.metrics.images import to_rgb, to_uint8
+from ddpm.base.images import to_rgb, to_uint8
 
 SMALLEST_SIDE = 64  # pixels; smaller images are enlarged by a whole number
 GAP, MARGIN, FONT_SIZE = 4, 10, 13

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.low_resolution import LOW_RES, LowResolution
 from ddpm.metrics.fidelity import psnr
 from ddpm.tasks.base import Model, Outcome, checked_images, decibels, num_steps

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from ddpm.atomic import write_whole
+from ddpm.base.atomic import write_whole
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:

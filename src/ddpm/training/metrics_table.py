@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ddpm.atomic import write_whole
+from ddpm.base.atomic import write_whole
 
 
 class MetricsTable(Logger):

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws, Rng
+from ddpm.base.types import Batch, Cond, LossTerms
 from ddpm.checkpoint.layout import VERSION
-from ddpm.codec import Codec
 from ddpm.diffusion.condition import Condition, partly_hidden
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.losses import Loss
@@ -19,11 +20,10 @@ from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.self_condition import SelfConditioned
 from ddpm.diffusion.timesteps import LossAware
-from ddpm.rng import Draws, Rng
+from ddpm.model.codec import Codec
+from ddpm.model.ema import WeightAverages
 from ddpm.training import sharding
-from ddpm.training.averages import WeightAverages
 from ddpm.training.optimizer import MakeOptimizer
-from ddpm.types import Batch, Cond, LossTerms
 
 
 class DiffusionModule(LightningModule):

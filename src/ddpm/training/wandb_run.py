@@ -15,9 +15,9 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from ddpm import check
-from ddpm.atomic import write_whole
-from ddpm.untrusted import json_file
+from ddpm.base import check
+from ddpm.base.atomic import write_whole
+from ddpm.base.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
 started: list[wandb.Run] = []  # by this process, and not finished

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddpm.rng import Draws
+from ddpm.base.rng import Draws
 
 Lesion = Callable[[Tensor, Tensor, Draws], Tensor]
 """Of images in [0, 1], `[N, C, H, W]`, and of their backgrounds `[N, C, 1, 1]`: the images with something wrong."""

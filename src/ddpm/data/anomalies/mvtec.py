@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
 from ddpm.data.images import FILTERS, Preparation, UnusableImage, height_width
 from ddpm.data.open_image import open_image

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
 from ddpm.data.anomalies.mvtec import covered_enough, preparations, prepared
 from ddpm.data.images import FILTERS

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Rng
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy
 from ddpm.data.anomalies.lesions import LESIONS
-from ddpm.rng import Rng
 
 ATTEMPTS = 50
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.untrusted import text_file
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
-from ddpm.untrusted import text_file
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
 

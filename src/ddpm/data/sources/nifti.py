@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.data.images import UnusableImage
 from ddpm.data.sources.base import digest
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.data.open_image import MAX_PIXELS
 from ddpm.data.sources.base import ArrayImages, Images, digest
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.untrusted import json_data
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import digest
-from ddpm.untrusted import json_data
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")

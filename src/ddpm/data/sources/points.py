@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws, Rng
 from ddpm.data.sources.base import ArrayImages
-from ddpm.rng import Draws, Rng
 
 
 @dataclass(frozen=True)

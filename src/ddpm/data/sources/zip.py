@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.untrusted import utf8
 from ddpm.data.open_image import MAX_BYTES, open_image
 from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
-from ddpm.untrusted import utf8
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.steps import Schedule
-from ddpm.rng import Draws
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws, Rng
+from ddpm.base.types import Time
 from ddpm.diffusion.steps import Steps
-from ddpm.rng import Draws, Rng
-from ddpm.types import Time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Time
 from ddpm.diffusion.degradations.separable import Separable, along_one_side
-from ddpm.types import Time
 
 GROWTHS = ("constant", "linear", "exponential")
 PADDINGS = ("reflect", "circular")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Degradation, share
-from ddpm.types import Time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

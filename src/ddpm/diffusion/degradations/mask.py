@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Degradation
-from ddpm.rng import Draws
-from ddpm.types import Time
 
 CENTERS = ("random", "middle")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.degradations.separable import Separable, resized
 
 MODES = ("area", "bilinear", "bicubic")

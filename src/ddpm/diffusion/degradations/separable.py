@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Forgetful
-from ddpm.types import Time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Degradation, share
-from ddpm.rng import Draws
-from ddpm.types import Time
 
 ANGLES = (-135.0, -45.0)
 """Degrees between which a sample's snow falls; -90 is straight down."""

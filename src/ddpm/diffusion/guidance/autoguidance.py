@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.coefficients import per_sample
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.interval import interval, scale_at
-from ddpm.types import Cond, Prediction, Time
 
 
 @dataclass(frozen=True)

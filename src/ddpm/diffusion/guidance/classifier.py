@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.condition import LABEL
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.types import Cond, Prediction, Time
 
 Classifier = Callable[[Tensor, Time], Tensor]
 """x_t `[B, C, H, W]` and its time to the logits of the classes, `[B, K]`."""

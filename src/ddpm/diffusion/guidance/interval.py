@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Time
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.types import Time
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.timesteps import Timesteps
-from ddpm.rng import Draws
-from ddpm.types import Cond, LossTerms
 
 
 class Loss(Protocol):

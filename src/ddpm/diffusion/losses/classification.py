@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.condition import LABEL
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.timesteps import Timesteps
-from ddpm.rng import Draws
-from ddpm.types import Cond, LossTerms
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm import check
+from ddpm.base import check
 
 
 class Distance(Protocol):

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, LossTerms, Prediction
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
 from ddpm.diffusion.losses.distance import Distance
@@ -12,8 +14,6 @@ from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.variance import Variance
 from ddpm.diffusion.weight import Weight
-from ddpm.rng import Draws
-from ddpm.types import Cond, LossTerms, Prediction
 
 
 @dataclass(frozen=True)

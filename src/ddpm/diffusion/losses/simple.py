@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses.distance import Distance
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.weight import Weight
-from ddpm.rng import Draws
-from ddpm.types import Cond, LossTerms
 
 
 @dataclass(frozen=True)

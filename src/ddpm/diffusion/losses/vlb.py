@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
 from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.variance import Variance
-from ddpm.rng import Draws
-from ddpm.types import Cond, LossTerms
 
 
 @dataclass(frozen=True)

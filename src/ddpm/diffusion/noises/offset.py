@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ddpm import check
-from ddpm.rng import Draws
+from ddpm.base import check
+from ddpm.base.rng import Draws
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
 from ddpm.diffusion.degradations.separable import resized
-from ddpm.rng import Draws
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
 from ddpm.diffusion.noises.open_simplex import VARIANCE, planes
-from ddpm.rng import Draws
 
 PERIOD = 256
 """Lattice units after which the table of gradients begins anew."""

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws, Rng
+from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.grid import Grid
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
-from ddpm.rng import Draws, Rng
-from ddpm.types import Cond, Prediction
 
 
 class State(NamedTuple):

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
-from ddpm.rng import Draws
-from ddpm.types import Cond
 
 
 @dataclass(frozen=True)

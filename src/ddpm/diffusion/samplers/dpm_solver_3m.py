@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.multistep import Past, arrived, combined, constant_x0, span
-from ddpm.rng import Draws
-from ddpm.types import Cond
 
 
 class Memory(NamedTuple):

@@ -7,12 +7,12 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.rng import Draws
-from ddpm.types import Cond
 
 
 @dataclass(frozen=True)

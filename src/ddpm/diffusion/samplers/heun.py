@@ -3,11 +3,11 @@
 import itertools
 from dataclasses import dataclass
 
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.edm import EDMSampler, is_long, noise_ratio
 from ddpm.diffusion.samplers.multistep import combined, constant_x0
-from ddpm.types import Cond
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.samplers.cold import trajectory_state
-from ddpm.rng import Draws
-from ddpm.types import Cond
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.edm import is_long
 from ddpm.diffusion.samplers.multistep import combined
-from ddpm.rng import Draws
-from ddpm.types import Cond, Prediction
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from ddpm.base.rng import Draws
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.multistep import Past, combined, span
-from ddpm.rng import Draws
-from ddpm.types import Cond
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, from_alpha_bar, times_in_unit_interval
 
 

@@ -6,7 +6,7 @@ the first step is the least variance that their model can have. Their perturbati
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas
 
 GAP = 1e-5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps
 
 

@@ -4,7 +4,7 @@ Hoogeboom et al. 2023, "simple diffusion", section 3.1: averaging the pixels of 
 so the same noise hides less of it; the shift makes the average down to `base` pixels as noisy as it was.
 """
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, of_length
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, from_alpha_bar, times_in_unit_interval
 
 

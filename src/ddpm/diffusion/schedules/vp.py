@@ -4,7 +4,7 @@ Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 33; cut in
 denoising diffusion GANs (Xiao et al. 2022).
 """
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, times_in_unit_interval
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas, rescaled
 
 

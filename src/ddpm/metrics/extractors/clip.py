@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, VisionTransformer
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.extractors.network import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import normalized, resized
 from ddpm.metrics.weights import Published, WeightsFile, fill, weights_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.extractors.network import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalized, resized
 from ddpm.metrics.weights import Published, WeightsFile, fill

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.metrics.extractors.base import full_float32
 from ddpm.metrics.extractors.preprocess import normalized, resized
 from ddpm.metrics.weights import check_path, check_sha256, fill, load

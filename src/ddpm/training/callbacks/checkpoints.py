@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
-from ddpm import check
+from ddpm.base import check
 from ddpm.checkpoint import folder as files
 from ddpm.training.logs import ends_step
 from ddpm.training.loop_counts import batches, respread, settled

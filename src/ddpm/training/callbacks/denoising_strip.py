@@ -4,14 +4,14 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ddpm import check
-from ddpm.metrics.images import to_uint8
-from ddpm.pictures import grid
+from ddpm.base import check
+from ddpm.base.image_grid import grid
+from ddpm.base.images import to_uint8
+from ddpm.base.types import Cond
 from ddpm.training.callbacks.interruption import SideWork
 from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Cond
 
 
 class DenoisingStrip(SideWork):

@@ -7,12 +7,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from ddpm.metrics.images import to_uint8
+from ddpm.base.images import to_uint8
+from ddpm.base.types import Batch
 from ddpm.training import sharding
 from ddpm.training.callbacks.checkpoints import last_good
 from ddpm.training.logs import ends_step, is_log_step
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
 
 
 class FiniteLoss(Callback):
@@ -62,7 +62,7 @@ class FiniteLoss(Callback):
             batches = {name: step[name].cpu() for name in ("label", "index", "position")}
             batches["pixels"] = to_uint8(step["image"]).cpu()
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
-            hint = f"To see where it began: python -m ddpm.replay {path}. "
+            hint = f"To see where it began: python -m ddpm replay {path}. "
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save({"config": module.config, "network": network, **place, **batches}, path)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from ddpm.interruption import SIGNALS, Interrupted, ignored_by_nohup
+from ddpm.runs.interruption import SIGNALS, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.logs import ends_step

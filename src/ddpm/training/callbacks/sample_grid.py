@@ -8,15 +8,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.image_grid import by_class, grid
+from ddpm.base.images import to_uint8
+from ddpm.base.types import Batch, Cond
 from ddpm.data.loader import to_batch
 from ddpm.diffusion.condition import LABEL, ClassLabel
-from ddpm.metrics.images import to_uint8
-from ddpm.pictures import by_class, grid
 from ddpm.training.callbacks.interruption import SideWork, ask
 from ddpm.training.logs import ends_step, log_picture, picture_path
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch, Cond
 
 
 @contextmanager

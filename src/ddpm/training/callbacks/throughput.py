@@ -5,9 +5,9 @@ import time
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from ddpm.base.types import Batch
 from ddpm.training.logs import is_log_step, log_numbers
 from ddpm.training.module import DiffusionModule
-from ddpm.types import Batch
 
 
 class Throughput(Callback):

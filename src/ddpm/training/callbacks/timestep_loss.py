@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ddpm import check
+from ddpm.base import check
+from ddpm.base.types import Batch
 from ddpm.training.logs import is_log_step, log_numbers
 from ddpm.training.module import DiffusionModule
 from ddpm.training.sums import RunningSums
-from ddpm.types import Batch
 
 
 def band_of(t: Tensor, T: int, num_bands: int) -> Tensor:

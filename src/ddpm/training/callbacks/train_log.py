@@ -4,10 +4,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from ddpm.base.types import Batch
 from ddpm.training.logs import is_log_step, log_numbers
 from ddpm.training.module import DiffusionModule
 from ddpm.training.sums import RunningSums
-from ddpm.types import Batch
 
 
 class TrainLog(RunningSums):

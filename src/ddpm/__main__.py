@@ -1,0 +1,35 @@
+"""ddpm train|sample|evaluate|..., also as `python -m ddpm train`: one program, whose first word says what it does."""
+
+import runpy
+import sys
+from pathlib import Path
+
+SCRIPTS = ("train", "sample", "evaluate")
+COMMANDS = {
+    **{name: f"ddpm.commands.{name}" for name in ("compare", "export", "report", "replay")},
+    "verify-resume": "ddpm.commands.verify_resume",
+    "check-schedule": "ddpm.commands.doctor",
+}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    name, words = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if name in SCRIPTS:  # processes that Lightning starts for other ranks run this path again
+        script = str(ROOT / f"{name}.py")
+        sys.argv = [script, *words]
+        runpy.run_path(script, run_name="__main__")
+    elif name in COMMANDS:
+        sys.argv = [f"ddpm {name}", *words]
+        runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+    else:
+        wrong = f"there is no command {name!r}; " if name not in ("", "--help", "-h") else ""
+        print(
+            f"{wrong}ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [WORDS]; each has --help",
+            file=sys.stderr if wrong else sys.stdout,
+        )
+        sys.exit(2 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

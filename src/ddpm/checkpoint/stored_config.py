@@ -1,0 +1,190 @@
+"""A configuration that came out of a file: plain values, references to itself, and targets among our own parts.
+
+Hydra calls whatever `_target_` names, and OmegaConf's resolvers read the environment or build new nodes, so all of that
+is looked for here, before either of them sees the file.
+"""
+
+import copy
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+from ddpm.base import check
+from ddpm.checkpoint.trust import hint, trusted
+
+MODEL_GROUPS = (
+    *("schedule", "noise", "process", "objective", "timesteps", "weight", "distance", "loss"),
+    *("variance", "grid", "sampler", "denoiser", "guidance", "codec", "cond", "model", "ema", "optimizer"),
+)
+"""What a model is made of."""
+
+LATER_GROUPS: dict[str, dict[str, Any]] = {
+    "noise": {"_target_": "ddpm.diffusion.noise.White"},
+    "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
+    "guidance": {
+        "_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"],
+    },
+}  # fmt: skip
+"""Groups that older configurations do not have, as they mean them."""
+
+LATER_FIELDS: dict[str, dict[str, Any]] = {
+    "ddpm.diffusion.gaussian.GaussianDiffusion": {"same_noise_back": True},
+    "ddpm.diffusion.timesteps.Uniform": {"largest": None},
+}
+"""Fields of a part that older configurations do not have, as they mean them."""
+
+FITTED = "fitted"
+"""The field of a stored configuration with what the data gave its parts, by group: values that nothing interpolates."""
+
+Fitted = Mapping[str, Mapping[str, Any]]
+
+TEXT = "data.name"
+"""The field that is stored as the text it is, and never as an interpolation."""
+
+OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
+"""Fields that older configurations keep in the groups themselves."""
+
+MOVED = {
+    "ddpm.models.": "ddpm.networks.",
+    "ddpm.codec.": "ddpm.model.codec.",
+    "ddpm.training.averages.": "ddpm.model.ema.",
+}
+"""Where the code of parts lay that older configurations name, and where it lies."""
+
+PARTS = (
+    *("ddpm.diffusion.", "ddpm.networks.", "ddpm.data.", "ddpm.model.codec."),
+    *("ddpm.model.ema.", "ddpm.training.optimizer."),
+)
+"""Where their code lies. Other code of this package writes files and starts runs, which no file may ask for."""
+
+MAX_DEPTH = 20
+MAX_VALUES = 10_000
+MAX_LENGTH = 10_000  # of a text
+DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
+REFERENCE = re.compile(r"\$\{[\w.]+\}")
+
+
+def checked(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
+    """`completed_config`, to build from: ValueError for a `_target_` that is neither ours, nor trusted, nor `known`."""
+    config = completed_config(stored, where)
+    for target in targets(config):
+        if not is_ours(target) and target not in known:
+            raise ValueError(
+                f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded{hint(target)}"
+            )
+    return config
+
+
+def completed_config(stored: Any, where: str) -> dict[str, Any]:
+    """The configuration in containers of its own, as today's version writes it; nothing in it is executed, and
+    ValueError names what it must not hold. where: the file."""
+    if not isinstance(stored, dict):
+        check.fail(f"the configuration in {where}", type(stored).__name__, "a mapping of groups")
+    given = stored.get(FITTED, {})
+    if not isinstance(given, dict) or not all(isinstance(fields, dict) for fields in given.values()):
+        check.fail(f"{FITTED} in {where}", type(given).__name__, "a mapping of groups to their fields")
+    config, fitted = split_fitted({**copy.deepcopy(LATER_GROUPS), **stored})
+    config = completed(plain(config, "", iter(range(MAX_VALUES)), where))
+    return {**config, FITTED: plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
+
+
+def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
+    """A stored configuration without what the data gave its parts, and that by itself."""
+    config = {name: group for name, group in stored.items() if name != FITTED}
+    fitted = dict(stored.get(FITTED, {}))
+    for name, fields in OF_THE_DATA.items():
+        group = config.get(name)
+        found = {field: group.get(field) for field in fields} if isinstance(group, dict) else {}
+        found = {field: value for field, value in found.items() if value is not None and not isinstance(value, str)}
+        if found:
+            config[name] = {**group, **dict.fromkeys(found)}
+            fitted[name] = {**found, **fitted.get(name, {})}
+    return config, fitted
+
+
+def refuse_without_model(config: dict[str, Any], where: str) -> None:
+    """ValueError unless every group is there that a model is built from."""
+    for group in (*MODEL_GROUPS, "data", "trainer"):
+        if not isinstance(config.get(group), dict) or (group in MODEL_GROUPS and "_target_" not in config[group]):
+            raise ValueError(f"the configuration in {where} has no {group!r}, so no model can be built from it")
+
+
+def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0, is_text: bool = False) -> Any:
+    """A copy of dicts, lists, tuples (as lists) and scalars. values: ends, as one list may be held many times.
+
+    is_text: interpolations are no interpolations, and pass.
+    """
+    if next(values, None) is None or depth > MAX_DEPTH:
+        raise ValueError(f"the configuration in {where} is larger or deeper than any of ours: {key or 'at its top'}")
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str) or len(name) > 100:
+                raise ValueError(f"the configuration in {where} has a field that is no name at {key or 'its top'}")
+        return {
+            name: plain(item, f"{key}.{name}".strip("."), values, where, depth + 1, is_text)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{key}[{i}]", values, where, depth + 1, is_text) for i, item in enumerate(value)]
+    if type(value) is str and len(value) <= MAX_LENGTH:
+        if not (is_text or key == TEXT) and "${" in REFERENCE.sub("", value):
+            raise ValueError(
+                f"{where} asks for more than a reference to itself at {key}: {value!r}; an interpolation in a stored "
+                "configuration may be ${field} or ${group.field} only"
+            )
+        return value
+    if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 2**63):
+        return value
+    raise ValueError(f"the configuration in {where} holds {type(value).__name__} at {key}, which is not a plain value")
+
+
+def completed(config: Any) -> Any:
+    """Plain containers with the fields that came later, and parts by today's names."""
+    if isinstance(config, list):
+        return [completed(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {name: completed(value) for name, value in config.items()}
+    target = config.get("_target_")
+    if isinstance(target, str):
+        before = next((before for before in MOVED if target.startswith(before)), None)
+        config["_target_"] = target if before is None else MOVED[before] + target.removeprefix(before)
+        config = {**LATER_FIELDS.get(config["_target_"], {}), **config}
+    return config
+
+
+def targets(config: Any) -> Iterator[Any]:
+    """Every `_target_` in plain containers."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config["_target_"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from targets(value)
+
+
+def is_ours(target: Any) -> bool:
+    """Whether a dotted name is MODULE.NAME of a function or class that one of our parts defines.
+
+    Or one that a trusted package does. A path through such code to somebody else's (`ddpm.config.build.os.system`) is
+    none, nor is a method.
+    """
+    if not isinstance(target, str) or not DOTTED.fullmatch(target):
+        return False
+    parts = PARTS if target.startswith("ddpm.") else tuple(f"{name}." for name in trusted())
+    if not target.startswith(parts):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    while isinstance(found, functools.partial):
+        found = found.func
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        return False
+    return f"{found.__module__}.".startswith(parts) and "." not in found.__qualname__

@@ -1,0 +1,29 @@
+"""python -m ddpm compare A.json B.json [MORE.json ...] [--json]: results of evaluate.py, against the first of them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddpm.evaluation.comparison import as_json, compared, read, text
+from ddpm.runs.interruption import heeded
+
+
+@heeded()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m ddpm compare", description="Compare results of evaluate.py.")
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of evaluate.py; all are held to the first")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    given = parser.parse_args(arguments)
+    try:
+        results = read(given.results)
+        differences = compared(results)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    paths = dict(zip(results, given.results, strict=True))
+    print((as_json if given.json else text)(results, paths, differences))
+
+
+if __name__ == "__main__":
+    main()

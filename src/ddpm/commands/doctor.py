@@ -1,0 +1,119 @@
+"""Whether a noise schedule is fit: python -m ddpm check-schedule schedule=linear T=100   (--help has the schedules)"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.base import check
+from ddpm.commands import cli
+from ddpm.config import build
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.schedule_check import examination, picture
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+STEPS = (10, 20, 50, 100)
+"""Numbers of sampling steps that are looked at."""
+
+
+def run(config: DictConfig) -> None:
+    power = check.positive_number("data_power", config.data_power)
+    if config.out and not str(config.out).endswith(".png"):
+        check.fail("out", config.out, "the name of a .png")
+    schedule = build.instantiate(config.schedule, "schedule")
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError("schedule=steps has times and no noise, so nothing to examine: choose another one")
+    leaf = OmegaConf.to_container(config.schedule, resolve=True)
+    name = name_of(HydraConfig.get().runtime.choices)
+    out = Path(config.out or f"doctor/{name}_{schedule.T}.png")
+    others, refused = others_of_conf(name, schedule)
+    print(name)
+    for key, value in findings(schedule, leaf, power).items():
+        print(f"  {key:16} {value}")
+    for band, share in examination.step_budget(schedule).items():
+        print(f"  {band:>11} dB   {share:6.1%} of the steps  {'#' * round(40 * share)}".rstrip())
+    for steps in (number for number in STEPS if number <= schedule.T):
+        jump = examination.largest_jump(schedule, steps)
+        print(f"  {steps:3} even steps   raise log-SNR by up to {jump.rise:.3g}, from t = {jump.t} to {jump.s}")
+    picture.draw(out, name, schedule, others)
+    print(f"  {'picture':16} {out}")
+    if refused:
+        print(f"  {'not in it':16} {', '.join(refused)}: impossible with T = {schedule.T}")
+    print(f"{name} with T = {schedule.T}: {examination.verdict(schedule, leaf, power)}")
+
+
+def findings(schedule: NoiseSchedule, leaf: Mapping[str, Any], data_power: float) -> dict[str, str]:
+    betas = examination.betas(schedule)
+    left = examination.prior_bits(schedule, data_power)
+    return {
+        "T": f"{schedule.T}",
+        "SNR at t = 1": level(schedule.snr(1)),
+        "SNR at T": level(schedule.snr(schedule.T)),
+        "prior": f"x_T tells {left:.3g} bits/dim of data with a mean square of {data_power:g}",
+        "largest beta": f"{betas.max():.3g} at t = {1 + int((betas > betas.max() * (1 - 1e-9)).nonzero()[0])}",
+        "clipped betas": clipped(leaf),
+        "in float32": f"1 - alpha_bar would be wrong by up to {examination.float32_error(schedule):.1e} of itself",
+    }
+
+
+def level(snr: float) -> str:
+    return f"{snr:.3g} ({examination.decibels(snr):.1f} dB)" if snr else "0, no signal is left"
+
+
+def clipped(leaf: Mapping[str, Any]) -> str:
+    """Of the innermost schedule, since those that adjust another clip nothing."""
+    while "of" in leaf:
+        leaf = leaf["of"]
+    if "max_beta" not in leaf:
+        return "none, as there is no max_beta"
+    schedule = build.instantiate(OmegaConf.create(dict(leaf)), "schedule")
+    return f"{examination.num_clipped(schedule, leaf['max_beta'])} at max_beta = {leaf['max_beta']:g}"
+
+
+def name_of(choices: Mapping[str, str]) -> str:
+    """ "linear", or "zero_terminal_snr_of_linear" where one schedule adjusts another."""
+    inner = sorted((key for key in choices if key.startswith("schedule@")), key=len)
+    return "_of_".join(choices[key] for key in ("schedule", *inner))
+
+
+def others_of_conf(name: str, schedule: NoiseSchedule) -> tuple[dict[str, NoiseSchedule], list[str]]:
+    """All other schedules of conf/schedule with the same T, and the names of those that cannot have it."""
+    made, refused = {}, []
+    for option, leaf in every_leaf(schedule.T).items():
+        try:
+            other = build.instantiate(leaf, option)
+        except ValueError:
+            refused.append(option)
+            continue
+        if not isinstance(other, NoiseSchedule):
+            continue  # times alone
+        if not other.alpha_bar.equal(schedule.alpha_bar):
+            made[f"{option} as in conf" if option == name else option] = other
+    return made, refused
+
+
+def every_leaf(num_timesteps: int) -> DictConfig:
+    """conf/schedule, each file under its name, composed at once, which is faster than one by one."""
+    options = cli.options_of(CONF, "schedule")
+    leaves = [f"+schedule@every.{option}={option}" for option in options]
+    lengths = [f"every.{option}.num_timesteps={num_timesteps}" for option in options]
+    return compose("doctor", overrides=[*leaves, *lengths]).every
+
+
+def arguments(typed: list[str], conf: Path) -> list[str]:
+    """T=100 is schedule.num_timesteps=100."""
+    return [re.sub(r"^T=", "schedule.num_timesteps=", word) for word in typed]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="doctor")
+def main(config: DictConfig) -> None:
+    cli.job(run, config)
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "doctor", prepare=arguments)

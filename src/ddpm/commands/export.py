@@ -1,0 +1,64 @@
+"""A trained model as a folder to hand on: python -m ddpm export ckpt=... format=...   (--help lists the fields)"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.base import check
+from ddpm.checkpoint.reading import holding
+from ddpm.commands import cli
+from ddpm.config import build
+from ddpm.config.exported import alone, present
+from ddpm.generation.identity import beside, title
+from ddpm.interop import exported_folder, pipeline
+from ddpm.interop.whole_folder import whole_folder
+from ddpm.training.module import DiffusionModule
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+@holding()
+def run(config: DictConfig) -> None:
+    write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
+    path = build.checkpoint_path(config.ckpt)
+    module, stored = build.from_checkpoint(path, build.changes(config))
+    module.use_for_prediction(config.weights, seed=0)
+    weights = module.predict_weights
+    out = Path(str(config.out or beside(path) / f"{config.format}_{title(path)}_{weights}"))
+    with whole_folder(out) as partial:
+        write(partial, module, stored)
+    steps = module.sampler.steps or module.sampler.process.T
+    print(f"{module.describe_weights(weights)} weights in {out}")
+    print(use.format(out=str(out), steps=steps))
+
+
+def write_safetensors(folder: Path, module: DiffusionModule, stored: DictConfig) -> None:
+    exported_folder.save(folder, alone(module, module.predict_weights))
+
+
+def write_diffusers(folder: Path, module: DiffusionModule, stored: DictConfig) -> None:
+    groups = ("process", "codec", "objective", "denoiser", "sampler")
+    parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
+    words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
+    process = module.sampler.process
+    scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, module.sampler.times(process.T))
+    network = present(module, module.predict_weights)
+    shape = module.image_shape
+    build.complete(pipeline.save, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape)
+
+
+FORMATS = {
+    "safetensors": (write_safetensors, "to be used as ckpt={out}, a classifier as guidance.classifier={out}"),
+    "diffusers": (write_diffusers, "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"),
+}
+"""How each is written, and how it is used."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")
+def main(config: DictConfig) -> None:
+    cli.job(run, config)
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "export")

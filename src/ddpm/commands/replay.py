@@ -1,0 +1,97 @@
+"""python -m ddpm replay RUN/nonfinite/STEP.pt: the training step that went wrong, once more, naming where it began."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
+
+from ddpm.base.types import Batch
+from ddpm.checkpoint.reading import read_data
+from ddpm.checkpoint.trust import take_trust
+from ddpm.commands.cli import USER_ERRORS, leave
+from ddpm.config import build
+from ddpm.runs import devices
+from ddpm.runs.interruption import heeded
+from ddpm.runs.portable import opened
+from ddpm.training.module import DiffusionModule
+
+
+def replay(path: Path, slow_bf16: bool = False) -> list[str]:
+    """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
+    stored = read_data(path, "replay")
+    module = build.module(*opened({**stored["config"], "compile": False}))
+    module.network.load_state_dict(stored["network"])
+    module.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    if not slow_bf16 and stored["config"]["trainer"]["precision"] != devices.SLOW:
+        devices.precision(stored["precision"], module.device.type)
+    ranks, micro_batches = stored["pixels"].shape[:2]
+    found: list[str] = []
+    for rank in range(ranks):
+        for number in range(micro_batches):
+            found += replay_batch(module, stored, rank, number)
+    bad = [name for name, p in module.network.named_parameters() if p.grad is not None and not finite(p.grad)]
+    return found + [f"the gradient of {name}" for name in bad]
+
+
+def replay_batch(module: DiffusionModule, stored: dict[str, Any], rank: int, number: int) -> list[str]:
+    told = {name: stored[name][rank, number].to(module.device) for name in ("label", "index", "position")}
+    image = stored["pixels"][rank, number].to(module.device).float().div_(127.5).sub_(1)
+    batch = Batch(image=image, **told)
+    batch_idx = stored["batch_idx"] + 1 - stored["pixels"].shape[1] + number
+    found: list[str] = []
+    watched = [
+        layer.register_forward_hook(lambda layer, _, output, name=name: note(found, name, output))
+        for name, layer in module.network.named_modules()
+        if not list(layer.children())
+    ]
+    module.seed_dropout(stored["epoch"], batch_idx, rank)
+    with context(stored["precision"], module.device.type):
+        terms = module.loss_terms(batch, stored["epoch"])
+        terms.weighted(terms.total).mean().backward()
+    for hook in watched:
+        hook.remove()
+    for index, t, total in zip(batch["index"].tolist(), terms.t.tolist(), terms.total.tolist(), strict=True):
+        if not torch.isfinite(torch.tensor(total)):
+            found.append(f"the loss of image {index} at t = {t}, which is {total} (rank {rank}, batch {batch_idx})")
+    return found
+
+
+def context(precision: str, device: str) -> Any:
+    if precision == "bf16-mixed":
+        return MixedPrecision(precision, device).forward_context()
+    return torch.enable_grad()
+
+
+def note(found: list[str], name: str, output: Tensor) -> None:
+    if not found and isinstance(output, Tensor) and not finite(output):
+        found.append(f"the output of {name}")
+
+
+def finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
+
+
+@heeded()
+def main() -> None:
+    path, *rest = take_trust(sys.argv[1:]) or [""]
+    if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):
+        leave(f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if asked to, trainer.precision={devices.SLOW}")
+    try:
+        found = replay(Path(path), slow_bf16=bool(rest))
+    except USER_ERRORS as error:
+        leave(str(error))
+    if not found:
+        print("everything is finite here: the step went wrong on another device or with other versions")
+        sys.exit(1)
+    print("not finite, in the order in which it was met:")
+    for what in found[:20]:
+        print(f"  {what}")
+    if len(found) > 20:
+        print(f"  and {len(found) - 20} more")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Images from a trained model, written as they come; the same command continues what was interrupted.
+
+And its other uses, `task=NAME`: each is one picture, what it was made of, and figures where there are any.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.base import check
+from ddpm.base.atomic import whole, write_whole
+from ddpm.base.image_grid import by_class, grid, save_gif
+from ddpm.base.images import to_uint8
+from ddpm.base.types import Cond
+from ddpm.checkpoint.reading import holding
+from ddpm.config import analytic, build
+from ddpm.config.asking import asked_of
+from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.sources.base import digest
+from ddpm.diffusion.samplers.base import State
+from ddpm.generation.datamodule import GenerationDataModule
+from ddpm.generation.identity import beside, explained_if_full, identity, made_with, say_what_is_there, title
+from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.progress import GenerationProgress
+from ddpm.generation.record import GenerationRecord
+from ddpm.generation.stores import STORES
+from ddpm.generation.stores.base import GIF, save_png
+from ddpm.generation.stores.first_images import FirstImages
+from ddpm.runs.console import quiet
+from ddpm.tasks.base import Model, Outcome
+from ddpm.training.callbacks.sample_grid import sampling
+from ddpm.training.module import DiffusionModule
+
+
+@holding()
+def run(config: DictConfig) -> None:
+    quiet()
+    if config.task is None:
+        generate(config)
+    else:
+        use(config)
+
+
+def generate(config: DictConfig) -> None:
+    if config.get("data"):
+        raise ValueError("data has no effect on images from noise; leave it out, or choose a task that reads images")
+    check.positive_int("batch_size", config.batch_size)
+    if config.num_samples is not None:
+        check.positive_int("num_samples", config.num_samples)
+    make_store = STORES[check.one_of("format", config.format, STORES)]
+    check.boolean("gif", config.gif)
+    path = build.checkpoint_path(config.ckpt)
+    module, stored = build.from_checkpoint(path, build.changes(config))
+    build.refuse_classifier(module, path)
+    module.use_for_prediction(config.weights, config.seed)
+    data, picture, asked = samples_of(config, module)
+    trainer = build.trainer(config)
+    analytic.prepare(module, stored, path, trainer)
+    folder = Path(config.out or beside(path) / f"samples_{title(path)}_{module.predict_weights}_{config.format}")
+    store = make_store(folder, data.num_samples, module.image_shape)
+    about = {"format": config.format, "num_samples": data.num_samples, **asked, **identity(stored, module, trainer)}
+    record = GenerationRecord(folder, about, made_with(config, trainer))
+    data.there = store.there
+    record.refuse_to_mix(store.grows, images_are_there=any(store.stored()))
+    writer = ImageWriter(store, record, picture)
+    finished = writer.is_finished()
+    with explained_if_full(store):
+        if not finished:
+            num_found = int(store.there().sum())
+            say_what_is_there(num_found, store, record)
+            trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
+            trainer.predict(module, data, return_predictions=False)
+        else:
+            rank_zero_only(store.adopt)()
+        if config.gif and not (finished and store.holds(GIF, writer.gif)):
+            draw_gif(trainer, module, data, writer)
+    announce(folder, data.num_samples, finished)
+
+
+Picture = Callable[[torch.Tensor], torch.Tensor]
+
+
+def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+    """The samples to make, how they are drawn, and what is asked of them, for the record."""
+    if not module.sampler.process.has_prior:
+        raise ValueError(
+            f"this model's process, {type(module.sampler.process).__name__}, leaves something of an image at T, so "
+            "samples are made from real ones: choose task=restoration"
+        )
+    if module.asked.needs_images:
+        told = type(module.asked).__name__
+        raise ValueError(
+            f"this model is told what real images show ({told}), and here are none; for small images choose "
+            "task=upsample or task=cascade"
+        )
+    rows, names, about = asked_of(config, module.asked, otherwise="all")
+    num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
+    if config.format == "grid" and num > FirstImages.NUM_FIRST:
+        check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
+
+    def picture(first: torch.Tensor) -> torch.Tensor:
+        kinds = list(dict.fromkeys(names))
+        return by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
+
+    return GenerationDataModule(num, config.batch_size, told=rows), picture, about
+
+
+@rank_zero_only
+def draw_gif(
+    trainer: Trainer, module: DiffusionModule, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
+) -> None:
+    """The samples of the grid coming into being, from noise to the image."""
+    times = module.sampler.times(module.sampler.process.T)[1:]
+    chosen = torch.linspace(0, len(times) - 1, min(num_frames, len(times))).round().int().tolist()
+    shown = {times[i] for i in chosen}
+    frames: list[torch.Tensor] = []
+
+    def watch(state: State) -> None:
+        if state.t in shown:
+            frames.append(grid(to_uint8(module.codec.decode(state.x_t).float())))
+
+    module.watch_sampling = watch
+    module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
+    batch = {name: told.to(module.device) for name, told in data.first(writer.store.num_first).items()}
+    with sampling(trainer, module):
+        module.predict_step(batch, 0)
+    with whole(writer.gif) as partial:
+        save_gif(partial, frames)
+        writer.store.seal(GIF, partial.read_bytes())
+
+
+@rank_zero_only
+def announce(folder: Path, num_samples: int, finished: bool) -> None:
+    print(f"{num_samples} samples in {folder}" + (", all there already" if finished else ""))
+    for path in sorted(folder.iterdir()):
+        print(f"  {path}")
+
+
+def use(config: DictConfig) -> None:
+    """A task on one device, in this process."""
+    task = build.instantiate(config.task, "task")
+    check.positive_int("batch_size", config.batch_size)
+    if config.get("data") and "images" not in config.task:
+        raise ValueError("data has no effect on a task that reads no images; leave it out")
+    path = build.checkpoint_path(config.ckpt)
+    module, stored = loaded(path, config)
+    name = config.task._target_.split(".")[-2]
+    folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
+    trainer = build.trainer(config)
+    if trainer.world_size > 1:
+        raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
+    analytic.prepare(module, stored, path, trainer)
+    module.to(trainer.strategy.root_device)
+    with sampling(trainer, module):
+        rows, _, asked = asked_of(config, module.asked, otherwise="none")
+        chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
+        about = {**chosen, **asked, **identity(stored, module, trainer)}
+        named = {field: build.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
+        about["files"] = {field: digest([path.read_bytes()]) for field, path in named.items() if path.is_file()}
+        record = GenerationRecord(folder, about, made_with(config, trainer), f"{name}_generation.json")
+        record.refuse_to_mix(grows=False, images_are_there=(folder / f"{name}.json").exists())
+        outcome = task(as_model(module, data_of(config, stored), config.batch_size, rows))
+    record.write()
+    write_outcome(folder, name, outcome, about)
+
+
+def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+    """The module and its configuration; data that are chosen anew do not reach it."""
+    changes = build.changes(config)
+    module, stored = build.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    module.use_for_prediction(config.weights, config.seed)
+    return module, stored
+
+
+def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
+    """What the model was trained on, or what the command chooses; None where neither says it."""
+    other = OmegaConf.masked_copy(build.changes(config), {"data"} & set(config))
+    about = build.merged(stored.copy(), other)
+    return build.data(about) if "source" in about.data else None
+
+
+def as_model(
+    module: DiffusionModule, data: ImageDataModule | None, batch_size: int, asked: Mapping[str, torch.Tensor]
+) -> Model:
+    """asked: what rows are told in turn, see `SampleLoader`."""
+
+    def told(rows: torch.Tensor) -> Cond:
+        if module.asked.needs_images:
+            raise ValueError("this model is told small images: only task=upsample and task=cascade have some")
+        return {name: table.to(rows.device)[rows % len(table)] for name, table in asked.items()}
+
+    def another(ckpt: str) -> Model:
+        path = build.checkpoint_path(ckpt)
+        other, _ = build.from_checkpoint(path, OmegaConf.create())
+        build.refuse_classifier(other, path)
+        other.use_for_prediction("best", module.sample_rng.seed)
+        return as_model(other.to(module.device), None, batch_size, {})
+
+    return Model(
+        denoiser=module.denoiser(module.predict_weights),
+        condition=module.asked,
+        told=told,
+        sampler=module.sampler,
+        codec=module.codec,
+        rng=module.sample_rng,
+        image_shape=module.image_shape,
+        device=module.device,
+        batch_size=batch_size,
+        data=data,
+        another=another,
+    )
+
+
+def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> None:
+    """The pictures, NAME.npz of what they show, NAME.json of figures and how they were made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each, picture in outcome.pictures.items():
+        save_png(folder / f"{each}.png", picture.numpy())
+    with whole(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
+        np.savez(file, **{key: array.cpu().numpy() for key, array in outcome.arrays.items()})
+    write_whole(folder / f"{name}.json", json.dumps({**outcome.numbers, **about}, indent=2).encode())
+    print("\n".join([*outcome.lines, f"{name} in {folder}"]))
+    for path in sorted(folder.glob("*")):
+        print(f"  {path}")

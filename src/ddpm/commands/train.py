@@ -1,0 +1,232 @@
+"""One training run, from a configuration to a checkpoint, pictures and numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from ddpm.base import check
+from ddpm.base.atomic import write_whole
+from ddpm.checkpoint.folder import listed, newest_whole, set_aside, step_of
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.checkpoint.stored_config import FITTED, PARTS, targets
+from ddpm.commands.dry_run import report
+from ddpm.config import analytic, build
+from ddpm.data.order import micro_batch_size
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.evaluation.evaluators import scores_of_training
+from ddpm.runs import devices, launch, resume, run_folder
+from ddpm.runs.console import quiet
+from ddpm.runs.typed import options
+from ddpm.schedule_check.examination import verdict
+from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
+from ddpm.training.callbacks.time_limit import TimeLimit
+from ddpm.training.metrics_table import MetricsTable
+from ddpm.training.wandb_run import finished_runs
+
+
+@finished_runs()
+def run(config: DictConfig) -> None:
+    """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
+    locks = launch.is_first() and not check.boolean("dry_run", config.dry_run)
+    with run_folder.locked(Path(config.run_dir)) if locks else nullcontext():
+        train(config)
+
+
+def train(config: DictConfig) -> None:
+    quiet()
+    torch.set_float32_matmul_precision("high")
+    if config.dry_run:
+        config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
+    devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # before long work
+    checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
+    data = build.data(config)
+    module = build.module(config, build.fitted_to_data(config, data))
+    analytic.refuse(module)
+    refuse_pictures_of_a_classifier(config, module)
+    step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
+    trainer = build.trainer(config, scores_of_training(config, module.config[FITTED]))
+    if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
+        trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
+    refuse_to_sweep_with_children(trainer)
+    if config.dry_run:
+        rank_zero_only(print)(report(config, module, data, trainer))
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsTable):
+            logger.continue_from(step)
+        num_parameters = sum(p.numel() for p in module.network.parameters())
+        about = {"options": options(), "num_parameters": num_parameters, FITTED: module.config[FITTED]}
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
+    announce(config, module, trainer, checkpoint, step)
+    accept(config, module, step)
+    with explained(config, trainer):
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    summary(config, trainer, checkpoint, step)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def refuse_pictures_of_a_classifier(config: DictConfig, module: build.DiffusionModule) -> None:
+    if not build.classifies(module.network):
+        return
+    if module.condition.dropout:
+        check.fail("cond.dropout", module.condition.dropout, "0 with loss=classification, which learns from each label")
+    drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
+    given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.get("metric") else [])]
+    if given:
+        raise ValueError(f"{given[0]} needs images, and a classifier makes none: add {given[0]}=null")
+
+
+def refuse_to_sweep_with_children(trainer: Trainer) -> None:
+    """The processes that Lightning's launcher starts run the whole command again, which of a sweep is every job."""
+    sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    launcher = trainer.strategy.launcher
+    if not sweeps or trainer.num_devices == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    if not trainer.strategy.cluster_environment.creates_processes_externally:
+        raise ValueError(
+            f"-m with trainer.devices={trainer.num_devices} would start the sweep again in every process; use "
+            "trainer.strategy=ddp_spawn, the launcher of a scheduler (docs/clusters.md), or one command a setting"
+        )
+
+
+def prepare_to_resume(
+    config: DictConfig, path: Path, module: build.DiffusionModule, data: build.ImageDataModule
+) -> int:
+    """Refuses a checkpoint of another run before any long work starts. Returns its step."""
+    stored = read_checkpoint(path, "resume", known=set(targets(module.config)))
+    resume.refuse_changes(path, stored["config"], module.config, config.resume.allow)
+    data.other_content_is_allowed = "data.content" in config.resume.allow
+    states = module.state_dict(), stored["state_dict"]
+    ours, theirs = ({key: getattr(each, "shape", type(each)) for key, each in state.items()} for state in states)
+    different = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+    if different:
+        raise ValueError(f"resume={path} holds another model: {len(different)} weights differ, as {min(different)}")
+    return stored["global_step"]
+
+
+@rank_zero_only
+def accept(config: DictConfig, module: build.DiffusionModule, step: int) -> None:
+    """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
+    folder = Path(config.run_dir) / "checkpoints"
+    text = yaml.safe_dump(module.config, sort_keys=False, allow_unicode=True)
+    write_whole(folder / run_folder.SETTINGS, text.encode())
+    set_aside(folder, step)
+
+
+@contextmanager
+def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
+    """What can end a training from outside, as one clear error each."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ValueError(out_of_memory(config, trainer)) from error
+    except ProcessExitedException as error:  # of strategy=ddp_spawn
+        raise SystemExit(error.exit_code) from error
+    except ProcessRaisedException as error:
+        raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "not enough memory" in text or "can't allocate memory" in text:
+            raise ValueError(out_of_memory(config, trainer)) from error
+        if trainer.world_size > 1 and another_is_lost(error):
+            raise ConnectionError(lost(config, trainer)) from error
+        raise
+
+
+def lost(config: DictConfig, trainer: Trainer) -> str:
+    good = newest_whole(Path(config.run_dir) / "checkpoints")
+    return (
+        f"rank {trainer.global_rank} ends, because another process of this run is gone: its own message, or "
+        f"the system's log, says why. Last good checkpoint: {good or 'none yet'}; resume=auto goes on from it"
+    )
+
+
+def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
+    """The next accumulation that keeps the global batch."""
+    batch, world, now = config.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    here = f"out of memory on {trainer.strategy.root_device}: {micro_batch_size(batch, world, now)} images at once"
+    larger = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
+    if not larger:
+        return f"{here}, and fewer are not possible: take a smaller model, or more devices for its optimizer"
+    remedy = (
+        f"trainer.accumulate_grad_batches={larger[0]} keeps the batch of {batch} with {batch // world // larger[0]}"
+    )
+    good = last_good(trainer)
+    resuming = "; with resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' the run goes on" if good else ""
+    return f"{here}; {remedy}{resuming}"
+
+
+@rank_zero_only
+def announce(
+    config: DictConfig, module: build.DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
+) -> None:
+    parameters = sum(p.numel() for p in module.network.parameters())
+    place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
+    at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
+    steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
+    print(f"{config.name}: {parameters:,} parameters, {steps}")
+    print(f"on {place}; folder {config.run_dir}", flush=True)
+    if isinstance(module.sampler.process, GaussianDiffusion):
+        leaf = OmegaConf.to_container(config.schedule, resolve=True)
+        print(f"schedule: {verdict(module.sampler.process.schedule, leaf)}", flush=True)
+    own = sorted({target for target in targets(module.config) if not target.startswith(PARTS)})
+    if own:
+        packages = ",".join(sorted({target.partition(".")[0] for target in own}))
+        print(f"code of your own: {', '.join(own)}; what loads this run needs trust=[{packages}]", flush=True)
+    if checkpoint and step >= config.trainer.max_steps:
+        print(f"{checkpoint} has {step:,} steps already: nothing is left to train", flush=True)
+    elif checkpoint:
+        print(f"going on from {checkpoint}, at step {step:,}", flush=True)
+    elif config.resume.path == "auto":
+        print("there was no run of these settings to go on with: a new one begins", flush=True)
+
+
+def what_ended(config: DictConfig, trainer: Trainer) -> str:
+    """What ended a training before its last step. Where it was in processes of its own, the trainer here cannot say."""
+    ended = {
+        "fast_dev_run": trainer.fast_dev_run,
+        "limit_train_batches": trainer.limit_train_batches == 0,
+        "max_time": any(isinstance(each, TimeLimit) and each.time_remaining() <= 0 for each in trainer.callbacks),
+        "max_epochs": not trainer.should_stop and 0 <= trainer.max_epochs <= trainer.current_epoch,
+    }
+    found = [f"trainer.{name}={config.trainer.get(name)}" for name, did in ended.items() if did]
+    return found[0] if found else "a callback or another limit"
+
+
+@rank_zero_only
+def summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
+    """What was done, and where everything lies. Trained in processes of its own, the trainer here knows no step."""
+    folder, max_steps = Path(config.run_dir) / "checkpoints", config.trainer.max_steps
+    step = max(map(step_of, listed(folder)), default=first_step)
+    done = f"{step:,} of {max_steps:,} steps" if step < max_steps else f"{step:,} steps"
+    images = f"{(step - first_step) * config.data.batch_size:,} images"
+    images = f"; this run went on at step {first_step:,} and used {images}" if resumed else f", {images}"
+    why = f"; {what_ended(config, trainer)} ended the training" if step < max_steps else ""
+    print(f"\ndone: {done}{images}{why}")
+    lines = {"checkpoint": str(folder / "last.ckpt" if listed(folder) else resumed)}
+    pictures = ("samples/ema", "samples/raw", "denoising")
+    lines |= {name: f"{config.run_dir}/{name}/{step:08d}.png" for name in pictures}
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsTable):
+            lines["metrics"] = str(logger.path)
+        elif isinstance(logger, WandbLogger):
+            lines["W&B"] = logger.experiment.dir
+        elif isinstance(logger, TensorBoardLogger):
+            lines["TensorBoard"] = logger.log_dir
+    for name, where in lines.items():
+        if Path(where).exists():
+            print(f"  {name:12} {where}")
+    for failure in (each for callback in trainer.callbacks for each in getattr(callback, "failures", ())):
+        print(failure)

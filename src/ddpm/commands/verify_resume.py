@@ -1,0 +1,120 @@
+"""python -m ddpm verify-resume [OVERRIDES]: proves on your own configuration that a killed run loses nothing.
+
+Trains a few steps without a break, then again with a SIGKILL after the first checkpoint and the same command once
+more, and compares what the two leave behind, bit for bit.
+"""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.checkpoint.trust import take_trust
+from ddpm.runs.interruption import CHILDREN, heeded
+
+SHORT = (
+    *("trainer.max_steps=6", "checkpoint_every_n_steps=2", "trainer.log_every_n_steps=1", "logger=csv"),
+    *("sample_every_n_steps=3", "sampler.steps=2", "callbacks.samples.num_samples=4", "resume=auto"),
+    *("callbacks.denoising.num_samples=2", "optimizer.warmup_steps=2"),
+)
+TRAIN = Path(__file__).parents[3] / "train.py"
+
+
+def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of nested containers with its name."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if isinstance(value, dict | list):
+        for key, below in items:
+            yield from tensors(below, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def differences(one: Path, other: Path) -> dict[str, list[str]]:
+    """What differs between two runs' folders: raw and averaged weights, optimizer, position, logged numbers, pictures.
+
+    Speeds are left out, since no two runs have the same.
+    """
+    first, second = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (one, other))
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "ImageDataModule", "sums")
+    found = {part: unequal(dict(tensors(first[part])), dict(tensors(second[part]))) for part in parts}
+    found["metrics.csv"] = unequal(*(logged(folder / "metrics.csv") for folder in (one, other)))
+    found["pictures"] = unequal(*(pictures(folder) for folder in (one, other)))
+    return found
+
+
+def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
+    return [str(key) for key in one.keys() | other.keys() if not equal(one.get(key), other.get(key))]
+
+
+def logged(path: Path) -> dict[tuple[str, str], str]:
+    """Numbers as they are written, by step and name."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["step"], k): v for row in rows for k, v in row.items() if v and not k.startswith("sys/")}
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def train(overrides: list[str], folder: Path, log: Path) -> subprocess.Popen:
+    words = [sys.executable, str(TRAIN), *overrides, *SHORT, f"run_dir={folder}"]
+    with open(log, "a") as file:
+        CHILDREN.append(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True))
+    return CHILDREN[-1]
+
+
+def finished(process: subprocess.Popen, log: Path) -> None:
+    if process.wait() != 0:
+        print(log.read_text()[-4000:])
+        sys.exit(f"the training ended with exit code {process.returncode}; its output is above")
+
+
+@heeded()
+def main() -> None:
+    overrides = take_trust(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as temporary:
+        whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
+        print("training 6 steps without a break", flush=True)
+        finished(train(overrides, whole, log), log)
+        print("again, to be killed (SIGKILL) after its first checkpoint", flush=True)
+        process = train(overrides, killed, log)
+        while not listed(killed / "checkpoints") and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        steps = [path.stem for path in listed(killed / "checkpoints")]
+        print(
+            f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. The same command again", flush=True
+        )
+        finished(train(overrides, killed, log), log)
+        if "going on from" not in log.read_text():
+            sys.exit("the run had ended before the kill, so nothing was resumed: give it more to do, as a larger batch")
+        found = differences(whole, killed)
+    for part, names in found.items():
+        print(f"  {part:18} {'equal to the bit' if not names else f'{len(names)} differ, as {min(names)}'}")
+    if any(found.values()):
+        sys.exit("the resumed run is NOT the same: on a GPU, kernels that are not deterministic are the usual reason")
+    print("the resumed run is the same as the one without a break")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Estimates what variance=analytic needs of a trained model, once, and keeps it beside the checkpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ddpm.base.atomic import write_whole
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.untrusted import json_file
+from ddpm.checkpoint.stored_config import FITTED
+from ddpm.config import build
+from ddpm.data.loader import to_batch
+from ddpm.data.pixels import ImageData
+from ddpm.diffusion.variance import Analytic
+from ddpm.generation.identity import beside, decisive, title
+from ddpm.generation.record import weights_hash
+from ddpm.metrics.protocol import digest
+from ddpm.training.module import DiffusionModule
+
+BATCH = 64
+
+
+def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Trainer) -> None:
+    """Gives the module's sampler its variance, if that is one to be estimated. To be called on all ranks."""
+    variance = getattr(module.sampler, "variance", None)
+    if not isinstance(variance, Analytic) or variance.errors:
+        return
+    data = build.data(stored)
+    rank_zero_only(data.prepare_data)()
+    num = min(variance.num_images, len(data.split("train")))
+    images = data.split("train", num)
+    about = {
+        "weights": weights_hash(module.weights(module.predict_weights)),
+        "model": {
+            **decisive(stored, module.config[FITTED]),
+            "guides": [weights_hash(guide) for guide in module.guides],
+        },
+        "precision": str(trainer.precision),
+        "data": data.content_hash("train", num),
+        "num_times": variance.num_times,
+    }
+    file = beside(path) / "analytic" / f"{title(path)}_{module.predict_weights}_{digest(about)}.json"
+    found = kept(file)
+    if found is None:
+        times = variance.measured_times(module.sampler.process.T)
+        errors = measured(module, images, times, trainer)
+        found = {"about": about, "num_images": num, "times": times, "errors": errors}
+        trainer.strategy.barrier()
+        save(file, json.dumps({**found, "digest": digest(found)}, indent=1))
+    fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
+    module.sampler = replace(module.sampler, variance=fitted)
+
+
+def refuse(module: DiffusionModule) -> None:
+    """ValueError if a training would need what only a trained model can give."""
+    for part in (module.sampler, module.loss):
+        variance = getattr(part, "variance", None)
+        if isinstance(variance, Analytic):
+            variance.error(1)
+
+
+def kept(file: Path) -> dict[str, Any] | None:
+    """What was estimated before; None if there is no such file, or if it is not what was written."""
+    try:
+        found = json_file(file)
+        return found if found.pop("digest") == digest(found) else None
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+@rank_zero_only
+def save(file: Path, content: str) -> None:
+    write_whole(file, content.encode())
+    print(f"variance=analytic: estimated, and kept in {file}", flush=True)
+
+
+@torch.no_grad()
+def measured(module: DiffusionModule, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
+    """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
+    device = trainer.strategy.root_device
+    module = module.to(device).eval()
+    denoiser, process, rng = module.denoiser(module.predict_weights), module.sampler.process, Rng(0, "analytic")
+    reader = images.pixels.reader(persistent=False)
+    totals = torch.zeros(len(times), dtype=torch.float64, device=device)
+    plan = list(images.indices.split(BATCH))
+    display = ProgressDisplay("time", len(times) * len(plan))
+    for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
+        batch = to_batch(pixels, images.labels[ids], ids, ids, pinned=False)
+        batch = {name: part.to(device) for name, part in batch.items()}
+        x0, cond = module.codec.encode(batch["image"]), module.condition.of(batch)
+        for k, t in enumerate(times):
+            x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
+            with trainer.precision_plugin.forward_context():
+                prediction = denoiser(x_t, t, cond)
+            totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
+            if display.is_due(number * len(times) + k):
+                display.show(number * len(times) + k, "variance=analytic: the error of x0")
+    display.close()
+    return (totals / len(images)).tolist()

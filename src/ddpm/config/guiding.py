@@ -1,0 +1,117 @@
+"""What steers the sampling of a model: guidance, the other models that it asks, and the order of all wrappers."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.base.types import Time
+from ddpm.checkpoint.stored_config import LATER_GROUPS
+from ddpm.config.wiring import complete, instantiate
+from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
+from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.samplers.base import Sampler
+from ddpm.training.module import DiffusionModule
+
+Load = Callable[[Path], DiffusionModule]
+READ_HERE = ("order", "weights")
+"""Fields of a guidance that its constructor does not take."""
+
+
+class Guiding(NamedTuple):
+    """wrap: around the network's denoiser. asked: what samples are asked for. networks: of the models that guide."""
+
+    wrap: Callable[[Denoiser], Denoiser]
+    asked: Condition
+    networks: tuple[nn.Module, ...] = ()
+
+
+def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Load) -> Guiding:
+    """condition: what the network is told. load: a module, from the checkpoint that the guidance names."""
+    leaf = config.guidance
+    factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
+    if leaf._target_ != LATER_GROUPS["guidance"]["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
+        name = type(sampler.process).__name__
+        raise ValueError(f"guidance mixes predictions of process=gaussian, and this model has {name}; leave it out")
+    given: dict[str, Any] = {"condition": condition, "process": sampler.process, "follows_tilt": sampler.follows_tilt}
+    asked, networks = condition, []
+    if "guide" in leaf:
+        guide = helper("guide", leaf, sampler, load)
+        if guide.condition.network_settings != condition.network_settings:
+            raise ValueError(f"guidance.guide={leaf.guide} was told {guide.condition}, and this model {condition}")
+        networks.append(guide.weights(guide.predict_weights))
+        given["guide"] = NetworkDenoiser(networks[0], guide.objective)
+    if "classifier" in leaf:
+        classifier = helper("classifier", leaf, sampler, load)
+        networks.append(classifier.weights(classifier.predict_weights))
+        given["classifier"] = Logits(NetworkDenoiser(networks[0], classifier.objective))
+        asked = asked_of_both(classifier.condition, condition, leaf.classifier)
+        given["tells"] = not isinstance(condition, NoCondition)
+    taken = inspect.signature(get_object(leaf._target_)).parameters
+    given = {name: value for name, value in given.items() if name in taken}
+    clipping = partial(complete, instantiate(config.denoiser, "denoiser"), "denoiser")
+    if "guide" in given and leaf.order[0] == "denoiser":
+        given["guide"] = clipping(denoiser=given["guide"])
+    guidance = partial(complete, partial(factory, **given), "guidance")
+    inner, outer = in_order(leaf.order, {"guidance": guidance, "denoiser": clipping})
+    return Guiding(partial(wrapped, inner, outer), asked, tuple(networks))
+
+
+def wrapped(inner: Callable[..., Denoiser], outer: Callable[..., Denoiser], denoiser: Denoiser) -> Denoiser:
+    return outer(denoiser=inner(denoiser=denoiser))
+
+
+def in_order(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> list[Callable[..., Denoiser]]:
+    if not OmegaConf.is_list(order) or sorted(map(str, order)) != sorted(wrappers):
+        check.fail("guidance.order", order, "[guidance, denoiser] or [denoiser, guidance], the innermost first")
+    return [wrappers[name] for name in order]
+
+
+class Logits:
+    """A noisy classifier as guidance asks it: x_t `[B, C, H, W]` and a time to logits `[B, K]`."""
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        self.denoiser = denoiser
+
+    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
+        return self.denoiser.raw(x_t, t, {})
+
+
+def helper(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModule:
+    """The model that guides, which must know the same noise."""
+    path = leaf[field]
+    if path is None:
+        raise ValueError(f"guidance.{field} must be given, as guidance.{field}=runs/.../last.ckpt")
+    module = load(Path(str(path)))
+    wants_classes, names_classes = field == "classifier", bool(getattr(module.network, "classifies", False))
+    if wants_classes and not names_classes:
+        remedy = "train one with experiment=classifier_mnist, or with loss=classification"
+        raise ValueError(f"guidance.classifier={path} holds a model that names no classes; {remedy}")
+    if names_classes and not wants_classes:
+        raise ValueError(f"guidance.{field}={path} holds a classifier, which predicts no image: guidance=classifier")
+    module.use_for_prediction(leaf.get("weights", "best"), seed=0)
+    ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, module.sampler))
+    if type(module.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
+        raise ValueError(
+            f"guidance.{field}={path} was trained with another schedule than this model, so its times "
+            "mean another noise; train it with the same schedule"
+        )
+    return module
+
+
+def asked_of_both(of_classifier: Condition, condition: Condition, path: str) -> Condition:
+    """A classifier says which classes there are to ask for, also of a model that is told none."""
+    if isinstance(condition, NoCondition):
+        return of_classifier
+    if condition.network_settings != of_classifier.network_settings:
+        raise ValueError(f"guidance.classifier={path} knows {of_classifier}, and this model {condition}")
+    assert isinstance(condition, ClassLabel)
+    return condition

@@ -1,1 +1,0 @@
-"""What a noise schedule does to the signal, in numbers, a verdict and a picture."""

@@ -1,0 +1,191 @@
+"""Results of evaluate.py against the first of them: differences with their errors.
+
+Refused unless all were measured alike, since the protocol moves values by more than models differ.
+
+The standard error of a difference is taken as sqrt(e1^2 + e2^2), as if the two errors had nothing in common. That fits
+bars over draws of the generated images, as FID and KID have them. What the reference images happen to be is in no such
+bar, and both results share it: it shifts both values alike and leaves the difference nearly alone. Where the bar is
+over the real images (recall, coverage), or where both models started from one seed's noise, the true error of the
+difference is smaller than the one printed.
+"""
+
+import dataclasses
+import json
+import math
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpm.evaluation import table
+from ddpm.evaluation.table import shown
+from ddpm.generation.record import flat
+from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.protocol import Result, read_result
+from ddpm.metrics.score import Estimate
+
+CLEAR = 2.0
+"""Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""
+
+ABSENT = "absent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Of `other` to `first` in one metric. error: None where one of the two has none; z: difference / error."""
+
+    metric: str
+    first: str
+    other: str
+    values: tuple[Estimate, Estimate]
+
+    @property
+    def difference(self) -> float:
+        return self.values[1].value - self.values[0].value
+
+    @property
+    def error(self) -> float | None:
+        errors = [estimate.error for estimate in self.values]
+        return None if None in errors else math.hypot(*errors)
+
+    @property
+    def z(self) -> float | None:
+        return self.difference / self.error if self.error else None
+
+    @property
+    def verdict(self) -> str:
+        if self.difference == 0:
+            return "equal"
+        if self.z is None:
+            return "no error bars"
+        if abs(self.z) < CLEAR:
+            return f"no difference that the error bars can tell (|z| < {CLEAR:g})"
+        first_is_lower = self.difference > 0
+        better = lower_is_better(self.metric)
+        judgement = "" if better is None else f", which is {'better' if better == first_is_lower else 'worse'}"
+        which = "lower" if first_is_lower else "higher"
+        return f"{self.first} is {which} by {abs(self.z):.1f} standard errors{judgement}"
+
+
+def compared(results: Mapping[str, Result]) -> list[Difference]:
+    """Of each metric that all have, in the first result's order; ValueError unless they may be compared."""
+    (first, reference), *others = results.items()
+    conflicts = []
+    for name, other in others:
+        for field, values in differing(protocol(reference), protocol(other)).items():
+            one_has_not_this_score = field.startswith("scores.") and ABSENT in values
+            if not one_has_not_this_score:
+                conflicts.append(f"  {field}: {values[0]!r} in {first}, {values[1]!r} in {name}")
+    if conflicts:
+        raise ValueError("\n".join(["the results were not measured alike, so they cannot be compared:", *conflicts]))
+    shared = shared_metrics(results)
+    if not shared:
+        raise ValueError(
+            "\n".join(
+                ["the results have no metric in common:"]
+                + [f"  {name} has {', '.join(result.metrics) or 'none'}" for name, result in results.items()]
+            )
+        )
+    return [
+        Difference(metric, first, name, (reference.estimates[metric], other.estimates[metric]))
+        for metric in shared
+        for name, other in others
+    ]
+
+
+def shared_metrics(results: Mapping[str, Result]) -> list[str]:
+    first, *others = results.values()
+    return [metric for metric in first.metrics if all(metric in other.metrics for other in others)]
+
+
+def protocol(result: Result) -> dict[str, Any]:
+    """Its fields by dotted names, as `scores.fid`."""
+    return flat(dataclasses.asdict(result.protocol))
+
+
+def differing(one: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values of each name that are not all the same."""
+    names = dict.fromkeys(name for each in (one, *others) for name in each)
+    values = {name: [each.get(name, ABSENT) for each in (one, *others)] for name in names}
+    return {name: each for name, each in values.items() if any(other != each[0] for other in each[1:])}
+
+
+def differences_beside(results: Mapping[str, Result], part: str) -> dict[str, dict[str, Any]]:
+    """Name -> result -> value, of what differs in their "subject" or "environment"."""
+    parts = [flat(dataclasses.asdict(result)[part]) for result in results.values()]
+    return {name: dict(zip(results, values, strict=True)) for name, values in differing(*parts).items()}
+
+
+def text(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:
+    lines = [f"{name}  {paths[name]}" for name in results]
+    first = next(iter(results))
+    rows = [("metric", "", "value", f"minus {first}", "")]
+    for metric in dict.fromkeys(difference.metric for difference in differences):
+        rows.append((metric, first, shown(results[first].estimates[metric]), "", ""))
+        for each in differences:
+            if each.metric == metric:
+                gap = shown(Estimate(each.difference, each.error))
+                rows.append(("", each.other, shown(each.values[1]), gap, each.verdict))
+    lines += ["", *aligned(rows)]
+    alone = not_compared(results)
+    if alone:
+        lines += ["", "not compared, since not all have it: " + ", ".join(alone)]
+    lines += section("differs in what was measured", differences_beside(results, "subject"))
+    environment = differences_beside(results, "environment")
+    lines += section("differs in the environment, which may move the last digits", environment)
+    return "\n".join(lines)
+
+
+def not_compared(results: Mapping[str, Result]) -> list[str]:
+    metrics = dict.fromkeys(metric for result in results.values() for metric in result.metrics)
+    shared = shared_metrics(results)
+    return [metric for metric in metrics if metric not in shared]
+
+
+def section(title: str, fields: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if fields:
+        yield from ("", f"{title}:")
+        names = next(iter(fields.values()))
+        yield from aligned(
+            [("", *names), *((field, *map(str, values.values())) for field, values in fields.items())], indent="  "
+        )
+    else:
+        yield from ("", f"{title}: nothing")
+
+
+def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    return [(indent + line).rstrip() for line in table.aligned(rows).splitlines()]
+
+
+def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:
+    metrics = {}
+    for metric in shared_metrics(results):
+        metrics[metric] = {
+            "lower_is_better": lower_is_better(metric),
+            "values": {name: result.estimates[metric]._asdict() for name, result in results.items()},
+            "differences": {
+                each.other: {
+                    "difference": each.difference, "error": each.error, "z": each.z, "verdict": each.verdict,
+                }
+                for each in differences
+                if each.metric == metric
+            },
+        }  # fmt: skip
+    content = {
+        "results": {name: str(path) for name, path in paths.items()},
+        "metrics": metrics,
+        "not_compared": not_compared(results),
+        "subject": differences_beside(results, "subject"),
+        "environment": differences_beside(results, "environment"),
+    }
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def read(paths: Sequence[Path]) -> dict[str, Result]:
+    """By the letters a, b, c and so on, in the order of the paths."""
+    if not 2 <= len(paths) <= len(string.ascii_lowercase):
+        raise ValueError(f"2 to {len(string.ascii_lowercase)} results are compared, got {len(paths)}")
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"results must be files that evaluate.py wrote, and these are none: {', '.join(missing)}")
+    return {letter: read_result(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}

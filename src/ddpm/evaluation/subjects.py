@@ -1,0 +1,193 @@
+"""What evaluate.py measures: the images of a model, in every variant that is asked for, or images made elsewhere."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.config import analytic, build
+from ddpm.config.asking import sample_labels
+from ddpm.data.any_images import image_data
+from ddpm.data.pixels import ImageData
+from ddpm.diffusion.condition import ClassLabel, NoCondition
+from ddpm.evaluation.reference import Images, Reference, Statistics
+from ddpm.evaluation.scoring import StoredImages
+from ddpm.evaluation.sweeps.base import Variant
+from ddpm.generation.datamodule import GenerationDataModule
+from ddpm.generation.identity import beside, for_result, identity, is_of_a_run, made_with, title
+from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.record import GenerationRecord
+from ddpm.generation.stores.row_store import RowStore
+from ddpm.metrics.classes import in_words
+from ddpm.metrics.protocol import digest
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.statistics import holds_statistics
+from ddpm.training.module import DiffusionModule
+
+MOST_SAMPLES = 50_000  # what published figures are of
+
+
+@dataclass
+class Subject:
+    """Images to be measured: those that `stored` has, and those that `module` makes of the numbers that it lacks.
+
+    about: what they are, for the result. folder: where the result goes, unless the user says. variant: its place in a
+    sweep, None where there is none.
+    """
+
+    name: str
+    module: LightningModule
+    samples: GenerationDataModule
+    stored: StoredImages | None
+    writer: ImageWriter | None
+    about: dict[str, Any]
+    folder: Path
+    variant: Variant | None = None
+
+
+class NothingToMake(LightningModule):
+    """Stands where a model would, for images that are there."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError("all images are there")
+
+
+def subjects(
+    config: DictConfig, paths: list[Path], variants: list[Variant], trainer: Trainer
+) -> Iterator[tuple[Subject, Reference]]:
+    if config.images is not None:
+        yield made_elsewhere(config)
+    for path in paths:
+        real: Reference | None = None
+        for variant, repeat in itertools.product(variants, range(config.num_repeats)):
+            module, stored = build.from_checkpoint(path, variant.changes)
+            build.refuse_classifier(module, path)
+            module.use_for_prediction(config.weights, config.seed + repeat)
+            analytic.prepare(module, stored, path, trainer)
+            real = real or reference(config, stored)
+            subject = of_model(config, path, module, stored, real, trainer)
+            subject.variant = variant if variant.name else None
+            subject.name = (
+                f"{os.path.relpath(beside(path), common_folder(paths))}/{title(path)} {variant.title}".rstrip()
+            )
+            if config.num_repeats > 1:
+                subject.name += f" seed {config.seed + repeat}"
+            yield subject, real
+
+
+def common_folder(paths: list[Path]) -> str:
+    """Of the runs; 0, 1, ... of two sweeps are told apart by what comes below it."""
+    return os.path.commonpath([beside(path).absolute().parent for path in paths])
+
+
+def made_elsewhere(config: DictConfig) -> tuple[Subject, Reference]:
+    """Of more images than are wanted some are drawn, the same in every run: a folder may be sorted by class."""
+    if config.reference is None and not config.get("data"):
+        raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
+    if config["class"] is not None:
+        raise ValueError("class has no effect on images that are there; leave it out")
+    path = Path(config.images)
+    data = image_data(config.images)
+    num = len(data.split("train"))
+    if config.num_samples is not None:
+        num = check.integer("num_samples", config.num_samples, 1, num)
+    real = reference(config, config)
+    images = numbered_alike(data.split("train", num), data.class_names, real)
+    samples = GenerationDataModule(num, config.batch_size, images=images)  # whose labels they have, if any
+    samples.there = lambda: torch.ones(num, dtype=torch.bool)
+    about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
+    subject = Subject(path.name, NothingToMake(), samples, Numbered(images), None, about, path.parent)
+    return subject, real
+
+
+def numbered_alike(images: ImageData, names: tuple[str, ...], real: Reference) -> ImageData:
+    """The images with the class numbers of the real ones, where both name their classes; -1 for a class unknown there.
+
+    A folder of fewer classes counts them otherwise.
+    """
+    known = real.data.class_names if isinstance(real, Images) else ()
+    if not names or not known or names == known:
+        return images
+    numbers = torch.tensor([*(known.index(name) if name in known else -1 for name in names), -1])
+    return replace(images, labels=numbers[images.labels])  # -1, no label, is the last
+
+
+@dataclass
+class Numbered:
+    """Some images of a data set under the numbers 0, 1, ..."""
+
+    images: ImageData
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        return self.images.pixels.reader(persistent=False).read([self.images.indices[ids] for ids in plan])
+
+
+def of_model(
+    config: DictConfig, path: Path, module: DiffusionModule, stored: DictConfig, real: Reference, trainer: Trainer
+) -> Subject:
+    num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
+    samples, asked = asked_for(config, module, num, real)
+    images = {**identity(stored, module, trainer), **asked}
+    of_run = beside(path)
+    store = writer = None
+    if check.boolean("keep_images", config.keep_images):
+        named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
+        folder = of_run / "generated" / f"{title(path)}_{module.predict_weights}_{digest(named)}"
+        store = RowStore(folder, num, module.image_shape)
+        record = GenerationRecord(folder, images, made_with(config, trainer))
+        record.refuse_to_mix(grows=True, images_are_there=any(store.stored()))
+        writer, samples.there = ImageWriter(store, record), store.there
+    about = {
+        "ckpt": str(path), "run": of_run.name, "step": step_of(path), **for_result(images),
+        **({"labels": in_words(samples.labels_of(torch.arange(num)))} if asked else {}),
+    }  # fmt: skip
+    return Subject(title(path), module, samples, store, writer, about, of_run / "evaluations")
+
+
+def asked_for(
+    config: DictConfig, module: DiffusionModule, num: int, real: Reference
+) -> tuple[GenerationDataModule, dict[str, Any]]:
+    """The samples to make, and what is asked of them beside their noise: the classes, or what real images tell, such as
+    their captions or small versions."""
+    labels = sample_labels(config["class"], module.asked)
+    asked = {} if labels is None else {"class": [module.asked.name(label) for label in labels]}
+    if isinstance(module.asked, NoCondition | ClassLabel) and not module.needs_images:
+        return GenerationDataModule(num, config.batch_size, labels=labels), asked
+    if not isinstance(real, Images):
+        raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
+    if real.data.image_shape != module.image_shape:
+        raise ValueError(
+            f"this model makes samples from images {module.image_shape}, and those of {real.identity['data']} are "
+            f"{real.data.image_shape}"
+        )
+    return GenerationDataModule(num, config.batch_size, images=real.images), {"told_by": real.identity["data_hash"]}
+
+
+def reference(config: DictConfig, stored: DictConfig) -> Reference:
+    if config.reference is not None:
+        given = [name for name in ("split", "num_real") if config[name] != {"split": "train", "num_real": None}[name]]
+        if given:
+            raise ValueError(f"{given[0]} has no effect with reference={config.reference}; leave it out")
+        path = Path(config.reference)
+        if holds_statistics(path):
+            return Statistics(path)
+        return Images(image_data(config.reference), "train", None, ReferenceCache())
+    if "source" not in stored.data:
+        raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
+    data = build.data(stored)
+    rank_zero_only(data.prepare_data)()
+    return Images(data, config.split, config.num_real, ReferenceCache())
+
+
+def step_of(path: Path) -> int | None:
+    """A folder of weights does not say at which step it was made."""
+    return build.read_checkpoint(path).get("global_step") if is_of_a_run(path) else None

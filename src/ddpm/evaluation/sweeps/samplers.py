@@ -1,0 +1,55 @@
+"""evaluate.py sweep=samplers: every sampler with every number of steps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.base import check
+from ddpm.config import build
+from ddpm.evaluation import sampler_plot
+from ddpm.evaluation.sweeps.base import Variant, listed
+from ddpm.training.module import DiffusionModule
+
+
+class SamplerSweep:
+    """options: settings of each sampler by name. samplers: which of them. steps: numbers of steps, None for all T."""
+
+    presentation = sampler_plot
+
+    def __init__(self, options: Mapping[str, Any], samplers: Sequence[str], steps: Sequence[int | None]) -> None:
+        self.options = options
+        self.samplers = [check.one_of("sweep.samplers", name, options) for name in listed("samplers", samplers)]
+        self.steps = listed("steps", steps)
+        for number in self.steps:
+            if number is not None:
+                check.positive_int("sweep.steps", number)
+
+    def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
+        if config.get("sampler"):
+            raise ValueError(
+                "sampler has no effect with a sweep, which names its own; choose them as sweep.samplers=[...]"
+            )
+        for group in ("variance", "grid"):
+            if config.get(group) and not any(group in self.options[name] for name in self.samplers):
+                raise ValueError(f"{group} has no effect on sweep.samplers={self.samplers}; leave it out")
+        return [self.variant(changes, name, number) for name in self.samplers for number in self.steps]
+
+    def variant(self, changes: DictConfig, name: str, steps: int | None) -> Variant:
+        sampler = {"sampler": {**self.options[name], "steps": steps}}
+        return Variant(OmegaConf.merge(changes, sampler), name, steps, f"{name} with {steps or 'all'} steps")
+
+    def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
+        module, stored = build.from_checkpoint(path, changes)
+        process = module.sampler.process
+        for variant in variants:
+            try:
+                settings = build.merged(stored, variant.changes).sampler
+                sampler = build.complete(build.instantiate(settings, "sampler"), "sampler", process=process)
+                sampler.times(process.T)
+            except ValueError as error:
+                raise ValueError(f"sweep: {variant.title}: {error}") from error
+
+    def value(self, variant: Variant, module: DiffusionModule) -> float:
+        return len(module.sampler.times(module.sampler.process.T)) - 1

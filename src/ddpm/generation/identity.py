@@ -1,0 +1,119 @@
+"""What sample.py and evaluate.py share: which images a folder holds, what is there of them, and a disk that is full."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.checkpoint.stored_config import FITTED, LATER_GROUPS, Fitted
+from ddpm.generation.record import GenerationRecord, weights_hash
+from ddpm.generation.stores.base import ImageStore
+from ddpm.metrics.protocol import device_name, digest
+from ddpm.runs.interruption import Interrupted
+from ddpm.training.module import DiffusionModule
+
+
+def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> dict[str, Any]:
+    """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
+    return {
+        "image_shape": list(module.image_shape),
+        "seed": module.sample_rng.seed,
+        "sampler": module.sampler.describe(),
+        "steps": module.sampler.steps or module.sampler.process.T,
+        "weights": module.describe_weights(module.predict_weights),
+        "weights_sha256": weights_hash(module.weights(module.predict_weights)),
+        "precision": str(trainer.precision),
+        **decisive(stored, module.config[FITTED]),
+        **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
+    }
+
+
+def decisive(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
+    """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
+
+    A group of LATER_GROUPS is left out where it has the meaning of older configurations, as in records from before it.
+    """
+    groups = ("schedule", "process", "objective", "denoiser", "codec", "model", "noise", "cond", "guidance")
+    chosen = [group for group in groups if stored[group] != LATER_GROUPS.get(group)]
+    settings = {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
+    return {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
+
+
+def for_result(images: dict[str, Any]) -> dict[str, Any]:
+    """An identity as the subject of a result has it: each group as a text."""
+    return {name: said(value) if isinstance(value, dict) else value for name, value in images.items()}
+
+
+def said(part: Any) -> str:
+    """ "Clipped()" for a part of a configuration. A long list or mapping is told by its digest."""
+    if isinstance(part, dict) and "_target_" in part:
+        name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
+        settings = ", ".join(f"{field}={said(value)}" for field, value in part.items() if not field.startswith("_"))
+        return f"{name}({settings})"
+    return f"#{digest(part)}" if isinstance(part, dict | list) and len(str(part)) > 60 else str(part)
+
+
+def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+    """What changes the rounding."""
+    return {
+        "batch_size": config.batch_size,
+        "processes": trainer.world_size,
+        "device": device_name(trainer.strategy.root_device),
+        "torch": torch.__version__,
+    }
+
+
+@rank_zero_only
+def say_what_is_there(num_found: int, store: ImageStore, record: GenerationRecord) -> None:
+    num_damaged = sum(number < store.num_samples for number, _ in store.stored()) - num_found
+    if num_damaged:
+        print(f"{num_damaged:,} stored images are damaged and are made again", flush=True)
+    if num_found:
+        print(f"continuing: {num_found:,} of {store.num_samples:,} are there", flush=True)
+    for earlier in record.earlier():
+        changes = [f"{name} {was} before, {record.made_with[name]} now" for name, was in earlier.items()]
+        changed = [text for text, name in zip(changes, earlier, strict=True) if earlier[name] != record.made_with[name]]
+        print(f"images may differ by rounding from those of an uninterrupted run: {', '.join(changed)}", flush=True)
+
+
+def kept(store: ImageStore) -> str:
+    return f"{int(store.there().sum()):,} of {store.num_samples:,} samples are kept"
+
+
+@contextmanager
+def explained_if_full(store: ImageStore) -> Iterator[None]:
+    """And, if a signal ends the generation, what is kept of it."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        how = "continue" if store.continues else "begin again (format=png and npz continue)"
+        interrupted.kept = f"{kept(store)}; type the same command again to {how}"
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        remedy = "free some space and type the same command again, and it continues"
+        raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept(store)}; {remedy}") from error
+
+
+def is_of_a_run(checkpoint: Path) -> bool:
+    """Whether train.py wrote it: folders of weights and OpenAI's .pt files tell of no run and no step."""
+    return not checkpoint.is_dir() and checkpoint.suffix != ".pt"
+
+
+def beside(checkpoint: Path) -> Path:
+    """The folder of the run that made a checkpoint; a folder of weights is its own, a .pt lies in its."""
+    if is_of_a_run(checkpoint):
+        return checkpoint.parent.parent
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
+def title(checkpoint: Path) -> str:
+    """A checkpoint's name without its ending, which a folder's name has none of."""
+    return checkpoint.name if checkpoint.is_dir() else checkpoint.stem

@@ -1,0 +1,70 @@
+"""Hands generated images to a store as they come, on any number of ranks, and draws the first of them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from ddpm.base.atomic import sweep
+from ddpm.base.image_grid import grid
+from ddpm.base.images import to_uint8
+from ddpm.generation.record import GenerationRecord
+from ddpm.generation.stores.base import GIF, GRID, ImageStore, save_png
+from ddpm.training.module import DiffusionModule
+
+
+class ImageWriter(Callback):
+    """Needs memory for one batch, whatever the number of samples. draw: the first images, uint8, as a picture.
+
+    grid.png is the last file that is written: without it a generation is unfinished.
+    """
+
+    def __init__(self, store: ImageStore, record: GenerationRecord, draw: Callable[[Tensor], Tensor] = grid) -> None:
+        self.store, self.record, self.draw = store, record, draw
+        self.picture, self.gif = store.folder / "grid.png", store.folder / "denoising.gif"
+
+    def is_finished(self) -> bool:
+        return self.store.holds(GRID, self.picture) and bool(self.store.there().all())
+
+    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.is_global_zero:
+            self.begin()
+        trainer.strategy.barrier()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        module: DiffusionModule,
+        outputs: Tensor,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        pixels = to_uint8(outputs.float()).permute(0, 2, 3, 1).cpu().numpy()
+        for number, image in zip(batch["index"].tolist(), pixels, strict=True):
+            self.store.write(number, image)
+
+    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self.finish()
+        trainer.strategy.barrier()
+
+    def begin(self) -> None:
+        """The pictures of fewer samples go before the record names more; the record is there before any sample."""
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.store.folder)
+        if self.store.continues:
+            self.picture.unlink(missing_ok=True)
+            self.gif.unlink(missing_ok=True)
+            self.record.write()
+        self.store.begin()
+        self.store.seal(GRID, b"")
+        self.store.seal(GIF, b"")
+
+    def finish(self) -> None:
+        first = torch.from_numpy(self.store.finish())
+        drawn = self.draw(first.permute(0, 3, 1, 2)).numpy()
+        save_png(self.picture, drawn, partial(self.store.seal, GRID))

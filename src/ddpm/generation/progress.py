@@ -1,0 +1,91 @@
+"""How far a generation is, and how long an image takes."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from ddpm.base.progress import ProgressDisplay
+from ddpm.diffusion.samplers.base import State
+from ddpm.generation.record import GenerationRecord, Timing
+from ddpm.training.module import DiffusionModule
+
+
+class GenerationProgress(Callback):
+    """In images of all ranks, judged by the first; within a batch by the sampler's steps. num_found: there already."""
+
+    def __init__(self, num_samples: int, num_found: int = 0) -> None:
+        self.num_samples, self.num_found = num_samples, num_found
+        self.display: ProgressDisplay | None = None
+
+    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.done = self.num_found
+        if trainer.is_global_zero:
+            self.display = ProgressDisplay("image", self.num_samples, self.num_found)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        here = len(batch["index"]) * trainer.world_size
+
+        def watch(state: State) -> None:
+            done = min(self.done + here * (1 - state.t / module.sampler.process.T), self.num_samples - (state.t > 0))
+            if self.display and self.display.is_due(done):
+                self.display.show(done, f"{self.display.rate(done):.1f} images/s")
+
+        module.watch_sampling = watch
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        self.done += len(batch["index"]) * trainer.world_size
+
+    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.display:
+            self.display.close()
+
+    def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
+        self.on_predict_end(trainer, module)
+
+
+class GenerationClock(Callback):
+    """Seconds per image from noise to pixels, judged by the first rank; to be the first callback, before any writes.
+
+    The first batch warms up: it counts only where it is the only one. record: where it is noted, if anywhere.
+    """
+
+    def __init__(self, device: str, record: GenerationRecord | None) -> None:
+        self.device, self.record = device, record
+        self.batches: list[tuple[float, int]] = []  # seconds, and images of all ranks
+
+    @property
+    def timing(self) -> Timing | None:
+        """Of this generation, None if it made nothing."""
+        if not self.batches:
+            return None
+        seconds, images = (sum(each) for each in zip(*(self.batches[1:] or self.batches), strict=True))
+        return Timing(seconds / images, images, self.device)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        wait(trainer)
+        self.start = time.perf_counter()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        wait(trainer)
+        self.batches.append((time.perf_counter() - self.start, len(batch["index"]) * trainer.world_size))
+
+    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.timing and self.record and trainer.is_global_zero:
+            self.record.add_timing(self.timing)
+
+
+def wait(trainer: Trainer) -> None:
+    """Until the device has done what it was asked to."""
+    device = trainer.strategy.root_device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

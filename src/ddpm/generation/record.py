@@ -1,0 +1,118 @@
+"""What a folder of generated images holds, written in its generation.json, so that only the same is continued there."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.base.atomic import write_whole
+from ddpm.base.untrusted import json_file
+from ddpm.checkpoint.stored_config import LATER_GROUPS, completed
+from ddpm.data.sources.base import digest
+
+BESIDE = ("made_with", "timings")  # what a folder says besides what its images are
+
+
+class Timing(NamedTuple):
+    """seconds: per image, by all devices together. num_images: on how many that was measured."""
+
+    seconds: float
+    num_images: int
+    device: str
+
+
+class GenerationRecord:
+    """identity: all that decides the images, as plain containers, `num_samples` among it. made_with: what changes no
+    more than their rounding, such as the batch size; a folder's record lists each that had a hand in it.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], made_with: dict[str, Any], name: str = "generation.json"
+    ) -> None:
+        self.path = folder / name
+        self.identity, self.made_with = identity, made_with
+
+    def stored(self) -> dict[str, Any] | None:
+        """What the folder says of itself, None where it says nothing."""
+        if not self.path.exists():
+            return None
+        try:
+            stored = json_file(self.path)
+            stored["made_with"][0].keys()
+            [each["seconds"] / each["num_images"] for each in stored.get("timings", []) if each["device"]]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+            raise ValueError(f"{self.path} is not a record of sample.py; {self._remedy()}") from None
+        return stored
+
+    def refuse_to_mix(self, grows: bool, images_are_there: bool) -> None:
+        """ValueError if the folder holds something else, field by field. grows: more samples are not something else."""
+        stored = self.stored()
+        if stored is None:
+            if images_are_there:
+                raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
+            return
+        # A group that a record leaves out has its older meaning, and the condition is the checkpoint's own
+        older = {**LATER_GROUPS, "cond": self.identity.get("cond", LATER_GROUPS["cond"])}
+        there = flat(completed({**older, **{k: v for k, v in stored.items() if k not in BESIDE}}))
+        asked = flat(completed({**older, **self.identity}))
+        fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
+        if grows and there.get("num_samples", 0) < asked.get("num_samples", 0):
+            fields = [name for name in fields if name != "num_samples"]
+        if fields:
+            lines = [f"  {name}: {there.get(name)!r} there, {asked.get(name)!r} asked for" for name in fields]
+            raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """With what else than now the images that are there were made."""
+        stored = self.stored()
+        return [made for made in stored["made_with"] if made != self.made_with] if stored else []
+
+    def timings(self) -> list[dict[str, Any]]:
+        return (self.stored() or {}).get("timings", [])
+
+    def timing(self) -> Timing | None:
+        """Where the most images were timed, if any were."""
+        most = max(self.timings(), key=lambda each: each["num_images"], default=None)
+        return Timing(most["seconds"] / most["num_images"], most["num_images"], most["device"]) if most else None
+
+    def add_timing(self, timing: Timing) -> None:
+        """Added to what was measured in the same circumstances, if anything was."""
+        before = self.timings()
+        same = [each for each in before if self.made_with.items() <= each.items()]
+        images = timing.num_images + sum(each["num_images"] for each in same)
+        seconds = timing.seconds * timing.num_images + sum(each["seconds"] for each in same)
+        others = [each for each in before if each not in same]
+        self.write([*others, {**self.made_with, "num_images": images, "seconds": seconds}])
+
+    def write(self, timings: list[dict[str, Any]] | None = None) -> None:
+        """timings: in place of those that the folder has."""
+        content = {**self.identity, "made_with": [*self.earlier(), self.made_with]}
+        timings = self.timings() if timings is None else timings
+        if timings:
+            content["timings"] = timings
+        write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _remedy(self) -> str:
+        return f"choose another folder with out=, or delete {self.path.parent}"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"sampler.steps": 50, ...}`; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf for key, below in value.items() for name, leaf in flat(below, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def weights_hash(network: nn.Module) -> str:
+    """sha256 of names, types, shapes and values: the same wherever the checkpoint lies."""
+    state = network.state_dict()
+    parts = ((f"{name} {value.dtype} {list(value.shape)}", raw_bytes(value)) for name, value in state.items())
+    return digest(part for pair in parts for part in pair)
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,77 @@
+"""Generation is a data set: sample numbers, shared out among ranks as images are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.data.order import share
+from ddpm.data.pixels import ImageData
+
+
+class SampleBatch(TypedDict, total=False):
+    index: Tensor  # int64 [B], the samples' numbers: with the seed, all that decides their noise
+    label: Tensor  # int64 [B], -1 where there is none
+    image: Tensor  # float32 [B, C, H, W] in [-1, 1], where samples are made from images
+    words: Tensor  # int64 [B, N], where they are made from captions
+
+
+class SampleLoader:
+    """The numbers start..start+num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
+
+    labels: one class for all, or a sequence that sample i takes entry i (modulo its length) of, or None for -1.
+    told: other things that samples are told, as {"words": int64 `[n, N]`}, of which sample i takes row i modulo n.
+    images: real images that samples are made from, in turn, with their labels.
+    there: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
+    others are those that they always were: kernels round differently in a batch of another size.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        start: int = 0,
+        labels: int | Sequence[int] | None = None,
+        told: Mapping[str, Tensor] | None = None,
+        images: ImageData | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        there: Tensor | None = None,
+    ):
+        self.num_samples = check.positive_int("num_samples", num_samples)
+        self.batch_size = check.positive_int("batch_size", batch_size)
+        self.start = check.non_negative_int("start", start)
+        self.told = {"label": class_cycle(labels), **(told or {})}
+        self.images = images
+        self.rank = rank
+        self.world_size = world_size
+        self.there = torch.zeros(num_samples, dtype=torch.bool) if there is None else there
+
+    def __len__(self) -> int:
+        """As many as the first rank has, were nothing there. Never 0: Lightning leaves out the hooks of such a rank."""
+        return len(share(0, self.num_samples, 0, self.world_size, self.batch_size))
+
+    def __iter__(self) -> Iterator[SampleBatch]:
+        places = share(0, self.num_samples, self.rank, self.world_size, self.batch_size)
+        plan = [self.start + place for place in places if not self.there[place].all()]
+        if self.images is None:
+            for index in plan:
+                yield SampleBatch(index=index, **{name: rows[index % len(rows)] for name, rows in self.told.items()})
+            return
+        chosen = [self.images.indices[index % len(self.images)] for index in plan]
+        for index, some, pixels in zip(plan, chosen, self.images.pixels.reader(False).read(chosen), strict=True):
+            image = pixels.to(torch.float32).div_(127.5).sub_(1)
+            yield SampleBatch(index=index, label=self.images.labels[some], image=image)
+
+
+def class_cycle(labels: int | Sequence[int] | None) -> Tensor:
+    """int64 `[n]`, at least one entry."""
+    if labels is None:
+        return torch.tensor([-1])
+    entries = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
+    if not entries:
+        check.fail("labels", labels, "a class number or a list of at least one")
+    return torch.tensor([check.integer("labels", entry, low=-1) for entry in entries], dtype=torch.int64)

@@ -1,0 +1,64 @@
+"""All images in samples.npz: `arr_0`, uint8 `[N, H, W, C]`, the layout of guided diffusion's evaluations."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.base.atomic import whole
+from ddpm.checkpoint.integrity import damage
+from ddpm.generation.stores.base import ImageStore
+from ddpm.generation.stores.row_file import RowFile
+
+
+class NpzArchive(ImageStore):
+    """Rows of a working file until all are there; the archive is made of them at the end, and does not grow."""
+
+    continues, grows = True, False
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / "samples.npz"
+
+    @property
+    def rows(self) -> RowFile:
+        return RowFile(self.folder / ".samples.rows", self.num_samples, self.shape)
+
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """In an archive that zip cannot read to its end the first is damaged, so that the archive is made again."""
+        if not self.archive.exists():
+            yield from self.rows.written()
+            return
+        reliable = damage(self.archive) is None
+        with open(self.archive, "rb") as file:
+            head = file.read(1024)
+            start = head.find(b"\x93NUMPY") + 10
+            file.seek(start + int.from_bytes(head[start - 2 : start], "little"))
+            for number in range(self.num_samples):
+                row = file.read(math.prod(self.shape))
+                yield number, row if reliable or (number and self.sums.exists()) else b""
+
+    def begin(self) -> None:
+        """What is whole of a damaged archive goes back into the rows that it was made of."""
+        there = self.there()
+        if not self.archive.exists() or not there.all():
+            self.rows.create()
+            for number, row in self.stored() if self.archive.exists() else ():
+                if there[number]:
+                    self.rows.write(number, np.frombuffer(row, np.uint8))
+            self.archive.unlink(missing_ok=True)
+        self.adopt()
+
+    def write(self, number: int, image: np.ndarray) -> None:
+        self.seal(number, image.tobytes())
+        self.rows.write(number, image)
+
+    def finish(self) -> np.ndarray:
+        if not self.archive.exists():
+            with whole(self.archive) as partial, open(partial, "wb") as file:
+                np.savez(file, self.rows.images())  # its entries carry no time, so equal rows make equal files
+        self.rows.path.unlink(missing_ok=True)
+        first = bytearray().join(row for _, row in itertools.islice(self.stored(), self.num_first))
+        return np.frombuffer(first, np.uint8).reshape(-1, *self.shape)

@@ -1,0 +1,90 @@
+"""What a U-Net is made of: residual blocks, and the ways to change the resolution. Ho et al. 2020, appendix B."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.networks.layers import conv1x1, conv3x3, group_norm, initialised, linear, zeroed
+
+
+class ResBlock(nn.Module):
+    """shortcut(x) + two times (norm, SiLU, convolution), with the time added in between.
+
+    scale_shift: the time instead stretches and moves what the second norm returns, norm(h) * (1 + scale) + shift
+    (Nichol and Dhariwal 2021, appendix A; "adaptive group normalization" in Dhariwal and Nichol 2021, eq. 3).
+    resize: changes the resolution of both branches, behind the first norm and SiLU (BigGAN's way, Brock et al. 2019, of
+    Song et al. 2021 and ADM): `nn.AvgPool2d(2)`, `nn.Upsample(scale_factor=2)`.
+    x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`, already through its SiLU. Returns `[B, out_channels, H, W]`,
+    or of the size that resize leaves.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        dropout: float,
+        num_groups: int,
+        *,
+        scale_shift: bool = False,
+        norm_eps: float = 1e-6,
+        resize: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.norm1 = group_norm(num_groups, in_channels, norm_eps)
+        self.resize = nn.Identity() if resize is None else resize
+        self.conv1 = conv3x3(in_channels, out_channels)
+        self.time = linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
+        self.norm2 = group_norm(num_groups, out_channels, norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(conv3x3(out_channels, out_channels))
+        self.shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(self.resize(F.silu(self.norm1(x))))
+        time = self.time(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + time)
+        return self.shortcut(self.resize(x)) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Downsample(nn.Module):
+    """Half the height and width by a convolution of stride 2.
+
+    One row and column of padding at the bottom and right only, as TensorFlow's 'SAME' does on even sizes, or
+    (pads_both_sides) at the top and left, as PyTorch's padding of 1. emb is not looked at: all that changes the
+    resolution is called alike.
+    """
+
+    def __init__(self, channels: int, *, pads_both_sides: bool = False) -> None:
+        super().__init__()
+        self.pad = nn.Identity() if pads_both_sides else nn.ZeroPad2d((0, 1, 0, 1))
+        conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1 if pads_both_sides else 0)
+        self.conv = initialised(conv)
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        return self.conv(self.pad(x))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: every pixel written four times, then a 3x3 convolution.
+
+    Computed as one transposed convolution of stride 2 on the small image, which is the same linear map in 4/9 of the
+    multiplications: where several taps fall on copies of one pixel, they are summed beforehand into a 4x4 kernel.
+    """
+
+    taps: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+        taps = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])  # of 3, into those of 4
+        self.register_buffer("taps", torch.kron(taps, taps), persistent=False)  # [9, 16]
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        kernel = self.conv.weight.transpose(0, 1).flatten(2) @ self.taps  # [in, out, 16]
+        return F.conv_transpose2d(x, kernel.unflatten(2, (4, 4)), self.conv.bias, stride=2, padding=1)

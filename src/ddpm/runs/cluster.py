@@ -1,0 +1,77 @@
+"""What a SLURM job gives a run: the tasks that srun started are its ranks. https://slurm.schedmd.com/srun.html"""
+
+import os
+import re
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+
+from ddpm.runs import launch
+
+WORD = "slurm"
+
+
+def settled(settings: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's settings, in which trainer=slurm's devices and num_nodes have become the job's numbers."""
+    asked = [name for name in ("devices", "num_nodes") if settings[name] == WORD]
+    if not asked:
+        return settings
+    if "SLURM_JOB_ID" not in os.environ:
+        raise ValueError(
+            f"trainer.{asked[0]}={WORD} takes it from a SLURM job, and this is none; in one, type "
+            "srun --nodes=2 --ntasks-per-node=8 python train.py trainer=slurm, and outside trainer=ddp or trainer=cpu"
+        )
+    if not launch.by_srun():
+        raise ValueError(
+            f"trainer.{asked[0]}={WORD}, but this process of SLURM job {os.environ['SLURM_JOB_ID']} was not started by "
+            "srun; put srun before the command: srun --ntasks-per-node=8 python train.py trainer=slurm"
+        )
+    step = {"devices": tasks_per_node(), "num_nodes": int(os.environ["SLURM_STEP_NUM_NODES"])}
+    gpus = torch.cuda.device_count()
+    if settings["accelerator"] != "cpu" and 0 < gpus < step["devices"]:
+        raise ValueError(
+            f"srun started {step['devices']} tasks on a node, and this one sees {gpus} GPU{'s' * (gpus != 1)} of it; "
+            f"each must see all: ask for --gpus-per-node={step['devices']}, and not for --gpus-per-task"
+        )
+    return settings | {name: step[name] for name in asked}
+
+
+def tasks_per_node() -> int:
+    """SLURM writes 4 on each of two nodes as `4(x2)`, and 4 and 3 as `4,3`."""
+    told = os.environ["SLURM_STEP_TASKS_PER_NODE"]
+    even = re.fullmatch(r"(\d+)(\(x\d+\))?", told)
+    if not even:
+        raise ValueError(f"srun must start the same number of tasks on each node, got {told}; give --ntasks-per-node")
+    return int(even.group(1))
+
+
+class SrunTasks(SLURMEnvironment):
+    """Lightning's, which by itself takes a job named `interactive` for no SLURM at all, and will have
+    SLURM_NTASKS_PER_NODE, which is set only where it was asked for by that name."""
+
+    @staticmethod
+    def _validate_srun_variables() -> None: ...
+
+    def world_size(self) -> int:
+        return int(os.environ["SLURM_STEP_NUM_TASKS"])
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        asked, tasks = num_nodes * num_devices, self.world_size()
+        if asked != tasks:
+            raise ValueError(
+                f"trainer.num_nodes={num_nodes} x trainer.devices={num_devices} are {asked} processes, but srun "
+                f"started {tasks}; use trainer=slurm, which takes both from the job"
+            )
+
+
+def environment() -> list[ClusterEnvironment]:
+    """Whom Lightning is to ask for ranks, if not the one it would find by itself.
+
+    Callbacks of our own save and requeue. A job with one task is a machine like any other: Lightning starts the rest.
+    """
+    if launch.by_slurm():
+        return [SrunTasks(auto_requeue=False)]
+    if "SLURM_JOB_ID" in os.environ and not launch.by_torchrun():
+        return [LightningEnvironment()]
+    return []

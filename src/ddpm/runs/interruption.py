@@ -1,0 +1,100 @@
+"""A signal ends a command at once with what it has stored, says how to go on, and the exit code is 128 + its number.
+
+Files are written whole or row by row, so an exception between any two steps of Python harms none. A training acts at
+the end of a step instead (`ddpm.training.callbacks.interruption`).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ddpm.runs import launch
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+USUAL = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+LAUNCHERS: list[Any] = []  # Lightning's, which start the other ranks
+CHILDREN: list[subprocess.Popen] = []  # processes to end with this one
+
+
+class Interrupted(SystemExit):
+    """A command that was told to end. kept: what is kept and how to go on; empty where that has been said."""
+
+    def __init__(self, number: int, kept: str = "type the same command again; what is stored is not made again"):
+        super().__init__(128 + number)
+        self.number, self.kept = number, kept
+        take_children()
+
+
+def ignored_by_nohup(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[None]:
+    """For the whole of a command. A handler that a launcher has put there stays, as submitit's."""
+    process, parent = os.getpid(), os.getppid()
+
+    def end(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # a forked worker, which the process that it works for ends
+            return
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # it is ending
+        timer = threading.Timer(60, os._exit, [128 + number])  # in case it waits for a GPU
+        timer.daemon = True
+        timer.start()
+        if launch.by_lightning() and os.getppid() == parent:
+            os.kill(parent, number)
+        raise Interrupted(number)
+
+    numbers = [n for n in SIGNALS if signal.getsignal(n) in USUAL and not ignored_by_nohup(n)]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except Interrupted as interrupted:
+        before = dict.fromkeys(before, signal.SIG_IGN)  # further ones change nothing
+        if interrupted.kept and launch.is_first():
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(f"{signal.Signals(interrupted.number).name}: {interrupted.kept}", flush=True)
+        raise
+    finally:
+        end_children()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def take_over(trainer: Any) -> None:
+    """Lightning's own handler swallows SIGTERM, and sends to other ranks while they may be doing so themselves."""
+    trainer._signal_connector.register_signal_handlers = int  # does nothing
+    if hasattr(trainer.strategy.launcher, "_call_children_scripts"):
+        LAUNCHERS.append(trainer.strategy.launcher)
+
+
+def take_children() -> None:
+    """From Lightning's watch, which kills this process when one of them ends in any other way than well."""
+    for launcher in LAUNCHERS:
+        CHILDREN.extend(launcher.procs)
+        launcher.procs.clear()
+
+
+def end_children() -> None:
+    """By the signal that ends this process, if one does; else they have time to say what went wrong with them."""
+    take_children()
+    error = sys.exception()
+    number = error.number if isinstance(error, Interrupted) else 0
+    for child in CHILDREN if number else ():
+        child.send_signal(number)
+    for spawned in multiprocessing.active_children() if number else ():
+        if spawned.pid and not spawned.daemon:  # Python waits for it
+            os.kill(spawned.pid, number)
+    for child in CHILDREN:
+        try:
+            child.wait(5 if error else 30)
+        except subprocess.TimeoutExpired:  # it waits for this one
+            child.kill()
+    CHILDREN.clear()

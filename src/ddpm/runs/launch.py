@@ -1,0 +1,114 @@
+"""How the processes of a run come to be, and what they must share before they can talk: the run's folder.
+
+Lightning's own launcher hands the folder to the processes it starts; torchrun's share a store, SLURM's a disk.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+PATIENCE = 300  # seconds that a rank waits for the first
+
+
+def is_first() -> bool:
+    """Whether this is the process that decides: rank 0, or the one that will start the others."""
+    numbers = ("RANK",) if by_torchrun() else ("SLURM_PROCID",) if by_slurm() else ("NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(number, "0")) == 0 for number in numbers)
+
+
+def by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def by_srun() -> bool:
+    """Whether this is a task of a job's step. A batch script, and the shell of salloc, know the job and are none."""
+    return "SLURM_STEP_NUM_TASKS" in os.environ
+
+
+def by_slurm() -> bool:
+    """Whether srun started this process together with others."""
+    return by_srun() and int(os.environ["SLURM_STEP_NUM_TASKS"]) > 1 and not by_torchrun()
+
+
+def by_lightning() -> bool:
+    """Whether another process of this run started this one."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 and not (by_torchrun() or by_slurm())
+
+
+def refuse_launcher(words: list[str]) -> None:
+    """ValueError, with the remedy, for a launcher of jobs that this machine has not got."""
+    asked = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=submitit")), None)
+    if asked and importlib.util.find_spec("submitit") is None:
+        raise ValueError(f"hydra/launcher={asked} needs the submitit launcher: pip install '.[slurm]'")
+    if asked == "submitit_slurm" and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm finds no srun: type it where jobs are submitted; "
+            "hydra/launcher=submitit_local starts the jobs on this machine"
+        )
+
+
+def starts_together() -> bool:
+    return by_torchrun() or by_slurm()
+
+
+def shared(choose: Callable[[], str], what: str) -> str:
+    """What the first process chooses, on all processes of a run. what: tells this choice from others."""
+    key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    if by_torchrun():
+        return through_store(choose, key)
+    if by_slurm():
+        return through_file(choose, key)
+    if not (by_lightning() and key in os.environ):
+        os.environ[key] = choose()
+    return os.environ[key]
+
+
+def through_store(choose: Callable[[], str], name: str) -> str:
+    """torchrun's agents keep a store, at the address that the ranks meet at."""
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosts = is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
+    key = f"{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if is_first():
+        store.set(key, choose())
+    return store.get(key).decode()
+
+
+def through_file(choose: Callable[[], str], key: str) -> str:
+    """Every start of every step of every job has files of its own, runs/.slurm/JOB.STEP.RESTART.KEY."""
+    from ddpm.base.atomic import write_whole
+
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    file = Path("runs/.slurm") / ".".join([*(os.environ.get(name, "0") for name in names), key])
+    if is_first():
+        write_whole(file, choose().encode())
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise ValueError(f"rank 0 did not write {file} within {PATIENCE} s: the ranks must share a disk")
+        time.sleep(0.2)
+    return file.read_text()
+
+
+def follow_parent() -> None:
+    """Ends this process when the one that started it is gone, so that none is left behind waiting for it."""
+    if not (by_lightning() or by_torchrun()):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        print(f"rank {os.environ['LOCAL_RANK']} ends, because the process that started it is gone", file=sys.stderr)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,116 @@
+"""Going on from a checkpoint: which one, and whether the circumstances are still those it was written under."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from omegaconf import OmegaConf
+
+from ddpm.base import check
+from ddpm.checkpoint import folder as files
+from ddpm.checkpoint.stored_config import FITTED
+from ddpm.runs.portable import opened
+
+FREE = (
+    *("name", "compile", "channels_last", "sample_every_n_steps", "checkpoint_every_n_steps", "keep"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_steps"),
+    *("trainer.max_epochs", "trainer.max_time"),
+    *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.profiler"),
+    *("data.name", "data.source", "data.test_source", "data.num_workers", "data.pin_memory", "data.memory_limit_mb"),
+    *("data.verify", "data.eval_batch_size", "data.download"),
+    *("sampler", "grid", "variance", "denoiser", "guidance"),
+)
+"""What may differ: it changes no step of the training, or only its rounding. Data are compared by their content, and
+the number of steps counts where the learning rate falls towards the last of them."""
+
+
+def checkpoint(path: str | None, run_dir: str) -> Path | None:
+    """What `resume.path` means: nothing, a file, a run's folder, or `auto` for this run's own folder if it has any."""
+    if path is None:
+        return None
+    if path != "auto" and not Path(path).is_dir():
+        problem = damage(Path(path))
+        if problem:
+            raise ValueError(f"resume={path} {problem}")
+        return Path(path)
+    folder = Path(run_dir if path == "auto" else path)
+    folder = folder if folder.name == "checkpoints" else folder / "checkpoints"
+    found = files.newest_whole(folder)
+    if found is None and path != "auto":
+        raise ValueError(f"resume={path} must be a checkpoint or a run's folder; {folder} holds no whole checkpoint")
+    return found
+
+
+def damage(path: Path) -> str | None:
+    if not path.is_file():
+        return "must be a checkpoint or a run's folder, and is not there"
+    problem = files.damage(path)
+    if problem is None:
+        return None
+    others = [other for other in files.listed(path.resolve().parent) if files.damage(other) is None]
+    return f"is damaged: {problem}" + (f"; the newest whole one is {others[0]}" if others else "")
+
+
+def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allow: Sequence[str]) -> None:
+    """ValueError, field by field, if a setting is another than the checkpoint's and `allow` does not name it."""
+    known = {key for key, _ in leaves(now)} | {"data.content"}
+    for name in allow:
+        if not any(covers(name, key) for key in known):
+            raise ValueError(f"resume.allow names no setting: {name!r}{check.nearest(name, known)}")
+    changed = differences(stored, now)
+    told = {key: f"{key}: {before} -> {after}" for key, (before, after) in changed.items()}
+    refused = [key for key in told if not any(covers(name, key) for name in allow)]
+    if refused:
+        lines = "\n".join(f"  {told[key]}" for key in refused)
+        raise ValueError(
+            f"{path} was trained with other settings:\n{lines}\n"
+            f"Set them back, or allow the change: 'resume.allow=[{','.join(refused)}]'"
+        )
+    for line in told.values():
+        rank_zero_info(f"changed on resuming: {line}")
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True) -> dict[str, tuple[Any, Any]]:
+    """The settings of a training that are not equal. Configurations as `portable` makes them.
+
+    Left out are those that change nothing in it, and those that only repeat another by a reference.
+    data_is_read: where it is not, the place of the images tells two runs apart, and what `after` will take from them
+    is no difference.
+    """
+    one, other = resolved_leaves(before), resolved_leaves(after)
+    unequal = (key for key in sorted(one.keys() | other.keys()) if one.get(key, MISSING) != other.get(key, MISSING))
+    decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
+    counts = {"trainer.max_steps"} if decays else set()
+    counts |= set() if data_is_read else {"data.source", "data.name"}
+    from_data = set() if data_is_read else {key for key, _ in leaves(before.get(FITTED, {}))}
+    to_come = {key for key in from_data if other.get(key) is None}
+    free = [name for name in FREE if name not in counts]
+    return {
+        key: (one.get(key, MISSING), other.get(key, MISSING))
+        for key in unequal
+        if key not in to_come and not any(covers(name, key) for name in free)
+    }
+
+
+def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:
+    config, fitted = opened(stored)
+    resolved = dict(leaves(OmegaConf.to_container(config, resolve=True)))
+    written = leaves(OmegaConf.to_container(config))
+    references = {key for key, value in written if isinstance(value, str) and "${" in value}
+    return {key: value for key, value in resolved.items() if key not in references} | dict(leaves(fitted))
+
+
+MISSING = "not set"
+
+
+def covers(name: str, key: str) -> bool:
+    return key == name or key.startswith(f"{name}.")
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(config, dict):
+        yield prefix, config
+        return
+    for name, value in config.items():
+        yield from leaves(value, f"{prefix}.{name}" if prefix else str(name))

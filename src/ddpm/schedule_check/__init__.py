@@ -1,0 +1,1 @@
+"""What a noise schedule does: numbers, verdict, picture."""
