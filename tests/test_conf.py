@@ -12,7 +12,7 @@ from ddpm.config import build
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MODEL_OPTIONS = [
     f"{group}={option}"
-    for group in build.MODEL_GROUPS
+    for group in build.groups.names(builds=True)
     if group != "model"
     for option in cli.options_of(CONF, group)
     if (group, option)

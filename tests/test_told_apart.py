@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from small_runs import ROOT
 
-from ddpm.checkpoint.stored_config import MODEL_GROUPS
+from ddpm.checkpoint import groups
 from ddpm.commands import train
 from ddpm.config import analytic, build
 from ddpm.generation.identity import for_result, identity
@@ -21,7 +21,7 @@ def option(group, name):
 
 def variants(stored):
     """Every option of every group, with each of its numbers and switches changed, and with those of the stored leaf."""
-    for group in MODEL_GROUPS:
+    for group in groups.names(builds=True):
         paths = [path for path in sorted((ROOT / "conf" / group).glob("*.yaml")) if "defaults:" not in path.read_text()]
         yield from ({group: changed} for changed in others(stored[group]))
         for leaf in (option(group, path.stem)[group] for path in paths if group != "model"):
@@ -69,4 +69,4 @@ def test_samples_that_differ_have_another_identity_and_another_result(small, con
         assert note(changes) in (None, base) or not changes.keys() <= ONLY_IN_TRAINING, changes
     assert note({**(ddim := option("sampler", "ddim")), **option("variance", "large")}) == note(ddim)  # which has none
     assert len({digest(note({}, **each)) for each in ({}, {"precision": 1}, {"weights": "raw"}, {"seed": 1})}) == 4
-    assert changing >= set(MODEL_GROUPS) - ONLY_IN_TRAINING - {"process", "codec", "cond", "ema"}
+    assert changing >= set(groups.names(builds=True)) - ONLY_IN_TRAINING - {"process", "codec", "cond", "ema"}

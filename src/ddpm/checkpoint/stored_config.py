@@ -4,7 +4,6 @@ Hydra calls whatever `_target_` names, and OmegaConf's resolvers read the enviro
 is looked for here, before either of them sees the file.
 """
 
-import copy
 import functools
 import importlib
 import inspect
@@ -13,22 +12,8 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from ddpm.base import check
+from ddpm.checkpoint import groups
 from ddpm.checkpoint.trust import hint, trusted
-
-MODEL_GROUPS = (
-    *("schedule", "noise", "process", "objective", "timesteps", "weight", "distance", "loss"),
-    *("variance", "grid", "sampler", "denoiser", "guidance", "codec", "cond", "model", "ema", "optimizer"),
-)
-"""What a model is made of."""
-
-LATER_GROUPS: dict[str, dict[str, Any]] = {
-    "noise": {"_target_": "ddpm.diffusion.noise.White"},
-    "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
-    "guidance": {
-        "_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"],
-    },
-}  # fmt: skip
-"""Groups that older configurations do not have, as they mean them."""
 
 LATER_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"same_noise_back": True},
@@ -86,7 +71,7 @@ def completed_config(stored: Any, where: str) -> dict[str, Any]:
     given = stored.get(FITTED, {})
     if not isinstance(given, dict) or not all(isinstance(fields, dict) for fields in given.values()):
         check.fail(f"{FITTED} in {where}", type(given).__name__, "a mapping of groups to their fields")
-    config, fitted = split_fitted({**copy.deepcopy(LATER_GROUPS), **stored})
+    config, fitted = split_fitted({**groups.before(), **stored})
     config = completed(plain(config, "", iter(range(MAX_VALUES)), where))
     return {**config, FITTED: plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
 
@@ -107,8 +92,9 @@ def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
 
 def refuse_without_model(config: dict[str, Any], where: str) -> None:
     """ValueError unless every group is there that a model is built from."""
-    for group in (*MODEL_GROUPS, "data", "trainer"):
-        if not isinstance(config.get(group), dict) or (group in MODEL_GROUPS and "_target_" not in config[group]):
+    needed = groups.names(builds=True)
+    for group in (*needed, "data", "trainer"):
+        if not isinstance(config.get(group), dict) or (group in needed and "_target_" not in config[group]):
             raise ValueError(f"the configuration in {where} has no {group!r}, so no model can be built from it")
 
 

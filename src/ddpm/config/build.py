@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ddpm.base import check
+from ddpm.checkpoint import groups
 from ddpm.checkpoint.folder import newest_whole
 from ddpm.checkpoint.reading import hold, read_checkpoint
 from ddpm.checkpoint.stored_config import (
     FITTED,
-    MODEL_GROUPS,
     Fitted,
     checked,
     refuse_without_model,
@@ -57,7 +57,8 @@ from ddpm.training.module import DiffusionModule
 
 
 def data(config: DictConfig) -> ImageDataModule:
-    return instantiate(config.data, "data")
+    named = {"name": str(config.data.name)} if config.data.get("name") is not None else {}  # a text, see `TEXT`
+    return instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
 
 
 def module(config: DictConfig, fitted: Fitted = MappingProxyType({})) -> DiffusionModule:
@@ -337,7 +338,9 @@ def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModule, DictC
 def changes(config: DictConfig) -> DictConfig:
     """What a command chooses anew of a stored model: those of its groups that are not left empty."""
     container = OmegaConf.to_container(config, resolve=False)
-    return OmegaConf.create({group: container[group] for group in (*MODEL_GROUPS, "data") if container.get(group)})
+    return OmegaConf.create(
+        {group: container[group] for group in (*groups.names(builds=True), "data") if container.get(group)}
+    )
 
 
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
@@ -374,8 +377,8 @@ def checkpoint_path(ckpt: str) -> Path:
 def newest_of(ckpt: str) -> Path:
     """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
     while True:
-        path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
         try:
+            path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
             if path is not None:
                 hold(path)
             return path or Path(ckpt)

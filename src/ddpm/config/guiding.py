@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.base.types import Time
-from ddpm.checkpoint.stored_config import LATER_GROUPS
+from ddpm.checkpoint.groups import UNGUIDED
+from ddpm.checkpoint.reading import hold
 from ddpm.config.wiring import complete, instantiate
 from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
@@ -38,7 +39,7 @@ def guiding(config: DictConfig, condition: Condition, sampler: Sampler, load: Lo
     """condition: what the network is told. load: a module, from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
-    if leaf._target_ != LATER_GROUPS["guidance"]["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
+    if leaf._target_ != UNGUIDED["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
         name = type(sampler.process).__name__
         raise ValueError(f"guidance mixes predictions of process=gaussian, and this model has {name}; leave it out")
     given: dict[str, Any] = {"condition": condition, "process": sampler.process, "follows_tilt": sampler.follows_tilt}
@@ -90,6 +91,8 @@ def helper(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> Diffus
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, as guidance.{field}=runs/.../last.ckpt")
+    if Path(str(path)).is_file():
+        hold(Path(str(path)))
     module = load(Path(str(path)))
     wants_classes, names_classes = field == "classifier", bool(getattr(module.network, "classifies", False))
     if wants_classes and not names_classes:

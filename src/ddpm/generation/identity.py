@@ -11,7 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.checkpoint.stored_config import FITTED, LATER_GROUPS, Fitted
+from ddpm.checkpoint import groups
+from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.generation.record import GenerationRecord, weights_hash
 from ddpm.generation.stores.base import ImageStore
 from ddpm.metrics.protocol import device_name, digest
@@ -37,10 +38,10 @@ def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> d
 def decisive(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
     """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
 
-    A group of LATER_GROUPS is left out where it has the meaning of older configurations, as in records from before it.
+    A group that older configurations do not have is left out where it has their meaning, as in records from before it.
     """
-    groups = ("schedule", "process", "objective", "denoiser", "codec", "model", "noise", "cond", "guidance")
-    chosen = [group for group in groups if stored[group] != LATER_GROUPS.get(group)]
+    older = groups.before()
+    chosen = [group for group in groups.names(decides_images=True) if stored[group] != older.get(group)]
     settings = {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
     return {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
 

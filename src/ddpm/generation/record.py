@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ddpm.base.atomic import write_whole
 from ddpm.base.untrusted import json_file
-from ddpm.checkpoint.stored_config import LATER_GROUPS, completed
+from ddpm.checkpoint import groups
+from ddpm.checkpoint.stored_config import completed
 from ddpm.data.sources.base import digest
 
 BESIDE = ("made_with", "timings")  # what a folder says besides what its images are
@@ -54,7 +55,7 @@ class GenerationRecord:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
         # A group that a record leaves out has its older meaning, and the condition is the checkpoint's own
-        older = {**LATER_GROUPS, "cond": self.identity.get("cond", LATER_GROUPS["cond"])}
+        older = {**groups.before(), "cond": self.identity.get("cond", groups.before()["cond"])}
         there = flat(completed({**older, **{k: v for k, v in stored.items() if k not in BESIDE}}))
         asked = flat(completed({**older, **self.identity}))
         fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddpm.checkpoint import groups
 from ddpm.evaluation.comparison import protocol
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
 from ddpm.report.settings import text
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
-MODEL = ("schedule", "noise", "process", "objective", "codec", "cond", "model", "guidance", "guides_sha256")
-HOW |= {name: name for name in (*MODEL, "labels", "told_by", "image_shape", "precision")}
+HOW |= {name: name for name in ("guides_sha256", "labels", "told_by", "image_shape", "precision")}
 """Fields of a result's subject that tell its rows apart, beside the run and the step."""
 
 
@@ -39,7 +39,11 @@ class Row:
     def __post_init__(self) -> None:
         subject, where = self.result.subject, self.result.environment
         self.step = step if type(step := subject.get("step")) is int else None
-        made = {heading: subject[key] for key, heading in HOW.items() if key in subject}
+        made = {
+            heading: subject[key]
+            for key, heading in {**{g: g for g in groups.names(decides_images=True)}, **HOW}.items()
+            if key in subject
+        }
         self.how = {key: text(v) for key, v in {**made, "on": where.device, "versions": where.versions}.items()}
 
 

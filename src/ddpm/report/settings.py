@@ -12,13 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ddpm.base.untrusted import yaml_file
+from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import completed_config, split_fitted
 from ddpm.evaluation.comparison import flat
 from ddpm.runs.run_folder import quoted
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 MAX_BYTES = 64 * 2**10
-OF_ONE_MACHINE = ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 ABSENT = "—"
 MOST_IN_A_NAME = 3  # settings
@@ -35,7 +35,7 @@ def read_config(folder: Path) -> Config:
         if path.is_file():
             stored = yaml_file(path, MAX_BYTES)
             if isinstance(stored, dict):
-                stored = {key: value for key, value in stored.items() if key not in OF_ONE_MACHINE}
+                stored = {key: value for key, value in stored.items() if key not in groups.names(stored=False)}
             return flat(split_fitted(completed_config(stored, path.name))[0])
     return {}
 

@@ -9,20 +9,9 @@ from omegaconf import OmegaConf
 
 from ddpm.base import check
 from ddpm.checkpoint import folder as files
+from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.runs.portable import opened
-
-FREE = (
-    *("name", "compile", "channels_last", "sample_every_n_steps", "checkpoint_every_n_steps", "keep"),
-    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_steps"),
-    *("trainer.max_epochs", "trainer.max_time"),
-    *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.profiler"),
-    *("data.name", "data.source", "data.test_source", "data.num_workers", "data.pin_memory", "data.memory_limit_mb"),
-    *("data.verify", "data.eval_batch_size", "data.download"),
-    *("sampler", "grid", "variance", "denoiser", "guidance"),
-)
-"""What may differ: it changes no step of the training, or only its rounding. Data are compared by their content, and
-the number of steps counts where the learning rate falls towards the last of them."""
 
 
 def checkpoint(path: str | None, run_dir: str) -> Path | None:
@@ -74,7 +63,8 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
 def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True) -> dict[str, tuple[Any, Any]]:
     """The settings of a training that are not equal. Configurations as `portable` makes them.
 
-    Left out are those that change nothing in it, and those that only repeat another by a reference.
+    Left out are those that change nothing in it (the number of steps does where the learning rate falls towards the
+    last of them), and those that only repeat another by a reference.
     data_is_read: where it is not, the place of the images tells two runs apart, and what `after` will take from them
     is no difference.
     """
@@ -85,7 +75,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: boo
     counts |= set() if data_is_read else {"data.source", "data.name"}
     from_data = set() if data_is_read else {key for key, _ in leaves(before.get(FITTED, {}))}
     to_come = {key for key in from_data if other.get(key) is None}
-    free = [name for name in FREE if name not in counts]
+    free = [name for name in groups.free_on_resume() if name not in counts]
     return {
         key: (one.get(key, MISSING), other.get(key, MISSING))
         for key in unequal

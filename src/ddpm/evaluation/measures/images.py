@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm.base import check
-from ddpm.checkpoint.stored_config import LATER_GROUPS
+from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config import build
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.loader import EvalLoader
@@ -73,7 +73,7 @@ class OfLikelihood(OfImages):
     """A measure of the likelihood of images, which not every model has."""
 
     def opened(self, run: ModelRun) -> Split:
-        if run.config.guidance._target_ != LATER_GROUPS["guidance"]["_target_"]:
+        if run.config.guidance._target_ != UNGUIDED["_target_"]:
             raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
         if run.module is not None:
             demand_markov(run.module.sampler.process, "a likelihood", "metric=fid or metric=restoration")

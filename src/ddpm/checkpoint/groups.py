@@ -1,0 +1,90 @@
+"""The groups of the configuration and the fields at its top: what each matters for. All lists of groups follow from it.
+
+A new group is one row here and one folder in conf/.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """builds: a model is built from it. stored: it travels in checkpoints; what belongs to one machine, or to what is
+    measured in training, does not. decides_images: with other settings of it a trained model makes other images.
+
+    may_change: on resuming, without being allowed: the whole group, or its fields of these names, since they change no
+    step of the training, or only its rounding. Data are compared by their content. before: what it means that an older
+    configuration has no such group.
+    """
+
+    name: str
+    builds: bool = False
+    stored: bool = True
+    decides_images: bool = False
+    may_change: bool | tuple[str, ...] = False
+    before: Mapping[str, Any] | None = None
+
+
+WHITE = {"_target_": "ddpm.diffusion.noise.White"}
+NO_CONDITION = {"_target_": "ddpm.diffusion.condition.NoCondition"}
+UNGUIDED = {"_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"]}
+
+GROUPS = [
+    Group("schedule", builds=True, decides_images=True),
+    Group("noise", builds=True, decides_images=True, before=WHITE),
+    Group("process", builds=True, decides_images=True),
+    Group("objective", builds=True, decides_images=True),
+    Group("timesteps", builds=True),
+    Group("weight", builds=True),
+    Group("distance", builds=True),
+    Group("loss", builds=True),
+    Group("variance", builds=True, may_change=True),  # decides images as a part of the sampler
+    Group("grid", builds=True, may_change=True),  # likewise
+    Group("sampler", builds=True, may_change=True),  # decides images by what it says of itself, see `identity`
+    Group("denoiser", builds=True, decides_images=True, may_change=True),
+    Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
+    Group("codec", builds=True, decides_images=True),
+    Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
+    Group("model", builds=True, decides_images=True),
+    Group("ema", builds=True),
+    Group("optimizer", builds=True),
+    Group(
+        "data",
+        may_change=(
+            *("name", "source", "test_source", "num_workers", "pin_memory", "memory_limit_mb", "verify"),
+            *("eval_batch_size", "download"),
+        ),
+    ),
+    Group(
+        "trainer",
+        may_change=(
+            *("accelerator", "devices", "num_nodes", "strategy", "max_steps", "max_time", "max_epochs"),
+            *("log_every_n_steps", "val_check_interval", "limit_val_batches", "profiler"),
+        ),
+    ),
+    Group("name", may_change=True),
+    Group("seed"),
+    Group("compile", may_change=True),
+    Group("channels_last", may_change=True),
+    Group("sample_every_n_steps", may_change=True),
+    Group("checkpoint_every_n_steps", may_change=True),
+    *(Group(name, stored=False) for name in ("run_dir", "logger", "callbacks", "keep", "resume", "dry_run", "hydra")),
+    *(Group(name, stored=False) for name in ("metric", "features", "features_batch_size", "evaluate")),
+]
+
+
+def names(**wanted: bool) -> list[str]:
+    """Of the groups with these properties, in the order of the table: `names(builds=True)`."""
+    return [group.name for group in GROUPS if all(getattr(group, key) == value for key, value in wanted.items())]
+
+
+def before() -> dict[str, dict[str, Any]]:
+    """The groups that older configurations do not have, as they mean them."""
+    return {group.name: dict(group.before) for group in GROUPS if group.before is not None}
+
+
+def free_on_resume() -> list[str]:
+    """Groups, and fields as `trainer.devices`, that may differ from those of the checkpoint."""
+    whole = [group.name for group in GROUPS if group.may_change is True]
+    return whole + [f"{g.name}.{field}" for g in GROUPS if isinstance(g.may_change, tuple) for field in g.may_change]

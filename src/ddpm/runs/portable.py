@@ -1,0 +1,46 @@
+"""A run's configuration as plain containers that any machine can read, and back."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.checkpoint import groups
+from ddpm.checkpoint.stored_config import MAX_VALUES, REFERENCE, TEXT, Fitted, plain, split_fitted
+
+
+def portable(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, without what belongs to one machine: folders, loggers, callbacks.
+
+    References stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
+    """
+    local = groups.names(stored=False)
+    container = OmegaConf.to_container(config, resolve=False)
+    stored = settled({key: value for key, value in container.items() if key not in local}, config)
+    if "name" in stored.get("data", {}):
+        stored["data"]["name"] = config.data.name  # see `stored_config.TEXT`
+    return plain(stored, "", iter(range(MAX_VALUES)), "this run")  # what could not be read again is refused now
+
+
+def settled(container: Any, config: Any) -> Any:
+    """The plain `container` of `config`, in which interpolations that call something have become their values.
+
+    `${oc.env:DATA}` was for this machine to answer, and a file that holds it would be refused; `${variance}` stays.
+    """
+    if not isinstance(container, dict | list):
+        return container
+    pairs = container.items() if isinstance(container, dict) else enumerate(container)
+    values = {key: settled(value, config[key]) if isinstance(value, dict | list) else value for key, value in pairs}
+    for key, value in values.items():
+        if isinstance(value, str) and "${" in REFERENCE.sub("", value):
+            found = config[key]
+            values[key] = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    return values if isinstance(container, dict) else list(values.values())
+
+
+def opened(stored: dict[str, Any]) -> tuple[DictConfig, Fitted]:
+    """A stored configuration for OmegaConf and Hydra, and the text and numbers that neither may see."""
+    config, fitted = split_fitted(stored)
+    group, field = TEXT.split(".")
+    if isinstance(config.get(group), dict) and isinstance(config[group].get(field), str):
+        config[group] = {**config[group], field: config[group][field].replace("${", "\\${")}
+    return OmegaConf.create(config), fitted
