@@ -99,10 +99,23 @@ def test_what_is_named_and_not_there_is_an_error(folder):
         folder("resume=runs/gone")
 
 
-@pytest.mark.parametrize("name", ["a=b", "it's", "a,b", "a b", "${seed}", "[x]", "x\\", "{a:b}"])
+@pytest.mark.parametrize("name", ["a=b", "it's", "a,b", "a b", "[x]", "$x", "x\\", "{a:b}"])
 def test_a_folder_of_any_name_is_found_and_read_back_by_hydra(folder, run, name):
     found = run("mine").rename(Path("runs") / name)
     assert folder("resume=auto") == found
+
+
+def test_a_folder_whose_name_hydra_would_replace_is_named_and_passed_over(folder, run, capsys):
+    run("mine").rename(Path("runs") / "${seed}")
+    assert folder("resume=auto") != Path("runs/${seed}")
+    assert "runs/${seed}/checkpoints/config.yaml cannot be read and is passed over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["resume=", "resume=''", "resume=runs/mine,runs/other", "resume='runs/\\${seed}'"])
+def test_what_is_no_path_of_one_run_is_refused(folder, run, word):
+    run("mine")
+    with pytest.raises(ValueError, match=r"resume must be auto, never, or the path of one run"):
+        folder("-m", word)
 
 
 def test_a_run_with_classes_is_found_before_its_data_are_read(folder, run):

@@ -73,6 +73,7 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
     module, config = build.from_checkpoint(tmp_path / "older.ckpt", OmegaConf.create())
     assert list(module.condition.names) == sorted(NAMES)
     assert config.data.name == "${oc.env:SECRET}"
+    assert build.data(config).name == "${oc.env:SECRET}"
 
 
 def test_what_could_not_be_read_again_is_refused_before_training(small):

@@ -26,9 +26,14 @@ def listed(folder: Path) -> list[Path]:
 def newest_whole(folder: Path) -> Path | None:
     """The newest checkpoint that verifies. One that does not is named in a warning and passed over."""
     for path in listed(folder):
-        problem = damage(path)
+        try:
+            problem = damage(path)
+        except OSError as error:
+            problem = str(error)
         if problem is None:
             return path
+        if not path.exists():  # removed by a training that goes on, and has written a newer one
+            return newest_whole(folder)
         rank_zero_warn(f"{path} cannot be used: {problem}. Taking the one before")
     return None
 

@@ -39,6 +39,8 @@ def run(
         print(help_text(conf, name))
         return
     launch.follow_parent()
+    if "${" in str(Path.cwd()):
+        leave(f"the folder to work in must be one without ${{ in its name, which Hydra would replace: {Path.cwd()}")
     if TRACEBACK:
         sys.argv[1:] = prepare(completed(take_trust(sys.argv[1:]), conf, name), conf)
         main()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -113,8 +113,13 @@ class Scores(SideWork):
 
     def is_written(self, trainer: Trainer) -> bool:
         """Whether this step was measured in training; what evaluate.py writes names its checkpoint."""
-        written = (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json")
-        return any("ckpt" not in read_result(path).subject for path in written)
+        for path in (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json"):
+            try:
+                if "ckpt" not in read_result(path).subject:
+                    return True
+            except ValueError as error:
+                rank_zero_warn(f"{error}; it is passed over")
+        return False
 
     def show_real(self, trainer: Trainer) -> None:
         """Once: what is real does not change."""

@@ -25,7 +25,7 @@ CHILDREN: list[subprocess.Popen] = []  # processes to end with this one
 class Interrupted(SystemExit):
     """A command that was told to end. kept: what is kept and how to go on; empty where that has been said."""
 
-    def __init__(self, number: int, kept: str = "type the same command again; what is stored is not made again"):
+    def __init__(self, number: int, kept: str = "ended; what is stored by now is whole, and stays"):
         super().__init__(128 + number)
         self.number, self.kept = number, kept
         take_children()

@@ -17,10 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ddpm.base import check
+from ddpm.base.untrusted import yaml_file
+from ddpm.checkpoint.stored_config import completed_config
 from ddpm.runs import launch
 from ddpm.runs.portable import opened, portable
-from ddpm.checkpoint.stored_config import completed_config
-from ddpm.base.untrusted import yaml_file
 
 RUNS = Path("runs")
 SETTINGS = "config.yaml"
@@ -51,8 +52,10 @@ def resumed(words: list[str]) -> str | None:
     """The value of `resume.path`: None for a new run, auto, or a path. ValueError if nothing is at that path."""
     value = None
     for override in OverridesParser.create().parse_overrides(words):
-        if override.key_or_group in ("resume", "resume.path") and not override.is_sweep_override():
+        if override.key_or_group in ("resume", "resume.path"):
             value = override.value()
+            if override.is_sweep_override() or value == "" or "${" in str(value):
+                check.fail("resume", override.input_line.partition("=")[2], "auto, never, or the path of one run")
     if value in (None, "never", "auto"):
         return None if value == "never" else value
     if not Path(str(value)).exists():
@@ -129,6 +132,8 @@ def found(config: DictConfig) -> Path | None:
             stored = completed_config(content, str(path))
             changed = differences(stored, now, data_is_read=False)
             changed = {k: each for k, each in changed.items() if not any(covers(a, k) for a in config.resume.allow)}
+            if "${" in str(path):
+                raise ValueError("its folder's name holds ${, which Hydra would replace")
             if not changed and newest_whole(path.parent):
                 return path.parent.parent
             if opened(stored)[0].get("name") == config.name and (nearest is None or len(changed) < len(nearest[1])):

@@ -111,7 +111,8 @@ class Anomaly:
         threshold = judge.threshold_of(maps[name])
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
-            f"threshold={self.threshold}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
+            f"threshold={self.threshold}, frequencies={self.frequencies}, num_bootstrap={self.num_bootstrap}, "
+            f"seed={self.seed}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
         )
         names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}

@@ -1,6 +1,7 @@
 """Writes checkpoints: every so many steps, at the end, when one is the best so far, and when the run is interrupted."""
 
 import copy
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -89,7 +90,7 @@ class Checkpoints(Checkpoint):
         assert self.metric is not None
         value = numbers[self.metric]
         sign = 1 if self.mode == "min" else -1
-        if not self.best or sign * value < sign * self.best["value"]:
+        if not math.isnan(value) and (not self.best or sign * value < sign * self.best["value"]):
             self.best = {"step": trainer.global_step, "value": value}
             self.saved_step = -1  # written again, now that it knows that it is the best
             self.save(trainer)
