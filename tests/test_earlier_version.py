@@ -1,0 +1,105 @@
+"""What an earlier version wrote is read as today's: its run goes on, its images are continued, its results compare.
+
+The fixture was written before the files of the package were sorted into rooms, so parts have other names in it.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from precision import assert_rounded
+from small_runs import ROOT
+
+from ddpm.checkpoint.groups import names
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.checkpoint.stored_config import completed_config, is_ours, targets
+from ddpm.commands import sample, train
+from ddpm.config import build
+from ddpm.evaluation.comparison import compared
+from ddpm.metrics.protocol import read_result
+from ddpm.runs import run_folder
+from ddpm.runs.portable import portable
+from ddpm.runs.resume import differences
+
+EARLIER = Path(__file__).parent / "fixtures" / "earlier"
+WORDS = (
+    *("model.base_channels=4", "model.num_groups=2", "model.attention_levels=[]", "model.patch_size=1"),
+    *("data=digits", "data.batch_size=16", "data.num_train=64", "cond=class", "sampler.steps=3", "trainer=cpu"),
+    *("trainer.log_every_n_steps=1", "optimizer.warmup_steps=2", "optimizer.cosine_decay=false", "name=before"),
+    *("callbacks.samples=null", "callbacks.denoising=null", "logger=csv", "checkpoint_every_n_steps=3"),
+)
+WRITTEN = json.loads((EARLIER / "options.json").read_text())
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The run, in runs/before of a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EARLIER, "runs/before")
+    return Path("runs/before")
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """`composed("schedule=linear")`: today's configuration of train.py."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield lambda *words: compose("train", overrides=[*words, "run_dir=x"])
+
+
+def test_every_option_of_that_time_is_one_of_today(composed):
+    found = {}
+    for option, leaf in WRITTEN["options"].items():
+        group, _, name = option.partition("/")
+        now = OmegaConf.to_container(composed(f"{group}={name}"), resolve=False)[group]
+        before = completed_config({group: leaf}, option)
+        assert all(map(is_ours, targets(before))), option
+        found[option] = ({**before[group], **before["fitted"].get(group, {})}, now)
+    assert {option: each for option, each in found.items() if each[0] != each[1]} == {}
+    assert {option.partition("/")[0] for option in found} == {*names(builds=True), "data"}
+
+
+@pytest.mark.parametrize("experiment", WRITTEN["experiments"])
+def test_a_run_of_an_experiment_of_that_time_is_found_by_the_same_words(composed, experiment):
+    before = completed_config(WRITTEN["experiments"][experiment], experiment)
+    assert differences(before, portable(composed(f"experiment={experiment}"))) == {}
+
+
+def test_a_run_goes_on(run, config):
+    words = [*WORDS, "resume=auto", "trainer.max_steps=6"]
+    assert run_folder.arguments(words, ROOT / "conf")[-1] == "hydra.run.dir=runs/before"
+    train.run(config("train", *WORDS, "trainer.max_steps=6", "run_dir=whole"))
+    train.run(config("train", *WORDS, "trainer.max_steps=6", "resume.path=auto", f"run_dir={run}"))
+    whole, resumed = (read_checkpoint(each / "checkpoints" / "00000006.ckpt") for each in (Path("whole"), run))
+    for key, value in whole["state_dict"].items():
+        if isinstance(value, torch.Tensor):  # kernels of another machine round differently
+            assert_rounded(resumed["state_dict"][key], value, 100)
+
+
+def test_images_are_continued_and_not_made_again(run, config, capsys):
+    before = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
+    words = (f"ckpt={run}/checkpoints/00000003.ckpt", "num_samples=4", "batch_size=2", "format=png", "trainer=cpu")
+    sample.run(config("sample", *words, f"out={run / 'samples'}"))
+    assert "continuing: 2 of 4 are there" in capsys.readouterr().out
+    after = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_exported_model_is_the_checkpoints(run):
+    exported, _ = build.from_checkpoint(run / "export", OmegaConf.create())
+    trained, _ = build.from_checkpoint(run / "checkpoints" / "00000003.ckpt", OmegaConf.create())
+    ours, theirs = (module.weights("ema").state_dict() for module in (exported, trained))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert exported.condition == trained.condition
+
+
+def test_a_result_compares(run):
+    (path,) = (run / "evaluations").glob("*.json")
+    result = read_result(path)
+    assert {each.verdict for each in compared({"a": result, "b": result})} == {"equal"}
