@@ -178,6 +178,16 @@ def test_rows_that_were_changed_are_made_again(made, scored, checkpoint):
     assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
 
 
+def test_a_record_that_cannot_be_read_is_written_again_and_its_images_stay(made, scored, checkpoint):
+    (record,) = (checkpoint.parents[1] / "generated").glob("*/generation.json")
+    before = record.read_text()
+    record.write_text("")
+    (again,) = scored("metric=fid_is", out="again")
+    assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
+    assert json.loads(record.read_text())["weights_sha256"] == json.loads(before)["weights_sha256"]
+    assert "image 33 of 33" not in scored.printed
+
+
 @pytest.mark.parametrize("name", ["elsewhere", "elsewhere.npz"])
 def test_images_made_elsewhere_have_the_values_of_the_model_that_made_them(made, scored, tmp_path, name):
     expected, images = made

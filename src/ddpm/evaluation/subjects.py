@@ -144,6 +144,7 @@ def of_model(
         folder = of_run / "generated" / f"{title(path)}_{module.predict_weights}_{digest(named)}"
         store = RowStore(folder, num, module.image_shape)
         record = GenerationRecord(folder, images, made_with(config, trainer))
+        record.restore()
         record.refuse_to_mix(grows=True, images_are_there=any(store.stored()))
         writer, samples.there = ImageWriter(store, record), store.there
     about = {

@@ -65,6 +65,14 @@ class GenerationRecord:
             lines = [f"  {name}: {there.get(name)!r} there, {asked.get(name)!r} asked for" for name in fields]
             raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
 
+    def restore(self) -> None:
+        """Writes a record that cannot be read anew, in a folder whose name says what it holds."""
+        try:
+            self.stored()
+        except ValueError:
+            self.path.unlink()
+            self.write()
+
     def earlier(self) -> list[dict[str, Any]]:
         """With what else than now the images that are there were made."""
         stored = self.stored()
