@@ -60,6 +60,17 @@ def test_a_signal_to_any_rank_ends_all_of_a_generation(tmp_path, trained, rank, 
     assert output.count("SIGINT: ") == 1
 
 
+def test_a_signal_to_all_processes_of_a_job_does_not_take_the_data_workers_before_the_checkpoint(tmp_path):
+    """As a scheduler, systemd and `timeout` send it."""
+    process = command(tmp_path, *SMALL, *LONG, "data.num_workers=2", "data.memory_limit_mb=0")
+    checkpoints_of(tmp_path, process, 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    code, output = ended(process)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert code == 128 + signal.SIGTERM, output
+    assert f"SIGTERM at step {int(listed(run / 'checkpoints')[0].stem)}: saved" in output
+
+
 def test_further_signals_do_not_lose_the_checkpoint(tmp_path):
     process = command(tmp_path, *SMALL, *LONG)
     checkpoints_of(tmp_path, process, 2)

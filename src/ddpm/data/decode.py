@@ -1,5 +1,8 @@
 """Images of a source to one uint8 tensor, here or in worker processes, and the look at all of them before training."""
 
+import os
+import signal
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,6 +98,7 @@ class BatchReader:
             batch_sampler=self.plan,
             num_workers=num_workers,
             collate_fn=unchanged,
+            worker_init_fn=end_with_the_parent_alone,
             persistent_workers=persistent and num_workers > 0,
             generator=torch.Generator(),  # its own, or starting to read would advance the global one
         )
@@ -111,6 +115,24 @@ class BatchReader:
 
 def unchanged(batch: Any) -> Any:
     return batch
+
+
+def end_with_the_parent_alone(worker: int) -> None:
+    """In a worker: SIGTERM of anybody but the process that it works for changes nothing.
+
+    Schedulers send it to all processes of a job at once, and the parent needs its workers until it has saved.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)
