@@ -124,7 +124,7 @@ def typed(monkeypatch, tmp_path, capsys):
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["ddpm.doctor", *arguments])
+        monkeypatch.setattr(sys, "argv", ["ddpm check-schedule", *arguments])
         GlobalHydra.instance().clear()
         cli.run(doctor.main, doctor.CONF, "doctor", prepare=doctor.arguments)
         return capsys.readouterr().out

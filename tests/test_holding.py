@@ -72,6 +72,12 @@ def test_a_checkpoint_that_goes_between_finding_and_opening_is_looked_for_again(
     assert files.step_of(path) == 2
 
 
+def test_the_latest_is_the_newest_checkpoint_though_an_older_run_is_typed_again(run, small):
+    train.run(small("run_dir=runs/newer", "checkpoint_every_n_steps=2"))
+    train.run(small("run_dir=runs/mine", "checkpoint_every_n_steps=2", "resume.path=auto"))  # nothing is left to train
+    assert build.checkpoint_path("latest").parent == Path("runs/newer/checkpoints")
+
+
 def test_processes_of_a_command_read_the_checkpoint_that_the_first_one_found(run, monkeypatch):
     first = build.checkpoint_path("latest")
     files.remove(first)

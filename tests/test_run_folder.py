@@ -1,8 +1,10 @@
 """Which folder a run gets: its own if it is new, and the one it goes on in if that is found."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,9 +69,26 @@ def test_commands_started_together_both_keep_their_weights(tmp_path):
 
 
 def test_a_second_training_in_a_folder_in_use_is_refused(small, tmp_path):
-    with run_folder.locked(tmp_path / "run"), pytest.raises(ValueError, match=r"run_dir=.* is in use by another"):
-        train.run(small())
+    hold = (
+        "import sys; from pathlib import Path; from ddpm.runs.run_folder import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match=r"run_dir=.* is in use by another"):
+            train.run(small())
+        other.kill()
     train.run(small())
+
+
+def test_a_worker_that_outlives_a_killed_training_does_not_keep_its_folder(tmp_path):
+    with run_folder.locked(tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+    with run_folder.locked(tmp_path):
+        assert worker.is_alive()
+    worker.kill()
 
 
 # Going on

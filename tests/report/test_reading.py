@@ -13,6 +13,7 @@ from ddpm.checkpoint import groups
 from ddpm.evaluation.comparison import flat as leaves
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
+from ddpm.report import report, settings
 from ddpm.report.pictures import picture
 from ddpm.report.results import Row, best, columns, comparisons, newest
 from ddpm.report.runs import find_runs, read_run
@@ -207,3 +208,15 @@ def test_a_derived_command_leads_to_the_same_settings():
 
     wanted = composed("schedule=linear", "schedule.num_timesteps=77", "seed=3", "data=digits")
     assert composed(*derived(wanted)) == wanted
+
+
+@pytest.mark.parametrize("broken", ["defaults: [data: nope]", "a: ["])
+def test_a_configuration_that_cannot_be_composed_is_a_note(tmp_path, monkeypatch, broken):
+    (tmp_path / "train.yaml").write_text(broken)
+    for module in (report, settings):
+        monkeypatch.setattr(module, "CONF", tmp_path)
+    settings.default_config.cache_clear()
+    make_run(tmp_path / "run", overrides=None)
+    found = report.read([tmp_path / "run"])
+    assert any("conf/ cannot be composed" in note for note in found.runs[0].notes)
+    assert found.commands == [""]

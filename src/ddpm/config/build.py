@@ -20,7 +20,7 @@ from torch import nn
 
 from ddpm.base import check
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.folder import newest_whole
+from ddpm.checkpoint.folder import listed, newest_whole
 from ddpm.checkpoint.reading import hold, read_checkpoint
 from ddpm.checkpoint.stored_config import (
     FITTED,
@@ -376,19 +376,22 @@ def checkpoint_path(ckpt: str) -> Path:
 
 def newest_of(ckpt: str) -> Path:
     """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
-    while True:
+    for attempt in range(20):
         try:
             path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
             if path is not None:
                 hold(path)
             return path or Path(ckpt)
         except FileNotFoundError:
-            continue
+            if attempt == 19:
+                raise
+    raise AssertionError
 
 
 def newest_under_runs() -> Path:
-    folders = sorted(Path("runs").glob("**/checkpoints"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    found = next(filter(None, map(newest_whole, folders)), None)
+    newest = [listed(folder)[0] for folder in Path("runs").glob("**/checkpoints") if listed(folder)]
+    newest.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    found = next(filter(None, (newest_whole(path.parent) for path in newest)), None)
     if found is None:
         raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
     return found

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from ddpm.report.pictures import MAX_BYTES, Picture, album
 from ddpm.report.results import Row, comparisons
 from ddpm.report.runs import Run, find_runs, read_run
@@ -35,8 +39,12 @@ def read(folders: Sequence[Path]) -> Report:
     swept = sweep([run.overrides or [] for run in runs])
     for run in runs:
         if run.overrides is None and run.config and (CONF / "train.yaml").is_file():
-            run.overrides = derived(run.config)
-            run.notes.append("What was typed is not stored; its command is put together from its settings.")
+            try:
+                run.overrides = derived(run.config)
+                run.notes.append("What was typed is not stored; its command is put together from its settings.")
+            except (HydraException, OmegaConfBaseException, YAMLError) as error:
+                reason = str(error).splitlines()[0]
+                run.notes.append(f"What was typed is not stored, and conf/ cannot be composed: {reason}.")
     commands = ["" if run.overrides is None else command(run.overrides) for run in runs]
     names = labels(columns, [run.name for run in runs])
     places = comparisons(Row(number, result) for number, run in enumerate(runs) for result in run.results)

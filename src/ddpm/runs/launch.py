@@ -54,10 +54,6 @@ def refuse_launcher(words: list[str]) -> None:
         )
 
 
-def starts_together() -> bool:
-    return by_torchrun() or by_slurm()
-
-
 def shared(choose: Callable[[], str], what: str) -> str:
     """What the first process chooses, on all processes of a run. what: tells this choice from others."""
     key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"

@@ -78,12 +78,12 @@ def quoted(text: str) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of the folder for as long as this one writes to it, however it ends."""
+    """Keeps other trainings out of the folder for as long as this process lives; its workers have no part in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # systems differ
             raise ValueError(f"run_dir={folder} is in use by another training; let it end, or choose another") from None
         yield
 

@@ -29,11 +29,6 @@ class RowFile:
         """uint8 `[num_rows, *shape]`, all of them whole, read from the disk as they are used."""
         return np.memmap(self.path, self.row, "r", shape=(self.num_rows,))["image"]
 
-    def whole(self) -> np.ndarray:
-        """bool `[num_rows]`"""
-        numbers = {number for number, _ in self.written()}
-        return np.array([number in numbers for number in range(self.num_rows)])
-
     def written(self) -> Iterator[tuple[int, bytes]]:
         """Each whole row by its number, also those beyond num_rows."""
         if self.path.exists():
