@@ -14,7 +14,9 @@ def bare_step(
     """Loss, gradients, clipping, optimizer and averages, as DiffusionModule does them under a Trainer on the CPU."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         draws = module.train_rng.at(epoch, batch["index"], batch["position"])
-        loss = module.loss(NetworkDenoiser(module.network, module.objective), batch["image"], {}, draws).total.mean()
+        loss = module.loss(
+            NetworkDenoiser(module.network, module.model.objective), batch["image"], {}, draws
+        ).total.mean()
     loss.backward()
     module.configure_gradient_clipping(optimizer, 1.0)
     optimizer.step()

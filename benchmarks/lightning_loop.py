@@ -61,7 +61,7 @@ def plain(config: DictConfig) -> float:
     for _ in range(STEPS):
         (image,) = next(batches)
         draws = TorchDraws(len(image))
-        module.loss(NetworkDenoiser(module.network, module.objective), image, {}, draws).total.mean().backward()
+        module.loss(NetworkDenoiser(module.network, module.model.objective), image, {}, draws).total.mean().backward()
         module.configure_gradient_clipping(optimizer, 1.0)
         optimizer.step()
         schedule.step()

@@ -1,15 +1,17 @@
 """Runs of Cold Diffusion: what a checkpoint knows, what samples begin at, and the same to the bit when resumed."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from precision import roundings
 
 from ddpm.base.images import to_uint8
 from ddpm.commands import sample, train
 from ddpm.commands.verify_resume import differences
-from ddpm.config import build
+from ddpm.config import build, load
 
 COLD = (
     *("schedule=steps", "schedule.num_timesteps=3", "objective=x0", "distance=absolute", "sampler=cold"),
@@ -26,7 +28,7 @@ PROCESSES = {
 def trained(small, *overrides):
     made = small(*COLD, *overrides)
     train.run(made)
-    return build.from_checkpoint(build.Path(made.run_dir) / "checkpoints" / "last.ckpt", build.OmegaConf.create())
+    return load.from_checkpoint(Path(made.run_dir) / "checkpoints" / "last.ckpt", OmegaConf.create())
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -36,7 +38,7 @@ def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpo
     assert {"ema", "raw", "denoising"} <= pictures
     assert module.needs_images == (name in ("blur", "mask", "snow"))
     if not module.needs_images:
-        images = module.sample(torch.arange(3), "ema")
+        images = module.generate(torch.arange(3), "ema")
         assert images.shape == (3, 1, 8, 8)
         assert images.isfinite().all()
 
@@ -66,8 +68,8 @@ def test_samples_without_a_prior_begin_at_degraded_images(small):
     process = module.sampler.process
     begun = module.start(ids, images)
     assert torch.equal(begun, process.apply(images, process.draw(images, module.sample_rng.at(3, ids)), 3))
-    some = module.sample(ids[2:], "ema", images=images[2:])
-    assert torch.allclose(some, module.sample(ids, "ema", images=images)[2:], rtol=0, atol=roundings(200))
+    some = module.generate(ids[2:], "ema", images=images[2:])
+    assert torch.allclose(some, module.generate(ids, "ema", images=images)[2:], rtol=0, atol=roundings(200))
 
 
 def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):
@@ -112,5 +114,5 @@ def test_what_does_not_go_with_a_cold_process_is_refused_before_training(small, 
 def test_pictures_of_restored_images_are_those_of_held_out_ones(small, tmp_path):
     module, config = trained(small, *PROCESSES["mask"])
     images = next(build.data(config).split("val").batches(4))
-    restored = to_uint8(module.sample(torch.arange(4), "ema", images=images))
+    restored = to_uint8(module.generate(torch.arange(4), "ema", images=images))
     assert restored.shape == (4, 1, 8, 8)

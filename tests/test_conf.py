@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from ddpm.base.rng import Rng
+from ddpm.checkpoint import groups
 from ddpm.commands import cli, train
 from ddpm.config import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MODEL_OPTIONS = [
     f"{group}={option}"
-    for group in build.groups.names(builds=True)
+    for group in groups.names(builds=True)
     if group != "model"
     for option in cli.options_of(CONF, group)
     if (group, option)
@@ -44,12 +45,12 @@ NEEDS = {  # options that are of use with others only
 def losses_of_two_steps(module):
     """The losses of two training steps on noise, without Lightning."""
     optimizer, schedule = module.make_optimizer(module.network.parameters())
-    images = Rng(0, "test").at(0, torch.arange(4)).normal("image", module.image_shape).clamp(-1, 1)
+    images = Rng(0, "test").at(0, torch.arange(4)).normal("image", module.model.image_shape).clamp(-1, 1)
     losses = []
-    x0 = module.codec.encode(images)
+    x0 = module.model.codec.encode(images)
     for epoch in range(2):
         draws = module.train_rng.at(epoch, torch.arange(4), torch.arange(4))
-        cond = module.condition.of({"image": images, "label": torch.arange(4)})
+        cond = module.model.condition.of({"image": images, "label": torch.arange(4)})
         total = module.loss(module.trained_denoiser(module.network, draws), x0, cond, draws).total
         optimizer.zero_grad()
         total.mean().backward()
@@ -64,9 +65,9 @@ def losses_of_two_steps(module):
 def test_every_option_of_a_model_builds_trains_and_samples(small, option):
     module = build.module(small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else [])))
     assert torch.isfinite(losses_of_two_steps(module)).all()
-    asked = module.asked.of({"image": torch.zeros(2, *module.image_shape), "label": torch.arange(2)})
-    shape = (2, *module.image_shape)
-    samples = module.eval().sample(torch.arange(2), module.best_weights, asked, torch.zeros(shape))
+    asked = module.model.asked.of({"image": torch.zeros(2, *module.model.image_shape), "label": torch.arange(2)})
+    shape = (2, *module.model.image_shape)
+    samples = module.model.eval().generate(torch.arange(2), module.model.best_weights, asked, torch.zeros(shape))
     assert samples.shape == shape
     assert torch.isfinite(samples).all()
 

@@ -19,7 +19,7 @@ from ddpm.checkpoint.groups import names
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import completed_config, is_ours, targets
 from ddpm.commands import sample, train
-from ddpm.config import build
+from ddpm.config import load
 from ddpm.evaluation.comparison import compared
 from ddpm.metrics.protocol import read_result
 from ddpm.runs import run_folder
@@ -92,8 +92,8 @@ def test_images_are_continued_and_not_made_again(run, config, capsys):
 
 
 def test_an_exported_model_is_the_checkpoints(run):
-    exported, _ = build.from_checkpoint(run / "export", OmegaConf.create())
-    trained, _ = build.from_checkpoint(run / "checkpoints" / "00000003.ckpt", OmegaConf.create())
+    exported, _ = load.from_checkpoint(run / "export", OmegaConf.create())
+    trained, _ = load.from_checkpoint(run / "checkpoints" / "00000003.ckpt", OmegaConf.create())
     ours, theirs = (module.weights("ema").state_dict() for module in (exported, trained))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert exported.condition == trained.condition

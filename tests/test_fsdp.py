@@ -12,7 +12,7 @@ from small_runs import ROOT, SMALL, command_environment
 
 from ddpm.checkpoint.folder import listed, remove
 from ddpm.commands import train
-from ddpm.config import build
+from ddpm.config import load
 
 SETTINGS = (
     *(*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64"),
@@ -63,8 +63,8 @@ def test_shares_of_a_network_learn_what_the_whole_learns_and_a_run_goes_on_eithe
     train_on_two(tmp_path)
     assert losses(shared) == pytest.approx(losses(alone), rel=roundings(100))
     assert_alike(state(alone), state(shared))
-    module, _ = build.from_checkpoint(shared / "checkpoints" / "last.ckpt", OmegaConf.create())
-    assert torch.isfinite(module.sample(torch.arange(2), "ema")).all()
+    module, _ = load.from_checkpoint(shared / "checkpoints" / "last.ckpt", OmegaConf.create())
+    assert torch.isfinite(module.generate(torch.arange(2), "ema")).all()
 
     whole = state(alone)
     for path in listed(shared / "checkpoints")[:2]:

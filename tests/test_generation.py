@@ -22,11 +22,11 @@ from PIL import Image
 from ddpm.base import atomic
 from ddpm.base.images import to_uint8
 from ddpm.commands import sample, train
-from ddpm.config import build
+from ddpm.config import load
 from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.module import GenerationModule
 from ddpm.generation.samples import SampleLoader
 from ddpm.generation.stores import STORES
-from ddpm.training.module import DiffusionModule
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -160,13 +160,13 @@ SPOILT = {
 def test_only_batches_that_lack_a_sample_are_made_again(generate, monkeypatch, capsys, spoil):
     expected = files(folder := generate("out", "format=png"))
     spoil(folder / "images" / "000003.png")
-    made, step = [], DiffusionModule.predict_step
+    made, step = [], GenerationModule.predict_step
 
     def watched(module, batch, batch_idx):
         made.extend(batch["index"].tolist())
         return step(module, batch, batch_idx)
 
-    monkeypatch.setattr(DiffusionModule, "predict_step", watched)
+    monkeypatch.setattr(GenerationModule, "predict_step", watched)
     capsys.readouterr()
     assert files(generate("out", "format=png")) == expected
     assert made == [2, 3]
@@ -202,7 +202,7 @@ def test_a_finished_generation_is_left_alone_and_says_so(generate, monkeypatch, 
 def test_a_missing_grid_is_drawn_again_without_making_samples(generate, monkeypatch, format):
     expected = files(folder := generate("out", f"format={format}"))
     (folder / "grid.png").unlink()
-    monkeypatch.setattr(DiffusionModule, "predict_step", lambda *_: pytest.fail("all samples are there"))
+    monkeypatch.setattr(GenerationModule, "predict_step", lambda *_: pytest.fail("all samples are there"))
     assert files(generate("out", f"format={format}")) == expected
 
 
@@ -361,14 +361,14 @@ def test_two_processes_that_are_killed_continue_with_the_batches_that_each_lacks
     assert continued(started(checkpoint, store.folder, *settings), store)
 
     config = configured("sample", tmp_path, f"ckpt={checkpoint}")
-    module, _ = build.from_checkpoint(checkpoint, build.changes(config))
+    module, _ = load.from_checkpoint(checkpoint, load.changes(config))
     other = STORES["png"](tmp_path / "whole", 201, module.image_shape)
     other.folder.mkdir()
     other.begin()
     with torch.no_grad():
         for rank in (0, 1):
             for batch in SampleLoader(201, 4, rank=rank, world_size=2):
-                images = to_uint8(module.sample(batch["index"], "ema")).permute(0, 2, 3, 1).numpy()
+                images = to_uint8(module.generate(batch["index"], "ema")).permute(0, 2, 3, 1).numpy()
                 for number, image in zip(batch["index"].tolist(), images, strict=True):
                     other.write(number, image)
     ImageWriter(other, None).finish()

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.groups import Group
 from ddpm.checkpoint.stored_config import completed_config, refuse_without_model
-from ddpm.config import build
+from ddpm.config import load
 from ddpm.generation.identity import decisive, for_result
 from ddpm.runs.portable import portable
 from ddpm.runs.resume import differences
@@ -30,7 +30,7 @@ def test_a_group_is_stored_compared_and_told_by_its_row_alone(made_up):
     assert differences(stored, portable(other)) == {"made_up.octaves": (5, 6)}
     assert decisive(one, {})["made_up"] == stored["made_up"]
     assert for_result(decisive(one, {}))["made_up"] == "Simplex(octaves=5)"
-    assert build.changes(one).made_up == stored["made_up"]
+    assert load.changes(one).made_up == stored["made_up"]
     with pytest.raises(ValueError, match=r"has no 'made_up', so no model can be built"):
         refuse_without_model({**stored, "made_up": None}, "a file")
     del stored["made_up"]

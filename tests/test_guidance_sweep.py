@@ -14,8 +14,9 @@ from PIL import Image
 from small_runs import ROOT, SMALL
 
 from ddpm.commands import evaluate, train
-from ddpm.config import build
+from ddpm.config import build, wiring
 from ddpm.metrics.protocol import read_result
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.module import DiffusionModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|FrechetDistance|PrecisionRecall|precision).* of")
@@ -90,7 +91,7 @@ def rows_of(folder):
 
 
 def no_image(monkeypatch):
-    monkeypatch.setattr(DiffusionModule, "sample", lambda *_, **__: pytest.fail("an image was made"))
+    monkeypatch.setattr(DiffusionModel, "generate", lambda *_, **__: pytest.fail("an image was made"))
 
 
 # Labels
@@ -184,20 +185,20 @@ def test_class_has_no_effect_on_images_that_are_there(evaluated):
 
 @pytest.mark.parametrize("of", [("cond=low_res",), ("cond=caption", "model=prompted_tiny")], ids=["low_res", "caption"])
 def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluated, small, monkeypatch, of):
-    told, sample = {}, DiffusionModule.sample
+    told, sample = {}, DiffusionModel.generate
 
     def spied(self, ids, weights, cond=None, images=None):
         told.update(zip(ids.tolist(), next(iter(cond.values())), strict=True))
         return sample(self, ids, weights, cond, images)
 
-    monkeypatch.setattr(DiffusionModule, "sample", spied)
+    monkeypatch.setattr(DiffusionModel, "generate", spied)
     (result,) = evaluated("metric=[fid,class_accuracy]", "num_real=12", of=of)
     config = small(*of)
     data = build.data(config)
     real = data.split("train", 12)
     images = next(real.pixels.read([real.indices])).float() / 127.5 - 1
     batch = {"image": images, "label": real.labels[real.indices]}
-    (expected,) = build.instantiate(config.cond, "cond").of(batch).values()
+    (expected,) = wiring.instantiate(config.cond, "cond").of(batch).values()
     assert all(torch.equal(told[i], expected[i % 12]) for i in range(NUM))
     assert result.subject["told_by"] == data.content_hash("train", 12) == result.protocol.data_hash
     assert "accuracy_quarters_20" in result.metrics  # the real images' labels are the samples'

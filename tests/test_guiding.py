@@ -14,7 +14,7 @@ from small_runs import ROOT, SMALL
 
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import sample, train
-from ddpm.config import build
+from ddpm.config import build, fitting, load
 
 QUICK = [each for each in SMALL if not each.startswith("callbacks.")]
 QUICK += ["~callbacks.samples", "~callbacks.denoising", "trainer.max_steps=2", "optimizer.warmup_steps=0"]
@@ -62,13 +62,13 @@ def test_a_checkpoint_knows_the_classes_and_their_names(trained):
     config = read_checkpoint(trained(*CLASSES))["config"]
     assert config["fitted"]["cond"]["num_classes"] == 10
     assert "num_classes" not in config["model"]  # follows from the condition
-    module, _ = build.from_checkpoint(trained(*CLASSES), OmegaConf.create())
+    module, _ = load.from_checkpoint(trained(*CLASSES), OmegaConf.create())
     assert module.network.label.num_embeddings == 10
 
 
 def test_the_number_of_classes_may_be_left_to_the_data(small, tmp_path):
     data = build.data(small("data.num_classes=null", "cond=class"))
-    assert build.fitted_to_data(small("data.num_classes=null", "cond=class"), data)["cond"]["num_classes"] == 10
+    assert fitting.fitted_to_data(small("data.num_classes=null", "cond=class"), data)["cond"]["num_classes"] == 10
 
 
 # Nothing leaks

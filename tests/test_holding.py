@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.commands import evaluate, train
-from ddpm.config import build
+from ddpm.config import load
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def run(small, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:FID of 4")
 def test_an_evaluation_measures_the_checkpoint_it_began_with_to_its_end(run, config, monkeypatch):
     """After each repeat a training writes another checkpoint, points last.ckpt at it and removes the one before."""
-    made = build.from_checkpoint
+    made = load.from_checkpoint
 
     def while_training(path, changes):
         module = made(path, changes)
@@ -37,7 +37,7 @@ def test_an_evaluation_measures_the_checkpoint_it_began_with_to_its_end(run, con
                 files.remove(path)
         return module
 
-    monkeypatch.setattr(build, "from_checkpoint", while_training)
+    monkeypatch.setattr(load, "from_checkpoint", while_training)
     words = ("ckpt=latest", "metric=fid", "features=mnist", "num_repeats=3", "num_samples=4", "num_real=20")
     evaluate.run(config("evaluate", *words, "out=out", "trainer=cpu"))
     results = [OmegaConf.load(path) for path in Path("out").glob("*_fid_*.json")]
@@ -58,30 +58,30 @@ def test_what_is_held_is_read_after_its_removal_and_read_anew_afterwards(run):
 
 
 def test_a_checkpoint_that_goes_between_finding_and_opening_is_looked_for_again(run, monkeypatch):
-    found = build.newest_whole
+    found = load.newest_whole
 
     def and_removed(folder):
         newest = found(folder)
         files.remove(newest)
-        monkeypatch.setattr(build, "newest_whole", found)
+        monkeypatch.setattr(load, "newest_whole", found)
         return newest
 
     with holding():
-        monkeypatch.setattr(build, "newest_whole", and_removed)
-        path = build.checkpoint_path("runs/mine")
+        monkeypatch.setattr(load, "newest_whole", and_removed)
+        path = load.checkpoint_path("runs/mine")
     assert files.step_of(path) == 2
 
 
 def test_the_latest_is_the_newest_checkpoint_though_an_older_run_is_typed_again(run, small):
     train.run(small("run_dir=runs/newer", "checkpoint_every_n_steps=2"))
     train.run(small("run_dir=runs/mine", "checkpoint_every_n_steps=2", "resume.path=auto"))  # nothing is left to train
-    assert build.checkpoint_path("latest").parent == Path("runs/newer/checkpoints")
+    assert load.checkpoint_path("latest").parent == Path("runs/newer/checkpoints")
 
 
 def test_processes_of_a_command_read_the_checkpoint_that_the_first_one_found(run, monkeypatch):
-    first = build.checkpoint_path("latest")
+    first = load.checkpoint_path("latest")
     files.remove(first)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert build.checkpoint_path("latest") == first
+    assert load.checkpoint_path("latest") == first
     monkeypatch.delenv("LOCAL_RANK")
-    assert build.checkpoint_path("latest") != first
+    assert load.checkpoint_path("latest") != first

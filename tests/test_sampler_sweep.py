@@ -17,9 +17,9 @@ from ddpm.generation.progress import GenerationClock
 from ddpm.generation.record import GenerationRecord, Timing
 from ddpm.metrics.protocol import read_result
 from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.networks.unet import UNet
 from ddpm.report.results import read_results
-from ddpm.training.module import DiffusionModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:FID.* of")
 NUM = 20  # images of each point, in batches of 8: three
@@ -145,7 +145,7 @@ def test_the_same_command_again_makes_no_image_and_still_tells_the_seconds(swept
 def test_a_killed_sweep_goes_on_where_it_was(swept, calls, monkeypatch):
     points = ("sweep.samplers=[heun]", "sweep.steps=[2,3]")
     whole = swept(*points, "keep_images=false", out="whole")
-    sample, left = DiffusionModule.sample, [4]  # the three batches of the first point, and one of the second
+    sample, left = DiffusionModel.generate, [4]  # the three batches of the first point, and one of the second
 
     def killed(self, *arguments):
         left[0] -= 1
@@ -154,7 +154,7 @@ def test_a_killed_sweep_goes_on_where_it_was(swept, calls, monkeypatch):
         return sample(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "sample", killed)
+        patch.setattr(DiffusionModel, "generate", killed)
         with pytest.raises(BaseException):  # noqa: B017
             swept(*points)
     calls.clear()

@@ -15,7 +15,7 @@ from precision import roundings
 from small_runs import ROOT, SMALL
 
 from ddpm.commands import cli, sample, train
-from ddpm.config import build
+from ddpm.config import wiring
 from ddpm.data.sources.digits import Digits
 from ddpm.tasks.masks import known_pixels
 
@@ -56,7 +56,7 @@ def do(checkpoint):
         of_task = [each.removeprefix("task.") for each in overrides if each.startswith("task.")]
         of_model = [each for each in overrides if not each.startswith("task.")]
         settings = OmegaConf.merge(OmegaConf.load(CONF / "task" / f"{name}.yaml"), OmegaConf.from_dotlist(of_task))
-        task = build.instantiate(settings, "task")
+        task = wiring.instantiate(settings, "task")
         with torch.no_grad():
             outcome = task(model_of(ckpt, *of_model))
         return {key: array.numpy() for key, array in outcome.arrays.items()}, outcome

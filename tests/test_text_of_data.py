@@ -13,7 +13,7 @@ from small_runs import ROOT, SMALL
 
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import evaluate, export, sample, train
-from ddpm.config import build
+from ddpm.config import build, load
 from ddpm.evaluation import table
 from ddpm.runs import run_folder
 from ddpm.runs.portable import portable
@@ -50,7 +50,7 @@ def test_a_class_is_asked_for_by_such_a_name_and_kept_on_resuming_and_exporting(
     ckpt = folder / "checkpoints" / "last.ckpt"
     export.run(OmegaConf.create({"ckpt": str(ckpt), "format": "safetensors", "weights": "best", "out": "exported"}))
     for path in (ckpt, Path("exported")):
-        module, _ = build.from_checkpoint(path, OmegaConf.create())
+        module, _ = load.from_checkpoint(path, OmegaConf.create())
         assert list(module.condition.names) == sorted(NAMES)
     made = config(
         "sample", f"ckpt={ckpt}", "trainer=cpu", "num_samples=1", "format=png", "out=o", "class='\\${oc.env:SECRET}'"
@@ -70,7 +70,7 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
     stored["config"]["cond"] |= stored["config"].pop("fitted")["cond"]
     stored["config"]["data"]["name"] = "${oc.env:SECRET}"
     torch.save(stored, tmp_path / "older.ckpt")
-    module, config = build.from_checkpoint(tmp_path / "older.ckpt", OmegaConf.create())
+    module, config = load.from_checkpoint(tmp_path / "older.ckpt", OmegaConf.create())
     assert list(module.condition.names) == sorted(NAMES)
     assert config.data.name == "${oc.env:SECRET}"
     assert build.data(config).name == "${oc.env:SECRET}"

@@ -6,8 +6,9 @@ from omegaconf.errors import OmegaConfBaseException
 from small_runs import ROOT
 
 from ddpm.checkpoint import groups
+from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import train
-from ddpm.config import analytic, build
+from ddpm.config import analytic, build, load
 from ddpm.generation.identity import for_result, identity
 from ddpm.metrics.protocol import digest
 
@@ -38,11 +39,11 @@ def test_samples_that_differ_have_another_identity_and_another_result(small, con
     """Of a network of random weights, so that every setting shows. Settings that do not fit it are passed over."""
     train.run(small("schedule.num_timesteps=6", "variance=learned_range", "loss=hybrid", "cond=class"))
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    read, generator = build.read_checkpoint(path), torch.Generator().manual_seed(0)
+    read, generator = read_checkpoint(path), torch.Generator().manual_seed(0)
     for weight in filter(torch.is_tensor, read["state_dict"].values()):
         weight += (0.1 * torch.randn(weight.shape, generator=generator)).to(weight.dtype)
-    monkeypatch.setattr(build, "read_checkpoint", lambda path: read)
-    monkeypatch.setattr(build, "refuse_other_weights", lambda *_: None)  # costs a third, and load_state_dict tells too
+    monkeypatch.setattr(load, "read_checkpoint", lambda path: read)
+    monkeypatch.setattr(load, "refuse_other_weights", lambda *_: None)  # costs a third, and load_state_dict tells too
     words = ("sample", "ckpt=x", "trainer=cpu")
     trainers = [build.trainer(config(*words, f"trainer.precision={each}")) for each in ("32-true", "bf16-mixed")]
     seen, shown, changing = {}, set(), set()
@@ -50,11 +51,11 @@ def test_samples_that_differ_have_another_identity_and_another_result(small, con
     def note(changes, precision=0, weights="best", seed=0):
         trainer, ids = trainers[precision], torch.arange(2)
         try:
-            module, stored = build.from_checkpoint(path, OmegaConf.create(changes))
+            module, stored = load.from_checkpoint(path, OmegaConf.create(changes))
             module.use_for_prediction(weights, seed)
             analytic.prepare(module, stored, path, trainer)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                made = module.sample(ids, module.predict_weights, module.asked.of({"label": ids})).float()
+                made = module.generate(ids, module.predict_weights, module.asked.of({"label": ids})).float()
         except (ValueError, OmegaConfBaseException):
             return None
         about = identity(stored, module, trainer)

@@ -2,7 +2,8 @@
 
 import runpy
 import sys
-from pathlib import Path
+
+from ddpm.base.program import PROGRAM
 
 SCRIPTS = ("train", "sample", "evaluate")
 COMMANDS = {
@@ -10,13 +11,12 @@ COMMANDS = {
     "verify-resume": "ddpm.commands.verify_resume",
     "check-schedule": "ddpm.commands.doctor",
 }
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     name, words = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name in SCRIPTS:  # processes that Lightning starts for other ranks run this path again
-        script = str(ROOT / f"{name}.py")
+        script = str(PROGRAM / f"{name}.py")
         sys.argv = [script, *words]
         runpy.run_path(script, run_name="__main__")
     elif name in COMMANDS:

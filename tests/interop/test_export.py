@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddpm.commands import cli, evaluate, export, sample
-from ddpm.config import build, exported
+from ddpm.config import build, exported, load, wiring
 from ddpm.interop import diffusers as interop
 from ddpm.interop import exported_folder, pipeline
 from ddpm.metrics.protocol import read_result
@@ -43,7 +43,7 @@ def checkpoint(small, tmp_path):
     """`checkpoint("objective=v", ...)`: the file of a model that nobody trained."""
 
     def saved(*overrides):
-        module = randomize(build.module(small(*AVERAGES, *overrides)))
+        module = randomize(build.module(small(*AVERAGES, *overrides)).model)
         path = tmp_path / "run" / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"config": module.config, "state_dict": module.state_dict()}, path)
@@ -73,7 +73,7 @@ def in_double(module):
 
 
 def loaded(config, path, *overrides):
-    return build.from_checkpoint(path, build.changes(config("sample", f"ckpt={path}", *overrides)))[0]
+    return load.from_checkpoint(path, load.changes(config("sample", f"ckpt={path}", *overrides)))[0]
 
 
 # Our own folder
@@ -86,7 +86,7 @@ def test_the_samples_of_an_exported_folder_are_bitwise_those_of_the_checkpoint(c
     one, other = loaded(config, path), loaded(config, folder)
     one.use_for_prediction(weights, seed=1)
     other.use_for_prediction("best", seed=1)
-    expected, found = one.sample(IDS, one.predict_weights), other.sample(IDS, other.predict_weights)
+    expected, found = one.generate(IDS, one.predict_weights), other.generate(IDS, other.predict_weights)
     assert torch.equal(found, expected)
     assert expected.std() > 0.1
     assert other.describe_weights(other.predict_weights) == one.describe_weights(one.predict_weights)
@@ -116,7 +116,7 @@ def test_weights_that_were_not_exported_are_refused_by_name(checkpoint, exports,
     raw = exports(path, "format=safetensors", "weights=raw", out="raw")
     module = loaded(config, averaged)
     with pytest.raises(ValueError, match=r"weights must be ema or ema_0\.9, got 'raw'"):
-        module.sample(IDS, "raw")
+        module.generate(IDS, "raw")
     with pytest.raises(ValueError, match=r"weights must be ema or ema_0\.9, got 'raw'"):
         exports(averaged, "format=safetensors", "weights=raw", out="again")
     with pytest.raises(ValueError, match=r"weights must be one of raw, ema, ema_0.9, got 'ema_0.5'"):
@@ -135,11 +135,11 @@ def test_an_exported_folder_exported_again_is_the_same_folder(checkpoint, export
 def test_a_sampler_chosen_at_the_export_is_that_of_the_folder(checkpoint, exports, config):
     path = checkpoint()
     folder = exports(path, "format=safetensors", "sampler=ddim", "sampler.steps=5")
-    expected = loaded(config, path, "sampler=ddim", "sampler.steps=5").sample(IDS, "ema")
-    assert torch.equal(loaded(config, folder).sample(IDS, "ema"), expected)
+    expected = loaded(config, path, "sampler=ddim", "sampler.steps=5").generate(IDS, "ema")
+    assert torch.equal(loaded(config, folder).generate(IDS, "ema"), expected)
     again = loaded(config, folder, "+sampler.steps=3", "denoiser=plain")
     expected = loaded(config, path, "sampler=ddim", "sampler.steps=3", "denoiser=plain")
-    assert torch.equal(again.sample(IDS, "ema"), expected.sample(IDS, "ema"))
+    assert torch.equal(again.generate(IDS, "ema"), expected.generate(IDS, "ema"))
 
 
 def test_sample_py_writes_the_same_pictures_from_the_folder(checkpoint, exports, config, tmp_path):
@@ -185,7 +185,7 @@ def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoi
 
 
 def test_weights_that_share_memory_are_exported(small, tmp_path):
-    module = randomize(build.module(small("ema.decay=[]")))
+    module = randomize(build.module(small("ema.decay=[]")).model)
     module.network.middle[1].res = module.network.middle[0].res
     holds = exported.alone(module, "raw")
     exported_folder.save(tmp_path, holds)
@@ -320,7 +320,7 @@ def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
     folder = exports(path, "format=diffusers", "weights=ema_0.9")
     module, ours = in_double(loaded(config, path)), []
     module.watch_sampling = lambda state: ours.append(state.x_t)
-    expected = (module.sample(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    expected = (module.generate(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     assert f"(num_inference_steps={len(ours)})" in capsys.readouterr().out
     states, images = states_of_the_pipeline(monkeypatch, folder, module)
     for theirs, x_t in zip(states, ours, strict=True):
@@ -334,7 +334,7 @@ def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
 def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name, num_timesteps):
     monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
     made = config("train", f"schedule={name}", f"schedule.num_timesteps={num_timesteps}")
-    alpha_bar = build.instantiate(made.schedule, "schedule").alpha_bar
+    alpha_bar = wiring.instantiate(made.schedule, "schedule").alpha_bar
     words = pipeline.schedule_words(alpha_bar)
     theirs = diffusers.DDPMScheduler(num_timesteps, **json.loads(json.dumps(words)))
     assert_same(theirs.alphas_cumprod, alpha_bar[1:])
@@ -348,7 +348,7 @@ def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name,
 def test_a_folder_for_diffusers_is_a_checkpoint_too(checkpoint, exports, config):
     path = checkpoint("sampler.steps=null", "schedule.num_timesteps=100", "objective=v")
     folder = exports(path, "format=diffusers", "weights=raw")
-    found, expected = (in_double(loaded(config, place)).sample(IDS, "raw") for place in (folder, path))
+    found, expected = (in_double(loaded(config, place)).generate(IDS, "raw") for place in (folder, path))
     assert_same(found, expected)
 
 

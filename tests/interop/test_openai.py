@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from precision import assert_same
 
 from ddpm.commands import sample
-from ddpm.config import build
+from ddpm.config import build, wiring
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.interop import openai
 from ddpm.interop.openai_configuration import configuration
@@ -412,7 +412,7 @@ def test_no_two_published_files_have_one_architecture():
 def test_the_schedule_of_a_published_file_is_that_of_its_flags(name, schedule, steps, first, last):
     from ddpm.interop.openai_configuration import betas
 
-    made = build.instantiate(OmegaConf.create(betas(PUBLISHED[name][1])), "schedule").alpha_bar
+    made = wiring.instantiate(OmegaConf.create(betas(PUBLISHED[name][1])), "schedule").alpha_bar
     if schedule == "linear":
         expected = math.prod(1 - (first + (last - first) * i / (steps - 1)) for i in range(steps // 2))
     else:
@@ -592,7 +592,7 @@ def test_a_state_dict_of_another_program_is_told_from_theirs(file):
 def denoised(weights, path, t, cond):
     """What the model that a command builds believes of x_t, and x_t."""
     config = OmegaConf.create(configuration(openai.load(path)))
-    module = build.module(config)
+    module = build.module(config).model
     module.network.load_state_dict(openai.load(path).weights)
     denoiser = module.double().eval().denoiser("raw")
     return module, denoiser(images(), t, cond)
@@ -625,7 +625,7 @@ def test_a_classifier_is_built_as_what_its_training_made(file):
     weights = filled(shapes(**SMALL, side=8, outputs=10))
     loaded = openai.load(file(weights, **FLAGS))
     config = OmegaConf.create(configuration(loaded))
-    module = build.module(config)
+    module = build.module(config).model
     module.network.load_state_dict(loaded.weights)
     assert module.network.classifies
     assert module.condition.network_settings == {"num_classes": 10}
@@ -642,7 +642,7 @@ def test_an_upsampler_is_told_small_images_and_says_if_their_size_is_left_out(fi
         openai.load(file(weights, **FLAGS))
     with pytest.raises(ValueError, match="small_size must be a divisor of image_size = 16, got 5"):
         openai.load(file(weights, **FLAGS, small_size=5))
-    module = build.module(OmegaConf.create(configuration(openai.load(file(weights, **FLAGS, small_size=4)))))
+    module = build.module(OmegaConf.create(configuration(openai.load(file(weights, **FLAGS, small_size=4))))).model
     assert module.network.low_res
     assert module.condition.of({"image": images()})["low_res"].shape == (3, 3, 4, 4)
 

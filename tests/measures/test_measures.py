@@ -12,7 +12,7 @@ from torch import distributions as td
 
 from ddpm.base.rng import Rng
 from ddpm.commands import evaluate, sample, train
-from ddpm.config import analytic, build
+from ddpm.config import analytic, build, load
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.affine import output_distribution
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -166,7 +166,7 @@ def test_the_bound_is_the_sum_of_terms_that_another_program_computes(config, che
     The network is float32, so batches of 2 and 3 differ by some hundred roundings at most.
     """
     settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = build.from_checkpoint(checkpoint, build.changes(settings))
+    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
     data: ImageDataModule = build.data(stored)
     terms = bound_terms(module, Split(data, "train", 3, 2), build.trainer(settings))
     alpha_bar = module.sampler.process.schedule.alpha_bar.numpy()
@@ -215,7 +215,7 @@ def guess_at_one(module, x0, indices):
 
 def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(config, checkpoint):
     settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = build.from_checkpoint(checkpoint, build.changes(settings))
+    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
     terms = bound_terms(module, Split(build.data(stored), "train", 12, 5), build.trainer(settings))
     for name in ("small", "large"):
         assert (terms.means["optimal"][2:] <= terms.means[name][2:] + 1e-12).all()
@@ -237,7 +237,7 @@ def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpo
     assert set(result.metrics) == {f"{name}_{kind}_6" for name in ("nll", "gain") for kind in kinds}
     alone = {round(result.metrics[f"nll_{kind}_6"] + result.metrics[f"gain_{kind}_6"], 9) for kind in kinds}
     assert len(alone) == 1  # whatever the variance: the images under N(0, 1), bin by bin
-    data = build.data(build.from_checkpoint(checkpoint, build.changes(config("evaluate")))[1]).split("train", 6)
+    data = build.data(load.from_checkpoint(checkpoint, load.changes(config("evaluate")))[1]).split("train", 6)
     levels = torch.arange(256).double() / 127.5 - 1
     upper, lower = td.Normal(0.0, 1.0).cdf(levels + 1 / 255), td.Normal(0.0, 1.0).cdf(levels - 1 / 255)
     upper[-1], lower[0] = 1, 0
@@ -256,7 +256,7 @@ def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpo
 
 def test_the_terms_do_not_depend_on_the_batch_size(config, checkpoint):
     settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = build.from_checkpoint(checkpoint, build.changes(settings))
+    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
     one, other = (
         bound_terms(module, Split(build.data(stored), "train", 7, size), build.trainer(settings)) for size in (7, 3)
     )
@@ -285,7 +285,7 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
     settings = config("sample", f"ckpt={checkpoint}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
 
     def prepared():
-        module, stored = build.from_checkpoint(checkpoint, build.changes(settings))
+        module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
         module.use_for_prediction("best", 0)
         analytic.prepare(module, stored, checkpoint, build.trainer(settings))
         return module
@@ -301,8 +301,8 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
     assert list(prepared().sampler.variance.errors) == stored["errors"], "what is damaged is estimated again"
     assert module.sampler.describe() == again.sampler.describe()
     assert list(again.sampler.variance.errors) == stored["errors"]
-    assert torch.isfinite(again.sample(torch.arange(2), "ema")).all()
-    data = build.data(build.from_checkpoint(checkpoint, build.changes(settings))[1])
+    assert torch.isfinite(again.generate(torch.arange(2), "ema")).all()
+    data = build.data(load.from_checkpoint(checkpoint, load.changes(settings))[1])
     images = data.split("train", 256)
     pixels = next(iter(images.pixels.reader(False).read([images.indices])))
     x0 = pixels.float() / 127.5 - 1

@@ -118,7 +118,7 @@ def test_the_samples_follow_the_small_image(upsampler):
     ids = torch.zeros(3, dtype=torch.int64)
     told = module.asked.of({"image": digits(3, 8, 3)})
     with torch.no_grad():
-        first, other, again = module.sample(ids, module.predict_weights, told)
+        first, other, again = module.generate(ids, module.predict_weights, told)
     assert_rounded(first, again, 500)  # two passes through some fifty layers
     assert (first - other).abs().max() > 0.01
 

@@ -14,6 +14,7 @@ from ddpm.commands import evaluate, train
 from ddpm.config import build
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import read_result
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.module import DiffusionModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS|KID|precision).* of")
@@ -71,7 +72,7 @@ def no_more_images(monkeypatch):
     def sample(self, *arguments):
         raise AssertionError("an image was made that was there")
 
-    monkeypatch.setattr(DiffusionModule, "sample", sample)
+    monkeypatch.setattr(DiffusionModel, "generate", sample)
 
 
 def written(images, path):
@@ -128,9 +129,9 @@ def test_another_metric_of_the_same_model_makes_no_image_again(scored, monkeypat
 
 def test_more_samples_are_added_to_those_that_are_there(scored, monkeypatch):
     scored("batch_size=10", "num_samples=20")
-    made, sample = [], DiffusionModule.sample
+    made, sample = [], DiffusionModel.generate
     monkeypatch.setattr(
-        DiffusionModule, "sample", lambda self, ids, *a: (made.extend(ids.tolist()), sample(self, ids, *a))[1]
+        DiffusionModel, "generate", lambda self, ids, *a: (made.extend(ids.tolist()), sample(self, ids, *a))[1]
     )
     (grown,) = scored("batch_size=10", "num_samples=33")
     assert made == list(range(20, 33))
@@ -139,7 +140,7 @@ def test_more_samples_are_added_to_those_that_are_there(scored, monkeypatch):
 
 
 def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
-    sample, left = DiffusionModule.sample, [2]
+    sample, left = DiffusionModel.generate, [2]
 
     def killed(self, ids, *arguments):
         left[0] -= 1
@@ -148,7 +149,7 @@ def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
         return sample(self, ids, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "sample", killed)
+        patch.setattr(DiffusionModel, "generate", killed)
         with pytest.raises(BaseException):  # noqa: B017
             scored("batch_size=8")
     (found,) = scored("batch_size=8")

@@ -4,8 +4,6 @@ import os
 import re
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-
 from ddpm.checkpoint.integrity import damage, sidecar
 
 
@@ -34,6 +32,8 @@ def newest_whole(folder: Path) -> Path | None:
             return path
         if not path.exists():  # removed by a training that goes on, and has written a newer one
             return newest_whole(folder)
+        from lightning.pytorch.utilities import rank_zero_warn  # takes a second to import, and is seldom needed
+
         rank_zero_warn(f"{path} cannot be used: {problem}. Taking the one before")
     return None
 
@@ -54,6 +54,8 @@ def remove(path: Path) -> None:
 
 def set_aside(folder: Path, step: int) -> None:
     """Renames what lies after a step that a run goes back to (or is damaged): it is not that run's future any more."""
+    from lightning.pytorch.utilities import rank_zero_info
+
     for path in listed(folder):
         if step_of(path) > step:
             rank_zero_info(f"{path} is of an abandoned or damaged run; renamed to {path.name}.aside")

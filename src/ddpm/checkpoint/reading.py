@@ -1,5 +1,6 @@
 """A checkpoint as plain data, whoever wrote it: nothing in it is run, and nothing in it names files of one's own."""
 
+import threading
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,11 +34,11 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
 
 def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, Any]:
     """Any file of torch.save that holds a `config`, which is safe to build from when it is returned."""
-    if path not in HELD and not path.is_file():
+    if path not in HELD.files and not path.is_file():
         raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
     try:
-        if path in HELD:
-            stored = data_in(*HELD[path])
+        if path in HELD.files:
+            stored = data_in(*HELD.files[path])
         else:
             file, written = opened_with_hash(path)
             with file:
@@ -65,23 +66,30 @@ def data_in(file: BinaryIO, written: bytes | None) -> Any:
 def holding() -> Iterator[None]:
     """Within it, a file stays what it was when `hold` named it: a training that goes on removes or replaces files."""
     with ExitStack() as stack:
-        HOLDING.append(stack)
+        HELD.stacks.append(stack)
         try:
             yield
         finally:
-            HOLDING.pop()
-            HELD.clear()
+            HELD.stacks.pop()
+            HELD.files.clear()
 
 
 def hold(path: Path) -> None:
     """Opens a file until the end of `holding`; without effect outside of it. FileNotFoundError if it is not there."""
-    if HOLDING and path not in HELD:
-        HELD[path] = opened_with_hash(path)
-        HOLDING[-1].enter_context(HELD[path][0])
+    if HELD.stacks and path not in HELD.files:
+        HELD.files[path] = opened_with_hash(path)
+        HELD.stacks[-1].enter_context(HELD.files[path][0])
 
 
-HOLDING: list[ExitStack] = []
-HELD: dict[Path, tuple[BinaryIO, bytes | None]] = {}
+class Held(threading.local):
+    """Open files, of each thread its own."""
+
+    def __init__(self) -> None:
+        self.stacks: list[ExitStack] = []
+        self.files: dict[Path, tuple[BinaryIO, bytes | None]] = {}
+
+
+HELD = Held()
 
 
 def sound(key: str, value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ddpm.base import check
 from ddpm.checkpoint import groups
+from ddpm.checkpoint.definitions import definitions
 from ddpm.checkpoint.trust import hint, trusted
 
 LATER_FIELDS: dict[str, dict[str, Any]] = {
@@ -165,6 +166,8 @@ def is_ours(target: Any) -> bool:
     if not target.startswith(parts):
         return False
     module, _, name = target.rpartition(".")
+    if target.startswith("ddpm."):
+        return name in definitions(module)
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):

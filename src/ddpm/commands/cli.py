@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import check
 from ddpm.checkpoint.trust import take_trust
+from ddpm.config.compose import compose
 from ddpm.runs import launch
 from ddpm.runs.interruption import end_children, heeded
 
@@ -161,8 +160,8 @@ def help_text(conf: Path, name: str) -> str:
 # Hints
 
 
-def config_error(error: Exception, conf: Path, name: str) -> str:
-    """Hydra's complaint about an override, with the nearest name that exists."""
+def config_error(error: Exception, conf: Path, name: str, words: list[str] | None = None) -> str:
+    """Hydra's complaint about an override, with the nearest name that exists. words: as typed, if not in a shell."""
     chain = [error, *filter(None, [error.__cause__])]
     text = "\n".join(str(each) for each in chain)
     option = re.search(r"Could not find '(\w+)/([\w-]+)'", text)
@@ -173,18 +172,17 @@ def config_error(error: Exception, conf: Path, name: str) -> str:
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
         wrong = key.group(1)
-        return f"there is no {wrong!r} to set{check.nearest(wrong, known_keys(conf, name))}"
+        known = known_keys(conf, name, sys.argv[1:] if words is None else words)
+        return f"there is no {wrong!r} to set{check.nearest(wrong, known)}"
     return str(error)
 
 
-def known_keys(conf: Path, name: str) -> list[str]:
+def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
     """Every group and every dotted field, for the groups that were chosen."""
     groups = groups_of(conf, name)
-    choices = [a for a in sys.argv[1:] if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
+    choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
     choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = compose(name, overrides=choices)
+    config = compose(conf, name, choices)
     return groups + list(dotted(OmegaConf.to_container(config, resolve=False)))
 
 

@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.program import CONF
 from ddpm.commands import cli
-from ddpm.config import build
+from ddpm.config import wiring
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.schedule_check import examination, picture
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 STEPS = (10, 20, 50, 100)
 """Numbers of sampling steps that are looked at."""
 
@@ -25,7 +25,7 @@ def run(config: DictConfig) -> None:
     power = check.positive_number("data_power", config.data_power)
     if config.out and not str(config.out).endswith(".png"):
         check.fail("out", config.out, "the name of a .png")
-    schedule = build.instantiate(config.schedule, "schedule")
+    schedule = wiring.instantiate(config.schedule, "schedule")
     if not isinstance(schedule, NoiseSchedule):
         raise ValueError("schedule=steps has times and no noise, so nothing to examine: choose another one")
     leaf = OmegaConf.to_container(config.schedule, resolve=True)
@@ -71,7 +71,7 @@ def clipped(leaf: Mapping[str, Any]) -> str:
         leaf = leaf["of"]
     if "max_beta" not in leaf:
         return "none, as there is no max_beta"
-    schedule = build.instantiate(OmegaConf.create(dict(leaf)), "schedule")
+    schedule = wiring.instantiate(OmegaConf.create(dict(leaf)), "schedule")
     return f"{examination.num_clipped(schedule, leaf['max_beta'])} at max_beta = {leaf['max_beta']:g}"
 
 
@@ -86,7 +86,7 @@ def others_of_conf(name: str, schedule: NoiseSchedule) -> tuple[dict[str, NoiseS
     made, refused = {}, []
     for option, leaf in every_leaf(schedule.T).items():
         try:
-            other = build.instantiate(leaf, option)
+            other = wiring.instantiate(leaf, option)
         except ValueError:
             refused.append(option)
             continue

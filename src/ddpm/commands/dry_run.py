@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.module import DiffusionModule
 
 
@@ -23,7 +24,7 @@ def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, t
     """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     parameters = sum(p.numel() for p in module.network.parameters())
-    flops, activations = cost_of_one_image(module)
+    flops, activations = cost_of_one_image(module.model)
     copies = 4 + len(module.averages.decays)  # weights, gradients, two moments of Adam, averages
     megabytes = (4 * parameters * copies + activations * micro_batch) / 2**20
     lines = {
@@ -38,13 +39,13 @@ def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, t
     return tree_text(config) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
 
 
-def cost_of_one_image(module: DiffusionModule) -> tuple[int, int]:
+def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     """FLOPs of a forward pass, and bytes kept for the backward pass, of one image; nothing is computed."""
-    x = torch.zeros(1, *module.codec.latent_shape(module.image_shape))
-    condition = module.condition  # of which a network needs no more than images: told nothing else, it costs the same
-    cond = condition.of({"image": torch.zeros(1, *module.image_shape)}) if condition.needs_images else {}
+    x = torch.zeros(1, *model.latent_shape)
+    condition = model.condition  # of which a network needs no more than images: told nothing else, it costs the same
+    cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
-        module.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
+        model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
     return counter.get_total_flops(), sum(saved)
 
 

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.checkpoint.reading import hold, holding
-from ddpm.config import analytic, build
+from ddpm.checkpoint.reading import hold, holding, read_checkpoint
+from ddpm.config import analytic, build, load, wiring
 from ddpm.evaluation import evaluators, measure
 from ddpm.evaluation.measure import ModelMeasure, ModelRun
 from ddpm.evaluation.reference import Images, Reference
@@ -30,6 +30,7 @@ from ddpm.generation.identity import (
     say_what_is_there,
 )
 from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationClock, GenerationProgress
 from ddpm.generation.record import Timing
 from ddpm.metrics.evaluator import Evaluator
@@ -54,7 +55,7 @@ def run(config: DictConfig) -> None:
 
 def without_measures(config: DictConfig) -> tuple[DictConfig, list[ModelMeasure]]:
     """The configuration with the scores of images alone, and the measures of models."""
-    parts = build.instantiate(config.metric, "metric") if config.get("metric") else {}
+    parts = wiring.instantiate(config.metric, "metric") if config.get("metric") else {}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
         raise ValueError("metric must be given, as metric=fid")
@@ -86,7 +87,7 @@ def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
             raise ValueError("num_repeats has no effect on images that are there; leave it out")
         return []
     if Path(config.ckpt).exists() or not glob.has_magic(str(config.ckpt)):
-        return [build.checkpoint_path(config.ckpt)]
+        return [load.checkpoint_path(config.ckpt)]
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
         check.fail("ckpt", config.ckpt, "a pattern that fits at least one file")
@@ -99,7 +100,7 @@ def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
 
 
 def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> None:
-    changes = build.changes(config)
+    changes = load.changes(config)
     sweep = chosen_sweep(config)
     variants = sweep.variants(config, changes) if sweep else [Variant(changes)]
     evaluator = evaluators.evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
@@ -132,7 +133,7 @@ def data_name(config: DictConfig, paths: list[Path]) -> str:
     if "name" in config.get("data", {}):
         return str(config.data.name)
     if paths and is_of_a_run(paths[0]):
-        return str(build.read_checkpoint(paths[0])["config"]["data"].get("name"))
+        return str(read_checkpoint(paths[0])["config"]["data"].get("name"))
     return ""
 
 
@@ -168,7 +169,7 @@ def measured(
         rank_zero_only(subject.writer.store.adopt)()
     trainer.callbacks.append(scoring)
     with explained_if_full(subject.writer.store) if subject.writer else nullcontext():
-        trainer.predict(subject.module, subject.samples, return_predictions=False)
+        trainer.predict(GenerationModule(subject.model), subject.samples, return_predictions=False)
     result = Result.of(
         scoring.values,
         protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
@@ -185,10 +186,10 @@ def measured(
 
 
 def point(sweep: Sweep, subject: Subject, result: Result, timing: Timing | None) -> SweepPoint:
-    sampler = subject.module.sampler
+    sampler = subject.model.sampler
     evaluations = sampler.evaluations(len(sampler.times(sampler.process.T)) - 1)
     cost = (timing.seconds, timing.device) if timing else ()
-    value = sweep.value(subject.variant, subject.module)
+    value = sweep.value(subject.variant, subject.model)
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))
     return SweepPoint(subject.variant.name, value, evaluations, result.estimates, *cost, settings=settings)
 
@@ -212,7 +213,7 @@ def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path |
         about = {"run": folder.name, **{g: said(parts[g]) for g in ("model", "schedule") if parts.get(g)}}
     else:
         folder = Path(config.out) if config.out else beside(path) / "evaluations"
-        module, stored = build.from_checkpoint(path, build.changes(config))
+        module, stored = load.from_checkpoint(path, load.changes(config))
         module.use_for_prediction(config.weights, config.seed)
         analytic.prepare(module, stored, path, trainer)
         run = ModelRun(module, stored, path, trainer, folder)

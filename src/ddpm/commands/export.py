@@ -6,23 +6,22 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.program import CONF
 from ddpm.checkpoint.reading import holding
 from ddpm.commands import cli
-from ddpm.config import build
+from ddpm.config import load, wiring
 from ddpm.config.exported import alone, present
 from ddpm.generation.identity import beside, title
 from ddpm.interop import exported_folder, pipeline
 from ddpm.interop.whole_folder import whole_folder
-from ddpm.training.module import DiffusionModule
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 @holding()
 def run(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
-    path = build.checkpoint_path(config.ckpt)
-    module, stored = build.from_checkpoint(path, build.changes(config))
+    path = load.checkpoint_path(config.ckpt)
+    module, stored = load.from_checkpoint(path, load.changes(config))
     module.use_for_prediction(config.weights, seed=0)
     weights = module.predict_weights
     out = Path(str(config.out or beside(path) / f"{config.format}_{title(path)}_{weights}"))
@@ -33,11 +32,11 @@ def run(config: DictConfig) -> None:
     print(use.format(out=str(out), steps=steps))
 
 
-def write_safetensors(folder: Path, module: DiffusionModule, stored: DictConfig) -> None:
+def write_safetensors(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
     exported_folder.save(folder, alone(module, module.predict_weights))
 
 
-def write_diffusers(folder: Path, module: DiffusionModule, stored: DictConfig) -> None:
+def write_diffusers(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
     groups = ("process", "codec", "objective", "denoiser", "sampler")
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
     words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
@@ -45,7 +44,7 @@ def write_diffusers(folder: Path, module: DiffusionModule, stored: DictConfig) -
     scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, module.sampler.times(process.T))
     network = present(module, module.predict_weights)
     shape = module.image_shape
-    build.complete(pipeline.save, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape)
+    wiring.complete(pipeline.save, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape)
 
 
 FORMATS = {

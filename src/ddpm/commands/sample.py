@@ -20,23 +20,24 @@ from ddpm.base.image_grid import by_class, grid, save_gif
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.reading import holding
-from ddpm.config import analytic, build
-from ddpm.config.asking import asked_of
+from ddpm.config import analytic, build, load, wiring
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.sources.base import digest
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.generation.identity import beside, explained_if_full, identity, made_with, say_what_is_there, title
 from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationProgress
 from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores import STORES
 from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
+from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior
+from ddpm.model.requests import requested
 from ddpm.runs.console import quiet
 from ddpm.tasks.base import Model, Outcome
 from ddpm.training.callbacks.sample_grid import sampling
-from ddpm.training.module import DiffusionModule
 
 
 @holding()
@@ -56,9 +57,9 @@ def generate(config: DictConfig) -> None:
         check.positive_int("num_samples", config.num_samples)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
-    path = build.checkpoint_path(config.ckpt)
-    module, stored = build.from_checkpoint(path, build.changes(config))
-    build.refuse_classifier(module, path)
+    path = load.checkpoint_path(config.ckpt)
+    module, stored = load.from_checkpoint(path, load.changes(config))
+    load.refuse_classifier(module, path)
     module.use_for_prediction(config.weights, config.seed)
     data, picture, asked = samples_of(config, module)
     trainer = build.trainer(config)
@@ -76,7 +77,7 @@ def generate(config: DictConfig) -> None:
             num_found = int(store.there().sum())
             say_what_is_there(num_found, store, record)
             trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
-            trainer.predict(module, data, return_predictions=False)
+            trainer.predict(GenerationModule(module), data, return_predictions=False)
         else:
             rank_zero_only(store.adopt)()
         if config.gif and not (finished and store.holds(GIF, writer.gif)):
@@ -87,20 +88,10 @@ def generate(config: DictConfig) -> None:
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+def samples_of(config: DictConfig, module: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
-    if not module.sampler.process.has_prior:
-        raise ValueError(
-            f"this model's process, {type(module.sampler.process).__name__}, leaves something of an image at T, so "
-            "samples are made from real ones: choose task=restoration"
-        )
-    if module.asked.needs_images:
-        told = type(module.asked).__name__
-        raise ValueError(
-            f"this model is told what real images show ({told}), and here are none; for small images choose "
-            "task=upsample or task=cascade"
-        )
-    rows, names, about = asked_of(config, module.asked, otherwise="all")
+    refuse_without_prior(module)
+    rows, names, about = requested(module.asked, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
@@ -114,7 +105,7 @@ def samples_of(config: DictConfig, module: DiffusionModule) -> tuple[GenerationD
 
 @rank_zero_only
 def draw_gif(
-    trainer: Trainer, module: DiffusionModule, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
+    trainer: Trainer, module: DiffusionModel, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
 ) -> None:
     """The samples of the grid coming into being, from noise to the image."""
     times = module.sampler.times(module.sampler.process.T)[1:]
@@ -130,7 +121,7 @@ def draw_gif(
     module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
     batch = {name: told.to(module.device) for name, told in data.first(writer.store.num_first).items()}
     with sampling(trainer, module):
-        module.predict_step(batch, 0)
+        GenerationModule(module).predict_step(batch, 0)
     with whole(writer.gif) as partial:
         save_gif(partial, frames)
         writer.store.seal(GIF, partial.read_bytes())
@@ -145,11 +136,11 @@ def announce(folder: Path, num_samples: int, finished: bool) -> None:
 
 def use(config: DictConfig) -> None:
     """A task on one device, in this process."""
-    task = build.instantiate(config.task, "task")
+    task = wiring.instantiate(config.task, "task")
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no images; leave it out")
-    path = build.checkpoint_path(config.ckpt)
+    path = load.checkpoint_path(config.ckpt)
     module, stored = loaded(path, config)
     name = config.task._target_.split(".")[-2]
     folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
@@ -159,10 +150,10 @@ def use(config: DictConfig) -> None:
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
-        rows, _, asked = asked_of(config, module.asked, otherwise="none")
+        rows, _, asked = requested(module.asked, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **asked, **identity(stored, module, trainer)}
-        named = {field: build.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
+        named = {field: load.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
         about["files"] = {field: digest([path.read_bytes()]) for field, path in named.items() if path.is_file()}
         record = GenerationRecord(folder, about, made_with(config, trainer), f"{name}_generation.json")
         record.refuse_to_mix(grows=False, images_are_there=(folder / f"{name}.json").exists())
@@ -171,23 +162,23 @@ def use(config: DictConfig) -> None:
     write_outcome(folder, name, outcome, about)
 
 
-def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModule, DictConfig]:
+def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     """The module and its configuration; data that are chosen anew do not reach it."""
-    changes = build.changes(config)
-    module, stored = build.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    changes = load.changes(config)
+    module, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
     module.use_for_prediction(config.weights, config.seed)
     return module, stored
 
 
 def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
     """What the model was trained on, or what the command chooses; None where neither says it."""
-    other = OmegaConf.masked_copy(build.changes(config), {"data"} & set(config))
-    about = build.merged(stored.copy(), other)
+    other = OmegaConf.masked_copy(load.changes(config), {"data"} & set(config))
+    about = load.merged(stored.copy(), other)
     return build.data(about) if "source" in about.data else None
 
 
 def as_model(
-    module: DiffusionModule, data: ImageDataModule | None, batch_size: int, asked: Mapping[str, torch.Tensor]
+    module: DiffusionModel, data: ImageDataModule | None, batch_size: int, asked: Mapping[str, torch.Tensor]
 ) -> Model:
     """asked: what rows are told in turn, see `SampleLoader`."""
 
@@ -197,9 +188,9 @@ def as_model(
         return {name: table.to(rows.device)[rows % len(table)] for name, table in asked.items()}
 
     def another(ckpt: str) -> Model:
-        path = build.checkpoint_path(ckpt)
-        other, _ = build.from_checkpoint(path, OmegaConf.create())
-        build.refuse_classifier(other, path)
+        path = load.checkpoint_path(ckpt)
+        other, _ = load.from_checkpoint(path, OmegaConf.create())
+        load.refuse_classifier(other, path)
         other.use_for_prediction("best", module.sample_rng.seed)
         return as_model(other.to(module.device), None, batch_size, {})
 

@@ -21,7 +21,9 @@ from ddpm.checkpoint.folder import listed, newest_whole, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, targets
 from ddpm.commands.dry_run import report
-from ddpm.config import analytic, build
+from ddpm.config import analytic, build, fitting
+from ddpm.config.model import classifies
+from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.evaluation.evaluators import scores_of_training
@@ -32,6 +34,7 @@ from ddpm.schedule_check.examination import verdict
 from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
+from ddpm.training.module import DiffusionModule
 from ddpm.training.wandb_run import finished_runs
 
 
@@ -51,11 +54,11 @@ def train(config: DictConfig) -> None:
     devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # before long work
     checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
-    module = build.module(config, build.fitted_to_data(config, data))
-    analytic.refuse(module)
+    module = build.module(config, fitting.fitted_to_data(config, data))
+    analytic.refuse(module.model.sampler, module.loss)
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
-    trainer = build.trainer(config, scores_of_training(config, module.config[FITTED]))
+    trainer = build.trainer(config, scores_of_training(config, module.model.config[FITTED]))
     if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
@@ -66,7 +69,7 @@ def train(config: DictConfig) -> None:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
         num_parameters = sum(p.numel() for p in module.network.parameters())
-        about = {"options": options(), "num_parameters": num_parameters, FITTED: module.config[FITTED]}
+        about = {"options": options(), "num_parameters": num_parameters, FITTED: module.model.config[FITTED]}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
     announce(config, module, trainer, checkpoint, step)
     accept(config, module, step)
@@ -77,11 +80,13 @@ def train(config: DictConfig) -> None:
         logger.finalize("success")
 
 
-def refuse_pictures_of_a_classifier(config: DictConfig, module: build.DiffusionModule) -> None:
-    if not build.classifies(module.network):
+def refuse_pictures_of_a_classifier(config: DictConfig, module: DiffusionModule) -> None:
+    if not classifies(module.network):
         return
-    if module.condition.dropout:
-        check.fail("cond.dropout", module.condition.dropout, "0 with loss=classification, which learns from each label")
+    if module.model.condition.dropout:
+        check.fail(
+            "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which learns from each label"
+        )
     drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
     given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.get("metric") else [])]
     if given:
@@ -101,12 +106,10 @@ def refuse_to_sweep_with_children(trainer: Trainer) -> None:
         )
 
 
-def prepare_to_resume(
-    config: DictConfig, path: Path, module: build.DiffusionModule, data: build.ImageDataModule
-) -> int:
+def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, data: ImageDataModule) -> int:
     """Refuses a checkpoint of another run before any long work starts. Returns its step."""
-    stored = read_checkpoint(path, "resume", known=set(targets(module.config)))
-    resume.refuse_changes(path, stored["config"], module.config, config.resume.allow)
+    stored = read_checkpoint(path, "resume", known=set(targets(module.model.config)))
+    resume.refuse_changes(path, stored["config"], module.model.config, config.resume.allow)
     data.other_content_is_allowed = "data.content" in config.resume.allow
     states = module.state_dict(), stored["state_dict"]
     ours, theirs = ({key: getattr(each, "shape", type(each)) for key, each in state.items()} for state in states)
@@ -117,10 +120,10 @@ def prepare_to_resume(
 
 
 @rank_zero_only
-def accept(config: DictConfig, module: build.DiffusionModule, step: int) -> None:
+def accept(config: DictConfig, module: DiffusionModule, step: int) -> None:
     """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
     folder = Path(config.run_dir) / "checkpoints"
-    text = yaml.safe_dump(module.config, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_whole(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
 
@@ -169,19 +172,17 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
 
 
 @rank_zero_only
-def announce(
-    config: DictConfig, module: build.DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
-) -> None:
+def announce(config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int) -> None:
     parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
     print(f"{config.name}: {parameters:,} parameters, {steps}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
-    if isinstance(module.sampler.process, GaussianDiffusion):
+    if isinstance(module.model.sampler.process, GaussianDiffusion):
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
-        print(f"schedule: {verdict(module.sampler.process.schedule, leaf)}", flush=True)
-    own = sorted({target for target in targets(module.config) if not target.startswith(PARTS)})
+        print(f"schedule: {verdict(module.model.sampler.process.schedule, leaf)}", flush=True)
+    own = sorted({target for target in targets(module.model.config) if not target.startswith(PARTS)})
     if own:
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
         print(f"code of your own: {', '.join(own)}; what loads this run needs trust=[{packages}]", flush=True)

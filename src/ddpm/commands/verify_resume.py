@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm.base.program import PROGRAM
 from ddpm.checkpoint.folder import listed
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.trust import take_trust
@@ -28,7 +29,7 @@ SHORT = (
     *("sample_every_n_steps=3", "sampler.steps=2", "callbacks.samples.num_samples=4", "resume=auto"),
     *("callbacks.denoising.num_samples=2", "optimizer.warmup_steps=2"),
 )
-TRAIN = Path(__file__).parents[3] / "train.py"
+TRAIN = PROGRAM / "train.py"
 
 
 def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,12 +22,12 @@ from ddpm.diffusion.variance import Analytic
 from ddpm.generation.identity import beside, decisive, title
 from ddpm.generation.record import weights_hash
 from ddpm.metrics.protocol import digest
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 BATCH = 64
 
 
-def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Trainer) -> None:
+def prepare(module: DiffusionModel, stored: DictConfig, path: Path, trainer: Trainer) -> None:
     """Gives the module's sampler its variance, if that is one to be estimated. To be called on all ranks."""
     variance = getattr(module.sampler, "variance", None)
     if not isinstance(variance, Analytic) or variance.errors:
@@ -58,9 +58,9 @@ def prepare(module: DiffusionModule, stored: DictConfig, path: Path, trainer: Tr
     module.sampler = replace(module.sampler, variance=fitted)
 
 
-def refuse(module: DiffusionModule) -> None:
-    """ValueError if a training would need what only a trained model can give."""
-    for part in (module.sampler, module.loss):
+def refuse(*parts: Any) -> None:
+    """ValueError if a training by these parts would need what only a trained model can give."""
+    for part in parts:
         variance = getattr(part, "variance", None)
         if isinstance(variance, Analytic):
             variance.error(1)
@@ -82,7 +82,7 @@ def save(file: Path, content: str) -> None:
 
 
 @torch.no_grad()
-def measured(module: DiffusionModule, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
+def measured(module: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
     """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
     device = trainer.strategy.root_device
     module = module.to(device).eval()

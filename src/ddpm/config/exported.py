@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddpm.interop.configuration import averages
 from ddpm.interop.exported_folder import Exported
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 class Absent(nn.Module):
@@ -27,7 +27,7 @@ class Absent(nn.Module):
         self.refuse()
 
 
-def alone(module: DiffusionModule, weights: str) -> Exported:
+def alone(module: DiffusionModel, weights: str) -> Exported:
     """What a folder is to hold of the module. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
     network = present(module, weights)
     decays = [decay for decay in module.averages.decays if module.weights(f"ema_{decay:g}") is network]
@@ -45,7 +45,7 @@ def place(weights: str) -> str:
     return "network." if weights == "raw" else "averages.copies.0."
 
 
-def present(module: DiffusionModule, weights: str) -> nn.Module:
+def present(module: DiffusionModel, weights: str) -> nn.Module:
     """The network with these weights, or a ValueError if they were left out of the folder that the module is from."""
     network = module.weights(weights)
     if isinstance(network, Absent):
@@ -53,13 +53,13 @@ def present(module: DiffusionModule, weights: str) -> nn.Module:
     return network
 
 
-def entries(module: DiffusionModule, weights: str) -> dict[str, Tensor]:
+def entries(module: DiffusionModel, weights: str) -> dict[str, Tensor]:
     """The state dict of the module without weights but these."""
     state = {key: value for key, value in module.state_dict().items() if not key.startswith(("network.", "averages."))}
     return {**state, **module.weights(weights).state_dict(prefix=place(weights))}
 
 
-def fill(module: DiffusionModule, exported: Exported, folder: Path) -> None:
+def fill(module: DiffusionModel, exported: Exported, folder: Path) -> None:
     """Into a module built from the folder's configuration, the folder's tensors, which are known to fit."""
     name = only_name(module.averages.decays)
     if exported.weights != name:

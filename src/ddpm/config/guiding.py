@@ -20,9 +20,9 @@ from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
-Load = Callable[[Path], DiffusionModule]
+Load = Callable[[Path], DiffusionModel]
 READ_HERE = ("order", "weights")
 """Fields of a guidance that its constructor does not take."""
 
@@ -86,7 +86,7 @@ class Logits:
         return self.denoiser.raw(x_t, t, {})
 
 
-def helper(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModule:
+def helper(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModel:
     """The model that guides, which must know the same noise."""
     path = leaf[field]
     if path is None:

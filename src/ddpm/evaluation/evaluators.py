@@ -5,7 +5,8 @@ from functools import partial
 from omegaconf import DictConfig
 
 from ddpm.checkpoint.stored_config import Fitted
-from ddpm.config.build import made, with_network_settings
+from ddpm.config.build import made
+from ddpm.config.model import with_network_settings
 from ddpm.config.wiring import instantiate
 from ddpm.evaluation.scores import Scores
 from ddpm.generation.identity import decisive, for_result

@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.metrics.protocol import EvaluationProtocol
 from ddpm.metrics.score import Estimate
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 WITHOUT_FEATURES = {
     **{"num_real": 0, "preprocessing": "none", "extractor": "none", "extractor_hash": "none"},
@@ -31,7 +31,7 @@ class ModelRun:
     config: what the model was built from; without a checkpoint the command's. folder: for files of the measure's own.
     """
 
-    module: DiffusionModule | None
+    module: DiffusionModel | None
     config: DictConfig
     ckpt: Path | None
     trainer: Trainer

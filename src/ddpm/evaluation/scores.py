@@ -141,7 +141,7 @@ class Scores(SideWork):
         for some in ids.split(self.batch_size):
             told, begun_at = examples(trainer, module, some)
             with sampling(trainer, module):
-                images = module.sample(some, module.best_weights, told, begun_at).float()
+                images = module.model.generate(some, module.model.best_weights, told, begun_at).float()
             wanted = some < self.num_samples
             yield images[wanted], some[wanted], told[LABEL][wanted] if LABEL in told else None
 
@@ -149,19 +149,19 @@ class Scores(SideWork):
     def write(self, trainer: Trainer, module: DiffusionModule, estimates: dict[str, Estimate]) -> None:
         assert self.reference is not None
         run = Path(trainer.default_root_dir)
-        sampler, labels = module.sampler, next(iter(self.evaluator.generated.values())).labels
+        sampler, labels = module.model.sampler, next(iter(self.evaluator.generated.values())).labels
         result = Result.of(
             estimates,
             protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
             subject={
                 "run": run.name,
                 "step": trainer.global_step,
-                "seed": module.sample_rng.seed,
-                "weights": module.describe_weights(module.best_weights),
+                "seed": module.model.sample_rng.seed,
+                "weights": module.model.describe_weights(module.model.best_weights),
                 "sampler": sampler.describe(),
                 "steps": sampler.steps or sampler.process.T,
                 "precision": str(trainer.precision),
-                "image_shape": list(module.image_shape),
+                "image_shape": list(module.model.image_shape),
                 **self.of,
                 **({"labels": in_words(labels)} if (labels >= 0).any() else {}),
             },

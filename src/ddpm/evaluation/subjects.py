@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.config import analytic, build
-from ddpm.config.asking import sample_labels
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.config import analytic, build, load
 from ddpm.data.any_images import image_data
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.condition import ClassLabel, NoCondition
@@ -31,34 +31,28 @@ from ddpm.metrics.classes import in_words
 from ddpm.metrics.protocol import digest
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.statistics import holds_statistics
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.requests import sample_labels
 
 MOST_SAMPLES = 50_000  # what published figures are of
 
 
 @dataclass
 class Subject:
-    """Images to be measured: those that `stored` has, and those that `module` makes of the numbers that it lacks.
+    """Images to be measured: those that `stored` has, and those that `model` makes of the numbers that it lacks.
 
     about: what they are, for the result. folder: where the result goes, unless the user says. variant: its place in a
     sweep, None where there is none.
     """
 
     name: str
-    module: LightningModule
+    model: DiffusionModel | None
     samples: GenerationDataModule
     stored: StoredImages | None
     writer: ImageWriter | None
     about: dict[str, Any]
     folder: Path
     variant: Variant | None = None
-
-
-class NothingToMake(LightningModule):
-    """Stands where a model would, for images that are there."""
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        raise AssertionError("all images are there")
 
 
 def subjects(
@@ -69,8 +63,8 @@ def subjects(
     for path in paths:
         real: Reference | None = None
         for variant, repeat in itertools.product(variants, range(config.num_repeats)):
-            module, stored = build.from_checkpoint(path, variant.changes)
-            build.refuse_classifier(module, path)
+            module, stored = load.from_checkpoint(path, variant.changes)
+            load.refuse_classifier(module, path)
             module.use_for_prediction(config.weights, config.seed + repeat)
             analytic.prepare(module, stored, path, trainer)
             real = real or reference(config, stored)
@@ -105,7 +99,7 @@ def made_elsewhere(config: DictConfig) -> tuple[Subject, Reference]:
     samples = GenerationDataModule(num, config.batch_size, images=images)  # whose labels they have, if any
     samples.there = lambda: torch.ones(num, dtype=torch.bool)
     about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
-    subject = Subject(path.name, NothingToMake(), samples, Numbered(images), None, about, path.parent)
+    subject = Subject(path.name, None, samples, Numbered(images), None, about, path.parent)
     return subject, real
 
 
@@ -132,7 +126,7 @@ class Numbered:
 
 
 def of_model(
-    config: DictConfig, path: Path, module: DiffusionModule, stored: DictConfig, real: Reference, trainer: Trainer
+    config: DictConfig, path: Path, module: DiffusionModel, stored: DictConfig, real: Reference, trainer: Trainer
 ) -> Subject:
     num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
     samples, asked = asked_for(config, module, num, real)
@@ -155,7 +149,7 @@ def of_model(
 
 
 def asked_for(
-    config: DictConfig, module: DiffusionModule, num: int, real: Reference
+    config: DictConfig, module: DiffusionModel, num: int, real: Reference
 ) -> tuple[GenerationDataModule, dict[str, Any]]:
     """The samples to make, and what is asked of them beside their noise: the classes, or what real images tell, such as
     their captions or small versions."""
@@ -191,4 +185,4 @@ def reference(config: DictConfig, stored: DictConfig) -> Reference:
 
 def step_of(path: Path) -> int | None:
     """A folder of weights does not say at which step it was made."""
-    return build.read_checkpoint(path).get("global_step") if is_of_a_run(path) else None
+    return read_checkpoint(path).get("global_step") if is_of_a_run(path) else None

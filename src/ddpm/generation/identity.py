@@ -16,11 +16,11 @@ from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.generation.record import GenerationRecord, weights_hash
 from ddpm.generation.stores.base import ImageStore
 from ddpm.metrics.protocol import device_name, digest
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
-from ddpm.training.module import DiffusionModule
 
 
-def identity(stored: DictConfig, module: DiffusionModule, trainer: Trainer) -> dict[str, Any]:
+def identity(stored: DictConfig, module: DiffusionModel, trainer: Trainer) -> dict[str, Any]:
     """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
     return {
         "image_shape": list(module.image_shape),

@@ -10,9 +10,9 @@ from torch import Tensor
 from ddpm.base.atomic import sweep
 from ddpm.base.image_grid import grid
 from ddpm.base.images import to_uint8
+from ddpm.generation.module import GenerationModule
 from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import GIF, GRID, ImageStore, save_png
-from ddpm.training.module import DiffusionModule
 
 
 class ImageWriter(Callback):
@@ -28,7 +28,7 @@ class ImageWriter(Callback):
     def is_finished(self) -> bool:
         return self.store.holds(GRID, self.picture) and bool(self.store.there().all())
 
-    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def on_predict_start(self, trainer: Trainer, module: GenerationModule) -> None:
         if trainer.is_global_zero:
             self.begin()
         trainer.strategy.barrier()
@@ -36,7 +36,7 @@ class ImageWriter(Callback):
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        module: DiffusionModule,
+        module: GenerationModule,
         outputs: Tensor,
         batch: dict[str, Tensor],
         batch_idx: int,
@@ -46,7 +46,7 @@ class ImageWriter(Callback):
         for number, image in zip(batch["index"].tolist(), pixels, strict=True):
             self.store.write(number, image)
 
-    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def on_predict_end(self, trainer: Trainer, module: GenerationModule) -> None:
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self.finish()

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, Trainer
 
 from ddpm.base.progress import ProgressDisplay
 from ddpm.diffusion.samplers.base import State
+from ddpm.generation.module import GenerationModule
 from ddpm.generation.record import GenerationRecord, Timing
-from ddpm.training.module import DiffusionModule
 
 
 class GenerationProgress(Callback):
@@ -19,33 +19,34 @@ class GenerationProgress(Callback):
         self.num_samples, self.num_found = num_samples, num_found
         self.display: ProgressDisplay | None = None
 
-    def on_predict_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def on_predict_start(self, trainer: Trainer, module: GenerationModule) -> None:
         self.done = self.num_found
         if trainer.is_global_zero:
             self.display = ProgressDisplay("image", self.num_samples, self.num_found)
 
     def on_predict_batch_start(
-        self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, module: GenerationModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         here = len(batch["index"]) * trainer.world_size
 
         def watch(state: State) -> None:
-            done = min(self.done + here * (1 - state.t / module.sampler.process.T), self.num_samples - (state.t > 0))
+            share = 1 - state.t / module.model.sampler.process.T
+            done = min(self.done + here * share, self.num_samples - (state.t > 0))
             if self.display and self.display.is_due(done):
                 self.display.show(done, f"{self.display.rate(done):.1f} images/s")
 
-        module.watch_sampling = watch
+        module.model.watch_sampling = watch
 
     def on_predict_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+        self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         self.done += len(batch["index"]) * trainer.world_size
 
-    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def on_predict_end(self, trainer: Trainer, module: GenerationModule) -> None:
         if self.display:
             self.display.close()
 
-    def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, module: GenerationModule, exception: BaseException) -> None:
         self.on_predict_end(trainer, module)
 
 
@@ -68,18 +69,18 @@ class GenerationClock(Callback):
         return Timing(seconds / images, images, self.device)
 
     def on_predict_batch_start(
-        self, trainer: Trainer, module: DiffusionModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, module: GenerationModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         wait(trainer)
         self.start = time.perf_counter()
 
     def on_predict_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+        self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         wait(trainer)
         self.batches.append((time.perf_counter() - self.start, len(batch["index"]) * trainer.world_size))
 
-    def on_predict_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def on_predict_end(self, trainer: Trainer, module: GenerationModule) -> None:
         if self.timing and self.record and trainer.is_global_zero:
             self.record.add_timing(self.timing)
 

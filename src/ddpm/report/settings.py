@@ -8,16 +8,16 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from ddpm.base.program import CONF
 from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import completed_config, split_fitted
+from ddpm.config.compose import compose
 from ddpm.evaluation.comparison import flat
 from ddpm.runs.run_folder import quoted
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 MAX_BYTES = 64 * 2**10
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 ABSENT = "—"
@@ -115,8 +115,7 @@ def sweep(runs: list[list[str]]) -> str:
 
 @functools.cache
 def default_config() -> Config:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return flat(OmegaConf.to_container(compose("train"), resolve=False))
+    return flat(OmegaConf.to_container(compose(CONF, "train", []), resolve=False))
 
 
 def derived(config: Config) -> list[str]:

@@ -1,92 +1,58 @@
-"""One diffusion model in training: it joins network, loss, sampler and averages, and holds no formula."""
+"""One diffusion model in training: what Lightning needs to know of it, and no formula."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from ddpm.base import check
 from ddpm.base.rng import Draws, Rng
-from ddpm.base.types import Batch, Cond, LossTerms
+from ddpm.base.types import Batch, LossTerms
 from ddpm.checkpoint.layout import VERSION
-from ddpm.diffusion.condition import Condition, partly_hidden
-from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses import Loss
-from ddpm.diffusion.objective import Objective
-from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.self_condition import SelfConditioned
 from ddpm.diffusion.timesteps import LossAware
-from ddpm.model.codec import Codec
-from ddpm.model.ema import WeightAverages
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training import sharding
 from ddpm.training.optimizer import MakeOptimizer
 
 
 class DiffusionModule(LightningModule):
-    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (guidance, clipping).
-
-    condition: what the network is told in training. asked: what samples are asked for, which is the same unless a
-    classifier guides a network that is told nothing. guides: networks of other models that guide the sampling, no part
-    of this one nor of its checkpoints. config: plain containers, stored in each checkpoint, from which the module can
-    be built again.
-    """
+    """model: what is trained. The module holds its network and averages under their own names, so that a checkpoint's
+    `network.*` and `averages.*` are those of the model alone."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        loss: Loss,
-        sampler: Sampler,
-        wrap: Callable[[Denoiser], Denoiser],
-        codec: Codec,
-        condition: Condition,
-        asked: Condition,
-        averages: WeightAverages,
-        make_optimizer: MakeOptimizer,
-        image_shape: tuple[int, int, int],
-        seed: int,
-        compile: bool,
-        config: dict[str, Any],
-        guides: Sequence[nn.Module] = (),
+        self, model: DiffusionModel, loss: Loss, make_optimizer: MakeOptimizer, seed: int, compile: bool
     ) -> None:
         super().__init__()
-        self.network = network
-        self.averages = averages
-        self.objective = objective
+        self.network = model.network
+        self.averages = model.averages
+        self.held = (model,)  # in a tuple, which registers nothing
         self.loss = loss
-        self.sampler = sampler
-        self.wrap = wrap
-        self.codec = codec
-        self.condition = condition
-        self.asked = asked
-        self.guides = tuple(guide.requires_grad_(False).eval() for guide in guides)
         self.make_optimizer = make_optimizer
-        self.image_shape = image_shape
         self.seed = seed
-        self.config = config
         self.train_rng = Rng(seed, "train", compiled=compile)
         self.val_rng = Rng(seed, "val", compiled=compile)
-        self.sample_rng = Rng(seed, "sample", compiled=compile)
-        self.predict_weights = self.best_weights
         if isinstance(loss.timesteps, nn.Module):
             self.timesteps = loss.timesteps  # so that what they have seen moves and is saved with the weights
         self.observed: list[Tensor] = []  # since the last optimizer step
         self.register_buffer("stands_still", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
         # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self.watch_sampling: Callable[[State], None] = unwatched
         self.grad_norm: Tensor | None = None
         self.is_updating = False  # weights, moments and averages, which are then of no one step
 
-    # Networks
+    @property
+    def model(self) -> DiffusionModel:
+        return self.held[0]
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The guides go where the module goes."""
-        for guide in self.guides:
+        """The networks that guide the model's sampling go where the module goes."""
+        for guide in self.model.guides:
             guide._apply(move, recurse)
         return super()._apply(move, recurse)
 
@@ -95,64 +61,6 @@ class DiffusionModule(LightningModule):
         if self.device_mesh is not None:
             for network in (self.network, *self.averages.copies):
                 sharding.shard(network, self.device_mesh["data_parallel"])
-
-    def weights(self, name: str) -> nn.Module:
-        """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`."""
-        averages = {
-            f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
-        }
-        networks = {"raw": self.network, **({"ema": next(iter(averages.values()))} if averages else {}), **averages}
-        if name not in networks:
-            raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")
-        return networks[name]
-
-    def describe_weights(self, name: str) -> str:
-        """The name with its decay, for the record: "ema 0.9999"."""
-        return f"ema {self.averages.decays[0]:g}" if name == "ema" else name.replace("_", " ")
-
-    @property
-    def best_weights(self) -> str:
-        """`ema` where there are averages, else `raw`."""
-        return "ema" if self.averages.decays else "raw"
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether samples are made from real images: told of them, or begun at them."""
-        return self.asked.needs_images or not self.sampler.process.has_prior
-
-    def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
-        """x_T of the samples numbered `ids`: from the prior or, where there is none, `images` fully degraded."""
-        process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
-        if process.has_prior or images is None:
-            return process.prior(self.latent_shape, draws)
-        x0 = self.codec.encode(images)
-        return process.apply(x0, process.draw(x0, draws), process.T)
-
-    def sample(self, ids: Tensor, weights: str, cond: Cond | None = None, images: Tensor | None = None) -> Tensor:
-        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in.
-
-        images: real ones, where samples begin at them (see `needs_images`).
-        """
-        x = self.start(ids, images)
-        for state in self.sampler.trajectory(self.denoiser(weights), x, self.sample_rng, ids, cond):
-            x = state.x_t
-            self.watch_sampling(state)
-        return self.codec.decode(x)
-
-    def use_for_prediction(self, weights: str, seed: int) -> None:
-        """The weights (see `weights`; `best` are the averaged ones, if any) and the seed of predict_step."""
-        name = self.best_weights if weights == "best" else weights
-        self.weights(name)
-        self.predict_weights = name
-        self.sample_rng = replace(self.sample_rng, seed=check.non_negative_int("seed", seed))
-
-    def denoiser(self, weights: str) -> Denoiser:
-        """What samplers use: the network with these weights, wrapped."""
-        return self.wrap(NetworkDenoiser(self.weights(weights), self.objective))
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        return self.codec.latent_shape(self.image_shape)
 
     # Steps
 
@@ -166,14 +74,15 @@ class DiffusionModule(LightningModule):
 
     def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
-        cond = partly_hidden(self.condition, self.condition.of(batch), draws)
-        return self.loss(self.trained_denoiser(self.network, draws), self.codec.encode(batch["image"]), cond, draws)
+        cond = partly_hidden(self.model.condition, self.model.condition.of(batch), draws)
+        x0 = self.model.codec.encode(batch["image"])
+        return self.loss(self.trained_denoiser(self.network, draws), x0, cond, draws)
 
     def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
         """What a loss asks: a self-conditioned network is told its own answer half of the time."""
         if getattr(network, "self_condition", False):
-            return SelfConditioned(network, self.objective, draws)
-        return NetworkDenoiser(network, self.objective)
+            return SelfConditioned(network, self.model.objective, draws)
+        return NetworkDenoiser(network, self.model.objective)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """total is weighted so that its mean is the loss; unweighted is the loss of each sample at its time."""
@@ -186,21 +95,17 @@ class DiffusionModule(LightningModule):
         return {"loss": total.mean(), "total": total.detach(), "unweighted": unweighted, "t": terms.t, **parts}
 
     def on_validation_start(self) -> None:
-        sharding.gather(self.weights(self.best_weights))  # processes may differ by one batch
+        sharding.gather(self.model.weights(self.model.best_weights))  # processes may differ by one batch
 
     def on_validation_end(self) -> None:
-        sharding.release(self.weights(self.best_weights))
+        sharding.release(self.model.weights(self.model.best_weights))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
-        denoiser = self.trained_denoiser(self.weights(self.best_weights), draws)
-        terms = self.loss(denoiser, self.codec.encode(batch["image"]), self.condition.of(batch), draws)
+        denoiser = self.trained_denoiser(self.model.weights(self.model.best_weights), draws)
+        terms = self.loss(denoiser, self.model.codec.encode(batch["image"]), self.model.condition.of(batch), draws)
         return {"total": terms.total, "t": terms.t, **{f"part/{name}": part for name, part in terms.parts.items()}}
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Generation is a data set of sample numbers and what is asked of each: `batch["index"]` in, images out."""
-        return self.sample(batch["index"], self.predict_weights, self.asked.of(batch), batch.get("image"))
 
     # Optimization
 
@@ -253,8 +158,4 @@ class DiffusionModule(LightningModule):
         self.observed = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"config": self.config, "format": VERSION}
-
-
-def unwatched(state: State) -> None:
-    """The default of `watch_sampling`, by name so that a module can be sent to another process."""
+        checkpoint |= {"config": self.model.config, "format": VERSION}

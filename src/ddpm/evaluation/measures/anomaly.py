@@ -27,7 +27,7 @@ from ddpm.evaluation.measures.anomaly_report import as_csv, picture, table
 from ddpm.evaluation.measures.anomaly_values import Judge
 from ddpm.evaluation.measures.images import Predicted
 from ddpm.metrics.evaluator import count_name
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 ALL_TIMES = "mean of times"
 
@@ -168,7 +168,7 @@ class AnomalyPass(LightningModule):
     first: `[num_shown, 3, C, H, W]`, some images, noised to the first time, and restored; places: which ones.
     """
 
-    def __init__(self, module: DiffusionModule, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
+    def __init__(self, module: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
         super().__init__()
         self.module, self.sampler, self.found, self.times, self.how = module, sampler, found, times, how
         self.rng = Rng(module.sample_rng.seed, "anomaly")

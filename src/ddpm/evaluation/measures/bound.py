@@ -14,7 +14,7 @@ from ddpm.diffusion.distributions import Gaussian
 from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
 from ddpm.evaluation.measures.images import Split
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 @dataclass
@@ -63,7 +63,7 @@ class BoundPass(LightningModule):
     there is no closed form, is the best of 41.
     """
 
-    def __init__(self, module: DiffusionModule, num_images: int) -> None:
+    def __init__(self, module: DiffusionModel, num_images: int) -> None:
         super().__init__()
         self.module, self.num_images = module, num_images
         self.rng = Rng(module.sample_rng.seed, "bound")
@@ -158,7 +158,7 @@ class BoundPass(LightningModule):
         found.totals["optimal"] = each.sum(1)
 
 
-def bound_terms(module: DiffusionModule, images: Split, trainer: Trainer) -> Terms:
+def bound_terms(module: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
     bound = BoundPass(module, len(images))
     trainer.predict(bound, images, return_predictions=False)
     return bound.terms()

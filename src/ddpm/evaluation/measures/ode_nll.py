@@ -20,7 +20,7 @@ from ddpm.evaluation.measures.bound import mean_and_error
 from ddpm.evaluation.measures.images import OfLikelihood
 from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ODELikelihood(OfLikelihood):
 
 
 class FlowPass(LightningModule):
-    def __init__(self, module: DiffusionModule, num_images: int, steps: int, num_probes: int) -> None:
+    def __init__(self, module: DiffusionModel, num_images: int, steps: int, num_probes: int) -> None:
         super().__init__()
         self.module, self.num_images, self.num_probes = module, num_images, num_probes
         self.rng = Rng(module.sample_rng.seed, "ode")

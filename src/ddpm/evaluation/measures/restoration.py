@@ -21,8 +21,8 @@ from ddpm.metrics.evaluator import Evaluator, count_name
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.fidelity import psnr, rmse, ssim
 from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.tasks.sheet import sheet
-from ddpm.training.module import DiffusionModule
 
 HIGHEST = 100.0
 """dB of an image that is met exactly, so that a mean is still a number."""
@@ -86,7 +86,7 @@ class RestorationPass(LightningModule):
     """predict_step takes a batch of images all ways. Every rank has the values of all images at the end."""
 
     def __init__(
-        self, module: DiffusionModule, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
+        self, module: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
     ) -> None:
         super().__init__()
         self.module, self.t, self.num_images, self.evaluators = module, t, len(images), evaluators

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
-from ddpm.config import build
+from ddpm.config import wiring
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.inversion import draws_noise
@@ -86,17 +86,17 @@ class SamplerError:
                 "metric=sampler_error measures samplers on data whose truth is known: leave ckpt out and choose "
                 "model=oracle_gaussian, oracle_mixture or oracle_dataset"
             )
-        oracle = build.instantiate(run.config.model, "model")
+        oracle = wiring.instantiate(run.config.model, "model")
         if not hasattr(oracle, "log_density"):
             raise ValueError(f"metric=sampler_error needs model=oracle_..., got {type(oracle).__name__}")
         schedule = self.schedule
         if run.config.get("schedule"):
-            schedule = build.instantiate(run.config.schedule, "schedule")
+            schedule = wiring.instantiate(run.config.schedule, "schedule")
         laboratory = Laboratory(oracle, schedule, self.seed)
         found = []
         display = ProgressDisplay("sampler", len(self.samplers))
         for number, (name, factory) in enumerate(self.samplers.items(), 1):
-            make = lambda steps, factory=factory: build.complete(  # noqa: E731
+            make = lambda steps, factory=factory: wiring.complete(  # noqa: E731
                 factory, "sampler", process=laboratory.process, steps=steps
             )
             found.append(laboratory.convergence(name, make, self.steps))

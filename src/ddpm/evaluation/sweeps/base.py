@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.evaluation.sweep_table import SweepPoint
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 class Variant(NamedTuple):
@@ -43,7 +43,7 @@ class Sweep(Protocol):
         """ValueError if a model cannot take a variant, before any image is made."""
         ...
 
-    def value(self, variant: Variant, module: DiffusionModule) -> float:
+    def value(self, variant: Variant, module: DiffusionModel) -> float:
         """The variant's own, or what that is of this model."""
         ...
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.config import build
+from ddpm.config import load
 from ddpm.evaluation import guidance_plot
 from ddpm.evaluation.sweeps.base import Variant, listed
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 SCALE = "scale"
 
@@ -34,12 +34,12 @@ class GuidanceSweep:
         """A guidance that is not 1, the conditional model itself, shows what is wrong with any."""
         furthest = max(variants, key=lambda variant: abs(variant.value - 1))
         try:
-            _, stored = build.from_checkpoint(path, changes)
+            _, stored = load.from_checkpoint(path, changes)
             if SCALE not in stored.guidance:
                 raise ValueError("nothing guides this model; choose guidance=classifier_free, or guidance=classifier")
-            build.from_checkpoint(path, furthest.changes)
+            load.from_checkpoint(path, furthest.changes)
         except ValueError as error:
             raise ValueError(f"sweep=guidance: {error}") from error
 
-    def value(self, variant: Variant, module: DiffusionModule) -> float:
+    def value(self, variant: Variant, module: DiffusionModel) -> float:
         return variant.value

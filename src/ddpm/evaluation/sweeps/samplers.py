@@ -7,10 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.config import build
+from ddpm.config import load, wiring
 from ddpm.evaluation import sampler_plot
 from ddpm.evaluation.sweeps.base import Variant, listed
-from ddpm.training.module import DiffusionModule
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 class SamplerSweep:
@@ -41,15 +41,15 @@ class SamplerSweep:
         return Variant(OmegaConf.merge(changes, sampler), name, steps, f"{name} with {steps or 'all'} steps")
 
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
-        module, stored = build.from_checkpoint(path, changes)
+        module, stored = load.from_checkpoint(path, changes)
         process = module.sampler.process
         for variant in variants:
             try:
-                settings = build.merged(stored, variant.changes).sampler
-                sampler = build.complete(build.instantiate(settings, "sampler"), "sampler", process=process)
+                settings = load.merged(stored, variant.changes).sampler
+                sampler = wiring.complete(wiring.instantiate(settings, "sampler"), "sampler", process=process)
                 sampler.times(process.T)
             except ValueError as error:
                 raise ValueError(f"sweep: {variant.title}: {error}") from error
 
-    def value(self, variant: Variant, module: DiffusionModule) -> float:
+    def value(self, variant: Variant, module: DiffusionModel) -> float:
         return len(module.sampler.times(module.sampler.process.T)) - 1

@@ -8,6 +8,7 @@ from ddpm.base import check
 from ddpm.base.image_grid import grid
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.interruption import SideWork
 from ddpm.training.callbacks.sample_grid import examples, sampling
 from ddpm.training.logs import log_picture, picture_path
@@ -39,18 +40,18 @@ class DenoisingStrip(SideWork):
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         with self.tolerated(trainer, "the denoising strip"), sampling(trainer, module):
             ids = torch.arange(self.num_samples, device=module.device)
-            strip, times = self.draw(module, ids, *examples(trainer, module, ids))
+            strip, times = self.draw(module.model, ids, *examples(trainer, module, ids))
             caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
             log_picture(trainer, "denoising", strip, caption)
 
-    def draw(self, module: DiffusionModule, ids: Tensor, cond: Cond, images: Tensor | None) -> tuple[Tensor, list[int]]:
+    def draw(self, model: DiffusionModel, ids: Tensor, cond: Cond, images: Tensor | None) -> tuple[Tensor, list[int]]:
         """The picture, uint8 `[H, W, C]`, and the times of its columns."""
-        denoiser, states = module.denoiser(module.best_weights), []
-        for state in module.sampler.trajectory(denoiser, module.start(ids, images), module.sample_rng, ids, cond):
+        denoiser, states = model.denoiser(model.best_weights), []
+        for state in model.sampler.trajectory(denoiser, model.start(ids, images), model.sample_rng, ids, cond):
             states.append(state)
-            module.watch_sampling(state)
+            model.watch_sampling(state)
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()
-        x_t = torch.stack([module.codec.decode(states[i].x_t) for i in shown], dim=1)
-        x0 = torch.stack([module.codec.decode(states[i].prediction.x0) for i in shown], dim=1)
+        x_t = torch.stack([model.codec.decode(states[i].x_t) for i in shown], dim=1)
+        x0 = torch.stack([model.codec.decode(states[i].prediction.x0) for i in shown], dim=1)
         rows = torch.stack([x_t, x0], dim=1).flatten(0, 2)  # [samples * 2 * times, C, H, W]
         return grid(to_uint8(rows.float()), num_columns=len(shown)), [states[i].t for i in shown]

@@ -65,7 +65,7 @@ class FiniteLoss(Callback):
             hint = f"To see where it began: python -m ddpm replay {path}. "
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save({"config": module.config, "network": network, **place, **batches}, path)
+                torch.save({"config": module.model.config, "network": network, **place, **batches}, path)
             except (OSError, RuntimeError) as error:
                 hint = f"{path}, to replay the step, could not be written: {error}. "
         raise FloatingPointError(

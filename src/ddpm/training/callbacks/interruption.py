@@ -13,11 +13,12 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from ddpm.model.diffusion_model import unwatched
 from ddpm.runs.interruption import SIGNALS, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
 from ddpm.training.logs import ends_step
-from ddpm.training.module import DiffusionModule, unwatched
+from ddpm.training.module import DiffusionModule
 
 REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # sbatch --signal=USR1@90; submitit's jobs
 FAILED = 1000  # no signal's number
@@ -46,13 +47,13 @@ class Interruption(Callback):
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self.group = dist.new_group(backend="gloo")  # to agree without waiting for the GPU
         self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
-        module.watch_sampling = lambda state: ask(trainer)
+        module.model.watch_sampling = lambda state: ask(trainer)
 
     def note(self, number: int, frame: Any) -> None:
         self.received = self.received or number
 
     def teardown(self, trainer: Trainer, module: DiffusionModule, stage: str) -> None:
-        module.watch_sampling = unwatched
+        module.model.watch_sampling = unwatched
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}

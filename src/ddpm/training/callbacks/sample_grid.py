@@ -34,14 +34,14 @@ def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
 def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
     """What samples are asked for where nobody asks: the classes in turn, or what real images tell, held-out ones if
     there are any. And these images, if samples are made from some."""
-    if not module.needs_images:
-        return module.asked.examples(ids), None
+    if not module.model.needs_images:
+        return module.model.asked.examples(ids), None
     data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
     rows = data.indices[ids.cpu() % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
     batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
     batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
-    return module.asked.of(batch), batch["image"]
+    return module.model.asked.of(batch), batch["image"]
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
@@ -50,7 +50,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
     with sampling(trainer, module):
-        mine = module.sample(ids, weights, *examples(trainer, module, ids)).float()
+        mine = module.model.generate(ids, weights, *examples(trainer, module, ids)).float()
     ask(trainer)
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
@@ -58,10 +58,10 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
 
 def drawn(module: DiffusionModule, images: Tensor) -> Tensor:
     """The samples 0, 1, ... uint8 `[B, C, H, W]` as a picture, with a row a class where classes were asked for."""
-    if not isinstance(module.asked, ClassLabel):
+    if not isinstance(module.model.asked, ClassLabel):
         return grid(images)
-    labels = module.asked.examples(torch.arange(len(images)))[LABEL]
-    return by_class(images, labels.tolist(), module.asked.name)
+    labels = module.model.asked.examples(torch.arange(len(images)))[LABEL]
+    return by_class(images, labels.tolist(), module.model.asked.name)
 
 
 class SampleGrid(SideWork):
@@ -81,7 +81,7 @@ class SampleGrid(SideWork):
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.names:
             if name != "ema":
-                module.weights(name)  # a wrong name shows now
+                module.model.weights(name)  # a wrong name shows now
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
@@ -121,10 +121,10 @@ class SampleGrid(SideWork):
         for name in self.drawn_names(module):
             with self.tolerated(trainer, f"the grid of samples of the {name} weights"):
                 images = sample_on_all_ranks(trainer, module, self.num_samples, name)
-                sampler = module.sampler
+                sampler = module.model.sampler
                 steps = sampler.steps or sampler.process.T
                 caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
-                guidance = module.config["guidance"]
+                guidance = module.model.config["guidance"]
                 if "scale" in guidance:
                     caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
                 log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)

@@ -38,7 +38,7 @@ class TimestepLoss(RunningSums):
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        T = module.sampler.process.T
+        T = module.model.sampler.process.T
         num_bands = min(self.num_bands, T)
         total = outputs["unweighted"]
         told = {"loss": total, **{p: outputs[f"unweighted/{p}"] for p in self.parts if f"unweighted/{p}" in outputs}}

@@ -1,0 +1,24 @@
+"""What a module of this package defines, read from its text: looking for a name imports nothing and runs nothing."""
+
+import ast
+import functools
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def definitions(module: str) -> frozenset[str]:
+    """The functions and classes of `ddpm.ROOM.FILE` at its top, and functions with some arguments given (`partial`);
+    not what it imports. Empty if there is no such module."""
+    below = PACKAGE.joinpath(*module.split(".")[1:])
+    path = next((path for path in (below.with_suffix(".py"), below / "__init__.py") if path.is_file()), None)
+    if path is None:
+        return frozenset()
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("partial("):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return frozenset(names)

@@ -1,0 +1,62 @@
+"""What `import ddpm` offers: a trained model as an object, without a command line and without Lightning."""
+
+from pathlib import Path
+
+import torch
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from ddpm.base.program import CONF
+from ddpm.checkpoint import groups
+from ddpm.checkpoint.reading import holding
+from ddpm.checkpoint.trust import take_trust
+from ddpm.commands import cli
+from ddpm.config.compose import compose
+from ddpm.config.load import changes, checkpoint_path, from_checkpoint
+from ddpm.diffusion.variance import Analytic
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.runs import devices
+
+OF_LOADING = ("weights", "seed", "batch_size", "trainer")
+
+
+def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = None) -> DiffusionModel:
+    """A trained model, ready to sample: `ddpm.load("latest", "sampler=ddim", "sampler.steps=20").sample(16)`.
+
+    ckpt: a checkpoint, a run's folder, an exported folder, a folder of a diffusers model, a .pt of OpenAI's, or
+    `latest`, the newest checkpoint under runs/. overrides: what sample.py takes: groups of a model and their fields,
+    `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device: where the
+    model goes; None is the GPU if there is one, as for sample.py.
+
+    Raises ValueError, in one line with the field, its value and the remedy. A file is read as data: nothing in it runs.
+    """
+    words = cli.completed(take_trust(list(overrides)), CONF, "sample")
+    try:
+        config = compose(CONF, "sample", ["ckpt=latest", *words])
+    except HydraException as error:
+        raise ValueError(cli.config_error(error, CONF, "sample", words)) from error
+    refuse_other_words(words, config)
+    cli.refuse_what_has_no_effect(config, words)
+    with holding():
+        path = checkpoint_path(str(ckpt))
+        model, stored = from_checkpoint(path, changes(config))
+    accelerator = devices.accelerator(config.trainer.accelerator)
+    model.precision = devices.precision(config.trainer.precision, accelerator)
+    model.batch_size = config.batch_size
+    model.use_for_prediction(config.weights, config.seed)
+    variance = getattr(model.sampler, "variance", None)
+    if isinstance(variance, Analytic) and not variance.errors:
+        from ddpm.config import analytic, build  # which needs the training data, and so Lightning
+
+        analytic.prepare(model, stored, path, build.trainer(config))
+    return model.to(device or {"gpu": "cuda"}.get(accelerator, accelerator)).eval()
+
+
+def refuse_other_words(words: list[str], config: DictConfig) -> None:
+    """What sample.py takes, and loading has no use for."""
+    for word in words:
+        field = word.lstrip("+~").partition("=")[0].partition(".")[0]
+        if field in ("class", "prompt", "num_samples"):
+            raise ValueError(f"{word} has no effect on load(); it is for sample(num_samples, label=..., prompt=...)")
+        if field in config and field not in (*groups.names(builds=True), *OF_LOADING):
+            raise ValueError(f"{word} has no effect on load(); it is for python sample.py")

@@ -1,0 +1,194 @@
+"""A trained model from a file or a folder, its own or another program's, with what a command changes of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from ddpm.base import check
+from ddpm.checkpoint import groups
+from ddpm.checkpoint.folder import listed, newest_whole
+from ddpm.checkpoint.reading import hold, read_checkpoint
+from ddpm.checkpoint.stored_config import Fitted, checked, refuse_without_model
+from ddpm.config import exported
+from ddpm.config.model import build_model, classifies, with_network_settings
+from ddpm.config.wiring import complete, instantiate
+from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
+from ddpm.interop.configuration import configuration
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.runs import launch
+from ddpm.runs.portable import opened
+
+
+def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    """The model of a checkpoint and its configuration, in which `changes` replace what was stored.
+
+    Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
+    Nor is memory taken for more weights than it holds.
+    A folder is one of ours, written by `ddpm export`, or else taken for a model of diffusers; a .pt is one of OpenAI's.
+    """
+    if path.is_dir():
+        return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
+    if path.suffix == ".pt":
+        return from_openai(path, changes)
+    stored = read_checkpoint(path)
+    refuse_without_model(stored["config"], f"ckpt={path}")
+    with one_error(path):
+        config, fitted = changed(stored["config"], changes)
+        refuse_other_weights(config, stored["state_dict"], path)
+        model = build_model(config, fitted, guide)
+        model.load_state_dict(own(stored["state_dict"]))
+    return model.eval(), config
+
+
+def guide(path: Path) -> DiffusionModel:
+    """A model that guides another, as it was stored."""
+    return from_checkpoint(path, OmegaConf.create())[0]
+
+
+@contextmanager
+def one_error(path: Path) -> Iterator[None]:
+    """For work with a stored configuration, whose wrong types (a text for a number) may come up anywhere."""
+    try:
+        yield
+    except (ValueError, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"ckpt={path} holds a configuration from which no model can be built: {reason}") from error
+
+
+def own(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the model itself has of a training's weights: not what its loss has learned."""
+    return {key: value for key, value in weights.items() if key.startswith(("network.", "averages."))}
+
+
+def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """ValueError unless the weights are those of the network and its averages; takes no memory for either."""
+    timesteps = instantiate(config.timesteps, "timesteps")
+    with torch.device("meta"):
+        network = instantiate(config.model, "model")
+        averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
+    parts = {"network": network, "averages": averages, "timesteps": timesteps}
+    wanted = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)}).state_dict()
+    refuse_other_shapes(wanted, weights, path)
+
+
+def refuse_other_shapes(wanted: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path) -> None:
+    shapes, found = ({key: getattr(w, "shape", None) for key, w in some.items()} for some in (wanted, weights))
+    different = [key for key in shapes.keys() | found.keys() if shapes.get(key, 0) != found.get(key, 0)]
+    if different:
+        raise ValueError(
+            f"ckpt={path} holds other weights than its configuration asks for: {len(different)} differ, as "
+            f"{min(different)}"
+        )
+
+
+def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    stored = exported_folder.load(folder)
+    about = checked(stored.config, f"ckpt={folder}")
+    refuse_without_model(about, f"ckpt={folder}")
+    with one_error(folder):
+        config, fitted = changed(about, changes)
+        with torch.device("meta"):
+            network = instantiate(config.model, "model")
+        wanted = network.state_dict(prefix=exported.place(stored.weights))
+        refuse_other_shapes(wanted, stored.tensors, folder)
+        model = build_model(config, fitted, guide)
+        exported.fill(model, stored, folder)
+    return model.eval(), config
+
+
+def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    pretrained = diffusers.load(folder)
+    if pretrained.sample_size is None:
+        raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
+    with one_error(folder):
+        config, fitted = changed(configuration(pretrained), changes)
+        model = build_model(config, fitted, guide)
+        model.network.load_state_dict(pretrained.network.state_dict())
+    return model.eval(), config
+
+
+def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    pretrained = openai.load(path)
+    with one_error(path):
+        config, fitted = changed(openai_configuration.configuration(pretrained), changes)
+        model = build_model(config, fitted, guide)
+        model.network.load_state_dict(pretrained.weights)
+    return model.eval(), config
+
+
+def refuse_classifier(model: DiffusionModel, path: Path) -> None:
+    if classifies(model.network):
+        raise ValueError(
+            f"ckpt={path} holds a classifier, which makes no images; it is for guidance=classifier "
+            f"guidance.classifier={path}"
+        )
+
+
+def changes(config: DictConfig) -> DictConfig:
+    """What a command chooses anew of a stored model: those of its groups that are not left empty."""
+    container = OmegaConf.to_container(config, resolve=False)
+    return OmegaConf.create(
+        {group: container[group] for group in (*groups.names(builds=True), "data") if container.get(group)}
+    )
+
+
+def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
+    """A stored model with what is chosen anew. The data gave nothing to a part that replaces another."""
+    config, fitted = opened(stored)
+    config = merged(with_network_settings(config, fitted), changes)
+    return config, {group: fitted[group] for group in fitted if "_target_" not in changes.get(group, {})}
+
+
+def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
+    """A group that was chosen replaces the stored one; fields that were given alone change it."""
+    for group, value in changes.items_ex(resolve=False):
+        known = set(stored[group])
+        stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
+        for field in value if "_target_" not in value else ():
+            if field not in known:
+                raise ValueError(f"there is no '{group}.{field}' to set{check.nearest(field, known)}")
+    return stored
+
+
+def checkpoint_path(ckpt: str) -> Path:
+    """`latest` is the newest whole checkpoint under runs/, a run's folder its newest; anything else is a path.
+
+    The same on all ranks, and held (`ddpm.checkpoint.reading`) if a file can be.
+    """
+    path = Path(str(ckpt))
+    if ckpt == "latest" or (path / "checkpoints").is_dir():
+        path = Path(launch.shared(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))
+    if path.is_file():
+        hold(path)
+    return path
+
+
+def newest_of(ckpt: str) -> Path:
+    """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
+    for attempt in range(20):
+        try:
+            path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
+            if path is not None:
+                hold(path)
+            return path or Path(ckpt)
+        except FileNotFoundError:
+            if attempt == 19:
+                raise
+    raise AssertionError
+
+
+def newest_under_runs() -> Path:
+    newest = [listed(folder)[0] for folder in Path("runs").glob("**/checkpoints") if listed(folder)]
+    newest.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    found = next(filter(None, (newest_whole(path.parent) for path in newest)), None)
+    if found is None:
+        raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
+    return found

@@ -1,0 +1,114 @@
+"""From a configuration to a model: schedule -> process -> objective and sampler, network -> averages, all joined."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import hydra
+import torch
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from ddpm.base import check
+from ddpm.checkpoint.stored_config import FITTED, Fitted
+from ddpm.config.guiding import guiding
+from ddpm.config.wiring import complete, instantiate
+from ddpm.data.images import height_width
+from ddpm.diffusion.binomial import BinomialDiffusion
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.noise import White
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.steps import Schedule
+from ddpm.model.codec import BinaryCodec
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.runs.portable import portable
+
+NOTHING: Fitted = MappingProxyType({})
+
+
+def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> DiffusionModel:
+    """The model, untrained. fitted: what its parts take from the data. load: a model that guides it, from its file."""
+    schedule = instantiate(config.schedule, "schedule")
+    process = forward_process(config, schedule, fitted)
+    stored, config = {**portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
+    codec = instantiate(config.codec, "codec")
+    if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
+        raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
+    condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
+    torch.manual_seed(check.non_negative_int("seed", config.seed))
+    network = instantiate(config.model, "model")
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"model={type(network).__name__} is a closed form with nothing to train or to load; it is for "
+            "python evaluate.py model=oracle_mixture metric=sampler_error"
+        )
+    if check.boolean("channels_last", config.channels_last):
+        network = network.to(memory_format=torch.channels_last)
+    averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
+    if check.boolean("compile", config.compile):
+        network.compile()
+    objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
+    sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
+    sampler.times(process.T)  # only to meet its errors now
+    steering = guiding(config, condition, sampler, load)
+    if not classifies(network):
+        steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
+    return DiffusionModel(
+        network=network,
+        averages=averages,
+        objective=objective,
+        sampler=sampler,
+        wrap=steering.wrap,
+        codec=codec,
+        condition=condition,
+        asked=steering.asked,
+        image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
+        seed=config.seed,
+        compile=config.compile,
+        config=stored,
+        guides=steering.networks,
+    )
+
+
+def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> ForwardProcess:
+    """The process with its schedule, and with its noise if it adds any."""
+    process, noise = instantiate(config.process, "process"), instantiate(config.noise, "noise")
+    arguments = {"schedule": schedule, **fitted.get("process", {})}
+    if "noise" in inspect.signature(process).parameters:
+        return complete(process, "process", noise=noise, **arguments)
+    made = complete(process, "process", **arguments)
+    if not isinstance(noise, White):
+        name, source = type(made).__name__, type(noise).__name__
+        raise ValueError(f"process={name} has no use for noise={source}; choose noise=gaussian, or process=gaussian")
+    return made
+
+
+def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
+    """The configuration whose network has what the other parts need of it, unless the network's own settings say so.
+
+    A learned variance needs outputs of its own, a condition an entrance. Before another variance is chosen for
+    sampling: the network stays the one that was trained.
+    """
+    taken = inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
+    needed = dict(instantiate(config.cond, "cond", **fitted.get("cond", {})).network_settings)
+    for name, value in needed.items():
+        if name not in taken:
+            model, cond = (config[group]._target_.rpartition(".")[2] for group in ("model", "cond"))
+            raise ValueError(f"model={model} cannot be told what cond={cond} tells (it has no {name}); choose another")
+        if config.model.get(name) not in (None, False, value):
+            check.fail(f"model.{name}", config.model[name], f"{value}, as cond needs it, or left out")
+    per_channel = instantiate(config.variance, "variance").num_outputs
+    if per_channel > 1 and "out_channels" in taken and config.model.get("out_channels") is None:
+        needed["out_channels"] = per_channel * config.model.in_channels
+    if not needed:
+        return config
+    with open_dict(copy.deepcopy(config)) as changed:
+        changed.model.update(needed)
+        return changed
+
+
+def classifies(network: nn.Module) -> bool:
+    """Whether the network names classes, and makes no images."""
+    return bool(getattr(network, "classifies", False))

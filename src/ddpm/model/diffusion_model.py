@@ -1,0 +1,204 @@
+"""A diffusion model: a network with its averages, and all that turns noise into images with them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.base.rng import Rng
+from ddpm.base.types import Cond
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.objective import Objective
+from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.model.codec import Codec
+from ddpm.model.ema import WeightAverages
+from ddpm.model.requests import requested
+
+WITH_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Precisions by Lightning's names, and what autocast computes in."""
+
+
+class DiffusionModel(nn.Module):
+    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (guidance, clipping).
+
+    condition: what the network is given in training. asked: what can be requested of samples, which is the same unless
+    a classifier guides a network that is given nothing. guides: networks of other models that guide the sampling, no
+    part of this one nor of its state dict. config: plain containers, from which the model can be built again.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        averages: WeightAverages,
+        objective: Objective,
+        sampler: Sampler,
+        wrap: Callable[[Denoiser], Denoiser],
+        codec: Codec,
+        condition: Condition,
+        asked: Condition,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        compile: bool,
+        config: dict[str, Any],
+        guides: Sequence[nn.Module] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.averages = averages
+        self.objective = objective
+        self.sampler = sampler
+        self.wrap = wrap
+        self.codec = codec
+        self.condition = condition
+        self.asked = asked
+        self.guides = tuple(guide.requires_grad_(False).eval() for guide in guides)
+        self.image_shape = image_shape
+        self.config = config
+        self.sample_rng = Rng(seed, "sample", compiled=compile)
+        self.predict_weights = self.best_weights
+        self.watch_sampling: Callable[[State], None] = unwatched
+        self.batch_size = 64
+        self.precision = "32-true"
+
+    def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The guides go where the model goes."""
+        for guide in self.guides:
+            guide._apply(move, recurse)
+        return super()._apply(move, recurse)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    # Weights
+
+    def weights(self, name: str) -> nn.Module:
+        """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`."""
+        averages = {
+            f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
+        }
+        networks = {"raw": self.network, **({"ema": next(iter(averages.values()))} if averages else {}), **averages}
+        if name not in networks:
+            raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")
+        return networks[name]
+
+    def describe_weights(self, name: str) -> str:
+        """The name with its decay, for the record: "ema 0.9999"."""
+        return f"ema {self.averages.decays[0]:g}" if name == "ema" else name.replace("_", " ")
+
+    @property
+    def best_weights(self) -> str:
+        """`ema` where there are averages, else `raw`."""
+        return "ema" if self.averages.decays else "raw"
+
+    def use_for_prediction(self, weights: str, seed: int) -> None:
+        """The weights (see `weights`; `best` are the averaged ones, if any) and the seed of the samples to come."""
+        name = self.best_weights if weights == "best" else weights
+        self.weights(name)
+        self.predict_weights = name
+        self.sample_rng = replace(self.sample_rng, seed=check.non_negative_int("seed", seed))
+
+    # Samples
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        seed: int | None = None,
+        label: int | str | Sequence[int | str] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        weights: str | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Images `[num_samples, C, H, W]`, float32 in [-1, 1], on the CPU: those that sample.py makes.
+
+        seed: with the number of a sample, all that decides its noise. label: a class's number or name, a list which
+        samples take in turn, "all" (the default of a model that knows classes) or "none". prompt: a text or a list of
+        texts, of a model that is given captions. weights: see `use_for_prediction`. What is None is as it was loaded.
+        ValueError for what the model cannot do.
+        """
+        refuse_without_prior(self)
+        check.positive_int("num_samples", num_samples)
+        size = check.positive_int("batch_size", self.batch_size if batch_size is None else batch_size)
+        rows = requested(self.asked, label, prompt, otherwise="all").rows
+        before = self.predict_weights, self.sample_rng
+        self.use_for_prediction(weights or self.predict_weights, self.sample_rng.seed if seed is None else seed)
+        try:
+            with self.inference():
+                batches = []
+                for ids in torch.arange(num_samples, device=self.device).split(size):
+                    cond = {name: values.to(ids.device)[ids % len(values)] for name, values in rows.items()}
+                    batches.append(self.generate(ids, self.predict_weights, cond))
+        finally:
+            self.predict_weights, self.sample_rng = before
+        return torch.cat([batch.float().clamp(-1, 1).cpu() for batch in batches])
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Within it the networks neither drop out nor keep gradients, and compute in `precision`."""
+        was_training = self.training
+        self.eval()
+        dtype = WITH_AUTOCAST[check.one_of("precision", self.precision, WITH_AUTOCAST)]
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+                yield
+        finally:
+            self.train(was_training)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether samples are made from real images: conditioned on them, or begun at them."""
+        return self.asked.needs_images or not self.sampler.process.has_prior
+
+    def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
+        """x_T of the samples numbered `ids`: from the prior or, where there is none, `images` fully degraded."""
+        process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
+        if process.has_prior or images is None:
+            return process.prior(self.latent_shape, draws)
+        x0 = self.codec.encode(images)
+        return process.apply(x0, process.draw(x0, draws), process.T)
+
+    def generate(self, ids: Tensor, weights: str, cond: Cond | None = None, images: Tensor | None = None) -> Tensor:
+        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in.
+
+        cond: one row a sample. images: real ones, where samples begin at them (see `needs_images`).
+        """
+        x = self.start(ids, images)
+        for state in self.sampler.trajectory(self.denoiser(weights), x, self.sample_rng, ids, cond):
+            x = state.x_t
+            self.watch_sampling(state)
+        return self.codec.decode(x)
+
+    def denoiser(self, weights: str) -> Denoiser:
+        """What samplers use: the network with these weights, wrapped."""
+        return self.wrap(NetworkDenoiser(self.weights(weights), self.objective))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.codec.latent_shape(self.image_shape)
+
+
+def refuse_without_prior(model: DiffusionModel) -> None:
+    """ValueError unless images can be made from noise, and from what a person can request, alone."""
+    if getattr(model.network, "classifies", False):
+        raise ValueError("this model is a classifier, which makes no images; it guides another: guidance=classifier")
+    if not model.sampler.process.has_prior:
+        raise ValueError(
+            f"this model's process, {type(model.sampler.process).__name__}, leaves something of an image at T, so "
+            "samples are made from real ones: choose task=restoration"
+        )
+    if model.asked.needs_images:
+        name = type(model.asked).__name__
+        raise ValueError(
+            f"this model is told what real images show ({name}), and here are none; for small images choose "
+            "task=upsample or task=cascade"
+        )
+
+
+def unwatched(state: State) -> None:
+    """The default of `watch_sampling`, by name so that a model can be sent to another process."""

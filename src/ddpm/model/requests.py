@@ -1,0 +1,48 @@
+"""What a person requests of samples, a class or words, as the conditions that samples take in turn."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.caption import WORDS, Caption
+from ddpm.diffusion.condition import LABEL, ClassLabel, Condition
+
+
+class Requested(NamedTuple):
+    """rows: of conditions, sample i takes row i modulo their number. names: of the rows. about: for the record."""
+
+    rows: dict[str, Tensor]
+    names: list[str]
+    about: dict[str, Any]
+
+
+def requested(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
+    """label, prompt: a class or a list of classes, a text or a list of texts; where both are None, `otherwise` is
+    requested, `all` classes and words or `none`."""
+    if prompt is not None and not isinstance(condition, Caption):
+        raise ValueError("prompt has no effect on a model that is told no words; leave it out")
+    labels = sample_labels(label, condition, otherwise)
+    if labels is not None:
+        names = [condition.name(each) for each in labels]
+        return Requested({LABEL: torch.tensor(labels)}, names, {"class": names})
+    if not isinstance(condition, Caption):
+        return Requested({}, [""], {})
+    if prompt is None:
+        prompt = list(condition.names) if otherwise == "all" else ""
+    rows = condition.asked(prompt)
+    names = [text or "none" for text in condition.text(rows[WORDS])]
+    return Requested(rows, names, {"prompt": names})
+
+
+def sample_labels(choice: Any, condition: Condition, otherwise: str = "all") -> list[int] | None:
+    """The labels that samples take in turn; None where there is no class to request. choice: `class` of a command."""
+    if not isinstance(condition, ClassLabel):
+        if choice is not None:
+            raise ValueError(f"class={choice} has no effect on a model that knows no classes; leave it out")
+        return None
+    labels = condition.asked(("none" if condition.dropout == 1 else otherwise) if choice is None else choice)
+    if condition.dropout == 1 and max(labels) >= 0:
+        raise ValueError(f"class={choice} asks a model that was never told a class (cond.dropout=1); leave it out")
+    return labels
