@@ -35,7 +35,7 @@ evaluate: env  ## evaluate 1,000 samples of the latest checkpoint, or make evalu
 report: env  ## write an HTML page that compares the runs in runs/, or make report ARGS="runs/A runs/B --out page.html"
 	$(BIN)/python -m ddpm report $(if $(ARGS),$(ARGS),runs)
 
-doctor: env  ## analyse and plot a noise schedule: make doctor ARGS="schedule=linear T=100"
+doctor: env  ## analyze and plot a noise schedule: make doctor ARGS="schedule=linear T=100"
 	$(BIN)/python -m ddpm check-schedule $(ARGS)
 
 test: env lint  ## check style and types, run the tests: make test ARGS="-k ddim"

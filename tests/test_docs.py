@@ -104,8 +104,9 @@ def test_documented_commands_name_existing_options_and_fields(path):
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_documented_files_and_links_exist(path):
-    links = [path.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", TEXTS[path])]
+    links = [path.parent / link for link in re.findall(r"(?:\]\(|src=\")([^)\"#:]+)", TEXTS[path])]
     files = re.findall(r"`((?:\w+/)+(?:[\w-]+\.(?:py|yaml|md))?)`", TEXTS[path])
+    files += re.findall(r"[ `]((?:src|tests|conf|benchmarks|tools)/[\w/-]+\.\w+)", TEXTS[path])
     files = [file for file in files if not re.search(rf"\b({EXAMPLES})\.", file)]
     places = [ROOT, ROOT / "src" / "ddpm", ROOT / "src" / "ddpm" / "diffusion"]
     ours = [file for file in files if not file.startswith(("runs/", "RUN/", "images/", "masks/"))]
