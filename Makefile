@@ -1,4 +1,4 @@
-# Everything a user types. `make help` lists the targets; ARGS passes overrides on: make train ARGS="schedule=linear".
+# Common commands. `make help` lists the targets. ARGS passes overrides: make train ARGS="schedule=linear".
 
 PYTHON ?= python3
 ARGS ?=
@@ -10,54 +10,54 @@ STAMP := .venv/.installed
 .PHONY: help env train sample evaluate report doctor test test-all lint bench verify-resume chaos clean
 .DEFAULT_GOAL := help
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
-env: $(STAMP)  ## make the environment .venv, if there is none
+env: $(STAMP)  ## create the environment .venv, if there is none
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check torch torchvision
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; a few files are not Python 3
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # uses all cores, pip only one; some packages contain files that do not compile
 	@touch $@
 
-train: env  ## train, by default on the embedded MNIST: about 4 minutes on 2 CPU cores
+train: env  ## train, by default on 5,000 MNIST digits: about 4 minutes on 2 CPU cores
 	$(BIN)/python train.py $(ARGS)
 
-sample: env  ## draw images from the latest checkpoint, or make sample ARGS="ckpt=PATH"
+sample: env  ## generate images with the latest checkpoint, or make sample ARGS="ckpt=PATH"
 	$(BIN)/python sample.py $(if $(findstring ckpt=,$(ARGS)),,ckpt=latest) $(ARGS)
 
-evaluate: env  ## measure 1,000 samples of the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
+evaluate: env  ## evaluate 1,000 samples of the latest checkpoint, or make evaluate ARGS="ckpt=PATH metric=fid"
 	$(BIN)/python evaluate.py $(if $(ARGS),$(if $(findstring ckpt=,$(ARGS))$(findstring images=,$(ARGS)),,ckpt=latest),ckpt=latest metric=all num_samples=1000) $(ARGS)
 
-report: env  ## one page that compares the runs under runs/, or make report ARGS="runs/A runs/B --out page.html"
+report: env  ## write an HTML page that compares the runs in runs/, or make report ARGS="runs/A runs/B --out page.html"
 	$(BIN)/python -m ddpm report $(if $(ARGS),$(ARGS),runs)
 
-doctor: env  ## examine and draw a noise schedule: make doctor ARGS="schedule=linear T=100"
+doctor: env  ## analyze and plot a noise schedule: make doctor ARGS="schedule=linear T=100"
 	$(BIN)/python -m ddpm check-schedule $(ARGS)
 
-test: env lint  ## style, types and tests: make test ARGS="-k ddim"
+test: env lint  ## check style and types, run the tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: env lint  ## the slow tests too: schedulers, sharding, two nodes, kills of whole commands
+test-all: env lint  ## the same with the slow tests: schedulers, sharding, two nodes, killed commands
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-lint: env  ## style of all code, types of the mathematics
+lint: env  ## check the style of all code and the types of the mathematics
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: env  ## compare the speed with diffusers and denoising-diffusion-pytorch; writes docs/benchmarks.md
+bench: env  ## compare speed with diffusers and denoising-diffusion-pytorch; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-verify-resume: env  ## prove that a killed run loses nothing, on your settings: make verify-resume ARGS="experiment=..."
+verify-resume: env  ## test that a killed run resumes exactly, with your settings: make verify-resume ARGS="experiment=..."
 	$(BIN)/python -m ddpm verify-resume $(ARGS)
 
-chaos: env  ## kill short runs N times at random moments and count what is lost: make chaos N=200
+chaos: env  ## kill short runs N times at random moments and count lost steps: make chaos N=200
 	$(BIN)/python tests/chaos.py $(N) $(SEED)
 
-clean:  ## remove the environment and caches; runs/ stays
+clean:  ## remove the environment and caches, but not runs/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

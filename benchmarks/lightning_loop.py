@@ -1,9 +1,9 @@
-"""The whole of train.py's loop beside bare loops over the same steps: the tiny U-Net.
+"""The complete loop of train.py against bare loops with the same steps, for the tiny U-Net.
 
-"torch's noise" draws times, noise and order from torch's generator and can be neither resumed nor spread. "keyed" has
-this project's noise and loader. train.py's loop adds Lightning, seeded dropout, the watch for numbers that are none,
-logs, signals, and two checkpoints, hashed and synced, in 50 steps: 200 times as many as by default. One thread, since
-two that wait for each other are what varies most. Speeds are against the mean of the first and last row of a round.
+"torch's noise" draws times, noise and order from torch's generator; it cannot be resumed or distributed exactly.
+"keyed" uses this project's noise and loader. "train.py" adds Lightning, seeded dropout, the check for non-finite
+values, logs, signals and two checkpoints, hashed and synced, in 50 steps: 200 times as many as by default. One thread,
+because two threads vary most. Speeds are relative to the mean of the first and the last row of a round.
 """
 
 import statistics

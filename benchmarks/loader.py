@@ -1,9 +1,9 @@
-"""Images a second from the training loader, 32 x 32 x 3 in batches of 128: from memory, and decoding PNG and JPEG.
+"""Images per second of the training loader, 32 x 32 x 3, batch size 128: from memory, and decoding PNG and JPEG.
 
     python benchmarks/loader.py
 
-Best of three epochs after one to start the workers; the files are small ones made here and stay in the page cache. One
-torch thread, as beside a training that has the others: with more, each tensor operation waits for whichever is late.
+Best of three epochs, after one epoch that starts the workers. The benchmark creates small files, which stay in the page
+cache. It uses one torch thread, because a training uses the others.
 """
 
 import tempfile

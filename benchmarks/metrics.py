@@ -1,9 +1,9 @@
-"""Metrics beside torch-fidelity, on the same images and the same Inception, whose weights are random here.
+"""Metrics of this project and of torch-fidelity on the same images and the same Inception with random weights.
 
-"Features" is the way from uint8 images to 2048 features and 1008 logits, 32 images of 32 x 32 in one batch; "FID" the
-distance of two sets of 2048 features given their moments; "FID's error bar" 50 resamples of 50,000 images; "KID" and
-"precision, recall" of 2,000 against 2,000. The memory is what one evaluation adds to its process, 2048 features of
-32 x 32 images by a random projection: `num_resamples=0` streams, error bars keep 4 bytes a feature and image.
+"features": uint8 images to 2048 features and 1008 logits, 32 images of 32 x 32 in one batch. "FID": distance of two
+sets of 2048 features, given their moments. "FID's error bar": 50 resamples of 50,000 images. "KID" and "precision,
+recall": 2,000 against 2,000 images. "memory": what one evaluation adds to its process, with 2048 features of 32 x 32
+images by a random projection. `num_resamples=0` streams; error bars keep 4 bytes per feature and image.
 """
 
 import subprocess

@@ -1,6 +1,7 @@
-"""A sampler's step without the network: batch 16 of 32 x 32 x 3, from the network's output to the next sample.
+"""One sampler step without the network: batch size 16, 32 x 32 x 3, from the network's output to the next sample.
 
-The output is turned into x0, clipped, and stepped; the ancestral step includes its noise, keyed by sample number.
+The step computes x0 from the output, clips it and computes the next sample. The ancestral step includes its noise,
+which is keyed by the sample number.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""A training step of the CIFAR-10 network of Ho et al. 2020 beside those of diffusers and denoising-diffusion-pytorch.
+"""A training step of the CIFAR-10 network of Ho et al. 2020 in this project, diffusers and denoising-diffusion-pytorch.
 
-Forward, loss, backward, optimizer and averaged weights; batch 8 of 32 x 32 x 3, each program with its own loss,
-optimizer and averages. "diffusers again" shows the noise of the run.
+Forward, loss, backward, optimizer and averaged weights; batch size 8, 32 x 32 x 3. Each program uses its own loss,
+optimizer and averages. "diffusers again" repeats the first row and shows the accuracy of the comparison.
 """
 
 from collections.abc import Callable

@@ -1,14 +1,18 @@
-"""The examples of docs/extending.md, run as they stand there."""
+"""The examples of docs/extending.md run; commands, files and links named in README.md and docs/ exist."""
 
 import re
+import shlex
 import types
 from pathlib import Path
 
+import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from precision import assert_same
 
 from ddpm.base.rng import Rng
+from ddpm.commands import cli
 from ddpm.diffusion.condition import partly_hidden
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -18,7 +22,15 @@ from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.steps import Steps
 from ddpm.networks.unet import UNet
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "extending.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+TEXTS = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+COMMAND = re.compile(
+    r"(?<!\$ )(?:python|ddpm|torchrun .*?) (train|sample|evaluate|export)(?:\.py)? ([^`#;|\n]*=[^`#;|\n]*)"
+)
+EXAMPLES = "root|mine|mynet|brightness|posterize|tinyconv|NAME"
+"""Options and files that docs/extending.md adds."""
+
+PAGE = TEXTS[ROOT / "docs" / "extending.md"]
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 CONFIGS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
@@ -73,3 +85,30 @@ def test_your_own_corruption_is_nothing_at_0_and_leaves_two_levels_at_the_end():
     assert torch.equal(x_t[0], x0[0])
     assert [len(each.unique()) for each in x_t] == [256, 17, 2]  # the root of 255 is 16 intervals, nearly
     assert torch.equal(process.apply(x0, z, 4)[1], x_t[1])
+
+
+def overrides(name: str, words: list[str]) -> list[str]:
+    """The words of a documented command as Hydra's overrides, with the first of several options and for "..." any."""
+    chosen = [re.sub(r"=\.\.\.$", "=mnist", word) for word in words if re.match(r"[+\w.@/]+=", word)]
+    chosen = [word if "[" in word else word.partition(",")[0] for word in chosen]
+    chosen = [word for word in chosen if not re.search(rf"={EXAMPLES}\b", word)]
+    return cli.completed(chosen, ROOT / "conf", name)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_documented_commands_name_existing_options_and_fields(path):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for name, words in COMMAND.findall(re.sub(r"\\\n\s*", "", TEXTS[path])):
+            compose(name, overrides(name, shlex.split(words)))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_documented_files_and_links_exist(path):
+    links = [path.parent / link for link in re.findall(r"(?:\]\(|src=\")([^)\"#:]+)", TEXTS[path])]
+    files = re.findall(r"`((?:\w+/)+(?:[\w-]+\.(?:py|yaml|md))?)`", TEXTS[path])
+    files += re.findall(r"[ `]((?:src|tests|conf|benchmarks|tools)/[\w/-]+\.\w+)", TEXTS[path])
+    files = [file for file in files if not re.search(rf"\b({EXAMPLES})\.", file)]
+    places = [ROOT, ROOT / "src" / "ddpm", ROOT / "src" / "ddpm" / "diffusion"]
+    ours = [file for file in files if not file.startswith(("runs/", "RUN/", "images/", "masks/"))]
+    assert not [link for link in links if not link.exists()]
+    assert not [file for file in ours if not any((place / file).exists() for place in places)]
