@@ -34,7 +34,7 @@ from ddpm.generation.stores import STORES
 from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
 from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior
-from ddpm.model.requests import requested
+from ddpm.model.requests import resolve_request
 from ddpm.runs.console import quiet
 from ddpm.tasks.base import Model, Outcome
 from ddpm.training.callbacks.sample_grid import sampling
@@ -91,7 +91,7 @@ Picture = Callable[[torch.Tensor], torch.Tensor]
 def samples_of(config: DictConfig, module: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and what is asked of them, for the record."""
     refuse_without_prior(module)
-    rows, names, about = requested(module.asked, config["class"], config.prompt, otherwise="all")
+    rows, names, about = resolve_request(module.asked, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
@@ -150,7 +150,7 @@ def use(config: DictConfig) -> None:
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
     with sampling(trainer, module):
-        rows, _, asked = requested(module.asked, config["class"], config.prompt, otherwise="none")
+        rows, _, asked = resolve_request(module.asked, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **asked, **identity(stored, module, trainer)}
         named = {field: load.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}

@@ -17,7 +17,7 @@ from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.model.codec import Codec
 from ddpm.model.ema import WeightAverages
-from ddpm.model.requests import requested
+from ddpm.model.requests import resolve_request
 
 WITH_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Precisions by Lightning's names, and what autocast computes in."""
@@ -125,7 +125,7 @@ class DiffusionModel(nn.Module):
         refuse_without_prior(self)
         check.positive_int("num_samples", num_samples)
         size = check.positive_int("batch_size", self.batch_size if batch_size is None else batch_size)
-        rows = requested(self.asked, label, prompt, otherwise="all").rows
+        rows = resolve_request(self.asked, label, prompt, otherwise="all").rows
         before = self.predict_weights, self.sample_rng
         self.use_for_prediction(weights or self.predict_weights, self.sample_rng.seed if seed is None else seed)
         try:

@@ -18,7 +18,7 @@ class Requested(NamedTuple):
     about: dict[str, Any]
 
 
-def requested(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
+def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
     """label, prompt: a class or a list of classes, a text or a list of texts; where both are None, `otherwise` is
     requested, `all` classes and words or `none`."""
     if prompt is not None and not isinstance(condition, Caption):
