@@ -14,8 +14,8 @@ CONF = Path(__file__).parent / "conf"
 def main(config: DictConfig) -> None:
     from ddpm.commands import evaluate  # torch is imported only once the configuration is known to be sound
 
-    cli.job(evaluate.run, config)
+    cli.run_job(evaluate.run_evaluate, config)
 
 
 if __name__ == "__main__":
-    cli.run(main, CONF, "evaluate")
+    cli.run_command(main, CONF, "evaluate")

@@ -14,8 +14,8 @@ CONF = Path(__file__).parent / "conf"
 def main(config: DictConfig) -> None:
     from ddpm.commands import sample  # torch is imported only once the configuration is known to be sound
 
-    cli.job(sample.run, config)
+    cli.run_job(sample.run_sample, config)
 
 
 if __name__ == "__main__":
-    cli.run(main, CONF, "sample")
+    cli.run_command(main, CONF, "sample")

@@ -15,8 +15,8 @@ CONF = Path(__file__).parent / "conf"
 def main(config: DictConfig) -> None:
     from ddpm.commands import train  # torch is imported only once the configuration is known to be sound
 
-    cli.job(train.run, config)
+    cli.run_job(train.run_train, config)
 
 
 if __name__ == "__main__":
-    cli.run(main, CONF, "train", prepare=run_folder.arguments)
+    cli.run_command(main, CONF, "train", prepare=run_folder.add_run_folder)

@@ -31,7 +31,7 @@ from ddpm.diffusion.steps import Steps
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH, PART = 32, 4
 COSINE = cosine(1000, 0.008, 0.999)
-NOT_FITTED: dict[str, Any] = {"fitted": None, "asymmetry": 0.0}
+NOT_FITTED: dict[str, Any] = {"fitted": None, "symmetry_noise": 0.0}
 PROCESSES: dict[str, ForwardProcess] = {
     "gaussian": GaussianDiffusion(COSINE),
     "gaussian, noise=simplex": GaussianDiffusion(COSINE, Simplex(6, 0.8, 8, True)),

@@ -22,7 +22,7 @@ from benchmarks import (
     solver_step,
     training_step,
 )
-from ddpm.runs.console import quiet
+from ddpm.runs.console import quiet_libraries
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 START = "<!-- written by make bench: what stands below is replaced -->"
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=14, help="repetitions of a training step; others scale with it")
     rounds = parser.parse_args().rounds
-    quiet()
+    quiet_libraries()
     sections = {
         "Training step, 35.7 M U-Net": (training_step, lambda: training_step.rows(rounds)),
         "Sampler step without the network": (sampler_step, lambda: sampler_step.rows(rounds * 30)),

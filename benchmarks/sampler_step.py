@@ -10,14 +10,14 @@ import torch
 
 from benchmarks.interleaved import measure
 from ddpm.base.rng import Rng
-from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.diffusion.variance import FixedSmall
 
 SHAPE = (16, 3, 32, 32)
@@ -29,7 +29,7 @@ def rows(rounds: int) -> list[dict[str, Any]]:
     output, x, ids = torch.randn(SHAPE), torch.randn(SHAPE), torch.arange(SHAPE[0])
     schedule = linear(1000, 1e-4, 0.02, rescale=True)
     process = GaussianDiffusion(schedule)
-    denoiser = Clipped(NetworkDenoiser(lambda x, time: output, Eps(schedule)))
+    denoiser = StaticThresholding(NetworkDenoiser(lambda x, time: output, Eps(schedule)))
     ancestral = Ancestral(process, uniform, None, FixedSmall())
     ddim = DDIM(process, uniform, 50, 0.0)
     eager, compiled = Rng(0, "sample"), Rng(0, "sample", compiled=True)

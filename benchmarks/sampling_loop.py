@@ -10,12 +10,12 @@ import torch
 
 from benchmarks.interleaved import measure
 from ddpm.base.rng import Rng
-from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import V
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
+from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.networks.unet import UNet
 
 
@@ -30,7 +30,7 @@ def rows(rounds: int) -> list[dict[str, Any]]:
     sampler, ids = DDIM(GaussianDiffusion(schedule), uniform, 20, 0.0), torch.arange(16)
 
     def draw(net: torch.nn.Module, rng: Rng) -> torch.Tensor:
-        return sampler.sample(Clipped(NetworkDenoiser(net, V(schedule))), (1, 28, 28), rng, ids)
+        return sampler.sample(StaticThresholding(NetworkDenoiser(net, V(schedule))), (1, 28, 28), rng, ids)
 
     eager_rng, compiled_rng = Rng(0, "sample"), Rng(0, "sample", compiled=True)
     with torch.no_grad():

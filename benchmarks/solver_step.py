@@ -15,7 +15,6 @@ from benchmarks.interleaved import measure
 from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver
@@ -25,6 +24,7 @@ from ddpm.diffusion.samplers.pndm import PNDM
 from ddpm.diffusion.samplers.sde_dpm_solver import SDEDPMSolver
 from ddpm.diffusion.samplers.unipc import UniPC
 from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.timestep_spacing import uniform
 
 SHAPE = (16, 3, 32, 32)
 STEPS = 20

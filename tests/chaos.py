@@ -23,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from small_runs import ROOT, SMALL
 
 from ddpm.commands import train
-from ddpm.commands.verify_resume import differences, logged
+from ddpm.commands.verify_resume import compare_runs, logged_numbers
 from ddpm.training.callbacks.checkpoints import files
 from ddpm.training.callbacks.interruption import Interrupted
 
@@ -77,7 +77,7 @@ def forked(folder, variant, rank, world, port):
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "GROUP_RANK": "0"}
             os.environ |= {"LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "chaos"}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        train.run(configuration(folder, variant))
+        train.run_train(configuration(folder, variant))
         code = 0
     except Interrupted as interrupted:
         code = interrupted.code
@@ -158,7 +158,7 @@ def broken_run(folder, variant, seconds, kills, rng, told):
 
 
 def steps_of_losses(folder):
-    return {step for step, name in logged(folder / "metrics.csv") if name == "train/loss"}
+    return {step for step, name in logged_numbers(folder / "metrics.csv") if name == "train/loss"}
 
 
 def chaos(kills, seed, place, variants=tuple(VARIANTS)):
@@ -176,7 +176,7 @@ def chaos(kills, seed, place, variants=tuple(VARIANTS)):
             broken_run(run, variant, seconds, min(goal, told["kills"] + 8), rng, told)
             told["runs"] += 1
             told["lost_steps"] += len(steps_of_losses(reference) - steps_of_losses(run)) + STEPS - last_step(run)
-            different = differences(reference, run)
+            different = compare_runs(reference, run)
             told["differing"] += sum(len(names) for names in different.values())
             if any(different.values()):
                 print(variant, run, {part: sorted(names)[:3] for part, names in different.items() if names})

@@ -59,4 +59,4 @@ def test_a_number_comes_back_as_a_float():
 
 
 def test_a_word_near_none_of_the_options_gets_no_suggestion():
-    assert check.nearest("zebra", ["train", "val"]) == ""
+    assert check.suggestion("zebra", ["train", "val"]) == ""

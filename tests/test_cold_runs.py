@@ -10,11 +10,11 @@ from precision import roundings
 
 from ddpm.base.images import to_uint8
 from ddpm.commands import sample, train
-from ddpm.commands.verify_resume import differences
+from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build, load
 
 COLD = (
-    *("schedule=steps", "schedule.num_timesteps=3", "objective=x0", "distance=absolute", "sampler=cold"),
+    *("schedule=steps", "schedule.num_timesteps=3", "objective=x0", "error=mae", "sampler=cold"),
     *("sampler.steps=null", "data.num_train=64", "data.num_val=32", "logger=csv"),
 )
 TO_MEAN = ("process=blur", "process.kernel=5", "process.to_mean=true")
@@ -27,7 +27,7 @@ PROCESSES = {
 
 def trained(small, *overrides):
     made = small(*COLD, *overrides)
-    train.run(made)
+    train.run_train(made)
     return load.from_checkpoint(Path(made.run_dir) / "checkpoints" / "last.ckpt", OmegaConf.create())
 
 
@@ -54,7 +54,7 @@ def test_what_is_fitted_is_that_of_the_training_images(small):
 
 
 def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(small):
-    module, _ = trained(small, *TO_MEAN, "process.asymmetry=0")
+    module, _ = trained(small, *TO_MEAN, "process.symmetry_noise=0")
     assert module.start(torch.arange(4)).std((1, 2, 3)).max() < roundings(4)
     broken, _ = trained(small, *TO_MEAN)
     spread = broken.start(torch.arange(64)).std((1, 2, 3)).mean()
@@ -75,19 +75,19 @@ def test_samples_without_a_prior_begin_at_degraded_images(small):
 def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):
     trained(small, *PROCESSES["blur"])
     with pytest.raises(ValueError, match=r"leaves something of an image at T, .* choose task=restoration"):
-        sample.run(config("sample", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer=cpu"))
+        sample.run_sample(config("sample", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer=cpu"))
 
 
 @pytest.mark.parametrize("name", ["mask", "animorph", pytest.param("snow", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_same_to_the_bit(small, tmp_path, name):
     run = (*COLD, *PROCESSES[name], "checkpoint_every_n_steps=1", "keep.last=20", "trainer.max_steps=6")
-    train.run(small(*run))
+    train.run_train(small(*run))
     shutil.copytree(tmp_path / "run", tmp_path / "whole", symlinks=True)
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         if path.name.split(".")[0] not in ("00000001", "00000002", "00000003"):
             path.unlink()
-    train.run(small(*run, "resume.path=auto"))
-    assert not any(differences(tmp_path / "whole", tmp_path / "run").values())
+    train.run_train(small(*run, "resume.path=auto"))
+    assert not any(compare_runs(tmp_path / "whole", tmp_path / "run").values())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(small, tmp_path, name):
         (("weight=min_snr",), "schedule=steps has times but no noise"),
         (("noise=offset",), "process=Mask has no use for noise=Offset"),
         (("schedule=cosine",), "choose schedule=steps"),
-        (("grid=log_snr",), "schedule=steps has times but no noise"),
+        (("timestep_spacing=log_snr",), "schedule=steps has times but no noise"),
     ],
 )
 def test_what_does_not_go_with_a_cold_process_is_refused_before_training(small, tmp_path, overrides, message):
@@ -107,7 +107,7 @@ def test_what_does_not_go_with_a_cold_process_is_refused_before_training(small, 
     if "schedule=cosine" in overrides:
         chosen.remove("schedule.num_timesteps=3")
     with pytest.raises(ValueError, match=message):
-        train.run(small(*chosen, "process=mask", *overrides))
+        train.run_train(small(*chosen, "process=mask", *overrides))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

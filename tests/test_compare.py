@@ -78,18 +78,18 @@ def test_the_error_of_a_difference_is_that_of_independent_values(run):
 
 
 def test_the_verdicts(run):
-    differences = {each.metric: each.verdict for each in comparison.compared({"a": A, "b": B})}
+    differences = {each.metric: each.verdict for each in comparison.compare_results({"a": A, "b": B})}
     assert differences == {
         "fid_mnist_5k": "a is lower by 5.0 standard errors, which is better",
         "is_mnist_5k": "no difference that the error bars can tell (|z| < 2)",
         "nearest_ratio_pixels_mnist_5k": "no error bars",
     }
-    turned = {each.metric: each.verdict for each in comparison.compared({"a": B, "b": A})}
+    turned = {each.metric: each.verdict for each in comparison.compare_results({"a": B, "b": A})}
     assert turned["fid_mnist_5k"] == "a is higher by 5.0 standard errors, which is worse"
     higher_is = dataclasses.replace(B, metrics={**B.metrics, "is_mnist_5k": 9.5})
-    found = {each.metric: each.verdict for each in comparison.compared({"a": A, "b": higher_is})}
+    found = {each.metric: each.verdict for each in comparison.compare_results({"a": A, "b": higher_is})}
     assert found["is_mnist_5k"] == "a is lower by 3.5 standard errors, which is worse"
-    assert {each.verdict for each in comparison.compared({"a": A, "b": A})} == {"equal"}
+    assert {each.verdict for each in comparison.compare_results({"a": A, "b": A})} == {"equal"}
 
 
 def test_the_table_says_values_differences_and_what_differs(run):

@@ -13,20 +13,20 @@ from ddpm.config import build
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MODEL_OPTIONS = [
     f"{group}={option}"
-    for group in groups.names(builds=True)
+    for group in groups.group_names(builds=True)
     if group != "model"
     for option in cli.options_of(CONF, group)
     if (group, option)
     not in {
-        *(("variance", "analytic"), ("sampler", "analytic")),  # estimated from a trained model: tests/measures
-        *(("guidance", "classifier"), ("guidance", "autoguidance")),  # ask other models: tests/test_guiding.py
-        ("loss", "classification"),  # makes no images: tests/test_guiding.py
+        *(("variance", "analytic"), ("sampler", "analytic")),  # estimated from a trained model: tests/model_metrics
+        *(("guidance", "classifier"), ("guidance", "autoguidance")),  # ask other models: tests/test_guidance_setup.py
+        ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
     }
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
 COLD = ("schedule=steps", "objective=x0", "sampler=cold", "schedule.num_timesteps=3")
 NEEDS = {  # options that are of use with others only
-    "cond=caption": ("model=prompted_tiny",),
+    "cond=caption": ("model=caption_unet_tiny",),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
     **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow")},
@@ -37,8 +37,8 @@ NEEDS = {  # options that are of use with others only
     "objective=logit": BINOMIAL,
     "loss=hybrid": ("variance=learned_range",),
     "variance=learned_range": ("loss=hybrid",),
-    "timesteps=loss_aware": ("loss=vlb",),
-    "grid=custom": ("sampler.steps=null",),
+    "time_sampler=loss_aware": ("loss=vlb",),
+    "timestep_spacing=custom": ("sampler.steps=null",),
 }
 
 
@@ -65,7 +65,9 @@ def losses_of_two_steps(module):
 def test_every_option_of_a_model_builds_trains_and_samples(small, option):
     module = build.module(small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else [])))
     assert torch.isfinite(losses_of_two_steps(module)).all()
-    asked = module.model.asked.of({"image": torch.zeros(2, *module.model.image_shape), "label": torch.arange(2)})
+    asked = module.model.sample_condition.of(
+        {"image": torch.zeros(2, *module.model.image_shape), "label": torch.arange(2)}
+    )
     shape = (2, *module.model.image_shape)
     samples = module.model.eval().generate(torch.arange(2), module.model.best_weights, asked, torch.zeros(shape))
     assert samples.shape == shape
@@ -75,7 +77,7 @@ def test_every_option_of_a_model_builds_trains_and_samples(small, option):
 @pytest.mark.parametrize("option", ["sampler=analytic", "variance=analytic"])
 def test_what_is_estimated_from_a_trained_model_is_refused_before_training(small, option):
     with pytest.raises(ValueError, match="variance=analytic is estimated from a trained model and its data"):
-        train.run(small(option))
+        train.run_train(small(option))
 
 
 @pytest.mark.parametrize("objective", ["eps", "x0", "v"])

@@ -13,13 +13,13 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.commands import cli
-from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.condition import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.networks.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ def test_your_own_sampler_is_ddim_in_other_letters():
     schedule = run(PROGRAMS[0]).root(num_timesteps=100, offset=1e-4)
     process = GaussianDiffusion(schedule)
     denoiser = NetworkDenoiser(lambda x, time: 0.3 * x.tanh(), X0(schedule))
-    settings = {"process": process, "grid": uniform, "steps": numbers(CONFIGS[1])["steps"]}
+    settings = {"process": process, "timestep_spacing": uniform, "steps": numbers(CONFIGS[1])["steps"]}
     ids, rng = torch.arange(3), Rng(0, "test")
     x_T = process.prior((1, 4, 4), rng.at(100, ids)).double()
     samplers = run(PROGRAMS[1]).Euler(**settings), DDIM(**settings, eta=0.0)
@@ -69,9 +69,9 @@ def test_your_own_condition_is_told_and_hidden_like_any_other():
     images = torch.tensor([-1.0, -0.5]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
     told = brightness.of({"image": images})
     assert told["label"].tolist() == [0, 1]
-    assert brightness.without(told)["label"].tolist() == [-1, -1]
+    assert brightness.unconditional(told)["label"].tolist() == [-1, -1]
     draws = Rng(0, "train").at(0, torch.arange(400))
-    hidden = partly_hidden(brightness, brightness.examples(torch.arange(400)), draws)["label"] == -1
+    hidden = drop_conditions(brightness, brightness.default_conditions(torch.arange(400)), draws)["label"] == -1
     assert 10 < int(hidden.sum()) < 80  # 40 are expected, with a deviation of 6
     network = UNet(1, 8, [1], 1, num_groups=4, **brightness.network_settings)
     assert network(images, torch.zeros(2), **told).shape == images.shape
@@ -92,7 +92,7 @@ def overrides(name: str, words: list[str]) -> list[str]:
     chosen = [re.sub(r"=\.\.\.$", "=mnist", word) for word in words if re.match(r"[+\w.@/]+=", word)]
     chosen = [word if "[" in word else word.partition(",")[0] for word in chosen]
     chosen = [word for word in chosen if not re.search(rf"={EXAMPLES}\b", word)]
-    return cli.completed(chosen, ROOT / "conf", name)
+    return cli.expand_short_forms(chosen, ROOT / "conf", name)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

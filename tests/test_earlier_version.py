@@ -15,16 +15,16 @@ from omegaconf import OmegaConf
 from precision import assert_rounded
 from small_runs import ROOT
 
-from ddpm.checkpoint.groups import names
+from ddpm.checkpoint.groups import group_names
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.checkpoint.stored_config import completed_config, is_ours, targets
+from ddpm.checkpoint.stored_config import is_ours, targets, upgrade_config
 from ddpm.commands import sample, train
 from ddpm.config import load
-from ddpm.evaluation.comparison import compared
+from ddpm.evaluation.comparison import compare_results
 from ddpm.metrics.protocol import read_result
 from ddpm.runs import run_folder
-from ddpm.runs.portable import portable
-from ddpm.runs.resume import differences
+from ddpm.runs.portable import to_portable
+from ddpm.runs.resume import setting_differences
 
 EARLIER = Path(__file__).parent / "fixtures" / "earlier"
 WORDS = (
@@ -57,24 +57,24 @@ def test_every_option_of_that_time_is_one_of_today(composed):
     for option, leaf in WRITTEN["options"].items():
         group, _, name = option.partition("/")
         now = OmegaConf.to_container(composed(f"{group}={name}"), resolve=False)[group]
-        before = completed_config({group: leaf}, option)
+        before = upgrade_config({group: leaf}, option)
         assert all(map(is_ours, targets(before))), option
         found[option] = ({**before[group], **before["fitted"].get(group, {})}, now)
     assert {option: each for option, each in found.items() if each[0] != each[1]} == {}
-    assert {option.partition("/")[0] for option in found} == {*names(builds=True), "data"}
+    assert {option.partition("/")[0] for option in found} == {*group_names(builds=True), "data"}
 
 
 @pytest.mark.parametrize("experiment", WRITTEN["experiments"])
 def test_a_run_of_an_experiment_of_that_time_is_found_by_the_same_words(composed, experiment):
-    before = completed_config(WRITTEN["experiments"][experiment], experiment)
-    assert differences(before, portable(composed(f"experiment={experiment}"))) == {}
+    before = upgrade_config(WRITTEN["experiments"][experiment], experiment)
+    assert setting_differences(before, to_portable(composed(f"experiment={experiment}"))) == {}
 
 
 def test_a_run_goes_on(run, config):
     words = [*WORDS, "resume=auto", "trainer.max_steps=6"]
-    assert run_folder.arguments(words, ROOT / "conf")[-1] == "hydra.run.dir=runs/before"
-    train.run(config("train", *WORDS, "trainer.max_steps=6", "run_dir=whole"))
-    train.run(config("train", *WORDS, "trainer.max_steps=6", "resume.path=auto", f"run_dir={run}"))
+    assert run_folder.add_run_folder(words, ROOT / "conf")[-1] == "hydra.run.dir=runs/before"
+    train.run_train(config("train", *WORDS, "trainer.max_steps=6", "run_dir=whole"))
+    train.run_train(config("train", *WORDS, "trainer.max_steps=6", "resume.path=auto", f"run_dir={run}"))
     whole, resumed = (read_checkpoint(each / "checkpoints" / "00000006.ckpt") for each in (Path("whole"), run))
     for key, value in whole["state_dict"].items():
         if isinstance(value, torch.Tensor):  # kernels of another machine round differently
@@ -84,7 +84,7 @@ def test_a_run_goes_on(run, config):
 def test_images_are_continued_and_not_made_again(run, config, capsys):
     before = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
     words = (f"ckpt={run}/checkpoints/00000003.ckpt", "num_samples=4", "batch_size=2", "format=png", "trainer=cpu")
-    sample.run(config("sample", *words, f"out={run / 'samples'}"))
+    sample.run_sample(config("sample", *words, f"out={run / 'samples'}"))
     assert "continuing: 2 of 4 are there" in capsys.readouterr().out
     after = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
     assert len(after) == 4
@@ -102,4 +102,4 @@ def test_an_exported_model_is_the_checkpoints(run):
 def test_a_result_compares(run):
     (path,) = (run / "evaluations").glob("*.json")
     result = read_result(path)
-    assert {each.verdict for each in compared({"a": result, "b": result})} == {"equal"}
+    assert {each.verdict for each in compare_results({"a": result, "b": result})} == {"equal"}

@@ -38,7 +38,7 @@ BAD_TRAINING = [
     (["sampler.steps=2000"], "sampler.steps must be an integer in 1..1000, got 2000"),
     (["sampler=ddim", "sampler.eta=1.5"], "sampler.eta must be a number at least 0 and at most 1, got 1.5"),
     (["weight=min_snr", "weight.gamma=-1"], "weight.gamma must be greater than 0, got -1"),
-    (["distance=huber", "distance.delta=0"], "distance.delta must be greater than 0, got 0"),
+    (["error=huber", "error.delta=0"], "error.delta must be greater than 0, got 0"),
     (["ema.decay=1.0"], "ema.decay must be different numbers, each below 1"),
     (["optimizer.lr=-1"], "optimizer.lr must be a number at least 0, got -1"),
     (["optimizer.betas=[0.9,1.0]"], "optimizer.betas must be two numbers"),
@@ -71,7 +71,7 @@ def error_of_training(config, overrides):
     except HydraException as error:
         return cli.config_error(error, CONF, "train")
     with pytest.raises(ValueError) as caught:
-        train.run(made)
+        train.run_train(made)
     return str(caught.value)
 
 
@@ -104,19 +104,19 @@ BAD_SAMPLING = [
 def test_bad_input_to_sample_gets_one_clear_error(config, monkeypatch, overrides, message, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
-        sample.run(config("sample", *overrides))
+        sample.run_sample(config("sample", *overrides))
 
 
 def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     arguments = ["ckpt=x", "sampler.steps=50", "trainer.devices=2"]
-    assert cli.completed(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
+    assert cli.expand_short_forms(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
     chosen = ["sampler=ddim", "sampler.steps=50"]
-    assert cli.completed(chosen, CONF, "sample") == chosen
+    assert cli.expand_short_forms(chosen, CONF, "sample") == chosen
     typed = ["task=anomaly", "task.times=[9]", "anomalies=mvtec", "anomalies.root=x"]
     anomaly = ["metric=anomaly", "metric.anomaly.times=[9]"]
     placed = ["anomalies@metric.anomaly.anomalies=mvtec", "metric.anomaly.anomalies.root=x"]
-    assert cli.completed(typed, CONF, "evaluate") == [*anomaly, *placed]
-    assert cli.completed(["task=inpaint"], CONF, "sample") == ["task=inpaint"]
+    assert cli.expand_short_forms(typed, CONF, "evaluate") == [*anomaly, *placed]
+    assert cli.expand_short_forms(["task=inpaint"], CONF, "sample") == ["task=inpaint"]
 
 
 @pytest.mark.parametrize(

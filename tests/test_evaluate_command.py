@@ -13,7 +13,7 @@ from ddpm.metrics.protocol import read_result
 
 @pytest.fixture
 def checkpoint(small, tmp_path):
-    train.run(small())
+    train.run_train(small())
     return tmp_path / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -50,7 +50,7 @@ def test_two_processes_measure_what_one_measures(checkpoint, tmp_path):
 @pytest.mark.parametrize("measure", ["restoration", "anomaly"])
 def test_two_processes_restore_what_one_restores(small, tmp_path, measure):
     """33 images each, so that one process has one more than the other."""
-    train.run(small("data=mnist", "data.num_train=40", "data.num_val=33", "noise=simplex"))
+    train.run_train(small("data=mnist", "data.num_train=40", "data.num_val=33", "noise=simplex"))
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     one, two = (
         of_command(tmp_path / str(devices), checkpoint, f"metric={measure}", f"trainer.devices={devices}")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm.checkpoint.folder import listed, remove
+from ddpm.checkpoint.folder import list_checkpoints, remove
 from ddpm.commands import train
 from ddpm.config import load
 
@@ -59,7 +59,7 @@ def assert_alike(one, other):
 @pytest.mark.slow
 def test_shares_of_a_network_learn_what_the_whole_learns_and_a_run_goes_on_either_way(config, tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "run"
-    train.run(config("train", *SETTINGS, f"run_dir={alone}"))
+    train.run_train(config("train", *SETTINGS, f"run_dir={alone}"))
     train_on_two(tmp_path)
     assert losses(shared) == pytest.approx(losses(alone), rel=roundings(100))
     assert_alike(state(alone), state(shared))
@@ -67,9 +67,11 @@ def test_shares_of_a_network_learn_what_the_whole_learns_and_a_run_goes_on_eithe
     assert torch.isfinite(module.generate(torch.arange(2), "ema")).all()
 
     whole = state(alone)
-    for path in listed(shared / "checkpoints")[:2]:
+    for path in list_checkpoints(shared / "checkpoints")[:2]:
         remove(path)
-    train.run(config("train", *SETTINGS, f"run_dir={alone}", f"resume.path={shared / 'checkpoints' / '00000002.ckpt'}"))
+    train.run_train(
+        config("train", *SETTINGS, f"run_dir={alone}", f"resume.path={shared / 'checkpoints' / '00000002.ckpt'}")
+    )
     assert_alike(whole, state(alone))
     assert "at step 2\n" in train_on_two(tmp_path)
     assert_alike(whole, state(shared))

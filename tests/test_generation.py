@@ -46,7 +46,7 @@ def configured(name, folder, *overrides):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generation")
-    train.run(configured("train", folder, *TINY))
+    train.run_train(configured("train", folder, *TINY))
     return folder / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -60,7 +60,7 @@ def generate(checkpoint, tmp_path):
         kept = [each for each in chosen if each.partition("=")[0] not in keys]
         config = configured("sample", tmp_path, *kept, *overrides)
         config.out = str(tmp_path / name)
-        sample.run(config)
+        sample.run_sample(config)
         return tmp_path / name
 
     return generated
@@ -144,7 +144,7 @@ def test_a_kill_in_the_middle_of_a_row_does_not_make_it_whole(generate, tmp_path
         generate("torn", "format=npz")
 
     assert in_child(work) == -signal.SIGKILL
-    assert STORES["npz"](tmp_path / "torn", 9, (1, 8, 8)).there().tolist() == [True] * 6 + [False] * 3
+    assert STORES["npz"](tmp_path / "torn", 9, (1, 8, 8)).done_mask().tolist() == [True] * 6 + [False] * 3
     assert files(generate("torn", "format=npz")) == expected
 
 
@@ -321,17 +321,17 @@ def started(checkpoint, folder, *overrides):
 def kill_halfway(process, store):
     """SIGKILL to all of its processes, once some samples are there."""
     deadline = time.monotonic() + 120
-    while (there := int(store.there().sum())) < store.num_samples // 10:
+    while (done_mask := int(store.done_mask().sum())) < store.num_samples // 10:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert there < store.num_samples
+    assert done_mask < store.num_samples
 
 
 def continued(process, store):
-    found = int(store.there().sum())
+    found = int(store.done_mask().sum())
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     return f"continuing: {found:,} of {store.num_samples:,} are there" in output
@@ -343,7 +343,7 @@ def test_a_killed_command_that_is_typed_again_ends_with_the_same_files(generate,
     settings = [f"format={format}", "num_samples=301", "batch_size=4"]
     store = STORES[format](tmp_path / "killed", 301, (1, 8, 8))
     kill_halfway(started(checkpoint, store.folder, *settings), store)
-    assert 0 < store.there().sum() < 301
+    assert 0 < store.done_mask().sum() < 301
     assert not (store.folder / "grid.png").exists()
     assert continued(started(checkpoint, store.folder, *settings), store)
     assert files(store.folder) == files(generate("whole", *settings))
@@ -355,7 +355,7 @@ def test_two_processes_that_are_killed_continue_with_the_batches_that_each_lacks
     settings = ["format=png", "num_samples=201", "batch_size=4", "trainer.devices=2"]
     store = STORES["png"](tmp_path / "killed", 201, (1, 8, 8))
     kill_halfway(started(checkpoint, store.folder, *settings), store)
-    assert 0 < store.there().sum() < 201
+    assert 0 < store.done_mask().sum() < 201
     for number in range(0, 201, 2):  # now the first rank lacks far more than the second
         store.path(number).unlink(missing_ok=True)
     assert continued(started(checkpoint, store.folder, *settings), store)

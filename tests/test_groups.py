@@ -5,11 +5,11 @@ from omegaconf import OmegaConf
 
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.groups import Group
-from ddpm.checkpoint.stored_config import completed_config, refuse_without_model
+from ddpm.checkpoint.stored_config import refuse_without_model, upgrade_config
 from ddpm.config import load
-from ddpm.generation.identity import decisive, for_result
-from ddpm.runs.portable import portable
-from ddpm.runs.resume import differences
+from ddpm.generation.identity import describe_groups, image_settings
+from ddpm.runs.portable import to_portable
+from ddpm.runs.resume import setting_differences
 
 TARGET = "ddpm.diffusion.noises.simplex.Simplex"
 
@@ -24,21 +24,21 @@ def made_up(small, monkeypatch):
 
 def test_a_group_is_stored_compared_and_told_by_its_row_alone(made_up):
     one, other, older = made_up(5), made_up(6), made_up(1)
-    stored = portable(one)
+    stored = to_portable(one)
     assert stored["made_up"] == {"_target_": TARGET, "octaves": 5}
     assert "of_this_machine" not in stored
-    assert differences(stored, portable(other)) == {"made_up.octaves": (5, 6)}
-    assert decisive(one, {})["made_up"] == stored["made_up"]
-    assert for_result(decisive(one, {}))["made_up"] == "Simplex(octaves=5)"
+    assert setting_differences(stored, to_portable(other)) == {"made_up.octaves": (5, 6)}
+    assert image_settings(one, {})["made_up"] == stored["made_up"]
+    assert describe_groups(image_settings(one, {}))["made_up"] == "Simplex(octaves=5)"
     assert load.changes(one).made_up == stored["made_up"]
     with pytest.raises(ValueError, match=r"has no 'made_up', so no model can be built"):
         refuse_without_model({**stored, "made_up": None}, "a file")
     del stored["made_up"]
-    assert completed_config(stored, "a file")["made_up"]["octaves"] == 1
-    assert "made_up" not in decisive(older, {}), "as in records from before it"
-    assert differences(completed_config(stored, "a file"), portable(older)) == {}
+    assert upgrade_config(stored, "a file")["made_up"]["octaves"] == 1
+    assert "made_up" not in image_settings(older, {}), "as in records from before it"
+    assert setting_differences(upgrade_config(stored, "a file"), to_portable(older)) == {}
 
 
 def test_every_group_of_the_configuration_has_a_row(config):
     composed = OmegaConf.to_container(config("train"), resolve=False)
-    assert composed.keys() - {"hydra"} <= set(groups.names())
+    assert composed.keys() - {"hydra"} <= set(groups.group_names())

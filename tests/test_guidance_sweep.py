@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     @cache
     def run(*overrides):
         folder = tmp_path_factory.mktemp("trained") / "run"
-        train.run(configured("train", folder, *QUICK, *overrides))
+        train.run_train(configured("train", folder, *QUICK, *overrides))
         return folder
 
     return run
@@ -76,7 +76,7 @@ def evaluated(trained, tmp_path, capsys):
         run.out = tmp_path / f"results{len(list(tmp_path.glob('results*')))}"
         words = [source or f"ckpt={checkpoint}", f"num_samples={num}", "trainer=cpu", f"out={run.out}", "batch_size=8"]
         capsys.readouterr()
-        evaluate.run(configured("evaluate", tmp_path / "evaluate", *words, *overrides))
+        evaluate.run_evaluate(configured("evaluate", tmp_path / "evaluate", *words, *overrides))
         run.printed = capsys.readouterr().out
         run.generated = checkpoint.parents[1] / "generated"
         return [read_result(path) for path in sorted(run.out.glob("*.json"))]
@@ -144,7 +144,7 @@ def test_a_folder_with_a_folder_for_each_class_is_measured_by_class(evaluated, t
 def test_accuracy_is_measured_while_training_as_evaluate_measures_it(tmp_path, evaluated, small):
     words = ("metric=class_accuracy", "evaluate.num_samples=20", "evaluate.every_n_steps=4", "evaluate.batch_size=8")
     run = tmp_path / "measured"
-    train.run(configured("train", run, *QUICK, *CLASSES, *words))
+    train.run_train(configured("train", run, *QUICK, *CLASSES, *words))
     (found,) = [read_result(path) for path in (run / "evaluations").glob("*.json")]
     (expected,) = evaluated("metric=class_accuracy", source=f"ckpt={run}/checkpoints/last.ckpt")
     assert found.metrics == expected.metrics
@@ -167,7 +167,7 @@ def test_every_metric_by_class_is_a_choice_of_the_command(evaluated):
 def test_scores_by_class_of_a_training_without_classes_are_refused_at_its_start(tmp_path, monkeypatch):
     monkeypatch.setattr(DiffusionModule, "training_step", lambda *_: pytest.fail("a step was made"))
     with pytest.raises(ValueError, match="generated images were asked for no class"):
-        train.run(configured("train", tmp_path, *QUICK, "metric=class_accuracy", "evaluate.num_samples=20"))
+        train.run_train(configured("train", tmp_path, *QUICK, "metric=class_accuracy", "evaluate.num_samples=20"))
 
 
 def test_a_classifier_of_other_classes_is_refused_before_any_image(evaluated, monkeypatch):
@@ -183,7 +183,9 @@ def test_class_has_no_effect_on_images_that_are_there(evaluated):
         evaluated("metric=fid", "data=digits", "class=3", source="images=here")
 
 
-@pytest.mark.parametrize("of", [("cond=low_res",), ("cond=caption", "model=prompted_tiny")], ids=["low_res", "caption"])
+@pytest.mark.parametrize(
+    "of", [("cond=low_res",), ("cond=caption", "model=caption_unet_tiny")], ids=["low_res", "caption"]
+)
 def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluated, small, monkeypatch, of):
     told, sample = {}, DiffusionModel.generate
 
@@ -200,7 +202,7 @@ def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluat
     batch = {"image": images, "label": real.labels[real.indices]}
     (expected,) = wiring.instantiate(config.cond, "cond").of(batch).values()
     assert all(torch.equal(told[i], expected[i % 12]) for i in range(NUM))
-    assert result.subject["told_by"] == data.content_hash("train", 12) == result.protocol.data_hash
+    assert result.subject["conditions_from"] == data.content_hash("train", 12) == result.protocol.data_hash
     assert "accuracy_quarters_20" in result.metrics  # the real images' labels are the samples'
 
 
@@ -213,7 +215,7 @@ def swept(trained, tmp_path, monkeypatch):
     folder = trained(*CLASSES).parent
     if not (folder / "results").exists():
         words = (f"ckpt={folder}/run/checkpoints/last.ckpt", f"num_samples={NUM}", "trainer=cpu", "batch_size=8")
-        evaluate.run(configured("evaluate", folder / "evaluate", *words, f"out={folder}/results", *GUIDED))
+        evaluate.run_evaluate(configured("evaluate", folder / "evaluate", *words, f"out={folder}/results", *GUIDED))
     shutil.copytree(folder / "run", tmp_path / f"run{len(CLASSES)}", symlinks=True)
     return folder / "results"
 
@@ -261,7 +263,7 @@ def test_the_same_sweep_again_and_one_of_its_scales_make_no_image(swept, evaluat
 )
 def test_scales_that_are_none_are_refused_before_the_checkpoint_is_read(tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.run(configured("evaluate", tmp_path, "ckpt=nowhere.ckpt", "trainer=cpu", *GUIDED, *words))
+        evaluate.run_evaluate(configured("evaluate", tmp_path, "ckpt=nowhere.ckpt", "trainer=cpu", *GUIDED, *words))
 
 
 @pytest.mark.parametrize(

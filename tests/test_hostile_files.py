@@ -32,8 +32,8 @@ from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.protocol import read_result
 from ddpm.networks import UNet
-from ddpm.runs.portable import portable
-from ddpm.training.wandb_run import reopened
+from ddpm.runs.portable import to_portable
+from ddpm.training.wandb_run import reopen_run
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = OmegaConf.create({})
@@ -152,12 +152,12 @@ def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("program", [sample, evaluate])
-def test_the_programs_ask_the_same_reader(program, mark, config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "program"), [("sample", sample.run_sample), ("evaluate", evaluate.run_evaluate)])
+def test_the_programs_ask_the_same_reader(name, program, mark, config, tmp_path, monkeypatch):
     torch.save({"config": {}, "state_dict": CALLS["a command"](mark)}, tmp_path / "evil.ckpt")
-    monkeypatch.setattr(evaluators, "evaluator", lambda *_: Evaluator(MnistClassifier(), [FrechetDistance()]))
+    monkeypatch.setattr(evaluators, "build_evaluator", lambda *_: Evaluator(MnistClassifier(), [FrechetDistance()]))
     with pytest.raises(ValueError, match="cannot be read as data"):
-        program.run(config(program.__name__.rpartition(".")[2], f"ckpt={tmp_path / 'evil.ckpt'}", "trainer=cpu"))
+        program(config(name, f"ckpt={tmp_path / 'evil.ckpt'}", "trainer=cpu"))
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(1000)], ids=range(5))
@@ -212,10 +212,10 @@ TARGETS = [
     *(
         "ddpm.config.wiring.instantiate",
         "ddpm.config.build.hydra.utils.instantiate",
-        "ddpm.commands.train.run",
-        "ddpm.base.atomic.write_whole",
+        "ddpm.commands.train.run_train",
+        "ddpm.base.atomic.write_atomically",
     ),
-    *("ddpm.config.load.checkpoint_path", "ddpm.interop.diffusers.save", "ddpm.metrics.protocol.write_result"),
+    *("ddpm.config.load.checkpoint_path", "ddpm.interop.diffusers.save_network", "ddpm.metrics.protocol.write_result"),
     *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__", "ddpm.diffusion"),
     *(
         "ddpm.diffusion.schedule.Tensor",
@@ -286,7 +286,7 @@ def test_a_stored_configuration_resolves_nothing_but_references_to_itself(value,
 def test_what_a_run_itself_resolves_is_stored_as_its_value(small, monkeypatch):
     monkeypatch.setenv("PLACE", "here")
     config = small("name='${oc.env:PLACE}'", "data.num_train=${oc.decode:'100'}", "+data.list=['${oc.env:PLACE}',1]")
-    stored = portable(config)
+    stored = to_portable(config)
     assert (stored["name"], stored["data"]["num_train"]) == ("here", 100)
     assert stored["data"]["list"] == ["here", 1]
     assert stored["sampler"]["variance"] == "${variance}"
@@ -394,7 +394,7 @@ def test_a_module_that_a_file_can_import_only_defines(path):
 
 
 def test_every_target_of_a_model_may_be_stored():
-    groups = (*groups_table.names(builds=True), "data")
+    groups = (*groups_table.group_names(builds=True), "data")
     text = "\n".join(path.read_text() for group in groups for path in (ROOT / "conf" / group).glob("*.yaml"))
     named = set(re.findall(r"^\s*_target_: (\S+)$", text, re.MULTILINE))
     assert len(named) > 30
@@ -440,7 +440,7 @@ BAD_SAFETENSORS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    diffusers.save(UNet(3, 8, [1, 2], 1, num_groups=4), tmp_path / "model")
+    diffusers.save_network(UNet(3, 8, [1, 2], 1, num_groups=4), tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -517,14 +517,14 @@ def test_hostile_values_in_a_scheduler_are_one_error(scheduler, folder):
 def test_a_config_that_is_no_json_object_names_its_file(text, folder):
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json must be"):
-        diffusers.load(folder)
+        diffusers.load_diffusers(folder)
 
 
 def test_a_config_of_megabytes_is_not_read(folder):
     with open(folder / "config.json", "wb") as file:
         file.truncate(2**40)  # a hole: it takes no space
     with pytest.raises(ValueError, match="must have at most"):
-        diffusers.load(folder)
+        diffusers.load_diffusers(folder)
 
 
 def test_pickles_and_pieces_of_weights_are_never_opened(folder, mark):
@@ -532,12 +532,12 @@ def test_pickles_and_pieces_of_weights_are_never_opened(folder, mark):
     weights.unlink()
     as_pickle({"a": CALLS["a command"](mark)}, weights.with_suffix(".bin"))
     with pytest.raises(ValueError, match="is a pickle, which can run code"):
-        diffusers.load(folder)
+        diffusers.load_diffusers(folder)
     weights.with_suffix(".bin").unlink()
     pieces = {"weight_map": {"conv_in.weight": "../../../etc/passwd"}}
     (folder / f"{weights.name}.index.json").write_text(json.dumps(pieces))
     with pytest.raises(ValueError, match="has no diffusion_pytorch_model"):
-        diffusers.load(folder)
+        diffusers.load_diffusers(folder)
 
 
 # 8. What the commands read back
@@ -561,7 +561,7 @@ def test_a_hostile_identity_of_a_wandb_run_starts_none(text, tmp_path, monkeypat
     monkeypatch.setattr("wandb.init", lambda **_: pytest.fail("a run was started"))
     (tmp_path / "wandb_run.json").write_text(text)
     with pytest.raises(ValueError, match=r"wandb_run\.json"):
-        reopened(tmp_path)
+        reopen_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_a_checkpoint_of_a_training_asks_for_nothing_but_plain_values(small, tmp
     from ddpm.commands import train
 
     config = small()
-    train.run(config)
+    train.run_train(config)
     path = Path(config.run_dir) / "checkpoints" / "last.ckpt"
     assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
     assert read_checkpoint(path)["global_step"] == 4

@@ -10,9 +10,9 @@ from lightning.pytorch import Callback
 from small_runs import ROOT, SMALL
 from test_processes import LONG, TWO, checkpoints_of, command, ended, members
 
-from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import train
-from ddpm.commands.verify_resume import differences
+from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build
 from ddpm.training.callbacks.denoising_strip import DenoisingStrip
 
@@ -68,7 +68,7 @@ def test_a_signal_to_all_processes_of_a_job_does_not_take_the_data_workers_befor
     code, output = ended(process)
     (run,) = (tmp_path / "runs").iterdir()
     assert code == 128 + signal.SIGTERM, output
-    assert f"SIGTERM at step {int(listed(run / 'checkpoints')[0].stem)}: saved" in output
+    assert f"SIGTERM at step {int(list_checkpoints(run / 'checkpoints')[0].stem)}: saved" in output
 
 
 def test_further_signals_do_not_lose_the_checkpoint(tmp_path):
@@ -80,7 +80,7 @@ def test_further_signals_do_not_lose_the_checkpoint(tmp_path):
     code, output = ended(process)
     (run,) = (tmp_path / "runs").iterdir()
     assert code == 128 + signal.SIGINT, output
-    assert f"SIGINT at step {int(listed(run / 'checkpoints')[0].stem)}: saved" in output
+    assert f"SIGINT at step {int(list_checkpoints(run / 'checkpoints')[0].stem)}: saved" in output
     assert "Traceback" not in output
 
 
@@ -110,31 +110,31 @@ def test_a_training_that_an_error_ends_saves_its_last_step_and_loses_nothing(
         words += ("trainer.log_every_n_steps=2", "logger=csv", f"trainer.accumulate_grad_batches={accumulation}")
         return small(*words, "sample_every_n_steps=3", f"run_dir={tmp_path / name}", "resume.path=auto")
 
-    train.run(settings("whole"))
+    train.run_train(settings("whole"))
     make = build.trainer
     with monkeypatch.context() as patch:
         fail = FailsAt(hook, RuntimeError("a fault"))
         patch.setattr(build, "trainer", lambda *given: (made := make(*given), made.callbacks.append(fail))[0])
         with pytest.raises(RuntimeError, match="a fault"):
-            train.run(settings("broken"))
-    assert [path.stem for path in listed(tmp_path / "broken" / "checkpoints")] == ["00000003"]
-    train.run(settings("broken"))
-    assert not any(differences(tmp_path / "whole", tmp_path / "broken").values())
+            train.run_train(settings("broken"))
+    assert [path.stem for path in list_checkpoints(tmp_path / "broken" / "checkpoints")] == ["00000003"]
+    train.run_train(settings("broken"))
+    assert not any(compare_runs(tmp_path / "whole", tmp_path / "broken").values())
 
 
 def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end(small, tmp_path, monkeypatch, capsys):
-    train.run(small(f"run_dir={tmp_path / 'whole'}", "logger=csv", "~callbacks.samples", "~callbacks.denoising"))
+    train.run_train(small(f"run_dir={tmp_path / 'whole'}", "logger=csv", "~callbacks.samples", "~callbacks.denoising"))
 
     def fail(*arguments):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(DenoisingStrip, "draw", fail)
-    monkeypatch.setattr("ddpm.training.callbacks.sample_grid.drawn", fail)
-    train.run(small(f"run_dir={tmp_path / 'run'}", "logger=csv", "sample_every_n_steps=2"))
+    monkeypatch.setattr("ddpm.training.callbacks.sample_grid.draw_samples", fail)
+    train.run_train(small(f"run_dir={tmp_path / 'run'}", "logger=csv", "sample_every_n_steps=2"))
     last = capsys.readouterr().out.splitlines()[-5:]
     assert last[0] == "the grid of samples of the raw weights at step 2 failed: out of memory"
     assert last[4] == "the denoising strip at step 4 failed: out of memory"
-    assert not any(differences(tmp_path / "whole", tmp_path / "run").values())
+    assert not any(compare_runs(tmp_path / "whole", tmp_path / "run").values())
 
 
 FAULT = """
@@ -155,6 +155,6 @@ def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, modu
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "src")]))
     code, output = ended(command(tmp_path, *TWO, "sample_every_n_steps=2", "trainer.log_every_n_steps=2"))
     (run,) = (tmp_path / "runs").iterdir()
-    last = listed(run / "checkpoints")[0].stem
+    last = list_checkpoints(run / "checkpoints")[0].stem
     assert "a fault of this rank" in output
     assert (code == 0, last) == ((True, "00000004") if name == "drawn" else (False, "00000002")), output

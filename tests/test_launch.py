@@ -53,7 +53,7 @@ def test_a_process_that_lightning_starts_within_a_job_is_not_the_first(monkeypat
     }.items():
         monkeypatch.setenv(name, value)
     assert not launch.by_slurm()
-    assert not launch.is_first()
+    assert not launch.is_first_process()
 
 
 def test_a_sweep_of_jobs_where_none_can_be_submitted_is_refused_with_the_remedy(monkeypatch):

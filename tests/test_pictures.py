@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.base.image_grid import BLUE, ORANGE, grid, save_gif
+from ddpm.base.image_grid import BLUE, ORANGE, save_gif, tile_images
 
 WHITE = torch.tensor([255, 255, 255], dtype=torch.uint8)
 
@@ -30,24 +30,24 @@ def centre(mask):
 
 def test_images_lie_in_rows_two_pixels_apart():
     images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 3, 4)
-    picture = grid(images, num_columns=3)
+    picture = tile_images(images, num_columns=3)
     assert (picture.shape, picture.dtype) == ((2 * 5 + 2, 3 * 6 + 2, 3), torch.uint8)
     assert [picture[3 + 5 * (i // 3), 3 + 6 * (i % 3), 0].item() for i in range(6)] == list(range(6))
-    assert grid(images[:4]).shape == grid(images[:4], num_columns=2).shape
+    assert tile_images(images[:4]).shape == tile_images(images[:4], num_columns=2).shape
 
 
 def test_points_are_one_square_picture_on_white_however_many_they_are():
-    one, many = grid(points((10, 20))), grid(points((10, 20)).expand(1000, 1, 1, 2))
+    one, many = tile_images(points((10, 20))), tile_images(points((10, 20)).expand(1000, 1, 1, 2))
     assert one.shape == many.shape == (one.shape[0], one.shape[0], 3)
     assert one.dtype == torch.uint8
     assert (one == WHITE).all(2).float().mean() > 0.95
-    assert not grid(points((10, 20))[:0]).eq(one).all()
+    assert not tile_images(points((10, 20))[:0]).eq(one).all()
 
 
 @pytest.mark.parametrize("place", [(0, 0), (255, 0), (0, 255), (255, 255), (60, 200)])
 def test_a_point_is_drawn_with_x_to_the_right_and_y_upwards(place):
     x, y = place
-    row, column = centre(like(grid(points(place)), BLUE))
+    row, column = centre(like(tile_images(points(place)), BLUE))
     margin = 0.04  # of the paper around the plane
     assert column == pytest.approx(margin + (1 - 2 * margin) * x / 255, abs=0.02)
     assert row == pytest.approx(1 - margin - (1 - 2 * margin) * y / 255, abs=0.02)
@@ -57,14 +57,16 @@ def test_where_points_are_dense_it_is_darker_by_the_law_of_layers():
     """Each disc lets 40 % of the white through, so n of them 0.4^n."""
     blue = torch.tensor(BLUE).float()
     for n in (1, 2, 3):
-        picture = grid(torch.cat([points((30, 30)).expand(n, 1, 1, 2), points((200, 200)).expand(400 - n, 1, 1, 2)]))
+        picture = tile_images(
+            torch.cat([points((30, 30)).expand(n, 1, 1, 2), points((200, 200)).expand(400 - n, 1, 1, 2)])
+        )
         darkest = picture[400:500, 40:140].flatten(0, 1).float().amin(0)  # around the first, without the frame
         torch.testing.assert_close(darkest, blue + (255 - blue) * 0.4**n, rtol=0, atol=0.51)
 
 
 def test_columns_of_points_are_frames_side_by_side_with_odd_rows_over_even_ones():
     corners = points((20, 20), (20, 235), (235, 20), (235, 235))  # rows: (first, second), (third, fourth)
-    picture = grid(corners, num_columns=2)
+    picture = tile_images(corners, num_columns=2)
     height, width, _ = picture.shape
     assert width == 2 * height
     left, right = picture[:, :height], picture[:, height:]
@@ -73,9 +75,9 @@ def test_columns_of_points_are_frames_side_by_side_with_odd_rows_over_even_ones(
             row, column = centre(like(frame, colour) & near(frame, x, y))
             assert column == pytest.approx(x / 255, abs=0.06)
             assert row == pytest.approx(1 - y / 255, abs=0.06)
-    both = grid(points((60, 60), (60, 60)), num_columns=1)
+    both = tile_images(points((60, 60), (60, 60)), num_columns=1)
     assert like(both, ORANGE).sum() > 0
-    assert like(grid(points((60, 60)), num_columns=1), ORANGE).sum() == 0
+    assert like(tile_images(points((60, 60)), num_columns=1), ORANGE).sum() == 0
 
 
 def near(frame, x, y):
@@ -86,12 +88,12 @@ def near(frame, x, y):
 
 
 def test_other_small_images_are_no_points():
-    assert grid(torch.zeros(4, 1, 2, 1, dtype=torch.uint8)).shape == (2 * 4 + 2, 2 * 3 + 2, 3)
-    assert grid(torch.zeros(4, 3, 1, 2, dtype=torch.uint8)).shape == (2 * 3 + 2, 2 * 4 + 2, 3)
+    assert tile_images(torch.zeros(4, 1, 2, 1, dtype=torch.uint8)).shape == (2 * 4 + 2, 2 * 3 + 2, 3)
+    assert tile_images(torch.zeros(4, 3, 1, 2, dtype=torch.uint8)).shape == (2 * 3 + 2, 2 * 4 + 2, 3)
 
 
 def test_a_film_of_points_plays_all_its_frames(tmp_path):
-    frames = [grid(points((level, level))) for level in range(0, 255, 50)]
+    frames = [tile_images(points((level, level))) for level in range(0, 255, 50)]
     save_gif(tmp_path / "film.gif", frames)
     with Image.open(tmp_path / "film.gif") as film:
         assert (film.n_frames, film.size) == (6, frames[0].shape[1::-1])

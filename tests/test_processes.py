@@ -13,7 +13,7 @@ import torch
 from precision import assert_rounded, roundings
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import train
 
@@ -71,7 +71,7 @@ def losses(run):
 @pytest.fixture
 def alone(config, tmp_path):
     """The folder of the same run in one process."""
-    train.run(config("train", *SETTINGS, f"run_dir={tmp_path / 'alone'}"))
+    train.run_train(config("train", *SETTINGS, f"run_dir={tmp_path / 'alone'}"))
     return tmp_path / "alone"
 
 
@@ -94,9 +94,9 @@ def one_run_like(folder, alone):
 @pytest.mark.slow
 def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     """Loss-aware times: what every time's losses were, in the data's order, and so which times come next."""
-    aware = ("loss=vlb", "variance=learned_range", "timesteps=loss_aware", "schedule.num_timesteps=6")
-    aware += ("timesteps.num_losses=2", "trainer.max_steps=8", "sampler.steps=2")
-    train.run(config("train", *SETTINGS, *aware, f"run_dir={tmp_path / 'alone'}"))
+    aware = ("loss=vlb", "variance=learned_range", "time_sampler=loss_aware", "schedule.num_timesteps=6")
+    aware += ("time_sampler.num_losses=2", "trainer.max_steps=8", "sampler.steps=2")
+    train.run_train(config("train", *SETTINGS, *aware, f"run_dir={tmp_path / 'alone'}"))
     code, output = ended(command(tmp_path, *TWO, *aware))
     assert code == 0, output
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
@@ -109,12 +109,12 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
-    [("cond=class", "cond.dropout=0.5"), ("cond=caption", "model=prompted_tiny", "model.token_channels=8")],
+    [("cond=class", "cond.dropout=0.5"), ("cond=caption", "model=caption_unet_tiny", "model.token_channels=8")],
     ids=["class", "caption"],
 )
 def test_two_processes_learn_of_what_images_are_what_one_learns(config, tmp_path, told):
     """Labels go with their images, and which are hidden depends on no rank; vectors of other classes wait for none."""
-    train.run(config("train", *SETTINGS, *told, f"run_dir={tmp_path / 'alone'}"))
+    train.run_train(config("train", *SETTINGS, *told, f"run_dir={tmp_path / 'alone'}"))
     code, output = ended(command(tmp_path, *TWO, *told))
     assert code == 0, output
     one_run_like(tmp_path, tmp_path / "alone")
@@ -143,8 +143,8 @@ def checkpoints_of(folder, process, number):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         runs = list((folder / "runs").glob("*/checkpoints"))
-        if runs and listed(runs[0]) and int(listed(runs[0])[0].stem) >= number:
-            return listed(runs[0])
+        if runs and list_checkpoints(runs[0]) and int(list_checkpoints(runs[0])[0].stem) >= number:
+            return list_checkpoints(runs[0])
         time.sleep(0.05)
     raise AssertionError(process.communicate()[0])
 
@@ -162,7 +162,7 @@ def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tm
     code, output = ended(process)
     assert code == 128 + signal.SIGTERM, output
     run = next((tmp_path / "runs").iterdir())
-    step = int(listed(run / "checkpoints")[0].stem)
+    step = int(list_checkpoints(run / "checkpoints")[0].stem)
     assert f"SIGTERM at step {step}: saved" in output
 
     process = command(tmp_path, *TWO, *LONG, "resume=auto")

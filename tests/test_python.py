@@ -25,12 +25,12 @@ PAGE = (ROOT / "docs" / "python.md").read_text()
 def trained(small, tmp_path, monkeypatch):
     """A small model of four classes in runs/mine, and tmp_path as the folder to work in."""
     monkeypatch.chdir(tmp_path)
-    train.run(small("run_dir=runs/mine", "cond=class", "ema.decay=[0.5]", "callbacks.samples=null"))
+    train.run_train(small("run_dir=runs/mine", "cond=class", "ema.decay=[0.5]", "callbacks.samples=null"))
     return tmp_path
 
 
 def drawn(config, *words):
-    sample.run(config("sample", "ckpt=latest", "out=out", "format=npz", "trainer=cpu", *words))
+    sample.run_sample(config("sample", "ckpt=latest", "out=out", "format=npz", "trainer=cpu", *words))
     return torch.from_numpy(np.load("out/samples.npz")["arr_0"]).permute(0, 3, 1, 2)
 
 

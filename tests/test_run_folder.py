@@ -25,8 +25,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def chosen(*words):
-        words = cli.completed([*SMALL, *words], CONF, "train")
-        added = run_folder.arguments(words, CONF)[len(words) :]
+        words = cli.expand_short_forms([*SMALL, *words], CONF, "train")
+        added = run_folder.add_run_folder(words, CONF)[len(words) :]
         value = OverridesParser.create().parse_override(added[0]).value() if added else None
         return value and Path(OmegaConf.create({"seed": 0, "dir": value}).dir)
 
@@ -38,7 +38,7 @@ def run(small, tmp_path):
     """`run("mine", ...)`: a small run in runs/mine that has ended."""
 
     def trained(name, *words):
-        train.run(small(*words, f"run_dir={tmp_path / 'runs' / name}"))
+        train.run_train(small(*words, f"run_dir={tmp_path / 'runs' / name}"))
         return Path("runs") / name
 
     return trained
@@ -50,7 +50,7 @@ def run(small, tmp_path):
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(folder, monkeypatch):
     assert folder("run_dir=x") is None, "the user's choice"
     now = OmegaConf.create({"hydra": {name: {"dir": f"runs/now_{name}"} for name in ("run", "sweep")}})
-    monkeypatch.setattr(run_folder, "composed", lambda *given, **more: now)
+    monkeypatch.setattr(run_folder, "compose_config", lambda *given, **more: now)
     folders = [folder(), folder("seed=1"), folder(), folder("-m", "seed=1,2"), folder("-m")]
     assert [str(each) for each in folders] == [
         *("runs/now_run", "runs/now_run_2", "runs/now_run_3", "runs/now_sweep", "runs/now_sweep_2"),
@@ -70,23 +70,23 @@ def test_commands_started_together_both_keep_their_weights(tmp_path):
 
 def test_a_second_training_in_a_folder_in_use_is_refused(small, tmp_path):
     hold = (
-        "import sys; from pathlib import Path; from ddpm.runs.run_folder import locked\n"
-        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from ddpm.runs.run_folder import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], **pipes) as other:
         other.stdout.readline()
         with pytest.raises(ValueError, match=r"run_dir=.* is in use by another"):
-            train.run(small())
+            train.run_train(small())
         other.kill()
-    train.run(small())
+    train.run_train(small())
 
 
 def test_a_worker_that_outlives_a_killed_training_does_not_keep_its_folder(tmp_path):
-    with run_folder.locked(tmp_path):
+    with run_folder.lock_folder(tmp_path):
         worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         worker.start()
-    with run_folder.locked(tmp_path):
+    with run_folder.lock_folder(tmp_path):
         assert worker.is_alive()
     worker.kill()
 
@@ -149,7 +149,7 @@ def test_a_run_of_an_earlier_version_is_found_by_what_its_absent_fields_mean(fol
     stored = yaml.safe_load(path.read_text())
     for group in ("noise", "guidance", "cond", "fitted"):
         del stored[group]
-    del stored["process"]["same_noise_back"], stored["timesteps"]["largest"]
+    del stored["process"]["reverse_noise"], stored["time_sampler"]["largest"]
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(stored)))
     assert folder("resume=auto") == Path("runs/mine")
 
@@ -190,5 +190,5 @@ def test_a_checksum_that_is_no_text_is_damage_of_that_checkpoint_alone(folder, r
     Path("runs/mine/checkpoints/00000004.ckpt.sha256").write_bytes(b"\xff" * 70)
     words = ("checkpoint_every_n_steps=2", "resume.path=auto", f"run_dir={tmp_path / 'runs' / 'mine'}")
     with pytest.warns(UserWarning, match=r"00000004\.ckpt cannot be used: its sha256 is not"):
-        train.run(small(*words))
+        train.run_train(small(*words))
     assert "00000002.ckpt, at step 2" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import torch
 from small_runs import ROOT
 
 from ddpm.commands import cli, evaluate, train
-from ddpm.evaluation.measure import Measurement
+from ddpm.evaluation.model_metric import Measurement
 from ddpm.generation.progress import GenerationClock
 from ddpm.generation.record import GenerationRecord, Timing
 from ddpm.metrics.protocol import read_result
@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
 def checkpoint(trained, small, tmp_path, extractors):
     """Of a run of this test's own, a copy of one that was trained once."""
     if not (trained / "run").exists():
-        train.run(small(f"run_dir={trained / 'run'}"))
+        train.run_train(small(f"run_dir={trained / 'run'}"))
     shutil.copytree(trained / "run", tmp_path / "run", symlinks=True)
     return tmp_path / "run" / "checkpoints" / "last.ckpt"
 
@@ -77,13 +77,13 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def swept(config, checkpoint, capsys):
-    """`swept("seed=1")`: the rows of the sweep's CSV; what was printed as `swept.printed`."""
+    """`swept("seed=1")`: the rows of the sweep's CSV; what was printed as `find_sweep.printed`."""
 
     def run(*overrides, out="results"):
         folder = checkpoint.parents[2] / out
         capsys.readouterr()
         words = (f"ckpt={checkpoint}", f"num_samples={NUM}", "batch_size=8", "trainer=cpu", f"out={folder}")
-        evaluate.run(config("evaluate", *words, *POINTS, *overrides))
+        evaluate.run_evaluate(config("evaluate", *words, *POINTS, *overrides))
         run.printed = capsys.readouterr().out
         run.folder = folder
         run.csv = folder / run.printed.rpartition("table in ")[2].partition(",")[0].rpartition("/")[2]
@@ -137,7 +137,7 @@ def test_the_same_command_again_makes_no_image_and_still_tells_the_seconds(swept
     assert swept() == first
     assert swept.csv == table
     words = (f"ckpt={checkpoint}", f"num_samples={NUM}", "batch_size=8", "trainer=cpu", f"out={swept.folder}")
-    evaluate.run(config("evaluate", *words, "sampler=heun", "sampler.steps=3"))
+    evaluate.run_evaluate(config("evaluate", *words, "sampler=heun", "sampler.steps=3"))
     assert {path.name for path in swept.folder.glob("*.json")} == names
     assert not calls
 
@@ -177,12 +177,12 @@ def test_error_bars_come_of_repeats_where_there_are_any(swept):
 
 def test_the_settings_of_a_sampler_and_the_grid_of_the_command_reach_the_points(swept, checkpoint):
     """And the report reads what a sweep leaves in its run."""
-    swept("sweep.options.ddim.eta=0.5", "sweep.steps=[2]", "grid=quadratic", out="run/evaluations")
+    swept("sweep.options.ddim.eta=0.5", "sweep.steps=[2]", "timestep_spacing=quadratic", out="run/evaluations")
     results, unreadable = read_results(checkpoint.parents[1])
     assert not unreadable
     ddim, heun = sorted(result.subject["sampler"] for result in results)
-    assert ddim == "DDIM(grid=quadratic, eta=0.5)"
-    assert heun.startswith("Heun(grid=quadratic, ")
+    assert ddim == "DDIM(timestep_spacing=quadratic, eta=0.5)"
+    assert heun.startswith("Heun(timestep_spacing=quadratic, ")
 
 
 WRONG = {
@@ -202,12 +202,12 @@ WRONG = {
 @pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG)
 def test_what_cannot_be_swept_is_refused_before_the_checkpoint_is_read(config, overrides, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.run(config("evaluate", "ckpt=nowhere.ckpt", "trainer=cpu", "sweep=samplers", *overrides))
+        evaluate.run_evaluate(config("evaluate", "ckpt=nowhere.ckpt", "trainer=cpu", "sweep=samplers", *overrides))
 
 
 def test_images_that_are_there_have_no_sampler(config):
     with pytest.raises(ValueError, match="sweep has no effect without a model"):
-        evaluate.run(config("evaluate", "images=here", "data=digits", "trainer=cpu", "sweep=samplers"))
+        evaluate.run_evaluate(config("evaluate", "images=here", "data=digits", "trainer=cpu", "sweep=samplers"))
 
 
 def test_more_steps_than_times_are_refused_before_any_image(swept, calls):
@@ -251,7 +251,7 @@ def test_seconds_stay_with_the_images_and_those_of_one_device_add_up(monkeypatch
     record.write()  # as at the start of a generation that goes on
     assert record.timing() == Timing(3 / 24, 24, "made up")
     other = GenerationRecord(tmp_path, {"num_samples": 40}, {**made_with, "device": "faster"})
-    other.refuse_to_mix(grows=True, images_are_there=True)
+    other.refuse_to_mix(grows=True, has_images=True)
     clocked([(1.0, 2)], monkeypatch, other)
     assert other.timing() == Timing(3 / 24, 24, "made up")  # where more images were timed
     assert len(json.loads(record.path.read_text())["timings"]) == 2
@@ -289,14 +289,14 @@ class Naming:
 def measures(monkeypatch):
     """Overrides that choose a measure of these."""
     for each in (Weighing, Naming):
-        monkeypatch.setattr(f"ddpm.evaluation.measure.{each.__name__}", each, raising=False)
-    return lambda name: f"+metric.mine._target_=ddpm.evaluation.measure.{name}"
+        monkeypatch.setattr(f"ddpm.evaluation.model_metric.{each.__name__}", each, raising=False)
+    return lambda name: f"+metric.mine._target_=ddpm.evaluation.model_metric.{name}"
 
 
 def test_a_measure_alone_loads_no_extractor_and_makes_no_image(
     config, checkpoint, measures, calls, extractors, tmp_path, capsys
 ):
-    evaluate.run(config("evaluate", f"ckpt={checkpoint}", "trainer=cpu", "~metric", measures("Weighing")))
+    evaluate.run_evaluate(config("evaluate", f"ckpt={checkpoint}", "trainer=cpu", "~metric", measures("Weighing")))
     assert not extractors
     assert not calls
     folder = tmp_path / "run" / "evaluations"
@@ -315,14 +315,16 @@ def test_a_measure_alone_loads_no_extractor_and_makes_no_image(
 
 def test_a_measure_and_a_score_go_in_one_command(config, checkpoint, measures, tmp_path):
     words = (f"ckpt={checkpoint}", "trainer=cpu", "metric=fid", "num_samples=20", "sampler.steps=2")
-    evaluate.run(config("evaluate", *(f"+{w}" if w.startswith("sampler") else w for w in words), measures("Weighing")))
+    evaluate.run_evaluate(
+        config("evaluate", *(f"+{w}" if w.startswith("sampler") else w for w in words), measures("Weighing"))
+    )
     found = [read_result(path) for path in (tmp_path / "run" / "evaluations").glob("*.json")]
     assert sorted(name for result in found for name in result.metrics) == ["fid_quarters_20", "weight"]
 
 
 def test_a_measure_that_needs_no_checkpoint_is_given_the_configuration(config, measures, tmp_path):
     words = ("trainer=cpu", "~metric", "schedule=cosine", "schedule.num_timesteps=37", f"out={tmp_path / 'out'}")
-    evaluate.run(config("evaluate", *words, measures("Naming")))
+    evaluate.run_evaluate(config("evaluate", *words, measures("Naming")))
     (path,) = (tmp_path / "out").glob("*.json")
     result = read_result(path)
     assert result.metrics == {"times": 37}
@@ -340,4 +342,4 @@ MISTAKEN = {
 @pytest.mark.parametrize(("name", "overrides", "message"), MISTAKEN.values(), ids=MISTAKEN)
 def test_what_has_no_effect_on_a_measure_is_refused(config, measures, name, overrides, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.run(config("evaluate", "trainer=cpu", "~metric", measures(name), *overrides))
+        evaluate.run_evaluate(config("evaluate", "trainer=cpu", "~metric", measures(name), *overrides))

@@ -10,7 +10,7 @@ import time
 import pytest
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.runs import cluster
 
 COMMAND = (
@@ -67,7 +67,7 @@ def runs(folder):
 def wait_for_a_checkpoint(folder, tasks):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and all(task.poll() is None for task in tasks):
-        if any(listed(run / "checkpoints") for run in runs(folder)):
+        if any(list_checkpoints(run / "checkpoints") for run in runs(folder)):
             return
         time.sleep(0.05)
     raise AssertionError(ended(tasks))
@@ -84,14 +84,14 @@ def test_a_job_that_nears_its_end_is_saved_and_requeued_and_goes_on_in_its_folde
     assert "on 2 x cpu" in outputs[0]
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
     (run,) = runs(tmp_path)
-    step = int(listed(run / "checkpoints")[0].stem)
+    step = int(list_checkpoints(run / "checkpoints")[0].stem)
     assert f"SIGUSR1 at step {step}: saved" in outputs[0]
 
     codes, outputs = ended(started(tmp_path, 1, f"trainer.max_steps={step + 2}"))
     assert codes == [0, 0], outputs
     assert f"at step {step:,}" in outputs[0]
     assert runs(tmp_path) == [run]
-    assert int(listed(run / "checkpoints")[0].stem) == step + 2
+    assert int(list_checkpoints(run / "checkpoints")[0].stem) == step + 2
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
 
 
@@ -118,14 +118,14 @@ def environment(monkeypatch):
 def test_outside_of_a_job_the_option_is_refused_with_what_to_type(environment):
     environment()
     with pytest.raises(ValueError, match=r"and this is none; .* srun .*trainer=slurm, and outside trainer=ddp"):
-        cluster.settled(SETTINGS)
+        cluster.resolve_slurm(SETTINGS)
 
 
 def test_a_batch_script_that_forgot_srun_is_told(environment):
     """Else each node would wait for tasks that nobody starts."""
     environment(SLURM_JOB_ID="7", SLURM_NTASKS="2", SLURM_PROCID="0")
     with pytest.raises(ValueError, match="of SLURM job 7 was not started by srun; put srun before the command"):
-        cluster.settled(SETTINGS)
+        cluster.resolve_slurm(SETTINGS)
 
 
 @pytest.mark.parametrize(("told", "nodes", "devices"), [("4(x2)", 2, 4), ("3", 1, 3)])
@@ -135,8 +135,8 @@ def test_devices_and_nodes_are_those_of_the_step(environment, told, nodes, devic
         **{"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": tasks, "SLURM_STEP_TASKS_PER_NODE": told},
         SLURM_STEP_NUM_NODES=str(nodes),
     )
-    assert cluster.settled(SETTINGS) == {"devices": devices, "num_nodes": nodes, "accelerator": "cpu"}
-    (found,) = cluster.environment()
+    assert cluster.resolve_slurm(SETTINGS) == {"devices": devices, "num_nodes": nodes, "accelerator": "cpu"}
+    (found,) = cluster.cluster_environment()
     found.validate_settings(num_devices=devices, num_nodes=nodes)
     with pytest.raises(ValueError, match=rf"are 1 processes, but srun started {tasks}; use trainer=slurm"):
         found.validate_settings(num_devices=1, num_nodes=1)
@@ -145,11 +145,11 @@ def test_devices_and_nodes_are_those_of_the_step(environment, told, nodes, devic
 def test_an_uneven_spread_of_tasks_is_refused(environment):
     environment(SLURM_JOB_ID="7", SLURM_STEP_NUM_TASKS="3", SLURM_STEP_TASKS_PER_NODE="2,1", SLURM_STEP_NUM_NODES="2")
     with pytest.raises(ValueError, match="same number of tasks on each node, got 2,1; give --ntasks-per-node"):
-        cluster.settled(SETTINGS)
+        cluster.resolve_slurm(SETTINGS)
 
 
 def test_a_job_of_one_task_is_a_machine_on_which_lightning_starts_the_processes(environment):
     """Its own finding would be a world of one process, whatever trainer.devices says."""
     environment(SLURM_JOB_ID="7", SLURM_NTASKS="1", SLURM_STEP_NUM_TASKS="1")
-    (found,) = cluster.environment()
+    (found,) = cluster.cluster_environment()
     assert not found.creates_processes_externally

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, SMALL, command_environment
 
-from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.folder import list_checkpoints
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +36,7 @@ def first_task(folder, process):
     """The process that trains schedule=linear, once it has written a checkpoint. A job is named by its controller."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if any(listed(found) for found in folder.glob("runs/*/0/checkpoints")):
+        if any(list_checkpoints(found) for found in folder.glob("runs/*/0/checkpoints")):
             controllers = [path.name for path in folder.glob("runs/*/.submitit/*") if path.name.isdigit()]
             first = min(controllers, key=int)
             return int(Path(f"/proc/{first}/task/{first}/children").read_text().split()[0])
@@ -51,7 +51,7 @@ def test_two_jobs_train_and_the_preempted_one_saves_is_put_back_and_goes_on(tmp_
     assert process.returncode == 0, output
     (folder,) = (tmp_path / "runs").iterdir()
     for job in ("0", "1"):
-        assert listed(folder / job / "checkpoints")[0].stem == "00000040"
+        assert list_checkpoints(folder / job / "checkpoints")[0].stem == "00000040"
     logs = sorted(folder.glob(".submitit/*/*_log.out"), key=lambda path: int(path.parent.name))
     told = logs[0].read_text()
     saved = told.partition("SIGUSR2 at step ")[2].partition(":")[0]

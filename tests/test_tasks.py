@@ -32,7 +32,7 @@ def configured(name, folder, *overrides):
 
 def trained(folder, *overrides):
     settings = [each for each in SMALL if not each.startswith("callbacks.")]
-    train.run(configured("train", folder, *settings, *ALONE, "trainer.max_steps=2", *overrides))
+    train.run_train(configured("train", folder, *settings, *ALONE, "trainer.max_steps=2", *overrides))
     return folder / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -44,8 +44,8 @@ def checkpoint(tmp_path_factory):
 @functools.cache
 def model_of(ckpt, *overrides):
     config = configured("sample", ckpt.parent, f"ckpt={ckpt}", "trainer=cpu", *overrides)
-    module, stored = sample.loaded(ckpt, config)
-    return sample.as_model(module, sample.data_of(config, stored), config.batch_size, {})
+    module, stored = sample.load_model(ckpt, config)
+    return sample.task_model(module, sample.task_data(config, stored), config.batch_size, {})
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def do(checkpoint):
 def written(name, checkpoint, folder, *overrides):
     """Arrays, figures and pictures that sample.py writes, in this process."""
     settings = [f"ckpt={checkpoint}", f"task={name}", "trainer=cpu", f"out={folder}"]
-    sample.run(configured("sample", checkpoint.parent, *settings, *overrides))
+    sample.run_sample(configured("sample", checkpoint.parent, *settings, *overrides))
     figures = json.loads((folder / f"{name}.json").read_text())
     pictures = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
     return np.load(folder / f"{name}.npz"), figures, pictures
@@ -83,7 +83,7 @@ def generated(checkpoint, tmp_path, *overrides):
     """uint8 `[N, 8, 8]`, what the same model gives as plain samples."""
     config = configured("sample", checkpoint.parent, f"ckpt={checkpoint}", "trainer=cpu", "format=npz", *overrides)
     config.out = str(tmp_path / "generated")
-    sample.run(config)
+    sample.run_sample(config)
     return np.load(tmp_path / "generated" / "samples.npz")["arr_0"][..., 0]
 
 

@@ -16,7 +16,7 @@ from ddpm.commands import evaluate, export, sample, train
 from ddpm.config import build, load
 from ddpm.evaluation import table
 from ddpm.runs import run_folder
-from ddpm.runs.portable import portable
+from ddpm.runs.portable import to_portable
 
 NAMES = ["${oc.env:SECRET}", "${seed}", "???", "[bold]", "a${b", "null"]  # in the order of sorted folders
 CLASSES = ("cond=class", "data.size=8", "data.channels=1", "data.num_workers=0", "data.batch_size=6")
@@ -33,7 +33,7 @@ def trained(tmp_path, monkeypatch, config):
     words = [*SMALL, "data=folder", f"data.source.root={tmp_path / 'images'}", *CLASSES, "logger=wandb"]
     words = [word for word in words if word not in ("data=digits", "logger=none", "data.batch_size=16")]
     folder = tmp_path / "runs" / "mine"
-    train.run(config("train", *words, f"run_dir={folder}"))
+    train.run_train(config("train", *words, f"run_dir={folder}"))
     return folder, words
 
 
@@ -48,18 +48,20 @@ def test_names_of_classes_stay_text_in_every_file_of_a_run(trained, tmp_path):
 def test_a_class_is_asked_for_by_such_a_name_and_kept_on_resuming_and_exporting(trained, config, capsys):
     folder, words = trained
     ckpt = folder / "checkpoints" / "last.ckpt"
-    export.run(OmegaConf.create({"ckpt": str(ckpt), "format": "safetensors", "weights": "best", "out": "exported"}))
+    export.run_export(
+        OmegaConf.create({"ckpt": str(ckpt), "format": "safetensors", "weights": "best", "out": "exported"})
+    )
     for path in (ckpt, Path("exported")):
         module, _ = load.from_checkpoint(path, OmegaConf.create())
         assert list(module.condition.names) == sorted(NAMES)
     made = config(
         "sample", f"ckpt={ckpt}", "trainer=cpu", "num_samples=1", "format=png", "out=o", "class='\\${oc.env:SECRET}'"
     )
-    sample.run(made)
+    sample.run_sample(made)
     assert json.loads(Path("o/generation.json").read_text())["class"] == ["${oc.env:SECRET}"]
     overrides = [*words, "resume=auto"]
-    assert run_folder.arguments(overrides, ROOT / "conf")[-1] == "hydra.run.dir=runs/mine"
-    train.run(config("train", *words, "resume.path=auto", f"run_dir={folder}"))
+    assert run_folder.add_run_folder(overrides, ROOT / "conf")[-1] == "hydra.run.dir=runs/mine"
+    train.run_train(config("train", *words, "resume.path=auto", f"run_dir={folder}"))
     assert "nothing is left to train" in capsys.readouterr().out
 
 
@@ -78,14 +80,14 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
 
 def test_what_could_not_be_read_again_is_refused_before_training(small):
     with pytest.raises(ValueError, match=r"this run asks for more than a reference to itself at name"):
-        portable(small("name='a\\${b'"))
+        to_portable(small("name='a\\${b'"))
 
 
 def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(config, tmp_path):
     path = tmp_path / "[x]" / "checkpoints" / "00000001.ckpt"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert evaluate.checkpoints(config("evaluate", f"ckpt='{path}'"), []) == [path]
+    assert evaluate.checkpoint_paths(config("evaluate", f"ckpt='{path}'"), []) == [path]
     names = [f"$x_{{${run}/{step}" for run in "ab" for step in (1, 2)]
     results = {n: SimpleNamespace(metrics={"fid": 1.0}, errors={}, subject={"step": int(n[-1])}) for n in names}
     table.draw_curves(tmp_path / "curves.png", results)

@@ -8,7 +8,7 @@ import pytest
 from small_runs import ROOT, SMALL, command_environment
 
 from ddpm.checkpoint.stored_config import is_ours
-from ddpm.checkpoint.trust import take_trust, trusted, user_file
+from ddpm.checkpoint.trust import take_trust, trusted_packages, user_file
 
 NETWORK = '''
 from os import system
@@ -72,7 +72,7 @@ def test_an_installed_package_announces_modules_by_an_entry_point(mine):
     about.mkdir()
     (about / "METADATA").write_text("Name: mynet\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[ddpm.parts]\nmynet = mynet.nets\n")
-    assert "mynet.nets" in trusted()
+    assert "mynet.nets" in trusted_packages()
     assert is_ours("mynet.nets.Tiny")
     assert not is_ours("mynet.nets.system")
 

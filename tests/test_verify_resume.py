@@ -19,10 +19,10 @@ def test_it_sees_every_kind_of_difference(small, tmp_path):
     folders = []
     for name, *overrides in [("one",), ("other", "seed=1")]:
         config = small("logger=csv", "trainer.max_steps=2", f"run_dir={tmp_path / name}", *overrides)
-        train.run(config)
+        train.run_train(config)
         folders.append(tmp_path / name)
-    found = verify_resume.differences(*folders)
-    assert not any(verify_resume.differences(folders[0], folders[0]).values())
+    found = verify_resume.compare_runs(*folders)
+    assert not any(verify_resume.compare_runs(folders[0], folders[0]).values())
     for part in ("state_dict", "optimizer_states", "metrics.csv", "pictures"):
         assert found[part], part
     assert not found["global_step"]

@@ -26,7 +26,7 @@ CASES = {
     "binomial": ("experiment=binomial_mnist", *TINY, *FEW, *SCORED),
     "swirl": ("experiment=swirl", *DRAWN, *FEW, *VALIDATED),
     "iddpm": (
-        *("experiment=mnist", "objective=eps", "variance=learned_range", "loss=hybrid", "timesteps=loss_aware"),
+        *("experiment=mnist", "objective=eps", "variance=learned_range", "loss=hybrid", "time_sampler=loss_aware"),
         *(*TINY, *FEW, *SCORED),
     ),
     "cold_blur": ("experiment=cold_blur_mnist", *TINY, *SCORED),

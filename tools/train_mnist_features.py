@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ddpm.data.order import chosen
+from ddpm.data.order import choose_subset
 from ddpm.data.sources.mnist import Mnist
 from ddpm.metrics.extractors.mnist import FILE, MnistNetwork
 
@@ -68,7 +68,7 @@ def main() -> None:
     start = time.perf_counter()
     images, labels = digits()
     held_out = torch.zeros(len(images), dtype=torch.bool)
-    held_out[chosen(len(images), NUM_HELD_OUT)] = True
+    held_out[choose_subset(len(images), NUM_HELD_OUT)] = True
     network = train(images[~held_out], labels[~held_out])
     with torch.no_grad():
         right = (network(images[held_out])["logits"].argmax(1) == labels[held_out]).sum().item()

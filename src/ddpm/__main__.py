@@ -9,7 +9,7 @@ SCRIPTS = ("train", "sample", "evaluate")
 COMMANDS = {
     **{name: f"ddpm.commands.{name}" for name in ("compare", "export", "report", "replay")},
     "verify-resume": "ddpm.commands.verify_resume",
-    "check-schedule": "ddpm.commands.doctor",
+    "check-schedule": "ddpm.commands.check_schedule",
 }
 
 

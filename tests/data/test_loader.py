@@ -13,7 +13,7 @@ from ddpm.base.rng import Rng
 from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.loader import EvalLoader, TrainLoader, mirror
-from ddpm.data.order import chosen, keyed_order, micro_batch_size
+from ddpm.data.order import choose_subset, keyed_order, micro_batch_size
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
 from ddpm.data.sources.base import ArrayImages
 
@@ -307,9 +307,9 @@ def test_a_flip_exchanges_left_and_right_of_the_marked_images_only():
 
 
 def test_chosen_images_are_the_same_in_every_run_and_grow_with_their_number():
-    assert chosen(100, 10).tolist() == chosen(100, 10).tolist()
-    assert set(chosen(100, 10).tolist()) < set(chosen(100, 20).tolist())
-    assert len(set(chosen(100, 100).tolist())) == 100
+    assert choose_subset(100, 10).tolist() == choose_subset(100, 10).tolist()
+    assert set(choose_subset(100, 10).tolist()) < set(choose_subset(100, 20).tolist())
+    assert len(set(choose_subset(100, 100).tolist())) == 100
 
 
 def test_workers_stop_at_once_when_the_garbage_collector_finds_their_loader():

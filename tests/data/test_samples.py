@@ -38,27 +38,27 @@ def test_labels_follow_the_samples_number_and_not_the_batch():
 
 @pytest.mark.parametrize("num_there", range(12))
 def test_a_batch_is_left_out_only_if_all_of_it_is_there_and_the_others_stay_as_they_were(num_there):
-    there = torch.arange(11) < num_there
+    done_mask = torch.arange(11) < num_there
     for rank in (0, 1):
         every = batches(11, 3, rank=rank, world_size=2, start=100)
-        rest = batches(11, 3, rank=rank, world_size=2, start=100, there=there)
+        rest = batches(11, 3, rank=rank, world_size=2, start=100, done_mask=done_mask)
         assert rest == [batch for batch in every if max(batch) >= 100 + num_there]
 
 
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (2, 4), (3, 2), (5, 50)])
 def test_a_stopped_run_is_finished_by_any_number_of_ranks(world_size, batch_size):
-    there = torch.zeros(40, dtype=torch.bool)
+    done_mask = torch.zeros(40, dtype=torch.bool)
     for rank, num_done in ((0, 1), (1, 3)):  # one of two ranks was ahead when they were stopped
         for batch in batches(40, 4, rank=rank, world_size=2)[:num_done]:
-            there[batch] = True
+            done_mask[batch] = True
     rest = [
         i
         for r in range(world_size)
-        for b in batches(40, batch_size, rank=r, world_size=world_size, there=there)
+        for b in batches(40, batch_size, rank=r, world_size=world_size, done_mask=done_mask)
         for i in b
     ]
     assert len(rest) == len(set(rest))
-    assert set(rest) >= set(torch.arange(40)[~there].tolist())
+    assert set(rest) >= set(torch.arange(40)[~done_mask].tolist())
 
 
 def test_growth_leaves_the_full_batches_as_they_were():
@@ -68,7 +68,7 @@ def test_growth_leaves_the_full_batches_as_they_were():
 def test_a_rank_without_samples_counts_as_many_batches_as_the_others():
     """Lightning leaves out the hooks of a rank that has none, and the others would wait for it in theirs."""
     assert {len(SampleLoader(1, 8, rank=rank, world_size=4)) for rank in range(4)} == {1}
-    assert len(SampleLoader(8, 4, there=torch.ones(8, dtype=torch.bool))) == 2
+    assert len(SampleLoader(8, 4, done_mask=torch.ones(8, dtype=torch.bool))) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver
@@ -42,6 +42,6 @@ WITH_NOISE = {
 ALL = {**WITHOUT_NOISE, **WITH_NOISE}
 
 
-def made(name, process, steps, times=grid.uniform):
+def made(name, process, steps, times=timestep_spacing.uniform):
     kind, settings = ALL[name]
-    return kind(process=process, grid=times, steps=steps, **settings)
+    return kind(process=process, timestep_spacing=times, steps=steps, **settings)

@@ -17,7 +17,6 @@ from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.distributions import Bernoulli
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.likelihood import prior_term, step_term
 from ddpm.diffusion.losses.vlb import VLBLoss
 from ddpm.diffusion.objective import CERTAIN, Logit
@@ -25,7 +24,8 @@ from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedule import from_betas
 from ddpm.diffusion.schedules.jsd import jsd
-from ddpm.diffusion.timesteps import Uniform
+from ddpm.diffusion.time_sampler import Uniform
+from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.diffusion.variance import FixedSmall
 from ddpm.model.codec import BinaryCodec
 
@@ -139,7 +139,7 @@ def test_time_0_is_clean_and_nothing_changes_without_noise():
 def test_inferred_noise_leads_back_to_where_it_was_inferred_from():
     x0, x_t = coins(8), coins(8, seed=1)
     for t in range(1, T + 1):
-        z = PROCESS.infer(x_t, x0, t)
+        z = PROCESS.recover_noise(x_t, x0, t)
         assert ((z >= 0) & (z < 1)).all()
         assert PROCESS.apply(x0, z, t).equal(x_t)
 
@@ -150,13 +150,13 @@ def test_times_of_a_batch_give_what_single_times_give():
     s = t - 1
     z = PROCESS.draw(x0, Rng(0, "train").at(0, torch.arange(T)))
     together = (
-        *(PROCESS.apply(x0, z, t), PROCESS.infer(x_t, x0, t)),
+        *(PROCESS.apply(x0, z, t), PROCESS.recover_noise(x_t, x0, t)),
         *(PROCESS.marginal(x0, t).mean, PROCESS.posterior(x0, x_t, s, t).mean),
     )
     for i in range(T):
         one = slice(i, i + 1)
         alone = (
-            *(PROCESS.apply(x0[one], z[one], i + 1), PROCESS.infer(x_t[one], x0[one], i + 1)),
+            *(PROCESS.apply(x0[one], z[one], i + 1), PROCESS.recover_noise(x_t[one], x0[one], i + 1)),
             *(PROCESS.marginal(x0[one], i + 1).mean, PROCESS.posterior(x0[one], x_t[one], i, i + 1).mean),
         )
         for some, single in zip(together, alone, strict=True):

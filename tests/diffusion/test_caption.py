@@ -8,7 +8,7 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.diffusion.caption import Attribute, Caption, slant, stroke_width
-from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.condition import drop_conditions
 
 NAMES = ["zero", "one", "two"]
 
@@ -99,27 +99,27 @@ def test_a_sample_without_image_is_told_its_label_alone():
 
 @pytest.mark.parametrize("prompt", ["bold leaning two", "thin", "upright one", "", "zero"])
 def test_a_prompt_comes_back_as_it_was_typed(prompt):
-    told = caption().asked(prompt)["words"]
+    told = caption().from_request(prompt)["words"]
     assert told.shape == (1, 3)
     assert caption().text(told) == [prompt]
 
 
 def test_the_order_of_words_and_capitals_do_not_matter():
-    assert caption().asked("Two  BOLD")["words"].equal(caption().asked("bold two")["words"])
+    assert caption().from_request("Two  BOLD")["words"].equal(caption().from_request("bold two")["words"])
 
 
 def test_a_list_of_prompts_is_a_row_for_each():
-    told = caption().asked(["two", "", "thin zero"])["words"]
+    told = caption().from_request(["two", "", "thin zero"])["words"]
     assert caption().text(told) == ["two", "", "thin zero"]
 
 
 def test_names_that_are_numbers_may_be_asked_for_as_numbers():
     digits = caption(names=["0", "1", "2"])
-    assert digits.text(digits.asked(2)["words"]) == ["2"]
+    assert digits.text(digits.from_request(2)["words"]) == ["2"]
 
 
 def test_examples_are_all_captions_in_turn_and_begin_with_the_classes():
-    told = caption().text(caption().examples(torch.arange(24))["words"])
+    told = caption().text(caption().default_conditions(torch.arange(24))["words"])
     assert len(set(told[:12])) == 12  # 3 classes, 2 weights, 2 slants
     assert told[:12] == told[12:]
     assert [text.split()[-1] for text in told[:6]] == NAMES * 2
@@ -127,16 +127,16 @@ def test_examples_are_all_captions_in_turn_and_begin_with_the_classes():
 
 def test_a_hidden_caption_has_no_words_and_all_else_stays():
     guess = torch.ones(2, 1, 2, 2)
-    left = caption().without({"words": torch.tensor([[1, 2, 3], [0, 1, 5]]), "x0_guess": guess})
+    left = caption().unconditional({"words": torch.tensor([[1, 2, 3], [0, 1, 5]]), "x0_guess": guess})
     assert left["words"].equal(torch.zeros(2, 3, dtype=torch.int64))
     assert left["x0_guess"] is guess
-    assert left["words"].equal(caption().asked(["", ""])["words"])
+    assert left["words"].equal(caption().from_request(["", ""])["words"])
 
 
 def test_a_whole_caption_is_hidden_or_none_of_it_and_as_often_as_dropout_says():
     num, dropout = 4000, 0.1
     told = {"words": torch.tensor([[1, 3, 5]]).repeat(num, 1)}
-    left = partly_hidden(caption(dropout), told, Rng(0, "train").at(0, torch.arange(num)))["words"]
+    left = drop_conditions(caption(dropout), told, Rng(0, "train").at(0, torch.arange(num)))["words"]
     said = (left > 0).sum(1)
     assert set(said.tolist()) == {0, 3}
     share = float((said == 0).double().mean())
@@ -159,7 +159,7 @@ def test_the_network_is_built_for_all_words_and_kinds_of_words():
 )
 def test_a_prompt_that_was_never_learned_is_refused_with_all_words(prompt, message):
     with pytest.raises(ValueError, match=message):
-        caption().asked(prompt)
+        caption().from_request(prompt)
 
 
 @pytest.mark.parametrize(

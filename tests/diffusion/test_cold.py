@@ -8,9 +8,9 @@ from precision import assert_rounded, roundings
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.degradations.animorph import PicturesAsNoise, animorph
-from ddpm.diffusion.degradations.base import Degradation, Forgetful, fitted_to
+from ddpm.diffusion.degradations.base import Degradation, HasFittedPrior, fit_statistics
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.oracle import GaussianOracle, OracleDenoiser
@@ -79,8 +79,8 @@ def end(sampler, denoiser, x, ids=IDS, start=None):
 def test_on_gaussian_noise_algorithm_2_is_ddim_without_noise(steps, start):
     """Bansal et al. 2022, section 3.4: the noise is inferred from x_t and x0, and D(x0, z, t) is x_t itself."""
     x = Rng(0, "x").at(0, IDS).normal("x", (1, 1, 2)).double()
-    cold = Cold(GAUSSIAN, grid.uniform, steps).trajectory(ORACLE, x, RNG, IDS, start=start)
-    ddim = DDIM(GAUSSIAN, grid.uniform, steps, eta=0.0).trajectory(ORACLE, x, RNG, IDS, start=start)
+    cold = Cold(GAUSSIAN, timestep_spacing.uniform, steps).trajectory(ORACLE, x, RNG, IDS, start=start)
+    ddim = DDIM(GAUSSIAN, timestep_spacing.uniform, steps, eta=0.0).trajectory(ORACLE, x, RNG, IDS, start=start)
     for one, other in zip(cold, ddim, strict=True):
         torch.testing.assert_close(one.x_t, other.x_t, rtol=0, atol=1e-12)
 
@@ -97,7 +97,9 @@ def test_algorithm_2_is_exact_for_any_restorer_where_the_degradation_adds_a_line
 
     process = AddsPattern(schedule=Steps(10))
     x0 = images()
-    states = Cold(process, grid.uniform, steps).trajectory(Guess(), degraded(process, x0, start), RNG, IDS, start=start)
+    states = Cold(process, timestep_spacing.uniform, steps).trajectory(
+        Guess(), degraded(process, x0, start), RNG, IDS, start=start
+    )
     for state in states:
         torch.testing.assert_close(state.x_t, degraded(process, x0, state.t), rtol=0, atol=1e-12)
 
@@ -106,7 +108,7 @@ def test_an_error_of_the_restorer_costs_algorithm_2_only_what_its_degradation_ch
     """D is (1 - t / T) x0 + (t / T) z, so in a step from t to s an error d of x0 moves x_s by d (t - s) / T."""
     process, x0, wrong = towards_pattern(), images(), 0.3
     for sampler, share in ((Cold, 0.1), (Naive, 0.6)):  # from 5 to 4; algorithm 1 keeps all that D(., z, 4) does
-        (first, *_) = sampler(process, grid.uniform, None).trajectory(
+        (first, *_) = sampler(process, timestep_spacing.uniform, None).trajectory(
             lambda x_t, t, cond: Prediction(x0 + wrong), degraded(process, x0, 5), RNG, IDS, start=5
         )
         torch.testing.assert_close(first.x_t, degraded(process, x0, 4) + share * wrong, rtol=0, atol=1e-12)
@@ -116,7 +118,7 @@ def test_an_error_of_the_restorer_costs_algorithm_2_only_what_its_degradation_ch
 @pytest.mark.parametrize("sampler", [Cold, Naive])
 def test_a_perfect_restorer_leads_back_to_the_image_along_its_degradations(sampler, power):
     process, x0 = towards_pattern(power), images()
-    states = sampler(process, grid.uniform, 4).trajectory(
+    states = sampler(process, timestep_spacing.uniform, 4).trajectory(
         lambda x_t, t, cond: Prediction(x0), degraded(process, x0, 10), RNG, IDS
     )
     for state in states:
@@ -128,7 +130,7 @@ def test_a_perfect_restorer_leads_back_to_the_image_along_its_degradations(sampl
 
 def test_algorithm_1_ends_at_the_last_belief():
     process, guess = towards_pattern(2.5), Guess()
-    made = end(Naive(process, grid.uniform, None), guess, degraded(process, images(), 10))
+    made = end(Naive(process, timestep_spacing.uniform, None), guess, degraded(process, images(), 10))
     assert len(guess.beliefs) == 10
     assert torch.equal(made, guess.beliefs[-1])
 
@@ -140,14 +142,14 @@ def test_algorithm_1_shows_the_restorer_degraded_beliefs():
         shown.append((t, x_t))
         return guess(x_t, t, cond)
 
-    list(Naive(process, grid.uniform, None).trajectory(watched, degraded(process, images(), 10), RNG, IDS))
+    list(Naive(process, timestep_spacing.uniform, None).trajectory(watched, degraded(process, images(), 10), RNG, IDS))
     for (t, x_t), belief in zip(shown[1:], guess.beliefs, strict=False):
         torch.testing.assert_close(x_t, degraded(process, belief, t), rtol=0, atol=1e-12)
 
 
 def test_on_gaussian_noise_both_algorithms_are_one():
     x = Rng(0, "x").at(0, IDS).normal("x", (1, 1, 2)).double()
-    one, other = (end(sampler(GAUSSIAN, grid.uniform, 20), ORACLE, x) for sampler in (Cold, Naive))
+    one, other = (end(sampler(GAUSSIAN, timestep_spacing.uniform, 20), ORACLE, x) for sampler in (Cold, Naive))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
@@ -158,9 +160,9 @@ def test_on_gaussian_noise_both_algorithms_are_one():
 def test_a_sample_depends_neither_on_its_neighbours_nor_on_its_place(sampler):
     process, x0 = towards_pattern(2.5), images()
     x = degraded(process, x0, 10)
-    whole = end(sampler(process, grid.uniform, None), Guess(), x)
+    whole = end(sampler(process, timestep_spacing.uniform, None), Guess(), x)
     order = torch.tensor([4, 0, 5])
-    some = end(sampler(process, grid.uniform, None), Guess(), x[order], ids=IDS[order])
+    some = end(sampler(process, timestep_spacing.uniform, None), Guess(), x[order], ids=IDS[order])
     assert torch.equal(some, whole[order])
 
 
@@ -176,7 +178,7 @@ def test_the_state_is_drawn_once_by_the_samples_numbers_wherever_the_trajectory_
 
     process = Watched(schedule=Steps(10))
     for start in (10, 4):
-        end(sampler(process, grid.uniform, None), Guess(), images(), start=start)
+        end(sampler(process, timestep_spacing.uniform, None), Guess(), images(), start=start)
     assert drawn == [(10, IDS.tolist())] * 2
 
 
@@ -207,40 +209,40 @@ def test_others_of_another_shape_are_refused_by_name():
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToMean(Forgetful):
+class ToMean(HasFittedPrior):
     """A share t / T of each channel's mean."""
 
     def apply(self, x0, z, t):
         mean = x0.mean((2, 3), keepdim=True).expand_as(x0)
         return x0 + t / self.T * (mean - x0)
 
-    def summary(self, x_T):
+    def terminal_statistics(self, x_T):
         return x_T.mean((2, 3))
 
-    def pictured(self, summary, shape):
-        return summary[:, :, None, None].expand(-1, *shape).clone()
+    def from_statistics(self, statistics, shape):
+        return statistics[:, :, None, None].expand(-1, *shape).clone()
 
 
 def test_the_prior_is_the_gaussian_fitted_to_what_is_left_of_the_training_images():
     mean, root = torch.tensor([0.5, -0.1, 0.2]), torch.tensor([[0.3, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 0.1, 0.2]])
     x0 = (Rng(1, "data").at(0, torch.arange(4000)).normal("x", (3,)) @ root.T + mean)[:, :, None, None]
     x0 = x0 + torch.tensor([-0.3, 0.3]).view(1, 1, 1, 2)  # detail, which is lost
-    process = ToMean(schedule=Steps(5), fitted=None, asymmetry=0.0)
+    process = ToMean(schedule=Steps(5), fitted=None, symmetry_noise=0.0)
     assert not process.has_prior
-    fitted = fitted_to(process, x0.split(1000))
+    fitted = fit_statistics(process, x0.split(1000))
     # n = 4000, of deviations up to 0.32: standard errors are 0.005 for a mean, 0.0023 for a covariance
     torch.testing.assert_close(torch.tensor(fitted["mean"]), mean, rtol=0, atol=0.03)
     torch.testing.assert_close(torch.tensor(fitted["covariance"]), root @ root.T, rtol=0, atol=0.01)
-    for asymmetry in (0.0, 0.1):
-        known = ToMean(schedule=Steps(5), fitted=fitted, asymmetry=asymmetry)
+    for symmetry_noise in (0.0, 0.1):
+        known = ToMean(schedule=Steps(5), fitted=fitted, symmetry_noise=symmetry_noise)
         assert known.has_prior
         drawn = known.prior((3, 1, 2), RNG.at(5, torch.arange(4000)))
         assert drawn.dtype == torch.float32
         channels = drawn.mean((2, 3))
         torch.testing.assert_close(channels.mean(0), mean, rtol=0, atol=0.03)
-        expected = root @ root.T + torch.eye(3) * asymmetry**2 / 2
+        expected = root @ root.T + torch.eye(3) * symmetry_noise**2 / 2
         torch.testing.assert_close(channels.T.cov(), expected, rtol=0, atol=0.01)
-        assert abs(drawn.var(dim=(2, 3)).mean().sqrt() - asymmetry) < 0.003
+        assert abs(drawn.var(dim=(2, 3)).mean().sqrt() - symmetry_noise) < 0.003
     part = known.prior((3, 1, 2), RNG.at(5, torch.tensor([7, 3])))
     assert_rounded(part, drawn[[7, 3]], 2)  # drawn in float64 and rounded once
 
@@ -253,10 +255,10 @@ def test_where_nothing_was_fitted_the_error_says_what_can_be_done():
 def test_a_summary_that_is_a_picture_is_not_fitted():
     @dataclass(frozen=True, kw_only=True)
     class Kept(ToMean):
-        def summary(self, x_T):
+        def terminal_statistics(self, x_T):
             return x_T.flatten(1)
 
-    assert fitted_to(Kept(schedule=Steps(5), fitted=None, asymmetry=0.0), [torch.zeros(3, 1, 10, 10)]) is None
+    assert fit_statistics(Kept(schedule=Steps(5), fitted=None, symmetry_noise=0.0), [torch.zeros(3, 1, 10, 10)]) is None
 
 
 # What does not go together
@@ -265,15 +267,24 @@ def test_a_summary_that_is_a_picture_is_not_fitted():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ancestral(towards_pattern(), grid.uniform, None, FixedSmall()), "use sampler=cold"),
-        (lambda: DDIM(towards_pattern(), grid.uniform, None, 0.0), "needs process=gaussian, .* use sampler=cold"),
-        (lambda: Cold(towards_pattern(), grid.uniform, 11), "steps must be an integer in 1..10, got 11"),
-        (lambda: Cold(towards_pattern(), grid.log_snr, None).times(10), "schedule=steps has times but no noise"),
+        (lambda: Ancestral(towards_pattern(), timestep_spacing.uniform, None, FixedSmall()), "use sampler=cold"),
+        (
+            lambda: DDIM(towards_pattern(), timestep_spacing.uniform, None, 0.0),
+            "needs process=gaussian, .* use sampler=cold",
+        ),
+        (lambda: Cold(towards_pattern(), timestep_spacing.uniform, 11), "steps must be an integer in 1..10, got 11"),
+        (
+            lambda: Cold(towards_pattern(), timestep_spacing.log_snr, None).times(10),
+            "schedule=steps has times but no noise",
+        ),
         (lambda: Eps(Steps(5)), "schedule=steps has times but no noise"),
         (lambda: V(Steps(5)), "schedule=steps has times but no noise"),
         (lambda: GaussianDiffusion(Steps(5)), "process=gaussian adds noise, and schedule=steps has none"),
         (lambda: TowardsPattern(schedule=SCHEDULE), "choose schedule=steps"),
-        (lambda: ToMean(schedule=Steps(5), fitted=None, asymmetry=-1), "asymmetry must be a number at least 0"),
+        (
+            lambda: ToMean(schedule=Steps(5), fitted=None, symmetry_noise=-1),
+            "symmetry_noise must be a number at least 0",
+        ),
         (lambda: Steps(0), "num_timesteps must be a positive integer, got 0"),
         (lambda: animorph(Steps(5), SCHEDULE, torch.zeros(1)), "mixing.num_timesteps must be .* 5, got 200"),
     ],

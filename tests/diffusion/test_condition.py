@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.condition import ClassLabel, NoCondition, Several, partly_hidden
+from ddpm.diffusion.condition import ClassLabel, NoCondition, Several, drop_conditions
 from ddpm.diffusion.low_resolution import LowResolution
 
 NAMES = ["cat", "dog", "eel"]
@@ -15,7 +15,7 @@ def labels(num, num_classes=10):
 
 
 def hidden(condition, ids, label):
-    return partly_hidden(condition, {"label": label}, Rng(0, "train").at(0, ids))["label"]
+    return drop_conditions(condition, {"label": label}, Rng(0, "train").at(0, ids))["label"]
 
 
 def test_the_share_of_hidden_labels_is_the_dropout():
@@ -42,15 +42,15 @@ def test_whether_a_label_is_hidden_depends_on_its_image_and_on_no_other():
 
 def test_hiding_takes_away_what_the_condition_tells_and_nothing_else():
     guess = torch.ones(3, 1, 2, 2)
-    left = ClassLabel(10, 0.0).without({"label": labels(3), "x0_guess": guess})
+    left = ClassLabel(10, 0.0).unconditional({"label": labels(3), "x0_guess": guess})
     assert left["label"].tolist() == [-1, -1, -1]
     assert left["x0_guess"] is guess
 
 
 def test_no_condition_tells_nothing():
     condition = NoCondition()
-    assert condition.of({"label": labels(3)}) == condition.examples(labels(3)) == {}
-    assert partly_hidden(condition, {}, Rng(0, "train").at(0, labels(3))) == {}
+    assert condition.of({"label": labels(3)}) == condition.default_conditions(labels(3)) == {}
+    assert drop_conditions(condition, {}, Rng(0, "train").at(0, labels(3))) == {}
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_no_condition_tells_nothing():
     ],
 )
 def test_a_class_is_asked_for_by_number_or_name(choice, asked):
-    assert ClassLabel(3, 0.0, NAMES).asked(choice) == asked
+    assert ClassLabel(3, 0.0, NAMES).from_request(choice) == asked
 
 
 def test_names_that_are_digits_are_names():
     shifted = ClassLabel(3, 0.0, ["1", "2", "3"])
-    assert shifted.asked(3) == shifted.asked("3") == [2]
-    assert ClassLabel(3, 0.0).asked(0) == [0]
+    assert shifted.from_request(3) == shifted.from_request("3") == [2]
+    assert ClassLabel(3, 0.0).from_request(0) == [0]
 
 
 @pytest.mark.parametrize("choice", ["dgo", 3, -1, True, 1.0, ["cat", "cow"]])
 def test_an_unknown_class_gets_an_error_with_all_names(choice):
     with pytest.raises(ValueError, match="class must be 0 to 2 or one of cat, dog, eel, or all, or none"):
-        ClassLabel(3, 0.0, NAMES).asked(choice)
+        ClassLabel(3, 0.0, NAMES).from_request(choice)
 
 
 def test_the_nearest_name_is_proposed():
     with pytest.raises(ValueError, match="'dog'"):
-        ClassLabel(3, 0.0, NAMES).asked("dgo")
+        ClassLabel(3, 0.0, NAMES).from_request("dgo")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_several_conditions_tell_what_each_tells_and_are_hidden_together():
     image = torch.ones(64, 1, 4, 4)
     cond = several.of({"image": image, "label": labels(64)})
     assert cond.keys() == {"label", "low_res"}
-    told = partly_hidden(several, cond, Rng(0, "train").at(0, torch.arange(64)))
+    told = drop_conditions(several, cond, Rng(0, "train").at(0, torch.arange(64)))
     hidden_labels, hidden_images = told["label"] == -1, (told["low_res"] == 0).flatten(1).all(1)
     assert torch.equal(hidden_labels, hidden_images)
     assert 0 < hidden_labels.sum() < 64

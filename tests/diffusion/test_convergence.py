@@ -15,13 +15,13 @@ from every_sampler import AFFINE_WITH_NOISE, WITHOUT_NOISE, made
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.samplers.base import State
-from ddpm.diffusion.samplers.dpm_solver_3m import Memory
-from ddpm.diffusion.samplers.multistep import Past, arrived
+from ddpm.diffusion.samplers.dpm_solver_3m import DPMSolver3MMemory
+from ddpm.diffusion.samplers.multistep import Past, multistep_update
 from ddpm.diffusion.samplers.pndm import adams_weights
 from ddpm.diffusion.schedules.linear import linear
 
@@ -34,7 +34,7 @@ START = torch.tensor([[-2.0, 1.0], [0.5, 0.5], [1.5, -1.0]], dtype=torch.float64
 
 @functools.cache
 def times(start, num_steps):
-    return grid.rho(start, num_steps, SCHEDULE, 7)
+    return timestep_spacing.rho(start, num_steps, SCHEDULE, 7)
 
 
 def rho(start, num_steps, schedule):
@@ -106,7 +106,7 @@ def test_a_corrector_through_enough_points_is_exact_for_a_polynomial_in_lambda(d
     u = lam(t) + (lam(s) - lam(t)) * (places + 1) / 2
     integral = (np.exp(u) * x0(u) * weights).sum() * (lam(s) - lam(t)) / 2
     expected = SCHEDULE.sigma(s) / SCHEDULE.sigma(t) * 0.4 + SCHEDULE.sigma(s) * integral
-    assert arrived(SCHEDULE, x_t, tuple(past), s, there).item() == pytest.approx(expected, rel=1e-9)
+    assert multistep_update(SCHEDULE, x_t, tuple(past), s, there).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_third_step_of_the_solver_of_third_order_is_exact_for_a_parabola_and_diffusers_is_not():
@@ -124,7 +124,7 @@ def test_the_third_step_of_the_solver_of_third_order_is_exact_for_a_parabola_and
     x_t = torch.full((1, 1, 1, 1), 0.4, dtype=torch.float64)
     past = tuple(Past(t, torch.full((1, 1, 1, 1), x0(lam(t)), dtype=torch.float64)) for t in times[1:])
     sampler = made("dpm_solver_3m", PROCESS, 10)
-    state = sampler.step(Parabola(), State(times[0], x_t, None, Memory(past, x_t)), s, {}, None)
+    state = sampler.step(Parabola(), State(times[0], x_t, None, DPMSolver3MMemory(past, x_t)), s, {}, None)
     places, weights = np.polynomial.legendre.leggauss(20)
     u = lam(times[0]) + (lam(s) - lam(times[0])) * (places + 1) / 2
     integral = (np.exp(u) * x0(u) * weights).sum() * (lam(s) - lam(times[0])) / 2

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from precision import assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.degradations.base import fitted_to
+from ddpm.diffusion.degradations.base import fit_statistics
 from ddpm.diffusion.degradations.blur import Blur
 from ddpm.diffusion.degradations.decolor import Decolor
 from ddpm.diffusion.degradations.fade import Fade
@@ -27,7 +27,7 @@ X0 = RNG.at(0, IDS).normal("x", (3, 14, 11)).mul(0.5).clamp(-1, 1)
 
 def blur(T=6, **changes):
     fields = {"kernel": 5, "sigma": 0.8, "growth": "linear", "rate": 0.3, "padding": "reflect", "to_mean": False}
-    fields |= {"levels": None, "fitted": None, "asymmetry": 0.0}
+    fields |= {"levels": None, "fitted": None, "symmetry_noise": 0.0}
     return Blur(schedule=Steps(T), **fields | changes)
 
 
@@ -36,7 +36,7 @@ def mask(T=8, **changes):
 
 
 def pixelate(T=3, **changes):
-    return Pixelate(schedule=Steps(T), **{"mode": "area", "fitted": None, "asymmetry": 0.0} | changes)
+    return Pixelate(schedule=Steps(T), **{"mode": "area", "fitted": None, "symmetry_noise": 0.0} | changes)
 
 
 def snow(T=10, **changes):
@@ -44,7 +44,7 @@ def snow(T=10, **changes):
 
 
 def fade(T=7, **changes):
-    return Fade(schedule=Steps(T), **{"colour": 0.3, "fitted": None, "asymmetry": 0.0} | changes)
+    return Fade(schedule=Steps(T), **{"colour": 0.3, "fitted": None, "symmetry_noise": 0.0} | changes)
 
 
 ALL = {
@@ -102,7 +102,7 @@ def test_an_image_is_degraded_the_same_whatever_is_beside_it(process):
 def test_what_a_trajectory_began_with_is_what_it_ends_with(process):
     z = state(process)
     x_t = process.apply(X0, z, 2)
-    assert process.infer(x_t, torch.zeros_like(X0), 2, z) is z
+    assert process.recover_noise(x_t, torch.zeros_like(X0), 2, z) is z
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -149,10 +149,10 @@ def test_a_circular_blur_keeps_the_mean_and_to_mean_ends_with_it():
         torch.testing.assert_close(kept, mean, rtol=0, atol=1e-12)
     last = process.apply(X0.double(), state(process), process.T)
     torch.testing.assert_close(last, mean.expand_as(last), rtol=0, atol=1e-12)
-    assert process.forgets
-    assert not blur().forgets
-    assert_same(process.summary(last), mean[:, :, 0, 0])
-    assert_same(process.pictured(process.summary(last), (3, 14, 11)), last)
+    assert process.fits_prior
+    assert not blur().fits_prior
+    assert_same(process.terminal_statistics(last), mean[:, :, 0, 0])
+    assert_same(process.from_statistics(process.terminal_statistics(last), (3, 14, 11)), last)
 
 
 def test_levels_are_those_of_8_bits():
@@ -221,11 +221,11 @@ def test_sides_that_are_odd_are_halved_downwards_as_torch_resizes_them(mode):
 def test_the_smallest_pixels_are_all_that_is_left():
     process = pixelate(T=2)
     last = process.apply(X0.double(), state(process), 2)
-    summary = process.summary(last)
-    assert summary.shape == (5, 3 * 3 * 2)
-    assert_same(process.pictured(summary, (3, 14, 11)), last)
-    assert fitted_to(pixelate(T=1), [X0]) is None  # 105 numbers
-    assert len(fitted_to(process, [X0])["mean"]) == 18
+    statistics = process.terminal_statistics(last)
+    assert statistics.shape == (5, 3 * 3 * 2)
+    assert_same(process.from_statistics(statistics, (3, 14, 11)), last)
+    assert fit_statistics(pixelate(T=1), [X0]) is None  # 105 numbers
+    assert len(fit_statistics(process, [X0])["mean"]) == 18
 
 
 # Snow
@@ -291,7 +291,7 @@ def test_fading_is_linear_in_time_and_ends_at_the_colour_to_the_bit():
     for t in range(8):
         assert_same(process.apply(X0.double(), z, t), X0 + t / 7 * (colour - X0))
     assert torch.equal(process.apply(X0, z, 7), colour.float().expand_as(X0))
-    known = fade(colour=0.3, fitted=fitted_to(fade(), [X0]), asymmetry=0.0)
+    known = fade(colour=0.3, fitted=fit_statistics(fade(), [X0]), symmetry_noise=0.0)
     assert known.has_prior
     assert torch.equal(known.prior((3, 4, 4), RNG.at(7, IDS)), torch.full((5, 3, 4, 4), 0.3))
 
@@ -318,7 +318,7 @@ def test_colours_drain_linearly_into_their_mean_and_keep_it():
         (lambda: blur(rate=-0.5), "process.rate must be large enough that sigma stays above 0 for 6 steps"),
         (lambda: blur(padding="zeros"), "process.padding must be one of reflect, circular"),
         (lambda: blur(levels=1), "process.levels must be an integer of at least 2"),
-        (lambda: blur(asymmetry=-1), "process.asymmetry must be a number at least 0"),
+        (lambda: blur(symmetry_noise=-1), "process.symmetry_noise must be a number at least 0"),
         (lambda: blur(kernel=31).apply(X0, state(blur()), 1), "process.kernel must be 27 or less for a side of 14"),
         (lambda: mask(sigma_step=0), "process.sigma_step must be greater than 0"),
         (lambda: mask(center="top"), "process.center must be one of random, middle"),

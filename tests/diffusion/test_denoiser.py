@@ -5,7 +5,7 @@ import torch
 from precision import assert_same
 from torch import nn
 
-from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.objective import X0, Eps
 from ddpm.diffusion.schedule import NoiseSchedule
 
@@ -17,10 +17,10 @@ class Recorder(nn.Module):
 
     def __init__(self, answer):
         super().__init__()
-        self.answer, self.asked = answer, []
+        self.answer, self.calls = answer, []
 
     def forward(self, x, time, **cond):
-        self.asked.append((x, time, cond))
+        self.calls.append((x, time, cond))
         return self.answer
 
 
@@ -31,16 +31,16 @@ def test_the_network_is_told_times_from_zero_as_int64_of_the_batch():
     denoiser(x_t, 3, {})
     denoiser(x_t, torch.tensor([1, 2, 3]), {})
     denoiser.raw(x_t, 1, {})
-    assert [time.tolist() for _, time, _ in network.asked] == [[2, 2, 2], [0, 1, 2], [0, 0, 0]]
-    assert all(time.dtype == torch.int64 for _, time, _ in network.asked)
-    assert all(x is x_t for x, _, _ in network.asked)
+    assert [time.tolist() for _, time, _ in network.calls] == [[2, 2, 2], [0, 1, 2], [0, 0, 0]]
+    assert all(time.dtype == torch.int64 for _, time, _ in network.calls)
+    assert all(x is x_t for x, _, _ in network.calls)
 
 
 def test_the_conditions_reach_the_network():
     network = Recorder(torch.zeros(1, 1, 2, 2))
     label = torch.tensor([7])
     NetworkDenoiser(network, X0(SCHEDULE))(torch.ones(1, 1, 2, 2), 1, {"label": label})
-    assert network.asked[0][2] == {"label": label}
+    assert network.calls[0][2] == {"label": label}
 
 
 def test_channels_beyond_the_objective_are_handed_on_untouched():
@@ -74,7 +74,7 @@ def test_the_output_of_a_network_is_float32_at_least(of_network, expected):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_clipping_holds_x0_in_its_range_and_leaves_the_rest_alone(channels):
     answer = torch.tensor([-3.0, -1.0, 0.25, 1.5]).repeat(channels, 1).view(1, channels, 2, 2)
-    denoiser = Clipped(NetworkDenoiser(Recorder(answer), X0(SCHEDULE)))
+    denoiser = StaticThresholding(NetworkDenoiser(Recorder(answer), X0(SCHEDULE)))
     prediction = denoiser(torch.zeros(1, 1, 2, 2), 1, {})
     assert prediction.x0.flatten().tolist() == [-1, -1, 0.25, 1]
     assert prediction.extra is None if channels == 1 else torch.equal(prediction.extra, answer[:, 1:])

@@ -12,8 +12,8 @@ from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 from precision import InDouble, assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion import grid
-from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.samplers.ancestral import Ancestral
@@ -47,7 +47,7 @@ def noise(s):
 
 def denoiser_of(prediction_type, schedule, network, clip):
     denoiser = NetworkDenoiser(network, OBJECTIVES[prediction_type](schedule))
-    return Clipped(denoiser) if clip else denoiser
+    return StaticThresholding(denoiser) if clip else denoiser
 
 
 class Answer(torch.nn.Module):
@@ -73,7 +73,7 @@ def test_a_step_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, predi
     schedule = OURS["linear"]
     theirs = diffusers.DDPMScheduler(T, variance_type=variance, clip_sample=clip, prediction_type=prediction_type)
     variances = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge()}
-    sampler = Ancestral(GaussianDiffusion(schedule), grid.uniform, None, variances[variance])
+    sampler = Ancestral(GaussianDiffusion(schedule), timestep_spacing.uniform, None, variances[variance])
     output, x_t = images(0), images(1)
     denoiser = denoiser_of(prediction_type, schedule, Answer(output), clip)
     for t in (1, 2, 3, 100, 500, 999, 1000):
@@ -92,7 +92,7 @@ def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
     schedule = OURS["linear"]
     theirs = diffusers.DDIMScheduler(T, clip_sample=clip, prediction_type=prediction_type)
     theirs.set_timesteps(50)  # 50 divides 1000: steps of 20
-    sampler = DDIM(GaussianDiffusion(schedule), grid.uniform, 50, eta)
+    sampler = DDIM(GaussianDiffusion(schedule), timestep_spacing.uniform, 50, eta)
     output, x_t = images(0), images(1)
     denoiser = denoiser_of(prediction_type, schedule, Answer(output), clip)
     for t in (1, 21, 501, 981):
@@ -107,7 +107,7 @@ def test_a_step_of_ddim_is_that_of_diffusers(prediction_type, eta, clip):
 def test_a_whole_run_of_the_ancestral_sampler_is_that_of_diffusers(monkeypatch, name):
     theirs = diffusers.DDPMScheduler(T, beta_schedule=name, prediction_type="v_prediction")
     process = GaussianDiffusion(OURS[name])
-    sampler = Ancestral(process, grid.uniform, None, FixedSmall())
+    sampler = Ancestral(process, timestep_spacing.uniform, None, FixedSmall())
     x = process.prior((3, 4, 4), RNG.at(T, IDS)).double()
     ours = list(sampler.trajectory(denoiser_of("v_prediction", OURS[name], Wave(), clip=True), x, RNG, IDS))
     for time in reversed(range(T)):
@@ -159,7 +159,7 @@ def test_a_step_lands_where_the_next_begins_which_it_does_not_in_diffusers(spaci
         return NetworkDenoiser(Answer(torch.zeros_like(x_t)), X0(OURS["linear"]))(x_t, t, cond)
 
     x_T = process.prior((1, 2, 2), RNG.at(T, IDS)).double()
-    list(DDIM(process, grid.uniform, 30, 0).trajectory(one_point, x_T, RNG, IDS))
+    list(DDIM(process, timestep_spacing.uniform, 30, 0).trajectory(one_point, x_T, RNG, IDS))
     for t, x_t in asked:  # data of one point at 0: DDIM keeps x_t / sigma_t, if it lands where it says
         expected = asked[0][1] / np.sqrt(1 - OURS["linear"].alpha_bar[T].item()) * process.schedule.sigma(t)
         assert_same(x_t, expected)

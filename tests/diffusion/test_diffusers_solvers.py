@@ -14,8 +14,8 @@ from every_sampler import made
 from precision import InDouble, assert_same, roundings
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion import grid
-from ddpm.diffusion.denoiser import Clipped, NetworkDenoiser
+from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.samplers.base import State
@@ -41,7 +41,7 @@ def their_numbers_in_double(monkeypatch):
 
 def denoiser(prediction_type, clip=True):
     inner = NetworkDenoiser(wave, OBJECTIVES[prediction_type](PROCESS.schedule))
-    return Clipped(inner) if clip else inner
+    return StaticThresholding(inner) if clip else inner
 
 
 def start():
@@ -171,7 +171,7 @@ def test_the_grid_of_edm_has_the_sigmas_of_diffusers():
     """Theirs are not rounded to the times of the model."""
     theirs = diffusers.HeunDiscreteScheduler(T, 1e-4, 0.02, use_karras_sigmas=True)
     theirs.set_timesteps(18)
-    found = [PROCESS.schedule.snr(t) ** -0.5 for t in grid.rho(T, 18, PROCESS.schedule, 7)[:-1]]
+    found = [PROCESS.schedule.snr(t) ** -0.5 for t in timestep_spacing.rho(T, 18, PROCESS.schedule, 7)[:-1]]
     expected = [theirs.sigmas[0].item(), *theirs.sigmas[1:-1:2].tolist()]
     np.testing.assert_allclose(found[:12], expected[:12], rtol=0.02)
     assert found[0] == pytest.approx(expected[0], rel=roundings(2))

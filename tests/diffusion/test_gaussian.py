@@ -117,22 +117,22 @@ def test_the_posterior_at_time_zero_is_x0_without_variance(process):
 def test_infer_inverts_apply(process):
     x0, z = images(4), images(4).flip(0)
     t = torch.tensor([1, 10, 500, 1000])
-    assert torch.allclose(process.infer(process.apply(x0, z, t), x0, t), z, rtol=0, atol=1e-12)
-    assert torch.allclose(process.infer(process.apply(x0, z, 7), x0, 7), z, rtol=0, atol=1e-12)
+    assert torch.allclose(process.recover_noise(process.apply(x0, z, t), x0, t), z, rtol=0, atol=1e-12)
+    assert torch.allclose(process.recover_noise(process.apply(x0, z, 7), x0, 7), z, rtol=0, atol=1e-12)
 
 
 def test_int_times_and_times_of_a_batch_give_the_same_images(process):
     x, y = images(len(PAIRS)), images(len(PAIRS)).flip(0)
     s, t = (torch.tensor(times) for times in zip(*PAIRS, strict=True))
     mean, variance = process.posterior(x, y, s, t)
-    applied, inferred, advanced = process.apply(x, y, t), process.infer(x, y, t), process.advance(x, s, t, y)
+    applied, inferred, advanced = process.apply(x, y, t), process.recover_noise(x, y, t), process.advance(x, s, t, y)
     for i, (s_i, t_i) in enumerate(PAIRS):
         one, other = x[i : i + 1], y[i : i + 1]
         mean_i, variance_i = process.posterior(one, other, s_i, t_i)
         assert torch.allclose(mean[i : i + 1], mean_i, rtol=1e-12, atol=1e-12)
         assert variance[i].item() == pytest.approx(variance_i, rel=1e-12, abs=1e-300)
         assert torch.allclose(applied[i : i + 1], process.apply(one, other, t_i), rtol=1e-12, atol=1e-12)
-        assert torch.allclose(inferred[i : i + 1], process.infer(one, other, t_i), rtol=1e-12, atol=1e-11)
+        assert torch.allclose(inferred[i : i + 1], process.recover_noise(one, other, t_i), rtol=1e-12, atol=1e-11)
         assert torch.allclose(advanced[i : i + 1], process.advance(one, s_i, t_i, other), rtol=1e-12, atol=1e-12)
 
 

@@ -16,7 +16,7 @@ from ddpm.base.types import Prediction
 from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.condition import ClassLabel, NoCondition
-from ddpm.diffusion.denoiser import Clipped, DynamicallyThresholded
+from ddpm.diffusion.denoiser import DynamicThresholding, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.autoguidance import Autoguided
 from ddpm.diffusion.guidance.classifier import ClassifierGuided
@@ -39,8 +39,12 @@ def normal(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def by_classifier(denoiser, classifier, scale=1.0, form="epsilon", at="x_t", tells=False, process=PROCESS):
-    return ClassifierGuided(denoiser, classifier, process, scale, form, at, tells, follows_tilt=form != "epsilon")
+def by_classifier(
+    denoiser, classifier, scale=1.0, form="epsilon", at="x_t", denoiser_takes_label=False, process=PROCESS
+):
+    return ClassifierGuided(
+        denoiser, classifier, process, scale, form, at, denoiser_takes_label, uses_guidance_gradient=form != "epsilon"
+    )
 
 
 def classifier_free(denoiser, scale, condition=CLASSES, **settings):
@@ -213,7 +217,7 @@ def test_a_step_is_that_of_algorithm_1(at, variance):
     mu = mu + scale * sigma * gradient_by_hand(POINTS.numpy() if at == "x_t" else mu, t, LABELS.numpy())
     expected = mu + np.sqrt(sigma) * Keyless().normal("step", POINTS.shape[1:]).numpy()
 
-    denoiser = by_classifier(Clipped(Network()), linear_classifier, scale, form=None, at=at)
+    denoiser = by_classifier(StaticThresholding(Network()), linear_classifier, scale, form=None, at=at)
     assert denoiser.in_mean  # what null means with a sampler that follows a tilt
     sampler = replace(made("ancestral_small", PROCESS, 1000), variance=variance)
     found = sampler.step(denoiser, State(t, POINTS), t - 1, {"label": LABELS}, Keyless())
@@ -223,11 +227,13 @@ def test_a_step_is_that_of_algorithm_1(at, variance):
 def test_a_step_is_that_of_algorithm_2():
     t, s, scale = 600, 400, 3.0
     bar = SCHEDULE.alpha_bar.numpy()
-    eps = PROCESS.infer(POINTS, DATA(POINTS, t, {}).x0, t).numpy()
+    eps = PROCESS.recover_noise(POINTS, DATA(POINTS, t, {}).x0, t).numpy()
     eps = eps - scale * np.sqrt(1 - bar[t]) * gradient_by_hand(POINTS.numpy(), t, LABELS.numpy())
     x0 = (POINTS.numpy() - np.sqrt(1 - bar[t]) * eps) / np.sqrt(bar[t])
     expected = np.sqrt(bar[s]) * x0 + np.sqrt(1 - bar[s]) * eps
-    denoiser = ClassifierGuided(DATA, linear_classifier, PROCESS, scale, None, "x_t", False, follows_tilt=False)
+    denoiser = ClassifierGuided(
+        DATA, linear_classifier, PROCESS, scale, None, "x_t", False, uses_guidance_gradient=False
+    )
     found = made("ddim", PROCESS, 5).step(denoiser, State(t, POINTS), s, {"label": LABELS}, None)
     np.testing.assert_allclose(found.x_t.numpy(), expected, rtol=1e-10)
 
@@ -285,7 +291,7 @@ def test_classifier_free_guidance_is_that_by_the_classifier_that_it_implies(t, s
     free = classifier_free(Told([]), scale)(POINTS, t, COND).x0
     torch.testing.assert_close(by_classifier(Told([]), which_part, scale)(POINTS, t, COND).x0, free, rtol=0, atol=1e-9)
     if scale >= 1:
-        beside = by_classifier(Told([]), which_part, scale - 1, tells=True)(POINTS, t, COND).x0
+        beside = by_classifier(Told([]), which_part, scale - 1, denoiser_takes_label=True)(POINTS, t, COND).x0
         torch.testing.assert_close(beside, free, rtol=0, atol=1e-9)
 
 
@@ -454,8 +460,8 @@ def pixel(*values):
 
 def test_clipping_stands_within_or_around_classifier_free_guidance():
     network, x_t, cond = Fixed(pixel(0.9, 2.0), pixel(0.5, -3.0)), pixel(0.0, 0.0), {"label": torch.tensor([1])}
-    around = Clipped(classifier_free(network, 2.0))(x_t, 500, cond).x0
-    within = classifier_free(Clipped(network), 2.0)(x_t, 500, cond).x0
+    around = StaticThresholding(classifier_free(network, 2.0))(x_t, 500, cond).x0
+    within = classifier_free(StaticThresholding(network), 2.0)(x_t, 500, cond).x0
     assert_same(around, pixel(1.0, 1.0))  # 0.5 + 2 * 0.4 and -3 + 2 * 5, clipped
     assert_same(within, pixel(1.3, 3.0))  # the same, and -1 + 2 * 2, not clipped
 
@@ -463,9 +469,9 @@ def test_clipping_stands_within_or_around_classifier_free_guidance():
 def test_thresholding_around_guidance_keeps_what_clipping_would_saturate():
     network, cond = Fixed(pixel(0.5, 1.0), pixel(0.0, 0.0)), {"label": torch.tensor([1])}
     guided = classifier_free(network, 4.0)  # 2 and 4
-    thresholded = DynamicallyThresholded(guided, percentile=1.0, largest=10.0)(pixel(0.0, 0.0), 500, cond).x0
+    thresholded = DynamicThresholding(guided, percentile=1.0, largest=10.0)(pixel(0.0, 0.0), 500, cond).x0
     assert_same(thresholded, pixel(0.5, 1.0))
-    assert_same(Clipped(guided)(pixel(0.0, 0.0), 500, cond).x0, pixel(1.0, 1.0))
+    assert_same(StaticThresholding(guided)(pixel(0.0, 0.0), 500, cond).x0, pixel(1.0, 1.0))
 
 
 def test_clipping_stands_within_or_around_classifier_guidance():
@@ -477,18 +483,18 @@ def test_clipping_stands_within_or_around_classifier_guidance():
 
     push = SCHEDULE.sigma(t) ** 2 / SCHEDULE.alpha(t)
     assert push > 1
-    within = by_classifier(Clipped(network), classifier)(x_t, t, cond).x0
-    around = Clipped(by_classifier(network, classifier))(x_t, t, cond).x0
+    within = by_classifier(StaticThresholding(network), classifier)(x_t, t, cond).x0
+    around = StaticThresholding(by_classifier(network, classifier))(x_t, t, cond).x0
     assert_same(within, pixel(1 + push, -1.0))
     assert_same(around, pixel(1.0, -1.0))
 
 
-@pytest.mark.parametrize("wrapped", [Clipped, lambda inner: DynamicallyThresholded(inner, 0.995, 10.0)])
+@pytest.mark.parametrize("wrapped", [StaticThresholding, lambda inner: DynamicThresholding(inner, 0.995, 10.0)])
 def test_a_wrapper_around_a_tilt_hands_it_on(wrapped):
     inner = by_classifier(DATA, linear_classifier, form="mean")
-    tilt = wrapped(inner)(POINTS, 500, COND).tilt
+    guidance_gradient = wrapped(inner)(POINTS, 500, COND).guidance_gradient
     np.testing.assert_allclose(
-        tilt(POINTS).numpy(), gradient_by_hand(POINTS.numpy(), 500, LABELS.numpy()), rtol=1e-9, atol=1e-12
+        guidance_gradient(POINTS).numpy(), gradient_by_hand(POINTS.numpy(), 500, LABELS.numpy()), rtol=1e-9, atol=1e-12
     )
 
 
@@ -618,7 +624,7 @@ def test_a_guided_sample_does_not_depend_on_its_companions(kind):
         (lambda: by_classifier(DATA, which_part, at="x0", form="mean"), "at must be one of x_t, mean, got 'x0'"),
         (lambda: by_classifier(DATA, which_part, at="mean"), "guidance.at=mean has no effect"),
         (
-            lambda: replace(by_classifier(DATA, which_part, form="mean"), follows_tilt=False),
+            lambda: replace(by_classifier(DATA, which_part, form="mean"), uses_guidance_gradient=False),
             "guidance.form=mean moves the mean of an ancestral step, which this sampler does not make",
         ),
         (

@@ -8,16 +8,16 @@ from torch import nn
 
 import ddpm.base.rng
 from ddpm.base.rng import Rng
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.losses.distance import squared
+from ddpm.diffusion.losses.error import mse
 from ddpm.diffusion.losses.simple import SimpleLoss
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.timesteps import Stratified, Uniform
+from ddpm.diffusion.time_sampler import Stratified, Uniform
 from ddpm.diffusion.variance import FixedLarge
 from ddpm.diffusion.weight import uniform
 
@@ -51,7 +51,7 @@ def used(monkeypatch):
 
 
 def train(timesteps, epochs, seed=0):
-    loss = SimpleLoss(PROCESS, timesteps, uniform, squared)
+    loss = SimpleLoss(PROCESS, timesteps, uniform, mse)
     positions = torch.arange(8)
     for epoch in range(epochs):
         ids = torch.randperm(8, generator=torch.Generator().manual_seed(epoch))
@@ -68,7 +68,10 @@ def test_no_two_draws_share_a_key_in_training(used, timesteps):
 
 @pytest.mark.parametrize(
     "sampler",
-    [Ancestral(PROCESS, grid.uniform, None, FixedLarge()), DDIM(PROCESS, grid.quadratic, 10, 1.0)],
+    [
+        Ancestral(PROCESS, timestep_spacing.uniform, None, FixedLarge()),
+        DDIM(PROCESS, timestep_spacing.quadratic, 10, 1.0),
+    ],
     ids=lambda sampler: type(sampler).__name__,
 )
 def test_no_two_draws_share_a_key_in_a_whole_sampling_run(used, sampler):
@@ -81,10 +84,12 @@ def test_no_two_draws_share_a_key_in_a_whole_sampling_run(used, sampler):
 def test_training_sampling_and_another_seed_share_no_key(used):
     train(Uniform(), epochs=T)
     train(Uniform(), epochs=T, seed=1)
-    Ancestral(PROCESS, grid.uniform, None, FixedLarge()).sample(DENOISER, SHAPE, Rng(0, "sample"), torch.arange(8))
+    Ancestral(PROCESS, timestep_spacing.uniform, None, FixedLarge()).sample(
+        DENOISER, SHAPE, Rng(0, "sample"), torch.arange(8)
+    )
     assert set(used.values()) == {1}
 
 
 def test_a_deterministic_sampler_draws_the_prior_alone(used):
-    DDIM(PROCESS, grid.uniform, None, 0).sample(DENOISER, SHAPE, Rng(0, "sample"), torch.arange(8))
+    DDIM(PROCESS, timestep_spacing.uniform, None, 0).sample(DENOISER, SHAPE, Rng(0, "sample"), torch.arange(8))
     assert used.total() == 8 * 3

@@ -15,7 +15,7 @@ from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.distributions import Bernoulli, Gaussian
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
-from ddpm.diffusion.losses.distance import squared
+from ddpm.diffusion.losses.error import mse
 from ddpm.diffusion.losses.hybrid import HybridLoss
 from ddpm.diffusion.losses.simple import SimpleLoss
 from ddpm.diffusion.losses.vlb import VLBLoss
@@ -24,7 +24,7 @@ from ddpm.diffusion.oracle import GaussianOracle, OracleDenoiser
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.self_condition import SelfConditioned
-from ddpm.diffusion.timesteps import LossAware, Uniform
+from ddpm.diffusion.time_sampler import LossAware, Uniform
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from ddpm.diffusion.weight import uniform
 
@@ -210,14 +210,14 @@ def test_in_the_hybrid_loss_the_bound_trains_the_variance_alone():
     """Its gradient is that of L_simple in the mean's part, and of lambda times the bound in the variance's."""
     process, network = GaussianDiffusion(SCHEDULES["linear"]), Answer()
     denoiser, draws = NetworkDenoiser(network, Eps(process.schedule)), Rng(0, "train").at(0, IDS, IDS)
-    hybrid = HybridLoss(process, Uniform(), uniform, squared, LearnedRange(), 0.001)
+    hybrid = HybridLoss(process, Uniform(), uniform, mse, LearnedRange(), 0.001)
     terms, of_hybrid = gradients(hybrid, denoiser, network, draws)
     of_bound, bound_gradient = gradients(VLBLoss(process, Uniform(), LearnedRange()), denoiser, network, draws)
     assert_same(terms.parts["bits"], of_bound.total)
     assert_same(terms.total, terms.parts["error"] + 0.001 * terms.parts["bits"])
     network.weight.grad = None
     x_t = process.apply(images(), process.draw(images(), draws), terms.t)
-    squared(network(x_t, terms.t - 1)[:, :1], process.draw(images(), draws)).mean().backward()
+    mse(network(x_t, terms.t - 1)[:, :1], process.draw(images(), draws)).mean().backward()
     assert_same(of_hybrid, torch.stack([network.weight.grad[0], 0.001 * bound_gradient[1]]))
     assert torch.isfinite(bound_gradient).all()
     assert (bound_gradient != 0).all()
@@ -227,9 +227,9 @@ def test_losses_that_train_no_variance_refuse_a_network_with_one():
     process = GaussianDiffusion(SCHEDULES["linear"])
     denoiser, draws = NetworkDenoiser(Answer(), X0(process.schedule)), Rng(0, "train").at(0, IDS, IDS)
     with pytest.raises(ValueError, match="with variance=learned_range use loss=hybrid"):
-        SimpleLoss(process, Uniform(), uniform, squared)(denoiser, images(), {}, draws)
+        SimpleLoss(process, Uniform(), uniform, mse)(denoiser, images(), {}, draws)
     with pytest.raises(ValueError, match=r"model\.out_channels must be 2, with variance=learned_range"):
-        HybridLoss(process, Uniform(), uniform, squared, FixedSmall(), 0.001)(denoiser, images(), {}, draws)
+        HybridLoss(process, Uniform(), uniform, mse, FixedSmall(), 0.001)(denoiser, images(), {}, draws)
 
 
 # Loss-aware times

@@ -11,11 +11,11 @@ from torch import nn
 from ddpm.base.rng import Rng
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.losses.distance import Huber, absolute, squared
+from ddpm.diffusion.losses.error import Huber, mae, mse
 from ddpm.diffusion.losses.simple import SimpleLoss
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.timesteps import Stratified, Uniform
+from ddpm.diffusion.time_sampler import Stratified, Uniform
 from ddpm.diffusion.weight import MinSNR, signal_to_noise, uniform
 
 T = 1000
@@ -49,7 +49,7 @@ def draws(ids=IDS, positions=POSITIONS, epoch=0):
     return Rng(0, "train").at(epoch, ids, positions)
 
 
-def terms_of(objective, weight=uniform, distance=squared, timesteps=None):
+def terms_of(objective, weight=uniform, distance=mse, timesteps=None):
     loss = SimpleLoss(PROCESS, timesteps or Uniform(), weight, distance)
     return loss(NetworkDenoiser(Guess(objective), objective(SCHEDULE)), images(), {}, draws())
 
@@ -88,7 +88,7 @@ def test_the_error_is_logged_without_the_weight_and_nothing_is_averaged(objectiv
 
 @pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
 def test_the_loss_of_a_sample_does_not_depend_on_the_batch_that_it_is_in(timesteps):
-    loss = SimpleLoss(PROCESS, timesteps, uniform, squared)
+    loss = SimpleLoss(PROCESS, timesteps, uniform, mse)
     denoiser = NetworkDenoiser(Guess(Eps), Eps(SCHEDULE))
     x0 = images()
     whole = loss(denoiser, x0, {}, draws())
@@ -100,7 +100,7 @@ def test_the_loss_of_a_sample_does_not_depend_on_the_batch_that_it_is_in(timeste
 
 
 def test_another_epoch_draws_other_times_and_other_noise():
-    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, mse)
     denoiser = NetworkDenoiser(Guess(Eps), Eps(SCHEDULE))
     first, second = (loss(denoiser, images(), {}, draws(epoch=epoch)) for epoch in (0, 1))
     assert (first.t != second.t).sum() > 25
@@ -110,7 +110,7 @@ def test_another_epoch_draws_other_times_and_other_noise():
 def test_the_loss_reaches_the_weights_of_the_network():
     network = nn.Conv2d(3, 3, 1).double()
     network.forward = functools.partial(lambda self, x, time: nn.Conv2d.forward(self, x), network)
-    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, mse)
     loss(NetworkDenoiser(network, Eps(SCHEDULE)), images(), {}, draws()).total.mean().backward()
     assert network.weight.grad.abs().sum() > 0
 
@@ -123,7 +123,7 @@ def test_a_network_with_more_channels_than_the_loss_trains_is_refused(channels):
         def forward(self, x, time):
             return torch.cat([x, x], dim=1)
 
-    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, mse)
     with pytest.raises(ValueError, match=f"model.out_channels must be {channels}, .*got {2 * channels}"):
         loss(NetworkDenoiser(Twice(), Eps(SCHEDULE)), images()[:, :channels], {}, draws())
 
@@ -132,7 +132,7 @@ def test_a_network_with_more_channels_than_the_loss_trains_is_refused(channels):
     "context", [torch.autocast("cpu", torch.bfloat16), torch.inference_mode()], ids=["bf16", "eval"]
 )
 def test_mixed_precision_and_inference_mode_change_nothing_around_the_network(context):
-    loss = SimpleLoss(PROCESS, Uniform(), MinSNR(5), squared)
+    loss = SimpleLoss(PROCESS, Uniform(), MinSNR(5), mse)
     denoiser = NetworkDenoiser(Guess(V), V(SCHEDULE))
     expected = loss(denoiser, images().float(), {}, draws()).total
     assert expected.dtype == torch.float32
@@ -145,7 +145,7 @@ def test_the_loss_of_a_perfect_network_is_zero():
         def forward(self, x, time):
             return images()
 
-    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, mse)
     assert loss(NetworkDenoiser(Clairvoyant(), X0(SCHEDULE)), images(), {}, draws()).total.tolist() == [0.0] * 32
 
 
@@ -156,21 +156,21 @@ def test_a_network_that_predicts_no_noise_has_a_loss_of_one():
         def forward(self, x, time):
             return torch.zeros_like(x)
 
-    loss = SimpleLoss(PROCESS, Uniform(), uniform, squared)
+    loss = SimpleLoss(PROCESS, Uniform(), uniform, mse)
     assert abs(loss(NetworkDenoiser(Zero(), Eps(SCHEDULE)), images(), {}, draws()).total.mean() - 1) < 4 * 0.018
 
 
 def test_distances_are_means_over_all_but_the_first_dimension():
     output, target = torch.tensor([[[1.0, 3.0]], [[0.0, 0.5]]]), torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]])
-    assert squared(output, target).tolist() == [5.0, 0.125]
-    assert absolute(output, target).tolist() == [2.0, 0.25]
+    assert mse(output, target).tolist() == [5.0, 0.125]
+    assert mae(output, target).tolist() == [2.0, 0.25]
     assert Huber(delta=1)(output, target).tolist() == [(0.5 + 2.5) / 2, 0.125 / 2]
 
 
 def test_huber_is_half_the_square_with_a_large_delta_and_delta_times_the_absolute_with_a_small_one():
     output, target = images(), images().flip(0)
-    assert_same(Huber(100)(output, target), squared(output, target) / 2)
-    assert_same(Huber(1e-6)(output, target) / 1e-6, absolute(output, target), 1e-6)  # less delta / 2 a pixel
+    assert_same(Huber(100)(output, target), mse(output, target) / 2)
+    assert_same(Huber(1e-6)(output, target) / 1e-6, mae(output, target), 1e-6)  # less delta / 2 a pixel
 
 
 def test_huber_refuses_a_delta_that_is_not_positive():
@@ -182,7 +182,7 @@ def test_huber_refuses_a_delta_that_is_not_positive():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
 def test_nothing_in_the_loss_waits_for_the_gpu(timesteps):
-    loss = SimpleLoss(PROCESS, timesteps, MinSNR(5), squared)
+    loss = SimpleLoss(PROCESS, timesteps, MinSNR(5), mse)
     denoiser = NetworkDenoiser(nn.Identity(), V(SCHEDULE))
     denoiser.network.forward = lambda x, time: x
     x0, on_gpu = images().cuda(), draws(IDS.cuda(), POSITIONS.cuda())

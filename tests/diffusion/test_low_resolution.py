@@ -7,7 +7,7 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.condition import drop_conditions
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.classifier_free import ClassifierFree
 from ddpm.diffusion.low_resolution import LowResolution
@@ -51,7 +51,7 @@ def test_the_small_shape_is_that_of_small_images():
 
 def test_a_hidden_small_image_is_grey_and_all_else_stays():
     condition, guess = LowResolution(2, 0.0), images()
-    left = condition.without({"low_res": small(2, images()), "x0_guess": guess})
+    left = condition.unconditional({"low_res": small(2, images()), "x0_guess": guess})
     assert left["low_res"].equal(torch.zeros(3, 2, 3, 2).double())
     assert left["x0_guess"] is guess
 
@@ -59,7 +59,7 @@ def test_a_hidden_small_image_is_grey_and_all_else_stays():
 def test_whole_images_are_hidden_in_training_and_as_many_as_dropout_says():
     num = 4000
     told = {"low_res": torch.ones(num, 1, 2, 2)}
-    left = partly_hidden(LowResolution(2, 0.25), told, Rng(0, "train").at(0, torch.arange(num)))["low_res"]
+    left = drop_conditions(LowResolution(2, 0.25), told, Rng(0, "train").at(0, torch.arange(num)))["low_res"]
     shares = left.mean((1, 2, 3))
     assert set(shares.tolist()) == {0.0, 1.0}
     assert abs((1 - shares.mean()) - 0.25) < 4 * (0.25 * 0.75 / num) ** 0.5  # four standard errors

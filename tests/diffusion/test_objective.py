@@ -21,7 +21,7 @@ def images(seed):
 
 X_ZERO, EPS, X_ZERO_HAT = images(0), images(1), images(2)
 X_T = PROCESS.apply(X_ZERO, EPS, TIMES)
-EPS_HAT = PROCESS.infer(X_T, X_ZERO_HAT, TIMES)
+EPS_HAT = PROCESS.recover_noise(X_T, X_ZERO_HAT, TIMES)
 NAMES = {"ids": lambda objective: type(objective).__name__}
 
 
@@ -44,9 +44,9 @@ def test_the_target_of_a_sample_stands_for_that_sample(objective):
 def test_an_output_survives_the_way_to_any_other_objective_and_back(here, there):
     output = images(3)
     x0 = here.to_x0(output, X_T, TIMES)
-    translated = there.target(x0, PROCESS.infer(X_T, x0, TIMES), TIMES)
+    translated = there.target(x0, PROCESS.recover_noise(X_T, x0, TIMES), TIMES)
     x0_again = there.to_x0(translated, X_T, TIMES)
-    again = here.target(x0_again, PROCESS.infer(X_T, x0_again, TIMES), TIMES)
+    again = here.target(x0_again, PROCESS.recover_noise(X_T, x0_again, TIMES), TIMES)
     assert torch.allclose(again, output, rtol=1e-9, atol=1e-9)
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import grid
-from ddpm.diffusion.denoiser import Clipped
+from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.denoiser import StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.base import State
@@ -31,7 +31,7 @@ ALPHA_BAR = np.r_[1, np.cumprod(1 - np.linspace(1e-4, 0.02, T))]
 PROCESS = GaussianDiffusion(NoiseSchedule(torch.tensor(ALPHA_BAR)))
 MU, C = 0.3, 0.5
 RNG = Rng(0, "sample")
-GRIDS = {"uniform": grid.uniform, "quadratic": grid.quadratic}
+GRIDS = {"uniform": timestep_spacing.uniform, "quadratic": timestep_spacing.quadratic}
 
 
 def gain(alpha_bar, c):
@@ -46,10 +46,10 @@ class Ideal:
     mu: float = MU
     c: float = C
     alpha_bar: np.ndarray = field(default_factory=lambda: ALPHA_BAR)
-    asked: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
 
     def __call__(self, x_t, t, cond):
-        self.asked.append((t, cond))
+        self.calls.append((t, cond))
         return Prediction(self.mu + gain(self.alpha_bar[t], self.c) * (x_t - np.sqrt(self.alpha_bar[t]) * self.mu))
 
 
@@ -76,7 +76,7 @@ def exact_output(times, kind, eta=0.0, mean=0.0, variance=1.0):
     return mean, variance
 
 
-def sampler_of(kind, steps, eta=0.0, times=grid.uniform, process=PROCESS):
+def sampler_of(kind, steps, eta=0.0, times=timestep_spacing.uniform, process=PROCESS):
     if kind == "ddim":
         return DDIM(process, times, steps, eta)
     return Ancestral(process, times, steps, {"small": FixedSmall(), "large": FixedLarge()}[kind])
@@ -100,9 +100,9 @@ def test_samples_have_the_mean_and_the_variance_that_theory_gives_for_the_sample
 @EVERY_SAMPLER
 def test_each_step_is_the_published_one_with_the_noise_of_its_destination(kind, eta):
     """Pathwise in float64, so the mean and the size of the noise are each right to all digits."""
-    sampler, ids = sampler_of(kind, 12, eta, grid.quadratic), torch.arange(3)
+    sampler, ids = sampler_of(kind, 12, eta, timestep_spacing.quadratic), torch.arange(3)
     x = expected = RNG.at(T, ids).normal("prior", (1, 4, 4)).double()
-    times = grid.quadratic(T, 12)
+    times = timestep_spacing.quadratic(T, 12)
     states = list(sampler.trajectory(Ideal(), x, RNG, ids))
     for (t, s), state in zip(itertools.pairwise(times), states, strict=True):
         of_x0, of_x_t, variance = rules(s, t, kind, eta)
@@ -117,7 +117,7 @@ def test_each_step_is_the_published_one_with_the_noise_of_its_destination(kind, 
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_all_steps_of_the_ancestral_sampler_nearly_reach_the_data(kind):
     """The true variance of a step lies between the two, so do the data between the samples."""
-    mean, variance = exact_output(grid.uniform(T, T), kind)
+    mean, variance = exact_output(timestep_spacing.uniform(T, T), kind)
     assert mean == pytest.approx(MU, abs=1e-3)
     assert variance == pytest.approx(C**2, rel=0.02)
     assert (variance > C**2) == (kind == "large")
@@ -179,7 +179,7 @@ def test_every_run_ends_at_zero_finite_after_one_call_of_the_denoiser_a_step(dat
     denoiser, ids = Ideal(alpha_bar=alpha_bar), torch.arange(2)
     states = list(sampler.trajectory(denoiser, torch.ones(2, 1, 2, 2), RNG, ids, start=start))
     visited = [start, *(state.t for state in states)]
-    assert [t for t, _ in denoiser.asked] == visited[:-1]
+    assert [t for t, _ in denoiser.calls] == visited[:-1]
     assert visited == sorted(set(visited), reverse=True)
     assert visited[-1] == 0
     assert all(state.x_t.isfinite().all() for state in states)
@@ -191,7 +191,7 @@ def test_all_steps_from_the_prior_are_as_many_as_were_asked_for():
     for steps in (1, 30, 999, 1000):
         denoiser = Ideal()
         sampler_of("ddim", steps).sample(denoiser, (1, 1, 1), RNG, torch.arange(1))
-        assert len(denoiser.asked) == steps
+        assert len(denoiser.calls) == steps
 
 
 @EVERY_SAMPLER
@@ -202,7 +202,7 @@ def test_a_run_that_starts_at_any_time_reaches_the_data_of_that_time(kind, eta):
     x = PROCESS.apply(MU + C * z[:, :1], z[:, 1:], start)
     *_, last = sampler_of(kind, 50, eta).trajectory(Ideal(), x, RNG, ids, start=start)
     a = ALPHA_BAR[start]
-    mean, variance = exact_output(grid.uniform(start, 20), kind, eta, np.sqrt(a) * MU, a * C**2 + 1 - a)
+    mean, variance = exact_output(timestep_spacing.uniform(start, 20), kind, eta, np.sqrt(a) * MU, a * C**2 + 1 - a)
     assert abs(last.x_t.double().mean() - mean) < 4 * math.sqrt(variance / 16384)
     assert abs(last.x_t.double().var() - variance) < 4 * variance * math.sqrt(2 / 16384)
 
@@ -210,11 +210,11 @@ def test_a_run_that_starts_at_any_time_reaches_the_data_of_that_time(kind, eta):
 @EVERY_SAMPLER
 def test_sample_17_is_bitwise_the_same_whatever_the_batch_it_is_drawn_in(kind, eta):
     sampler, ids = sampler_of(kind, 10, eta), torch.arange(40)
-    whole = sampler.sample(Clipped(Ideal()), (3, 5, 5), RNG, ids)
+    whole = sampler.sample(StaticThresholding(Ideal()), (3, 5, 5), RNG, ids)
     for size in (1, 7):
-        parts = [sampler.sample(Clipped(Ideal()), (3, 5, 5), RNG, part) for part in ids.split(size)]
+        parts = [sampler.sample(StaticThresholding(Ideal()), (3, 5, 5), RNG, part) for part in ids.split(size)]
         assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(sampler.sample(Clipped(Ideal()), (3, 5, 5), RNG, torch.tensor([17])), whole[17:18])
+    assert torch.equal(sampler.sample(StaticThresholding(Ideal()), (3, 5, 5), RNG, torch.tensor([17])), whole[17:18])
     assert not torch.equal(whole[16], whole[17])
 
 
@@ -232,7 +232,7 @@ def test_clipping_reaches_the_noise_that_ddim_infers():
     def unclipped(x_t, t, cond):
         return Prediction(torch.tensor([1.7, 0.2], dtype=torch.float64).view(1, 1, 1, 2))
 
-    state = sampler_of("ddim", 10).step(Clipped(unclipped), State(t, x), s, {}, RNG.at(s, torch.arange(1)))
+    state = sampler_of("ddim", 10).step(StaticThresholding(unclipped), State(t, x), s, {}, RNG.at(s, torch.arange(1)))
     x0 = np.array([1.0, 0.2])
     eps = (x.numpy().ravel() - np.sqrt(ALPHA_BAR[t]) * x0) / np.sqrt(1 - ALPHA_BAR[t])
     expected = np.sqrt(ALPHA_BAR[s]) * x0 + np.sqrt(1 - ALPHA_BAR[s]) * eps
@@ -250,17 +250,27 @@ def test_a_variance_of_each_pixel_scales_the_noise_of_each_pixel():
 
     for part in (slice(0, 2), slice(0, 1)):
         draws = RNG.at(500, ids[part])
-        sampler = Ancestral(PROCESS, grid.uniform, 10, lambda schedule, prediction, s, t, part=part: per_pixel[part])
+        sampler = Ancestral(
+            PROCESS, timestep_spacing.uniform, 10, lambda schedule, prediction, s, t, part=part: per_pixel[part]
+        )
         state = sampler.step(zero, State(600, x[part]), 500, {}, draws)
         assert torch.allclose(state.x_t, per_pixel[part].sqrt() * draws.normal("step", (3, 4, 4)), rtol=1e-12)
 
 
 def test_a_sampler_describes_all_that_changes_its_samples():
-    assert sampler_of("ddim", 50, 0.5, grid.quadratic).describe() == "DDIM(grid=quadratic, eta=0.5)"
-    as_configured = functools.partial(grid.uniform)
-    assert sampler_of("large", 50, times=as_configured).describe() == "Ancestral(grid=uniform, variance=FixedLarge())"
-    with_a_number = functools.partial(grid.uniform, num_steps=5)
-    assert sampler_of("ddim", 50, times=with_a_number).describe() == "DDIM(grid=uniform(num_steps=5), eta=0.0)"
+    assert (
+        sampler_of("ddim", 50, 0.5, timestep_spacing.quadratic).describe()
+        == "DDIM(timestep_spacing=quadratic, eta=0.5)"
+    )
+    as_configured = functools.partial(timestep_spacing.uniform)
+    assert (
+        sampler_of("large", 50, times=as_configured).describe()
+        == "Ancestral(timestep_spacing=uniform, variance=FixedLarge())"
+    )
+    with_a_number = functools.partial(timestep_spacing.uniform, num_steps=5)
+    assert (
+        sampler_of("ddim", 50, times=with_a_number).describe() == "DDIM(timestep_spacing=uniform(num_steps=5), eta=0.0)"
+    )
 
 
 def test_who_watches_sees_every_state_and_the_last_is_the_sample():
@@ -273,7 +283,7 @@ def test_who_watches_sees_every_state_and_the_last_is_the_sample():
 def test_the_conditions_reach_the_denoiser_at_every_step():
     denoiser, cond = Ideal(), {"label": torch.tensor([3])}
     sampler_of("small", 4).sample(denoiser, (1, 2, 2), RNG, torch.arange(1), cond)
-    assert all(asked["label"] is cond["label"] for _, asked in denoiser.asked)
+    assert all(calls["label"] is cond["label"] for _, calls in denoiser.calls)
 
 
 def test_a_run_keeps_no_graph_and_leaves_the_callers_gradients_on():

@@ -14,9 +14,9 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.binomial import BinomialDiffusion
-from ddpm.diffusion.denoiser import X0_GUESS, Clipped, DynamicallyThresholded, NetworkDenoiser
+from ddpm.diffusion.denoiser import X0_GUESS, DynamicThresholding, NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.oracle import MixtureOracle, OracleDenoiser
@@ -40,21 +40,21 @@ SCHEDULES = {
     "jsd": jsd,  # nothing is left of the signal at T
 }
 GRIDS = {
-    "uniform": grid.uniform,
-    "trailing": grid.trailing,
-    "quadratic": grid.quadratic,
-    "log_snr": grid.log_snr,
-    "rho": functools.partial(grid.rho, rho=7),
+    "uniform": timestep_spacing.uniform,
+    "trailing": timestep_spacing.trailing,
+    "quadratic": timestep_spacing.quadratic,
+    "log_snr": timestep_spacing.log_snr,
+    "rho": functools.partial(timestep_spacing.rho, rho=7),
 }
 
 
 class Counted:
     def __init__(self, denoiser):
-        self.denoiser, self.asked = denoiser, []
+        self.denoiser, self.calls = denoiser, []
 
     def __call__(self, x_t, t, cond):
         assert t >= 1
-        self.asked.append(t)
+        self.calls.append(t)
         return self.denoiser(x_t, t, cond)
 
 
@@ -70,7 +70,7 @@ def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, n
     process = GaussianDiffusion(SCHEDULES[schedule](T))
     objective = data.draw(st.sampled_from([X0, V] if schedule == "jsd" else [Eps, X0, V]))(process.schedule)
     steps, start = data.draw(st.integers(1, T), "steps"), data.draw(st.integers(1, T), "start")
-    denoiser = Counted(Clipped(NetworkDenoiser(wave, objective)))
+    denoiser = Counted(StaticThresholding(NetworkDenoiser(wave, objective)))
     ids = torch.arange(2)
     sampler = made(name, process, steps, GRIDS[times])
     x = process.prior((1, 2, 2), RNG.at(T, ids))
@@ -80,16 +80,16 @@ def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, n
     assert visited[-1] == 0
     assert all(state.x_t.isfinite().all() for state in states)
     assert len(states) == max(1, round(steps * start / T))
-    denoiser.asked.clear()
+    denoiser.calls.clear()
     sampler.sample(denoiser, (1, 2, 2), RNG, ids)
-    assert len(denoiser.asked) == sampler.evaluations(steps)
+    assert len(denoiser.calls) == sampler.evaluations(steps)
 
 
 @EVERY_SAMPLER
 def test_sample_17_is_the_same_whatever_the_batch_it_is_drawn_in(name):
     process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
     sampler, ids = made(name, process, 10), torch.arange(40)
-    denoiser = Clipped(NetworkDenoiser(wave, Eps(process.schedule)))
+    denoiser = StaticThresholding(NetworkDenoiser(wave, Eps(process.schedule)))
 
     def samples(ids):
         *_, last = sampler.trajectory(denoiser, process.prior((3, 4, 4), RNG.at(1000, ids)).double(), RNG, ids)
@@ -142,7 +142,7 @@ def test_the_samplers_without_noise_reach_the_same_image_with_all_steps(name):
 
 def test_euler_in_the_variable_of_edm_is_ddim():
     process = GaussianDiffusion(cosine(1000, 0.008, 0.999))
-    denoiser = Clipped(NetworkDenoiser(wave, V(process.schedule)))
+    denoiser = StaticThresholding(NetworkDenoiser(wave, V(process.schedule)))
     x, ids = process.prior((3, 4, 4), RNG.at(0, torch.arange(2))).double(), torch.arange(2)
     euler = made("euler", process, 25).trajectory(denoiser, x, RNG, ids)
     ddim = made("ddim", process, 25).trajectory(denoiser, x, RNG, ids)
@@ -172,7 +172,7 @@ def test_churn_takes_a_step_up_with_the_variance_of_the_forward_process():
         return Prediction(torch.zeros_like(x_t))
 
     ids, t = torch.arange(256), 500
-    sampler = Heun(process, grid.uniform, 18, churn=9.0, **EDM)
+    sampler = Heun(process, timestep_spacing.uniform, 18, churn=9.0, **EDM)
     x = process.apply(torch.full((256, 1, 8, 8), 0.5), process.prior((1, 8, 8), RNG.at(7, ids)), t)
     sampler.step(denoiser, State(t, x), 400, {}, RNG.at(400, ids))
     higher, there = seen[0]
@@ -187,7 +187,7 @@ def test_churn_takes_a_step_up_with_the_variance_of_the_forward_process():
 
 def test_churn_outside_its_range_of_noise_does_nothing():
     process = GaussianDiffusion(linear(1000, 1e-4, 0.02, rescale=True))
-    sampler = Heun(process, grid.uniform, 18, churn=9.0, churn_low=0.05, churn_high=1.0, noise_scale=1.0)
+    sampler = Heun(process, timestep_spacing.uniform, 18, churn=9.0, churn_low=0.05, churn_high=1.0, noise_scale=1.0)
     ratio = {t: math.sqrt(1 / process.schedule.snr(t)) for t in (5, 200, 900)}
     assert ratio[5] < 0.05 < ratio[200] < 1 < ratio[900]
     assert sampler.churned(5) == 5
@@ -224,7 +224,7 @@ def test_a_sampler_hands_on_the_x0_that_it_predicted_last():
         told.append(cond.get(X0_GUESS))
         return Prediction(torch.full_like(x_t, float(t)))
 
-    made("ddim", process, 4).sample(Clipped(denoiser), (1, 1, 1), RNG, torch.arange(1))
+    made("ddim", process, 4).sample(StaticThresholding(denoiser), (1, 1, 1), RNG, torch.arange(1))
     assert told[0] is None
     assert [guess.item() for guess in told[1:]] == [1.0, 1.0, 1.0]
 
@@ -232,11 +232,11 @@ def test_a_sampler_hands_on_the_x0_that_it_predicted_last():
 def test_dynamic_thresholding_divides_by_the_quantile_but_never_enlarges():
     """Saharia et al. 2022, section 2.3, by hand: 200 pixels of 0.01, 0.02, ..., 2; and an image within [-1, 1]."""
     x0 = torch.stack([torch.arange(1, 201).double() / 100, torch.linspace(-0.5, 0.9, 200)]).view(2, 1, 10, 20)
-    found = DynamicallyThresholded(lambda x, t, cond: Prediction(x0), 0.995, math.inf)(x0, 5, {}).x0
+    found = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, math.inf)(x0, 5, {}).x0
     bound = np.quantile(np.arange(1, 201) / 100, 0.995)
     np.testing.assert_allclose(found[0].flatten(), np.minimum(np.arange(1, 201) / 100, bound) / bound, rtol=1e-12)
     assert torch.equal(found[1], x0[1])
-    clipped = DynamicallyThresholded(lambda x, t, cond: Prediction(x0), 0.995, 1.0)(x0, 5, {}).x0
+    clipped = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, 1.0)(x0, 5, {}).x0
     assert torch.equal(clipped, x0.clamp(-1, 1))
 
 
@@ -255,7 +255,7 @@ def test_every_grid_has_just_so_many_steps_from_its_start_to_zero(data, name, sc
 def test_the_grid_of_edm_is_even_in_the_root_of_the_noise():
     """Karras et al. 2022, eq. 5, on T = 100,000, where rounding to whole times is small."""
     schedule = linear(100_000, 1e-4, 0.02, rescale=True)
-    times = grid.rho(100_000, 18, schedule, 7)[:-1]
+    times = timestep_spacing.rho(100_000, 18, schedule, 7)[:-1]
     ratio = [math.sqrt(1 / schedule.snr(t)) for t in times]
     i = np.arange(18)
     expected = (ratio[0] ** (1 / 7) + i / 17 * (ratio[-1] ** (1 / 7) - ratio[0] ** (1 / 7))) ** 7
@@ -264,7 +264,7 @@ def test_the_grid_of_edm_is_even_in_the_root_of_the_noise():
 
 def test_the_grid_of_log_snr_is_even_in_it():
     schedule = linear(100_000, 1e-4, 0.02, rescale=True)
-    places = np.diff([schedule.half_log_snr(t) for t in grid.log_snr(100_000, 20, schedule)[:-1]])
+    places = np.diff([schedule.half_log_snr(t) for t in timestep_spacing.log_snr(100_000, 20, schedule)[:-1]])
     even = (schedule.half_log_snr(1) - schedule.half_log_snr(100_000)) / 19
     np.testing.assert_allclose(places[:14], even, rtol=2e-3)  # the last times are below 100, where rounding shows
 
@@ -275,33 +275,39 @@ def test_trailing_times_are_those_of_diffusers():
     for steps in (7, 30, 50, 999):
         theirs = diffusers.DDIMScheduler(1000, timestep_spacing="trailing")
         theirs.set_timesteps(steps)
-        assert grid.trailing(1000, steps)[:-1] == [t + 1 for t in theirs.timesteps.tolist()]
+        assert timestep_spacing.trailing(1000, steps)[:-1] == [t + 1 for t in theirs.timesteps.tolist()]
 
 
 def test_a_grid_of_ones_own_is_taken_as_it_is_and_from_any_start():
     schedule = linear(1000, 1e-4, 0.02, rescale=True)
-    assert grid.custom(1000, 1000, schedule, [1000, 600, 20]) == [1000, 600, 20, 0]
-    assert grid.custom(1000, 3, schedule, [600, 20]) == [1000, 600, 20, 0]
-    assert grid.custom(300, 1, schedule, [1000, 600, 20]) == [300, 20, 0]
+    assert timestep_spacing.custom(1000, 1000, schedule, [1000, 600, 20]) == [1000, 600, 20, 0]
+    assert timestep_spacing.custom(1000, 3, schedule, [600, 20]) == [1000, 600, 20, 0]
+    assert timestep_spacing.custom(300, 1, schedule, [1000, 600, 20]) == [300, 20, 0]
     with pytest.raises(ValueError, match=r"grid.times make 3 steps, so leave sampler.steps=50 out"):
-        grid.custom(1000, 50, schedule, [1000, 600, 20])
+        timestep_spacing.custom(1000, 50, schedule, [1000, 600, 20])
     with pytest.raises(ValueError, match="times must be falling, none twice"):
-        grid.custom(1000, 1000, schedule, [20, 600])
+        timestep_spacing.custom(1000, 1000, schedule, [20, 600])
     with pytest.raises(ValueError, match=r"times must be an integer in 1\.\.1000, got 2000"):
-        grid.custom(1000, 1000, schedule, [2000, 600])
+        timestep_spacing.custom(1000, 1000, schedule, [2000, 600])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (
-            lambda p: UniPC(p, grid.uniform, 5, 4),
+            lambda p: UniPC(p, timestep_spacing.uniform, 5, 4),
             "predictor_order must be an integer in 1..3",
         ),
-        (lambda p: Heun(p, grid.uniform, 5, -1.0, 0.0, 1.0, 1.0), "churn must be a number at least 0, got -1.0"),
-        (lambda p: Heun(p, grid.uniform, 5, 1.0, 2.0, 1.0, 1.0), "churn_high must be a number at least 2, got 1.0"),
-        (lambda p: DDIM(p, grid.uniform, 5, 2.0), "eta must be a number at least 0 and at most 1"),
-        (lambda p: grid.rho(10, 5, p.schedule, 0), "rho must be greater than 0"),
+        (
+            lambda p: Heun(p, timestep_spacing.uniform, 5, -1.0, 0.0, 1.0, 1.0),
+            "churn must be a number at least 0, got -1.0",
+        ),
+        (
+            lambda p: Heun(p, timestep_spacing.uniform, 5, 1.0, 2.0, 1.0, 1.0),
+            "churn_high must be a number at least 2, got 1.0",
+        ),
+        (lambda p: DDIM(p, timestep_spacing.uniform, 5, 2.0), "eta must be a number at least 0 and at most 1"),
+        (lambda p: timestep_spacing.rho(10, 5, p.schedule, 0), "rho must be greater than 0"),
     ],
 )
 def test_a_wrong_number_is_refused(call, message):

@@ -56,10 +56,10 @@ def test_the_csv_has_every_value_in_the_order_of_the_scales(points, tmp_path):
 
 def test_metrics_that_belong_together_share_a_panel_and_trade_offs_have_their_own(points):
     names = guidance_plot.totals(points)
-    assert list(guidance_plot.panels(names)) == [[FID], [PRECISION, RECALL], [ACCURACY]]
+    assert list(guidance_plot.plot_panels(names)) == [[FID], [PRECISION, RECALL], [ACCURACY]]
     assert list(guidance_plot.trades(names)) == [(ACCURACY, FID), (RECALL, PRECISION)]
     alone = [FID, "fid_inf_made_1k", "is_made_1k", "density_made_1k", "coverage_made_1k"]
-    assert list(guidance_plot.panels(alone)) == [[FID], ["fid_inf_made_1k"], ["is_made_1k"], alone[3:]]
+    assert list(guidance_plot.plot_panels(alone)) == [[FID], ["fid_inf_made_1k"], ["is_made_1k"], alone[3:]]
     assert list(guidance_plot.trades(alone)) == [("is_made_1k", FID)]
 
 

@@ -29,22 +29,22 @@ def points():
 
 
 def test_the_best_is_the_lowest_or_the_highest_as_the_metric_has_it(points):
-    assert sweep_table.best(points, FID) is points[2]
-    assert sweep_table.best(points, IS) is points[1]
-    assert sweep_table.best(points, SPREAD) is None
+    assert sweep_table.best_points(points, FID) is points[2]
+    assert sweep_table.best_points(points, IS) is points[1]
+    assert sweep_table.best_points(points, SPREAD) is None
 
 
 def test_of_equal_ones_the_cheapest_is_best():
     dear, cheap = point("heun", 5, 4.0, 2.0, evaluations=9), point("ddim", 5, 4.0, 2.0)
-    assert sweep_table.best([dear, cheap], FID) is cheap
-    assert sweep_table.best([dear, cheap], IS) is cheap
+    assert sweep_table.best_points([dear, cheap], FID) is cheap
+    assert sweep_table.best_points([dear, cheap], IS) is cheap
 
 
 def test_seeds_become_their_mean_and_its_standard_error():
     """Of 1, 2, 6 the deviation is sqrt(7), of the mean sqrt(7/3)."""
     seeds = [point("ddim", 5, fid, 2.0, seconds=s) for fid, s in ((1.0, 1.0), (2.0, 2.0), (6.0, 6.0))]
     other = point("ddim", 10, 3.0, 2.0)
-    mean, alone = sweep_table.averaged([*seeds, other])
+    mean, alone = sweep_table.average_points([*seeds, other])
     assert mean.estimates[FID].value == pytest.approx(3)
     assert mean.estimates[FID].error == pytest.approx((7 / 3) ** 0.5)
     assert (mean.seconds, mean.num_repeats) == (pytest.approx(3), 3)

@@ -62,7 +62,7 @@ def folder(tmp_path):
 def test_a_loaded_network_gives_the_images_of_diffusers(tmp_path, channels, batch):
     network = theirs(channels)
     network.save_pretrained(tmp_path)
-    loaded = interop.load(tmp_path)
+    loaded = interop.load_diffusers(tmp_path)
     assert_one_network(loaded.network, network, channels, batch)
     assert not loaded.network.training
     assert loaded.scheduler is None
@@ -72,7 +72,7 @@ def test_several_heads_and_attention_at_the_coarsest_level_are_followed(tmp_path
     down, up = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"), ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
     network = theirs(down_block_types=down, up_block_types=up, attention_head_dim=4, layers_per_block=1, dropout=0.1)
     network.save_pretrained(tmp_path)
-    loaded = interop.load(tmp_path).network
+    loaded = interop.load_diffusers(tmp_path).network
     assert (loaded.settings["num_heads"], loaded.settings["dropout"]) == (4, 0.1)
     assert_one_network(loaded, network)
 
@@ -83,7 +83,7 @@ def test_the_old_names_of_attention_weights_are_understood(folder):
         assert any(new in key for key in weights)
         weights = {key.replace(new, old): weight for key, weight in weights.items()}
     save_file(weights, folder / WEIGHTS)
-    assert_one_network(interop.load(folder).network, theirs())
+    assert_one_network(interop.load_diffusers(folder).network, theirs())
 
 
 def test_the_published_config_is_the_published_network():
@@ -96,7 +96,7 @@ def test_the_published_config_is_the_published_network():
         "_diffusers_version": "0.1.1",
     }
     with torch.device("meta"):
-        network = UNet(**interop.settings_from(CONFIG | published))
+        network = UNet(**interop.unet_settings(CONFIG | published))
     assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
 
 
@@ -105,7 +105,7 @@ def test_a_pipeline_folder_brings_its_scheduler(tmp_path):
     network.save_pretrained(tmp_path / "unet")
     scheduler = DDPMScheduler(500, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     scheduler.save_pretrained(tmp_path / "scheduler")
-    loaded = interop.load(tmp_path)
+    loaded = interop.load_diffusers(tmp_path)
     assert loaded.scheduler == interop.Scheduler(500, "squaredcos_cap_v2", 1e-4, 0.02, "v_prediction")
     assert_one_network(loaded.network, network)
 
@@ -115,18 +115,18 @@ def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_
     defaults = DDPMScheduler().config
     expected = {name: defaults[name] for name in ("num_train_timesteps", "beta_schedule", "beta_start")}
     expected |= {"beta_end": 0.01, "prediction_type": "epsilon"}
-    assert vars(interop.load(folder).scheduler) == expected
+    assert vars(interop.load_diffusers(folder).scheduler) == expected
 
 
 def test_a_network_of_ours_opens_in_diffusers(tmp_path):
     network = UNet(3, 8, [1, 2, 2], 1, [1], out_channels=6, num_heads=2, num_groups=4, dropout=0.1).eval()
     for parameter in network.requires_grad_(False).parameters():
         parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
-    interop.save(network, tmp_path / "new" / "folder")
+    interop.save_network(network, tmp_path / "new" / "folder")
     opened, notes = UNet2DModel.from_pretrained(tmp_path / "new" / "folder", output_loading_info=True)
     assert not any(notes.values())
     assert_one_network(network, opened)
-    assert interop.load(tmp_path / "new" / "folder").network.settings == network.settings
+    assert interop.load_diffusers(tmp_path / "new" / "folder").network.settings == network.settings
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_network_of_ours_opens_in_diffusers(tmp_path):
 def test_a_setting_that_our_network_does_not_have_is_refused_by_name_and_value(folder, field, value):
     rewrite(folder, **{field: value})
     with pytest.raises(ValueError, match=f"{field} = ") as refusal:
-        interop.load(folder)
+        interop.load_diffusers(folder)
     assert repr(value) in str(refusal.value)
 
 
@@ -161,14 +161,14 @@ def test_what_a_config_leaves_out_is_what_diffusers_takes_for_it():
 @pytest.mark.parametrize("setting", [{"patch_size": 2}, {"num_heads": 2, "attention_levels": [0]}])
 def test_what_diffusers_does_not_have_is_not_saved_for_it(tmp_path, setting):
     with pytest.raises(ValueError, match=f"^{next(iter(setting))} must be 1"):
-        interop.save(UNet(1, 8, [1, 2], 1, num_groups=4, **setting), tmp_path)
+        interop.save_network(UNet(1, 8, [1, 2], 1, num_groups=4, **setting), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_pickle_is_refused_and_told_how_to_convert_it(folder):
     (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
     with pytest.raises(ValueError, match=r"is a pickle.*save_pretrained"):
-        interop.load(folder)
+        interop.load_diffusers(folder)
 
 
 def test_weights_that_do_not_fit_their_config_are_refused_by_name(folder):
@@ -181,12 +181,12 @@ def test_weights_that_do_not_fit_their_config_are_refused_by_name(folder):
     ]:
         save_file(broken, folder / WEIGHTS)
         with pytest.raises(ValueError, match=message):
-            interop.load(folder)
+            interop.load_diffusers(folder)
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"folder must be .* config.json, got"):
-        interop.load(tmp_path)
+        interop.load_diffusers(tmp_path)
     theirs().save_config(tmp_path)
     with pytest.raises(ValueError, match=f"has no {WEIGHTS}"):
-        interop.load(tmp_path)
+        interop.load_diffusers(tmp_path)

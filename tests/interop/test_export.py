@@ -59,7 +59,7 @@ def exports(tmp_path):
     def exported(path, *overrides, out="out"):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(export.CONF), version_base="1.3"):
-            export.run(compose("export", overrides=[f"ckpt={path}", f"out={tmp_path / out}", *overrides]))
+            export.run_export(compose("export", overrides=[f"ckpt={path}", f"out={tmp_path / out}", *overrides]))
         return tmp_path / out
 
     return exported
@@ -137,8 +137,8 @@ def test_a_sampler_chosen_at_the_export_is_that_of_the_folder(checkpoint, export
     folder = exports(path, "format=safetensors", "sampler=ddim", "sampler.steps=5")
     expected = loaded(config, path, "sampler=ddim", "sampler.steps=5").generate(IDS, "ema")
     assert torch.equal(loaded(config, folder).generate(IDS, "ema"), expected)
-    again = loaded(config, folder, "+sampler.steps=3", "denoiser=plain")
-    expected = loaded(config, path, "sampler=ddim", "sampler.steps=3", "denoiser=plain")
+    again = loaded(config, folder, "+sampler.steps=3", "clip=none")
+    expected = loaded(config, path, "sampler=ddim", "sampler.steps=3", "clip=none")
     assert torch.equal(again.generate(IDS, "ema"), expected.generate(IDS, "ema"))
 
 
@@ -147,7 +147,7 @@ def test_sample_py_writes_the_same_pictures_from_the_folder(checkpoint, exports,
     made = []
     for place in (path, exports(path, "format=safetensors")):
         out = tmp_path / f"of_{place.name}"
-        sample.run(config("sample", f"ckpt={place}", "num_samples=5", "format=npz", f"out={out}", "trainer=cpu"))
+        sample.run_sample(config("sample", f"ckpt={place}", "num_samples=5", "format=npz", f"out={out}", "trainer=cpu"))
         made.append(np.load(out / "samples.npz")["arr_0"])
     assert np.array_equal(*made)
     assert len(np.unique(made[0])) > 20
@@ -177,7 +177,9 @@ def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoi
     folder = exports(path, "format=safetensors", "weights=ema_0.9", out="model_v1.5")
     results = []
     for place, run, weights in [(path, path.parents[1], "ema_0.9"), (folder, folder, "best")]:
-        evaluate.run(config("evaluate", f"ckpt={place}", "num_samples=20", "trainer=cpu", f"weights={weights}"))
+        evaluate.run_evaluate(
+            config("evaluate", f"ckpt={place}", "num_samples=20", "trainer=cpu", f"weights={weights}")
+        )
         (result,) = (run / "evaluations").glob("*_fid_corners_20_*.json")
         results.append(read_result(result))
     assert results[0].metrics == results[1].metrics
@@ -187,12 +189,12 @@ def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoi
 def test_weights_that_share_memory_are_exported(small, tmp_path):
     module = randomize(build.module(small("ema.decay=[]")).model)
     module.network.middle[1].res = module.network.middle[0].res
-    holds = exported.alone(module, "raw")
-    exported_folder.save(tmp_path, holds)
-    again = exported_folder.load(tmp_path)
+    holds = exported.to_exported(module, "raw")
+    exported_folder.save_exported_folder(tmp_path, holds)
+    again = exported_folder.load_exported_folder(tmp_path)
     assert again.tensors.keys() == holds.tensors.keys()
     assert all(torch.equal(tensor, holds.tensors[key]) for key, tensor in again.tensors.items())
-    interop.save(module.network, tmp_path / "unet")
+    interop.save_network(module.network, tmp_path / "unet")
     opened = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet")
     x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([0, 9])
     assert_same(opened.double()(x, time).sample, module.network.double().eval()(x, time))
@@ -201,7 +203,7 @@ def test_weights_that_share_memory_are_exported(small, tmp_path):
 def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, config, tmp_path):
     folder = exports(checkpoint(), "format=safetensors")
     about = json.loads((folder / "config.json").read_text())
-    about["config"]["sampler"]["grid"] = {"_target_": "os.mkdir", "path": str(tmp_path / "owned")}
+    about["config"]["sampler"]["timestep_spacing"] = {"_target_": "os.mkdir", "path": str(tmp_path / "owned")}
     (folder / "config.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"code that is not part of .*ddpm.*: 'os.mkdir'"):
         loaded(config, folder)
@@ -303,7 +305,7 @@ def states_of_the_pipeline(monkeypatch, folder, module):
         pytest.param(["sampler.steps=null", "schedule.num_timesteps=1000"], marks=pytest.mark.slow),
         ["sampler.steps=null", "variance=large", "schedule=linear"],
         ["sampler.steps=null", "objective=x0", "schedule=sigmoid"],
-        ["sampler.steps=null", "objective=v", "schedule=jsd", "denoiser=plain"],
+        ["sampler.steps=null", "objective=v", "schedule=jsd", "clip=none"],
         pytest.param(
             ["sampler.steps=null", "objective=v", "schedule=warmup10", "variance=large"], marks=pytest.mark.slow
         ),
@@ -319,7 +321,7 @@ def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
     path = checkpoint("schedule.num_timesteps=100", *overrides)
     folder = exports(path, "format=diffusers", "weights=ema_0.9")
     module, ours = in_double(loaded(config, path)), []
-    module.watch_sampling = lambda state: ours.append(state.x_t)
+    module.on_sampling_step = lambda state: ours.append(state.x_t)
     expected = (module.generate(IDS, "ema_0.9") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     assert f"(num_inference_steps={len(ours)})" in capsys.readouterr().out
     states, images = states_of_the_pipeline(monkeypatch, folder, module)
@@ -358,8 +360,12 @@ REFUSED = [
     (["++model.out_channels=2"], [], "model.out_channels must be 1, the channels of the images"),
     (["sampler=ddim"], [], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
     ([], ["sampler=ddim"], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
-    ([], ["+sampler.steps=40"], "sampler.steps must be null or a divisor of 100, with grid=uniform"),
-    ([], ["+sampler.steps=20", "grid=quadratic"], "sampler.steps must be null or a divisor of 100, with grid=uniform"),
+    ([], ["+sampler.steps=40"], "sampler.steps must be null or a divisor of 100, with timestep_spacing=uniform"),
+    (
+        [],
+        ["+sampler.steps=20", "timestep_spacing=quadratic"],
+        "sampler.steps must be null or a divisor of 100, with timestep_spacing=uniform",
+    ),
     ([], ["+sampler.steps=20", "variance=large"], "sampler.steps must be null .* with variance=large, or use small"),
 ]
 
@@ -376,10 +382,10 @@ def test_parts_that_are_not_in_the_table_are_refused_by_name():
     for group in pipeline.WORDS:
         with pytest.raises(ValueError, match=rf"^{group} must be .* got 'Other'$"):
             pipeline.part_words({group: {"_target_": f"ddpm.{group}.Other"}})
-    with pytest.raises(ValueError, match=r"^denoiser\.bound must be left out .* got 3$"):
-        pipeline.part_words({"denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", "bound": 3}})
+    with pytest.raises(ValueError, match=r"^clip\.bound must be left out .* got 3$"):
+        pipeline.part_words({"clip": {"_target_": "ddpm.diffusion.denoiser.StaticThresholding", "bound": 3}})
     with pytest.raises(ValueError, match=r"^model=Linear cannot be exported for diffusers"):
-        pipeline.save(None, nn.Linear(1, 1), {}, (1, 8, 8))
+        pipeline.save_pipeline(None, nn.Linear(1, 1), {}, (1, 8, 8))
 
 
 # The command

@@ -18,8 +18,8 @@ from ddpm.commands import sample
 from ddpm.config import build, wiring
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.interop import openai
-from ddpm.interop.openai_configuration import configuration
-from ddpm.interop.openai_flags import PUBLISHED, published
+from ddpm.interop.openai_configuration import openai_configuration
+from ddpm.interop.openai_flags import PUBLISHED, published_name
 
 # What their files look like: the shape of every tensor, in the order in which their program makes them
 
@@ -291,7 +291,7 @@ def test_a_loaded_network_gives_the_images_of_theirs(kind, file):
     flags = {name: value for name, value in FLAGS.items() if name != "num_heads"} | heads
     flags |= {"small_size": 8} if low_res else {}
     flags |= {"use_new_attention_order": new_order, "diffusion_steps": steps, "rescale_timesteps": steps != 1000}
-    network = openai.load(file(weights, **flags)).network()
+    network = openai.load_openai(file(weights, **flags)).network()
 
     x, cond = images(3 if low_res else how.get("images", 3)), {}
     if how["classes"]:
@@ -320,7 +320,7 @@ def test_a_loaded_classifier_gives_the_logits_of_theirs(kind, file):
     new_order = how.pop("new_order")
     weights = filled(shapes(**how))
     heads = {"num_heads": None, "num_head_channels": 16}
-    network = openai.load(file(weights, **FLAGS | heads | {"use_new_attention_order": new_order})).network()
+    network = openai.load_openai(file(weights, **FLAGS | heads | {"use_new_attention_order": new_order})).network()
     with torch.no_grad():
         expected = Theirs(weights, **{"head_channels": 16, "new_order": new_order}).logits(
             images(), TIMES, blocks=how["blocks"]
@@ -339,7 +339,7 @@ def test_rows_sorted_by_head_are_sorted_by_query_key_and_value():
 
 def test_a_file_of_half_precision_is_loaded_in_single(file):
     weights = {key: weight.half() for key, weight in filled(shapes(**SMALL)).items()}
-    loaded = openai.load(file(weights, **FLAGS))
+    loaded = openai.load_openai(file(weights, **FLAGS))
     assert {weight.dtype for weight in loaded.weights.values()} == {torch.float32}
     assert loaded.weights["stem.weight"].equal(weights["input_blocks.0.0.weight"].float())
 
@@ -388,7 +388,7 @@ def test_each_published_file_is_known_by_its_shapes(name, tmp_path):
     weights = without_memory(name)
     if count := FILES[name][2]:
         assert sum(weight.numel() for weight in weights.values()) == count
-    assert published(openai.architecture_of(weights)) == name
+    assert published_name(openai.architecture_of(weights)) == name
     loaded = openai.from_weights(weights, tmp_path / "any_name.pt")
     with torch.device("meta"):
         network = openai.BUILDERS[loaded.architecture.kind](**loaded.settings)
@@ -410,9 +410,9 @@ def test_no_two_published_files_have_one_architecture():
     ],
 )
 def test_the_schedule_of_a_published_file_is_that_of_its_flags(name, schedule, steps, first, last):
-    from ddpm.interop.openai_configuration import betas
+    from ddpm.interop.openai_configuration import schedule_config
 
-    made = wiring.instantiate(OmegaConf.create(betas(PUBLISHED[name][1])), "schedule").alpha_bar
+    made = wiring.instantiate(OmegaConf.create(schedule_config(PUBLISHED[name][1])), "schedule").alpha_bar
     if schedule == "linear":
         expected = math.prod(1 - (first + (last - first) * i / (steps - 1)) for i in range(steps // 2))
     else:
@@ -427,7 +427,7 @@ def test_the_schedule_of_a_published_file_is_that_of_its_flags(name, schedule, s
 
 def test_a_file_of_other_shapes_without_flags_says_which_it_needs(file):
     with pytest.raises(ValueError, match=r"none of the published models.*model\.json beside it must be") as refusal:
-        openai.load(file(filled(shapes(**SMALL))))
+        openai.load_openai(file(filled(shapes(**SMALL))))
     needed = ["image_size", "diffusion_steps", "noise_schedule", "rescale_timesteps", "use_new_attention_order"]
     assert f"{', '.join(needed)}, num_heads or num_head_channels among them" in str(refusal.value)
 
@@ -436,7 +436,7 @@ def test_a_file_of_other_shapes_without_flags_says_which_it_needs(file):
 def test_a_flag_that_is_left_out_is_asked_for(name, file):
     flags = {flag: value for flag, value in FLAGS.items() if flag != name}
     with pytest.raises(ValueError, match=rf"trained with, {name}.* among them; known are"):
-        openai.load(file(filled(shapes(**SMALL)), **flags))
+        openai.load_openai(file(filled(shapes(**SMALL)), **flags))
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_a_flag_that_is_left_out_is_asked_for(name, file):
 )
 def test_a_flag_that_cannot_be_is_named_with_its_file(flags, message, file):
     with pytest.raises(ValueError, match=message) as refusal:
-        openai.load(file(filled(shapes(**SMALL)), **FLAGS | flags))
+        openai.load_openai(file(filled(shapes(**SMALL)), **FLAGS | flags))
     assert "model." in str(refusal.value)
 
 
@@ -470,7 +470,7 @@ def test_flags_beside_a_published_file_replace_what_is_known_of_it(tmp_path):
 def test_a_classifier_knows_the_size_of_its_images(file):
     weights = filled(shapes(**SMALL, side=8, outputs=10))
     with pytest.raises(ValueError, match="image_size must be 16, as the weights have it, got 32"):
-        openai.load(file(weights, **FLAGS | {"image_size": 32}))
+        openai.load_openai(file(weights, **FLAGS | {"image_size": 32}))
 
 
 # Weights that are not those of their networks
@@ -546,7 +546,7 @@ def test_a_file_that_calls_something_leaves_no_mark(call, save, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "evil.pt"
     save({"time_embed.0.weight": CALLS[call](mark)}, path)
     with pytest.raises(ValueError, match=r"^ckpt=.*evil\.pt cannot be read as data: .*nothing of it was run$") as error:
-        openai.load(path)
+        openai.load_openai(path)
     assert "weights_only" not in str(error.value)
     assert not mark.exists()
 
@@ -557,11 +557,11 @@ def test_a_file_that_is_cut_off_or_changed_is_one_error(file):
     for size in (0, 1, 1000, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match="cannot be read as data"):
-            openai.load(path)
+            openai.load_openai(path)
     place = len(whole) // 2
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(ValueError, match="is damaged; nothing of it was run"):
-        openai.load(path)
+        openai.load_openai(path)
 
 
 @pytest.mark.parametrize(
@@ -575,15 +575,15 @@ def test_a_file_that_is_cut_off_or_changed_is_one_error(file):
 )
 def test_a_file_of_something_else_is_one_error(content, file):
     with pytest.raises(ValueError, match=r"^ckpt=.*model\.pt "):
-        openai.load(file(content))
+        openai.load_openai(file(content))
 
 
 def test_a_state_dict_of_another_program_is_told_from_theirs(file):
     network = torch.nn.Sequential(torch.nn.Linear(3, 3))
     with pytest.raises(ValueError, match="no weights of improved-diffusion or guided-diffusion"):
-        openai.load(file(network.state_dict()))
+        openai.load_openai(file(network.state_dict()))
     with pytest.raises(ValueError, match="there is none at"):
-        openai.load(file(network.state_dict()).with_name("absent.pt"))
+        openai.load_openai(file(network.state_dict()).with_name("absent.pt"))
 
 
 # As a model of ours
@@ -591,9 +591,9 @@ def test_a_state_dict_of_another_program_is_told_from_theirs(file):
 
 def denoised(weights, path, t, cond):
     """What the model that a command builds believes of x_t, and x_t."""
-    config = OmegaConf.create(configuration(openai.load(path)))
+    config = OmegaConf.create(openai_configuration(openai.load_openai(path)))
     module = build.module(config).model
-    module.network.load_state_dict(openai.load(path).weights)
+    module.network.load_state_dict(openai.load_openai(path).weights)
     denoiser = module.double().eval().denoiser("raw")
     return module, denoiser(images(), t, cond)
 
@@ -615,7 +615,7 @@ def test_the_model_predicts_what_their_network_and_schedule_say(schedule, label,
 
 @pytest.mark.parametrize("flags", [{}, {"sigma_small": True}, {"predict_xstart": True}], ids=str)
 def test_what_flags_say_of_the_process_is_followed(flags, file):
-    config = configuration(openai.load(file(filled(shapes(**SMALL, outputs=3)), **FLAGS | flags)))
+    config = openai_configuration(openai.load_openai(file(filled(shapes(**SMALL, outputs=3)), **FLAGS | flags)))
     assert config["variance"]["_target_"].endswith("FixedSmall" if "sigma_small" in flags else "FixedLarge")
     assert config["objective"]["_target_"].endswith("X0" if "predict_xstart" in flags else "Eps")
     assert config["cond"]["_target_"].endswith("NoCondition")
@@ -623,8 +623,8 @@ def test_what_flags_say_of_the_process_is_followed(flags, file):
 
 def test_a_classifier_is_built_as_what_its_training_made(file):
     weights = filled(shapes(**SMALL, side=8, outputs=10))
-    loaded = openai.load(file(weights, **FLAGS))
-    config = OmegaConf.create(configuration(loaded))
+    loaded = openai.load_openai(file(weights, **FLAGS))
+    config = OmegaConf.create(openai_configuration(loaded))
     module = build.module(config).model
     module.network.load_state_dict(loaded.weights)
     assert module.network.classifies
@@ -639,10 +639,12 @@ def test_a_classifier_is_built_as_what_its_training_made(file):
 def test_an_upsampler_is_told_small_images_and_says_if_their_size_is_left_out(file):
     weights = filled(shapes(**SMALL, images=6))
     with pytest.raises(ValueError, match="trained with, small_size among them"):
-        openai.load(file(weights, **FLAGS))
+        openai.load_openai(file(weights, **FLAGS))
     with pytest.raises(ValueError, match="small_size must be a divisor of image_size = 16, got 5"):
-        openai.load(file(weights, **FLAGS, small_size=5))
-    module = build.module(OmegaConf.create(configuration(openai.load(file(weights, **FLAGS, small_size=4))))).model
+        openai.load_openai(file(weights, **FLAGS, small_size=5))
+    module = build.module(
+        OmegaConf.create(openai_configuration(openai.load_openai(file(weights, **FLAGS, small_size=4))))
+    ).model
     assert module.network.low_res
     assert module.condition.of({"image": images()})["low_res"].shape == (3, 3, 4, 4)
 
@@ -667,7 +669,7 @@ def test_an_upsampler_of_classes_is_told_both(file):
 
 def test_networks_whose_time_is_wider_than_their_first_level_are_theirs_for_512(file):
     weights = filled(shapes(**SMALL, time=64))
-    loaded = openai.load(file(weights, **FLAGS))
+    loaded = openai.load_openai(file(weights, **FLAGS))
     assert loaded.settings["time_channels"] == 64
     t = torch.tensor([5, 300, 999])
     with torch.no_grad():
@@ -685,6 +687,6 @@ def test_the_command_draws_from_a_file_of_theirs_by_class(file, config, tmp_path
         "num_samples=4",
         f"out={tmp_path / 'drawn'}",
     )
-    sample.run(config("sample", f"ckpt={path}", *[f"+{w}" if w.startswith("sampler.") else w for w in words]))
+    sample.run_sample(config("sample", f"ckpt={path}", *[f"+{w}" if w.startswith("sampler.") else w for w in words]))
     assert (tmp_path / "drawn" / "grid.png").exists()
     assert json.loads((tmp_path / "drawn" / "generation.json").read_text())["class"] == ["1", "9"]

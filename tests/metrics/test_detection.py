@@ -17,7 +17,7 @@ from ddpm.metrics.detection import (
     average_precision,
     best_dice,
     confusion,
-    counted,
+    count_pixels,
     image_scores,
     overlaps,
     region_shares,
@@ -36,7 +36,7 @@ def boxes():
 
 def scored(maps, masks, num_bins=None):
     shares, regions = region_shares(masks)
-    return counted(maps.flatten(1), masks.flatten(1), shares.flatten(1), regions, num_bins)
+    return count_pixels(maps.flatten(1), masks.flatten(1), shares.flatten(1), regions, num_bins)
 
 
 def all_images(counts, num=60):

@@ -17,7 +17,7 @@ import torchvision
 from precision import assert_rounded
 from torch import nn
 
-from ddpm.data.order import chosen
+from ddpm.data.order import choose_subset
 from ddpm.data.sources.mnist import Mnist
 from ddpm.metrics.extractors import clip, dinov2, mnist
 from ddpm.metrics.extractors.clip import Clip
@@ -50,7 +50,7 @@ def offline(tmp_path, monkeypatch):
 def digits():
     """All digits as uint8 `[5000, 1, 28, 28]`, their labels, and the numbers of the 1,000 that were held out."""
     images = Mnist().open()
-    return torch.from_numpy(images.pixels)[:, None], images.labels, chosen(len(images), 1000)
+    return torch.from_numpy(images.pixels)[:, None], images.labels, choose_subset(len(images), 1000)
 
 
 def test_the_digit_classifier_knows_digits_that_it_was_not_trained_on(digits):
@@ -340,4 +340,4 @@ def test_a_download_of_dinov2_is_kept_in_torch_hubs_cache(tiny_dinov2, tmp_path,
     monkeypatch.setitem(dinov2.SHA256, TINY, hashlib.sha256(data).hexdigest())
     assert Dinov2(TINY).name == f"dinov2-{TINY}"
     assert (tmp_path / "hub" / "checkpoints" / "dinov2_vittiny_pretrain.pth").read_bytes() == data
-    assert replace(dinov2.published(TINY), file="x").path.name == "x"
+    assert replace(dinov2.published_dinov2(TINY), file="x").path.name == "x"

@@ -23,7 +23,7 @@ from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
 from ddpm.metrics.prdc import PrecisionRecall
-from ddpm.metrics.weights import WeightsFile, load
+from ddpm.metrics.weights import WeightsFile, load_weights
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -222,7 +222,7 @@ def test_an_evil_weights_file_leaves_no_mark(tmp_path, save):
 def test_torchs_older_file_format_is_read(tmp_path):
     path = tmp_path / "old.pth"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert load(path).tensors["a"].tolist() == [1, 1]
+    assert load_weights(path).tensors["a"].tolist() == [1, 1]
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path):

@@ -8,7 +8,7 @@ from precision import roundings
 
 from ddpm.metrics.cas import ClassificationAccuracyScore
 from ddpm.metrics.class_accuracy import ClassAccuracy
-from ddpm.metrics.classes import in_words
+from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.moments import Moments
 from ddpm.metrics.per_class import PerClass
@@ -278,4 +278,4 @@ def test_two_metrics_that_give_values_of_one_name_are_refused(ranks):
     ],
 )
 def test_what_was_asked_for_in_words(labels, words):
-    assert in_words(torch.tensor(labels)) == words
+    assert describe_classes(torch.tensor(labels)) == words

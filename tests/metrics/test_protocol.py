@@ -62,7 +62,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
 
 
 def test_a_new_file_has_the_usual_permissions(tmp_path):
-    atomic.write_whole(tmp_path / "ours", b"")
+    atomic.write_atomically(tmp_path / "ours", b"")
     (tmp_path / "usual").write_bytes(b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 

@@ -25,7 +25,7 @@ from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance, error_of_mean
 from ddpm.metrics.memorization import Memorization
 from ddpm.metrics.moments import Moments
-from ddpm.metrics.neighbours import nearest
+from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.pixels import pixel_features
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 from ddpm.metrics.score import FeatureSet
@@ -278,10 +278,10 @@ def test_nearest_neighbours_are_those_of_all_distances(monkeypatch, chunk):
     monkeypatch.setattr("ddpm.metrics.neighbours.CHUNK", chunk)
     rows, among = normal(40, 5, 0).double(), normal(60, 5, 1).double()
     expected, order = torch.cdist(rows, among).sort(1)
-    distances, index = nearest(rows, among, 3)
+    distances, index = k_nearest(rows, among, 3)
     assert_same(distances, expected[:, :3])
     assert torch.equal(index, order[:, :3])
-    others, own = nearest(rows, rows, 1, leave_out_self=True)
+    others, own = k_nearest(rows, rows, 1, leave_out_self=True)
     assert_same(others[:, 0], torch.cdist(rows, rows).fill_diagonal_(math.inf).min(1).values)
     assert not (own[:, 0] == torch.arange(40)).any()
 

@@ -405,7 +405,7 @@ def test_under_autocast_the_output_is_float32_and_near_it():
 
 @pytest.mark.parametrize("name", ["low_res", "tokens"])
 def test_what_a_network_cannot_do_without_is_asked_for(name):
-    with pytest.raises(ValueError, match=f"^this U-Net needs {name}, which it was not told$"):
+    with pytest.raises(ValueError, match=f"^this U-Net needs the condition {name}, which it was not given$"):
         UNet(**ALL)(images(), TIMES, **{other: tensor for other, tensor in told().items() if other != name})
 
 

@@ -53,9 +53,9 @@ def test_the_recipe_is_that_of_the_published_program(config):
     assert (made.optimizer.lr, made.optimizer.weight_decay, made.optimizer.warmup_steps) == (1e-4, 0.0, 0)
     assert (made.data.batch_size, made.data.channels, made.data.size) == (1, 1, 256)
     assert (made.trainer.max_steps, made.trainer.gradient_clip_val) == (3000 * 100, 1.0)
-    assert (made.ema.decay, made.ema.warmup, made.timesteps.largest) == (0.9999, False, 800)
+    assert (made.ema.decay, made.ema.warmup, made.time_sampler.largest) == (0.9999, False, 800)
     noise = made.noise
     assert (noise.octaves, noise.persistence, noise.frequency, noise.unit_variance) == (6, 0.8, 64, False)
-    assert not made.process.same_noise_back
+    assert made.process.reverse_noise == "white"
     assert made.variance._target_.endswith("FixedLarge")
     assert made.optimizer._target_.endswith("adamw")

@@ -10,7 +10,7 @@ from precision import assert_same, roundings
 from ddpm.networks.attention import Attention
 from ddpm.networks.blocks import Downsample, ResBlock, Upsample
 from ddpm.networks.embeddings import sinusoid
-from ddpm.networks.layers import conv1x1, conv3x3, linear
+from ddpm.networks.layers import conv1x1, conv3x3, linear_layer
 
 
 def test_the_time_becomes_sines_then_cosines_from_frequency_one_to_one_in_10000():
@@ -34,7 +34,7 @@ def test_a_block_without_change_of_width_starts_as_the_identity():
     [
         conv3x3(64, 128).weight,
         conv1x1(64, 128).weight,
-        linear(256, 128).weight,
+        linear_layer(256, 128).weight,
         *Attention(64, num_heads=1, num_groups=4).qkv.weight.chunk(3),
     ],
     ids=["conv3x3", "conv1x1", "linear", "query", "key", "value"],

@@ -13,7 +13,7 @@ from report.made_up import make_run, result
 from ddpm.commands.report import main
 from ddpm.metrics.protocol import write_result
 from ddpm.report.page import POLICY, page
-from ddpm.report.report import read
+from ddpm.report.report import read_report
 
 HOSTILE = "<script>alert(1)<!-- \"'& --><img src=x onerror=alert(2)>$\\alpha$"
 
@@ -46,11 +46,11 @@ class Reader(HTMLParser):
 
 
 def read_page(*folders):
-    return Reader(page(read(folders)))
+    return Reader(page(read_report(folders)))
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(two_runs):
-    text = page(read([two_runs]))
+    text = page(read_report([two_runs]))
     reader = Reader(text)
     assert reader.open == []
     assert reader.all("script") == reader.all("link") == reader.all("use") == []
@@ -62,7 +62,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(two_runs):
                 assert value.startswith(("data:image/png;base64,", "#"))
     assert "@import" not in text
     assert "url(" not in text
-    assert page(read([two_runs])) == text  # to the byte
+    assert page(read_report([two_runs])) == text  # to the byte
     assert text.count("opacity: 0.16") == 2  # an error band for each run
 
 
@@ -96,10 +96,10 @@ def test_protocols_are_tables_of_their_own_with_the_field_that_differs(two_runs)
 
 
 def test_curves_of_a_score_measured_in_two_ways_do_not_share_a_drawing(two_runs):
-    assert page(read([two_runs])).count("<h3>fid_digits_1k</h3>") == 1
+    assert page(read_report([two_runs])).count("<h3>fid_digits_1k</h3>") == 1
     other = result({"fid_digits_1k": 8.8}, protocol={"split": "test"})
     write_result(two_runs / "1" / "evaluations" / "b.json", other)
-    text = page(read([two_runs]))
+    text = page(read_report([two_runs]))
     assert text.count("<h3>fid_digits_1k</h3>") == 2
     assert "protocol: split test" in text
 
@@ -156,7 +156,7 @@ def test_a_wrong_folder_is_one_line_and_exit_2(tmp_path, capsys):
 def test_a_browser_shows_it_on_a_phone_and_a_desk_without_scripts_requests_or_complaints(two_runs, tmp_path):
     make_run(two_runs / "2" / HOSTILE.replace("/", ""), name="x" * 200, seed=7)
     path = Path(tmp_path / "report.html")
-    path.write_text(page(read([two_runs])))
+    path.write_text(page(read_report([two_runs])))
     with browser(tmp_path / "profile") as opened:
         for width in (390, 1280):
             for scheme, scripts in (("light", True), ("dark", False)):

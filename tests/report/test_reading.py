@@ -10,15 +10,23 @@ from PIL import Image
 from report.made_up import config, draw, make_run, result
 
 from ddpm.checkpoint import groups
-from ddpm.evaluation.comparison import flat as leaves
+from ddpm.evaluation.comparison import flatten as leaves
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report import report, settings
-from ddpm.report.pictures import picture
-from ddpm.report.results import Row, best, columns, comparisons, newest
+from ddpm.report.pictures import load_picture
+from ddpm.report.results import Row, best_rows, comparisons, metric_columns_of, newest_rows
 from ddpm.report.runs import find_runs, read_run
-from ddpm.report.series import read_series, smoothed, thinned
-from ddpm.report.settings import CONF, command, derived, differences, followed, labels, sweep
+from ddpm.report.series import read_series, smooth, thin
+from ddpm.report.settings import (
+    CONF,
+    derive_overrides,
+    differing_settings,
+    resolve_reference,
+    run_labels,
+    sweep_command,
+    train_command,
+)
 
 
 def flat(**changes):
@@ -41,30 +49,30 @@ def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
 
 def test_a_part_that_differs_is_one_column_and_its_fields_are_its_details():
     cosine = {"_target_": "ddpm.diffusion.schedules.cosine.cosine", "num_timesteps": 100, "offset": 0.008}
-    found, common = differences([flat(), flat(schedule=cosine)])
+    found, common = differing_settings([flat(), flat(schedule=cosine)])
     assert found == {"schedule": [("linear", "beta_end 0.02", "linear"), ("cosine", "offset 0.008", "cosine")]}
     assert common["sampler.steps"] == "100"  # followed to what it refers to
-    assert labels(found, ["0", "1"]) == ["linear", "cosine"]
+    assert run_labels(found, ["0", "1"]) == ["linear", "cosine"]
 
 
 def test_a_field_that_differs_is_a_column_and_what_refers_to_it_is_none():
     longer = {"_target_": "ddpm.diffusion.schedules.linear.linear", "num_timesteps": 500, "beta_end": 0.02}
-    found, _ = differences([flat(), flat(schedule=longer)])
+    found, _ = differing_settings([flat(), flat(schedule=longer)])
     assert {key: [value for value, _, _ in cells] for key, cells in found.items()} == {
         "schedule.num_timesteps": ["100", "500"]
     }
 
 
 def test_runs_of_the_same_settings_are_told_apart_by_their_folders():
-    assert labels(differences([flat(), flat()])[0], ["a", "b"]) == ["a", "b"]
+    assert run_labels(differing_settings([flat(), flat()])[0], ["a", "b"]) == ["a", "b"]
     many = dict.fromkeys(("one", "two", "three", "four"), 1)
-    assert labels(differences([flat(), flat(**many)])[0], ["a", "b"]) == ["a", "b"]
-    found, _ = differences([flat(seed=1), flat(seed=1), flat(seed=2)])
-    assert labels(found, ["a", "b", "c"]) == ["seed 1 (a)", "seed 1 (b)", "seed 2"]
+    assert run_labels(differing_settings([flat(), flat(**many)])[0], ["a", "b"]) == ["a", "b"]
+    found, _ = differing_settings([flat(seed=1), flat(seed=1), flat(seed=2)])
+    assert run_labels(found, ["a", "b", "c"]) == ["seed 1 (a)", "seed 1 (b)", "seed 2"]
 
 
 def test_a_run_without_settings_does_not_make_all_settings_differ():
-    assert differences([flat(), {}, flat()])[0] == {}
+    assert differing_settings([flat(), {}, flat()])[0] == {}
 
 
 def test_values_of_different_protocols_never_share_a_table():
@@ -79,27 +87,27 @@ def test_another_score_measured_beside_it_does_not_part_a_value_from_its_like():
     alone = Row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
     both = Row(1, result({"fid_digits_1k": 2.0, "kid_digits_1k": 0.1}))
     ((_, rows),) = comparisons([alone, both])
-    assert list(columns(rows).values()) == [[(3.0, None), (2.0, None)], [None, (0.1, None)]]
+    assert list(metric_columns_of(rows).values()) == [[(3.0, None), (2.0, None)], [None, (0.1, None)]]
 
 
 def test_a_score_with_other_settings_stands_in_another_column():
     pool = Row(0, result({"fid_digits_1k": 3.0}, protocol={"scores": {"fid": "FrechetDistance(layer=pool)"}}))
     logits = Row(1, result({"fid_digits_1k": 2.0}, protocol={"scores": {"fid": "FrechetDistance(layer=logits)"}}))
-    found = columns([pool, logits])
+    found = metric_columns_of([pool, logits])
     assert [metric for metric, _ in found] == ["fid_digits_1k"] * 2
     assert list(found.values()) == [[(3.0, None), None], [None, (2.0, None)]]
 
 
 def test_the_newest_result_of_each_way_of_sampling_is_chosen():
     early, late, other = (Row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
-    assert newest([late, early, other]) == [other, late]
+    assert newest_rows([late, early, other]) == [other, late]
 
 
 def test_best_follows_the_direction_and_near_is_two_errors_of_the_difference():
     values = [Estimate(3.0, 0.1), Estimate(3.2, 0.1), Estimate(3.3, 0.1), None, Estimate(9.0, 0.1)]
-    assert best(values, lower=True) == ({0}, {1})  # 2 * hypot(0.1, 0.1) = 0.28
-    assert best(values, lower=False) == ({4}, set())
-    assert best(values, lower=None) == (set(), set())
+    assert best_rows(values, lower=True) == ({0}, {1})  # 2 * hypot(0.1, 0.1) = 0.28
+    assert best_rows(values, lower=False) == ({4}, set())
+    assert best_rows(values, lower=None) == (set(), set())
 
 
 def test_broken_and_old_results_are_listed_and_the_others_read(tmp_path):
@@ -158,24 +166,24 @@ def test_settings_that_ask_for_more_than_plain_values_are_not_read(tmp_path, tex
 
 def test_a_reference_to_itself_ends(tmp_path):
     run = read_run(make_run(tmp_path / "run", name="${seed}", seed="${name}"))
-    assert "${" in followed(run.config, "seed")
+    assert "${" in resolve_reference(run.config, "seed")
 
 
 def test_smoothing_keeps_a_line_as_it_is_and_thinning_keeps_the_peaks():
     line = np.arange(100.0)
-    np.testing.assert_allclose(smoothed(line), line)
+    np.testing.assert_allclose(smooth(line), line)
     values = np.zeros(10_000)
     values[1234], values[8765] = 5.0, -5.0
-    steps, kept = thinned(np.arange(10_000), values, 400)
+    steps, kept = thin(np.arange(10_000), values, 400)
     assert len(steps) <= 402
     assert (kept.max(), kept.min()) == (5.0, -5.0)
 
 
 def test_a_picture_is_made_smaller_and_only_whole_png_is_shown(tmp_path):
     draw(tmp_path / "large.png", (1500, 300))
-    found = picture(tmp_path / "large.png", 1200, 10**9)
+    found = load_picture(tmp_path / "large.png", 1200, 10**9)
     assert (found.size, found.is_scaled) == ((1200, 240), True)
-    assert len(picture(tmp_path / "large.png", 1200, 20_000).address) < 20_000 * 4 / 3 + 100
+    assert len(load_picture(tmp_path / "large.png", 1200, 20_000).address) < 20_000 * 4 / 3 + 100
     data = (tmp_path / "large.png").read_bytes()
     header = b"IHDR" + b"\x7f\xff\xff\xff" * 2 + data[24:29]
     huge = data[:12] + header + zlib.crc32(header).to_bytes(4) + data[33:]
@@ -186,28 +194,28 @@ def test_a_picture_is_made_smaller_and_only_whole_png_is_shown(tmp_path):
         ("huge", huge, "pixels"),
     ):
         (tmp_path / name).write_bytes(content)
-        assert told in picture(tmp_path / name, 1200, 10**9).problem
-    assert "not a PNG" in picture(tmp_path / "gif", 1200, 10**9).problem
+        assert told in load_picture(tmp_path / name, 1200, 10**9).problem
+    assert "not a PNG" in load_picture(tmp_path / "gif", 1200, 10**9).problem
 
 
 def test_a_command_is_quoted_for_the_shell():
-    assert command(["name=it's", "a=$(b)"]) == """python train.py 'name=it'"'"'s' 'a=$(b)'"""
+    assert train_command(["name=it's", "a=$(b)"]) == """python train.py 'name=it'"'"'s' 'a=$(b)'"""
 
 
 def test_a_sweep_is_one_command_only_where_every_combination_was_run():
     runs = [[f"schedule={s}", f"objective={o}", "seed=0"] for s in ("linear", "cosine") for o in ("eps", "v")]
-    assert sweep(runs) == command(["-m", "schedule=linear,cosine", "objective=eps,v", "seed=0"])
-    assert sweep(runs[:3]) == sweep([runs[0], ["seed=1"]]) == sweep([[]]) == ""
+    assert sweep_command(runs) == train_command(["-m", "schedule=linear,cosine", "objective=eps,v", "seed=0"])
+    assert sweep_command(runs[:3]) == sweep_command([runs[0], ["seed=1"]]) == sweep_command([[]]) == ""
 
 
 def test_a_derived_command_leads_to_the_same_settings():
     def composed(*words):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = OmegaConf.to_container(compose("train", overrides=[*words]), resolve=False)
-        return leaves({key: value for key, value in config.items() if key not in groups.names(stored=False)})
+        return leaves({key: value for key, value in config.items() if key not in groups.group_names(stored=False)})
 
     wanted = composed("schedule=linear", "schedule.num_timesteps=77", "seed=3", "data=digits")
-    assert composed(*derived(wanted)) == wanted
+    assert composed(*derive_overrides(wanted)) == wanted
 
 
 @pytest.mark.parametrize("broken", ["defaults: [data: nope]", "a: ["])
@@ -217,6 +225,6 @@ def test_a_configuration_that_cannot_be_composed_is_a_note(tmp_path, monkeypatch
         monkeypatch.setattr(module, "CONF", tmp_path)
     settings.default_config.cache_clear()
     make_run(tmp_path / "run", overrides=None)
-    found = report.read([tmp_path / "run"])
+    found = report.read_report([tmp_path / "run"])
     assert any("conf/ cannot be composed" in note for note in found.runs[0].notes)
     assert found.commands == [""]

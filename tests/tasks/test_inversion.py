@@ -9,10 +9,10 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.interpolation import linear, spherical
-from ddpm.diffusion.inversion import draws_noise, inverted
+from ddpm.diffusion.inversion import draws_noise, invert
 from ddpm.diffusion.noise_level import time_of_snr
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
@@ -37,8 +37,8 @@ IDS = torch.arange(2)
 
 def both_ways(steps):
     """x_T and the reconstruction of X0."""
-    ddim = DDIM(PROCESS, grid.uniform, steps, 0.0)
-    x_T = inverted(PROCESS, ideal, X0, ddim.times(T)[::-1])
+    ddim = DDIM(PROCESS, timestep_spacing.uniform, steps, 0.0)
+    x_T = invert(PROCESS, ideal, X0, ddim.times(T)[::-1])
     *_, last = ddim.trajectory(ideal, x_T, Rng(0, "sample"), IDS)
     return x_T, last.x_t
 
@@ -65,9 +65,9 @@ def test_a_point_is_inverted_without_error_in_any_number_of_steps():
         return Prediction(X0)
 
     for steps in (1, 7, 100):
-        times = grid.uniform(T, steps)[::-1]
-        x_T = inverted(PROCESS, knows, X0, times)
-        eps = PROCESS.infer(X0, X0, 1)  # of x0 shown as if it were x_1
+        times = timestep_spacing.uniform(T, steps)[::-1]
+        x_T = invert(PROCESS, knows, X0, times)
+        eps = PROCESS.recover_noise(X0, X0, 1)  # of x0 shown as if it were x_1
         assert torch.allclose(x_T, PROCESS.apply(X0, eps, T), rtol=0, atol=1e-10)
 
 
@@ -78,18 +78,18 @@ def test_inversion_never_shows_the_denoiser_time_0():
         asked.append(t)
         return ideal(x_t, t, cond)
 
-    inverted(PROCESS, denoiser, X0, [0, 250, 1000])
+    invert(PROCESS, denoiser, X0, [0, 250, 1000])
     assert asked == [1, 250]
 
 
 @pytest.mark.parametrize(
     ("sampler", "noise"),
     [
-        (DDIM(PROCESS, grid.uniform, 10, 0.0), False),
-        (DDIM(PROCESS, grid.uniform, 10, 0.1), True),
-        (Ancestral(PROCESS, grid.uniform, 10, FixedSmall()), True),
-        (Ancestral(PROCESS, grid.uniform, 10, LearnedRange()), True),
-        (Ancestral(PROCESS, grid.uniform, 1, FixedLarge()), False),
+        (DDIM(PROCESS, timestep_spacing.uniform, 10, 0.0), False),
+        (DDIM(PROCESS, timestep_spacing.uniform, 10, 0.1), True),
+        (Ancestral(PROCESS, timestep_spacing.uniform, 10, FixedSmall()), True),
+        (Ancestral(PROCESS, timestep_spacing.uniform, 10, LearnedRange()), True),
+        (Ancestral(PROCESS, timestep_spacing.uniform, 1, FixedLarge()), False),
     ],
 )
 def test_it_is_known_which_samplers_draw_noise(sampler, noise):

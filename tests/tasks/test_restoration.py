@@ -19,18 +19,18 @@ from ddpm.data.sources.digits import Digits
 from ddpm.diffusion.degradations.base import Degradation
 from ddpm.diffusion.degradations.fade import Fade
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import uniform
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, ONE_STEP, WAYS, restorations
 from ddpm.diffusion.samplers.cold import Cold
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.metrics.protocol import read_result
 
 RNG = Rng(5, "sample")
 IDS = torch.tensor([4, 9, 2])
 X0 = RNG.at(0, IDS).normal("x", (1, 6, 6)).double().clamp(-1, 1)
-FADE = Fade(schedule=Steps(8), fitted=None, asymmetry=0.0, colour=0.5)
+FADE = Fade(schedule=Steps(8), fitted=None, symmetry_noise=0.0, colour=0.5)
 
 
 class Guess:
@@ -53,19 +53,19 @@ def restored(denoiser, process, t, steps=None, ids=IDS, x0=X0):
 
 
 def test_a_restorer_that_knows_is_believed_by_all():
-    made = restored(Truth(), FADE, 8)
+    outputs = restored(Truth(), FADE, 8)
     for way in (ONE_STEP, ALGORITHM_1, ALGORITHM_2):
-        assert_same(made[way], X0)
-    assert torch.equal(made[DEGRADED], torch.full_like(X0, 0.5))
+        assert_same(outputs[way], X0)
+    assert torch.equal(outputs[DEGRADED], torch.full_like(X0, 0.5))
 
 
 def test_a_single_step_is_the_restorers_own_belief():
-    made = restored(Guess(), FADE, 5)
-    assert_same(made[DEGRADED], X0 + 5 / 8 * (0.5 - X0))
-    assert_same(made[ONE_STEP], torch.sin(5 * made[DEGRADED] + 5))
+    outputs = restored(Guess(), FADE, 5)
+    assert_same(outputs[DEGRADED], X0 + 5 / 8 * (0.5 - X0))
+    assert_same(outputs[ONE_STEP], torch.sin(5 * outputs[DEGRADED] + 5))
     both = restored(Guess(), FADE, 5, steps=1)
-    assert_same(both[ALGORITHM_1], made[ONE_STEP])
-    assert_same(both[ALGORITHM_2], made[ONE_STEP] + made[DEGRADED] - FADE.apply(made[ONE_STEP], X0, 5))
+    assert_same(both[ALGORITHM_1], outputs[ONE_STEP])
+    assert_same(both[ALGORITHM_2], outputs[ONE_STEP] + outputs[DEGRADED] - FADE.apply(outputs[ONE_STEP], X0, 5))
 
 
 def test_from_a_colour_algorithm_2_ends_at_the_mean_of_all_beliefs_and_algorithm_1_at_the_last():
@@ -75,18 +75,18 @@ def test_from_a_colour_algorithm_2_ends_at_the_mean_of_all_beliefs_and_algorithm
         def __call__(self, x_t, t, cond):
             return Prediction(torch.full_like(x_t, t / 10))
 
-    made = restored(Counting(), FADE, 8)
-    assert_same(made[ALGORITHM_2], torch.full_like(X0, 0.45))  # of 0.1, 0.2, ..., 0.8
-    assert_same(made[ALGORITHM_1], torch.full_like(X0, 0.1))
+    outputs = restored(Counting(), FADE, 8)
+    assert_same(outputs[ALGORITHM_2], torch.full_like(X0, 0.45))  # of 0.1, 0.2, ..., 0.8
+    assert_same(outputs[ALGORITHM_1], torch.full_like(X0, 0.1))
 
 
 def test_with_noise_both_algorithms_are_ddim():
     """Hot diffusion: noise is inferred, so that both of them keep it."""
     process = GaussianDiffusion(cosine(20, 0.008, 0.999))
-    made = restored(Guess(), process, 20)
-    *_, last = DDIM(process, uniform, None, 0.0).trajectory(Guess(), made[DEGRADED], RNG, IDS)
+    outputs = restored(Guess(), process, 20)
+    *_, last = DDIM(process, uniform, None, 0.0).trajectory(Guess(), outputs[DEGRADED], RNG, IDS)
     for way in (ALGORITHM_1, ALGORITHM_2):
-        assert_same(made[way], last.x_t)
+        assert_same(outputs[way], last.x_t)
 
 
 def test_an_image_is_restored_the_same_whatever_is_beside_it():
@@ -110,7 +110,7 @@ def test_an_image_is_restored_the_same_whatever_is_beside_it():
 
 
 COLD = (
-    *("schedule=steps", "schedule.num_timesteps=4", "objective=x0", "distance=absolute", "sampler=cold"),
+    *("schedule=steps", "schedule.num_timesteps=4", "objective=x0", "error=mae", "sampler=cold"),
     *("process=fade", "sampler.steps=null", "data.num_val=40", "data.num_train=64"),
 )
 
@@ -121,7 +121,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cold")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        train.run(compose("train", overrides=[f"run_dir={folder / 'run'}", *SMALL, *COLD]))
+        train.run_train(compose("train", overrides=[f"run_dir={folder / 'run'}", *SMALL, *COLD]))
     return folder / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -132,7 +132,7 @@ def digits(*numbers):
 
 def used(config, run, folder, *overrides):
     """Arrays and figures of a task, and its picture."""
-    sample.run(config("sample", f"ckpt={run}", "trainer=cpu", f"out={folder}", *overrides))
+    sample.run_sample(config("sample", f"ckpt={run}", "trainer=cpu", f"out={folder}", *overrides))
     name = next(folder.glob("*.npz")).stem
     return np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.png"
 
@@ -168,7 +168,7 @@ def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_pat
     """
     arrays, _, _ = used(config, run, tmp_path / "task", "task=restoration", "task.images=40")
     out = tmp_path / "evaluations"
-    evaluate.run(
+    evaluate.run_evaluate(
         config(
             "evaluate", f"ckpt={run}", "metric=restoration", "metric.restoration.features=null", "trainer=cpu",
             f"out={out}", "metric.restoration.num_images=null", "metric.restoration.num_shown=3", "batch_size=16",
@@ -204,4 +204,4 @@ def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_pat
 def test_what_cannot_be_is_refused(config, run, tmp_path, program, overrides, message):
     chosen = config(program, f"ckpt={run}", "trainer=cpu", f"out={tmp_path}", *overrides)
     with pytest.raises(ValueError, match=message):
-        (sample if program == "sample" else evaluate).run(chosen)
+        (sample.run_sample if program == "sample" else evaluate.run_evaluate)(chosen)

@@ -29,7 +29,9 @@ def configured(name, folder, *overrides):
 
 def trained(folder, *overrides):
     settings = [each for each in SMALL if not each.startswith("callbacks.")]
-    train.run(configured("train", folder, *settings, *ALONE, "trainer.max_steps=1", "sampler.steps=2", *overrides))
+    train.run_train(
+        configured("train", folder, *settings, *ALONE, "trainer.max_steps=1", "sampler.steps=2", *overrides)
+    )
     return folder / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -55,7 +57,7 @@ def do(tmp_path, upsampler):
     def done(task, *overrides, ckpt=upsampler):
         out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
         settings = [f"ckpt={ckpt}", f"task={task}", "trainer=cpu", f"out={out}", "batch_size=16"]
-        sample.run(configured("sample", tmp_path, *settings, *overrides))
+        sample.run_sample(configured("sample", tmp_path, *settings, *overrides))
         arrays = np.load(out / f"{task}.npz")
         figures = json.loads((out / f"{task}.json").read_text())
         picture = np.asarray(Image.open(out / f"{task}.png"))
@@ -113,10 +115,10 @@ def test_samples_of_an_image_do_not_depend_on_the_others_nor_on_the_batch(do):
 def test_the_samples_follow_the_small_image(upsampler):
     """With one network and one noise, another small image gives another sample; the same gives the same."""
     config = configured("sample", upsampler.parent, f"ckpt={upsampler}", "trainer=cpu")
-    module, _ = sample.loaded(upsampler, config)
+    module, _ = sample.load_model(upsampler, config)
     awake(module.weights(module.predict_weights)).float()
     ids = torch.zeros(3, dtype=torch.int64)
-    told = module.asked.of({"image": digits(3, 8, 3)})
+    told = module.sample_condition.of({"image": digits(3, 8, 3)})
     with torch.no_grad():
         first, other, again = module.generate(ids, module.predict_weights, told)
     assert_rounded(first, again, 500)  # two passes through some fifty layers
@@ -133,7 +135,7 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
         127.5 * float(error.square().mean().sqrt()), rel=roundings(20)
     )
     plain = [f"ckpt={base}", "trainer=cpu", "format=npz", "num_samples=20", "class=all", f"out={tmp_path / 'plain'}"]
-    sample.run(configured("sample", tmp_path, *plain))
+    sample.run_sample(configured("sample", tmp_path, *plain))
     generated = torch.from_numpy(np.load(tmp_path / "plain" / "samples.npz")["arr_0"])[..., 0]
     levels = (arrays["small"][:, 0] + 1) * 127.5
     assert (levels - generated).abs().max() <= 0.51, "what the base gives by itself, but for rounding to whole levels"
@@ -170,6 +172,6 @@ def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, override
 def test_an_experiment_trains_validates_draws_and_leaves_a_checkpoint(tmp_path, experiment, settings):
     small = [each for each in SMALL if each != "data=digits"]
     digits_in_place = ["data=digits", "trainer.max_steps=2", "sampler.steps=2", "sample_every_n_steps=2"]
-    train.run(configured("train", tmp_path, f"experiment={experiment}", *small, *digits_in_place, *settings))
+    train.run_train(configured("train", tmp_path, f"experiment={experiment}", *small, *digits_in_place, *settings))
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert list((tmp_path / "run").rglob("*.png"))

@@ -44,7 +44,7 @@ def corners(monkeypatch):
 
 @pytest.fixture
 def checkpoint(small, tmp_path):
-    train.run(small("checkpoint_every_n_steps=2"))
+    train.run_train(small("checkpoint_every_n_steps=2"))
     return tmp_path / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -57,7 +57,7 @@ def scored(checkpoint, config, capsys):
         before = set(folder.glob("*.json"))
         capsys.readouterr()
         settings = (source, "num_samples=33", "trainer=cpu", f"out={folder}", *overrides)
-        evaluate.run(config("evaluate", *[each for each in settings if each]))
+        evaluate.run_evaluate(config("evaluate", *[each for each in settings if each]))
         run.printed = capsys.readouterr().out
         return [read_result(path) for path in sorted(set(folder.glob("*.json")) - before)]
 
@@ -105,8 +105,8 @@ def test_values_are_printed_and_stored_with_error_bars_and_protocol(scored):
     assert one.protocol.scores["fid"] == "FrechetDistance(layer=pooled)"
     assert (one.subject["step"], one.subject["steps"], one.subject["seed"]) == (4, 3, 0)
     assert one.subject["weights"] == "ema 0.996"
-    assert one.subject["sampler"].startswith("Ancestral(grid=uniform, variance=FixedSmall")
-    assert one.subject["denoiser"] == "Clipped()"
+    assert one.subject["sampler"].startswith("Ancestral(timestep_spacing=uniform, variance=FixedSmall")
+    assert one.subject["clip"] == "StaticThresholding()"
     assert one.environment.device.startswith("cpu")
 
 
@@ -159,12 +159,12 @@ def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
 
 
 def test_another_seed_or_sampler_is_another_set_of_images_and_another_result(scored, checkpoint):
-    changes = ["", "seed=1", "weights=raw", "noise=simplex", "schedule=linear", "denoiser=plain"]
-    changes += ["sampler=ddim sampler.steps=3", "noise=simplex +process.same_noise_back=false"]
+    changes = ["", "seed=1", "weights=raw", "noise=simplex", "schedule=linear", "clip=none"]
+    changes += ["sampler=ddim sampler.steps=3", "noise=simplex +process.reverse_noise=white"]
     results = [scored(*words.split())[0] for words in [*changes, "trainer.precision=bf16-mixed"]]
     assert len({each.metrics["fid_corners_33"] for each in results}) == 9
     assert len(list((checkpoint.parents[1] / "generated").iterdir())) == 9
-    for word in ("denoiser=plain", "trainer.precision=bf16-mixed", "denoiser=clipped"):
+    for word in ("clip=none", "trainer.precision=bf16-mixed", "clip=static"):
         scored("metric=nll", "metric.nll.num_images=2", "schedule=linear", "schedule.num_timesteps=50", word, out="nll")
     assert [len(list((checkpoint.parents[2] / "nll").glob(f"*.{kind}"))) for kind in ("json", "csv", "png")] == [3] * 3
 
@@ -307,7 +307,7 @@ def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, case)
     images = written(np.zeros((3, 8, 8, 1), np.uint8), tmp_path / "images.npz")
     words = [word.format(images=images) for word in (source, *overrides) if word]
     with pytest.raises(ValueError, match=message):
-        evaluate.run(config("evaluate", "trainer=cpu", *words))
+        evaluate.run_evaluate(config("evaluate", "trainer=cpu", *words))
 
 
 # While training
@@ -325,7 +325,7 @@ def logged(run):
 
 
 def test_samples_are_measured_while_training_as_evaluate_measures_them(small, scored, tmp_path):
-    train.run(measured(small, "run_dir=" + str(tmp_path / "measured"), "checkpoint_every_n_steps=2"))
+    train.run_train(measured(small, "run_dir=" + str(tmp_path / "measured"), "checkpoint_every_n_steps=2"))
     run = tmp_path / "measured"
     assert list(logged(run)) == [2, 4]
     (late,) = scored(source=f"ckpt={run}/checkpoints/00000004.ckpt")
@@ -338,7 +338,7 @@ def test_samples_are_measured_while_training_as_evaluate_measures_them(small, sc
 
 def test_the_best_checkpoint_by_a_score_is_kept(small, tmp_path):
     settings = ("keep.best=eval/fid_corners_33", "keep.last=1", "keep.mode=max", "optimizer.lr=1")
-    train.run(measured(small, *settings, "trainer.max_steps=8"))
+    train.run_train(measured(small, *settings, "trainer.max_steps=8"))
     run = tmp_path / "run"
     best = max(logged(run), key=logged(run).get)
     assert (run / "checkpoints" / "best.ckpt").resolve().name == f"{best:08d}.ckpt"
@@ -346,9 +346,9 @@ def test_the_best_checkpoint_by_a_score_is_kept(small, tmp_path):
 
 def test_a_score_that_is_never_measured_cannot_decide(small):
     with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs samples to be measured.* choose metric"):
-        train.run(small("keep.best=eval/fid_x"))
+        train.run_train(small("keep.best=eval/fid_x"))
     with pytest.raises(ValueError, match=r"keep.best must be one of val/loss, eval/fid_corners_33, got"):
-        train.run(measured(small, "keep.best=eval/fid_x"))
+        train.run_train(measured(small, "keep.best=eval/fid_x"))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step_and_the_first_
     monkeypatch.setattr(DiffusionModule, "training_step", lambda *arguments: pytest.fail("trained"))
     words = (f"metric={metric}", f"evaluate.num_samples={num}", "cond=class", f"run_dir={tmp_path / 'other'}")
     for run in (
-        lambda: train.run(measured(small, *words)),
+        lambda: train.run_train(measured(small, *words)),
         lambda: scored(f"metric={metric}", f"num_samples={num}"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -385,16 +385,16 @@ def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(small
             raise torch.OutOfMemoryError("out of memory")
         return compute(self)
 
-    train.run(measured(small, f"run_dir={tmp_path / 'whole'}"))
+    train.run_train(measured(small, f"run_dir={tmp_path / 'whole'}"))
     monkeypatch.setattr(Evaluator, "compute", fail)
-    train.run(measured(small, f"run_dir={tmp_path / 'run'}"))
+    train.run_train(measured(small, f"run_dir={tmp_path / 'run'}"))
     assert capsys.readouterr().out.endswith("the evaluation at step 2 failed: out of memory\n")
     assert logged(tmp_path / "run") == {4: logged(tmp_path / "whole")[4]}
 
 
 def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(small, tmp_path):
-    train.run(measured(small, f"run_dir={tmp_path / 'with'}"))
-    train.run(small(f"run_dir={tmp_path / 'without'}"))
+    train.run_train(measured(small, f"run_dir={tmp_path / 'with'}"))
+    train.run_train(small(f"run_dir={tmp_path / 'without'}"))
     one, other = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("with", "without")
     )
@@ -406,7 +406,7 @@ def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(s
 
 def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(small, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train.run(measured(small, f"run_dir={whole}", "trainer.max_steps=6"))
+    train.run_train(measured(small, f"run_dir={whole}", "trainer.max_steps=6"))
     compute, times = Evaluator.compute, []
 
     def killed(self):
@@ -419,17 +419,17 @@ def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "compute", killed)
         with pytest.raises(BaseException):  # noqa: B017
-            train.run(measured(small, *settings))
-    train.run(measured(small, *settings, "resume=auto"))
+            train.run_train(measured(small, *settings))
+    train.run_train(measured(small, *settings, "resume=auto"))
     assert logged(cut) == logged(whole)
     assert Path(cut / "evaluations").is_dir()
 
 
 def test_a_finished_run_that_is_resumed_measures_nothing_again(small, monkeypatch):
     settings = ("trainer.max_steps=5", "evaluate.every_n_steps=4", "checkpoint_every_n_steps=5")
-    train.run(measured(small, *settings))
+    train.run_train(measured(small, *settings))
     monkeypatch.setattr(Evaluator, "compute", lambda self: pytest.fail("measured again"))
-    train.run(measured(small, *settings, "resume=auto"))
+    train.run_train(measured(small, *settings, "resume=auto"))
 
 
 def test_runs_of_one_name_in_two_sweeps_are_told_apart(scored, checkpoint, tmp_path):

@@ -39,7 +39,7 @@ def poisoned(monkeypatch):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_times_and_checkpoint(small, poisoned):
     config = small("trainer.max_steps=20", "checkpoint_every_n_steps=4", "trainer.log_every_n_steps=5")
     with pytest.raises(FloatingPointError, match=r"loss became .* at step 7, for times t in \d+\.\.\d+.*00000004.ckpt"):
-        train.run(config)
+        train.run_train(config)
     kept = torch.load(f"{config.run_dir}/checkpoints/00000004.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in kept.values() if isinstance(value, torch.Tensor))
 
@@ -66,7 +66,7 @@ def test_no_step_waits_for_the_device(small, monkeypatch):
 def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poisoned, monkeypatch, capsys):
     config = small("trainer.max_steps=20", "trainer.log_every_n_steps=5", "trainer.accumulate_grad_batches=2")
     with pytest.raises(FloatingPointError, match=r"python -m ddpm replay .*nonfinite/00000007\.pt"):
-        train.run(config)
+        train.run_train(config)
     path = tmp_path / "run" / "nonfinite" / "00000007.pt"
     stored = torch.load(path, weights_only=True)
     assert stored["pixels"].shape == (1, 2, 8, 1, 8, 8)  # ranks, micro-batches, images
@@ -108,8 +108,8 @@ def test_out_of_memory_says_which_accumulation_keeps_the_batch(small, monkeypatc
     with pytest.raises(
         ValueError, match=r"out of memory on cpu: 16 images at once; trainer\.accumulate_grad_batches=2 "
     ):
-        train.run(small())
+        train.run_train(small())
     with pytest.raises(ValueError, match="accumulate_grad_batches=16 keeps the batch of 16 with 1"):
-        train.run(small("trainer.accumulate_grad_batches=8"))
+        train.run_train(small("trainer.accumulate_grad_batches=8"))
     with pytest.raises(ValueError, match="fewer are not possible"):
-        train.run(small("trainer.accumulate_grad_batches=16"))
+        train.run_train(small("trainer.accumulate_grad_batches=16"))

@@ -27,13 +27,13 @@ def opened(format, folder, num, channels=3):
 @pytest.mark.parametrize("format", CONTINUING)
 def test_only_what_was_written_is_there_for_this_process_and_the_next(format, tmp_path):
     store = STORES[format](tmp_path, 9, (3, 4, 5))
-    assert not store.there().any(), "and asking makes nothing"
+    assert not store.done_mask().any(), "and asking makes nothing"
     assert not list(tmp_path.iterdir())
     store.begin()
     for number in (0, 3, 8):
         store.write(number, pixels(9)[number])
     for other in (store, opened(format, tmp_path, 9)):
-        assert other.there().nonzero().flatten().tolist() == [0, 3, 8]
+        assert other.done_mask().nonzero().flatten().tolist() == [0, 3, 8]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -46,7 +46,7 @@ def test_the_first_images_are_those_that_were_written(format, channels, tmp_path
     assert np.array_equal(store.finish(), images[:num_first])
     assert not list(tmp_path.rglob(".*")), "no working file stays"
     if store.continues:
-        assert store.there().all()
+        assert store.done_mask().all()
         assert np.array_equal(store.finish(), images[:num_first]), "a kill after finishing does no harm"
 
 
@@ -54,7 +54,7 @@ def test_each_png_holds_its_image_and_a_longer_row_keeps_the_names(tmp_path):
     for number, image in enumerate(pixels(3)):
         opened("png", tmp_path, 3).write(number, image)
         assert np.array_equal(np.asarray(Image.open(tmp_path / "images" / f"{number:06d}.png")), image)
-    assert opened("png", tmp_path, 20_000).there().sum() == 3
+    assert opened("png", tmp_path, 20_000).done_mask().sum() == 3
 
 
 def test_the_archive_is_what_numpy_reads_and_carries_no_time(tmp_path):
@@ -106,15 +106,15 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
     half = tmp_path / "images" / ".000002.png.123.partial"
     half.write_bytes(b"half")
     store = STORES["png"](tmp_path, 3, (3, 4, 5))
-    assert not store.there().any()
+    assert not store.done_mask().any()
     store.begin()
     assert not half.exists()
 
 
 def test_there_is_of_one_kind_everywhere(tmp_path):
     for format in STORES:
-        there = STORES[format](tmp_path, 4, (3, 4, 5)).there()
-        assert (there.dtype, there.shape) == (torch.bool, (4,))
+        done_mask = STORES[format](tmp_path, 4, (3, 4, 5)).done_mask()
+        assert (done_mask.dtype, done_mask.shape) == (torch.bool, (4,))
 
 
 def test_measured_images_grow_and_are_read_by_their_numbers(tmp_path):
@@ -123,10 +123,10 @@ def test_measured_images_grow_and_are_read_by_their_numbers(tmp_path):
     for number in (0, 2):
         few.write(number, pixels(3)[number])
     more = RowStore(tmp_path, 5, (3, 4, 5))
-    assert more.there().tolist() == [True, False, True, False, False]
+    assert more.done_mask().tolist() == [True, False, True, False, False]
     more.begin()
     more.write(4, pixels(5)[4])
     few.begin()  # fewer are asked for again: nothing of the others is lost
-    assert more.there().tolist() == [True, False, True, False, True]
+    assert more.done_mask().tolist() == [True, False, True, False, True]
     (found,) = more.read([torch.tensor([4, 0])])
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), pixels(5)[[4, 0]])

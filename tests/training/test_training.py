@@ -14,7 +14,7 @@ from ddpm.training.callbacks.time_limit import TimeLimit
 
 
 def trained(config):
-    train.run(config)
+    train.run_train(config)
     return torch.load(f"{config.run_dir}/checkpoints/last.ckpt", weights_only=True)
 
 
@@ -104,7 +104,7 @@ def test_validation_is_the_same_at_every_time_and_batch_size(small):
 
     def val_losses(*overrides):
         config = small(*still, *overrides)
-        train.run(config)
+        train.run_train(config)
         return [float(row["val/loss"]) for row in rows(config) if row.get("val/loss")]
 
     one, other = val_losses(), val_losses("data.eval_batch_size=5")
@@ -150,7 +150,7 @@ def test_a_run_with_nothing_left_to_train_names_the_checkpoint_that_there_is(sma
     trained(small())
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     capsys.readouterr()
-    train.run(small(f"resume.path={checkpoint}", f"run_dir={tmp_path / 'other'}"))
+    train.run_train(small(f"resume.path={checkpoint}", f"run_dir={tmp_path / 'other'}"))
     told = capsys.readouterr().out
     assert "done: 4 steps; this run went on at step 4 and used 0 images" in told
     assert next(named_files(told)) == checkpoint
@@ -182,13 +182,13 @@ def test_compiling_changes_no_key_and_no_weight(small):
 
 def test_overfitting_a_handful_of_images_lowers_the_loss_far(small):
     config = small("data.num_train=16", "trainer.max_steps=150", "logger=csv", "optimizer.lr=1.0e-2", "objective=x0")
-    train.run(config)
+    train.run_train(config)
     losses = [float(row["train/loss"]) for row in rows(config)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_dry_run_tells_the_cost_and_trains_nothing(config, capsys, tmp_path):
-    train.run(config("train", "experiment=ddpm_cifar10", "dry_run=true", "trainer=cpu"))
+    train.run_train(config("train", "experiment=ddpm_cifar10", "dry_run=true", "trainer=cpu"))
     output = capsys.readouterr().out
     assert "parameters         35,746,307" in output
     flops = float(output.split("FLOPs per image")[1].split()[0])
@@ -208,14 +208,14 @@ def test_another_seed_gives_other_samples_and_the_same_seed_the_same(small):
 
 
 def test_another_model_is_not_resumed(small, tmp_path):
-    train.run(small("trainer.max_steps=1"))
+    train.run_train(small("trainer.max_steps=1"))
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     allowed = "resume.allow=[model,trainer.max_steps]"
     with pytest.raises(ValueError, match=r"resume=.*last.ckpt holds another model: \d+ weights differ"):
-        train.run(small(f"resume.path={checkpoint}", "model.base_channels=16", allowed))
+        train.run_train(small(f"resume.path={checkpoint}", "model.base_channels=16", allowed))
 
 
 def test_an_average_that_does_not_exist_is_refused_before_the_first_step(small, tmp_path):
     with pytest.raises(ValueError, match=r"weights must be one of raw, ema, ema_0\.996, got 'ema_0\.5'"):
-        train.run(small("callbacks.samples.weights=[ema_0.5]"))
+        train.run_train(small("callbacks.samples.weights=[ema_0.5]"))
     assert not list(tmp_path.rglob("*.ckpt"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """The path of a file to write, which becomes `path` at the end. A kill before leaves what was there, or nothing."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -27,16 +27,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what processes left that were killed while they wrote."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`, making its folder. On the disk when it returns, so that a power cut spares it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial, open(partial, "wb") as file:
+    with atomic_write(path) as partial, open(partial, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

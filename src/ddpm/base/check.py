@@ -12,7 +12,7 @@ def fail(name: str, value: Any, must_be: str) -> NoReturn:
     raise ValueError(f"{name} must be {must_be}, got {value!r}")
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
+def suggestion(word: str, options: Iterable[str]) -> str:
     """The text ", did you mean 'x'?" for the nearest of `options`, or nothing if none is near."""
     found = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
@@ -62,6 +62,6 @@ def boolean(name: str, value: Any) -> bool:
 def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
     options = list(options)
     if value not in options:
-        hint = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
+        hint = suggestion(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
         raise ValueError(f"{name} must be one of {', '.join(map(str, options))}, got {value!r}{hint}")
     return value

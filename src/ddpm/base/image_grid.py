@@ -21,7 +21,7 @@ Colour = tuple[int, int, int]
 BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225, 225, 225)
 
 
-def grid(images: Tensor, num_columns: int | None = None) -> Tensor:
+def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
     """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square if not told otherwise.
 
     Points in the plane are drawn as such, all in one frame; with `num_columns` in so many frames side by side, each
@@ -33,14 +33,14 @@ def grid(images: Tensor, num_columns: int | None = None) -> Tensor:
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
 
 
-def by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str]) -> Tensor:
+def tile_by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str]) -> Tensor:
     """uint8 `[B, C, H, W]` as one picture: a row for each class, its name before it; a `grid` if all are of one.
 
     labels: one an image, -1 for none, which come last.
     """
     classes = sorted(set(labels), key=lambda label: (label < 0, label))
     if len(classes) == 1 or images.shape[1:] == POINT:
-        return grid(images)
+        return tile_images(images)
     scale = math.ceil(ROW_HEIGHT / images.shape[-2])
     images = images.cpu().repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     rows = [images[[number for number, label in enumerate(labels) if label == each]] for each in classes]
@@ -48,10 +48,12 @@ def by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str
     paper = images.new_full((widest, *images.shape[1:]), 255)
     cells = torch.cat([part for row in rows for part in (row, paper[len(row) :])])
     picture = make_grid(cells, nrow=widest, padding=2, pad_value=128).permute(1, 2, 0)
-    return torch.cat([words([name_of(each) for each in classes], images.shape[-2] + 2, len(picture)), picture], dim=1)
+    return torch.cat(
+        [draw_text([name_of(each) for each in classes], images.shape[-2] + 2, len(picture)), picture], dim=1
+    )
 
 
-def words(lines: Sequence[str], spacing: int, height: int) -> Tensor:
+def draw_text(lines: Sequence[str], spacing: int, height: int) -> Tensor:
     """Black on white, uint8 `[height, W, 3]`, each in the middle of its `spacing` rows of pixels."""
     font = ImageFont.load_default(TEXT_HEIGHT)
     width = 8 + math.ceil(max(font.getlength(line) for line in lines))
@@ -64,12 +66,12 @@ def words(lines: Sequence[str], spacing: int, height: int) -> Tensor:
 
 def plane(points: Tensor, num_columns: int | None) -> Tensor:
     if num_columns is None:
-        return framed([(points, BLUE)], scale=2)
+        return draw_points([(points, BLUE)], scale=2)
     columns = [points[first::num_columns] for first in range(num_columns)]
-    return torch.cat([framed([(each[::2], BLUE), (each[1::2], ORANGE)], scale=1) for each in columns], dim=1)
+    return torch.cat([draw_points([(each[::2], BLUE), (each[1::2], ORANGE)], scale=1) for each in columns], dim=1)
 
 
-def framed(layers: Sequence[tuple[Tensor, Colour]], scale: int) -> Tensor:
+def draw_points(layers: Sequence[tuple[Tensor, Colour]], scale: int) -> Tensor:
     """Points `[N, 1, 1, 2]` and their colours, one layer over the other, within [-1, 1]^2: uint8 `[side, side, 3]`.
 
     x grows to the right and y upwards. scale: pixels for each of the 256 levels of a coordinate.

@@ -10,7 +10,7 @@ Time = int | Tensor
 """A time in 0..T, 0 = clean: one int for a batch that marches in step (sampling), or int64 `[B]` (training)."""
 
 Cond = Mapping[str, Tensor]
-"""What a network is told beside `x_t` and the time: keyword arguments of its forward, each `[B, ...]`."""
+"""The conditions of a network beside `x_t` and the time: keyword arguments of its forward, each `[B, ...]`."""
 
 
 class Batch(TypedDict):
@@ -27,14 +27,14 @@ class Prediction:
     """What a denoiser believes about the clean sample.
 
     x0: `[B, C, H, W]`, the estimate of E[x0 | x_t]. extra: the output channels that the network has beyond the C of
-    its objective (a learned variance, for example), `[B, C', H, W]` or None. tilt: the gradient of log p(y | x) at a
-    place `[B, C, H, W]`, where a y is asked for and it is left to the step to follow it: whoever makes the reverse step
-    adds variance * tilt(mean) to its mean.
+    its objective (a learned variance, for example), `[B, C', H, W]` or None. guidance_gradient: the gradient
+    of log p(y | x) at a point `[B, C, H, W]`, if a classifier guides towards y and the sampler's step applies it: the
+    reverse step adds variance * guidance_gradient(mean) to its mean.
     """
 
     x0: Tensor
     extra: Tensor | None = None
-    tilt: Callable[[Tensor], Tensor] | None = None
+    guidance_gradient: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

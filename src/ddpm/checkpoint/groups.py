@@ -28,21 +28,21 @@ class Group:
 
 WHITE = {"_target_": "ddpm.diffusion.noise.White"}
 NO_CONDITION = {"_target_": "ddpm.diffusion.condition.NoCondition"}
-UNGUIDED = {"_target_": "ddpm.diffusion.denoiser.plain", "_partial_": True, "order": ["guidance", "denoiser"]}
+UNGUIDED = {"_target_": "ddpm.diffusion.denoiser.no_wrapper", "_partial_": True, "order": ["guidance", "clip"]}
 
 GROUPS = [
     Group("schedule", builds=True, decides_images=True),
     Group("noise", builds=True, decides_images=True, before=WHITE),
     Group("process", builds=True, decides_images=True),
     Group("objective", builds=True, decides_images=True),
-    Group("timesteps", builds=True),
+    Group("time_sampler", builds=True),
     Group("weight", builds=True),
-    Group("distance", builds=True),
+    Group("error", builds=True),
     Group("loss", builds=True),
     Group("variance", builds=True, may_change=True),  # decides images as a part of the sampler
-    Group("grid", builds=True, may_change=True),  # likewise
+    Group("timestep_spacing", builds=True, may_change=True),  # likewise
     Group("sampler", builds=True, may_change=True),  # decides images by what it says of itself, see `identity`
-    Group("denoiser", builds=True, decides_images=True, may_change=True),
+    Group("clip", builds=True, decides_images=True, may_change=True),
     Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
     Group("codec", builds=True, decides_images=True),
     Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
@@ -74,17 +74,17 @@ GROUPS = [
 ]
 
 
-def names(**wanted: bool) -> list[str]:
+def group_names(**wanted: bool) -> list[str]:
     """Of the groups with these properties, in the order of the table: `names(builds=True)`."""
     return [group.name for group in GROUPS if all(getattr(group, key) == value for key, value in wanted.items())]
 
 
-def before() -> dict[str, dict[str, Any]]:
+def old_config_defaults() -> dict[str, dict[str, Any]]:
     """The groups that older configurations do not have, as they mean them."""
     return {group.name: dict(group.before) for group in GROUPS if group.before is not None}
 
 
-def free_on_resume() -> list[str]:
+def changeable_on_resume() -> list[str]:
     """Groups, and fields as `trainer.devices`, that may differ from those of the checkpoint."""
     whole = [group.name for group in GROUPS if group.may_change is True]
     return whole + [f"{g.name}.{field}" for g in GROUPS if isinstance(g.may_change, tuple) for field in g.may_change]

@@ -11,18 +11,18 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def opened_with_hash(path: Path) -> tuple[BinaryIO, bytes | None]:
+def open_with_hash(path: Path) -> tuple[BinaryIO, bytes | None]:
     """A file, which may be removed or replaced from here on, and what its sidecar says."""
     real = path.resolve()
     written = sidecar(real)
     return open(real, "rb"), written.read_bytes()[:64] if written.exists() else None
 
 
-def damage(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """What is wrong with a file of torch.save, or None."""
     if not path.is_file():
         return "it is not there"
-    file, written = opened_with_hash(path)
+    file, written = open_with_hash(path)
     with file:
         return damage_in(file, written)
 

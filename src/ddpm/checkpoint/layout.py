@@ -9,7 +9,7 @@ from typing import Any
 VERSION = 2
 
 
-def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def upgrade_layout(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint in today's layout. ValueError if it is of a later one."""
     version = checkpoint.get("format", 1)
     if version not in range(1, VERSION + 1):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ddpm.base.untrusted import refuse_more_than_tensors
-from ddpm.checkpoint.integrity import damage_in, opened_with_hash
-from ddpm.checkpoint.layout import upgraded
-from ddpm.checkpoint.stored_config import checked
+from ddpm.checkpoint.integrity import damage_in, open_with_hash
+from ddpm.checkpoint.layout import upgrade_layout
+from ddpm.checkpoint.stored_config import check_config
 
 
 def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) -> dict[str, Any]:
@@ -24,10 +24,12 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
     if "state_dict" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'state_dict'")
     weights = stored["state_dict"]
-    if not isinstance(weights, dict) or not all(isinstance(key, str) and sound(key, weights[key]) for key in weights):
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and is_intact(key, weights[key]) for key in weights
+    ):
         raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' holds more than weights")
     try:
-        return upgraded(stored)
+        return upgrade_layout(stored)
     except ValueError as error:
         raise ValueError(f"{name}={path}: {error}") from None
 
@@ -40,7 +42,7 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
         if path in HELD.files:
             stored = data_in(*HELD.files[path])
         else:
-            file, written = opened_with_hash(path)
+            file, written = open_with_hash(path)
             with file:
                 stored = data_in(file, written)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
@@ -48,7 +50,7 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
         raise ValueError(f"{name}={path} cannot be read as data: {reason}; nothing of it was run") from None
     if not isinstance(stored, dict) or "config" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
-    stored["config"] = checked(stored["config"], f"{name}={path}", known)
+    stored["config"] = check_config(stored["config"], f"{name}={path}", known)
     return stored
 
 
@@ -77,7 +79,7 @@ def holding() -> Iterator[None]:
 def hold(path: Path) -> None:
     """Opens a file until the end of `holding`; without effect outside of it. FileNotFoundError if it is not there."""
     if HELD.stacks and path not in HELD.files:
-        HELD.files[path] = opened_with_hash(path)
+        HELD.files[path] = open_with_hash(path)
         HELD.stacks[-1].enter_context(HELD.files[path][0])
 
 
@@ -92,7 +94,7 @@ class Held(threading.local):
 HELD = Held()
 
 
-def sound(key: str, value: Any) -> bool:
+def is_intact(key: str, value: Any) -> bool:
     """Whether a tensor has all its elements in the file; one number spread by strides over terabytes has not."""
     if key.endswith("_extra_state"):
         return not isinstance(value, Tensor)

@@ -14,11 +14,11 @@ from typing import Any
 from ddpm.base import check
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.definitions import definitions
-from ddpm.checkpoint.trust import hint, trusted
+from ddpm.checkpoint.trust import trust_hint, trusted_packages
 
-LATER_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.diffusion.gaussian.GaussianDiffusion": {"same_noise_back": True},
-    "ddpm.diffusion.timesteps.Uniform": {"largest": None},
+OLD_FIELD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": True},
+    "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
 }
 """Fields of a part that older configurations do not have, as they mean them."""
 
@@ -53,18 +53,19 @@ DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
-def checked(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
-    """`completed_config`, to build from: ValueError for a `_target_` that is neither ours, nor trusted, nor `known`."""
-    config = completed_config(stored, where)
+def check_config(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
+    """`upgrade_config`, to build from: ValueError for a `_target_` that is neither ours, nor trusted, nor `known`."""
+    config = upgrade_config(stored, where)
     for target in targets(config):
         if not is_ours(target) and target not in known:
             raise ValueError(
-                f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded{hint(target)}"
+                f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded"
+                f"{trust_hint(target)}"
             )
     return config
 
 
-def completed_config(stored: Any, where: str) -> dict[str, Any]:
+def upgrade_config(stored: Any, where: str) -> dict[str, Any]:
     """The configuration in containers of its own, as today's version writes it; nothing in it is executed, and
     ValueError names what it must not hold. where: the file."""
     if not isinstance(stored, dict):
@@ -72,9 +73,9 @@ def completed_config(stored: Any, where: str) -> dict[str, Any]:
     given = stored.get(FITTED, {})
     if not isinstance(given, dict) or not all(isinstance(fields, dict) for fields in given.values()):
         check.fail(f"{FITTED} in {where}", type(given).__name__, "a mapping of groups to their fields")
-    config, fitted = split_fitted({**groups.before(), **stored})
-    config = completed(plain(config, "", iter(range(MAX_VALUES)), where))
-    return {**config, FITTED: plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
+    config, fitted = split_fitted({**groups.old_config_defaults(), **stored})
+    config = upgrade_parts(copy_plain(config, "", iter(range(MAX_VALUES)), where))
+    return {**config, FITTED: copy_plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
 
 
 def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
@@ -93,13 +94,13 @@ def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
 
 def refuse_without_model(config: dict[str, Any], where: str) -> None:
     """ValueError unless every group is there that a model is built from."""
-    needed = groups.names(builds=True)
+    needed = groups.group_names(builds=True)
     for group in (*needed, "data", "trainer"):
         if not isinstance(config.get(group), dict) or (group in needed and "_target_" not in config[group]):
             raise ValueError(f"the configuration in {where} has no {group!r}, so no model can be built from it")
 
 
-def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0, is_text: bool = False) -> Any:
+def copy_plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0, is_text: bool = False) -> Any:
     """A copy of dicts, lists, tuples (as lists) and scalars. values: ends, as one list may be held many times.
 
     is_text: interpolations are no interpolations, and pass.
@@ -111,11 +112,11 @@ def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 
             if not isinstance(name, str) or len(name) > 100:
                 raise ValueError(f"the configuration in {where} has a field that is no name at {key or 'its top'}")
         return {
-            name: plain(item, f"{key}.{name}".strip("."), values, where, depth + 1, is_text)
+            name: copy_plain(item, f"{key}.{name}".strip("."), values, where, depth + 1, is_text)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [plain(item, f"{key}[{i}]", values, where, depth + 1, is_text) for i, item in enumerate(value)]
+        return [copy_plain(item, f"{key}[{i}]", values, where, depth + 1, is_text) for i, item in enumerate(value)]
     if type(value) is str and len(value) <= MAX_LENGTH:
         if not (is_text or key == TEXT) and "${" in REFERENCE.sub("", value):
             raise ValueError(
@@ -128,18 +129,18 @@ def plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 
     raise ValueError(f"the configuration in {where} holds {type(value).__name__} at {key}, which is not a plain value")
 
 
-def completed(config: Any) -> Any:
+def upgrade_parts(config: Any) -> Any:
     """Plain containers with the fields that came later, and parts by today's names."""
     if isinstance(config, list):
-        return [completed(item) for item in config]
+        return [upgrade_parts(item) for item in config]
     if not isinstance(config, dict):
         return config
-    config = {name: completed(value) for name, value in config.items()}
+    config = {name: upgrade_parts(value) for name, value in config.items()}
     target = config.get("_target_")
     if isinstance(target, str):
         before = next((before for before in MOVED if target.startswith(before)), None)
         config["_target_"] = target if before is None else MOVED[before] + target.removeprefix(before)
-        config = {**LATER_FIELDS.get(config["_target_"], {}), **config}
+        config = {**OLD_FIELD_DEFAULTS.get(config["_target_"], {}), **config}
     return config
 
 
@@ -162,7 +163,7 @@ def is_ours(target: Any) -> bool:
     """
     if not isinstance(target, str) or not DOTTED.fullmatch(target):
         return False
-    parts = PARTS if target.startswith("ddpm.") else tuple(f"{name}." for name in trusted())
+    parts = PARTS if target.startswith("ddpm.") else tuple(f"{name}." for name in trusted_packages())
     if not target.startswith(parts):
         return False
     module, _, name = target.rpartition(".")

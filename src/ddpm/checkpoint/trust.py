@@ -27,7 +27,7 @@ def take_trust(arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith("trust=")]
 
 
-def trusted() -> tuple[str, ...]:
+def trusted_packages() -> tuple[str, ...]:
     """Modules and packages, as `mynet` or `mynet.parts`."""
     announced = (entry.module for entry in entry_points(group="ddpm.parts"))
     return (*from_environment(), *from_user_file(), *announced)
@@ -61,13 +61,13 @@ def checked_names(where: str, names: Iterable[object]) -> list[str]:
     return names
 
 
-def hint(target: object) -> str:
+def trust_hint(target: object) -> str:
     """What to type if the code that a stored configuration names is one's own."""
     package = target.partition(".")[0] if isinstance(target, str) else ""
     try:
         checked_names("trust", [package])
     except ValueError:
         return ""
-    if package in {name.partition(".")[0] for name in trusted()}:
+    if package in {name.partition(".")[0] for name in trusted_packages()}:
         return f"; {package} is trusted, but no such name is defined in what can be imported of it"
     return f"; if it is your own, add trust=[{package}]"

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ddpm.base.atomic import sync, write_whole
+from ddpm.base.atomic import sync, write_atomically
 from ddpm.checkpoint.integrity import sidecar
-from ddpm.checkpoint.layout import upgraded
+from ddpm.checkpoint.layout import upgrade_layout
 
 
 class HashedFile:
@@ -46,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             digest = write_synced(checkpoint, partial)
             sidecar(target).unlink(missing_ok=True)  # a kill now leaves a file without a hash, never with a wrong one
             os.replace(partial, target)
-            write_whole(sidecar(target), f"{digest}  {target.name}\n".encode())
+            write_atomically(sidecar(target), f"{digest}  {target.name}\n".encode())
             sync(target.parent)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         What a stranger's file may hold is checked where the path comes from (`ddpm.checkpoint.reading`).
         """
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        return upgraded(stored) if "state_dict" in stored else stored
+        return upgrade_layout(stored) if "state_dict" in stored else stored
 
 
 def write_synced(checkpoint: dict[str, Any], path: Path) -> str:

@@ -16,15 +16,15 @@ from ddpm.base import check
 from ddpm.checkpoint.trust import take_trust
 from ddpm.config.compose import compose
 from ddpm.runs import launch
-from ddpm.runs.interruption import end_children, heeded
+from ddpm.runs.interruption import end_children, heed_signals
 
 # Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaConfBaseException)
 
 
-@heeded()
-def run(
+@heed_signals()
+def run_command(
     main: Callable[[], Any],
     conf: Path,
     name: str,
@@ -39,22 +39,24 @@ def run(
         return
     launch.follow_parent()
     if "${" in str(Path.cwd()):
-        leave(f"the folder to work in must be one without ${{ in its name, which Hydra would replace: {Path.cwd()}")
+        exit_with_error(
+            f"the folder to work in must be one without ${{ in its name, which Hydra would replace: {Path.cwd()}"
+        )
     if TRACEBACK:
-        sys.argv[1:] = prepare(completed(take_trust(sys.argv[1:]), conf, name), conf)
+        sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
         main()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
     try:
-        sys.argv[1:] = prepare(completed(take_trust(sys.argv[1:]), conf, name), conf)
+        sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
         main()
     except USER_ERRORS as error:
-        leave(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
+        exit_with_error(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
 
-def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
+def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well. No process
     is left behind."""
     try:
@@ -65,7 +67,7 @@ def job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         if TRACEBACK:
             raise
         missing = isinstance(error, MissingMandatoryValue)
-        leave(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
+        exit_with_error(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
     finally:
         end_children()
 
@@ -74,7 +76,12 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
     """A choice that nothing reads is a mistake of the one who typed it."""
     if any(typed.startswith("resume.allow=") for typed in overrides) and config.resume.path is None:
         raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
-    readers = {"variance": ("sampler", "loss"), "grid": ("sampler",), "weight": ("loss",), "distance": ("loss",)}
+    readers = {
+        "variance": ("sampler", "loss"),
+        "timestep_spacing": ("sampler",),
+        "weight": ("loss",),
+        "error": ("loss",),
+    }
     for group, parts in readers.items():
         typed = next((each for each in overrides if each.startswith(f"{group}=")), None)
         chosen = {part: config[part] for part in parts if config.get(part) and "_target_" in config[part]}
@@ -91,12 +98,12 @@ def end_processes() -> None:
         distributed.destroy_process_group()
 
 
-def leave(message: str) -> NoReturn:
+def exit_with_error(message: str) -> NoReturn:
     print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
     sys.exit(2)
 
 
-def completed(arguments: list[str], conf: Path, name: str) -> list[str]:
+def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Short ways of saying it: what is typed, as Hydra wants it.
 
     `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, `task=anomaly task.times=[250]` of evaluate.py is
@@ -168,12 +175,12 @@ def config_error(error: Exception, conf: Path, name: str, words: list[str] | Non
     if option:
         group, wrong = option.groups()
         options = options_of(conf, group)
-        return f"{group} must be one of {', '.join(options)}, got {wrong!r}{check.nearest(wrong, options)}"
+        return f"{group} must be one of {', '.join(options)}, got {wrong!r}{check.suggestion(wrong, options)}"
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
         wrong = key.group(1)
         known = known_keys(conf, name, sys.argv[1:] if words is None else words)
-        return f"there is no {wrong!r} to set{check.nearest(wrong, known)}"
+        return f"there is no {wrong!r} to set{check.suggestion(wrong, known)}"
     return str(error)
 
 
@@ -183,11 +190,13 @@ def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
     choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
     choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
     config = compose(conf, name, choices)
-    return groups + list(dotted(OmegaConf.to_container(config, resolve=False)))
+    return groups + list(dotted_keys(OmegaConf.to_container(config, resolve=False)))
 
 
-def dotted(config: Any, prefix: str = "") -> list[str]:
+def dotted_keys(config: Any, prefix: str = "") -> list[str]:
     if not isinstance(config, dict):
         return [prefix]
-    below = [key for name, value in config.items() for key in dotted(value, f"{prefix}.{name}" if prefix else name)]
+    below = [
+        key for name, value in config.items() for key in dotted_keys(value, f"{prefix}.{name}" if prefix else name)
+    ]
     return [prefix, *below] if prefix else below

@@ -5,24 +5,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm.evaluation.comparison import as_json, compared, read, text
-from ddpm.runs.interruption import heeded
+from ddpm.evaluation.comparison import as_json, compare_results, format_comparison, read_results
+from ddpm.runs.interruption import heed_signals
 
 
-@heeded()
+@heed_signals()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m ddpm compare", description="Compare results of evaluate.py.")
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of evaluate.py; all are held to the first")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:
-        results = read(given.results)
-        differences = compared(results)
+        results = read_results(given.results)
+        differences = compare_results(results)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     paths = dict(zip(results, given.results, strict=True))
-    print((as_json if given.json else text)(results, paths, differences))
+    print((as_json if given.json else format_comparison)(results, paths, differences))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run would be and would cost, told without running it."""
+"""What a run would be and would cost, without running it."""
 
 import io
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.module import DiffusionModule
 
 
-def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
+def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
     """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     parameters = sum(p.numel() for p in module.network.parameters())
@@ -42,7 +42,7 @@ def report(config: DictConfig, module: DiffusionModule, data: ImageDataModule, t
 def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     """FLOPs of a forward pass, and bytes kept for the backward pass, of one image; nothing is computed."""
     x = torch.zeros(1, *model.latent_shape)
-    condition = model.condition  # of which a network needs no more than images: told nothing else, it costs the same
+    condition = model.condition  # which costs nothing: the unconditional network takes the same time
     cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
         model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
@@ -66,16 +66,16 @@ def saved_bytes() -> Iterator[list[int]]:
 def tree_text(config: DictConfig) -> str:
     tree = Tree("configuration")
     for name, value in OmegaConf.to_container(config, resolve=True).items():
-        grow(tree, str(name), value)
+        add_node(tree, str(name), value)
     console = Console(file=io.StringIO(), width=120)
     console.print(tree)
     return console.file.getvalue()
 
 
-def grow(tree: Tree, name: str, value: object) -> None:
+def add_node(tree: Tree, name: str, value: object) -> None:
     if isinstance(value, dict) and value:
         branch = tree.add(escape(name))
         for key, below in value.items():
-            grow(branch, str(key), below)
+            add_node(branch, str(key), below)
     else:
         tree.add(escape(f"{name}: {value}"))

@@ -12,22 +12,30 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
-from ddpm.evaluation import evaluators, measure
-from ddpm.evaluation.measure import ModelMeasure, ModelRun
-from ddpm.evaluation.reference import Images, Reference
-from ddpm.evaluation.results import compare, compare_variants, draw_nearest, log_to_run, save_statistics, show, store
-from ddpm.evaluation.scoring import Scoring
-from ddpm.evaluation.subjects import Subject, step_of, subjects
+from ddpm.evaluation import evaluators, model_metric
+from ddpm.evaluation.evaluation_callback import EvaluationCallback
+from ddpm.evaluation.model_metric import ModelMetric, ModelRun
+from ddpm.evaluation.reference import ImageReference, Reference
+from ddpm.evaluation.results import (
+    compare_targets,
+    compare_variants,
+    draw_nearest,
+    log_to_run,
+    save_statistics,
+    show_measurement,
+    store_result,
+)
 from ddpm.evaluation.sweep_table import SweepPoint
-from ddpm.evaluation.sweeps.base import Sweep, Variant, chosen_sweep
+from ddpm.evaluation.sweeps.base import Sweep, Variant, build_sweep
+from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step, evaluation_targets
 from ddpm.generation.identity import (
-    beside,
-    explained_if_full,
-    for_result,
+    describe_groups,
+    describe_part,
+    explain_full_disk,
     identity,
     is_of_a_run,
-    said,
-    say_what_is_there,
+    report_progress,
+    run_folder_of,
 )
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
@@ -35,34 +43,34 @@ from ddpm.generation.progress import GenerationClock, GenerationProgress
 from ddpm.generation.record import Timing
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
-from ddpm.runs.console import quiet
+from ddpm.runs.console import quiet_libraries
 
 
 @holding()
-def run(config: DictConfig) -> None:
-    quiet()
+def run_evaluate(config: DictConfig) -> None:
+    quiet_libraries()
     check.positive_int("num_repeats", config.num_repeats)
-    config, measures = without_measures(config)
+    config, model_metrics = split_metrics(config)
     if not config.metric:
         refuse_what_is_for_images(config)
-    paths = checkpoints(config, measures)
+    paths = checkpoint_paths(config, model_metrics)
     trainer = build.trainer(config)
     if config.metric:
         measure_images(config, paths, trainer)
     for path in paths or [None]:
-        measure_model(config, measures, path, trainer)
+        measure_model(config, model_metrics, path, trainer)
 
 
-def without_measures(config: DictConfig) -> tuple[DictConfig, list[ModelMeasure]]:
-    """The configuration with the scores of images alone, and the measures of models."""
+def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
+    """The configuration with the scores of images alone, and the metrics of models."""
     parts = wiring.instantiate(config.metric, "metric") if config.get("metric") else {}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
         raise ValueError("metric must be given, as metric=fid")
-    measures = {name: part for name, part in parts.items() if measure.is_measure(part)}
+    model_metrics = {name: part for name, part in parts.items() if model_metric.is_model_metric(part)}
     config = config.copy()
-    config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in measures])
-    return config, list(measures.values())
+    config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in model_metrics])
+    return config, list(model_metrics.values())
 
 
 def refuse_what_is_for_images(config: DictConfig) -> None:
@@ -73,9 +81,9 @@ def refuse_what_is_for_images(config: DictConfig) -> None:
         raise ValueError(f"{given[0]} has no effect without a metric of images, as metric=fid; leave it out")
 
 
-def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
+def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> list[Path]:
     """Every checkpoint that `ckpt` names, each file once however many links lead to it."""
-    models = [type(part).__name__ for part in measures if measure.needs_checkpoint(part)]
+    models = [type(part).__name__ for part in model_metrics if model_metric.needs_checkpoint(part)]
     if config.metric and (config.ckpt is None) == (config.images is None):
         raise ValueError("ckpt or images must be given, and not both: ckpt=latest, or images=FOLDER")
     if config.ckpt is None:
@@ -101,10 +109,10 @@ def checkpoints(config: DictConfig, measures: list[ModelMeasure]) -> list[Path]:
 
 def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> None:
     changes = load.changes(config)
-    sweep = chosen_sweep(config)
+    sweep = build_sweep(config)
     variants = sweep.variants(config, changes) if sweep else [Variant(changes)]
-    evaluator = evaluators.evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
-    say_what_is_left_out(evaluator)
+    evaluator = evaluators.build_evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
+    report_left_out(evaluator)
     if config.save_statistics and not any(score.moments for score in evaluator.scores):
         raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
     for path in paths if sweep else ():
@@ -112,20 +120,22 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     results: dict[str, Result] = {}
     swept: dict[str, dict[str, SweepPoint]] = {}  # by checkpoint and result
     shown: str | None = None  # the reference that the evaluator knows
-    for subject, reference in subjects(config, paths, variants, trainer):
+    for target, reference in evaluation_targets(config, paths, variants, trainer):
         if shown != reference.identity["data_hash"]:
             evaluator, shown = evaluator.renewed(), reference.identity["data_hash"]
         evaluator.reset_fake()
-        result, timing = measured(config, subject, reference, evaluator, trainer)
-        results[subject.name] = result
+        result, timing = measure_target(config, target, reference, evaluator, trainer)
+        results[target.name] = result
         if sweep:
-            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = point(sweep, subject, result, timing)
+            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = sweep_point(
+                sweep, target, result, timing
+            )
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
         compare_variants(config, path, swept[str(path)], sweep.presentation)
     if len(results) > 1 and not sweep:
-        compare(config, paths, results)
+        compare_targets(config, paths, results)
 
 
 def data_name(config: DictConfig, paths: list[Path]) -> str:
@@ -138,94 +148,96 @@ def data_name(config: DictConfig, paths: list[Path]) -> str:
 
 
 @rank_zero_only
-def say_what_is_left_out(evaluator: Evaluator) -> None:
+def report_left_out(evaluator: Evaluator) -> None:
     for score in evaluator.left_out:
         print(f"left out: {score.describe()}, since features={evaluator.extractor.name} have no layer {score.layer!r}")
 
 
-OF_A_SUBJECT = (Scoring, ImageWriter, GenerationProgress, GenerationClock)
+TARGET_CALLBACKS = (EvaluationCallback, ImageWriter, GenerationProgress, GenerationClock)
 
 
-def measured(
-    config: DictConfig, subject: Subject, reference: Reference, evaluator: Evaluator, trainer: Trainer
+def measure_target(
+    config: DictConfig, target: EvaluationTarget, reference: Reference, evaluator: Evaluator, trainer: Trainer
 ) -> tuple[Result, Timing | None]:
     """Generates what is not there, measures all, and stores the values. The timing is None where nothing is known."""
-    num = subject.samples.num_samples
-    real = reference.images.labels[reference.images.indices] if isinstance(reference, Images) else None
-    evaluator.names(real, subject.samples.labels_of(torch.arange(num)))  # what cannot be measured shows before the work
-    scoring = Scoring(evaluator, reference, subject.samples, subject.stored)
-    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
-    there = subject.samples.there()
-    num_found = 0 if there is None else int(there.sum())
-    record = subject.writer.record if subject.writer else None
+    num = target.samples.num_samples
+    real = reference.images.labels[reference.images.indices] if isinstance(reference, ImageReference) else None
+    evaluator.names(real, target.samples.labels_of(torch.arange(num)))  # what cannot be measured shows before the work
+    scoring = EvaluationCallback(evaluator, reference, target.samples, target.stored)
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]
+    done_mask = target.samples.done_mask()
+    num_found = 0 if done_mask is None else int(done_mask.sum())
+    record = target.writer.record if target.writer else None
     clock = GenerationClock(device_name(trainer.strategy.root_device), record)
-    if not subject.writer.is_finished() if subject.writer else num_found < num:
+    if not target.writer.is_finished() if target.writer else num_found < num:
         trainer.callbacks.append(clock)
-        if subject.writer:
-            say_what_is_there(num_found, subject.writer.store, subject.writer.record)
-            trainer.callbacks.append(subject.writer)
+        if target.writer:
+            report_progress(num_found, target.writer.store, target.writer.record)
+            trainer.callbacks.append(target.writer)
         trainer.callbacks.append(GenerationProgress(num, num_found))
-    elif subject.writer:
-        rank_zero_only(subject.writer.store.adopt)()
+    elif target.writer:
+        rank_zero_only(target.writer.store.adopt)()
     trainer.callbacks.append(scoring)
-    with explained_if_full(subject.writer.store) if subject.writer else nullcontext():
-        trainer.predict(GenerationModule(subject.model), subject.samples, return_predictions=False)
+    with explain_full_disk(target.writer.store) if target.writer else nullcontext():
+        trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
     result = Result.of(
         scoring.values,
         protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
-        subject=subject.about,
-        environment=environment(trainer),
+        subject=target.about,
+        environment=current_environment(trainer),
     )
-    folder = Path(config.out) if config.out else subject.folder
+    folder = Path(config.out) if config.out else target.folder
     path = folder / f"{result_name(result)}.json"
-    store(path, subject.name, result)
-    draw_nearest(path, subject, reference, evaluator)
-    if not subject.variant:
-        log_to_run(subject.folder.parent, result)
+    store_result(path, target.name, result)
+    draw_nearest(path, target, reference, evaluator)
+    if not target.variant:
+        log_to_run(target.folder.parent, result)
     return result, record.timing() if record else clock.timing
 
 
-def point(sweep: Sweep, subject: Subject, result: Result, timing: Timing | None) -> SweepPoint:
-    sampler = subject.model.sampler
+def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: Timing | None) -> SweepPoint:
+    sampler = target.model.sampler
     evaluations = sampler.evaluations(len(sampler.times(sampler.process.T)) - 1)
     cost = (timing.seconds, timing.device) if timing else ()
-    value = sweep.value(subject.variant, subject.model)
+    value = sweep.value(target.variant, target.model)
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))
-    return SweepPoint(subject.variant.name, value, evaluations, result.estimates, *cost, settings=settings)
+    return SweepPoint(target.variant.name, value, evaluations, result.estimates, *cost, settings=settings)
 
 
-def environment(trainer: Trainer) -> Environment:
+def current_environment(trainer: Trainer) -> Environment:
     return Environment(device_name(trainer.strategy.root_device), str(trainer.precision))
 
 
 # Models
 
 
-def measure_model(config: DictConfig, measures: list[ModelMeasure], path: Path | None, trainer: Trainer) -> None:
-    """What a model is measured by besides its images; without a path the measures make their own of `config`."""
-    if not measures:
+def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Path | None, trainer: Trainer) -> None:
+    """The metrics of the model itself; without a path they build their own model of `config`."""
+    if not model_metrics:
         return
-    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, OF_A_SUBJECT)]
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]
     if path is None:
         folder = Path(config.out or config.run_dir)
         run = ModelRun(None, config, None, trainer, folder)
         parts = OmegaConf.to_container(config, resolve=True)
-        about = {"run": folder.name, **{g: said(parts[g]) for g in ("model", "schedule") if parts.get(g)}}
+        about = {"run": folder.name, **{g: describe_part(parts[g]) for g in ("model", "schedule") if parts.get(g)}}
     else:
-        folder = Path(config.out) if config.out else beside(path) / "evaluations"
+        folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
         module, stored = load.from_checkpoint(path, load.changes(config))
         module.use_for_prediction(config.weights, config.seed)
         analytic.prepare(module, stored, path, trainer)
         run = ModelRun(module, stored, path, trainer, folder)
         about = {
-            "ckpt": str(path), "run": beside(path).name, "step": step_of(path),
-            **for_result(identity(stored, module, trainer)),
+            "ckpt": str(path), "run": run_folder_of(path).name, "step": checkpoint_step(path),
+            **describe_groups(identity(stored, module, trainer)),
         }  # fmt: skip
-    for part in measures:
-        measured, protocol = measure.measured_by(part, run)
-        result = Result.of(dict(measured.estimates), protocol=protocol, subject=about, environment=environment(trainer))
+    for part in model_metrics:
+        measured, protocol = model_metric.compute_model_metric(part, run)
+        result = Result.of(
+            dict(measured.estimates), protocol=protocol, subject=about, environment=current_environment(trainer)
+        )
         file = folder / f"{result_name(result)}.json"
-        store(file, type(part).__name__, result)
-        show(file, measured)
+        store_result(file, type(part).__name__, result)
+        show_measurement(file, measured)
         if path is not None:
-            log_to_run(beside(path), result)
+            log_to_run(run_folder_of(path), result)

@@ -10,22 +10,22 @@ from ddpm.base.program import CONF
 from ddpm.checkpoint.reading import holding
 from ddpm.commands import cli
 from ddpm.config import load, wiring
-from ddpm.config.exported import alone, present
-from ddpm.generation.identity import beside, title
+from ddpm.config.exported import exported_network, to_exported
+from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, pipeline
-from ddpm.interop.whole_folder import whole_folder
+from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
 
 
 @holding()
-def run(config: DictConfig) -> None:
+def run_export(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
     path = load.checkpoint_path(config.ckpt)
     module, stored = load.from_checkpoint(path, load.changes(config))
     module.use_for_prediction(config.weights, seed=0)
     weights = module.predict_weights
-    out = Path(str(config.out or beside(path) / f"{config.format}_{title(path)}_{weights}"))
-    with whole_folder(out) as partial:
+    out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
+    with write_folder(out) as partial:
         write(partial, module, stored)
     steps = module.sampler.steps or module.sampler.process.T
     print(f"{module.describe_weights(weights)} weights in {out}")
@@ -33,18 +33,20 @@ def run(config: DictConfig) -> None:
 
 
 def write_safetensors(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
-    exported_folder.save(folder, alone(module, module.predict_weights))
+    exported_folder.save_exported_folder(folder, to_exported(module, module.predict_weights))
 
 
 def write_diffusers(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
-    groups = ("process", "codec", "objective", "denoiser", "sampler")
+    groups = ("process", "codec", "objective", "clip", "sampler")
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
     words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
     process = module.sampler.process
     scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, module.sampler.times(process.T))
-    network = present(module, module.predict_weights)
+    network = exported_network(module, module.predict_weights)
     shape = module.image_shape
-    wiring.complete(pipeline.save, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape)
+    wiring.complete(
+        pipeline.save_pipeline, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape
+    )
 
 
 FORMATS = {
@@ -56,8 +58,8 @@ FORMATS = {
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")
 def main(config: DictConfig) -> None:
-    cli.job(run, config)
+    cli.run_job(run_export, config)
 
 
 if __name__ == "__main__":
-    cli.run(main, CONF, "export")
+    cli.run_command(main, CONF, "export")

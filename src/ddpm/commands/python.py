@@ -30,7 +30,7 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
 
     Raises ValueError, in one line with the field, its value and the remedy. A file is read as data: nothing in it runs.
     """
-    words = cli.completed(take_trust(list(overrides)), CONF, "sample")
+    words = cli.expand_short_forms(take_trust(list(overrides)), CONF, "sample")
     try:
         config = compose(CONF, "sample", ["ckpt=latest", *words])
     except HydraException as error:
@@ -58,5 +58,5 @@ def refuse_other_words(words: list[str], config: DictConfig) -> None:
         field = word.lstrip("+~").partition("=")[0].partition(".")[0]
         if field in ("class", "prompt", "num_samples"):
             raise ValueError(f"{word} has no effect on load(); it is for sample(num_samples, label=..., prompt=...)")
-        if field in config and field not in (*groups.names(builds=True), *OF_LOADING):
+        if field in config and field not in (*groups.group_names(builds=True), *OF_LOADING):
             raise ValueError(f"{word} has no effect on load(); it is for python sample.py")

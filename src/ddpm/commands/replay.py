@@ -11,18 +11,18 @@ from torch import Tensor
 from ddpm.base.types import Batch
 from ddpm.checkpoint.reading import read_data
 from ddpm.checkpoint.trust import take_trust
-from ddpm.commands.cli import USER_ERRORS, leave
+from ddpm.commands.cli import USER_ERRORS, exit_with_error
 from ddpm.config import build
 from ddpm.runs import devices
-from ddpm.runs.interruption import heeded
-from ddpm.runs.portable import opened
+from ddpm.runs.interruption import heed_signals
+from ddpm.runs.portable import open_config
 from ddpm.training.module import DiffusionModule
 
 
 def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
     stored = read_data(path, "replay")
-    module = build.module(*opened({**stored["config"], "compile": False}))
+    module = build.module(*open_config({**stored["config"], "compile": False}))
     module.network.load_state_dict(stored["network"])
     module.to("cuda" if torch.cuda.is_available() else "cpu").train()
     if not slow_bf16 and stored["config"]["trainer"]["precision"] != devices.SLOW:
@@ -32,18 +32,18 @@ def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     for rank in range(ranks):
         for number in range(micro_batches):
             found += replay_batch(module, stored, rank, number)
-    bad = [name for name, p in module.network.named_parameters() if p.grad is not None and not finite(p.grad)]
+    bad = [name for name, p in module.network.named_parameters() if p.grad is not None and not is_finite(p.grad)]
     return found + [f"the gradient of {name}" for name in bad]
 
 
 def replay_batch(module: DiffusionModule, stored: dict[str, Any], rank: int, number: int) -> list[str]:
-    told = {name: stored[name][rank, number].to(module.device) for name in ("label", "index", "position")}
+    values = {name: stored[name][rank, number].to(module.device) for name in ("label", "index", "position")}
     image = stored["pixels"][rank, number].to(module.device).float().div_(127.5).sub_(1)
-    batch = Batch(image=image, **told)
+    batch = Batch(image=image, **values)
     batch_idx = stored["batch_idx"] + 1 - stored["pixels"].shape[1] + number
     found: list[str] = []
     watched = [
-        layer.register_forward_hook(lambda layer, _, output, name=name: note(found, name, output))
+        layer.register_forward_hook(lambda layer, _, output, name=name: note_nonfinite(found, name, output))
         for name, layer in module.network.named_modules()
         if not list(layer.children())
     ]
@@ -65,24 +65,26 @@ def context(precision: str, device: str) -> Any:
     return torch.enable_grad()
 
 
-def note(found: list[str], name: str, output: Tensor) -> None:
-    if not found and isinstance(output, Tensor) and not finite(output):
+def note_nonfinite(found: list[str], name: str, output: Tensor) -> None:
+    if not found and isinstance(output, Tensor) and not is_finite(output):
         found.append(f"the output of {name}")
 
 
-def finite(values: Tensor) -> bool:
+def is_finite(values: Tensor) -> bool:
     return bool(torch.isfinite(values).all())
 
 
-@heeded()
+@heed_signals()
 def main() -> None:
     path, *rest = take_trust(sys.argv[1:]) or [""]
     if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):
-        leave(f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if asked to, trainer.precision={devices.SLOW}")
+        exit_with_error(
+            f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if asked to, trainer.precision={devices.SLOW}"
+        )
     try:
         found = replay(Path(path), slow_bf16=bool(rest))
     except USER_ERRORS as error:
-        leave(str(error))
+        exit_with_error(str(error))
     if not found:
         print("everything is finite here: the step went wrong on another device or with other versions")
         sys.exit(1)

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.report.page import page
-from ddpm.report.report import read
-from ddpm.runs.interruption import heeded
+from ddpm.report.report import read_report
+from ddpm.runs.interruption import heed_signals
 
 
-@heeded()
+@heed_signals()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m ddpm report", description="One HTML page that compares training runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, a sweep, or a folder of runs")
@@ -19,8 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if given.out.is_dir():
             raise ValueError(f"--out must be a file, got the folder {given.out}; add a name: {given.out}/report.html")
-        report = read(given.folders)
-        write_whole(given.out, content := page(report).encode())
+        report = read_report(given.folders)
+        write_atomically(given.out, content := page(report).encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,17 +15,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.base.atomic import whole, write_whole
-from ddpm.base.image_grid import by_class, grid, save_gif
+from ddpm.base.atomic import atomic_write, write_atomically
+from ddpm.base.image_grid import save_gif, tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.reading import holding
 from ddpm.config import analytic, build, load, wiring
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.sources.base import digest
+from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation.datamodule import GenerationDataModule
-from ddpm.generation.identity import beside, explained_if_full, identity, made_with, say_what_is_there, title
+from ddpm.generation.identity import circumstances, explain_full_disk, identity, report_progress, run_folder_of, stem
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationProgress
@@ -35,18 +35,18 @@ from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
 from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior
 from ddpm.model.requests import resolve_request
-from ddpm.runs.console import quiet
+from ddpm.runs.console import quiet_libraries
 from ddpm.tasks.base import Model, Outcome
-from ddpm.training.callbacks.sample_grid import sampling
+from ddpm.training.callbacks.sample_grid import sampling_mode
 
 
 @holding()
-def run(config: DictConfig) -> None:
-    quiet()
+def run_sample(config: DictConfig) -> None:
+    quiet_libraries()
     if config.task is None:
         generate(config)
     else:
-        use(config)
+        run_task(config)
 
 
 def generate(config: DictConfig) -> None:
@@ -61,46 +61,46 @@ def generate(config: DictConfig) -> None:
     module, stored = load.from_checkpoint(path, load.changes(config))
     load.refuse_classifier(module, path)
     module.use_for_prediction(config.weights, config.seed)
-    data, picture, asked = samples_of(config, module)
+    data, picture, requested = prepare_samples(config, module)
     trainer = build.trainer(config)
     analytic.prepare(module, stored, path, trainer)
-    folder = Path(config.out or beside(path) / f"samples_{title(path)}_{module.predict_weights}_{config.format}")
+    folder = Path(config.out or run_folder_of(path) / f"samples_{stem(path)}_{module.predict_weights}_{config.format}")
     store = make_store(folder, data.num_samples, module.image_shape)
-    about = {"format": config.format, "num_samples": data.num_samples, **asked, **identity(stored, module, trainer)}
-    record = GenerationRecord(folder, about, made_with(config, trainer))
-    data.there = store.there
-    record.refuse_to_mix(store.grows, images_are_there=any(store.stored()))
+    about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, module, trainer)}
+    record = GenerationRecord(folder, about, circumstances(config, trainer))
+    data.done_mask = store.done_mask
+    record.refuse_to_mix(store.grows, has_images=any(store.stored()))
     writer = ImageWriter(store, record, picture)
     finished = writer.is_finished()
-    with explained_if_full(store):
+    with explain_full_disk(store):
         if not finished:
-            num_found = int(store.there().sum())
-            say_what_is_there(num_found, store, record)
+            num_found = int(store.done_mask().sum())
+            report_progress(num_found, store, record)
             trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
             trainer.predict(GenerationModule(module), data, return_predictions=False)
         else:
             rank_zero_only(store.adopt)()
         if config.gif and not (finished and store.holds(GIF, writer.gif)):
             draw_gif(trainer, module, data, writer)
-    announce(folder, data.num_samples, finished)
+    print_files(folder, data.num_samples, finished)
 
 
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def samples_of(config: DictConfig, module: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
-    """The samples to make, how they are drawn, and what is asked of them, for the record."""
+def prepare_samples(config: DictConfig, module: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+    """The samples to make, how they are drawn, and their requested conditions, for the record."""
     refuse_without_prior(module)
-    rows, names, about = resolve_request(module.asked, config["class"], config.prompt, otherwise="all")
+    rows, names, about = resolve_request(module.sample_condition, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
 
     def picture(first: torch.Tensor) -> torch.Tensor:
         kinds = list(dict.fromkeys(names))
-        return by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
+        return tile_by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return GenerationDataModule(num, config.batch_size, told=rows), picture, about
+    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about
 
 
 @rank_zero_only
@@ -115,54 +115,56 @@ def draw_gif(
 
     def watch(state: State) -> None:
         if state.t in shown:
-            frames.append(grid(to_uint8(module.codec.decode(state.x_t).float())))
+            frames.append(tile_images(to_uint8(module.codec.decode(state.x_t).float())))
 
-    module.watch_sampling = watch
+    module.on_sampling_step = watch
     module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
-    batch = {name: told.to(module.device) for name, told in data.first(writer.store.num_first).items()}
-    with sampling(trainer, module):
+    batch = {name: conditions.to(module.device) for name, conditions in data.first(writer.store.num_first).items()}
+    with sampling_mode(trainer, module):
         GenerationModule(module).predict_step(batch, 0)
-    with whole(writer.gif) as partial:
+    with atomic_write(writer.gif) as partial:
         save_gif(partial, frames)
         writer.store.seal(GIF, partial.read_bytes())
 
 
 @rank_zero_only
-def announce(folder: Path, num_samples: int, finished: bool) -> None:
+def print_files(folder: Path, num_samples: int, finished: bool) -> None:
     print(f"{num_samples} samples in {folder}" + (", all there already" if finished else ""))
     for path in sorted(folder.iterdir()):
         print(f"  {path}")
 
 
-def use(config: DictConfig) -> None:
+def run_task(config: DictConfig) -> None:
     """A task on one device, in this process."""
     task = wiring.instantiate(config.task, "task")
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no images; leave it out")
     path = load.checkpoint_path(config.ckpt)
-    module, stored = loaded(path, config)
+    module, stored = load_model(path, config)
     name = config.task._target_.split(".")[-2]
-    folder = Path(config.out or beside(path) / f"{name}_{title(path)}_{module.predict_weights}")
+    folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{module.predict_weights}")
     trainer = build.trainer(config)
     if trainer.world_size > 1:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
     analytic.prepare(module, stored, path, trainer)
     module.to(trainer.strategy.root_device)
-    with sampling(trainer, module):
-        rows, _, asked = resolve_request(module.asked, config["class"], config.prompt, otherwise="none")
+    with sampling_mode(trainer, module):
+        rows, _, requested = resolve_request(module.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
-        about = {**chosen, **asked, **identity(stored, module, trainer)}
+        about = {**chosen, **requested, **identity(stored, module, trainer)}
         named = {field: load.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
-        about["files"] = {field: digest([path.read_bytes()]) for field, path in named.items() if path.is_file()}
-        record = GenerationRecord(folder, about, made_with(config, trainer), f"{name}_generation.json")
-        record.refuse_to_mix(grows=False, images_are_there=(folder / f"{name}.json").exists())
-        outcome = task(as_model(module, data_of(config, stored), config.batch_size, rows))
+        about["files"] = {
+            field: sha256_of_parts([path.read_bytes()]) for field, path in named.items() if path.is_file()
+        }
+        record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
+        record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
+        outcome = task(task_model(module, task_data(config, stored), config.batch_size, rows))
     record.write()
     write_outcome(folder, name, outcome, about)
 
 
-def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     """The module and its configuration; data that are chosen anew do not reach it."""
     changes = load.changes(config)
     module, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
@@ -170,34 +172,34 @@ def loaded(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     return module, stored
 
 
-def data_of(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
+def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
     """What the model was trained on, or what the command chooses; None where neither says it."""
     other = OmegaConf.masked_copy(load.changes(config), {"data"} & set(config))
     about = load.merged(stored.copy(), other)
     return build.data(about) if "source" in about.data else None
 
 
-def as_model(
-    module: DiffusionModel, data: ImageDataModule | None, batch_size: int, asked: Mapping[str, torch.Tensor]
+def task_model(
+    module: DiffusionModel, data: ImageDataModule | None, batch_size: int, requested: Mapping[str, torch.Tensor]
 ) -> Model:
-    """asked: what rows are told in turn, see `SampleLoader`."""
+    """requested: the conditions that the rows take in turn, see `SampleLoader`."""
 
-    def told(rows: torch.Tensor) -> Cond:
-        if module.asked.needs_images:
-            raise ValueError("this model is told small images: only task=upsample and task=cascade have some")
-        return {name: table.to(rows.device)[rows % len(table)] for name, table in asked.items()}
+    def conditions_of(rows: torch.Tensor) -> Cond:
+        if module.sample_condition.needs_images:
+            raise ValueError("this model is conditioned on small images: only task=upsample and task=cascade have some")
+        return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
     def another(ckpt: str) -> Model:
         path = load.checkpoint_path(ckpt)
         other, _ = load.from_checkpoint(path, OmegaConf.create())
         load.refuse_classifier(other, path)
         other.use_for_prediction("best", module.sample_rng.seed)
-        return as_model(other.to(module.device), None, batch_size, {})
+        return task_model(other.to(module.device), None, batch_size, {})
 
     return Model(
         denoiser=module.denoiser(module.predict_weights),
-        condition=module.asked,
-        told=told,
+        condition=module.sample_condition,
+        conditions_of=conditions_of,
         sampler=module.sampler,
         codec=module.codec,
         rng=module.sample_rng,
@@ -214,9 +216,9 @@ def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     for each, picture in outcome.pictures.items():
         save_png(folder / f"{each}.png", picture.numpy())
-    with whole(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
+    with atomic_write(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
         np.savez(file, **{key: array.cpu().numpy() for key, array in outcome.arrays.items()})
-    write_whole(folder / f"{name}.json", json.dumps({**outcome.numbers, **about}, indent=2).encode())
+    write_atomically(folder / f"{name}.json", json.dumps({**outcome.numbers, **about}, indent=2).encode())
     print("\n".join([*outcome.lines, f"{name} in {folder}"]))
     for path in sorted(folder.glob("*")):
         print(f"  {path}")

@@ -16,20 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
-from ddpm.base.atomic import write_whole
-from ddpm.checkpoint.folder import listed, newest_whole, set_aside, step_of
+from ddpm.base.atomic import write_atomically
+from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, targets
-from ddpm.commands.dry_run import report
+from ddpm.commands.dry_run import describe_run
 from ddpm.config import analytic, build, fitting
 from ddpm.config.model import classifies
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.evaluation.evaluators import scores_of_training
+from ddpm.evaluation.evaluators import training_evaluations
 from ddpm.runs import devices, launch, resume, run_folder
-from ddpm.runs.console import quiet
-from ddpm.runs.typed import options
+from ddpm.runs.console import quiet_libraries
+from ddpm.runs.typed import chosen_options
 from ddpm.schedule_check.examination import verdict
 from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
 from ddpm.training.callbacks.time_limit import TimeLimit
@@ -39,43 +39,43 @@ from ddpm.training.wandb_run import finished_runs
 
 
 @finished_runs()
-def run(config: DictConfig) -> None:
+def run_train(config: DictConfig) -> None:
     """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
-    locks = launch.is_first() and not check.boolean("dry_run", config.dry_run)
-    with run_folder.locked(Path(config.run_dir)) if locks else nullcontext():
+    locks = launch.is_first_process() and not check.boolean("dry_run", config.dry_run)
+    with run_folder.lock_folder(Path(config.run_dir)) if locks else nullcontext():
         train(config)
 
 
 def train(config: DictConfig) -> None:
-    quiet()
+    quiet_libraries()
     torch.set_float32_matmul_precision("high")
     if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # before long work
-    checkpoint = resume.checkpoint(config.resume.path, config.run_dir)
+    checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
     module = build.module(config, fitting.fitted_to_data(config, data))
     analytic.refuse(module.model.sampler, module.loss)
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
-    trainer = build.trainer(config, scores_of_training(config, module.model.config[FITTED]))
+    trainer = build.trainer(config, training_evaluations(config, module.model.config[FITTED]))
     if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
     if config.dry_run:
-        rank_zero_only(print)(report(config, module, data, trainer))
+        rank_zero_only(print)(describe_run(config, module, data, trainer))
         return
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
         num_parameters = sum(p.numel() for p in module.network.parameters())
-        about = {"options": options(), "num_parameters": num_parameters, FITTED: module.model.config[FITTED]}
+        about = {"options": chosen_options(), "num_parameters": num_parameters, FITTED: module.model.config[FITTED]}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
-    announce(config, module, trainer, checkpoint, step)
-    accept(config, module, step)
-    with explained(config, trainer):
+    print_run(config, module, trainer, checkpoint, step)
+    claim_folder(config, module, step)
+    with explain_interruptions(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    summary(config, trainer, checkpoint, step)
+    print_summary(config, trainer, checkpoint, step)
     for logger in trainer.loggers:
         logger.finalize("success")
 
@@ -120,16 +120,16 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 
 @rank_zero_only
-def accept(config: DictConfig, module: DiffusionModule, step: int) -> None:
+def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None:
     """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
     folder = Path(config.run_dir) / "checkpoints"
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
-    write_whole(folder / run_folder.SETTINGS, text.encode())
+    write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
 
 
 @contextmanager
-def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
+def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None]:
     """What can end a training from outside, as one clear error each."""
     try:
         yield
@@ -144,12 +144,12 @@ def explained(config: DictConfig, trainer: Trainer) -> Iterator[None]:
         if "not enough memory" in text or "can't allocate memory" in text:
             raise ValueError(out_of_memory(config, trainer)) from error
         if trainer.world_size > 1 and another_is_lost(error):
-            raise ConnectionError(lost(config, trainer)) from error
+            raise ConnectionError(describe_lost_steps(config, trainer)) from error
         raise
 
 
-def lost(config: DictConfig, trainer: Trainer) -> str:
-    good = newest_whole(Path(config.run_dir) / "checkpoints")
+def describe_lost_steps(config: DictConfig, trainer: Trainer) -> str:
+    good = newest_intact(Path(config.run_dir) / "checkpoints")
     return (
         f"rank {trainer.global_rank} ends, because another process of this run is gone: its own message, or "
         f"the system's log, says why. Last good checkpoint: {good or 'none yet'}; resume=auto goes on from it"
@@ -172,7 +172,9 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
 
 
 @rank_zero_only
-def announce(config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int) -> None:
+def print_run(
+    config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
+) -> None:
     parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
@@ -194,7 +196,7 @@ def announce(config: DictConfig, module: DiffusionModule, trainer: Trainer, chec
         print("there was no run of these settings to go on with: a new one begins", flush=True)
 
 
-def what_ended(config: DictConfig, trainer: Trainer) -> str:
+def find_cause(config: DictConfig, trainer: Trainer) -> str:
     """What ended a training before its last step. Where it was in processes of its own, the trainer here cannot say."""
     ended = {
         "fast_dev_run": trainer.fast_dev_run,
@@ -207,16 +209,16 @@ def what_ended(config: DictConfig, trainer: Trainer) -> str:
 
 
 @rank_zero_only
-def summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
+def print_summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
     """What was done, and where everything lies. Trained in processes of its own, the trainer here knows no step."""
     folder, max_steps = Path(config.run_dir) / "checkpoints", config.trainer.max_steps
-    step = max(map(step_of, listed(folder)), default=first_step)
+    step = max(map(step_of, list_checkpoints(folder)), default=first_step)
     done = f"{step:,} of {max_steps:,} steps" if step < max_steps else f"{step:,} steps"
     images = f"{(step - first_step) * config.data.batch_size:,} images"
     images = f"; this run went on at step {first_step:,} and used {images}" if resumed else f", {images}"
-    why = f"; {what_ended(config, trainer)} ended the training" if step < max_steps else ""
+    why = f"; {find_cause(config, trainer)} ended the training" if step < max_steps else ""
     print(f"\ndone: {done}{images}{why}")
-    lines = {"checkpoint": str(folder / "last.ckpt" if listed(folder) else resumed)}
+    lines = {"checkpoint": str(folder / "last.ckpt" if list_checkpoints(folder) else resumed)}
     pictures = ("samples/ema", "samples/raw", "denoising")
     lines |= {name: f"{config.run_dir}/{name}/{step:08d}.png" for name in pictures}
     for logger in trainer.loggers:

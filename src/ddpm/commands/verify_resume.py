@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ddpm.base.program import PROGRAM
-from ddpm.checkpoint.folder import listed
+from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.trust import take_trust
-from ddpm.runs.interruption import CHILDREN, heeded
+from ddpm.runs.interruption import CHILDREN, heed_signals
 
 SHORT = (
     *("trainer.max_steps=6", "checkpoint_every_n_steps=2", "trainer.log_every_n_steps=1", "logger=csv"),
@@ -32,12 +32,12 @@ SHORT = (
 TRAIN = PROGRAM / "train.py"
 
 
-def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def load_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of nested containers with its name."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if isinstance(value, dict | list):
         for key, below in items:
-            yield from tensors(below, f"{name}.{key}" if name else str(key))
+            yield from load_tensors(below, f"{name}.{key}" if name else str(key))
     else:
         yield name, value
 
@@ -48,68 +48,68 @@ def equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def differences(one: Path, other: Path) -> dict[str, list[str]]:
+def compare_runs(one: Path, other: Path) -> dict[str, list[str]]:
     """What differs between two runs' folders: raw and averaged weights, optimizer, position, logged numbers, pictures.
 
     Speeds are left out, since no two runs have the same.
     """
     first, second = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (one, other))
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "ImageDataModule", "sums")
-    found = {part: unequal(dict(tensors(first[part])), dict(tensors(second[part]))) for part in parts}
-    found["metrics.csv"] = unequal(*(logged(folder / "metrics.csv") for folder in (one, other)))
-    found["pictures"] = unequal(*(pictures(folder) for folder in (one, other)))
+    found = {part: unequal_tensors(dict(load_tensors(first[part])), dict(load_tensors(second[part]))) for part in parts}
+    found["metrics.csv"] = unequal_tensors(*(logged_numbers(folder / "metrics.csv") for folder in (one, other)))
+    found["pictures"] = unequal_tensors(*(picture_files(folder) for folder in (one, other)))
     return found
 
 
-def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
+def unequal_tensors(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
     return [str(key) for key in one.keys() | other.keys() if not equal(one.get(key), other.get(key))]
 
 
-def logged(path: Path) -> dict[tuple[str, str], str]:
+def logged_numbers(path: Path) -> dict[tuple[str, str], str]:
     """Numbers as they are written, by step and name."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     return {(row["step"], k): v for row in rows for k, v in row.items() if v and not k.startswith("sys/")}
 
 
-def pictures(folder: Path) -> dict[str, bytes]:
+def picture_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 
-def train(overrides: list[str], folder: Path, log: Path) -> subprocess.Popen:
+def start_training(overrides: list[str], folder: Path, log: Path) -> subprocess.Popen:
     words = [sys.executable, str(TRAIN), *overrides, *SHORT, f"run_dir={folder}"]
     with open(log, "a") as file:
         CHILDREN.append(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, start_new_session=True))
     return CHILDREN[-1]
 
 
-def finished(process: subprocess.Popen, log: Path) -> None:
+def wait_until_finished(process: subprocess.Popen, log: Path) -> None:
     if process.wait() != 0:
         print(log.read_text()[-4000:])
         sys.exit(f"the training ended with exit code {process.returncode}; its output is above")
 
 
-@heeded()
+@heed_signals()
 def main() -> None:
     overrides = take_trust(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as temporary:
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
         print("training 6 steps without a break", flush=True)
-        finished(train(overrides, whole, log), log)
+        wait_until_finished(start_training(overrides, whole, log), log)
         print("again, to be killed (SIGKILL) after its first checkpoint", flush=True)
-        process = train(overrides, killed, log)
-        while not listed(killed / "checkpoints") and process.poll() is None:
+        process = start_training(overrides, killed, log)
+        while not list_checkpoints(killed / "checkpoints") and process.poll() is None:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        steps = [path.stem for path in listed(killed / "checkpoints")]
+        steps = [path.stem for path in list_checkpoints(killed / "checkpoints")]
         print(
             f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. The same command again", flush=True
         )
-        finished(train(overrides, killed, log), log)
+        wait_until_finished(start_training(overrides, killed, log), log)
         if "going on from" not in log.read_text():
             sys.exit("the run had ended before the kill, so nothing was resumed: give it more to do, as a larger batch")
-        found = differences(whole, killed)
+        found = compare_runs(whole, killed)
     for part, names in found.items():
         print(f"  {part:18} {'equal to the bit' if not names else f'{len(names)} differ, as {min(names)}'}")
     if any(found.values()):

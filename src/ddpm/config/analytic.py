@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.base.untrusted import json_file
@@ -19,9 +19,9 @@ from ddpm.config import build
 from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.variance import Analytic
-from ddpm.generation.identity import beside, decisive, title
+from ddpm.generation.identity import image_settings, run_folder_of, stem
 from ddpm.generation.record import weights_hash
-from ddpm.metrics.protocol import digest
+from ddpm.metrics.protocol import short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 
 BATCH = 64
@@ -39,21 +39,21 @@ def prepare(module: DiffusionModel, stored: DictConfig, path: Path, trainer: Tra
     about = {
         "weights": weights_hash(module.weights(module.predict_weights)),
         "model": {
-            **decisive(stored, module.config[FITTED]),
+            **image_settings(stored, module.config[FITTED]),
             "guides": [weights_hash(guide) for guide in module.guides],
         },
         "precision": str(trainer.precision),
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,
     }
-    file = beside(path) / "analytic" / f"{title(path)}_{module.predict_weights}_{digest(about)}.json"
-    found = kept(file)
+    file = run_folder_of(path) / "analytic" / f"{stem(path)}_{module.predict_weights}_{short_digest(about)}.json"
+    found = read_estimate(file)
     if found is None:
         times = variance.measured_times(module.sampler.process.T)
-        errors = measured(module, images, times, trainer)
+        errors = measure_errors(module, images, times, trainer)
         found = {"about": about, "num_images": num, "times": times, "errors": errors}
         trainer.strategy.barrier()
-        save(file, json.dumps({**found, "digest": digest(found)}, indent=1))
+        write_estimate(file, json.dumps({**found, "digest": short_digest(found)}, indent=1))
     fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
     module.sampler = replace(module.sampler, variance=fitted)
 
@@ -66,23 +66,23 @@ def refuse(*parts: Any) -> None:
             variance.error(1)
 
 
-def kept(file: Path) -> dict[str, Any] | None:
+def read_estimate(file: Path) -> dict[str, Any] | None:
     """What was estimated before; None if there is no such file, or if it is not what was written."""
     try:
         found = json_file(file)
-        return found if found.pop("digest") == digest(found) else None
+        return found if found.pop("digest") == short_digest(found) else None
     except (ValueError, KeyError, AttributeError):
         return None
 
 
 @rank_zero_only
-def save(file: Path, content: str) -> None:
-    write_whole(file, content.encode())
+def write_estimate(file: Path, content: str) -> None:
+    write_atomically(file, content.encode())
     print(f"variance=analytic: estimated, and kept in {file}", flush=True)
 
 
 @torch.no_grad()
-def measured(module: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
+def measure_errors(module: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
     """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
     device = trainer.strategy.root_device
     module = module.to(device).eval()

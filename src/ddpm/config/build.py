@@ -20,7 +20,7 @@ from ddpm.diffusion.condition import ClassLabel
 from ddpm.diffusion.losses.classification import Classification
 from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
-from ddpm.runs.typed import labels
+from ddpm.runs.typed import wandb_labels
 from ddpm.training import sharding
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.module import DiffusionModule
@@ -53,12 +53,12 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     settings = OmegaConf.to_container(config.trainer, resolve=True)
     unknown = [name for name in settings if name not in inspect.signature(Trainer).parameters]
     if unknown:
-        hint = check.nearest(unknown[0], inspect.signature(Trainer).parameters)
+        hint = check.suggestion(unknown[0], inspect.signature(Trainer).parameters)
         raise ValueError(f"trainer.{unknown[0]} is not a setting of lightning's Trainer{hint}")
     check.integer("trainer.max_steps", settings["max_steps"], low=1)
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
-    settings = cluster.settled(settings)
+    settings = cluster.resolve_slurm(settings)
     settings["strategy"] = sharding.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
@@ -76,9 +76,12 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
     lightning = Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
-        callbacks=[*made(config.callbacks, "callbacks"), *scores, *limits],
-        logger=[p(labels=labels(config)) if isinstance(p, partial) else p for p in made(config.logger, "logger")],
-        plugins=[AtomicCheckpointIO(), *cluster.environment()],
+        callbacks=[*build_parts(config.callbacks, "callbacks"), *scores, *limits],
+        logger=[
+            p(labels=wandb_labels(config)) if isinstance(p, partial) else p
+            for p in build_parts(config.logger, "logger")
+        ],
+        plugins=[AtomicCheckpointIO(), *cluster.cluster_environment()],
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,  # our loaders know their rank
         enable_progress_bar=False,
@@ -89,7 +92,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
     return lightning
 
 
-def made(group: DictConfig | None, key: str) -> list[Any]:
+def build_parts(group: DictConfig | None, key: str) -> list[Any]:
     """The parts of a group; one that was set to null is left out, and so are settings of a part that is not there."""
     parts = instantiate(group, key).values() if group else []
     return [part for part in parts if part is not None and not isinstance(part, dict)]

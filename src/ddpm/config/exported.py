@@ -13,7 +13,7 @@ from ddpm.interop.exported_folder import Exported
 from ddpm.model.diffusion_model import DiffusionModel
 
 
-class Absent(nn.Module):
+class MissingWeights(nn.Module):
     """In the place of raw weights that were not exported."""
 
     def __init__(self, present: str) -> None:
@@ -27,45 +27,45 @@ class Absent(nn.Module):
         self.refuse()
 
 
-def alone(module: DiffusionModel, weights: str) -> Exported:
+def to_exported(module: DiffusionModel, weights: str) -> Exported:
     """What a folder is to hold of the module. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
-    network = present(module, weights)
+    network = exported_network(module, weights)
     decays = [decay for decay in module.averages.decays if module.weights(f"ema_{decay:g}") is network]
-    name = only_name(decays)
-    return Exported({**module.config, "ema": averages(*decays)}, name, entries(module, name))
+    name = weights_name(decays)
+    return Exported({**module.config, "ema": averages(*decays)}, name, state_entries(module, name))
 
 
-def only_name(decays: list[float]) -> str:
+def weights_name(decays: list[float]) -> str:
     """The name of the weights of a folder whose model has these averages, one or none."""
     return f"ema_{decays[0]:g}" if decays else "raw"
 
 
-def place(weights: str) -> str:
+def state_prefix(weights: str) -> str:
     """Where the state dict of a module has them, if no other average is there."""
     return "network." if weights == "raw" else "averages.copies.0."
 
 
-def present(module: DiffusionModel, weights: str) -> nn.Module:
+def exported_network(module: DiffusionModel, weights: str) -> nn.Module:
     """The network with these weights, or a ValueError if they were left out of the folder that the module is from."""
     network = module.weights(weights)
-    if isinstance(network, Absent):
+    if isinstance(network, MissingWeights):
         network.refuse()
     return network
 
 
-def entries(module: DiffusionModel, weights: str) -> dict[str, Tensor]:
+def state_entries(module: DiffusionModel, weights: str) -> dict[str, Tensor]:
     """The state dict of the module without weights but these."""
     state = {key: value for key, value in module.state_dict().items() if not key.startswith(("network.", "averages."))}
-    return {**state, **module.weights(weights).state_dict(prefix=place(weights))}
+    return {**state, **module.weights(weights).state_dict(prefix=state_prefix(weights))}
 
 
-def fill(module: DiffusionModel, exported: Exported, folder: Path) -> None:
+def load_exported(module: DiffusionModel, exported: Exported, folder: Path) -> None:
     """Into a module built from the folder's configuration, the folder's tensors, which are known to fit."""
-    name = only_name(module.averages.decays)
+    name = weights_name(module.averages.decays)
     if exported.weights != name:
         raise ValueError(f"{folder} must hold {name} weights, as its configuration says, got {exported.weights!r}")
     if exported.damaged:
         raise ValueError(f"{folder} holds damaged tensors: their sha256 is another than it says; export the model anew")
     module.load_state_dict(exported.tensors, strict=False)
     if exported.weights != "raw":
-        module.network = Absent(exported.weights)
+        module.network = MissingWeights(exported.weights)

@@ -9,7 +9,7 @@ from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.model import forward_process
 from ddpm.config.wiring import instantiate
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.diffusion.degradations.base import fitted_to
+from ddpm.diffusion.degradations.base import fit_statistics
 
 
 def fitted_to_data(config: DictConfig, data: ImageDataModule) -> Fitted:
@@ -23,12 +23,12 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     if "fitted" not in config.process or config.process.fitted is not None:
         return {}
     process = forward_process(config, instantiate(config.schedule, "schedule"), {})
-    if not process.forgets:
+    if not process.fits_prior:
         return {}
     if data.download:
         rank_zero_only(data.prepare_data)()
     codec = instantiate(config.codec, "codec")
-    fitted = fitted_to(process, (codec.encode(images) for images in data.split("train").batches(256)))
+    fitted = fit_statistics(process, (codec.encode(images) for images in data.split("train").batches(256)))
     return {} if fitted is None else {"fitted": fitted}
 
 

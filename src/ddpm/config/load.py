@@ -12,17 +12,17 @@ from torch import nn
 
 from ddpm.base import check
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.folder import listed, newest_whole
+from ddpm.checkpoint.folder import list_checkpoints, newest_intact
 from ddpm.checkpoint.reading import hold, read_checkpoint
-from ddpm.checkpoint.stored_config import Fitted, checked, refuse_without_model
+from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_model
 from ddpm.config import exported
 from ddpm.config.model import build_model, classifies, with_network_settings
 from ddpm.config.wiring import complete, instantiate
 from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
-from ddpm.interop.configuration import configuration
+from ddpm.interop.configuration import diffusers_configuration
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs import launch
-from ddpm.runs.portable import opened
+from ddpm.runs.portable import open_config
 
 
 def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
@@ -90,35 +90,35 @@ def refuse_other_shapes(wanted: dict[str, torch.Tensor], weights: dict[str, torc
 
 
 def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    stored = exported_folder.load(folder)
-    about = checked(stored.config, f"ckpt={folder}")
+    stored = exported_folder.load_exported_folder(folder)
+    about = check_config(stored.config, f"ckpt={folder}")
     refuse_without_model(about, f"ckpt={folder}")
     with one_error(folder):
         config, fitted = changed(about, changes)
         with torch.device("meta"):
             network = instantiate(config.model, "model")
-        wanted = network.state_dict(prefix=exported.place(stored.weights))
+        wanted = network.state_dict(prefix=exported.state_prefix(stored.weights))
         refuse_other_shapes(wanted, stored.tensors, folder)
         model = build_model(config, fitted, guide)
-        exported.fill(model, stored, folder)
+        exported.load_exported(model, stored, folder)
     return model.eval(), config
 
 
 def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    pretrained = diffusers.load(folder)
+    pretrained = diffusers.load_diffusers(folder)
     if pretrained.sample_size is None:
         raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
     with one_error(folder):
-        config, fitted = changed(configuration(pretrained), changes)
+        config, fitted = changed(diffusers_configuration(pretrained), changes)
         model = build_model(config, fitted, guide)
         model.network.load_state_dict(pretrained.network.state_dict())
     return model.eval(), config
 
 
 def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    pretrained = openai.load(path)
+    pretrained = openai.load_openai(path)
     with one_error(path):
-        config, fitted = changed(openai_configuration.configuration(pretrained), changes)
+        config, fitted = changed(openai_configuration.openai_configuration(pretrained), changes)
         model = build_model(config, fitted, guide)
         model.network.load_state_dict(pretrained.weights)
     return model.eval(), config
@@ -136,13 +136,13 @@ def changes(config: DictConfig) -> DictConfig:
     """What a command chooses anew of a stored model: those of its groups that are not left empty."""
     container = OmegaConf.to_container(config, resolve=False)
     return OmegaConf.create(
-        {group: container[group] for group in (*groups.names(builds=True), "data") if container.get(group)}
+        {group: container[group] for group in (*groups.group_names(builds=True), "data") if container.get(group)}
     )
 
 
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
     """A stored model with what is chosen anew. The data gave nothing to a part that replaces another."""
-    config, fitted = opened(stored)
+    config, fitted = open_config(stored)
     config = merged(with_network_settings(config, fitted), changes)
     return config, {group: fitted[group] for group in fitted if "_target_" not in changes.get(group, {})}
 
@@ -154,7 +154,7 @@ def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
             if field not in known:
-                raise ValueError(f"there is no '{group}.{field}' to set{check.nearest(field, known)}")
+                raise ValueError(f"there is no '{group}.{field}' to set{check.suggestion(field, known)}")
     return stored
 
 
@@ -165,7 +165,7 @@ def checkpoint_path(ckpt: str) -> Path:
     """
     path = Path(str(ckpt))
     if ckpt == "latest" or (path / "checkpoints").is_dir():
-        path = Path(launch.shared(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))
+        path = Path(launch.share_choice(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))
     if path.is_file():
         hold(path)
     return path
@@ -175,7 +175,7 @@ def newest_of(ckpt: str) -> Path:
     """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
     for attempt in range(20):
         try:
-            path = newest_under_runs() if ckpt == "latest" else newest_whole(Path(ckpt) / "checkpoints")
+            path = newest_under_runs() if ckpt == "latest" else newest_intact(Path(ckpt) / "checkpoints")
             if path is not None:
                 hold(path)
             return path or Path(ckpt)
@@ -186,9 +186,9 @@ def newest_of(ckpt: str) -> Path:
 
 
 def newest_under_runs() -> Path:
-    newest = [listed(folder)[0] for folder in Path("runs").glob("**/checkpoints") if listed(folder)]
+    newest = [list_checkpoints(folder)[0] for folder in Path("runs").glob("**/checkpoints") if list_checkpoints(folder)]
     newest.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    found = next(filter(None, (newest_whole(path.parent) for path in newest)), None)
+    found = next(filter(None, (newest_intact(path.parent) for path in newest)), None)
     if found is None:
         raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
     return found

@@ -13,7 +13,7 @@ from torch import nn
 
 from ddpm.base import check
 from ddpm.checkpoint.stored_config import FITTED, Fitted
-from ddpm.config.guiding import guiding
+from ddpm.config.guidance import set_up_guidance
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
@@ -23,7 +23,7 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.steps import Schedule
 from ddpm.model.codec import BinaryCodec
 from ddpm.model.diffusion_model import DiffusionModel
-from ddpm.runs.portable import portable
+from ddpm.runs.portable import to_portable
 
 NOTHING: Fitted = MappingProxyType({})
 
@@ -32,7 +32,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     """The model, untrained. fitted: what its parts take from the data. load: a model that guides it, from its file."""
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, fitted)
-    stored, config = {**portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
+    stored, config = {**to_portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
     codec = instantiate(config.codec, "codec")
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
@@ -52,7 +52,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
     sampler.times(process.T)  # only to meet its errors now
-    steering = guiding(config, condition, sampler, load)
+    steering = set_up_guidance(config, condition, sampler, load)
     if not classifies(network):
         steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
     return DiffusionModel(
@@ -63,7 +63,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
         wrap=steering.wrap,
         codec=codec,
         condition=condition,
-        asked=steering.asked,
+        asked=steering.sample_condition,
         image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
         seed=config.seed,
         compile=config.compile,
@@ -96,7 +96,7 @@ def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
     for name, value in needed.items():
         if name not in taken:
             model, cond = (config[group]._target_.rpartition(".")[2] for group in ("model", "cond"))
-            raise ValueError(f"model={model} cannot be told what cond={cond} tells (it has no {name}); choose another")
+            raise ValueError(f"model={model} cannot be conditioned by cond={cond} (it has no {name}); choose another")
         if config.model.get(name) not in (None, False, value):
             check.fail(f"model.{name}", config.model[name], f"{value}, as cond needs it, or left out")
     per_channel = instantiate(config.variance, "variance").num_outputs

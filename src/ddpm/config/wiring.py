@@ -21,7 +21,7 @@ def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
         if not isinstance(cause, ValueError):
             raise
         inner = re.search(r"full_key: (\S+)", str(error))
-        raise named(cause, inner.group(1) if inner else key) from error
+        raise name_field(cause, inner.group(1) if inner else key) from error
     return complete(part, key, **fitted) if fitted else part
 
 
@@ -30,10 +30,10 @@ def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
     try:
         return factory(**arguments)
     except ValueError as error:
-        raise named(error, key) from error
+        raise name_field(error, key) from error
 
 
-def named(error: ValueError, key: str) -> ValueError:
+def name_field(error: ValueError, key: str) -> ValueError:
     """The error with the key before a bare field name."""
     bare = re.match(r"\w+ must ", str(error))
     return ValueError(f"{key}.{error}" if bare else str(error))

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import UnusableImage, WrongSize, upright
+from ddpm.data.images import UnusableImage, WrongSize, turn_upright
 from ddpm.data.sources.base import Images, Source
 from ddpm.data.sources.folder import Folder, image_names
 from ddpm.data.sources.npz import Npz
@@ -60,7 +60,7 @@ def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
     if len(images) == 0:
         raise ValueError(f"{path} holds no image")
     try:
-        first = opened(images, 0)
+        first = open_any(images, 0)
         height, width = size_of(first)
         channels = channels_of(first)
     except Exception as error:  # whatever a broken first image provokes
@@ -69,10 +69,10 @@ def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
     return ImageDataModule(alike, name or Path(path).resolve().name, channels, (height, width), 64, num_workers=2)
 
 
-def opened(images: Images, number: int) -> Image.Image | np.ndarray:
+def open_any(images: Images, number: int) -> Image.Image | np.ndarray:
     """As it is meant to be seen, where a camera has stored it lying on its side."""
     image = images.image(number)
-    return image if isinstance(image, np.ndarray) else upright(image)
+    return image if isinstance(image, np.ndarray) else turn_upright(image)
 
 
 def size_of(image: Image.Image | np.ndarray) -> tuple[int, int]:
@@ -109,7 +109,7 @@ class Alike:
         return len(self.images)
 
     def image(self, index: int) -> Image.Image | np.ndarray:
-        image = opened(self.images, index)
+        image = open_any(self.images, index)
         size = size_of(image)
         if size != self.size:
             raise WrongSize(

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.data.decode import Decoder, Inspection, inspect, listed, usable
+from ddpm.data.decode import Decoder, Inspection, inspect, list_problems, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.loader import EvalLoader, TrainLoader
-from ddpm.data.order import chosen
+from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
-from ddpm.data.sources.base import Downloadable, Images, Source, digest
+from ddpm.data.sources.base import Downloadable, Images, Source, sha256_of_parts
 
 SPLITS = ("train", "val", "test")
 
@@ -40,8 +40,10 @@ class OpenedData:
         labels = self.data.labels[indices].numpy().tobytes()
         shape = "x".join(map(str, self._preparation.shape))
         if self._digests is None:
-            return "listing-" + digest([self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels])
-        return digest([shape, self._digests[indices].numpy().tobytes(), labels])
+            return "listing-" + sha256_of_parts(
+                [self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels]
+            )
+        return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])
 
 
 class ImageDataModule(LightningDataModule):
@@ -165,7 +167,7 @@ class ImageDataModule(LightningDataModule):
         data = self.split("train")
         if self._num_train is None:
             return data
-        return data.only(chosen(len(data), check.integer("data.num_train", self._num_train, 1, len(data))))
+        return data.only(choose_subset(len(data), check.integer("data.num_train", self._num_train, 1, len(data))))
 
     @cached_property
     def _training_content(self) -> str:
@@ -259,11 +261,11 @@ class ImageDataModule(LightningDataModule):
             if self.num_val >= len(everything):
                 check.fail("data.num_val", self.num_val, f"less than the number of images, {len(everything)}")
             held_out = torch.zeros(len(everything), dtype=torch.bool)
-            held_out[chosen(len(everything), self.num_val)] = True
+            held_out[choose_subset(len(everything), self.num_val)] = True
             data = everything.only((held_out if split == "val" else ~held_out).nonzero()[:, 0])
         if num_images is None:
             return data
-        return data.only(chosen(len(data), check.integer("num_images", num_images, low=1, high=len(data))))
+        return data.only(choose_subset(len(data), check.integer("num_images", num_images, low=1, high=len(data))))
 
     # This run's machine.
 
@@ -320,7 +322,7 @@ class ImageDataModule(LightningDataModule):
         found = self._inspected(decoder, keep=in_memory)
         indices = usable(num_images, found.problems, self.on_broken)
         if found.problems:
-            rank_zero_warn(listed(f"skipped {len(found.problems)} of {num_images} images", found.problems))
+            rank_zero_warn(list_problems(f"skipped {len(found.problems)} of {num_images} images", found.problems))
         pixels = StreamedPixels(decoder, self.num_workers) if found.pixels is None else MemoryPixels(found.pixels)
         return OpenedData(images, ImageData(pixels, images.labels, indices), found.digests, self.preparation)
 

@@ -97,7 +97,7 @@ class BatchReader:
             dataset,
             batch_sampler=self.plan,
             num_workers=num_workers,
-            collate_fn=unchanged,
+            collate_fn=identity_collate,
             worker_init_fn=end_with_the_parent_alone,
             persistent_workers=persistent and num_workers > 0,
             generator=torch.Generator(),  # its own, or starting to read would advance the global one
@@ -113,7 +113,7 @@ class BatchReader:
         yield from self.running[0]
 
 
-def unchanged(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     return batch
 
 
@@ -167,18 +167,20 @@ def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
     """int64, the numbers of the images of 0..num-1 without a problem; ValueError that lists the others if it must."""
     wrong_sizes = [p for p in problems if p.wrong_size]
     if wrong_sizes:
-        raise ValueError(listed(f"{len(wrong_sizes)} of {num} images do not have the size of the data", wrong_sizes))
+        raise ValueError(
+            list_problems(f"{len(wrong_sizes)} of {num} images do not have the size of the data", wrong_sizes)
+        )
     if problems and on_broken == "stop":
         remedy = "Repair or remove them, or train without them: data.on_broken=skip"
-        raise ValueError(listed(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
+        raise ValueError(list_problems(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
     if len(problems) == num:
-        raise ValueError(listed("Not one image can be used", problems))
+        raise ValueError(list_problems("Not one image can be used", problems))
     mask = torch.ones(num, dtype=torch.bool)
     mask[[p.number for p in problems]] = False
     return mask.nonzero()[:, 0]
 
 
-def listed(what: str, problems: list[Problem]) -> str:
+def list_problems(what: str, problems: list[Problem]) -> str:
     lines = [f"  {p.message}" for p in sorted(problems)[:MAX_NAMED]]
     more = len(problems) - len(lines)
     return "\n".join([f"{what}:", *lines, *([f"  and {more} more"] if more else [])])

@@ -75,7 +75,7 @@ class Preparation:
             if self.crop is None and image.shape == (*self.size, self.channels):
                 return image.transpose(2, 0, 1)
             image = Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
-        image = self.framed(eight_bit(upright(image), self.channels, BACKGROUNDS[self.background]))
+        image = self.framed(eight_bit(turn_upright(image), self.channels, BACKGROUNDS[self.background]))
         pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)  # a fifth faster than np.asarray(image)
         return pixels.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
@@ -85,7 +85,7 @@ class Preparation:
         if self.crop is not None:
             if image.height < self.crop[0] or image.width < self.crop[1]:
                 raise WrongSize(f"is {image.height} x {image.width}, smaller than data.crop={list(self.crop)}")
-            image = image.crop(centred(image.size, self.crop[::-1]))
+            image = image.crop(centre_crop(image.size, self.crop[::-1]))
         if image.size == (width, height):
             return image
         if self.resize is None:
@@ -94,17 +94,17 @@ class Preparation:
                 f"set data.resize to one of {', '.join(FILTERS)}, or data.size to the images' size"
             )
         scale = min(image.width / width, image.height / height)
-        part = centred(image.size, (round(width * scale), round(height * scale)))
+        part = centre_crop(image.size, (round(width * scale), round(height * scale)))
         return image.resize((width, height), FILTERS[self.resize], box=part)
 
 
-def centred(size: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
+def centre_crop(size: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a part (width, height) in the middle, nearer the top left by half a pixel."""
     left, top = (size[0] - part[0]) // 2, (size[1] - part[1]) // 2
     return left, top, left + part[0], top + part[1]
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     image.load()
     if image.format == "TIFF" or not ORIENTED.isdisjoint(image.info):  # reading EXIF costs a third of a small decode
         return ImageOps.exif_transpose(image)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Batch
-from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, share
+from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, split_among_ranks
 from ddpm.data.pixels import ImageData
 
 
@@ -110,7 +110,7 @@ class EvalLoader:
 
     def __init__(self, data: ImageData, batch_size: int, *, rank: int = 0, world_size: int = 1, pinned: bool = False):
         self.data = data
-        self.positions = share(0, len(data), rank, world_size, batch_size)
+        self.positions = split_among_ranks(0, len(data), rank, world_size, batch_size)
         self.pinned = pinned
         self._reader = data.pixels.reader(persistent=False)
 

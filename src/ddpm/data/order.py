@@ -16,7 +16,7 @@ def keyed_order(rng: Rng, stream: str, step: int, num: int) -> Tensor:
     return torch.argsort((words[:, 0] << 31) | (words[:, 1] >> 1), stable=True)
 
 
-def chosen(num: int, num_chosen: int) -> Tensor:
+def choose_subset(num: int, num_chosen: int) -> Tensor:
     """int64 `[num_chosen]`, ascending, from 0..num-1: the same ones in every run, whatever its seed."""
     return keyed_order(Rng(0, "data"), "chosen", 0, num)[:num_chosen].sort().values
 
@@ -39,7 +39,7 @@ def micro_batch(number: int, size: int, rank: int, world_size: int) -> Tensor:
     return torch.arange(first, first + size)
 
 
-def share(first: int, last: int, rank: int, world_size: int, size: int) -> list[Tensor]:
+def split_among_ranks(first: int, last: int, rank: int, world_size: int, size: int) -> list[Tensor]:
     """A rank's part of first..last-1 in batches of up to `size`: every number once, none repeated to fill up.
 
     Ranks may differ by one image and so by one batch. The k-th batches of all ranks cover a stretch without gaps.

@@ -1,4 +1,4 @@
-"""A data set as the loaders see it: numbered uint8 images, in memory or decoded as they are asked for, and labels."""
+"""A data set as the loaders see it: numbered uint8 images, in memory or decoded on request, and labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -21,7 +21,7 @@ class Restored(NamedTuple):
 
 
 @torch.no_grad()
-def restored(
+def restore_repeatedly(
     denoiser: Denoiser, sampler: Sampler, x0: Tensor, t: int, rng: Rng, ids: Tensor, cond: Cond, repeats: int
 ) -> Iterator[Restored]:
     """So many times, each with noise of its own, which depends on ids int64 `[B]`, t and the repeat alone."""
@@ -33,6 +33,6 @@ def restored(
         yield Restored(x_t, last.x_t)
 
 
-def squared_error_map(images: Tensor, made: Tensor) -> Tensor:
+def squared_error_map(images: Tensor, restored: Tensor) -> Tensor:
     """`[B, H, W]`, the mean over the channels of (images - made)^2, of pixels in [-1, 1]."""
-    return (images - made).square().mean(1)
+    return (images - restored).square().mean(1)

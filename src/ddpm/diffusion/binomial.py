@@ -39,7 +39,7 @@ class BinomialDiffusion:
         """A sample of q(x_t | x0): 1 where z is below its probability. x0, z: `[B, C, H, W]`."""
         return torch.where(z < self._probability(x0, t), 1.0, -1.0).to(x0.dtype)
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
+    def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
         """Of all z that lead from x0 to x_t, the one in the middle. x0 may be a guess in [-1, 1]; t >= 1."""
         probability = self._probability(x0, t)
         return torch.where(x_t > 0, probability, 1 + probability) / 2

@@ -1,4 +1,4 @@
-"""The network is told a caption of each image: its class, and words for what is measured in the image itself.
+"""Conditions the network on a caption of each image: its class, and words for what is measured in the image itself.
 
 A small stand-in for the text of text-to-image models (Nichol et al. 2022, "GLIDE"; Rombach et al. 2022): captions that
 any labelled data have, whose truth can be measured in the samples.
@@ -122,25 +122,25 @@ class Caption:
             return {WORDS: batch[WORDS]}
         label = batch["label"]
         words = torch.zeros(len(label), len(self.kinds), dtype=torch.int64, device=label.device)
-        words[:, -1] = chosen(self._numbers(self.names), label)
+        words[:, -1] = take_or_zero(self._numbers(self.names), label)
         if "image" in batch:
             for place, attribute in enumerate(self.attributes.values()):
-                words[:, place] = chosen(self._numbers(attribute.words), attribute.bucket(batch["image"]))
+                words[:, place] = take_or_zero(self._numbers(attribute.words), attribute.bucket(batch["image"]))
         return {WORDS: words}
 
-    def without(self, cond: Cond) -> Cond:
+    def unconditional(self, cond: Cond) -> Cond:
         return {**cond, WORDS: torch.zeros_like(cond[WORDS])}
 
-    def examples(self, ids: Tensor) -> Cond:
+    def default_conditions(self, ids: Tensor) -> Cond:
         """All captions in turn: the class changes fastest, then the first attribute, and so on."""
         words, turn = [], ids
         for kind in (self.kinds[-1], *self.kinds[:-1]):
-            words.append(chosen(self._numbers(kind), turn % len(kind)))
+            words.append(take_or_zero(self._numbers(kind), turn % len(kind)))
             turn = turn // len(kind)
         return {WORDS: torch.stack([*words[1:], words[0]], dim=1)}
 
-    def asked(self, prompts: str | Sequence[str]) -> Cond:
-        """The captions of a person's words, a row each: "bold three" or a list of these; "" tells nothing."""
+    def from_request(self, prompts: str | Sequence[str]) -> Cond:
+        """The captions of a prompt or a list of them, a row each, as "bold three"; "" is the empty caption."""
         each = prompts if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
         if not each:
             check.fail("prompt", prompts, "a text or a list of texts")
@@ -156,7 +156,7 @@ class Caption:
             place = next((place for place, kind in enumerate(self.kinds) if word in kind), None)
             if place is None:
                 known = f"words of {', '.join(self.vocabulary)}"
-                check.fail("prompt", prompt, f"{known}{check.nearest(word, self.vocabulary)}")
+                check.fail("prompt", prompt, f"{known}{check.suggestion(word, self.vocabulary)}")
             if words[place]:
                 check.fail("prompt", prompt, f"at most one word of {', '.join(self.kinds[place])}")
             words[place] = self.vocabulary.index(word) + 1
@@ -166,6 +166,6 @@ class Caption:
         return [0 if word is None else self.vocabulary.index(word) + 1 for word in words]
 
 
-def chosen(numbers: Sequence[int], place: Tensor) -> Tensor:
+def take_or_zero(numbers: Sequence[int], place: Tensor) -> Tensor:
     """numbers[place] for int64 `[B]`, and 0 for a place of -1."""
     return torch.tensor([*numbers, 0], device=place.device)[place]

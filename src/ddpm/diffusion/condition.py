@@ -1,4 +1,4 @@
-"""What a network is told of each image beside its noise: nothing, a class, or whatever else has these methods."""
+"""What a network is conditioned on: nothing, a class, or whatever else has these methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ LABEL = "label"
 
 
 class Condition(Protocol):
-    """dropout: the share of training images of which the network is told nothing, so that it learns both.
+    """dropout: the share of training images whose condition is dropped, so that the network learns both.
 
-    needs_images: whether there is nothing to tell without real images.
+    needs_images: whether a condition can be had from real images only.
     """
 
     @property
@@ -29,32 +29,32 @@ class Condition(Protocol):
 
     @property
     def network_settings(self) -> Mapping[str, Any]:
-        """Arguments that a network must be built with to be told this, as {"num_classes": 10}."""
+        """Arguments that a network must be built with to take this condition, as {"num_classes": 10}."""
         ...
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
-        """What the network is told of a batch: of images, or of samples that have a label and no image yet."""
+        """The conditions of a batch: of images, or of samples that have a label and no image yet."""
         ...
 
-    def without(self, cond: Cond) -> Cond:
-        """The same with nothing told; what is no part of this condition stays."""
+    def unconditional(self, cond: Cond) -> Cond:
+        """The same with this condition dropped; what is no part of it stays."""
         ...
 
-    def examples(self, ids: Tensor) -> Cond:
-        """What the samples with the numbers `ids`, int64 `[B]`, are told where nobody asks for anything."""
+    def default_conditions(self, ids: Tensor) -> Cond:
+        """The conditions of the samples with the numbers `ids`, int64 `[B]`, unless a command requests others."""
         ...
 
 
-def partly_hidden(condition: Condition, cond: Cond, draws: Draws) -> Cond:
-    """In training: nothing told of a share `dropout` of the images, which ones depending on each image alone."""
+def drop_conditions(condition: Condition, cond: Cond, draws: Draws) -> Cond:
+    """In training: the condition of a share `dropout` of the images is dropped, depending on each image alone."""
     if condition.dropout == 0 or not cond:
         return cond
     hidden = draws.uniform("condition") < condition.dropout
-    nothing = condition.without(cond)
-    return {name: torch.where(along(hidden, told), nothing[name], told) for name, told in cond.items()}
+    unconditional = condition.unconditional(cond)
+    return {name: torch.where(expand_like(hidden, value), unconditional[name], value) for name, value in cond.items()}
 
 
-def along(values: Tensor, like: Tensor) -> Tensor:
+def expand_like(values: Tensor, like: Tensor) -> Tensor:
     """`values` `[B]` as `[B, 1, ...]`, to go with `like` `[B, ...]`."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
@@ -70,10 +70,10 @@ class NoCondition:
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         return {}
 
-    def without(self, cond: Cond) -> Cond:
+    def unconditional(self, cond: Cond) -> Cond:
         return cond
 
-    def examples(self, ids: Tensor) -> Cond:
+    def default_conditions(self, ids: Tensor) -> Cond:
         return {}
 
 
@@ -81,7 +81,7 @@ class NoCondition:
 class ClassLabel:
     """The class. names: of the classes, where they have any. dropout: 0.1 in Ho and Salimans 2022, 0 in ADM.
 
-    A network tells nothing apart from -1, for which it adds nothing to its embedded time. So one that never sees a
+    A label of -1 adds nothing to the embedded time. So a network that never sees a
     label is exactly a network without classes. (Ho and Salimans learn a vector for it; it could be taken up by the bias
     of the embedded time and the vectors of the classes, so nothing is lost.)
     """
@@ -104,17 +104,17 @@ class ClassLabel:
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         return {LABEL: batch["label"]}
 
-    def without(self, cond: Cond) -> Cond:
+    def unconditional(self, cond: Cond) -> Cond:
         return {**cond, LABEL: torch.full_like(cond[LABEL], -1)}
 
-    def examples(self, ids: Tensor) -> Cond:
+    def default_conditions(self, ids: Tensor) -> Cond:
         """The classes in turn."""
         return {LABEL: ids % self.num_classes}
 
     def name(self, label: int) -> str:
         return "none" if label < 0 else self.names[label] if self.names else str(label)
 
-    def asked(self, choice: Any) -> list[int]:
+    def from_request(self, choice: Any) -> list[int]:
         """The labels of a person's words: `all`, `none`, a number or a name, or a list of these."""
         if choice == "all":
             return list(range(self.num_classes))
@@ -132,7 +132,7 @@ class ClassLabel:
         if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < self.num_classes:
             return choice
         known = f"0 to {self.num_classes - 1}" + (f" or one of {', '.join(names)}" if names else "")
-        return check.fail("class", choice, f"{known}, or all, or none{check.nearest(str(choice), names)}")
+        return check.fail("class", choice, f"{known}, or all, or none{check.suggestion(str(choice), names)}")
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ class Several:
         return {name: value for part in self.parts.values() for name, value in part.network_settings.items()}
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
-        return {name: told for part in self.parts.values() for name, told in part.of(batch).items()}
+        return {name: value for part in self.parts.values() for name, value in part.of(batch).items()}
 
-    def without(self, cond: Cond) -> Cond:
+    def unconditional(self, cond: Cond) -> Cond:
         for part in self.parts.values():
-            cond = part.without(cond)
+            cond = part.unconditional(cond)
         return cond
 
-    def examples(self, ids: Tensor) -> Cond:
-        return {name: told for part in self.parts.values() for name, told in part.examples(ids).items()}
+    def default_conditions(self, ids: Tensor) -> Cond:
+        return {name: value for part in self.parts.values() for name, value in part.default_conditions(ids).items()}

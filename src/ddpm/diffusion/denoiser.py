@@ -46,7 +46,7 @@ class NetworkDenoiser:
 
 
 @dataclass(frozen=True)
-class Clipped:
+class StaticThresholding:
     """x0 held in [-1, 1], where images live. Ho et al. 2020 clip when sampling, never in the loss."""
 
     denoiser: Denoiser
@@ -57,7 +57,7 @@ class Clipped:
 
 
 @dataclass(frozen=True)
-class DynamicallyThresholded:
+class DynamicThresholding:
     """x0 held in [-s, s] and divided by s, the quantile of its own |x0|, at least 1 (Saharia et al. 2022, section 2.3).
 
     Against saturated images under strong guidance. percentile: a share in (0, 1], 0.995 in the paper. largest: the most
@@ -82,6 +82,6 @@ class DynamicallyThresholded:
         return replace(prediction, x0=x0.clamp(-bound, bound) / bound)
 
 
-def plain(denoiser: Denoiser) -> Denoiser:
+def no_wrapper(denoiser: Denoiser) -> Denoiser:
     """The denoiser in no wrapper."""
     return denoiser

@@ -25,13 +25,13 @@ class GaussianDiffusion:
 
     schedule: NoiseSchedule
     noise: Noise = WHITE
-    same_noise_back: bool = True
+    reverse_noise: str = "same"
     has_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, NoiseSchedule):
             raise ValueError("process=gaussian adds noise, and schedule=steps has none: choose schedule=cosine")
-        check.boolean("same_noise_back", self.same_noise_back)
+        check.one_of("reverse_noise", self.reverse_noise, ("same", "white"))
 
     @property
     def T(self) -> int:
@@ -45,7 +45,7 @@ class GaussianDiffusion:
         """A sample of q(x_t | x0), eq. 4. x0, z: `[B, C, H, W]`."""
         return weighted_sum(self.schedule.alpha(t), x0, self.schedule.sigma(t), z)
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
+    def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
         """The eps that leads from x0 to x_t, for t >= 1."""
         sigma = self.schedule.sigma(t)
         return weighted_sum(1 / sigma, x_t, -self.schedule.alpha(t) / sigma, x0)
@@ -54,9 +54,9 @@ class GaussianDiffusion:
         """x_T, noise alone, `[B, *shape]` in float32."""
         return self.noise(draws, "prior", shape)
 
-    def noise_back(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
+    def reverse_noise_like(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
         """What a step back adds to images like these `[B, C, H, W]`, of variance 1."""
-        noise = self.noise if self.same_noise_back else WHITE
+        noise = self.noise if self.reverse_noise == "same" else WHITE
         return noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
 
     def marginal(self, x0: Tensor, t: Time) -> Gaussian | Coloured:
@@ -79,18 +79,20 @@ class GaussianDiffusion:
         of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
         of_x_t = alpha_t / alpha_s * var_s / var_t
         mean = weighted_sum(of_x0, x0, of_x_t, x_t)
-        return normal(mean, self.schedule.posterior_variance(s, t), self.noise if self.same_noise_back else WHITE)
+        return normal(
+            mean, self.schedule.posterior_variance(s, t), self.noise if self.reverse_noise == "same" else WHITE
+        )
 
     def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian | Coloured:
         """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
 
-        A tilt moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
+        A guidance gradient moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
         """
         posterior = self.posterior(prediction.x0, x_t, s, t)
         mean = posterior.mean
         spread = variance(self.schedule, prediction, s, t)
-        if prediction.tilt is not None:
-            mean = weighted_sum(1.0, mean, spread, prediction.tilt(mean))
+        if prediction.guidance_gradient is not None:
+            mean = weighted_sum(1.0, mean, spread, prediction.guidance_gradient(mean))
         return posterior._replace(mean=mean, variance=spread)
 
     def score(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:

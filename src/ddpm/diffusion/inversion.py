@@ -14,7 +14,7 @@ from ddpm.diffusion.samplers.base import Sampler
 
 
 @torch.no_grad()
-def inverted(
+def invert(
     process: GaussianDiffusion, denoiser: Denoiser, x0: Tensor, times: Sequence[int], cond: Cond | None = None
 ) -> Tensor:
     """x at times[-1], from x0 `[B, C, H, W]`. times: rising from 0.
@@ -27,7 +27,7 @@ def inverted(
     for s, t in pairwise(times):
         seen_at = max(s, 1)
         guess = denoiser(x, seen_at, cond or {}).x0
-        eps = process.infer(x, guess, seen_at)
+        eps = process.recover_noise(x, guess, seen_at)
         x = process.apply(guess if s > 0 else x0, eps, t)
     return x
 

@@ -1,4 +1,4 @@
-"""The network is told a small version of each image, and samples large ones of it: super-resolution by diffusion.
+"""Super-resolution by diffusion: the network is conditioned on a small version of each image.
 
 Saharia et al. 2021 ("SR3"); the upsamplers of Nichol and Dhariwal 2021 and Dhariwal and Nichol 2021.
 """
@@ -56,8 +56,8 @@ class LowResolution:
             check.fail("cond.factor", self.factor, divisor)
         return channels, height // self.factor, width // self.factor
 
-    def without(self, cond: Cond) -> Cond:
+    def unconditional(self, cond: Cond) -> Cond:
         return {**cond, LOW_RES: torch.zeros_like(cond[LOW_RES])}
 
-    def examples(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=low_res tells nothing without real images (needs_images)")
+    def default_conditions(self, ids: Tensor) -> Cond:
+        raise NotImplementedError("cond=low_res has no condition without real images (needs_images)")

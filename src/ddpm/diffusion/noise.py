@@ -1,4 +1,4 @@
-"""Where noise comes from: what Gaussian diffusion adds to an image on the way up and, unless told otherwise, back."""
+"""Where noise comes from: what Gaussian diffusion adds and, unless process.reverse_noise=white, reverse steps add."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn, Protocol
@@ -11,7 +11,7 @@ from ddpm.base.rng import Draws
 class Noise(Protocol):
     @property
     def white(self) -> bool:
-        """Whether all its numbers are independent standard normals, which every formula of a likelihood asks for."""
+        """Whether all its numbers are independent standard normals, which every formula of a likelihood needs."""
         ...
 
     def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:

@@ -37,9 +37,9 @@ def log_likelihood(
     eps, divergence = slope(process, denoiser, y, times[0], probes, cond)
     for t, u in itertools.pairwise(times):
         h = ratio[u] - ratio[t]
-        there, divergence_there = slope(process, denoiser, y + h * eps, u, probes, cond)
-        y = y + h * (eps + there) / 2
-        mean = (ratio[t] * divergence + ratio[u] * divergence_there).double() / 2
+        eps_u, divergence_u = slope(process, denoiser, y + h * eps, u, probes, cond)
+        y = y + h * (eps + eps_u) / 2
+        mean = (ratio[t] * divergence + ratio[u] * divergence_u).double() / 2
         gathered += math.log(ratio[u] / ratio[t]) * mean
         eps, divergence = slope(process, denoiser, y, u, probes, cond)
     d, alpha = y[0].numel(), schedule.alpha(times[-1])
@@ -55,7 +55,7 @@ def slope(
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         x_t = y * process.schedule.alpha(t)
-        eps = process.infer(x_t, denoiser(x_t, t, cond or {}).x0, t)
+        eps = process.recover_noise(x_t, denoiser(x_t, t, cond or {}).x0, t)
         total = torch.zeros(len(y), device=y.device, dtype=y.dtype)
         for k, probe in enumerate(probes):
             keep = k + 1 < len(probes)

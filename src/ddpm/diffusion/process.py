@@ -26,7 +26,7 @@ class ForwardProcess(Protocol):
 
     @property
     def has_prior(self) -> bool:
-        """Whether samples can begin at `prior`. Where x_T still tells of x0 they begin at a degraded image instead."""
+        """Whether samples can begin at `prior`. Where x_T still depends on x0, at a degraded image."""
         ...
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
@@ -37,7 +37,7 @@ class ForwardProcess(Protocol):
         """x_t; x0 itself at t = 0."""
         ...
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
+    def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
         """The z for which apply(x0, z, t) is x_t, given a guess of x0; or `z`, where a process knows it all along.
 
         z: that with which the trajectory began, if anybody knows; t >= 1.

@@ -26,8 +26,10 @@ def restorations(
     """
     process = sampler.process
     x_t = process.apply(x0, process.draw(x0, rng.at(process.T, ids)), t)
-    made = {DEGRADED: x_t, ONE_STEP: denoiser(x_t, t, cond).x0}
+    outputs = {DEGRADED: x_t, ONE_STEP: denoiser(x_t, t, cond).x0}
     for way, rule in ((ALGORITHM_1, Naive), (ALGORITHM_2, Cold)):
-        states = rule(process, sampler.grid, sampler.steps).trajectory(denoiser, x_t, rng, ids, cond, start=t)
-        made[way] = deque(states, maxlen=1).pop().x_t
-    return made
+        states = rule(process, sampler.timestep_spacing, sampler.steps).trajectory(
+            denoiser, x_t, rng, ids, cond, start=t
+        )
+        outputs[way] = deque(states, maxlen=1).pop().x_t
+    return outputs

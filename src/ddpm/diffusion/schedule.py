@@ -140,7 +140,7 @@ def from_alpha_bar(alpha_bar: Tensor, max_beta: float) -> NoiseSchedule:
     return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
 
-def rescaled(beta: float, num_timesteps: int, rescale: bool, name: str) -> float:
+def rescale_beta(beta: float, num_timesteps: int, rescale: bool, name: str) -> float:
     """A beta made for 1,000 steps, for `num_timesteps` of them: times 1000 / T, so that the same noise is reached."""
     check.number(name, beta)
     if not 0 < beta < 1:

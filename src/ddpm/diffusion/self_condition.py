@@ -1,4 +1,4 @@
-"""Self-conditioning: a network that is told what it predicted before (Chen et al. 2023, "Analog Bits")."""
+"""Self-conditioning: a network that is conditioned on its previous prediction (Chen et al. 2023, "Analog Bits")."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ddpm.diffusion.denoiser import X0_GUESS, NetworkDenoiser
 
 @dataclass(frozen=True, eq=False)
 class SelfConditioned(NetworkDenoiser):
-    """In training: for half of the samples the network is first asked without a guess, then with its own answer.
+    """In training: for half of the samples the network predicts without a guess first, then from its own prediction.
 
     The first pass is outside of the gradient. Which half is drawn for each sample, so it depends on no batch. In
     sampling the loop hands on the last prediction, and NetworkDenoiser is all that is needed.
@@ -24,5 +24,5 @@ class SelfConditioned(NetworkDenoiser):
         with torch.no_grad():
             first = super().raw(x_t, t, cond)
             guess = self.objective.to_x0(first[:, : x_t.shape[1]], x_t, t)
-            told = self.draws.integers("self-conditioning", 2).view(-1, *[1] * (x_t.ndim - 1))
-        return super().raw(x_t, t, {**cond, X0_GUESS: guess * told})
+            is_given = self.draws.integers("self-conditioning", 2).view(-1, *[1] * (x_t.ndim - 1))
+        return super().raw(x_t, t, {**cond, X0_GUESS: guess * is_given})

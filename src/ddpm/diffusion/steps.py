@@ -25,7 +25,7 @@ class Steps:
             raise AttributeError(name)
         raise ValueError(
             f"schedule=steps has times but no noise, so there is no {name}: with a process that has none (blur, mask, "
-            "...) go objective=x0, weight=uniform, loss=simple and grid=uniform; with noise goes schedule=cosine"
+            "...) use objective=x0, weight=uniform, loss=simple, timestep_spacing=uniform; with noise, schedule=cosine"
         )
 
 

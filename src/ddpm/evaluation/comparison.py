@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.evaluation import table
-from ddpm.evaluation.table import shown
-from ddpm.generation.record import flat
+from ddpm.evaluation.table import format_estimate
+from ddpm.generation.record import flatten
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
 
-CLEAR = 2.0
+CLEAR_Z = 2.0
 """Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""
 
 ABSENT = "absent"
@@ -58,8 +58,8 @@ class Difference:
             return "equal"
         if self.z is None:
             return "no error bars"
-        if abs(self.z) < CLEAR:
-            return f"no difference that the error bars can tell (|z| < {CLEAR:g})"
+        if abs(self.z) < CLEAR_Z:
+            return f"no difference that the error bars can tell (|z| < {CLEAR_Z:g})"
         first_is_lower = self.difference > 0
         better = lower_is_better(self.metric)
         judgement = "" if better is None else f", which is {'better' if better == first_is_lower else 'worse'}"
@@ -67,12 +67,12 @@ class Difference:
         return f"{self.first} is {which} by {abs(self.z):.1f} standard errors{judgement}"
 
 
-def compared(results: Mapping[str, Result]) -> list[Difference]:
+def compare_results(results: Mapping[str, Result]) -> list[Difference]:
     """Of each metric that all have, in the first result's order; ValueError unless they may be compared."""
     (first, reference), *others = results.items()
     conflicts = []
     for name, other in others:
-        for field, values in differing(protocol(reference), protocol(other)).items():
+        for field, values in list_differences(protocol(reference), protocol(other)).items():
             one_has_not_this_score = field.startswith("scores.") and ABSENT in values
             if not one_has_not_this_score:
                 conflicts.append(f"  {field}: {values[0]!r} in {first}, {values[1]!r} in {name}")
@@ -100,38 +100,40 @@ def shared_metrics(results: Mapping[str, Result]) -> list[str]:
 
 def protocol(result: Result) -> dict[str, Any]:
     """Its fields by dotted names, as `scores.fid`."""
-    return flat(dataclasses.asdict(result.protocol))
+    return flatten(dataclasses.asdict(result.protocol))
 
 
-def differing(one: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, list[Any]]:
+def list_differences(one: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The values of each name that are not all the same."""
     names = dict.fromkeys(name for each in (one, *others) for name in each)
     values = {name: [each.get(name, ABSENT) for each in (one, *others)] for name in names}
     return {name: each for name, each in values.items() if any(other != each[0] for other in each[1:])}
 
 
-def differences_beside(results: Mapping[str, Result], part: str) -> dict[str, dict[str, Any]]:
+def context_differences(results: Mapping[str, Result], part: str) -> dict[str, dict[str, Any]]:
     """Name -> result -> value, of what differs in their "subject" or "environment"."""
-    parts = [flat(dataclasses.asdict(result)[part]) for result in results.values()]
-    return {name: dict(zip(results, values, strict=True)) for name, values in differing(*parts).items()}
+    parts = [flatten(dataclasses.asdict(result)[part]) for result in results.values()]
+    return {name: dict(zip(results, values, strict=True)) for name, values in list_differences(*parts).items()}
 
 
-def text(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:
+def format_comparison(
+    results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]
+) -> str:
     lines = [f"{name}  {paths[name]}" for name in results]
     first = next(iter(results))
     rows = [("metric", "", "value", f"minus {first}", "")]
     for metric in dict.fromkeys(difference.metric for difference in differences):
-        rows.append((metric, first, shown(results[first].estimates[metric]), "", ""))
+        rows.append((metric, first, format_estimate(results[first].estimates[metric]), "", ""))
         for each in differences:
             if each.metric == metric:
-                gap = shown(Estimate(each.difference, each.error))
-                rows.append(("", each.other, shown(each.values[1]), gap, each.verdict))
-    lines += ["", *aligned(rows)]
-    alone = not_compared(results)
-    if alone:
-        lines += ["", "not compared, since not all have it: " + ", ".join(alone)]
-    lines += section("differs in what was measured", differences_beside(results, "subject"))
-    environment = differences_beside(results, "environment")
+                gap = format_estimate(Estimate(each.difference, each.error))
+                rows.append(("", each.other, format_estimate(each.values[1]), gap, each.verdict))
+    lines += ["", *align_lines(rows)]
+    only_in_some = not_compared(results)
+    if only_in_some:
+        lines += ["", "not compared, since not all have it: " + ", ".join(only_in_some)]
+    lines += section("differs in what was measured", context_differences(results, "subject"))
+    environment = context_differences(results, "environment")
     lines += section("differs in the environment, which may move the last digits", environment)
     return "\n".join(lines)
 
@@ -146,15 +148,15 @@ def section(title: str, fields: Mapping[str, Mapping[str, Any]]) -> Iterator[str
     if fields:
         yield from ("", f"{title}:")
         names = next(iter(fields.values()))
-        yield from aligned(
+        yield from align_lines(
             [("", *names), *((field, *map(str, values.values())) for field, values in fields.items())], indent="  "
         )
     else:
         yield from ("", f"{title}: nothing")
 
 
-def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    return [(indent + line).rstrip() for line in table.aligned(rows).splitlines()]
+def align_lines(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    return [(indent + line).rstrip() for line in table.align_columns(rows).splitlines()]
 
 
 def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:
@@ -175,13 +177,13 @@ def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], difference
         "results": {name: str(path) for name, path in paths.items()},
         "metrics": metrics,
         "not_compared": not_compared(results),
-        "subject": differences_beside(results, "subject"),
-        "environment": differences_beside(results, "environment"),
+        "subject": context_differences(results, "subject"),
+        "environment": context_differences(results, "environment"),
     }
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def read(paths: Sequence[Path]) -> dict[str, Result]:
+def read_results(paths: Sequence[Path]) -> dict[str, Result]:
     """By the letters a, b, c and so on, in the order of the paths."""
     if not 2 <= len(paths) <= len(string.ascii_lowercase):
         raise ValueError(f"2 to {len(string.ascii_lowercase)} results are compared, got {len(paths)}")

@@ -5,29 +5,29 @@ from functools import partial
 from omegaconf import DictConfig
 
 from ddpm.checkpoint.stored_config import Fitted
-from ddpm.config.build import made
+from ddpm.config.build import build_parts
 from ddpm.config.model import with_network_settings
 from ddpm.config.wiring import instantiate
-from ddpm.evaluation.scores import Scores
-from ddpm.generation.identity import decisive, for_result
+from ddpm.evaluation.evaluate_during_training import EvaluateDuringTraining
+from ddpm.generation.identity import describe_groups, image_settings
 from ddpm.metrics.evaluator import Evaluator
 
 
-def evaluator(config: DictConfig, data: str) -> Evaluator:
+def build_evaluator(config: DictConfig, data: str) -> Evaluator:
     """Features and the scores of them. data: name of a data set, in case it has features of its own."""
     extractor = instantiate(config.features, "features")
     if isinstance(extractor, partial):
         extractor = extractor(data=data)
-    return Evaluator(extractor, made(config.metric, "metric"), config.features_batch_size)
+    return Evaluator(extractor, build_parts(config.metric, "metric"), config.features_batch_size)
 
 
-def scores_of_training(config: DictConfig, fitted: Fitted) -> list[Scores]:
+def training_evaluations(config: DictConfig, fitted: Fitted) -> list[EvaluateDuringTraining]:
     """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
     if not (config.get("metric") and "evaluate" in config):
         return []
     for name, leaf in config.metric.items_ex(resolve=False):
-        if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.measures."):
+        if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.model_metrics."):
             raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
-    model = for_result(decisive(with_network_settings(config, fitted), fitted))
-    return [Scores(evaluator(config, config.data.name).to("cpu"), **settings, of=model)]
+    model = describe_groups(image_settings(with_network_settings(config, fitted), fitted))
+    return [EvaluateDuringTraining(build_evaluator(config, config.data.name).to("cpu"), **settings, of=model)]

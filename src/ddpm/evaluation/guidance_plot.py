@@ -13,8 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
 from ddpm.evaluation import sweep_table
-from ddpm.evaluation.sweep_table import Columns, SweepPoint, best, direction, metrics
-from ddpm.evaluation.table import aligned, save_figure, shown
+from ddpm.evaluation.sweep_table import Columns, SweepPoint, best_points, direction, metrics
+from ddpm.evaluation.table import align_columns, format_estimate, save_figure
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {"scale": lambda point: point.value}
@@ -28,7 +28,7 @@ TRADES = (("accuracy", "fid"), ("is", "fid"), ("recall", "precision"))
 """First words of what is drawn against each other, as x and y."""
 
 
-def in_order(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+def order_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     return sorted(points, key=lambda point: point.value)
 
 
@@ -39,33 +39,35 @@ def totals(points: Sequence[SweepPoint]) -> list[str]:
 
 def text(points: Sequence[SweepPoint]) -> str:
     """A line a scale, a column a metric; then the best by each."""
-    points, names = in_order(points), totals(points)
-    tops = {name: best(points, name) for name in names}
+    points, names = order_points(points), totals(points)
+    tops = {name: best_points(points, name) for name in names}
     rows = [["scale", *names]]
     for point in points:
-        cells = (shown(point.estimates[name]) + " *" * (point is tops[name]) for name in names)
+        cells = (format_estimate(point.estimates[name]) + " *" * (point is tops[name]) for name in names)
         rows.append([f"{point.value:g}", *cells])
     repeats = points[0].num_repeats
-    blocks = [aligned(rows)]
+    blocks = [align_columns(rows)]
     if repeats > 1:
         blocks.append(f"mean of {repeats} seeds ± its standard error")
-    blocks.append("\n".join(said(top, name) for name, top in tops.items() if top is not None))
-    real = [f"{name}: {shown(points[0].estimates[name])}" for name in metrics(points) if "_of_real_" in f"{name}_"]
+    blocks.append("\n".join(describe_best(top, name) for name, top in tops.items() if top is not None))
+    real = [
+        f"{name}: {format_estimate(points[0].estimates[name])}" for name in metrics(points) if "_of_real_" in f"{name}_"
+    ]
     return "\n\n".join([*blocks, *real])
 
 
-def said(top: SweepPoint, metric: str) -> str:
-    return f"best {metric} ({direction(metric)}): scale {top.value:g}: {shown(top.estimates[metric])}"
+def describe_best(top: SweepPoint, metric: str) -> str:
+    return f"best {metric} ({direction(metric)}): scale {top.value:g}: {format_estimate(top.estimates[metric])}"
 
 
 def write_csv(path: Path, points: Sequence[SweepPoint]) -> None:
-    sweep_table.write_csv(path, in_order(points), COLUMNS)
+    sweep_table.write_sweep_csv(path, order_points(points), COLUMNS)
 
 
 def draw(path: Path, points: Sequence[SweepPoint]) -> None:
     """A panel for each metric against the scale, then a panel for each trade-off, its points named by the scale."""
-    points = in_order(points)
-    of_scale, traded = list(panels(totals(points))), list(trades(totals(points)))
+    points = order_points(points)
+    of_scale, traded = list(plot_panels(totals(points))), list(trades(totals(points)))
     num = len(of_scale) + len(traded)
     wide = min(3, num)
     tall = -(-num // wide)
@@ -78,28 +80,28 @@ def draw(path: Path, points: Sequence[SweepPoint]) -> None:
     save_figure(path, figure)
 
 
-def panels(names: Sequence[str]) -> Iterator[list[str]]:
+def plot_panels(names: Sequence[str]) -> Iterator[list[str]]:
     """Metrics that share a panel, those of `TOGETHER`; every other has one alone."""
     left = list(names)
     while left:
-        words = next((group for group in TOGETHER if word(left[0]) in group), (left[0],))
-        shared = [name for name in left if name == left[0] or word(name) in words]
+        words = next((group for group in TOGETHER if axis_name(left[0]) in group), (left[0],))
+        shared = [name for name in left if name == left[0] or axis_name(name) in words]
         left = [name for name in left if name not in shared]
         yield shared
 
 
 def trades(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     for x, y in TRADES:
-        yield from itertools.product(*([name for name in names if plain(name, each)] for each in (x, y)))
+        yield from itertools.product(*([name for name in names if is_plain(name, each)] for each in (x, y)))
 
 
-def word(metric: str) -> str:
+def axis_name(metric: str) -> str:
     return metric.split("_")[0]
 
 
-def plain(metric: str, first: str) -> bool:
+def is_plain(metric: str, first: str) -> bool:
     """Whether a metric is the one of this name, as `fid_mnist_5k` is fid and `fid_inf_mnist_5k` is not."""
-    return word(metric) == first and not metric.startswith("fid_inf_")
+    return axis_name(metric) == first and not metric.startswith("fid_inf_")
 
 
 LINE = {"marker": "o", "markersize": 4.5, "linewidth": 1.4, "elinewidth": 0.9, "capsize": 2.5}
@@ -108,12 +110,12 @@ LINE = {"marker": "o", "markersize": 4.5, "linewidth": 1.4, "elinewidth": 0.9, "
 def draw_against_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[str]) -> None:
     scales = [point.value for point in points]
     for number, name in enumerate(names):
-        values, errors = values_of(points, name)
+        values, errors = metric_values(points, name)
         axes.errorbar(scales, values, yerr=errors, color=f"C{number}", label=name, **LINE)
-        top = best(points, name)
+        top = best_points(points, name)
         if top is not None:
             axes.plot(top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=12, zorder=5)
-        of_real = next((each for each in points[0].estimates if each.startswith(f"{word(name)}_of_real_")), None)
+        of_real = next((each for each in points[0].estimates if each.startswith(f"{axis_name(name)}_of_real_")), None)
         if of_real:
             axes.axhline(
                 points[0].estimates[of_real].value, color="0.4", linestyle="--", linewidth=1, label="of real images"
@@ -122,7 +124,7 @@ def draw_against_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence
     axes.set_xticks(scales)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("guidance scale")
-    axes.set_ylabel(", ".join([names[0] if len(names) == 1 else " and ".join(map(word, names)), *directions]))
+    axes.set_ylabel(", ".join([names[0] if len(names) == 1 else " and ".join(map(axis_name, names)), *directions]))
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
@@ -130,7 +132,7 @@ def draw_against_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence
 
 def draw_trade(axes: Axes, points: Sequence[SweepPoint], x: str, y: str) -> None:
     """The curve that the scale runs along."""
-    (across, across_errors), (up, up_errors) = values_of(points, x), values_of(points, y)
+    (across, across_errors), (up, up_errors) = metric_values(points, x), metric_values(points, y)
     axes.errorbar(across, up, xerr=across_errors, yerr=up_errors, color="C3", **LINE)
     for number, place in enumerate(zip(across, up, strict=True)):
         named = f"{points[number].value:g}" if number else f"scale {points[number].value:g}"
@@ -146,7 +148,7 @@ def draw_trade(axes: Axes, points: Sequence[SweepPoint], x: str, y: str) -> None
     axes.grid(alpha=0.3)
 
 
-def values_of(points: Sequence[SweepPoint], name: str) -> tuple[list[float], list[float]]:
+def metric_values(points: Sequence[SweepPoint], name: str) -> tuple[list[float], list[float]]:
     """Values and error bars; 0 where there is none."""
     estimates = [point.estimates[name] for point in points]
     return [each.value for each in estimates], [each.error or 0 for each in estimates]

@@ -29,7 +29,7 @@ class Reference(Protocol):
         ...
 
 
-class Images:
+class ImageReference:
     """The images of a split, or num_images of them, the same in every run. Their features are kept in the cache."""
 
     def __init__(self, data: ImageDataModule, split: str, num_images: int | None, cache: ReferenceCache) -> None:
@@ -51,7 +51,7 @@ class Images:
         self.data.trainer = trainer  # whose ranks share the images
         loader = self.data.eval_loader(self.split, self.num_images)
         num_shared = self.num // trainer.world_size // self.data.eval_batch_size  # batches that every rank has
-        for number, batch in enumerate(shown(loader, self.num, f"features of {self.identity['data']}")):
+        for number, batch in enumerate(show_progress(loader, self.num, f"features of {self.identity['data']}")):
             evaluator.update_real(batch["image"], batch["index"], batch["label"])
             if number < num_shared:
                 ask()
@@ -59,7 +59,7 @@ class Images:
         self.cache.put(key, evaluator.real_sets())
 
 
-class Statistics:
+class StatisticsReference:
     """Mean and covariance out of an .npz file, for the scores that need no more."""
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class Statistics:
         evaluator.use_real(self.sets)
 
 
-def shown(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
+def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
     """The batches, with a line now and then that says how far they are; quiet where they are soon done."""
     display: Any = None
     done = 0

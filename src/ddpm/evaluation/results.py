@@ -8,57 +8,57 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.evaluation import neighbours, sweep_table, table
-from ddpm.evaluation.measure import Measurement
-from ddpm.evaluation.reference import Images, Reference
-from ddpm.evaluation.subjects import Subject, step_of
+from ddpm.evaluation.model_metric import Measurement
+from ddpm.evaluation.reference import ImageReference, Reference
 from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.evaluation.sweeps.base import Presentation
-from ddpm.generation.identity import beside, title
+from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step
+from ddpm.generation.identity import run_folder_of, stem
 from ddpm.generation.stores.base import save_png
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.memorization import Memorization
-from ddpm.metrics.protocol import Result, digest, result_name, write_result
+from ddpm.metrics.protocol import Result, result_name, short_digest, write_result
 from ddpm.metrics.statistics import write_statistics
-from ddpm.training.wandb_run import finished_runs, reopened
+from ddpm.training.wandb_run import finished_runs, reopen_run
 
 
 @rank_zero_only
-def store(path: Path, name: str, result: Result) -> None:
+def store_result(path: Path, name: str, result: Result) -> None:
     write_result(path, result)
     print(name)
     for metric, estimate in result.estimates.items():
-        print(f"  {metric}  {table.shown(estimate)}")
+        print(f"  {metric}  {table.format_estimate(estimate)}")
     print(f"  stored with its protocol in {path}", flush=True)
 
 
 @rank_zero_only
-def show(result: Path, measured: Measurement) -> None:
-    """What a measure leaves beside its values."""
+def show_measurement(result: Path, measured: Measurement) -> None:
+    """What a model metric leaves beside its values."""
     for name, picture in measured.pictures.items():
         path = result.with_name(f"{result.stem}_{name}.png")
         table.save_figure(path, picture) if isinstance(picture, Figure) else save_png(path, picture.numpy())
         print(f"  {name} drawn in {path}")
     for name, text in measured.tables.items():
         path = result.with_name(f"{result.stem}_{name}.csv")
-        write_whole(path, text.encode())
+        write_atomically(path, text.encode())
         print(f"  {name} in {path}")
     for line in measured.lines:
         print(f"  {line}")
 
 
 @rank_zero_only
-def draw_nearest(result: Path, subject: Subject, reference: Reference, evaluator: Evaluator) -> None:
+def draw_nearest(result: Path, target: EvaluationTarget, reference: Reference, evaluator: Evaluator) -> None:
     for score in evaluator.scores:
         if not isinstance(score, Memorization):
             continue
-        if subject.stored is None or not isinstance(reference, Images):
+        if target.stored is None or not isinstance(reference, ImageReference):
             print("  no picture of the nearest images: keep_images=false leaves none to show")
             return
         real, generated = evaluator.real_sets()[score.layer], evaluator.generated[score.layer]
-        strip = neighbours.picture(
-            neighbours.most_alike(real, generated), subject.stored, reference.images.pixels.reader(False)
+        strip = neighbours.draw_neighbours(
+            neighbours.most_alike(real, generated), target.stored, reference.images.pixels.reader(False)
         )
         path = result.with_name(f"{result.stem}_nearest_{score.layer}.png")
         save_png(path, strip.numpy())
@@ -66,12 +66,12 @@ def draw_nearest(result: Path, subject: Subject, reference: Reference, evaluator
 
 
 @rank_zero_only
-def compare(config: DictConfig, paths: list[Path], results: dict[str, Result]) -> None:
+def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Result]) -> None:
     """All results in one table, and as curves where there are several steps."""
-    common = Path(os.path.commonpath([beside(path) for path in paths]))
+    common = Path(os.path.commonpath([run_folder_of(path) for path in paths]))
     folder = Path(config.out) if config.out else common / "evaluations"
-    name = f"table_{digest([asdict(result) for result in results.values()])}"
-    table.write_csv(folder / f"{name}.csv", results)
+    name = f"table_{short_digest([asdict(result) for result in results.values()])}"
+    table.write_results_csv(folder / f"{name}.csv", results)
     print(f"\n{table.text_table(results)}")
     if config.num_repeats > 1:
         print(f"\n{table.spread(results)}")
@@ -87,15 +87,15 @@ def compare_variants(
     config: DictConfig, path: Path, measured: dict[str, SweepPoint], presentation: Presentation
 ) -> None:
     """A checkpoint's sweep: printed, as CSV, drawn, and in the W&B run that made it. measured: by the result's name."""
-    folder = Path(config.out) if config.out else beside(path) / "evaluations"
-    points = sweep_table.averaged(list(measured.values()))
-    name = f"sweep_{title(path)}_{digest(sorted(measured))}"
+    folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
+    points = sweep_table.average_points(list(measured.values()))
+    name = f"sweep_{stem(path)}_{short_digest(sorted(measured))}"
     presentation.write_csv(folder / f"{name}.csv", points)
     presentation.draw(folder / f"{name}.png", points)
-    print(f"\n{title(path)}\n\n{presentation.text(points)}")
+    print(f"\n{stem(path)}\n\n{presentation.text(points)}")
     print(f"table in {folder / name}.csv, plot in {folder / name}.png", flush=True)
-    step = step_of(path)
-    logger = None if step is None else reopened(beside(path))
+    step = checkpoint_step(path)
+    logger = None if step is None else reopen_run(run_folder_of(path))
     if logger is not None:
         values = ((each, metric, found.value) for each in points for metric, found in each.estimates.items())
         logger.log_metrics({f"sweep/{each.name}_{each.value:g}/{m}": value for each, m, value in values}, step=step)
@@ -117,7 +117,7 @@ def log_to_run(run: Path, result: Result) -> None:
     A folder of weights is of no run, and does not say at which step it was made.
     """
     step = result.subject.get("step")
-    logger = None if step is None else reopened(run)
+    logger = None if step is None else reopen_run(run)
     if logger is not None:
         errors = {f"eval/{name}_error": error for name, error in result.errors.items()}
         logger.log_metrics({f"eval/{name}": value for name, value in result.metrics.items()} | errors, step=step)

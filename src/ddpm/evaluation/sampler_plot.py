@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from ddpm.evaluation import sweep_table
-from ddpm.evaluation.sweep_table import Columns, SweepPoint, best, direction, metrics
-from ddpm.evaluation.table import aligned, save_figure, shown
+from ddpm.evaluation.sweep_table import Columns, SweepPoint, best_points, direction, metrics
+from ddpm.evaluation.table import align_columns, format_estimate, save_figure
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {
@@ -20,46 +20,48 @@ COLUMNS: Columns = {
 }
 
 
-def in_order(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+def order_by_cost(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """Samplers from the best to the worst, by the best that each attains in the first metric that has a direction; each
     by its steps."""
     judge = next((name for name in metrics(points) if lower_is_better(name) is not None), None)
     samplers = list(dict.fromkeys(point.name for point in points))
     if judge:
         sign = 1 if lower_is_better(judge) else -1
-        tops = {name: best([p for p in points if p.name == name], judge) for name in samplers}
+        tops = {name: best_points([p for p in points if p.name == name], judge) for name in samplers}
         samplers.sort(key=lambda name: sign * tops[name].estimates[judge].value)
     return sorted(points, key=lambda point: (samplers.index(point.name), point.value))
 
 
 def text(points: Sequence[SweepPoint]) -> str:
     """By metric: a line a sampler, a column a number of steps. Then seconds, and the best by each metric."""
-    points = in_order(points)
+    points = order_by_cost(points)
     blocks = []
     for name in metrics(points):
-        top = best(points, name)
+        top = best_points(points, name)
         judged = f", {direction(name)}, * best" if top else ""
         repeats = points[0].num_repeats
         of_seeds = f", mean of {repeats} seeds ± its standard error" if repeats > 1 else ""
-        cells = {p: shown(p.estimates[name]) + " *" * (p is top) for p in points}
+        cells = {p: format_estimate(p.estimates[name]) + " *" * (p is top) for p in points}
         blocks.append(f"{name}{judged}{of_seeds}\n{matrix(points, cells)}")
     timed = {point: f"{point.seconds:.3g}" for point in points if point.seconds is not None}
     if timed:
         blocks.append(f"seconds per image on {' and '.join(devices(points))}\n{matrix(points, timed)}")
     else:
         blocks.append("seconds per image: not known, since all images were made before these were noted")
-    costs = [f"{name} {', '.join(map(str, asked))}" for name, asked in costlier(points).items()]
+    costs = [f"{name} {', '.join(map(str, extra))}" for name, extra in costlier(points).items()]
     if costs:
         blocks.append("network evaluations where a step is not one: " + "; ".join(costs))
-    return "\n\n".join([*blocks, "\n".join(filter(None, (said(best(points, n), n) for n in metrics(points))))])
+    return "\n\n".join(
+        [*blocks, "\n".join(filter(None, (describe_cost(best_points(points, n), n) for n in metrics(points))))]
+    )
 
 
-def said(top: SweepPoint | None, metric: str) -> str:
+def describe_cost(top: SweepPoint | None, metric: str) -> str:
     if top is None:
         return ""
     seconds = "" if top.seconds is None else f", {top.seconds:.3g} s an image"
     cost = f"{top.evaluations} evaluations{seconds}"
-    return f"best {metric}: {top.name} with {top.value} steps ({cost}): {shown(top.estimates[metric])}"
+    return f"best {metric}: {top.name} with {top.value} steps ({cost}): {format_estimate(top.estimates[metric])}"
 
 
 def matrix(points: Sequence[SweepPoint], cells: Mapping[SweepPoint, str]) -> str:
@@ -68,16 +70,16 @@ def matrix(points: Sequence[SweepPoint], cells: Mapping[SweepPoint, str]) -> str
     for name in dict.fromkeys(point.name for point in points):
         theirs = {point.value: cells.get(point, "") for point in points if point.name == name}
         rows.append([name, *(theirs.get(number, "") for number in columns)])
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def costlier(points: Sequence[SweepPoint]) -> dict[str, list[int]]:
-    """The numbers of evaluations of samplers that ask the network more than once a step."""
+    """The numbers of evaluations of samplers that call the network more than once a step."""
     found: dict[str, list[int]] = {}
     for point in points:
         found.setdefault(point.name, []).append(point.evaluations)
     plain = {point.name for point in points if point.evaluations != point.value}
-    return {name: asked for name, asked in found.items() if name in plain}
+    return {name: extra for name, extra in found.items() if name in plain}
 
 
 def devices(points: Iterable[SweepPoint]) -> list[str]:
@@ -85,12 +87,12 @@ def devices(points: Iterable[SweepPoint]) -> list[str]:
 
 
 def write_csv(path: Path, points: Sequence[SweepPoint]) -> None:
-    sweep_table.write_csv(path, in_order(points), COLUMNS)
+    sweep_table.write_sweep_csv(path, order_by_cost(points), COLUMNS)
 
 
 def draw(path: Path, points: Sequence[SweepPoint]) -> None:
     """For each metric that has a better a row of panels, against network evaluations and against seconds, as a PNG."""
-    points = in_order(points)
+    points = order_by_cost(points)
     names = [name for name in metrics(points) if lower_is_better(name) is not None] or metrics(points)
     costs = {"network evaluations per image": evaluations}
     if any(point.seconds is not None for point in points):
@@ -119,7 +121,7 @@ STYLES = [(f"C{number % 10}", "osD^vP"[number % 6]) for number in range(60)]
 def draw_panel(
     axes: Axes, points: Sequence[SweepPoint], metric: str, cost: Callable[[SweepPoint], float | None]
 ) -> None:
-    top = best(points, metric)
+    top = best_points(points, metric)
     styles = dict(zip(dict.fromkeys(point.name for point in points), STYLES, strict=False))
     points = [point for point in points if cost(point) is not None]
     for sampler in dict.fromkeys(point.name for point in points):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.evaluation.table import csv_text
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.score import Estimate
@@ -32,7 +32,7 @@ class SweepPoint:
     settings: str = ""  # of the model
 
 
-def averaged(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+def average_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """Those of one variant as one: of several seeds, the mean and its standard error."""
     repeats: dict[tuple[str, float], list[SweepPoint]] = {}
     for point in points:
@@ -46,7 +46,7 @@ def average(repeats: Sequence[SweepPoint]) -> SweepPoint:
     known = [each for each in repeats if each.seconds is not None and each.device == device]
     return SweepPoint(
         *(first.name, first.value, first.evaluations),
-        {name: mean([each.estimates[name].value for each in repeats]) for name in first.estimates},
+        {name: mean_estimate([each.estimates[name].value for each in repeats]) for name in first.estimates},
         statistics.mean(each.seconds for each in known) if known else None,
         device,
         len(repeats),
@@ -54,7 +54,7 @@ def average(repeats: Sequence[SweepPoint]) -> SweepPoint:
     )
 
 
-def mean(values: Sequence[float]) -> Estimate:
+def mean_estimate(values: Sequence[float]) -> Estimate:
     return Estimate(statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)))
 
 
@@ -62,7 +62,7 @@ def metrics(points: Iterable[SweepPoint]) -> list[str]:
     return list(dict.fromkeys(name for point in points for name in point.estimates))
 
 
-def best(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
+def best_points(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
     """None where neither low nor high is better. Of equal ones the one that costs least."""
     lower = lower_is_better(metric)
     if lower is None:
@@ -75,10 +75,10 @@ def direction(metric: str) -> str:
     return "low is better" if lower_is_better(metric) else "high is better"
 
 
-def write_csv(path: Path, points: Sequence[SweepPoint], columns: Columns) -> None:
+def write_sweep_csv(path: Path, points: Sequence[SweepPoint], columns: Columns) -> None:
     """A row each; every metric with its error, and whether it is the best."""
     names = metrics(points)
-    tops = {name: best(points, name) for name in names}
+    tops = {name: best_points(points, name) for name in names}
     parts = (part for name in names for part in (name, f"{name}_error", f"{name}_best"))
     rows: list[list[object]] = [[*columns, "repeats", *parts, "seconds_per_image", "device", "settings"]]
     for point in points:
@@ -87,4 +87,4 @@ def write_csv(path: Path, points: Sequence[SweepPoint], columns: Columns) -> Non
             value, error = point.estimates[name]
             row += [value, error, str(point is tops[name]).lower() if tops[name] else ""]
         rows.append([*row, point.seconds, point.device, point.settings])
-    write_whole(path, csv_text(rows).encode())
+    write_atomically(path, csv_text(rows).encode())

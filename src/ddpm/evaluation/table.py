@@ -9,13 +9,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddpm.base.atomic import whole, write_whole
+from ddpm.base.atomic import atomic_write, write_atomically
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, result_name
 from ddpm.metrics.score import Estimate
 
 
-def shown(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """ "3.17 ± 0.03": as many digits as the error bar leaves meaning in, or four significant ones."""
     if not estimate.error:
         return f"{estimate.value:.4g}"
@@ -23,20 +23,20 @@ def shown(estimate: Estimate) -> str:
     return f"{estimate.value:.{digits}f} ± {estimate.error:.{digits}f}"
 
 
-def columns(results: Sequence[Result]) -> list[str]:
+def metric_columns(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.metrics))
 
 
 def text_table(results: Mapping[str, Result]) -> str:
     """One line a result; the keys are their names."""
-    names = columns(list(results.values()))
+    names = metric_columns(list(results.values()))
     rows = [["", *names]]
     for title, result in results.items():
-        rows.append([title, *(shown(result.estimates[n]) if n in result.metrics else "" for n in names)])
-    return aligned(rows)
+        rows.append([title, *(format_estimate(result.estimates[n]) if n in result.metrics else "" for n in names)])
+    return align_columns(rows)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
     """Each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -45,7 +45,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def spread(results: Mapping[str, Result]) -> str:
     """Of each metric over repeats with other seeds: mean, standard deviation, and the best that papers may report."""
     lines = []
-    for name in columns(list(results.values())):
+    for name in metric_columns(list(results.values())):
         values = [result.metrics[name] for result in results.values()]
         better = {True: ("least", min), False: ("most", max)}.get(lower_is_better(name))
         best = f", {better[0]} {better[1](values):.4g}" if better else ""
@@ -53,15 +53,15 @@ def spread(results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def write_csv(path: Path, results: Mapping[str, Result]) -> None:
+def write_results_csv(path: Path, results: Mapping[str, Result]) -> None:
     """A row each: name, step, seed, every metric and its standard error, and the name of the result's file."""
-    names = columns(list(results.values()))
+    names = metric_columns(list(results.values()))
     rows = [["name", "step", "seed", *(part for name in names for part in (name, f"{name}_error")), "result"]]
     for title, result in results.items():
         cells = [part for name in names for part in (result.metrics.get(name, ""), result.errors.get(name, ""))]
         of_model = [result.subject.get("step", ""), result.subject.get("seed", "")]
         rows.append([title, *of_model, *cells, result_name(result)])
-    write_whole(path, csv_text(rows).encode())
+    write_atomically(path, csv_text(rows).encode())
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
@@ -75,7 +75,7 @@ def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
 
     results: by RUN/CHECKPOINT.
     """
-    names = columns(list(results.values()))
+    names = metric_columns(list(results.values()))
     runs = sorted({title.rpartition("/")[0] for title in results})
     wide = min(3, len(names))
     tall = -(-len(names) // wide)
@@ -101,5 +101,5 @@ def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
 def save_figure(path: Path, figure: Figure) -> None:
     """As a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=120)

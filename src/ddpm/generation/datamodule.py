@@ -1,4 +1,4 @@
-"""Lightning's door to generation: the numbers of the samples that each rank is to make, and what each is told."""
+"""Lightning's door to generation: the numbers of the samples that each rank is to make, and their conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,10 +11,10 @@ from ddpm.generation.samples import SampleBatch, SampleLoader, class_cycle
 
 
 class GenerationDataModule(LightningDataModule):
-    """num_samples: of all ranks together. batch_size: samples at once on each rank. labels, told, images: what samples
-    take in turn, see `SampleLoader`.
+    """num_samples: of all ranks together. batch_size: samples at once on each rank. labels, conditions, images: what
+    samples take in turn, see `SampleLoader`.
 
-    there: says which samples exist already, bool `[num_samples]`, or None; set it to continue.
+    done_mask: which samples exist already, bool `[num_samples]`, or None; set it to continue.
     """
 
     def __init__(
@@ -22,18 +22,18 @@ class GenerationDataModule(LightningDataModule):
         num_samples: int,
         batch_size: int,
         labels: Sequence[int] | None = None,
-        told: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
         images: ImageData | None = None,
     ) -> None:
         super().__init__()
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.batch_size = check.positive_int("batch_size", batch_size)
-        self.given = {"labels": labels, "told": told, "images": images}
-        self.there: Callable[[], Tensor | None] = lambda: None
+        self.given = {"labels": labels, "conditions": conditions, "images": images}
+        self.done_mask: Callable[[], Tensor | None] = lambda: None
 
     def predict_dataloader(self) -> SampleLoader:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        place = {"rank": rank, "world_size": world_size, "there": self.there()}
+        place = {"rank": rank, "world_size": world_size, "done_mask": self.done_mask()}
         return SampleLoader(self.num_samples, self.batch_size, **self.given, **place)
 
     def first(self, num: int) -> SampleBatch:

@@ -15,7 +15,7 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.generation.record import GenerationRecord, weights_hash
 from ddpm.generation.stores.base import ImageStore
-from ddpm.metrics.protocol import device_name, digest
+from ddpm.metrics.protocol import device_name, short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
 
@@ -30,37 +30,39 @@ def identity(stored: DictConfig, module: DiffusionModel, trainer: Trainer) -> di
         "weights": module.describe_weights(module.predict_weights),
         "weights_sha256": weights_hash(module.weights(module.predict_weights)),
         "precision": str(trainer.precision),
-        **decisive(stored, module.config[FITTED]),
+        **image_settings(stored, module.config[FITTED]),
         **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
     }
 
 
-def decisive(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
+def image_settings(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
     """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
 
     A group that older configurations do not have is left out where it has their meaning, as in records from before it.
     """
-    older = groups.before()
-    chosen = [group for group in groups.names(decides_images=True) if stored[group] != older.get(group)]
+    older = groups.old_config_defaults()
+    chosen = [group for group in groups.group_names(decides_images=True) if stored[group] != older.get(group)]
     settings = {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
     return {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
 
 
-def for_result(images: dict[str, Any]) -> dict[str, Any]:
+def describe_groups(images: dict[str, Any]) -> dict[str, Any]:
     """An identity as the subject of a result has it: each group as a text."""
-    return {name: said(value) if isinstance(value, dict) else value for name, value in images.items()}
+    return {name: describe_part(value) if isinstance(value, dict) else value for name, value in images.items()}
 
 
-def said(part: Any) -> str:
-    """ "Clipped()" for a part of a configuration. A long list or mapping is told by its digest."""
+def describe_part(part: Any) -> str:
+    """ "StaticThresholding()" for a part of a configuration. A long list or mapping by its digest."""
     if isinstance(part, dict) and "_target_" in part:
         name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
-        settings = ", ".join(f"{field}={said(value)}" for field, value in part.items() if not field.startswith("_"))
+        settings = ", ".join(
+            f"{field}={describe_part(value)}" for field, value in part.items() if not field.startswith("_")
+        )
         return f"{name}({settings})"
-    return f"#{digest(part)}" if isinstance(part, dict | list) and len(str(part)) > 60 else str(part)
+    return f"#{short_digest(part)}" if isinstance(part, dict | list) and len(str(part)) > 60 else str(part)
 
 
-def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+def circumstances(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
     """What changes the rounding."""
     return {
         "batch_size": config.batch_size,
@@ -71,7 +73,7 @@ def made_with(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
 
 
 @rank_zero_only
-def say_what_is_there(num_found: int, store: ImageStore, record: GenerationRecord) -> None:
+def report_progress(num_found: int, store: ImageStore, record: GenerationRecord) -> None:
     num_damaged = sum(number < store.num_samples for number, _ in store.stored()) - num_found
     if num_damaged:
         print(f"{num_damaged:,} stored images are damaged and are made again", flush=True)
@@ -83,38 +85,40 @@ def say_what_is_there(num_found: int, store: ImageStore, record: GenerationRecor
         print(f"images may differ by rounding from those of an uninterrupted run: {', '.join(changed)}", flush=True)
 
 
-def kept(store: ImageStore) -> str:
-    return f"{int(store.there().sum()):,} of {store.num_samples:,} samples are kept"
+def describe_kept(store: ImageStore) -> str:
+    return f"{int(store.done_mask().sum()):,} of {store.num_samples:,} samples are kept"
 
 
 @contextmanager
-def explained_if_full(store: ImageStore) -> Iterator[None]:
+def explain_full_disk(store: ImageStore) -> Iterator[None]:
     """And, if a signal ends the generation, what is kept of it."""
     try:
         yield
     except Interrupted as interrupted:
         how = "continue" if store.continues else "begin again (format=png and npz continue)"
-        interrupted.kept = f"{kept(store)}; type the same command again to {how}"
+        interrupted.kept = f"{describe_kept(store)}; type the same command again to {how}"
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         remedy = "free some space and type the same command again, and it continues"
-        raise ValueError(f"out={store.folder} has no room left ({error.strerror}): {kept(store)}; {remedy}") from error
+        raise ValueError(
+            f"out={store.folder} has no room left ({error.strerror}): {describe_kept(store)}; {remedy}"
+        ) from error
 
 
 def is_of_a_run(checkpoint: Path) -> bool:
-    """Whether train.py wrote it: folders of weights and OpenAI's .pt files tell of no run and no step."""
+    """Whether train.py wrote it: folders of weights and OpenAI's .pt files name no run and no step."""
     return not checkpoint.is_dir() and checkpoint.suffix != ".pt"
 
 
-def beside(checkpoint: Path) -> Path:
+def run_folder_of(checkpoint: Path) -> Path:
     """The folder of the run that made a checkpoint; a folder of weights is its own, a .pt lies in its."""
     if is_of_a_run(checkpoint):
         return checkpoint.parent.parent
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
-def title(checkpoint: Path) -> str:
+def stem(checkpoint: Path) -> str:
     """A checkpoint's name without its ending, which a folder's name has none of."""
     return checkpoint.name if checkpoint.is_dir() else checkpoint.stem

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from ddpm.base.atomic import sweep
-from ddpm.base.image_grid import grid
+from ddpm.base.atomic import remove_partial_files
+from ddpm.base.image_grid import tile_images
 from ddpm.base.images import to_uint8
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.record import GenerationRecord
@@ -21,12 +21,14 @@ class ImageWriter(Callback):
     grid.png is the last file that is written: without it a generation is unfinished.
     """
 
-    def __init__(self, store: ImageStore, record: GenerationRecord, draw: Callable[[Tensor], Tensor] = grid) -> None:
+    def __init__(
+        self, store: ImageStore, record: GenerationRecord, draw: Callable[[Tensor], Tensor] = tile_images
+    ) -> None:
         self.store, self.record, self.draw = store, record, draw
         self.picture, self.gif = store.folder / "grid.png", store.folder / "denoising.gif"
 
     def is_finished(self) -> bool:
-        return self.store.holds(GRID, self.picture) and bool(self.store.there().all())
+        return self.store.holds(GRID, self.picture) and bool(self.store.done_mask().all())
 
     def on_predict_start(self, trainer: Trainer, module: GenerationModule) -> None:
         if trainer.is_global_zero:
@@ -55,7 +57,7 @@ class ImageWriter(Callback):
     def begin(self) -> None:
         """The pictures of fewer samples go before the record names more; the record is there before any sample."""
         self.store.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.store.folder)
+        remove_partial_files(self.store.folder)
         if self.store.continues:
             self.picture.unlink(missing_ok=True)
             self.gif.unlink(missing_ok=True)

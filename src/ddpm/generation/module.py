@@ -21,4 +21,6 @@ class GenerationModule(LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         model = self.model
         assert model is not None, "all images are there"
-        return model.generate(batch["index"], model.predict_weights, model.asked.of(batch), batch.get("image"))
+        return model.generate(
+            batch["index"], model.predict_weights, model.sample_condition.of(batch), batch.get("image")
+        )

@@ -35,7 +35,7 @@ class GenerationProgress(Callback):
             if self.display and self.display.is_due(done):
                 self.display.show(done, f"{self.display.rate(done):.1f} images/s")
 
-        module.model.watch_sampling = watch
+        module.model.on_sampling_step = watch
 
     def on_predict_batch_end(
         self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
@@ -71,13 +71,13 @@ class GenerationClock(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, module: GenerationModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        wait(trainer)
+        synchronize(trainer)
         self.start = time.perf_counter()
 
     def on_predict_batch_end(
         self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        wait(trainer)
+        synchronize(trainer)
         self.batches.append((time.perf_counter() - self.start, len(batch["index"]) * trainer.world_size))
 
     def on_predict_end(self, trainer: Trainer, module: GenerationModule) -> None:
@@ -85,8 +85,8 @@ class GenerationClock(Callback):
             self.record.add_timing(self.timing)
 
 
-def wait(trainer: Trainer) -> None:
-    """Until the device has done what it was asked to."""
+def synchronize(trainer: Trainer) -> None:
+    """Until the device has done all that is queued."""
     device = trainer.strategy.root_device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

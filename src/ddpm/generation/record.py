@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.stored_config import completed
-from ddpm.data.sources.base import digest
+from ddpm.checkpoint.stored_config import upgrade_parts
+from ddpm.data.sources.base import sha256_of_parts
 
-BESIDE = ("made_with", "timings")  # what a folder says besides what its images are
+NOT_IDENTITY = ("made_with", "timings")  # what a folder says besides what its images are
 
 
 class Timing(NamedTuple):
@@ -47,22 +47,27 @@ class GenerationRecord:
             raise ValueError(f"{self.path} is not a record of sample.py; {self._remedy()}") from None
         return stored
 
-    def refuse_to_mix(self, grows: bool, images_are_there: bool) -> None:
+    def refuse_to_mix(self, grows: bool, has_images: bool) -> None:
         """ValueError if the folder holds something else, field by field. grows: more samples are not something else."""
         stored = self.stored()
         if stored is None:
-            if images_are_there:
+            if has_images:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
         # A group that a record leaves out has its older meaning, and the condition is the checkpoint's own
-        older = {**groups.before(), "cond": self.identity.get("cond", groups.before()["cond"])}
-        there = flat(completed({**older, **{k: v for k, v in stored.items() if k not in BESIDE}}))
-        asked = flat(completed({**older, **self.identity}))
-        fields = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
-        if grows and there.get("num_samples", 0) < asked.get("num_samples", 0):
+        older = {
+            **groups.old_config_defaults(),
+            "cond": self.identity.get("cond", groups.old_config_defaults()["cond"]),
+        }
+        stored_fields = flatten(upgrade_parts({**older, **{k: v for k, v in stored.items() if k not in NOT_IDENTITY}}))
+        requested = flatten(upgrade_parts({**older, **self.identity}))
+        fields = [name for name in {**requested, **stored_fields} if stored_fields.get(name) != requested.get(name)]
+        if grows and stored_fields.get("num_samples", 0) < requested.get("num_samples", 0):
             fields = [name for name in fields if name != "num_samples"]
         if fields:
-            lines = [f"  {name}: {there.get(name)!r} there, {asked.get(name)!r} asked for" for name in fields]
+            lines = [
+                f"  {name}: {stored_fields.get(name)!r} there, {requested.get(name)!r} asked for" for name in fields
+            ]
             raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
 
     def restore(self) -> None:
@@ -76,7 +81,11 @@ class GenerationRecord:
     def earlier(self) -> list[dict[str, Any]]:
         """With what else than now the images that are there were made."""
         stored = self.stored()
-        return [made for made in stored["made_with"] if made != self.made_with] if stored else []
+        return (
+            [circumstances for circumstances in stored["made_with"] if circumstances != self.made_with]
+            if stored
+            else []
+        )
 
     def timings(self) -> list[dict[str, Any]]:
         return (self.stored() or {}).get("timings", [])
@@ -101,18 +110,20 @@ class GenerationRecord:
         timings = self.timings() if timings is None else timings
         if timings:
             content["timings"] = timings
-        write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     def _remedy(self) -> str:
         return f"choose another folder with out=, or delete {self.path.parent}"
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """`{"sampler.steps": 50, ...}`; lists stay whole."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
-        name: leaf for key, below in value.items() for name, leaf in flat(below, f"{prefix}.{key}".lstrip(".")).items()
+        name: leaf
+        for key, below in value.items()
+        for name, leaf in flatten(below, f"{prefix}.{key}".lstrip(".")).items()
     }
 
 
@@ -120,7 +131,7 @@ def weights_hash(network: nn.Module) -> str:
     """sha256 of names, types, shapes and values: the same wherever the checkpoint lies."""
     state = network.state_dict()
     parts = ((f"{name} {value.dtype} {list(value.shape)}", raw_bytes(value)) for name, value in state.items())
-    return digest(part for pair in parts for part in pair)
+    return sha256_of_parts(part for pair in parts for part in pair)
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.data.order import share
+from ddpm.data.order import split_among_ranks
 from ddpm.data.pixels import ImageData
 
 
@@ -22,9 +22,9 @@ class SampleLoader:
     """The numbers start..start+num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
 
     labels: one class for all, or a sequence that sample i takes entry i (modulo its length) of, or None for -1.
-    told: other things that samples are told, as {"words": int64 `[n, N]`}, of which sample i takes row i modulo n.
+    conditions: other conditions of the samples, as {"words": int64 `[n, N]`}, of which sample i takes row i modulo n.
     images: real images that samples are made from, in turn, with their labels.
-    there: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
+    done_mask: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
     others are those that they always were: kernels round differently in a batch of another size.
     """
 
@@ -35,31 +35,33 @@ class SampleLoader:
         *,
         start: int = 0,
         labels: int | Sequence[int] | None = None,
-        told: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
         images: ImageData | None = None,
         rank: int = 0,
         world_size: int = 1,
-        there: Tensor | None = None,
+        done_mask: Tensor | None = None,
     ):
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.batch_size = check.positive_int("batch_size", batch_size)
         self.start = check.non_negative_int("start", start)
-        self.told = {"label": class_cycle(labels), **(told or {})}
+        self.conditions = {"label": class_cycle(labels), **(conditions or {})}
         self.images = images
         self.rank = rank
         self.world_size = world_size
-        self.there = torch.zeros(num_samples, dtype=torch.bool) if there is None else there
+        self.done_mask = torch.zeros(num_samples, dtype=torch.bool) if done_mask is None else done_mask
 
     def __len__(self) -> int:
         """As many as the first rank has, were nothing there. Never 0: Lightning leaves out the hooks of such a rank."""
-        return len(share(0, self.num_samples, 0, self.world_size, self.batch_size))
+        return len(split_among_ranks(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:
-        places = share(0, self.num_samples, self.rank, self.world_size, self.batch_size)
-        plan = [self.start + place for place in places if not self.there[place].all()]
+        places = split_among_ranks(0, self.num_samples, self.rank, self.world_size, self.batch_size)
+        plan = [self.start + place for place in places if not self.done_mask[place].all()]
         if self.images is None:
             for index in plan:
-                yield SampleBatch(index=index, **{name: rows[index % len(rows)] for name, rows in self.told.items()})
+                yield SampleBatch(
+                    index=index, **{name: rows[index % len(rows)] for name, rows in self.conditions.items()}
+                )
             return
         chosen = [self.images.indices[index % len(self.images)] for index in plan]
         for index, some, pixels in zip(plan, chosen, self.images.pixels.reader(False).read(chosen), strict=True):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ddpm.interop.diffusers import Pretrained, Scheduler
+from ddpm.interop.diffusers import DiffusersModel, Scheduler
 
 Config = dict[str, Any]
 OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
@@ -33,16 +33,16 @@ def averages(*decays: float) -> Config:
     return {"_target_": "ddpm.model.ema.WeightAverages", "_partial_": True, "decay": list(decays)}
 
 
-def configuration(pretrained: Pretrained) -> Config:
+def diffusers_configuration(pretrained: DiffusersModel) -> Config:
     """What build.module needs for sampling. The sampler is the paper's: all steps, with the small variance."""
     scheduler = pretrained.scheduler or Scheduler()
     if scheduler.prediction_type not in OBJECTIVES:
         raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
     model = {"_target_": "ddpm.networks.unet.UNet", **pretrained.network.settings}
-    return parts(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
+    return all_groups(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
 
 
-def parts(model: Config, size: list[int] | None, betas: Config, objective: str) -> Config:
+def all_groups(model: Config, size: list[int] | None, betas: Config, objective: str) -> Config:
     """All groups of a configuration, those that are not given in their plainest form.
 
     model, betas: leaves of a network and of a schedule. size: height and width. objective: the name of its class.
@@ -59,25 +59,25 @@ def parts(model: Config, size: list[int] | None, betas: Config, objective: str) 
         "noise": {"_target_": "ddpm.diffusion.noise.White"},
         "process": {"_target_": "ddpm.diffusion.gaussian.GaussianDiffusion", **partial},
         "objective": {"_target_": f"ddpm.diffusion.objective.{objective}", **partial},
-        "timesteps": {"_target_": "ddpm.diffusion.timesteps.Uniform"},
+        "time_sampler": {"_target_": "ddpm.diffusion.time_sampler.Uniform"},
         "weight": {"_target_": "ddpm.diffusion.weight.uniform", **partial},
-        "distance": {"_target_": "ddpm.diffusion.losses.distance.squared", **partial},
+        "error": {"_target_": "ddpm.diffusion.losses.error.mse", **partial},
         "loss": {
             "_target_": "ddpm.diffusion.losses.simple.SimpleLoss",
             **partial,
-            **{name: f"${{{name}}}" for name in ("timesteps", "weight", "distance")},
+            **{name: f"${{{name}}}" for name in ("time_sampler", "weight", "error")},
         },
         "variance": {"_target_": "ddpm.diffusion.variance.FixedSmall"},
-        "grid": {"_target_": "ddpm.diffusion.grid.uniform", **partial},
+        "timestep_spacing": {"_target_": "ddpm.diffusion.timestep_spacing.uniform", **partial},
         "sampler": {
             "_target_": "ddpm.diffusion.samplers.ancestral.Ancestral",
             **partial,
             "steps": None,
-            "grid": "${grid}",
+            "timestep_spacing": "${timestep_spacing}",
             "variance": "${variance}",
         },
-        "denoiser": {"_target_": "ddpm.diffusion.denoiser.Clipped", **partial},
-        "guidance": {"_target_": "ddpm.diffusion.denoiser.plain", **partial, "order": ["guidance", "denoiser"]},
+        "clip": {"_target_": "ddpm.diffusion.denoiser.StaticThresholding", **partial},
+        "guidance": {"_target_": "ddpm.diffusion.denoiser.no_wrapper", **partial, "order": ["guidance", "clip"]},
         "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
         "codec": {"_target_": "ddpm.model.codec.PixelCodec"},
         "ema": averages(),

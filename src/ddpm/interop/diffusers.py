@@ -34,7 +34,7 @@ class Scheduler:
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class DiffusersModel:
     """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
     scheduler: None where the folder has none. sample_size: height and width of the images, None where not said."""
 
@@ -43,20 +43,20 @@ class Pretrained:
     sample_size: list[int] | None
 
 
-def load(folder: str | Path) -> Pretrained:
+def load_diffusers(folder: str | Path) -> DiffusersModel:
     folder = Path(folder)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     schedulers = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    scheduler = next((scheduler_from(_read(path)) for path in schedulers if path.exists()), None)
-    config = _read(unet / "config.json")
-    settings = settings_from(config)
+    scheduler = next((scheduler_from(_read_config(path)) for path in schedulers if path.exists()), None)
+    config = _read_config(unet / "config.json")
+    settings = unet_settings(config)
     with torch.device("meta"):  # no memory for what the file only claims to have
         shapes = _built(settings).state_dict()
     weights = _to_ours(_read_weights(unet), shapes)
     network = UNet(**settings)
     network.load_state_dict(weights)
     size = config.get("sample_size")
-    return Pretrained(network.eval(), scheduler, [size, size] if isinstance(size, int) else size)
+    return DiffusersModel(network.eval(), scheduler, [size, size] if isinstance(size, int) else size)
 
 
 def _built(settings: dict[str, Any]) -> UNet:
@@ -67,7 +67,7 @@ def _built(settings: dict[str, Any]) -> UNet:
         raise ValueError(f"cannot load a diffusers config whose network cannot be built: {reason}") from error
 
 
-def save(network: UNet, folder: str | Path, sample_size: int | list[int] | None = None) -> None:
+def save_network(network: UNet, folder: str | Path, sample_size: int | list[int] | None = None) -> None:
     """Write a folder that `UNet2DModel.from_pretrained` opens. sample_size: side or sides of the images."""
     config = config_from(network.settings) | {"sample_size": sample_size}
     folder = Path(folder)
@@ -144,7 +144,7 @@ PLAIN: Config = {
 """Settings of our `UNet` that are not written to theirs, and what they must be for it."""
 
 
-def settings_from(config: Config) -> dict[str, Any]:
+def unet_settings(config: Config) -> dict[str, Any]:
     """The arguments of our `UNet` for a UNet2DModel's config."""
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         _refuse("_class_name", config["_class_name"], "only UNet2DModel can be")
@@ -169,7 +169,9 @@ def settings_from(config: Config) -> dict[str, Any]:
         _refuse("block_out_channels", widths, "our widths are multiples of the first")
 
     attention_levels = [level for level, kind in enumerate(down) if kind.startswith("Attn")]
-    num_heads = {width // (config["attention_head_dim"] or width) for width in _attended(widths, attention_levels)}
+    num_heads = {
+        width // (config["attention_head_dim"] or width) for width in _attention_levels(widths, attention_levels)
+    }
     if len(num_heads) > 1:
         _refuse("attention_head_dim", config["attention_head_dim"], "our levels all have the same number of heads")
     return {
@@ -188,7 +190,7 @@ def settings_from(config: Config) -> dict[str, Any]:
 def config_from(settings: dict[str, Any]) -> Config:
     """The config of the UNet2DModel that does what our `UNet` of these settings does."""
     widths = [settings["base_channels"] * mult for mult in settings["channel_mults"]]
-    attended = _attended(widths, settings["attention_levels"])
+    attended = _attention_levels(widths, settings["attention_levels"])
     if settings["patch_size"] != 1:
         check.fail("patch_size", settings["patch_size"], "1 to save for diffusers, which works on single pixels")
     if settings["num_heads"] != 1 and len(attended) > 1:
@@ -212,7 +214,7 @@ def config_from(settings: dict[str, Any]) -> Config:
     }
 
 
-def _attended(widths: list[int], attention_levels: list[int]) -> set[int]:
+def _attention_levels(widths: list[int], attention_levels: list[int]) -> set[int]:
     return {widths[level] for level in (*attention_levels, -1)}  # -1: the middle
 
 
@@ -303,7 +305,7 @@ def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
     return renamed
 
 
-def _read(path: Path) -> Config:
+def _read_config(path: Path) -> Config:
     if not path.is_file():
         check.fail("folder", str(path.parent), f"a folder of diffusers' UNet2DModel, with {path.name}")
     config = json_file(path)

@@ -31,10 +31,10 @@ class Exported:
 
 def is_exported(folder: Path) -> bool:
     """Whether the folder's config.json is of this program. Others' (diffusers') do not know the version's name."""
-    return (folder / CONFIG).is_file() and "ddpm_format_version" in _read(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "ddpm_format_version" in _read_about(folder / CONFIG)
 
 
-def save(folder: Path, exported: Exported) -> None:
+def save_exported_folder(folder: Path, exported: Exported) -> None:
     """Into a folder that is there."""
     about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
     # each in memory of its own: safetensors refuses tensors that share it, as tied weights do
@@ -44,8 +44,8 @@ def save(folder: Path, exported: Exported) -> None:
     (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
 
-def load(folder: Path) -> Exported:
-    about = _read(folder / CONFIG)
+def load_exported_folder(folder: Path) -> Exported:
+    about = _read_about(folder / CONFIG)
     if about["ddpm_format_version"] != VERSION:
         found = about["ddpm_format_version"]
         raise ValueError(f"{folder} must have ddpm_format_version {VERSION}, got {found!r}; export the model anew")
@@ -62,6 +62,6 @@ def load(folder: Path) -> Exported:
     return Exported(about["config"], about["weights"], tensors, damaged=about.get(HASH, sha256) != sha256)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_about(path: Path) -> dict[str, Any]:
     about = json_file(path)
     return about if isinstance(about, dict) else {}

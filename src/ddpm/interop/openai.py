@@ -25,7 +25,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class OpenAIModel:
     """settings: the arguments of our `UNet` or `Classifier`. weights: its state dict, float32, on the CPU."""
 
     settings: dict[str, Any]
@@ -43,25 +43,25 @@ class Pretrained:
 BUILDERS = {"unet": UNet, "classifier": Classifier}
 
 
-def load(path: str | Path) -> Pretrained:
+def load_openai(path: str | Path) -> OpenAIModel:
     path = Path(path)
-    return from_weights(read(path), path)
+    return from_weights(read_tensors(path), path)
 
 
-def from_weights(weights: Weights, path: Path) -> Pretrained:
+def from_weights(weights: Weights, path: Path) -> OpenAIModel:
     """path: what errors call the file, and beside it flags are looked for. Takes no memory for what shapes claim."""
-    with _named(path):
+    with _name_errors(path):
         architecture = architecture_of(weights)
     flags = flags_of(architecture, path)
-    with _named(path):
-        settings = settings_from(architecture, flags)
+    with _name_errors(path):
+        settings = network_settings(architecture, flags)
         with torch.device("meta"):
             wanted = BUILDERS[architecture.kind](**settings).state_dict()
-        return Pretrained(settings, to_ours(weights, wanted, architecture, flags), architecture, flags)
+        return OpenAIModel(settings, to_ours(weights, wanted, architecture, flags), architecture, flags)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _name_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
@@ -71,7 +71,7 @@ def _named(path: Path) -> Iterator[None]:
 # The file
 
 
-def read(path: Path) -> Weights:
+def read_tensors(path: Path) -> Weights:
     """The tensors of a state dict, which lie in the file until they are used. Nothing in it is run."""
     if not path.is_file():
         raise ValueError(f"ckpt must be a file of weights, and there is none at {str(path)!r}")
@@ -82,8 +82,8 @@ def read(path: Path) -> Weights:
                 raise ValueError(f"{broken} in it is damaged")
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
-        told = type(error) in (ValueError, PermissionError)
-        reason = error if told else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
+        is_plain = type(error) in (ValueError, PermissionError)
+        reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
         raise ValueError(f"ckpt={path} cannot be read as data: {reason}; nothing of it was run") from None
     if not isinstance(stored, dict) or not stored:
         raise ValueError(f"ckpt={path} must hold a state dict, tensors by their names")
@@ -207,7 +207,7 @@ def _shape(weights: Weights, key: str, dims: int) -> list[int]:
     return shape
 
 
-def settings_from(architecture: Architecture, flags: Flags) -> dict[str, Any]:
+def network_settings(architecture: Architecture, flags: Flags) -> dict[str, Any]:
     """The arguments of our `UNet` or `Classifier`."""
     a = architecture
     if flags.image_size % 2 ** (len(a.channel_mults) - 1):

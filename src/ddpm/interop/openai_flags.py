@@ -1,8 +1,8 @@
 """What weights of OpenAI's programs do not say of their networks: the flags that those were trained with.
 
 Known for the published files (Nichol and Dhariwal 2021, github.com/openai/improved-diffusion; Dhariwal and Nichol 2021,
-github.com/openai/guided-diffusion; the flags are those of the READMEs), which are told by their shapes. For others, or
-where they are not those of the README, they stand beside the weights: NAME.pt, NAME.json.
+github.com/openai/guided-diffusion; the flags are those of the READMEs), which are recognised by their shapes. For
+others, or where they are not those of the README, they stand beside the weights: NAME.pt, NAME.json.
 """
 
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -158,48 +158,49 @@ lsun_uncond_100M_1200K_bs128 those of the other one, and lsun_bedroom, lsun_cat 
 """
 
 
-def published(architecture: Architecture) -> str | None:
+def published_name(architecture: Architecture) -> str | None:
     """The name of the published file of this architecture."""
     return next((name for name, (known, _) in PUBLISHED.items() if known == architecture), None)
 
 
 def flags_of(architecture: Architecture, path: Path) -> Flags:
     """The published flags, in which those of the file beside the weights `path`, if it is there, replace some."""
-    name, beside = published(architecture), path.with_suffix(".json")
+    name, flags_file = published_name(architecture), path.with_suffix(".json")
     flags = asdict(PUBLISHED[name][1]) if name else {}
-    if beside.exists():
-        flags |= _read(beside)
+    if flags_file.exists():
+        flags |= _read_flags(flags_file)
     missing = [field for field in NEEDED if field not in flags]
     if not any(flags.get(field) for field in HEADS):
         missing.append(" or ".join(HEADS))
     if architecture.low_res and not flags.get("small_size"):
         missing.append("small_size")
     if flags.get("small_size") and not architecture.low_res:
-        raise ValueError(f"{beside}: small_size has no effect, since {path.name} is no upsampler; leave it out")
+        raise ValueError(f"{flags_file}: small_size has no effect, since {path.name} is no upsampler; leave it out")
     if missing:
         raise ValueError(
-            f"ckpt={path} has the shapes of none of the published models, and weights do not say all: {beside.name} "
-            f"beside it must be a JSON object of the flags it was trained with, {', '.join(missing)} among them; known "
+            f"ckpt={path} has the shapes of none of the published models, and weights do not say all: "
+            f"{flags_file.name} beside it must be a JSON object of the flags it was trained with, "
+            f"{', '.join(missing)} among them; known "
             f"are {', '.join(KNOWN)}"
         )
     try:
         flags = Flags(**flags)
     except ValueError as error:
-        raise ValueError(f"{beside if beside.exists() else path}: {error}") from None
+        raise ValueError(f"{flags_file if flags_file.exists() else path}: {error}") from None
     if architecture.size not in (None, flags.image_size):
-        check.fail(f"{beside}: image_size", flags.image_size, f"{architecture.size}, as the weights have it")
+        check.fail(f"{flags_file}: image_size", flags.image_size, f"{architecture.size}, as the weights have it")
     return flags
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_flags(path: Path) -> dict[str, Any]:
     flags = json_file(path)
     if not isinstance(flags, dict):
         check.fail(str(path), type(flags).__name__, f"a JSON object of flags: {', '.join(KNOWN)}")
     for name in flags:
         if name not in KNOWN:
             raise ValueError(
-                f"{path} has {name!r}, which is none of {', '.join(KNOWN)}{check.nearest(name, KNOWN)}; leave out what "
-                "the weights say themselves, and what has no part in sampling"
+                f"{path} has {name!r}, which is none of {', '.join(KNOWN)}{check.suggestion(name, KNOWN)}; leave out "
+                "what the weights say themselves, and what has no part in sampling"
             )
     if any(flags.get(name) is not None for name in HEADS):
         flags = {**dict.fromkeys(HEADS), **flags}  # either takes the place of either

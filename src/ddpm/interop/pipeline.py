@@ -26,9 +26,9 @@ WORDS: dict[str, dict[str, Config]] = {
     "codec": {"ddpm.model.codec.PixelCodec": {}},
     "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
-    "denoiser": {
-        "ddpm.diffusion.denoiser.Clipped": {"clip_sample": True, "clip_sample_range": 1.0},
-        "ddpm.diffusion.denoiser.plain": {"clip_sample": False},
+    "clip": {
+        "ddpm.diffusion.denoiser.StaticThresholding": {"clip_sample": True, "clip_sample_range": 1.0},
+        "ddpm.diffusion.denoiser.no_wrapper": {"clip_sample": False},
     },
     "variance": {
         "ddpm.diffusion.variance.FixedSmall": {"variance_type": "fixed_small"},
@@ -37,7 +37,7 @@ WORDS: dict[str, dict[str, Config]] = {
 }
 """What each part of a model is in scheduler_config.json; a part that is not here has no equal there."""
 
-FIELDS = {"sampler": {"steps", "grid", "variance"}, "process": {"same_noise_back"}}
+FIELDS = {"sampler": {"steps", "timestep_spacing", "variance"}, "process": {"reverse_noise"}}
 INDEX = {
     "_class_name": "DDPMPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],
@@ -46,7 +46,7 @@ INDEX = {
 OTHERWISE = "format=safetensors exports everything"
 
 
-def save(folder: Path, network: nn.Module, scheduler: Config, image_shape: Sequence[int]) -> None:
+def save_pipeline(folder: Path, network: nn.Module, scheduler: Config, image_shape: Sequence[int]) -> None:
     """A folder that `DDPMPipeline.from_pretrained` opens. image_shape: `(C, H, W)`."""
     if not isinstance(network, UNet):
         raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, UNet can; {OTHERWISE}")
@@ -54,7 +54,7 @@ def save(folder: Path, network: nn.Module, scheduler: Config, image_shape: Seque
     if network.out_channels != channels:
         need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
         check.fail("out_channels", network.out_channels, need)
-    diffusers.save(network, folder / "unet", sample_size=height if height == width else [height, width])
+    diffusers.save_network(network, folder / "unet", sample_size=height if height == width else [height, width])
     (folder / "scheduler").mkdir()
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
     _write(folder / "model_index.json", INDEX)
@@ -106,7 +106,7 @@ def schedule_words(alpha_bar: Tensor) -> Config:
 def _check_times(times: list[int], T: int, variance_type: str) -> None:
     steps = len(times) - 1
     if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # as their trailing spacing has it
-        even = f"null or a divisor of {T}, with grid=uniform, to be exported for diffusers ({OTHERWISE})"
+        even = f"null or a divisor of {T}, with timestep_spacing=uniform, to be exported for diffusers ({OTHERWISE})"
         check.fail("sampler.steps", steps, even)
     if variance_type == "fixed_large" and times[-2] != 1:  # theirs adds noise to a step to 0 from any time but 1
         check.fail("sampler.steps", steps, "null to be exported for diffusers with variance=large, or use small")

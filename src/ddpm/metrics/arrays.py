@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from ddpm.base.atomic import whole
+from ddpm.base.atomic import atomic_write
 
 MAX_INFLATED = 2**30
 """Bytes of all compressed arrays of a file together: a covariance of 2048 features has 2^25."""
@@ -20,7 +20,7 @@ MAX_HEADER = 2**14
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """As np.savez: not compressed, and the same arrays give the same bytes. On the disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial, open(partial, "wb") as file:
+    with atomic_write(path) as partial, open(partial, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
         file.flush()
         os.fsync(file.fileno())

@@ -65,10 +65,12 @@ class FeatureBank:
         for layer in self.dims:
             moments = rows = None
             if layer in self.with_moments:
-                moments = Moments.from_sums(len(ids), summed(self.sums[layer]), summed(self.outer[layer]))
+                moments = Moments.from_sums(
+                    len(ids), sum_over_ranks(self.sums[layer]), sum_over_ranks(self.outer[layer])
+                )
             if layer in self.with_rows:
                 rows = self.rows[layer].whole()
-                rows = over_ranks(rows)[order] if distributed() else rows
+                rows = over_ranks(rows)[order] if is_distributed() else rows
             sets[layer] = FeatureSet(len(ids), moments, rows, ids, labels)
         return sets
 
@@ -126,22 +128,22 @@ class Rows:
             self.blocks = [self.whole()[order]]
 
 
-def distributed() -> bool:
+def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def is_first() -> bool:
+def is_first_rank() -> bool:
     """Whether this rank is the one that writes."""
-    return not distributed() or dist.get_rank() == 0
+    return not is_distributed() or dist.get_rank() == 0
 
 
 def over_ranks(rows: Tensor) -> Tensor:
     """The rows of all ranks, of which each may have another number."""
-    return torch.cat(gather_all_tensors(rows)) if distributed() else rows
+    return torch.cat(gather_all_tensors(rows)) if is_distributed() else rows
 
 
-def summed(tensor: Tensor) -> Tensor:
-    if distributed():
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    if is_distributed():
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor

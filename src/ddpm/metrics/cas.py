@@ -1,6 +1,6 @@
 """Classification accuracy score: what a classifier learns from generated images alone (Ravuri and Vinyals 2019).
 
-It is trained on generated images, with the classes that were asked for as their labels, and tested on real ones; so it
+It is trained on generated images, with the requested classes as their labels, and tested on real ones; so it
 falls both where images are of the wrong class and where a class lacks the variety of the real one.
 """
 
@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.metrics.class_accuracy import share
-from ddpm.metrics.classes import asked_classes, of_classes
+from ddpm.metrics.class_accuracy import share_estimate
+from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.score import Estimate, FeatureSet
 
 SEED = 2020
@@ -28,7 +28,7 @@ class ClassificationAccuracyScore:
     "pooled", each brought to mean 0 and deviation 1, with the penalty l2 / 2 |weights|^2 beside the sum of the losses:
     minutes in place of days, and no figure that can be compared with the paper's. `cas_of_real` is cross-fitted, so
     that no image is tested by what it trained: of num_folds parts each is tested by a classifier of the others, of at
-    most as many images as there are generated ones. Only classes that were asked for are tested. Error bars are
+    most as many images as there are generated ones. Only requested classes are tested. Error bars are
     binomial, over the real images.
     """
 
@@ -51,21 +51,24 @@ class ClassificationAccuracyScore:
         return self.num_folds
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
-        asked = asked_classes(real, generated, self.describe())
-        if len(asked) < 2:
-            raise ValueError(f"{self.describe()} needs samples of at least two classes, got class {asked[0]} alone")
+        labels = requested_classes(real, generated, self.describe())
+        if len(labels) < 2:
+            raise ValueError(f"{self.describe()} needs samples of at least two classes, got class {labels[0]} alone")
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         self.refuse(real, generated)
-        asked = asked_classes(real, generated, self.describe())
-        real = of_classes(real, asked)
+        labels = requested_classes(real, generated, self.describe())
+        real = select_classes(real, labels)
         right = self.fitted(generated.rows, generated.labels).right(real.rows, real.labels)
-        values = {"cas": share(right), "cas_of_real": share(self.cross_fitted(real, generated.num_images))}
-        return values | {f"cas_of_{label}": share(right[real.labels.cpu() == label]) for label in asked}
+        values = {
+            "cas": share_estimate(right),
+            "cas_of_real": share_estimate(self.cross_fitted(real, generated.num_images)),
+        }
+        return values | {f"cas_of_{label}": share_estimate(right[real.labels.cpu() == label]) for label in labels}
 
-    def fitted(self, rows: Tensor, labels: Tensor) -> "Classifier":
+    def fitted(self, rows: Tensor, labels: Tensor) -> "LinearClassifier":
         regression = LogisticRegression(C=1 / self.l2, tol=1e-6, max_iter=5000)
-        return Classifier(make_pipeline(StandardScaler(), regression).fit(*as_arrays(rows, labels)))
+        return LinearClassifier(make_pipeline(StandardScaler(), regression).fit(*training_arrays(rows, labels)))
 
     def cross_fitted(self, real: FeatureSet, most: int) -> Tensor:
         """bool `[N]`, whether each real image was recognised by what the other folds taught."""
@@ -86,14 +89,14 @@ class ClassificationAccuracyScore:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class LinearClassifier:
     pipeline: Pipeline
 
     def right(self, rows: Tensor, labels: Tensor) -> Tensor:
         """bool `[N]` on the CPU."""
-        features, classes = as_arrays(rows, labels)
+        features, classes = training_arrays(rows, labels)
         return torch.from_numpy(self.pipeline.predict(features) == classes)
 
 
-def as_arrays(rows: Tensor, labels: Tensor) -> tuple:
+def training_arrays(rows: Tensor, labels: Tensor) -> tuple:
     return rows.detach().cpu().double().numpy(), labels.cpu().numpy()

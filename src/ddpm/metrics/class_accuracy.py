@@ -1,19 +1,19 @@
-"""Whether a generated image is of the class that was asked for, as a classifier of real images sees it."""
+"""Whether a generated image is of the requested class, as a classifier of real images sees it."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddpm.metrics.classes import asked_classes, of_classes
+from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.score import Estimate, FeatureSet
 
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """`accuracy`: the share of generated images in which the extractor's classifier sees the class asked for.
+    """`accuracy`: the share of generated images in which the extractor's classifier sees the requested class.
 
-    `accuracy_of_LABEL`: of those that were asked to be of a class. `accuracy_of_real`: what the same classifier reaches
+    `accuracy_of_LABEL`: of those of which a class was requested. `accuracy_of_real`: what the same classifier reaches
     on the real images of these classes, the yardstick: far above it guidance makes caricatures. The classifier must
     know the classes of the data by their numbers, as features=mnist does those of MNIST; of the images that trained it
     the yardstick is too good. Error bars are binomial.
@@ -30,7 +30,7 @@ class ClassAccuracy:
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
         """Of a classifier that tells other classes apart, so that its numbers mean something else."""
-        asked_classes(real, generated, self.describe())
+        requested_classes(real, generated, self.describe())
         known, num = real.rows.shape[1], int(real.labels.max()) + 1
         if known != num:
             raise ValueError(
@@ -39,14 +39,16 @@ class ClassAccuracy:
             )
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
-        asked = asked_classes(real, generated, self.describe())
+        labels = requested_classes(real, generated, self.describe())
         self.refuse(real, generated)
-        as_asked = recognised(generated)
+        as_asked = is_recognised(generated)
         values = {
-            "accuracy": share(as_asked),
-            "accuracy_of_real": share(recognised(of_classes(real, asked))),
+            "accuracy": share_estimate(as_asked),
+            "accuracy_of_real": share_estimate(is_recognised(select_classes(real, labels))),
         }
-        return values | {f"accuracy_of_{label}": share(as_asked[generated.labels == label]) for label in asked}
+        return values | {
+            f"accuracy_of_{label}": share_estimate(as_asked[generated.labels == label]) for label in labels
+        }
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         return None
@@ -55,11 +57,11 @@ class ClassAccuracy:
         return f"ClassAccuracy(layer={self.layer})"
 
 
-def recognised(images: FeatureSet) -> Tensor:
+def is_recognised(images: FeatureSet) -> Tensor:
     """bool `[N]`: whether the largest logit is that of the label."""
     return images.rows.argmax(1) == images.labels
 
 
-def share(true: Tensor) -> Estimate:
+def share_estimate(true: Tensor) -> Estimate:
     """Of a bool `[N]`, with its binomial standard error."""
     return Estimate(float(true.double().mean()), standard_error(true) if len(true) > 1 else None)

@@ -1,4 +1,4 @@
-"""Which classes samples were asked for: what scores by class share, and what they refuse where nobody knows."""
+"""The requested classes of samples: what scores by class share, and what they refuse without labels."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from ddpm.metrics.score import FeatureSet
 
 
 def refuse_unlabelled_samples(labels: Tensor | None, score: str) -> None:
-    """labels: int64 `[N]`, the classes that samples were asked for, -1 for none. score: what it calls itself."""
+    """labels: int64 `[N]`, the requested classes of samples, -1 for none. score: what it calls itself."""
     num = -1 if labels is None else int((labels < 0).sum())
     if num != 0:
         whose = "were asked for no class" if num < 0 or num == len(labels) else f"include {num} asked for no class"
@@ -22,31 +22,31 @@ def refuse_unlabelled_real(real: FeatureSet, score: str) -> None:
         raise ValueError(f"{score} needs labels, which these real images do not have; choose metric=fid")
 
 
-def asked_classes(real: FeatureSet, generated: FeatureSet, score: str) -> list[int]:
-    """The classes that samples were asked for; ValueError if there is one of which no image is real."""
+def requested_classes(real: FeatureSet, generated: FeatureSet, score: str) -> list[int]:
+    """The requested classes of samples; ValueError if there is one of which no image is real."""
     refuse_unlabelled_samples(generated.labels, score)
     refuse_unlabelled_real(real, score)
-    asked = generated.labels.unique()
-    strangers = asked[~torch.isin(asked, real.labels)]
+    requested = generated.labels.unique()
+    strangers = requested[~torch.isin(requested, real.labels)]
     if len(strangers):
         raise ValueError(f"{score}: class {int(strangers[0])} was asked for, and no real image is of it")
-    return asked.tolist()
+    return requested.tolist()
 
 
-def of_classes(images: FeatureSet, classes: list[int]) -> FeatureSet:
+def select_classes(images: FeatureSet, classes: list[int]) -> FeatureSet:
     """Rows and labels of the images of some classes."""
     return images.only(torch.isin(images.labels, torch.tensor(classes, device=images.labels.device)))
 
 
-def in_words(labels: Tensor) -> str:
-    """ "classes 0 to 9, 50 each", of the labels that samples were asked for, int64 `[N]`; "no class" where of none."""
-    asked, counts = labels.unique(return_counts=True)
-    if (asked < 0).all():
+def describe_classes(labels: Tensor) -> str:
+    """ "classes 0 to 9, 50 each", of the requested labels, int64 `[N]`; "no class" where of none."""
+    requested, counts = labels.unique(return_counts=True)
+    if (requested < 0).all():
         return "no class"
-    first, last = int(asked[0]), int(asked[-1])
-    if len(asked) == 1:
+    first, last = int(requested[0]), int(requested[-1])
+    if len(requested) == 1:
         return f"class {first}"
-    whole = len(asked) == last - first + 1 and first >= 0
-    names = f"{first} to {last}" if whole else ", ".join("none" if k < 0 else str(k) for k in asked.tolist())
+    whole = len(requested) == last - first + 1 and first >= 0
+    names = f"{first} to {last}" if whole else ", ".join("none" if k < 0 else str(k) for k in requested.tolist())
     least, most = int(counts.min()), int(counts.max())
     return f"classes {names}, {least if least == most else f'{least} to {most}'} each"

@@ -85,9 +85,9 @@ OF_PIXELS = {**AREAS, "aupro": aupro, "dice_best": best_dice}
 
 def confusion(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
     """float64 `[N, 4]`: true positive, false positive, false negative and true negative pixels of each image."""
-    said = (maps > threshold).flatten(1)
+    flagged = (maps > threshold).flatten(1)
     true = masks.flatten(1)
-    cells = [said & true, said & ~true, ~said & true, ~said & ~true]
+    cells = [flagged & true, flagged & ~true, ~flagged & true, ~flagged & ~true]
     return torch.stack([cell.sum(1) for cell in cells], dim=1).double()
 
 
@@ -107,7 +107,7 @@ def overlaps(cells: Tensor) -> dict[str, Tensor]:
     }
 
 
-def counted(scores: Tensor, anomalous: Tensor, shares: Tensor, regions: Tensor, num_bins: int | None) -> Counts:
+def count_pixels(scores: Tensor, anomalous: Tensor, shares: Tensor, regions: Tensor, num_bins: int | None) -> Counts:
     """Of each image `[N, K]`, or, with num_bins None, of all of them together `[K]`, with a bin for each score.
 
     scores, anomalous, shares: `[N, P]`; shares: of a pixel in its region, 0 outside. regions: `[N]`.

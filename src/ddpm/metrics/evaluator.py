@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.images import to_rgb, to_uint8
-from ddpm.metrics.bank import FeatureBank, is_first
-from ddpm.metrics.classes import in_words, refuse_unlabelled_samples
+from ddpm.metrics.bank import FeatureBank, is_first_rank
+from ddpm.metrics.classes import describe_classes, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
-from ddpm.metrics.score import Estimate, FeatureSet, Score, values_of
+from ddpm.metrics.score import Estimate, FeatureSet, Score, value_names
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,8 +24,8 @@ def count_name(n: int) -> str:
     return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
 
 
-def asks_labels(score: Score) -> bool:
-    """Whether a score asks which class each image is of."""
+def needs_labels(score: Score) -> bool:
+    """Whether a score needs the class of each image."""
     return getattr(score, "needs_labels", False)
 
 
@@ -78,13 +78,13 @@ class Evaluator:
         self._refuse_too_few("generated", len(generated))
         made_by: dict[str, str] = {}
         for score in self.scores:
-            if asks_labels(score):
+            if needs_labels(score):
                 refuse_unlabelled_samples(generated, score.describe())
             rows = torch.empty(0, self.dims[score.layer])
             if hasattr(score, "refuse"):
                 score.refuse(FeatureSet(0, rows=rows, labels=real), FeatureSet(0, rows=rows, labels=generated))
-            classes = (generated if asks_labels(score) or real is None else real).unique().tolist()
-            found = {name.format(k) for name in values_of(score) for k in classes if k >= 0 or "{" not in name}
+            classes = (generated if needs_labels(score) or real is None else real).unique().tolist()
+            found = {name.format(k) for name in value_names(score) for k in classes if k >= 0 or "{" not in name}
             self._note(found, score.describe(), made_by)
         return [f"{name}_{self.extractor.name}_{count_name(len(generated))}" for name in made_by]
 
@@ -108,7 +108,7 @@ class Evaluator:
     def update_fake(self, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
         """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers of the samples, each once.
 
-        labels: int64 `[B]`, the classes that they were asked for, -1 for none.
+        labels: int64 `[B]`, their requested classes, -1 for none.
         """
         self._update(self._fake, images, ids, labels)
 
@@ -169,8 +169,8 @@ class Evaluator:
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             found = score(real.get(score.layer), generated[score.layer])
-            asked = f" of {in_words(generated[score.layer].labels)}" if asks_labels(score) else ""
-            self._note(found, score.describe() + asked, self._made_by)
+            classes = f" of {describe_classes(generated[score.layer].labels)}" if needs_labels(score) else ""
+            self._note(found, score.describe() + classes, self._made_by)
             values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values
 
@@ -235,6 +235,6 @@ class Evaluator:
                 raise ValueError(f"{score.describe()} needs at least {score.min_images} {kind} images, got {num}")
 
     def _warn_once(self, caveat: str | None) -> None:
-        if caveat and is_first() and caveat not in self._warned:
+        if caveat and is_first_rank() and caveat not in self._warned:
             self._warned.add(caveat)
             warnings.warn(caveat, stacklevel=5)  # past the wrappers of compute, to whoever called it

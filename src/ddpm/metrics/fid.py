@@ -122,11 +122,11 @@ class FrechetInfinity:
         num = generated.num_images
         parts = np.linspace(self.smallest, 1, self.num_points)
         sizes = torch.from_numpy((parts * num).round()).long().tolist()
-        value = extrapolated(real.moments, generated.rows, torch.ones(1, num), sizes)[0]
+        value = extrapolate(real.moments, generated.rows, torch.ones(1, num), sizes)[0]
         if self.num_resamples < 2:
             return {self.name: Estimate(value)}
         weights = multinomial_weights(self.num_resamples, num)
-        again = extrapolated(real.moments, generated.rows, weights, sizes)
+        again = extrapolate(real.moments, generated.rows, weights, sizes)
         return {self.name: Estimate(value, float(np.std(again, ddof=1)))}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
@@ -136,7 +136,7 @@ class FrechetInfinity:
         return f"FrechetInfinity(layer={self.layer}, num_points={self.num_points}, smallest={self.smallest:g})"
 
 
-def extrapolated(real: Moments, rows: Tensor, weights: Tensor, sizes: list[int]) -> list[float]:
+def extrapolate(real: Moments, rows: Tensor, weights: Tensor, sizes: list[int]) -> list[float]:
     """For each of `weights` `[R, N]` the line through its distances at `sizes`, where 1/n is 0."""
     found = []
     for number, weight in enumerate(weights):

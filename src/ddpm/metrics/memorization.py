@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ddpm.base import check
 from ddpm.metrics.fid import standard_error
-from ddpm.metrics.neighbours import nearest
+from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.pixels import PIXELS
 from ddpm.metrics.score import Estimate, FeatureSet
 
@@ -30,8 +30,8 @@ class Memorization:
         check.number("ratio", self.ratio, low=0, high=1)
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
-        distances, _ = nearest(generated.rows, real.rows, 2)
-        usual, _ = nearest(real.rows, real.rows, 1, leave_out_self=True)
+        distances, _ = k_nearest(generated.rows, real.rows, 2)
+        usual, _ = k_nearest(real.rows, real.rows, 1, leave_out_self=True)
         copies = (distances[:, 0] < self.ratio * distances[:, 1]).double()
         of_median = float(usual.median())
         if of_median == 0:

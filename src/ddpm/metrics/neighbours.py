@@ -15,16 +15,16 @@ def squared_distances(rows: Tensor, among: Tensor) -> Iterator[tuple[slice, slic
     """
     center = among.mean(0)
     for first in range(0, len(rows), CHUNK):
-        here = slice(first, first + CHUNK)
-        some = rows[here] - center
+        rows_slice = slice(first, first + CHUNK)
+        some = rows[rows_slice] - center
         for begin in range(0, len(among), CHUNK):
-            there = slice(begin, begin + CHUNK)
-            others = among[there] - center
+            others_slice = slice(begin, begin + CHUNK)
+            others = among[others_slice] - center
             norms = some.square().sum(1)[:, None] + others.square().sum(1)
-            yield here, there, torch.addmm(norms, some, others.T, alpha=-2).clamp_(min=0)
+            yield rows_slice, others_slice, torch.addmm(norms, some, others.T, alpha=-2).clamp_(min=0)
 
 
-def nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -> tuple[Tensor, Tensor]:
+def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -> tuple[Tensor, Tensor]:
     """Distances and indices `[N, k]` of the k nearest of `among`, nearest first.
 
     leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. Those found are measured again by
@@ -32,14 +32,18 @@ def nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -
     """
     best = rows.new_full((len(rows), k), torch.inf)
     index = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
-    for here, there, squares in squared_distances(rows, among):
+    for rows_slice, others_slice, squares in squared_distances(rows, among):
         if leave_out_self:
-            own = torch.arange(here.start, here.start + len(squares), device=rows.device)[:, None]
-            squares[own == torch.arange(there.start, there.start + squares.shape[1], device=rows.device)] = torch.inf
-        numbers = torch.arange(there.start, there.start + squares.shape[1], device=rows.device).expand(len(squares), -1)
-        both = torch.cat([best[here], squares], 1)
-        best[here], chosen = both.topk(k, largest=False)
-        index[here] = torch.cat([index[here], numbers], 1).gather(1, chosen)
+            own = torch.arange(rows_slice.start, rows_slice.start + len(squares), device=rows.device)[:, None]
+            squares[
+                own == torch.arange(others_slice.start, others_slice.start + squares.shape[1], device=rows.device)
+            ] = torch.inf
+        numbers = torch.arange(others_slice.start, others_slice.start + squares.shape[1], device=rows.device).expand(
+            len(squares), -1
+        )
+        both = torch.cat([best[rows_slice], squares], 1)
+        best[rows_slice], chosen = both.topk(k, largest=False)
+        index[rows_slice] = torch.cat([index[rows_slice], numbers], 1).gather(1, chosen)
     exact = torch.cat(
         [(rows[i, None] - among[index[i]]).norm(dim=2) for i in torch.arange(len(rows)).split(CHUNK // k)]
     )

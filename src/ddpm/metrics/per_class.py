@@ -1,4 +1,4 @@
-"""A score of each class by itself: its real images against those that were made when it was asked for.
+"""A score of each class by itself: its real images against those that were made when it was requested.
 
 It sees what a score of all images cannot: a model that makes good images of the wrong class.
 """
@@ -7,9 +7,9 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from ddpm.metrics.classes import asked_classes, of_classes
+from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.score import Estimate, FeatureSet, Score, values_of
+from ddpm.metrics.score import Estimate, FeatureSet, Score, value_names
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class PerClass:
 
     @property
     def values(self) -> list[str]:
-        names = values_of(self.of)
+        names = value_names(self.of)
         worst = [f"{name}_worst" for name in names if lower_is_better(name) is not None]
         return [*(f"{name}_per_class" for name in names), *worst, *(f"{name}_of_{{}}" for name in names)]
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
-        asked = asked_classes(real, generated, self.describe())
-        for label, (kind, images) in itertools.product(asked, (("real", real), ("generated", generated))):
+        labels = requested_classes(real, generated, self.describe())
+        for label, (kind, images) in itertools.product(labels, (("real", real), ("generated", generated))):
             num = int((images.labels == label).sum())
             if num < self.min_images:
                 raise ValueError(
@@ -53,15 +53,15 @@ class PerClass:
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         self.refuse(real, generated)
         by_class: dict[str, dict[int, Estimate]] = {}
-        for label in asked_classes(real, generated, self.describe()):
-            parts = {"real": of_classes(real, [label]), "generated": of_classes(generated, [label])}
+        for label in requested_classes(real, generated, self.describe()):
+            parts = {"real": select_classes(real, [label]), "generated": select_classes(generated, [label])}
             if self.of.moments:
                 parts = {kind: part.with_moments() for kind, part in parts.items()}
             for name, estimate in self.of(parts["real"], parts["generated"]).items():
                 by_class.setdefault(name, {})[label] = estimate
         values: dict[str, Estimate] = {}
         for name, estimates in by_class.items():
-            values[f"{name}_per_class"] = mean(list(estimates.values()))
+            values[f"{name}_per_class"] = mean_of_estimates(list(estimates.values()))
             lower = lower_is_better(name)
             if lower is not None:
                 values[f"{name}_worst"] = (max if lower else min)(estimates.values(), key=lambda each: each.value)
@@ -78,7 +78,7 @@ class PerClass:
         return f"PerClass({self.of.describe()})"
 
 
-def mean(estimates: list[Estimate]) -> Estimate:
+def mean_of_estimates(estimates: list[Estimate]) -> Estimate:
     """Of independent ones."""
     errors = [each.error for each in estimates]
     num = len(estimates)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
 from ddpm.metrics.fid import standard_error
-from ddpm.metrics.neighbours import nearest, squared_distances
+from ddpm.metrics.neighbours import k_nearest, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet
 
 
@@ -28,19 +28,23 @@ class Membership:
 
 def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Membership:
     """real, generated: float32 `[N, d]` and `[M, d]`. Real balls of both kinds and generated ones in one pass."""
-    among_real = nearest(real, real, max(k, k_coverage), leave_out_self=True)[0].square()
+    among_real = k_nearest(real, real, max(k, k_coverage), leave_out_self=True)[0].square()
     real_squares, cover_squares = among_real[:, k - 1], among_real[:, k_coverage - 1]
-    generated_squares = nearest(generated, generated, k, leave_out_self=True)[0][:, -1].square()
+    generated_squares = k_nearest(generated, generated, k, leave_out_self=True)[0][:, -1].square()
     precision = torch.zeros(len(generated), dtype=torch.float64, device=generated.device)
     density = torch.zeros_like(precision)
     recall = torch.zeros(len(real), dtype=torch.float64, device=real.device)
     coverage = torch.zeros_like(recall)
-    for here, there, squares in squared_distances(generated, real):
-        precision[here] = torch.maximum(precision[here], (squares <= real_squares[there]).any(1).double())
-        recall[there] = torch.maximum(recall[there], (squares <= generated_squares[here, None]).any(0).double())
-        covers = squares < cover_squares[there]
-        density[here] += covers.sum(1).double() / k_coverage
-        coverage[there] = torch.maximum(coverage[there], covers.any(0).double())
+    for rows_slice, others_slice, squares in squared_distances(generated, real):
+        precision[rows_slice] = torch.maximum(
+            precision[rows_slice], (squares <= real_squares[others_slice]).any(1).double()
+        )
+        recall[others_slice] = torch.maximum(
+            recall[others_slice], (squares <= generated_squares[rows_slice, None]).any(0).double()
+        )
+        covers = squares < cover_squares[others_slice]
+        density[rows_slice] += covers.sum(1).double() / k_coverage
+        coverage[others_slice] = torch.maximum(coverage[others_slice], covers.any(0).double())
     return Membership(precision, density, recall, coverage)
 
 

@@ -15,7 +15,7 @@ import torch
 
 import ddpm
 from ddpm.base import check
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.base.untrusted import json_file
 from ddpm.metrics.score import Estimate
 
@@ -106,10 +106,10 @@ def result_name(result: Result) -> str:
     step = result.subject.get("step")
     start = result.subject["run"] if step is None else f"{step:08d}"
     about = [dataclasses.asdict(result.protocol), dict(result.subject)]
-    return f"{start}_{next(iter(result.metrics))}_{digest(about)}"
+    return f"{start}_{next(iter(result.metrics))}_{short_digest(about)}"
 
 
-def digest(content: Any) -> str:
+def short_digest(content: Any) -> str:
     """Eight digits that tell plain containers from each other."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -118,7 +118,7 @@ def write_result(path: str | Path, result: Result) -> None:
     """JSON with the fields of `Result`, written whole; one rank writes."""
     content = json.dumps(dataclasses.asdict(result), indent=2, allow_nan=False) + "\n"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(Path(path), content.encode())
+    write_atomically(Path(path), content.encode())
 
 
 def read_result(path: str | Path) -> Result:

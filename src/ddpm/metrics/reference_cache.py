@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ddpm.metrics.arrays import array_names, read_arrays, write_arrays
-from ddpm.metrics.bank import distributed
+from ddpm.metrics.bank import is_distributed
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.score import FeatureSet
-from ddpm.metrics.statistics import as_arrays, from_arrays, statistics_names
+from ddpm.metrics.statistics import from_arrays, moments_to_arrays, statistics_names
 
 LAYOUT = 1
 """Of the files. Another number is another key, so that old files are passed over."""
@@ -51,12 +51,12 @@ class ReferenceCache:
         try:
             return read_sets(self.path(key)) if self.path(key).exists() else None
         except (ValueError, OSError) as error:
-            say(f"kept features are damaged and will be made again: {one_line(error)}")
+            report(f"kept features are damaged and will be made again: {one_line(error)}")
             return None
 
     def put(self, key: str, sets: Mapping[str, FeatureSet]) -> None:
         """Adds `sets` to what was kept before, of which nothing is lost. Of several ranks the first writes."""
-        if distributed() and torch.distributed.get_rank() != 0:
+        if is_distributed() and torch.distributed.get_rank() != 0:
             return
         path = self.path(key)
         try:
@@ -64,14 +64,16 @@ class ReferenceCache:
         except (ValueError, OSError):
             known = {}
         try:
-            write_sets(path, known | {layer: joined(of, known.get(layer)) for layer, of in sets.items()})
+            write_sets(path, known | {layer: join_features(of, known.get(layer)) for layer, of in sets.items()})
         except OSError as error:
-            say(f"features of the reference are not kept: {one_line(error)}; DDPM_CACHE=FOLDER chooses another place")
+            report(
+                f"features of the reference are not kept: {one_line(error)}; DDPM_CACHE=FOLDER chooses another place"
+            )
             return
-        say(f"features of the reference kept in {path} ({path.stat().st_size / 1e6:.0f} MB)")
+        report(f"features of the reference kept in {path} ({path.stat().st_size / 1e6:.0f} MB)")
 
 
-def joined(new: FeatureSet, known: FeatureSet | None) -> FeatureSet:
+def join_features(new: FeatureSet, known: FeatureSet | None) -> FeatureSet:
     """`new` with what it lacks and `known`, of the same images, has."""
     if known is None or known.num_images != new.num_images:
         return new
@@ -84,7 +86,9 @@ def write_sets(path: Path, sets: Mapping[str, FeatureSet]) -> None:
     """All layers are of the same images, so their numbers and labels are written once."""
     first = next(iter(sets.values()))
     moments = {layer: of.moments for layer, of in sets.items() if of.moments is not None}
-    arrays = as_arrays(moments, {"layers": " ".join(sorted(sets))}) | {"num": np.array(first.num_images, np.int64)}
+    arrays = moments_to_arrays(moments, {"layers": " ".join(sorted(sets))}) | {
+        "num": np.array(first.num_images, np.int64)
+    }
     for name, numbers in (("ids", first.ids), ("labels", first.labels)):
         if numbers is not None:
             arrays[name] = numbers.cpu().numpy()
@@ -120,6 +124,6 @@ def one_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def say(line: str) -> None:
-    if not (distributed() and torch.distributed.get_rank() != 0):
+def report(line: str) -> None:
+    if not (is_distributed() and torch.distributed.get_rank() != 0):
         print(line, flush=True)

@@ -21,8 +21,8 @@ class Estimate(NamedTuple):
 class FeatureSet:
     """All images of a kind as one layer of the extractor sees them, whichever rank saw which of them.
 
-    moments: of the features, None where no score asked for them. rows: the features, float32 `[N, d]` in the order of
-    the images' numbers, None where no score asked for them. labels: int64 `[N]` in that order, -1 where there is none.
+    moments: of the features, None where no score needs them. rows: the features, float32 `[N, d]` in the order of
+    the images' numbers, None where no score needs them. labels: int64 `[N]` in that order, -1 where there is none.
     """
 
     num_images: int
@@ -77,5 +77,5 @@ class Score(Protocol):
         ...
 
 
-def values_of(score: Score) -> Sequence[str]:
+def value_names(score: Score) -> Sequence[str]:
     return getattr(score, "values", None) or (score.name,)

@@ -26,7 +26,7 @@ def write_statistics(path: str | Path, moments: Mapping[str, Moments], about: Ma
     Written whole, uncompressed: 34 MB for a layer of 2048 features.
     """
     check_suffix(Path(path))
-    write_arrays(Path(path), as_arrays(moments, about))
+    write_arrays(Path(path), moments_to_arrays(moments, about))
 
 
 def read_statistics(path: str | Path) -> tuple[dict[str, Moments], dict[str, str]]:
@@ -61,7 +61,7 @@ def statistics_names(names: set[str]) -> set[str]:
     return {name for name in names if name in ("mu", "sigma", "num", "about") or name.startswith(("mu_", "sigma_"))}
 
 
-def as_arrays(moments: Mapping[str, Moments], about: Mapping[str, str]) -> dict[str, np.ndarray]:
+def moments_to_arrays(moments: Mapping[str, Moments], about: Mapping[str, str]) -> dict[str, np.ndarray]:
     arrays = {}
     for layer, of in moments.items():
         ending = ENDINGS.get(layer, f"_{layer}")

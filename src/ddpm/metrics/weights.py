@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.base.untrusted import refuse_more_than_tensors
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -56,7 +56,7 @@ class Published:
             where = f"{self.path} is damaged: delete it" if cached else f"{self.url} sent another file"
             raise ValueError(f"{where} (its sha256 is not {self.sha256[:8]}...), or give features.weights=PATH")
         if not cached:
-            write_whole(self.path, data)
+            write_atomically(self.path, data)
         return data
 
     def _download(self) -> bytes:
@@ -92,7 +92,7 @@ class WeightsFile:
         return self.path or self.published.path
 
     def read(self) -> bytes:
-        return read(self.path, self.sha256) if self.path else self.published.read()
+        return read_verified(self.path, self.sha256) if self.path else self.published.read()
 
     def load(self) -> Weights:
         return weights_of(self.read(), self.source)
@@ -121,7 +121,7 @@ def check_sha256(sha256: str | None) -> str | None:
     return sha256 and sha256.lower()
 
 
-def read(path: Path, sha256: str | None) -> bytes:
+def read_verified(path: Path, sha256: str | None) -> bytes:
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if sha256 not in (None, found):
@@ -129,8 +129,8 @@ def read(path: Path, sha256: str | None) -> bytes:
     return data
 
 
-def load(path: Path, sha256: str | None = None) -> Weights:
-    return weights_of(read(path, sha256), path)
+def load_weights(path: Path, sha256: str | None = None) -> Weights:
+    return weights_of(read_verified(path, sha256), path)
 
 
 def weights_of(data: bytes, source: Path) -> Weights:
@@ -152,7 +152,7 @@ def weights_of(data: bytes, source: Path) -> Weights:
     return Weights(tensors, hashlib.sha256(data).hexdigest())
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str) -> None:
+def load_exact(network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str) -> None:
     """Give `network` these tensors, all of them and no others. what: what an error calls the network."""
     try:
         network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))

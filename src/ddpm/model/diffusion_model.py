@@ -55,13 +55,13 @@ class DiffusionModel(nn.Module):
         self.wrap = wrap
         self.codec = codec
         self.condition = condition
-        self.asked = asked
+        self.sample_condition = asked
         self.guides = tuple(guide.requires_grad_(False).eval() for guide in guides)
         self.image_shape = image_shape
         self.config = config
         self.sample_rng = Rng(seed, "sample", compiled=compile)
         self.predict_weights = self.best_weights
-        self.watch_sampling: Callable[[State], None] = unwatched
+        self.on_sampling_step: Callable[[State], None] = unwatched
         self.batch_size = 64
         self.precision = "32-true"
 
@@ -125,7 +125,7 @@ class DiffusionModel(nn.Module):
         refuse_without_prior(self)
         check.positive_int("num_samples", num_samples)
         size = check.positive_int("batch_size", self.batch_size if batch_size is None else batch_size)
-        rows = resolve_request(self.asked, label, prompt, otherwise="all").rows
+        rows = resolve_request(self.sample_condition, label, prompt, otherwise="all").rows
         before = self.predict_weights, self.sample_rng
         self.use_for_prediction(weights or self.predict_weights, self.sample_rng.seed if seed is None else seed)
         try:
@@ -153,7 +153,7 @@ class DiffusionModel(nn.Module):
     @property
     def needs_images(self) -> bool:
         """Whether samples are made from real images: conditioned on them, or begun at them."""
-        return self.asked.needs_images or not self.sampler.process.has_prior
+        return self.sample_condition.needs_images or not self.sampler.process.has_prior
 
     def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
         """x_T of the samples numbered `ids`: from the prior or, where there is none, `images` fully degraded."""
@@ -171,7 +171,7 @@ class DiffusionModel(nn.Module):
         x = self.start(ids, images)
         for state in self.sampler.trajectory(self.denoiser(weights), x, self.sample_rng, ids, cond):
             x = state.x_t
-            self.watch_sampling(state)
+            self.on_sampling_step(state)
         return self.codec.decode(x)
 
     def denoiser(self, weights: str) -> Denoiser:
@@ -192,8 +192,8 @@ def refuse_without_prior(model: DiffusionModel) -> None:
             f"this model's process, {type(model.sampler.process).__name__}, leaves something of an image at T, so "
             "samples are made from real ones: choose task=restoration"
         )
-    if model.asked.needs_images:
-        name = type(model.asked).__name__
+    if model.sample_condition.needs_images:
+        name = type(model.sample_condition).__name__
         raise ValueError(
             f"this model is told what real images show ({name}), and here are none; for small images choose "
             "task=upsample or task=cascade"
@@ -201,4 +201,4 @@ def refuse_without_prior(model: DiffusionModel) -> None:
 
 
 def unwatched(state: State) -> None:
-    """The default of `watch_sampling`, by name so that a model can be sent to another process."""
+    """The default of `on_sampling_step`, by name so that a model can be sent to another process."""

@@ -22,7 +22,7 @@ def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str
     """label, prompt: a class or a list of classes, a text or a list of texts; where both are None, `otherwise` is
     requested, `all` classes and words or `none`."""
     if prompt is not None and not isinstance(condition, Caption):
-        raise ValueError("prompt has no effect on a model that is told no words; leave it out")
+        raise ValueError("prompt has no effect on a model without captions (cond=caption); leave it out")
     labels = sample_labels(label, condition, otherwise)
     if labels is not None:
         names = [condition.name(each) for each in labels]
@@ -31,7 +31,7 @@ def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str
         return Requested({}, [""], {})
     if prompt is None:
         prompt = list(condition.names) if otherwise == "all" else ""
-    rows = condition.asked(prompt)
+    rows = condition.from_request(prompt)
     names = [text or "none" for text in condition.text(rows[WORDS])]
     return Requested(rows, names, {"prompt": names})
 
@@ -42,7 +42,9 @@ def sample_labels(choice: Any, condition: Condition, otherwise: str = "all") -> 
         if choice is not None:
             raise ValueError(f"class={choice} has no effect on a model that knows no classes; leave it out")
         return None
-    labels = condition.asked(("none" if condition.dropout == 1 else otherwise) if choice is None else choice)
+    labels = condition.from_request(("none" if condition.dropout == 1 else otherwise) if choice is None else choice)
     if condition.dropout == 1 and max(labels) >= 0:
-        raise ValueError(f"class={choice} asks a model that was never told a class (cond.dropout=1); leave it out")
+        raise ValueError(
+            f"class={choice} has no effect on a model that was trained without labels (cond.dropout=1); leave it out"
+        )
     return labels

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.networks.layers import conv1x1, conv1x1_of, group_norm, zeroed
+from ddpm.networks.layers import conv1x1, conv1x1_of, group_norm, zero_init
 
 
 class Attention(nn.Module):
@@ -18,7 +18,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.norm = group_norm(num_groups, channels, norm_eps)
         self.qkv = conv1x1_of(3, channels)
-        self.out = zeroed(conv1x1(channels, channels))
+        self.out = zero_init(conv1x1(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.num_heads, -1))  # [B, 3, heads, C/heads, HW]

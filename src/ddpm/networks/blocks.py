@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.networks.layers import conv1x1, conv3x3, group_norm, initialised, linear, zeroed
+from ddpm.networks.layers import conv1x1, conv3x3, group_norm, initialise, linear_layer, zero_init
 
 
 class ResBlock(nn.Module):
@@ -35,10 +35,10 @@ class ResBlock(nn.Module):
         self.norm1 = group_norm(num_groups, in_channels, norm_eps)
         self.resize = nn.Identity() if resize is None else resize
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.time = linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
+        self.time = linear_layer(emb_channels, 2 * out_channels if scale_shift else out_channels)
         self.norm2 = group_norm(num_groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(conv3x3(out_channels, out_channels))
+        self.conv2 = zero_init(conv3x3(out_channels, out_channels))
         self.shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.pad = nn.Identity() if pads_both_sides else nn.ZeroPad2d((0, 1, 0, 1))
         conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1 if pads_both_sides else 0)
-        self.conv = initialised(conv)
+        self.conv = initialise(conv)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         return self.conv(self.pad(x))

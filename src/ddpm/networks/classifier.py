@@ -12,8 +12,8 @@ from ddpm.networks.attention_pool import AttentionPool
 from ddpm.networks.conventions import CONVENTIONS
 from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import conv3x3
-from ddpm.networks.levels import Kit, descend
-from ddpm.networks.settings import check_size, checked, height_and_width
+from ddpm.networks.levels import BlockFactory, encode
+from ddpm.networks.settings import check_settings, check_size, height_and_width
 
 
 @final
@@ -50,7 +50,7 @@ class Classifier(nn.Module):
         super().__init__()
         if num_classes is None:
             check.fail("num_classes", num_classes, "the number of classes, which cond=class sets")
-        self.settings = checked(
+        self.settings = check_settings(
             in_channels=in_channels,
             base_channels=base_channels,
             channel_mults=channel_mults,
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         widths = [base_channels * mult for mult in channel_mults]
         time_channels = base_channels if time_channels is None else time_channels
         emb_channels = 4 * time_channels
-        kit = Kit(
+        kit = BlockFactory(
             emb_channels=emb_channels,
             dropout=dropout,
             num_heads=num_heads,
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         scale = 1000 / num_timesteps if num_timesteps else 1.0
         self.time = TimeEmbedding(time_channels, emb_channels, scale, kit.convention.waves)
         self.stem = conv3x3(in_channels * patch_size**2, base_channels)
-        self.down = kit.way_down(base_channels, widths, num_res_blocks, attention_levels)
+        self.down = kit.down_path(base_channels, widths, num_res_blocks, attention_levels)
         self.middle = kit.middle(widths[-1])
         self.norm = kit.norm(widths[-1])
         height, width = (side // (patch_size * 2 ** (len(widths) - 1)) for side in self.size)
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
             takes, got = (" x ".join(map(str, shape)) for shape in ((self.in_channels, *self.size), x.shape[1:]))
             raise ValueError(f"this classifier takes images of {takes} (in_channels, size), got {got}")
         emb = F.silu(self.time(time))
-        h = descend(self.down, self.stem(F.pixel_unshuffle(x, self.patch_size)), emb)[-1]
+        h = encode(self.down, self.stem(F.pixel_unshuffle(x, self.patch_size)), emb)[-1]
         for block in self.middle:
             h = block(h, emb)
         with torch.autocast(x.device.type, enabled=False):

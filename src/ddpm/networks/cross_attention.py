@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.networks.layers import conv1x1, group_norm, linear, zeroed
+from ddpm.networks.layers import conv1x1, group_norm, linear_layer, zero_init
 
 
 class CrossAttention(nn.Module):
@@ -19,8 +19,8 @@ class CrossAttention(nn.Module):
         self.num_heads = num_heads
         self.norm = group_norm(num_groups, channels, norm_eps)
         self.query = conv1x1(channels, channels)
-        self.key, self.value = linear(token_channels, channels), linear(token_channels, channels)
-        self.out = zeroed(conv1x1(channels, channels))
+        self.key, self.value = linear_layer(token_channels, channels), linear_layer(token_channels, channels)
+        self.out = zero_init(conv1x1(channels, channels))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         q = self.query(self.norm(x)).flatten(2).unflatten(1, (self.num_heads, -1)).mT  # [B, heads, HW, C/heads]

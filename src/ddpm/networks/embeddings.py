@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.networks.layers import linear
+from ddpm.networks.layers import linear_layer
 
 Waves = Callable[[Tensor, int], Tensor]
 """`[B]` times and a number of channels to float32 `[B, channels]`."""
@@ -45,8 +45,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, channels: int, out_channels: int, scale: float = 1.0, waves: Waves = sinusoid) -> None:
         super().__init__()
         self.channels, self.scale, self.waves = channels, scale, waves
-        self.linear1 = linear(channels, out_channels)
-        self.linear2 = linear(out_channels, out_channels)
+        self.linear1 = linear_layer(channels, out_channels)
+        self.linear2 = linear_layer(out_channels, out_channels)
 
     def forward(self, time: Tensor) -> Tensor:
         waves = self.waves(time * self.scale, self.channels).to(self.linear1.weight.dtype)
@@ -56,6 +56,6 @@ class TimeEmbedding(nn.Module):
 def rows_of(table: nn.Embedding, label: Tensor) -> Tensor:
     """The vectors of the classes `label`, int64 `[B]`, as `[B, channels]`: zeros for -1, which is no class.
 
-    Multiplied by 0 instead of left out: DDP waits for a gradient of the table in each step, also where none is told.
+    Multiplied by 0 instead of left out: DDP waits for a gradient of the table in each step, also without labels.
     """
     return table(label.clamp(min=0)) * (label >= 0)[:, None]

@@ -10,24 +10,24 @@ from torch import nn
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def initialised(layer: Layer) -> Layer:
+def initialise(layer: Layer) -> Layer:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def zeroed(layer: Layer) -> Layer:
+def zero_init(layer: Layer) -> Layer:
     """For the last layer of a branch, so that the branch starts as nothing (Ho et al. scale it by 1e-10)."""
     nn.init.zeros_(layer.weight)
     return layer
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return initialised(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
+    return initialise(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return initialised(nn.Conv2d(in_channels, out_channels, kernel_size=1))
+    return initialise(nn.Conv2d(in_channels, out_channels, kernel_size=1))
 
 
 def conv1x1_of(num: int, channels: int) -> nn.Conv2d:
@@ -38,8 +38,8 @@ def conv1x1_of(num: int, channels: int) -> nn.Conv2d:
     return maps
 
 
-def linear(in_channels: int, out_channels: int) -> nn.Linear:
-    return initialised(nn.Linear(in_channels, out_channels))
+def linear_layer(in_channels: int, out_channels: int) -> nn.Linear:
+    return initialise(nn.Linear(in_channels, out_channels))
 
 
 def group_norm(num_groups: int, channels: int, eps: float = 1e-6) -> nn.GroupNorm:

@@ -14,7 +14,7 @@ from ddpm.networks.layers import group_norm
 Resample = ResBlock | Downsample | Upsample
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """A residual block, then attention where there is some: between pixels, then of pixels to tokens."""
 
     def __init__(self, res: ResBlock, attention: Attention | None, cross: CrossAttention | None = None) -> None:
@@ -29,16 +29,16 @@ class Block(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and the way to the next. A container: `descend` and `UNet` walk through it."""
+    """The blocks of one resolution and the way to the next. A container: `encode` and `UNet` walk through it."""
 
-    def __init__(self, blocks: Iterable[Block], resample: Resample | None) -> None:
+    def __init__(self, blocks: Iterable[AttentionBlock], resample: Resample | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
 
 @dataclass(frozen=True)
-class Kit:
+class BlockFactory:
     """Makes the parts of one network, which are alike but for their widths; see `UNet` for what each number means."""
 
     emb_channels: int
@@ -61,14 +61,14 @@ class Kit:
         how = {"scale_shift": self.scale_shift, "norm_eps": self.convention.norm_eps, "resize": resize}
         return ResBlock(channels, width, self.emb_channels, self.dropout, self.num_groups, **how)
 
-    def block(self, channels: int, width: int, attends: bool) -> Block:
+    def block(self, channels: int, width: int, attends: bool) -> AttentionBlock:
         eps = self.convention.norm_eps
         attention = cross = None
         if attends:
             attention = Attention(width, self.heads(width), self.num_groups, norm_eps=eps)
         if attends and self.token_channels:
             cross = CrossAttention(width, self.token_channels, self.heads(width), self.num_groups, norm_eps=eps)
-        return Block(self.res(channels, width), attention, cross)
+        return AttentionBlock(self.res(channels, width), attention, cross)
 
     def down(self, width: int) -> Resample:
         if self.resample == "block":
@@ -78,7 +78,7 @@ class Kit:
     def up(self, width: int) -> Resample:
         return self.res(width, width, nn.Upsample(scale_factor=2)) if self.resample == "block" else Upsample(width)
 
-    def way_down(
+    def down_path(
         self, channels: int, widths: Sequence[int], num_res_blocks: int, attention_levels: Sequence[int]
     ) -> nn.ModuleList:
         """channels: of what goes in."""
@@ -93,7 +93,7 @@ class Kit:
     def middle(self, width: int) -> nn.ModuleList:
         return nn.ModuleList([self.block(width, width, attends=True), self.block(width, width, attends=False)])
 
-    def way_up(
+    def up_path(
         self, channels: int, widths: Sequence[int], num_res_blocks: int, attention_levels: Sequence[int]
     ) -> nn.ModuleList:
         """channels: of what went into the way down, whose feature maps come in beside, the last one first."""
@@ -109,7 +109,7 @@ class Kit:
         return levels
 
 
-def descend(down: nn.ModuleList, h: Tensor, emb: Tensor, tokens: Tensor | None = None) -> list[Tensor]:
+def encode(down: nn.ModuleList, h: Tensor, emb: Tensor, tokens: Tensor | None = None) -> list[Tensor]:
     """All feature maps of the way down: what goes in, then each block's and each smaller one's."""
     maps = [h]
     for level in down:

@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.networks.embeddings import TimeEmbedding
-from ddpm.networks.layers import linear, zeroed
+from ddpm.networks.layers import linear_layer, zero_init
 
 MAX_BLOCKS = 256  # beyond any use; a setting out of a file must not build blocks without end
 
 
-class Block(nn.Module):
+class MLPBlock(nn.Module):
     """h + two times (norm, SiLU, linear), with the time added in between, as in the U-Net. h, emb: `[B, width]`."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.linear1 = linear(width, width)
-        self.time = linear(width, width)
+        self.linear1 = linear_layer(width, width)
+        self.time = linear_layer(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.linear2 = zeroed(linear(width, width))
+        self.linear2 = zero_init(linear_layer(width, width))
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         inner = self.linear1(F.silu(self.norm1(h))) + self.time(emb)
@@ -53,7 +53,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
-        self.settings = _checked(
+        self.settings = _check_settings(
             in_channels=in_channels,
             size=size,
             width=width,
@@ -66,10 +66,10 @@ class MLP(nn.Module):
         num_pixels = math.prod(self.size)
 
         self.time = TimeEmbedding(width, width)
-        self.stem = linear(in_channels * num_pixels, width)
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(num_blocks))
+        self.stem = linear_layer(in_channels * num_pixels, width)
+        self.blocks = nn.ModuleList(MLPBlock(width, dropout) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(width)
-        self.out = zeroed(linear(width, out_channels * num_pixels))
+        self.out = zero_init(linear_layer(width, out_channels * num_pixels))
 
     def forward(self, x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
         if cond:
@@ -86,7 +86,7 @@ class MLP(nn.Module):
         return h.view(-1, self.out_channels, *self.size)
 
 
-def _checked(**settings: Any) -> dict[str, Any]:
+def _check_settings(**settings: Any) -> dict[str, Any]:
     """The settings as plain values, or a ValueError about the first that cannot be."""
     size = settings["size"]
     if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:

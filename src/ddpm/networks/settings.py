@@ -14,7 +14,7 @@ WORDS = {"resample": ("conv", "block"), "convention": tuple(CONVENTIONS)}
 OPTIONAL = ("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")
 
 
-def checked(**settings: Any) -> dict[str, Any]:
+def check_settings(**settings: Any) -> dict[str, Any]:
     for name, value in settings.items():
         if name in LISTS:
             if not isinstance(value, Sequence) or isinstance(value, str):

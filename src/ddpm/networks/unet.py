@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.conventions import CONVENTIONS
 from ddpm.networks.embeddings import TimeEmbedding, rows_of
-from ddpm.networks.layers import conv3x3, zeroed
-from ddpm.networks.levels import Kit, descend
-from ddpm.networks.settings import check_size, checked
+from ddpm.networks.layers import conv3x3, zero_init
+from ddpm.networks.levels import BlockFactory, encode
+from ddpm.networks.settings import check_settings, check_size
 
 
 @final
@@ -34,7 +34,7 @@ class UNet(nn.Module):
     num_timesteps: T, where the network shall see time * 1000 / T, so that a time means the same noise under a schedule
     of another T (rescale_timesteps in the code of Nichol and Dhariwal); None: the time as it is.
 
-    What it is told beside x_t and the time:
+    Its conditions, beside x_t and the time:
     self_condition: x0_guess, the x0 predicted last, goes in beside x, and zeros where there is none (Chen et al.
     2023, "Analog Bits").
     num_classes: label, int64 `[B]`, adds a vector of its class to the embedded time; -1 and no label at all add
@@ -71,7 +71,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
-        self.settings = checked(
+        self.settings = check_settings(
             in_channels=in_channels,
             base_channels=base_channels,
             channel_mults=channel_mults,
@@ -99,7 +99,7 @@ class UNet(nn.Module):
         widths = [base_channels * mult for mult in channel_mults]
         time_channels = base_channels if time_channels is None else time_channels
         emb_channels = 4 * time_channels
-        kit = Kit(
+        kit = BlockFactory(
             emb_channels=emb_channels,
             dropout=dropout,
             num_heads=num_heads,
@@ -115,11 +115,11 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(time_channels, emb_channels, scale, kit.convention.waves)
         num_images = 1 + self_condition + low_res
         self.stem = conv3x3(num_images * in_channels * patch_size**2, base_channels)
-        self.down = kit.way_down(base_channels, widths, num_res_blocks, attention_levels)
+        self.down = kit.down_path(base_channels, widths, num_res_blocks, attention_levels)
         self.middle = kit.middle(widths[-1])
-        self.up = kit.way_up(base_channels, widths, num_res_blocks, attention_levels)
+        self.up = kit.up_path(base_channels, widths, num_res_blocks, attention_levels)
         self.norm = kit.norm(widths[0])
-        self.out = zeroed(conv3x3(widths[0], out_channels * patch_size**2))
+        self.out = zero_init(conv3x3(widths[0], out_channels * patch_size**2))
         # The last to be made: the others are drawn as in a network without classes.
         self.label = nn.Embedding(num_classes, emb_channels) if num_classes else None
 
@@ -133,9 +133,9 @@ class UNet(nn.Module):
         tokens: Tensor | None = None,
         **others: Tensor,
     ) -> Tensor:
-        told = {"x0_guess": x0_guess, "label": label, "low_res": low_res, "tokens": tokens, **others}
+        conditions = {"x0_guess": x0_guess, "label": label, "low_res": low_res, "tokens": tokens, **others}
         self._check_input(x)
-        self._check_conditions(x, {name: tensor for name, tensor in told.items() if tensor is not None})
+        self._check_conditions(x, {name: tensor for name, tensor in conditions.items() if tensor is not None})
         emb = self.time(time)
         if self.label is not None:
             label = torch.full((len(x),), -1, device=x.device) if label is None else label
@@ -149,7 +149,7 @@ class UNet(nn.Module):
         x = torch.cat(images, dim=1)
 
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
-        skips = descend(self.down, h, emb, tokens)
+        skips = encode(self.down, h, emb, tokens)
         h = skips[-1]
 
         for block in self.middle:
@@ -171,21 +171,21 @@ class UNet(nn.Module):
             raise ValueError(f"this U-Net has in_channels = {self.in_channels}, got images of {channels}")
         check_size(size, len(self.down), self.patch_size)
 
-    def _check_conditions(self, x: Tensor, told: dict[str, Tensor]) -> None:
+    def _check_conditions(self, x: Tensor, conditions: dict[str, Tensor]) -> None:
         takes = {
             "x0_guess": self.self_condition,
             "label": self.num_classes is not None,
             "low_res": self.low_res,
             "tokens": self.token_channels is not None,
         }
-        if refused := sorted(name for name in told if not takes.get(name)):
+        if refused := sorted(name for name in conditions if not takes.get(name)):
             taken = [name for name, does in takes.items() if does]
             but = f" but {', '.join(taken)}" if taken else ""
             raise ValueError(f"this U-Net takes no conditions{but}, got {', '.join(refused)}")
         for name in ("low_res", "tokens"):
-            if takes[name] and name not in told:
-                raise ValueError(f"this U-Net needs {name}, which it was not told")
-        for name, tensor in told.items():
+            if takes[name] and name not in conditions:
+                raise ValueError(f"this U-Net needs the condition {name}, which it was not given")
+        for name, tensor in conditions.items():
             CHECKS[name](self, x, tensor)
 
 

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
-from ddpm.evaluation.table import shown
+from ddpm.evaluation.table import format_estimate
 from ddpm.metrics.score import Estimate
-from ddpm.report.series import thinned
+from ddpm.report.series import thin
 
 WIDTH, HEIGHT = 400, 250
 NUM_COLOURS = 8
@@ -38,10 +38,10 @@ POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}"><title>{}: {} 
 CROSS = Markup('<text x="{:.1f}" y="21" fill="{}" class="cross">&times;<title>{}: no number at {} {:,}</title></text>')
 
 
-def rounded(value: float, error: float | None = None) -> str:
+def format_rounded(value: float, error: float | None = None) -> str:
     """ "3.17 ± 0.03": as many digits as the error leaves meaning in; four where there is no error but rounding."""
     if error and 1e-9 * abs(value) < error < 1e9:
-        return shown(Estimate(value, error))
+        return format_estimate(Estimate(value, error))
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
@@ -61,7 +61,7 @@ class Curve:
     odd: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def value(self, k: int) -> str:
-        return rounded(float(self.y[k]), None if self.error is None else float(self.error[k]))
+        return format_rounded(float(self.y[k]), None if self.error is None else float(self.error[k]))
 
 
 def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_be_log: bool = True) -> Markup:
@@ -72,7 +72,7 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
         figure = Figure((WIDTH / 72, HEIGHT / 72))
         axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
         for curve in curves:
-            draw(axes, curve, len(curves), is_log)
+            draw_curve(axes, curve, len(curves), is_log)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if is_log:
@@ -94,15 +94,15 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
     )  # fmt: skip
 
 
-def draw(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
+def draw_curve(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
     x, y, most = curve.x, curve.y, min(400, ALL_POINTS // num_curves)
     style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
     if curve.error is not None and len(y) > 1:
         low = np.maximum(y - curve.error, 0.9 * y.min() if is_log else -np.inf)
         axes.fill(np.r_[x, x[::-1]], np.r_[low, (y + curve.error)[::-1]], alpha=0.16, linewidth=0, **style)
     if curve.faint is not None and num_curves <= NUM_COLOURS:
-        axes.plot(*thinned(x, curve.faint, most), linewidth=0.8, alpha=1.5 / (num_curves + 1), **style)
-    axes.plot(*thinned(x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
+        axes.plot(*thin(x, curve.faint, most), linewidth=0.8, alpha=1.5 / (num_curves + 1), **style)
+    axes.plot(*thin(x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
     axes.update_datalim([(step, 1) for step in curve.odd], updatey=False)
 
 

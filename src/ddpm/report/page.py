@@ -5,13 +5,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddpm.evaluation.comparison import differing
+from ddpm.evaluation.comparison import list_differences
 from ddpm.metrics.directions import lower_is_better
-from ddpm.report.charts import NUM_COLOURS, rounded
-from ddpm.report.panels import panels
+from ddpm.report.charts import NUM_COLOURS, format_rounded
+from ddpm.report.panels import build_panels
 from ddpm.report.report import Report
-from ddpm.report.results import Row, best, columns, newest
-from ddpm.report.settings import followed, text
+from ddpm.report.results import Row, best_rows, metric_columns_of, newest_rows
+from ddpm.report.settings import format_setting, resolve_reference
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """For the browser: whatever a name out of a file should manage to become, nothing is run and nothing is fetched."""
@@ -20,40 +20,43 @@ NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Characters that HTML forbids."""
 
 SAME_NOISE = ("seed", "data.size", "data.channels")
-MEANING_OF_LOSS = ("objective", "weight", "distance", "loss", "schedule", "timesteps", "process", "data", "codec")
+MEANING_OF_LOSS = ("objective", "weight", "error", "loss", "schedule", "time_sampler", "process", "data", "codec")
 
 
 def page(report: Report) -> str:
     templates = Environment(loader=PackageLoader("ddpm.report"), autoescape=True, undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
-    templates.filters["plain"] = lambda v: "—" if v is None else f"{v:,}" if type(v) is int else text(v)
+    templates.filters["plain"] = lambda v: "—" if v is None else f"{v:,}" if type(v) is int else format_setting(v)
     sweeps = {run.name.rpartition("/")[0] for run in report.runs}
     names = [run.name for run in report.runs] if len(report.runs) == 1 else [*sweeps - {""}] if len(sweeps) == 1 else []
     content = templates.get_template("page.html").render(
         **vars(report),
-        **panels(report),
+        **build_panels(report),
         title=names[0] if names else f"{len(report.runs)} runs compared",
-        results_by_protocol=[(f, rows, newest(rows), f | dict(columns(rows).keys())) for f, rows in report.comparisons],
-        table=table,
-        distinct=[*differing(*(fields for fields, _ in report.comparisons))] if report.comparisons[1:] else [],
+        results_by_protocol=[
+            (f, rows, newest_rows(rows), f | dict(metric_columns_of(rows).keys())) for f, rows in report.comparisons
+        ],
+        table=results_table,
+        distinct=[*list_differences(*(fields for fields, _ in report.comparisons))] if report.comparisons[1:] else [],
         loss_differs_in=" and ".join(key for key in report.columns if key.partition(".")[0] in MEANING_OF_LOSS),
         kinds=[*dict.fromkeys(kind for album in report.albums for kind in album if kind)],
-        same_noise=len({str([followed(r.config, key) for key in SAME_NOISE]) for r in report.runs if r.config}) == 1,
+        same_noise=len({str([resolve_reference(r.config, key) for key in SAME_NOISE]) for r in report.runs if r.config})
+        == 1,
         policy=POLICY,
         num_colours=NUM_COLOURS,
     )
     return NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", content)
 
 
-def table(rows: list[Row], marks: bool) -> dict[str, Any]:
-    """told: what tells the rows apart, beside run and step. metrics: (name, lower is better, cells, marks)."""
-    ways = differing({}, *(row.how for row in rows))
-    told = [key for key, values in ways.items() if len({*values[1:]}) > 1]
-    found, metrics = columns(rows), []
+def results_table(rows: list[Row], marks: bool) -> dict[str, Any]:
+    """shown: what distinguishes the rows, beside run and step. metrics: (name, lower is better, cells, marks)."""
+    ways = list_differences({}, *(row.how for row in rows))
+    shown = [key for key, values in ways.items() if len({*values[1:]}) > 1]
+    found, metrics = metric_columns_of(rows), []
     for (metric, score), values in found.items():
-        top, near = best(values, lower_is_better(metric)) if marks else ((), ())
+        top, near = best_rows(values, lower_is_better(metric)) if marks else ((), ())
         marked = ["best" if k in top else "≈ best" if k in near else "" for k in range(len(rows))]
         name = f"{metric} ({score})" if [m for m, _ in found].count(metric) > 1 else metric
-        metrics.append((name, lower_is_better(metric), [rounded(*v) if v else "—" for v in values], marked))
-    shared = ", ".join(f"{key} {values[1]}" for key, values in ways.items() if key not in told)
-    return {"rows": rows, "told": told, "shared": shared, "metrics": metrics}
+        metrics.append((name, lower_is_better(metric), [format_rounded(*v) if v else "—" for v in values], marked))
+    shared = ", ".join(f"{key} {values[1]}" for key, values in ways.items() if key not in shown)
+    return {"rows": rows, "shown": shown, "shared": shared, "metrics": metrics}

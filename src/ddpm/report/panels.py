@@ -9,8 +9,8 @@ import numpy as np
 from ddpm.metrics.directions import lower_is_better
 from ddpm.report.charts import Curve, chart
 from ddpm.report.report import Report
-from ddpm.report.results import circumstances
-from ddpm.report.series import smoothed
+from ddpm.report.results import measurement_settings
+from ddpm.report.series import smooth
 
 SMOOTHED_FROM = 20  # rows
 TITLES = {  # in their order on the page, with the unit of the axis; "eval/" stands for all scores
@@ -26,7 +26,7 @@ BAND = re.compile(r"train/loss_t/0*(\d{1,7})-0*(\d{1,7})")
 MOST_BANDS = 20
 
 
-def panels(report: Report) -> dict[str, list[dict[str, Any]]]:
+def build_panels(report: Report) -> dict[str, list[dict[str, Any]]]:
     """main: those that are always shown, in their order. bands: the loss by time. rest."""
     names = dict.fromkeys(name for run in report.runs for name in run.series.values if run.series.has(name))
     bands = dict(sorted((tuple(map(int, match.groups())), name) for name in names if (match := BAND.fullmatch(name))))
@@ -36,12 +36,13 @@ def panels(report: Report) -> dict[str, list[dict[str, Any]]]:
     rest = [name for name in names if name not in main]
     parts = {"main": main, "bands": [*bands.values()][:MOST_BANDS], "rest": rest}
     found = {
-        key: [panel(report, n, *group) for n in each for group in groups(report, n)] for key, each in parts.items()
+        key: [build_panel(report, n, *group) for n in each for group in group_panels(report, n)]
+        for key, each in parts.items()
     }
-    return found | {"bands": [at_the_end(report, bands), *found["bands"]] if bands else []}
+    return found | {"bands": [final_values(report, bands), *found["bands"]] if bands else []}
 
 
-def groups(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
+def group_panels(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
     """Runs that may share a drawing: of a score, those with one protocol for it. What tells the others apart second."""
     metric = name.removeprefix("eval/")
     ways: dict[frozenset[tuple[str, str]], list[int]] = {}
@@ -49,17 +50,19 @@ def groups(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
         if run.series.has(name):
             results = [each for each in run.results if metric in each.metrics and metric != name]
             own = [each for each in results if "ckpt" not in each.subject] or results  # those of the training itself
-            fields = [{**fields, "score": score} for fields, score in (circumstances(metric, each) for each in own)]
+            fields = [
+                {**fields, "score": score} for fields, score in (measurement_settings(metric, each) for each in own)
+            ]
             ways.setdefault(frozenset((key, str(each[key])) for each in fields for key in each), []).append(k)
     every = set().union(*ways)
     differing = {key for key, _ in every if sum(key == other for other, _ in every) > 1}
     for way, runs in ways.items():
-        told = ", ".join(f"{key} {value}" for key, value in sorted(way) if key in differing)
-        yield runs, f"protocol: {told or 'not stored'}" if len(ways) > 1 else ""
+        shown = ", ".join(f"{key} {value}" for key, value in sorted(way) if key in differing)
+        yield runs, f"protocol: {shown or 'not stored'}" if len(ways) > 1 else ""
 
 
-def panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str, Any]:
-    curves = [curve(report, k, name) for k in runs]
+def build_panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str, Any]:
+    curves = [build_curve(report, k, name) for k in runs]
     metric, band = name.removeprefix("eval/"), BAND.fullmatch(name)
     title, unit = TITLES.get(name, (f"t = {band[1]} to {band[2]}", "loss") if band else (metric, metric))
     lower = lower_is_better(metric) if metric != name else None
@@ -76,18 +79,18 @@ def panel(report: Report, name: str, runs: list[int], protocol: str) -> dict[str
     return {"title": title, "notes": " · ".join(filter(None, notes)), "chart": drawing, "curves": curves}
 
 
-def curve(report: Report, number: int, name: str) -> Curve:
+def build_curve(report: Report, number: int, name: str) -> Curve:
     series = report.runs[number].series
     found = Curve(report.labels[number], number, *series.points(name), odd=series.not_finite.get(name, np.zeros(0)))
     errors = series.values.get(f"{name}_error")
     if errors is not None:
         found.error = np.abs(np.nan_to_num(errors[np.isfinite(series.values[name])], posinf=0, neginf=0))
     elif name != "train/lr" and name.startswith(("train/", "sys/")) and len(found.y) >= SMOOTHED_FROM:
-        found.faint, found.y = found.y, smoothed(found.y)
+        found.faint, found.y = found.y, smooth(found.y)
     return found
 
 
-def at_the_end(report: Report, bands: dict[tuple[int, int], str]) -> dict[str, Any]:
+def final_values(report: Report, bands: dict[tuple[int, int], str]) -> dict[str, Any]:
     curves = []
     for k, run in enumerate(report.runs):
         logged = {sum(t) / 2: values for t, name in bands.items() if len(values := run.series.points(name)[1])}

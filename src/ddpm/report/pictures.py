@@ -28,25 +28,25 @@ class Picture:
     is_scaled: bool = False
 
 
-def drawn(folder: Path) -> list[Path]:
+def picture_paths(folder: Path) -> list[Path]:
     """The PNG files in a folder, by step."""
     return sorted(folder.glob("[!.]*.png"), key=lambda path: path.name.rjust(30, "0"))
 
 
 def album(folder: Path, max_bytes: int) -> dict[str, list[Picture]]:
     """Grids by weights, averaged ones first: earlier ones of the first weights, and the last of each. "": the strip."""
-    kinds = {path.name: files for path in (folder / "samples").glob("[!.]*") if (files := drawn(path))}
-    found = {"": [picture(path, MAX_WIDTH, max_bytes // 8) for path in drawn(folder / "denoising")[-1:]]}
+    kinds = {path.name: files for path in (folder / "samples").glob("[!.]*") if (files := picture_paths(path))}
+    found = {"": [load_picture(path, MAX_WIDTH, max_bytes // 8) for path in picture_paths(folder / "denoising")[-1:]]}
     for place, name in enumerate(sorted(kinds, key=lambda name: (not name.startswith("ema"), name))[:MAX_KINDS]):
         *earlier, last = kinds[name]
         spread = {round(k * (len(earlier) - 1) / (MAX_THUMBNAILS - 1)) for k in range(MAX_THUMBNAILS)}
         chosen = [earlier[k] for k in sorted(spread)] if earlier and place == 0 else []
-        small = [picture(path, THUMBNAIL, max_bytes // 8 // MAX_THUMBNAILS) for path in chosen]
-        found[name] = [*small, picture(last, MAX_WIDTH, max_bytes // (8 if place else 2))]
+        small = [load_picture(path, THUMBNAIL, max_bytes // 8 // MAX_THUMBNAILS) for path in chosen]
+        found[name] = [*small, load_picture(last, MAX_WIDTH, max_bytes // (8 if place else 2))]
     return found
 
 
-def picture(path: Path, width: int, max_bytes: int) -> Picture:
+def load_picture(path: Path, width: int, max_bytes: int) -> Picture:
     """At most so wide. max_bytes: of the PNG; the picture shrinks until it fits."""
     is_number = path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 16
     found = Picture(f"step {int(path.stem):,}" if is_number else "step not known")

@@ -13,7 +13,15 @@ from yaml import YAMLError
 from ddpm.report.pictures import MAX_BYTES, Picture, album
 from ddpm.report.results import Row, comparisons
 from ddpm.report.runs import Run, find_runs, read_run
-from ddpm.report.settings import CONF, Columns, command, derived, differences, labels, sweep
+from ddpm.report.settings import (
+    CONF,
+    Columns,
+    derive_overrides,
+    differing_settings,
+    run_labels,
+    sweep_command,
+    train_command,
+)
 
 
 @dataclass
@@ -33,20 +41,20 @@ class Report:
     sweep: str
 
 
-def read(folders: Sequence[Path]) -> Report:
+def read_report(folders: Sequence[Path]) -> Report:
     runs = [read_run(folder) for folder in find_runs(folders)]
-    columns, common = differences([run.config for run in runs])
-    swept = sweep([run.overrides or [] for run in runs])
+    columns, common = differing_settings([run.config for run in runs])
+    swept = sweep_command([run.overrides or [] for run in runs])
     for run in runs:
         if run.overrides is None and run.config and (CONF / "train.yaml").is_file():
             try:
-                run.overrides = derived(run.config)
+                run.overrides = derive_overrides(run.config)
                 run.notes.append("What was typed is not stored; its command is put together from its settings.")
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 reason = str(error).splitlines()[0]
                 run.notes.append(f"What was typed is not stored, and conf/ cannot be composed: {reason}.")
-    commands = ["" if run.overrides is None else command(run.overrides) for run in runs]
-    names = labels(columns, [run.name for run in runs])
+    commands = ["" if run.overrides is None else train_command(run.overrides) for run in runs]
+    names = run_labels(columns, [run.name for run in runs])
     places = comparisons(Row(number, result) for number, run in enumerate(runs) for result in run.results)
     with ThreadPoolExecutor(4) as pool:  # decoding pictures takes most of the time, and holds no lock
         albums = list(pool.map(lambda run: album(run.folder, MAX_BYTES // len(runs)), runs))

@@ -10,10 +10,10 @@ from ddpm.checkpoint import groups
 from ddpm.evaluation.comparison import protocol
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate
-from ddpm.report.settings import text
+from ddpm.report.settings import format_setting
 
-HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "denoiser": "denoiser"}
-HOW |= {name: name for name in ("guides_sha256", "labels", "told_by", "image_shape", "precision")}
+HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "clip": "clip"}
+HOW |= {name: name for name in ("guides_sha256", "labels", "conditions_from", "image_shape", "precision")}
 """Fields of a result's subject that tell its rows apart, beside the run and the step."""
 
 
@@ -39,15 +39,17 @@ class Row:
     def __post_init__(self) -> None:
         subject, where = self.result.subject, self.result.environment
         self.step = step if type(step := subject.get("step")) is int else None
-        made = {
+        settings = {
             heading: subject[key]
-            for key, heading in {**{g: g for g in groups.names(decides_images=True)}, **HOW}.items()
+            for key, heading in {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}.items()
             if key in subject
         }
-        self.how = {key: text(v) for key, v in {**made, "on": where.device, "versions": where.versions}.items()}
+        self.how = {
+            key: format_setting(v) for key, v in {**settings, "on": where.device, "versions": where.versions}.items()
+        }
 
 
-def circumstances(metric: str, result: Result) -> tuple[dict[str, Any], str]:
+def measurement_settings(metric: str, result: Result) -> tuple[dict[str, Any], str]:
     """What a value must share with another to be compared: the fields of the protocol and the settings of its score.
 
     Those are "scores.fid" of "fid_mnist_1k", as other scores had no hand in it; all where none has its name.
@@ -55,40 +57,40 @@ def circumstances(metric: str, result: Result) -> tuple[dict[str, Any], str]:
     fields = protocol(result)
     scores = {key: fields.pop(key) for key in list(fields) if key.partition(".")[0] == "scores"}
     own = max((key for key in scores if f"scores.{metric}_".startswith(f"{key}_")), key=len, default=None)
-    return fields, text(scores[own]) if own else text(scores)
+    return fields, format_setting(scores[own]) if own else format_setting(scores)
 
 
 def comparisons(rows: Iterable[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
     """The fields of each protocol without the settings of scores, and the rows that may stand in its table."""
     found: dict[str, tuple[dict[str, Any], list[Row]]] = {}
     for row in rows:
-        fields, _ = circumstances("", row.result)
+        fields, _ = measurement_settings("", row.result)
         found.setdefault(repr(fields), (fields, []))[1].append(row)
     return list(found.values())
 
 
-def newest(rows: list[Row]) -> list[Row]:
+def newest_rows(rows: list[Row]) -> list[Row]:
     """Of each run, and each way of sampling it, the result of the last step."""
     last = {(row.run, *row.how.values()): row for row in sorted(rows, key=lambda row: row.step or -1)}
     return sorted(last.values(), key=lambda row: row.run)
 
 
-def columns(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimate | None]]:
+def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimate | None]]:
     """(metric, settings of the score) -> a value for each row: under other settings it is another column."""
     found: dict[tuple[str, str], list[Estimate | None]] = {}
     for k, row in enumerate(rows):
         for metric, value in row.result.estimates.items():
-            found.setdefault((metric, circumstances(metric, row.result)[1]), [None] * len(rows))[k] = value
+            found.setdefault((metric, measurement_settings(metric, row.result)[1]), [None] * len(rows))[k] = value
     return found
 
 
-def best(values: Sequence[Estimate | None], lower: bool | None) -> tuple[set[int], set[int]]:
+def best_rows(values: Sequence[Estimate | None], lower: bool | None) -> tuple[set[int], set[int]]:
     """Places of the best value, and of those that two standard errors of the difference do not tell from it."""
-    there = {k: each for k, each in enumerate(values) if each is not None}
-    if lower is None or len(there) < 2:
+    known = {k: each for k, each in enumerate(values) if each is not None}
+    if lower is None or len(known) < 2:
         return set(), set()
-    top = (min if lower else max)(each.value for each in there.values())
-    winners = {k for k, each in there.items() if each.value == top}
-    error = max(there[k].error or 0.0 for k in winners)
-    near = {k for k, (value, own) in there.items() if own and abs(value - top) <= 2 * math.hypot(own, error)}
+    top = (min if lower else max)(each.value for each in known.values())
+    winners = {k for k, each in known.items() if each.value == top}
+    error = max(known[k].error or 0.0 for k in winners)
+    near = {k for k, (value, own) in known.items() if own and abs(value - top) <= 2 * math.hypot(own, error)}
     return winners, near - winners

@@ -8,7 +8,7 @@ from pathlib import Path
 from ddpm.metrics.protocol import Result
 from ddpm.report.results import read_results
 from ddpm.report.series import Series, read_series
-from ddpm.report.settings import Config, followed, read_config, read_overrides
+from ddpm.report.settings import Config, read_config, read_overrides, resolve_reference
 
 MAX_DEPTH = 6
 SIGNS = ("checkpoints/config.yaml", "metrics.csv")  # one of which every run has
@@ -33,14 +33,14 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs, and is not there")
-        here = {each.resolve(): each for each in below(folder)}
+        here = {each.resolve(): each for each in runs_below(folder)}
         if not here:
             raise ValueError(f"{folder} holds no run: a run is a folder with checkpoints/ and {' or '.join(SIGNS)}")
         found |= here
     return list(found.values())
 
 
-def below(folder: Path) -> Iterator[Path]:
+def runs_below(folder: Path) -> Iterator[Path]:
     """Runs at a folder or under it, 2 before 10. Hidden folders, links and folders of runs are not entered."""
     for place, names, _ in os.walk(folder):
         here = Path(place)
@@ -55,7 +55,7 @@ def below(folder: Path) -> Iterator[Path]:
 def read_run(folder: Path) -> Run:
     path = folder.resolve()
     run = Run(folder, f"{path.parent.name}/{path.name}" if path.name.isdigit() else path.name)
-    for name, read, file, told in (
+    for name, read, file, shown in (
         ("config", read_config, "", "Its settings cannot be read"),
         ("overrides", read_overrides, "", "Its command is not known"),
         ("series", read_series, "metrics.csv", "Its numbers cannot be read"),
@@ -63,14 +63,14 @@ def read_run(folder: Path) -> Run:
         try:
             setattr(run, name, read(folder / file))
         except (ValueError, OSError) as error:
-            run.notes.append(f"{told}: {error}.".replace(f"{folder}/", ""))
+            run.notes.append(f"{shown}: {error}.".replace(f"{folder}/", ""))
     run.results, failed = read_results(folder)
-    run.notes += [*state(run), *failed]
+    run.notes += [*describe_state(run), *failed]
     return run
 
 
-def state(run: Run) -> Iterator[str]:
-    series, most = run.series, followed(run.config, "trainer.max_steps")
+def describe_state(run: Run) -> Iterator[str]:
+    series, most = run.series, resolve_reference(run.config, "trainer.max_steps")
     if type(most) is int and len(series.steps) and series.last_step < most:
         yield f"It is at step {series.last_step:,} of {most:,}: still training, or ended before its time."
     if len(series.steps) == 0 and not series.unreadable and not any("metrics.csv" in note for note in run.notes):

@@ -1,4 +1,4 @@
-"""metrics.csv as columns of numbers. What cannot be read is counted and told, never guessed."""
+"""metrics.csv as columns of numbers. What cannot be read is counted and reported, never guessed."""
 
 import csv
 import io
@@ -36,8 +36,8 @@ class Series:
     def points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a column where it has a finite number; both empty where there is no such column."""
         values = self.values.get(name, np.full(len(self.steps), np.nan))
-        there = np.isfinite(values)
-        return self.steps[there], values[there]
+        finite = np.isfinite(values)
+        return self.steps[finite], values[finite]
 
     def has(self, name: str) -> bool:
         return name in self.not_finite or len(self.points(name)[0]) > 0
@@ -57,7 +57,7 @@ def read_series(path: Path) -> Series:
     good.sort(key=lambda row: int(row[place]))
     series = Series(np.array([int(row[place]) for row in good], dtype=np.int64), unreadable=len(rows) - len(good))
     for name, cells in zip(names, zip(*good, strict=True), strict=False):
-        found = [number(cell) if cell else None for cell in cells]
+        found = [parse_number(cell) if cell else None for cell in cells]
         values = np.array(found, dtype=np.float64)  # None becomes NaN
         values[np.abs(values) > LARGEST] = np.nan
         odd = [k for k in np.flatnonzero(~np.isfinite(values)) if found[k] is not None]
@@ -66,14 +66,14 @@ def read_series(path: Path) -> Series:
     return series
 
 
-def number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
         return None
 
 
-def smoothed(values: np.ndarray, num_windows: int = 25) -> np.ndarray:
+def smooth(values: np.ndarray, num_windows: int = 25) -> np.ndarray:
     """Mean over a centred window of 1/num_windows of the rows, which narrows towards both ends."""
     index = np.arange(len(values))
     reach = np.minimum(max(1, len(values) // num_windows // 2), np.minimum(index, index[::-1]))
@@ -81,7 +81,7 @@ def smoothed(values: np.ndarray, num_windows: int = 25) -> np.ndarray:
     return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
 
 
-def thinned(steps: np.ndarray, values: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+def thin(steps: np.ndarray, values: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     """At most about num points: of each stretch its least and its greatest value, so that no peak is lost."""
     parts = np.array_split(np.arange(len(steps)), max(1, num // 2))
     kept = {0, len(steps) - 1, *(part[f(values[part])] for part in parts for f in (np.argmin, np.argmax) if len(part))}

@@ -1,4 +1,4 @@
-"""What runs were told to do, as plain data: their settings, in which they differ, and the command that repeats them."""
+"""The settings of runs, as plain data: their settings, in which they differ, and the command that repeats them."""
 
 import functools
 import json
@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from ddpm.base.program import CONF
 from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.stored_config import completed_config, split_fitted
+from ddpm.checkpoint.stored_config import split_fitted, upgrade_config
 from ddpm.config.compose import compose
-from ddpm.evaluation.comparison import flat
-from ddpm.runs.run_folder import quoted
+from ddpm.evaluation.comparison import flatten
+from ddpm.runs.run_folder import quote_for_hydra
 
 MAX_BYTES = 64 * 2**10
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -35,8 +35,8 @@ def read_config(folder: Path) -> Config:
         if path.is_file():
             stored = yaml_file(path, MAX_BYTES)
             if isinstance(stored, dict):
-                stored = {key: value for key, value in stored.items() if key not in groups.names(stored=False)}
-            return flat(split_fitted(completed_config(stored, path.name))[0])
+                stored = {key: value for key, value in stored.items() if key not in groups.group_names(stored=False)}
+            return flatten(split_fitted(upgrade_config(stored, path.name))[0])
     return {}
 
 
@@ -49,7 +49,7 @@ def read_overrides(folder: Path) -> list[str] | None:
     return words
 
 
-def followed(config: Config, key: str) -> Any:
+def resolve_reference(config: Config, key: str) -> Any:
     """The value of a leaf; of one that refers to another, the other's. A reference to a group stays as written."""
     value = config.get(key)
     for _ in range(10):
@@ -58,51 +58,51 @@ def followed(config: Config, key: str) -> Any:
     return value
 
 
-def text(value: Any) -> str:
+def format_setting(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, dict):
-        return ", ".join(f"{key} {text(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {format_setting(each)}" for key, each in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def differences(configs: list[Config]) -> tuple[Columns, dict[str, str]]:
+def differing_settings(configs: list[Config]) -> tuple[Columns, dict[str, str]]:
     """What differs, without settings that only repeat another one by a reference; and what all share."""
-    told = [{key: text(followed(config, key)) for key in config} for config in configs]
-    keys = dict.fromkeys(key for each in told for key in each)
-    unequal = [key for key in keys if len({each.get(key) for each in told if each}) > 1]
+    shown = [{key: format_setting(resolve_reference(config, key)) for key in config} for config in configs]
+    keys = dict.fromkeys(key for each in shown for key in each)
+    unequal = [key for key in keys if len({each.get(key) for each in shown if each}) > 1]
     parts = [key.removesuffix("._target_") for key in unequal if key.endswith("._target_")]
     parts = [part for part in parts if not any(part.startswith(f"{outer}.") for outer in parts)]
     columns = {}
     for part in parts:
-        names = [each.get(f"{part}._target_", each.get(part, ABSENT)).rpartition(".")[2] for each in told]
+        names = [each.get(f"{part}._target_", each.get(part, ABSENT)).rpartition(".")[2] for each in shown]
         fields = [key for key in unequal if key.startswith(f"{part}.") and not key.endswith("_")]
-        rest = [", ".join(f"{key[len(part) + 1 :]} {each[key]}" for key in fields if key in each) for each in told]
+        rest = [", ".join(f"{key[len(part) + 1 :]} {each[key]}" for key in fields if key in each) for each in shown]
         columns[part] = list(zip(names, rest, names, strict=True))
     for key in unequal:
         in_a_part = any(f"{key}.".startswith(f"{part}.") for part in parts)
         if not in_a_part and not all("${" in str(config.get(key, "${")) for config in configs):
-            values = [each.get(key, ABSENT) for each in told]
+            values = [each.get(key, ABSENT) for each in shown]
             columns[key] = [(value, "", f"{key.rpartition('.')[2]} {value}") for value in values]
-    return columns, {key: next(each[key] for each in told if each) for key in keys if key not in unequal}
+    return columns, {key: next(each[key] for each in shown if each) for key in keys if key not in unequal}
 
 
-def labels(columns: Columns, folders: list[str]) -> list[str]:
+def run_labels(columns: Columns, folders: list[str]) -> list[str]:
     """A short name for each run: its values of few settings that differ, or its folder; both where values repeat."""
-    told = [cells for key, cells in columns.items() if not key.startswith(BOOKKEEPING)]
+    shown = [cells for key, cells in columns.items() if not key.startswith(BOOKKEEPING)]
     names = list(folders)
-    for run, cells in enumerate(zip(*told, strict=True) if len(told) <= MOST_IN_A_NAME else ()):
+    for run, cells in enumerate(zip(*shown, strict=True) if len(shown) <= MOST_IN_A_NAME else ()):
         if any(value != ABSENT for value, _, _ in cells):
             names[run] = " · ".join(word for _, _, word in cells)[:60]
     pairs = list(zip(names, folders, strict=True))
     return [name if names.count(name) == 1 or name == folder else f"{name} ({folder})" for name, folder in pairs]
 
 
-def command(words: list[str]) -> str:
+def train_command(words: list[str]) -> str:
     return " ".join(["python train.py", *map(shlex.quote, words)])
 
 
-def sweep(runs: list[list[str]]) -> str:
+def sweep_command(runs: list[list[str]]) -> str:
     """One command that trains all of these runs, where they are every combination of some values; else empty."""
     pairs = [dict(word.split("=", 1) for word in words if "=" in word) for words in runs]
     values = {key: list(dict.fromkeys(each.get(key, "") for each in pairs)) for key in pairs[0]}
@@ -110,18 +110,20 @@ def sweep(runs: list[list[str]]) -> str:
     is_each = 1 < len(runs) == len({*map(tuple, runs)}) == math.prod(map(len, values.values()))
     has_lists = any("," in value for each in values.values() if len(each) > 1 for value in each)
     words = ["-m", *(f"{key}={','.join(each)}" for key, each in values.items())]
-    return command(words) if same_keys and is_each and not has_lists else ""
+    return train_command(words) if same_keys and is_each and not has_lists else ""
 
 
 @functools.cache
 def default_config() -> Config:
-    return flat(OmegaConf.to_container(compose(CONF, "train", []), resolve=False))
+    return flatten(OmegaConf.to_container(compose(CONF, "train", []), resolve=False))
 
 
-def derived(config: Config) -> list[str]:
+def derive_overrides(config: Config) -> list[str]:
     """Overrides that lead from the defaults to these leaves, as far as they are not equal."""
     defaults = default_config()
-    words = {key: quoted(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    words = {
+        key: quote_for_hydra(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()
+    }
     changed = [key for key, v in config.items() if defaults.get(key, ...) != v and "${" not in str(v)]
     other_parts = tuple(key.removesuffix("_target_") for key in changed if key.endswith("._target_"))
     removed = [key for key in defaults if key not in config and key.startswith(other_parts)]

@@ -12,20 +12,20 @@ from ddpm.runs import launch
 WORD = "slurm"
 
 
-def settled(settings: dict[str, Any]) -> dict[str, Any]:
+def resolve_slurm(settings: dict[str, Any]) -> dict[str, Any]:
     """The trainer's settings, in which trainer=slurm's devices and num_nodes have become the job's numbers."""
-    asked = [name for name in ("devices", "num_nodes") if settings[name] == WORD]
-    if not asked:
+    requested = [name for name in ("devices", "num_nodes") if settings[name] == WORD]
+    if not requested:
         return settings
     if "SLURM_JOB_ID" not in os.environ:
         raise ValueError(
-            f"trainer.{asked[0]}={WORD} takes it from a SLURM job, and this is none; in one, type "
+            f"trainer.{requested[0]}={WORD} takes it from a SLURM job, and this is none; in one, type "
             "srun --nodes=2 --ntasks-per-node=8 python train.py trainer=slurm, and outside trainer=ddp or trainer=cpu"
         )
     if not launch.by_srun():
         raise ValueError(
-            f"trainer.{asked[0]}={WORD}, but this process of SLURM job {os.environ['SLURM_JOB_ID']} was not started by "
-            "srun; put srun before the command: srun --ntasks-per-node=8 python train.py trainer=slurm"
+            f"trainer.{requested[0]}={WORD}, but this process of SLURM job {os.environ['SLURM_JOB_ID']} was not "
+            "started by srun; put srun before the command: srun --ntasks-per-node=8 python train.py trainer=slurm"
         )
     step = {"devices": tasks_per_node(), "num_nodes": int(os.environ["SLURM_STEP_NUM_NODES"])}
     gpus = torch.cuda.device_count()
@@ -34,15 +34,15 @@ def settled(settings: dict[str, Any]) -> dict[str, Any]:
             f"srun started {step['devices']} tasks on a node, and this one sees {gpus} GPU{'s' * (gpus != 1)} of it; "
             f"each must see all: ask for --gpus-per-node={step['devices']}, and not for --gpus-per-task"
         )
-    return settings | {name: step[name] for name in asked}
+    return settings | {name: step[name] for name in requested}
 
 
 def tasks_per_node() -> int:
     """SLURM writes 4 on each of two nodes as `4(x2)`, and 4 and 3 as `4,3`."""
-    told = os.environ["SLURM_STEP_TASKS_PER_NODE"]
-    even = re.fullmatch(r"(\d+)(\(x\d+\))?", told)
+    tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"]
+    even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
     if not even:
-        raise ValueError(f"srun must start the same number of tasks on each node, got {told}; give --ntasks-per-node")
+        raise ValueError(f"srun must start the same number of tasks on each node, got {tasks}; give --ntasks-per-node")
     return int(even.group(1))
 
 
@@ -57,15 +57,15 @@ class SrunTasks(SLURMEnvironment):
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        asked, tasks = num_nodes * num_devices, self.world_size()
-        if asked != tasks:
+        requested, tasks = num_nodes * num_devices, self.world_size()
+        if requested != tasks:
             raise ValueError(
-                f"trainer.num_nodes={num_nodes} x trainer.devices={num_devices} are {asked} processes, but srun "
+                f"trainer.num_nodes={num_nodes} x trainer.devices={num_devices} are {requested} processes, but srun "
                 f"started {tasks}; use trainer=slurm, which takes both from the job"
             )
 
 
-def environment() -> list[ClusterEnvironment]:
+def cluster_environment() -> list[ClusterEnvironment]:
     """Whom Lightning is to ask for ranks, if not the one it would find by itself.
 
     Callbacks of our own save and requeue. A job with one task is a machine like any other: Lightning starts the rest.

@@ -17,7 +17,7 @@ NOISE = (
 )
 
 
-def quiet() -> None:
+def quiet_libraries() -> None:
     """Leaves warnings and the project's own messages, each once and without a prefix."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for logger in [logging.getLogger(name), *_children(name)]:
@@ -25,7 +25,7 @@ def quiet() -> None:
             logger.propagate = True
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
-    warnings.formatwarning = note
+    warnings.formatwarning = print_warning
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
@@ -34,7 +34,9 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have no one layout
 
 
-def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+def print_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning to the user is a sentence, and not a place in the code."""
     return f"note: {message}\n" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 

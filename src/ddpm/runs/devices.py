@@ -62,12 +62,12 @@ def check_number(accelerator: str, devices: int | str | list[int]) -> None:
     """ValueError, with what to type, if more devices of one machine are asked for than it has."""
     num = torch.cuda.device_count() if accelerator == "gpu" else os.cpu_count() or 1
     if isinstance(devices, list):
-        asked = max(devices, default=-1) + 1 if accelerator == "gpu" else len(devices)
+        requested = max(devices, default=-1) + 1 if accelerator == "gpu" else len(devices)
     elif devices in ("auto", -1, "-1"):
-        asked = num
+        requested = num
     else:
-        asked = check.positive_int("trainer.devices", devices)
-    if asked > num:
+        requested = check.positive_int("trainer.devices", devices)
+    if requested > num:
         kind = "NVIDIA GPU" if accelerator == "gpu" else "CPU core"
         without = "" if accelerator == "gpu" or torch.cuda.is_available() else "no NVIDIA GPU and "
         raise ValueError(

@@ -23,7 +23,7 @@ CHILDREN: list[subprocess.Popen] = []  # processes to end with this one
 
 
 class Interrupted(SystemExit):
-    """A command that was told to end. kept: what is kept and how to go on; empty where that has been said."""
+    """A command that a signal ended. kept: what is kept and how to go on; empty where that has been said."""
 
     def __init__(self, number: int, kept: str = "ended; what is stored by now is whole, and stays"):
         super().__init__(128 + number)
@@ -36,7 +36,7 @@ def ignored_by_nohup(number: int) -> bool:
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
+def heed_signals() -> Iterator[None]:
     """For the whole of a command. A handler that a launcher has put there stays, as submitit's."""
     process, parent = os.getpid(), os.getppid()
 
@@ -58,7 +58,7 @@ def heeded() -> Iterator[None]:
         yield
     except Interrupted as interrupted:
         before = dict.fromkeys(before, signal.SIG_IGN)  # further ones change nothing
-        if interrupted.kept and launch.is_first():
+        if interrupted.kept and launch.is_first_process():
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"{signal.Signals(interrupted.number).name}: {interrupted.kept}", flush=True)
         raise

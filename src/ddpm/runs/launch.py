@@ -17,7 +17,7 @@ from pathlib import Path
 PATIENCE = 300  # seconds that a rank waits for the first
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that decides: rank 0, or the one that will start the others."""
     numbers = ("RANK",) if by_torchrun() else ("SLURM_PROCID",) if by_slurm() else ("NODE_RANK", "LOCAL_RANK")
     return all(int(os.environ.get(number, "0")) == 0 for number in numbers)
@@ -44,17 +44,17 @@ def by_lightning() -> bool:
 
 def refuse_launcher(words: list[str]) -> None:
     """ValueError, with the remedy, for a launcher of jobs that this machine has not got."""
-    asked = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=submitit")), None)
-    if asked and importlib.util.find_spec("submitit") is None:
-        raise ValueError(f"hydra/launcher={asked} needs the submitit launcher: pip install '.[slurm]'")
-    if asked == "submitit_slurm" and shutil.which("srun") is None:
+    requested = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=submitit")), None)
+    if requested and importlib.util.find_spec("submitit") is None:
+        raise ValueError(f"hydra/launcher={requested} needs the submitit launcher: pip install '.[slurm]'")
+    if requested == "submitit_slurm" and shutil.which("srun") is None:
         raise ValueError(
             "hydra/launcher=submitit_slurm finds no srun: type it where jobs are submitted; "
             "hydra/launcher=submitit_local starts the jobs on this machine"
         )
 
 
-def shared(choose: Callable[[], str], what: str) -> str:
+def share_choice(choose: Callable[[], str], what: str) -> str:
     """What the first process chooses, on all processes of a run. what: tells this choice from others."""
     key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if by_torchrun():
@@ -71,22 +71,22 @@ def through_store(choose: Callable[[], str], name: str) -> str:
     from torch.distributed import TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    hosts = is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    hosts = is_first_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
     key = f"{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if is_first():
+    if is_first_process():
         store.set(key, choose())
     return store.get(key).decode()
 
 
 def through_file(choose: Callable[[], str], key: str) -> str:
     """Every start of every step of every job has files of its own, runs/.slurm/JOB.STEP.RESTART.KEY."""
-    from ddpm.base.atomic import write_whole
+    from ddpm.base.atomic import write_atomically
 
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     file = Path("runs/.slurm") / ".".join([*(os.environ.get(name, "0") for name in names), key])
-    if is_first():
-        write_whole(file, choose().encode())
+    if is_first_process():
+        write_atomically(file, choose().encode())
     deadline = time.monotonic() + PATIENCE
     while not file.exists():
         if time.monotonic() > deadline:

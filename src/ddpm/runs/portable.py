@@ -5,23 +5,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.stored_config import MAX_VALUES, REFERENCE, TEXT, Fitted, plain, split_fitted
+from ddpm.checkpoint.stored_config import MAX_VALUES, REFERENCE, TEXT, Fitted, copy_plain, split_fitted
 
 
-def portable(config: DictConfig) -> dict[str, Any]:
+def to_portable(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain containers, without what belongs to one machine: folders, loggers, callbacks.
 
     References stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
     """
-    local = groups.names(stored=False)
+    local = groups.group_names(stored=False)
     container = OmegaConf.to_container(config, resolve=False)
-    stored = settled({key: value for key, value in container.items() if key not in local}, config)
+    stored = resolve_env({key: value for key, value in container.items() if key not in local}, config)
     if "name" in stored.get("data", {}):
         stored["data"]["name"] = config.data.name  # see `stored_config.TEXT`
-    return plain(stored, "", iter(range(MAX_VALUES)), "this run")  # what could not be read again is refused now
+    return copy_plain(stored, "", iter(range(MAX_VALUES)), "this run")  # what could not be read again is refused now
 
 
-def settled(container: Any, config: Any) -> Any:
+def resolve_env(container: Any, config: Any) -> Any:
     """The plain `container` of `config`, in which interpolations that call something have become their values.
 
     `${oc.env:DATA}` was for this machine to answer, and a file that holds it would be refused; `${variance}` stays.
@@ -29,7 +29,7 @@ def settled(container: Any, config: Any) -> Any:
     if not isinstance(container, dict | list):
         return container
     pairs = container.items() if isinstance(container, dict) else enumerate(container)
-    values = {key: settled(value, config[key]) if isinstance(value, dict | list) else value for key, value in pairs}
+    values = {key: resolve_env(value, config[key]) if isinstance(value, dict | list) else value for key, value in pairs}
     for key, value in values.items():
         if isinstance(value, str) and "${" in REFERENCE.sub("", value):
             found = config[key]
@@ -37,7 +37,7 @@ def settled(container: Any, config: Any) -> Any:
     return values if isinstance(container, dict) else list(values.values())
 
 
-def opened(stored: dict[str, Any]) -> tuple[DictConfig, Fitted]:
+def open_config(stored: dict[str, Any]) -> tuple[DictConfig, Fitted]:
     """A stored configuration for OmegaConf and Hydra, and the text and numbers that neither may see."""
     config, fitted = split_fitted(stored)
     group, field = TEXT.split(".")

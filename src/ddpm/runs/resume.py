@@ -11,33 +11,33 @@ from ddpm.base import check
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
-from ddpm.runs.portable import opened
+from ddpm.runs.portable import open_config
 
 
-def checkpoint(path: str | None, run_dir: str) -> Path | None:
+def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
     """What `resume.path` means: nothing, a file, a run's folder, or `auto` for this run's own folder if it has any."""
     if path is None:
         return None
     if path != "auto" and not Path(path).is_dir():
-        problem = damage(Path(path))
+        problem = checkpoint_problem(Path(path))
         if problem:
             raise ValueError(f"resume={path} {problem}")
         return Path(path)
     folder = Path(run_dir if path == "auto" else path)
     folder = folder if folder.name == "checkpoints" else folder / "checkpoints"
-    found = files.newest_whole(folder)
+    found = files.newest_intact(folder)
     if found is None and path != "auto":
         raise ValueError(f"resume={path} must be a checkpoint or a run's folder; {folder} holds no whole checkpoint")
     return found
 
 
-def damage(path: Path) -> str | None:
+def checkpoint_problem(path: Path) -> str | None:
     if not path.is_file():
         return "must be a checkpoint or a run's folder, and is not there"
-    problem = files.damage(path)
+    problem = files.find_damage(path)
     if problem is None:
         return None
-    others = [other for other in files.listed(path.resolve().parent) if files.damage(other) is None]
+    others = [other for other in files.list_checkpoints(path.resolve().parent) if files.find_damage(other) is None]
     return f"is damaged: {problem}" + (f"; the newest whole one is {others[0]}" if others else "")
 
 
@@ -46,22 +46,24 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
     known = {key for key, _ in leaves(now)} | {"data.content"}
     for name in allow:
         if not any(covers(name, key) for key in known):
-            raise ValueError(f"resume.allow names no setting: {name!r}{check.nearest(name, known)}")
-    changed = differences(stored, now)
-    told = {key: f"{key}: {before} -> {after}" for key, (before, after) in changed.items()}
-    refused = [key for key in told if not any(covers(name, key) for name in allow)]
+            raise ValueError(f"resume.allow names no setting: {name!r}{check.suggestion(name, known)}")
+    changed = setting_differences(stored, now)
+    lines_by_key = {key: f"{key}: {before} -> {after}" for key, (before, after) in changed.items()}
+    refused = [key for key in lines_by_key if not any(covers(name, key) for name in allow)]
     if refused:
-        lines = "\n".join(f"  {told[key]}" for key in refused)
+        lines = "\n".join(f"  {lines_by_key[key]}" for key in refused)
         raise ValueError(
             f"{path} was trained with other settings:\n{lines}\n"
             f"Set them back, or allow the change: 'resume.allow=[{','.join(refused)}]'"
         )
-    for line in told.values():
+    for line in lines_by_key.values():
         rank_zero_info(f"changed on resuming: {line}")
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True) -> dict[str, tuple[Any, Any]]:
-    """The settings of a training that are not equal. Configurations as `portable` makes them.
+def setting_differences(
+    before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True
+) -> dict[str, tuple[Any, Any]]:
+    """The settings of a training that are not equal. Configurations as `to_portable` makes them.
 
     Left out are those that change nothing in it (the number of steps does where the learning rate falls towards the
     last of them), and those that only repeat another by a reference.
@@ -75,7 +77,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: boo
     counts |= set() if data_is_read else {"data.source", "data.name"}
     from_data = set() if data_is_read else {key for key, _ in leaves(before.get(FITTED, {}))}
     to_come = {key for key in from_data if other.get(key) is None}
-    free = [name for name in groups.free_on_resume() if name not in counts]
+    free = [name for name in groups.changeable_on_resume() if name not in counts]
     return {
         key: (one.get(key, MISSING), other.get(key, MISSING))
         for key in unequal
@@ -84,7 +86,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], data_is_read: boo
 
 
 def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:
-    config, fitted = opened(stored)
+    config, fitted = open_config(stored)
     resolved = dict(leaves(OmegaConf.to_container(config, resolve=True)))
     written = leaves(OmegaConf.to_container(config))
     references = {key for key, value in written if isinstance(value, str) and "${" in value}

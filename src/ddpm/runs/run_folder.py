@@ -19,16 +19,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.base import check
 from ddpm.base.untrusted import yaml_file
-from ddpm.checkpoint.stored_config import completed_config
+from ddpm.checkpoint.stored_config import upgrade_config
 from ddpm.runs import launch
-from ddpm.runs.portable import opened, portable
+from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
 SETTINGS = "config.yaml"
 """Beside the checkpoints: what they were trained with, written once it is accepted."""
 
 
-def arguments(typed: list[str], conf: Path) -> list[str]:
+def add_run_folder(typed: list[str], conf: Path) -> list[str]:
     """What was typed, with the folder to use. The first process chooses it, and makes it if it is new."""
     flags, rest = get_args_parser().parse_known_args(typed)
     words = [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
@@ -37,18 +37,20 @@ def arguments(typed: list[str], conf: Path) -> list[str]:
         return typed
     launch.refuse_launcher(words)
     field = "hydra.sweep.dir" if flags.multirun else "hydra.run.dir"
-    named = resumed(words)
+    named = resume_path(words)
     if any(word.startswith(f"{field}=") for word in words):
         folder = None
     elif named not in (None, "auto") and Path(named).is_dir():
-        folder = str(run_of(Path(named)))
+        folder = str(parent_run(Path(named)))
     else:
-        folder = launch.shared(lambda: str(to_continue(words, conf, flags) or fresh(words, conf, flags, field)), field)
-    quiet = [] if launch.is_first() else ["hydra.output_subdir=null"]
-    return [*typed, *([f"{field}={quoted(folder)}"] if folder else []), *quiet]
+        folder = launch.share_choice(
+            lambda: str(to_continue(words, conf, flags) or new_folder(words, conf, flags, field)), field
+        )
+    quiet = [] if launch.is_first_process() else ["hydra.output_subdir=null"]
+    return [*typed, *([f"{field}={quote_for_hydra(folder)}"] if folder else []), *quiet]
 
 
-def resumed(words: list[str]) -> str | None:
+def resume_path(words: list[str]) -> str | None:
     """The value of `resume.path`: None for a new run, auto, or a path. ValueError if nothing is at that path."""
     value = None
     for override in OverridesParser.create().parse_overrides(words):
@@ -63,12 +65,12 @@ def resumed(words: list[str]) -> str | None:
     return str(value)
 
 
-def run_of(folder: Path) -> Path:
+def parent_run(folder: Path) -> Path:
     """The run's folder, for it or for its checkpoints."""
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def quoted(text: str) -> str:
+def quote_for_hydra(text: str) -> str:
     """A text as Hydra reads it back, whatever it looks like."""
     if re.fullmatch(r"[\w/.:-]+", text):
         return text
@@ -77,7 +79,7 @@ def quoted(text: str) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps other trainings out of the folder for as long as this process lives; its workers have no part in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
@@ -88,21 +90,25 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def composed(words: list[str], conf: Path, flags: Namespace, **kwargs: bool) -> DictConfig:
+def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: bool) -> DictConfig:
     GlobalHydra.instance().clear()
-    own = [f"hydra.searchpath=[{quoted(f'file://{Path(flags.config_dir).resolve()}')}]"] if flags.config_dir else []
+    own = (
+        [f"hydra.searchpath=[{quote_for_hydra(f'file://{Path(flags.config_dir).resolve()}')}]"]
+        if flags.config_dir
+        else []
+    )
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         return compose(flags.config_name or "train", overrides=[*words, *own], **kwargs)
 
 
-def fresh(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
+def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
     """A new folder, made now: as Hydra would name it, and with _2, _3, ... where another run was faster.
 
     Words with several values are for Hydra's sweeper to take apart.
     """
     overrides = OverridesParser.create().parse_overrides(words)
     single = [override.input_line for override in overrides if not override.is_sweep_override()]
-    name = OmegaConf.select(composed(single, conf, flags, return_hydra_config=True), field)
+    name = OmegaConf.select(compose_config(single, conf, flags, return_hydra_config=True), field)
     for number in itertools.count(1):
         folder = Path(name if number == 1 else f"{name}_{number}")
         try:
@@ -115,44 +121,46 @@ def fresh(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
 
 def to_continue(words: list[str], conf: Path, flags: Namespace) -> Path | None:
     """With resume=auto, the run or the sweep of the same settings."""
-    if resumed(words) != "auto":
+    if resume_path(words) != "auto":
         return None
-    return swept(words) if flags.multirun else found(composed(words, conf, flags))
+    return find_sweep(words) if flags.multirun else find_run(compose_config(words, conf, flags))
 
 
-def found(config: DictConfig) -> Path | None:
+def find_run(config: DictConfig) -> Path | None:
     """The newest run whose training differs in no setting. If only others of its name are there, stderr says why."""
-    from ddpm.checkpoint.folder import newest_whole
-    from ddpm.runs.resume import covers, differences
+    from ddpm.checkpoint.folder import newest_intact
+    from ddpm.runs.resume import covers, setting_differences
 
-    now = portable(config)
+    now = to_portable(config)
     nearest: tuple[Path, dict[str, Any]] | None = None
     for path, content in stored_yaml(f"**/checkpoints/{SETTINGS}"):
-        with passed_over(path):
-            stored = completed_config(content, str(path))
-            changed = differences(stored, now, data_is_read=False)
+        with skip_unreadable(path):
+            stored = upgrade_config(content, str(path))
+            changed = setting_differences(stored, now, data_is_read=False)
             changed = {k: each for k, each in changed.items() if not any(covers(a, k) for a in config.resume.allow)}
             if "${" in str(path):
                 raise ValueError("its folder's name holds ${, which Hydra would replace")
-            if not changed and newest_whole(path.parent):
+            if not changed and newest_intact(path.parent):
                 return path.parent.parent
-            if opened(stored)[0].get("name") == config.name and (nearest is None or len(changed) < len(nearest[1])):
+            if open_config(stored)[0].get("name") == config.name and (
+                nearest is None or len(changed) < len(nearest[1])
+            ):
                 nearest = path.parent.parent, changed
     if nearest:
         folder, changed = nearest
         lines = [f"  {key}: {before} -> {after}" for key, (before, after) in changed.items()]
         remedy = f"to go on with it, set them back or add 'resume.allow=[{','.join(changed)}]'"
-        told = ["it differs in", *lines, remedy] if changed else ["it has no whole checkpoint"]
+        reasons = ["it differs in", *lines, remedy] if changed else ["it has no whole checkpoint"]
         print(f"resume=auto begins a new run; of those named {config.name}, the nearest is {folder}:", file=sys.stderr)
-        print("\n".join(told), file=sys.stderr)
+        print("\n".join(reasons), file=sys.stderr)
     return None
 
 
-def swept(words: list[str]) -> Path | None:
+def find_sweep(words: list[str]) -> Path | None:
     """The newest sweep of the same words."""
     wanted = sorted(word for word in words if not word.startswith(("hydra.", "hydra/")))
     for path, content in stored_yaml("*/multirun.yaml"):
-        with passed_over(path):
+        with skip_unreadable(path):
             if sorted(content["hydra"]["overrides"]["task"]) == wanted:
                 return path.parent
     return None
@@ -162,15 +170,15 @@ def stored_yaml(pattern: str) -> Iterator[tuple[Path, Any]]:
     """The files under runs/ that fit and their content, those of the folders that changed last first."""
     changed = []
     for path in RUNS.glob(pattern):
-        with passed_over(path):
-            changed.append((run_of(path.parent).stat().st_mtime, path))
+        with skip_unreadable(path):
+            changed.append((parent_run(path.parent).stat().st_mtime, path))
     for _, path in sorted(changed, reverse=True):
-        with passed_over(path):
+        with skip_unreadable(path):
             yield path, yaml_file(path)
 
 
 @contextmanager
-def passed_over(path: Path) -> Iterator[None]:
+def skip_unreadable(path: Path) -> Iterator[None]:
     """What is wrong with another run's file is said, and does not stop this one."""
     try:
         yield

@@ -10,13 +10,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 
-def options() -> dict[str, str | None]:
+def chosen_options() -> dict[str, str | None]:
     """The chosen option of each group, as `{"schedule": "cosine", ...}`."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return {group: option for group, option in choices.items() if not group.startswith("hydra/")}
 
 
-def labels(config: DictConfig) -> dict[str, Any]:
+def wandb_labels(config: DictConfig) -> dict[str, Any]:
     """name, group and tags: "mnist schedule=linear", the folder of the sweep, and the overrides."""
     if not HydraConfig.initialized():
         return {"name": str(config.name)}
@@ -25,7 +25,7 @@ def labels(config: DictConfig) -> dict[str, Any]:
     changes = [word for word in words if not re.match(r"[+~]*(experiment|resume|logger)\b", word)]
     changes.sort(key=lambda word: word in sys.argv)  # what a sweep varies comes first: W&B takes 128 characters
     return {
-        "name": " ".join([options().get("experiment") or config.name, *changes])[:128],
+        "name": " ".join([chosen_options().get("experiment") or config.name, *changes])[:128],
         "group": Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None,
         "tags": list(dict.fromkeys(word[:64] for word in words)),
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import grid
+from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.schedule import NoiseSchedule
 
 MOST_PRIOR_BITS = 1e-3
@@ -22,13 +22,13 @@ FAINT = 1e-3
 """Below this SNR there is nothing to see of an image; half the steps there are too many."""
 
 
-def log_snr(schedule: NoiseSchedule) -> Tensor:
+def log_snr_of(schedule: NoiseSchedule) -> Tensor:
     """log(alpha^2 / sigma^2), float64 `[T]` for t = 1..T; minus infinity where no signal is left."""
     alpha_bar = schedule.alpha_bar[1:]
     return alpha_bar.log() - torch.log1p(-alpha_bar)
 
 
-def betas(schedule: NoiseSchedule) -> Tensor:
+def single_betas(schedule: NoiseSchedule) -> Tensor:
     """Variance that each single step adds, float64 `[T]`."""
     return 1 - schedule.alpha_bar[1:] / schedule.alpha_bar[:-1]
 
@@ -45,19 +45,19 @@ def prior_bits(schedule: NoiseSchedule, data_power: float) -> float:
 
 def num_clipped(schedule: NoiseSchedule, max_beta: float) -> int:
     """How many single steps add as much as `max_beta` lets them."""
-    return int((betas(schedule) > max_beta * (1 - 1e-9)).sum())
+    return int((single_betas(schedule) > max_beta * (1 - 1e-9)).sum())
 
 
 def float32_error(schedule: NoiseSchedule) -> float:
     """Largest relative error of 1 - alpha_bar, if betas and their running product were float32."""
-    single = 1 - (1 - betas(schedule).float()).cumprod(0)
+    single = 1 - (1 - single_betas(schedule).float()).cumprod(0)
     exact = 1 - schedule.alpha_bar[1:]
     return ((single.double() - exact) / exact).abs().max().item()
 
 
 def step_budget(schedule: NoiseSchedule) -> dict[str, float]:
     """The share of the times 1..T in each decade of the SNR, in dB, from clean to noisy."""
-    level = log_snr(schedule) * 10 / math.log(10)
+    level = log_snr_of(schedule) * 10 / math.log(10)
     edges = [40, 30, 20, 10, 0, -10, -20, -30, -40]
     names = ["above 40", *(f"{high} to {low}" for high, low in itertools.pairwise(edges)), "below -40"]
     place = torch.bucketize(-level, torch.tensor([-edge for edge in edges], dtype=torch.float64))
@@ -78,8 +78,8 @@ def largest_jump(schedule: NoiseSchedule, num_steps: int) -> Jump:
 
     num_steps: at least 3, so that another is there.
     """
-    times = grid.uniform(schedule.T, num_steps)
-    levels = [math.inf, *log_snr(schedule).tolist()]
+    times = timestep_spacing.uniform(schedule.T, num_steps)
+    levels = [math.inf, *log_snr_of(schedule).tolist()]
     jumps = [Jump(levels[s] - levels[t], t, s) for t, s in itertools.pairwise(times)]
     return max((jump for jump in jumps if math.isfinite(jump.rise)), key=lambda jump: jump.rise)
 
@@ -91,7 +91,7 @@ def verdict(schedule: NoiseSchedule, leaf: Mapping[str, Any], data_power: float 
     """
     first, last = schedule.snr(1), schedule.snr(schedule.T)
     left = prior_bits(schedule, data_power)
-    faint = (log_snr(schedule) < math.log(FAINT)).double().mean().item()
+    faint = (log_snr_of(schedule) < math.log(FAINT)).double().mean().item()
     faults = []
     if left > MOST_PRIOR_BITS:
         faults.append(f"x_T still tells {left:.2g} bits/dim of x0: take {more_noise(schedule, leaf)}")

@@ -8,12 +8,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm.base.atomic import whole
+from ddpm.base.atomic import atomic_write
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.schedule_check.examination import betas, log_snr
+from ddpm.schedule_check.examination import log_snr_of, single_betas
 
 
-def draw(path: Path, name: str, schedule: NoiseSchedule, others: Mapping[str, NoiseSchedule]) -> None:
+def draw_schedule(path: Path, name: str, schedule: NoiseSchedule, others: Mapping[str, NoiseSchedule]) -> None:
     """A PNG. others: of the same T, by name."""
     figure = Figure(figsize=(14, 4.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -21,8 +21,8 @@ def draw(path: Path, name: str, schedule: NoiseSchedule, others: Mapping[str, No
     colours = colormaps["tab10"].colors
     for number, (title, other) in enumerate(others.items()):
         dash = "-" if number < len(colours) else "--"
-        add(panels, title, other, color=colours[number % len(colours)], linestyle=dash, **styles)
-    add(panels, name, schedule, color="black", linewidth=2.6, zorder=3)
+        add_curve(panels, title, other, color=colours[number % len(colours)], linestyle=dash, **styles)
+    add_curve(panels, name, schedule, color="black", linewidth=2.6, zorder=3)
     for axes, title in zip(panels, ("log-SNR", "alpha_bar", "beta of each step"), strict=True):
         axes.set(title=title, xlabel="t / T", xlim=(0, 1))
         axes.grid(alpha=0.3)
@@ -33,14 +33,14 @@ def draw(path: Path, name: str, schedule: NoiseSchedule, others: Mapping[str, No
     figure.legend([lines[i] for i in order], [titles[i] for i in order], loc="outside right center", fontsize="small")
     figure.suptitle(f"{name}, T = {schedule.T}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
-def add(panels: Sequence[Axes], name: str, schedule: NoiseSchedule, **style: object) -> None:
+def add_curve(panels: Sequence[Axes], name: str, schedule: NoiseSchedule, **style: object) -> None:
     """The three curves of one schedule. Minus infinity, where no signal is left, is not drawn."""
     share = torch.arange(schedule.T + 1) / schedule.T
     marker = {"marker": "o", "markersize": 3} if schedule.T <= 20 else {}
-    panels[0].plot(share[1:], log_snr(schedule), label=name, **style, **marker)
+    panels[0].plot(share[1:], log_snr_of(schedule), label=name, **style, **marker)
     panels[1].plot(share, schedule.alpha_bar, **style, **marker)
-    panels[2].plot(share[1:], betas(schedule), **style, **marker)
+    panels[2].plot(share[1:], single_betas(schedule), **style, **marker)

@@ -13,7 +13,7 @@ from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.order import chosen
+from ddpm.data.order import choose_subset
 from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -41,14 +41,14 @@ class Outcome:
 class Model:
     """A trained model, ready to be used without gradients.
 
-    condition: what its samples are asked for. told: what the command says of the samples with these numbers, int64
+    condition: of its samples. conditions_of: the request for the samples with these numbers, int64
     `[B]`, nothing if it says nothing. image_shape: `(C, H, W)`. batch_size: images at once. data: what it was
     trained on, or None where nobody knows. another: the model of another checkpoint, on the same device.
     """
 
     denoiser: Denoiser
     condition: Condition
-    told: Callable[[Tensor], Cond]
+    conditions_of: Callable[[Tensor], Cond]
     sampler: Sampler
     codec: Codec
     rng: Rng
@@ -72,16 +72,18 @@ class Model:
     def trajectory(
         self, x: Tensor, ids: Tensor, start: int, sampler: Sampler | None = None, cond: Cond | None = None
     ) -> Run:
-        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N is told; None: as the command says."""
+        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N has; None: as the command requests."""
         sampler = sampler or self.sampler
 
         def run(rows: Tensor) -> Iterator[State]:
-            told = self.told(rows) if cond is None else {name: tensor[rows] for name, tensor in cond.items()}
-            return sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], told, start=start)
+            conditions = (
+                self.conditions_of(rows) if cond is None else {name: tensor[rows] for name, tensor in cond.items()}
+            )
+            return sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], conditions, start=start)
 
         return run
 
-    def finished(self, run: Run, num: int, num_steps: int) -> Tensor:
+    def finish(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The last x `[num, C, H, W]` of a run, made in batches; shows how far it is."""
         batches = self.batches(num)
         display, done, ends = ProgressDisplay("step", len(batches) * num_steps), 0, []
@@ -98,7 +100,7 @@ class Model:
         """The rows 0..num-1, so many at once as the command allows."""
         return torch.arange(num, device=self.device).split(self.batch_size)
 
-    def decoded(self, x0: Tensor) -> Tensor:
+    def decode(self, x0: Tensor) -> Tensor:
         """Images `[..., C, H, W]` on the CPU."""
         images = self.codec.decode(x0.flatten(0, -4)).float().cpu()
         return images.view(*x0.shape[:-3], *images.shape[-3:])
@@ -112,7 +114,7 @@ class Model:
         self.data.prepare_data()
         data = self.data.split(split)
         if isinstance(images, int):
-            numbers = chosen(len(data), check.integer("task.images", images, 1, len(data))).tolist()
+            numbers = choose_subset(len(data), check.integer("task.images", images, 1, len(data))).tolist()
         else:
             numbers = [check.integer("task.images", number, 0, len(data) - 1) for number in images]
         (pixels,) = data.pixels.reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
@@ -123,7 +125,7 @@ class Task(Protocol):
     def __call__(self, model: Model) -> Outcome: ...
 
 
-def checked_images(images: Any) -> int | list[int]:
+def check_images(images: Any) -> int | list[int]:
     """The field `images`: how many, the same ones in every run, or a list of their numbers."""
     if isinstance(images, list | tuple):
         if not images:
@@ -150,5 +152,5 @@ def num_steps(sampler: Sampler, start: int) -> int:
     return len(sampler.times(start)) - 1
 
 
-def decibels(value: Tensor | float) -> str:
+def format_decibels(value: Tensor | float) -> str:
     return f"{float(value):.1f} dB" if math.isfinite(value) else "no error"

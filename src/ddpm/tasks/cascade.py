@@ -9,14 +9,14 @@ from ddpm.base import check
 from ddpm.diffusion.condition import ClassLabel
 from ddpm.tasks.base import Model, Outcome, num_steps
 from ddpm.tasks.sheet import sheet
-from ddpm.tasks.upsample import agreement, disagreement, enlarged, told_small_images
+from ddpm.tasks.upsample import agreement, disagreement, enlarge, refuse_without_low_res
 
 NUM_ROWS = 8  # of a base without classes
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """base: checkpoint of the model of small images, with its own sampler; where it knows classes, all are asked for.
+    """base: checkpoint of the model of small images, with its own sampler; where it knows classes, all are requested.
 
     num_columns: images of each class. The images are those of `sample.py ckpt=BASE class=all` with the same seed.
     (The paper adds noise to the small images in training and in sampling, against the errors of the base. Not here.)
@@ -31,21 +31,25 @@ class Cascade:
         check.positive_int("task.num_columns", self.num_columns)
 
     def __call__(self, model: Model) -> Outcome:
-        condition = told_small_images(model, "cascade")
+        condition = refuse_without_low_res(model, "cascade")
         base = model.another(str(self.base))
-        asked, size = base.condition, list(condition.small_shape(model.image_shape))
+        base_condition, size = base.condition, list(condition.small_shape(model.image_shape))
         if list(base.image_shape) != size:
             check.fail("task.base", self.base, f"a model of images {size}, and it makes {list(base.image_shape)}")
-        if asked.needs_images:
-            check.fail("task.base", self.base, f"a model that makes images of noise alone, and it has {asked}")
-        num_rows = asked.num_classes if isinstance(asked, ClassLabel) else NUM_ROWS
+        if base_condition.needs_images:
+            check.fail("task.base", self.base, f"a model that makes images of noise alone, and it has {base_condition}")
+        num_rows = base_condition.num_classes if isinstance(base_condition, ClassLabel) else NUM_ROWS
         ids = torch.arange(num_rows * self.num_columns, device=model.device)
-        run = base.trajectory(base.prior(ids), ids, base.T, cond=asked.examples(ids))
-        small = base.decoded(base.finished(run, len(ids), num_steps(base.sampler, base.T))).clamp(-1, 1)
-        large = enlarged(model, small.to(model.device), ids)
+        run = base.trajectory(base.prior(ids), ids, base.T, cond=base_condition.default_conditions(ids))
+        small = base.decode(base.finish(run, len(ids), num_steps(base.sampler, base.T))).clamp(-1, 1)
+        large = enlarge(model, small.to(model.device), ids)
         squares = F.interpolate(small, large.shape[2:], mode="nearest")
         pairs = torch.stack([squares, large], dim=1).unflatten(0, (-1, num_rows))  # [columns, rows, 2, C, H, W]
-        names = [asked.name(row) for row in range(num_rows)] if isinstance(asked, ClassLabel) else [""] * num_rows
+        names = (
+            [base_condition.name(row) for row in range(num_rows)]
+            if isinstance(base_condition, ClassLabel)
+            else [""] * num_rows
+        )
         sizes = [" x ".join(map(str, each.shape[2:])) for each in (small, large)]
         drawn = sheet(
             [list(pairs[:, row].flatten(0, 1)) for row in range(num_rows)],

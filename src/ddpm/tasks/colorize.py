@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.known_part import afresh, channel_mean
-from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, refuse_latents
-from ddpm.tasks.restore import check_resampling, path_of_times, restored
+from ddpm.diffusion.replacement import channel_mean, independent
+from ddpm.tasks.base import Model, Outcome, check_images, gaussian, refuse_latents
+from ddpm.tasks.restore import check_resampling, complete_images, path_of_times
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Colorize:
     num_resamples: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.positive_int("task.num_completions", self.num_completions)
         check_resampling(self.jump_length, self.num_resamples)
 
@@ -32,4 +32,6 @@ class Colorize:
             )
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
-        return restored(model, "colorize", numbers, images, channel_mean, afresh, times, self.num_completions)
+        return complete_images(
+            model, "colorize", numbers, images, channel_mean, independent, times, self.num_completions
+        )

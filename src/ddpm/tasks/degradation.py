@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ddpm.base import check
-from ddpm.tasks.base import Model, Outcome, checked_images
+from ddpm.tasks.base import Model, Outcome, check_images
 from ddpm.tasks.sheet import sheet
 
 
@@ -21,7 +21,7 @@ class Degradation:
     num_times: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.integer("task.num_times", self.num_times, low=2)
 
     def __call__(self, model: Model) -> Outcome:
@@ -30,7 +30,7 @@ class Degradation:
         x0 = model.codec.encode(images)
         z = process.draw(x0, model.rng.at(process.T, model.ids(*numbers)))
         times = torch.linspace(0, process.T, min(self.num_times, process.T + 1)).round().int().tolist()
-        strip = model.decoded(torch.stack([process.apply(x0, z, t) for t in times], dim=1))
+        strip = model.decode(torch.stack([process.apply(x0, z, t) for t in times], dim=1))
         drawn = sheet(
             list(strip),
             rows=[f"image {number}" for number in numbers],

@@ -7,7 +7,7 @@ import torch
 from ddpm.base import check
 from ddpm.diffusion.noise_level import time_of_snr
 from ddpm.metrics.fidelity import psnr
-from ddpm.tasks.base import Model, Outcome, checked_images, decibels, gaussian, num_steps
+from ddpm.tasks.base import Model, Outcome, check_images, format_decibels, gaussian, num_steps
 from ddpm.tasks.sheet import sheet
 
 
@@ -24,7 +24,7 @@ class Denoise:
     snr: float
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.positive_number("task.snr", self.snr)
 
     def __call__(self, model: Model) -> Outcome:
@@ -36,24 +36,26 @@ class Denoise:
         numbers, images = model.real(self.images, self.split)
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
-        sampled = model.finished(model.trajectory(x_t, ids, t), len(ids), num_steps(model.sampler, t))
-        mean = torch.cat([model.denoiser(x_t[rows], t, model.told(rows)).x0 for rows in model.batches(len(x_t))])
-        made = {"noisy": x_t / alpha, "predicted mean": mean, "sampled": sampled}
-        made = {name: model.decoded(x) for name, x in made.items()}
+        sampled = model.finish(model.trajectory(x_t, ids, t), len(ids), num_steps(model.sampler, t))
+        mean = torch.cat(
+            [model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t))]
+        )
+        outputs = {"noisy": x_t / alpha, "predicted mean": mean, "sampled": sampled}
+        outputs = {name: model.decode(x) for name, x in outputs.items()}
         images = images.cpu()
-        quality = {name: psnr(x, images) for name, x in made.items()}
+        quality = {name: psnr(x, images) for name, x in outputs.items()}
         drawn = sheet(
-            [[images[i], *(x[i] for x in made.values())] for i in range(len(images))],
+            [[images[i], *(x[i] for x in outputs.values())] for i in range(len(images))],
             rows=[f"image {number}" for number in numbers],
-            columns=["original", *(f"{name}\n{decibels(quality[name].mean())}" for name in made)],
+            columns=["original", *(f"{name}\n{format_decibels(quality[name].mean())}" for name in outputs)],
             title=f"signal-to-noise ratio {snr:.3g}, t = {t} of {model.T}",
         )
         lines = [f"signal-to-noise ratio {snr:.3g} at t = {t} of {model.T}; mean PSNR of {len(images)} images:"]
-        lines += [f"  {name.ljust(15)} {decibels(quality[name].mean())}" for name in made]
+        lines += [f"  {name.ljust(15)} {format_decibels(quality[name].mean())}" for name in outputs]
         numbers_of = {name.replace(" ", "_"): values.tolist() for name, values in quality.items()}
         return Outcome(
             {"denoise": drawn},
-            {"originals": images, **{name.replace(" ", "_"): x for name, x in made.items()}},
+            {"originals": images, **{name.replace(" ", "_"): x for name, x in outputs.items()}},
             {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of},
             lines,
         )

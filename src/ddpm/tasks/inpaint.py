@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.known_part import Pixels, afresh
-from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
+from ddpm.diffusion.replacement import PixelProjection, independent
+from ddpm.tasks.base import Model, Outcome, check_images, refuse_latents
 from ddpm.tasks.masks import known_pixels
-from ddpm.tasks.restore import check_resampling, path_of_times, restored
+from ddpm.tasks.restore import check_resampling, complete_images, path_of_times
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Inpaint:
     num_resamples: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.positive_int("task.num_completions", self.num_completions)
         check_resampling(self.jump_length, self.num_resamples)
 
@@ -34,4 +34,6 @@ class Inpaint:
         known = known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device)
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
-        return restored(model, "inpaint", numbers, images, Pixels(known), afresh, times, self.num_completions)
+        return complete_images(
+            model, "inpaint", numbers, images, PixelProjection(known), independent, times, self.num_completions
+        )

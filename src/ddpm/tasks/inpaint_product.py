@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.known_part import Pixels, along
-from ddpm.tasks.base import Model, Outcome, checked_images, refuse_latents
+from ddpm.diffusion.replacement import PixelProjection, posterior
+from ddpm.tasks.base import Model, Outcome, check_images, refuse_latents
 from ddpm.tasks.masks import known_pixels
-from ddpm.tasks.restore import path_of_times, restored
+from ddpm.tasks.restore import complete_images, path_of_times
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class InpaintProduct:
     num_completions: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.positive_int("task.num_completions", self.num_completions)
 
     def __call__(self, model: Model) -> Outcome:
@@ -33,4 +33,4 @@ class InpaintProduct:
         known = known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device)
         numbers, images = model.real(self.images, self.split)
         times, num = path_of_times(model, 1, 1), self.num_completions
-        return restored(model, "inpaint_product", numbers, images, Pixels(known), along, times, num)
+        return complete_images(model, "inpaint_product", numbers, images, PixelProjection(known), posterior, times, num)

@@ -6,7 +6,7 @@ import torch
 
 from ddpm.base import check
 from ddpm.diffusion.interpolation import linear
-from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps
+from ddpm.tasks.base import Model, Outcome, check_images, gaussian, num_steps
 from ddpm.tasks.sheet import sheet
 
 
@@ -24,7 +24,7 @@ class Interpolate:
     num_mixtures: int
 
     def __post_init__(self) -> None:
-        images = checked_images(self.images)
+        images = check_images(self.images)
         if (images if isinstance(images, int) else len(images)) != 2:
             check.fail("task.images", self.images, "two numbers of images, as [3, 17], or 2")
         check.integer("task.num_mixtures", self.num_mixtures, low=2)
@@ -38,18 +38,18 @@ class Interpolate:
         numbers, pair = model.real(self.images, self.split)
         x0, shares = model.codec.encode(pair), torch.linspace(0, 1, self.num_mixtures)
         ids = torch.zeros(self.num_mixtures, dtype=torch.int64, device=model.device)
-        made = []
+        outputs = []
         for t in times:
             x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids[:2])), t)
             run = model.trajectory(linear(x_t[0], x_t[1], shares), ids, t)
-            made.append(model.decoded(model.finished(run, len(ids), num_steps(model.sampler, t))))
+            outputs.append(model.decode(model.finish(run, len(ids), num_steps(model.sampler, t))))
         first, last = pair.cpu()
         drawn = sheet(
-            [[first, *row, last] for row in made],
+            [[first, *row, last] for row in outputs],
             rows=[f"t = {t}" for t in times],
             columns=[f"image\n{numbers[0]}", *(f"{share:g}" for share in shares.round(decimals=3).tolist()),
                      f"image\n{numbers[1]}"],
             title=f"mixed at time t of {T}, by the share of the second image",
         )  # fmt: skip
-        arrays = {"originals": pair, "interpolations": torch.stack(made), "times": torch.tensor(times)}
+        arrays = {"originals": pair, "interpolations": torch.stack(outputs), "times": torch.tensor(times)}
         return Outcome({"interpolate": drawn}, arrays, {"images": numbers, "times": times})

@@ -33,15 +33,15 @@ class InterpolatePrior:
         x_T = model.prior(model.ids(*self.samples))
         x = torch.cat([spherical(x_T[i], x_T[i + 1], shares.to(x_T.device)) for i in range(len(pairs))])
         run = model.trajectory(x, torch.zeros(len(x), dtype=torch.int64, device=model.device), model.T)
-        made = model.decoded(model.finished(run, len(x), num_steps(model.sampler, model.T)))
-        made = made.unflatten(0, (len(pairs), self.num_mixtures))
+        outputs = model.decode(model.finish(run, len(x), num_steps(model.sampler, model.T)))
+        outputs = outputs.unflatten(0, (len(pairs), self.num_mixtures))
         drawn = sheet(
-            list(made),
+            list(outputs),
             rows=[f"samples\n{one} to {other}" for one, other in pairs],
             columns=[f"{share:g}" for share in shares.round(decimals=3).tolist()],
             title="from one x_T to another, by the share of the second",
         )
-        return Outcome({"interpolate_prior": drawn}, {"interpolations": made}, {"samples": list(self.samples)})
+        return Outcome({"interpolate_prior": drawn}, {"interpolations": outputs}, {"samples": list(self.samples)})
 
 
 def refuse_noise(model: Model, task: str) -> None:

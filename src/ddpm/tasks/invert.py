@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.inversion import inverted
+from ddpm.diffusion.inversion import invert
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.metrics.fidelity import squared_error
-from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, num_steps
+from ddpm.tasks.base import Model, Outcome, check_images, gaussian, num_steps
 from ddpm.tasks.interpolate_prior import refuse_noise
 from ddpm.tasks.sheet import sheet
 
@@ -26,7 +26,7 @@ class Invert:
     steps: list[int]
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         if not isinstance(self.steps, list | tuple) or not self.steps:
             check.fail("task.steps", self.steps, "a list of numbers of steps, as [10, 20, 50]")
 
@@ -41,10 +41,10 @@ class Invert:
         numbers, images = model.real(self.images, self.split)
         there, back = zip(*(both_ways(model, sampler, images) for sampler in samplers), strict=True)
         images = images.cpu()
-        each = [squared_error(made, images) for made in back]  # [N] for each number of steps
+        each = [squared_error(outputs, images) for outputs in back]  # [N] for each number of steps
         errors = [error.mean().item() for error in each]
         drawn = sheet(
-            [[images[i], *(made[i] for made in back)] for i in range(len(images))],
+            [[images[i], *(outputs[i] for outputs in back)] for i in range(len(images))],
             rows=[f"image {number}" for number in numbers],
             columns=["original", *(f"{s} steps\n{error:.2g}" for s, error in zip(self.steps, errors, strict=True))],
             title="up to x_T and back; mean squared error of pixels in [0, 1]",
@@ -65,7 +65,10 @@ def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, T
     rising = sampler.times(model.T)[::-1]
     x0 = model.codec.encode(images)
     x_T = torch.cat(
-        [inverted(process, model.denoiser, x0[rows], rising, model.told(rows)) for rows in model.batches(len(x0))]
+        [
+            invert(process, model.denoiser, x0[rows], rising, model.conditions_of(rows))
+            for rows in model.batches(len(x0))
+        ]
     )
     run = model.trajectory(x_T, torch.zeros(len(x_T), dtype=torch.int64, device=model.device), model.T, sampler)
-    return x_T.cpu(), model.decoded(model.finished(run, len(x_T), num_steps(sampler, model.T)))
+    return x_T.cpu(), model.decode(model.finish(run, len(x_T), num_steps(sampler, model.T)))

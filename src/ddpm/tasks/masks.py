@@ -47,7 +47,7 @@ def of_file(mask: str, height: int, width: int) -> Tensor:
     """bool `[H, W]` of a picture that is white where the image is painted anew, and black where it is kept."""
     path = Path(mask)
     if not path.exists():
-        hint = check.nearest(mask, HIDDEN)
+        hint = check.suggestion(mask, HIDDEN)
         raise ValueError(f"task.mask must be one of {', '.join(HIDDEN)}, or a picture's file, got {mask!r}{hint}")
     try:
         image = open_image(path)

@@ -1,4 +1,4 @@
-"""What is settled when: the predicted x0 over time, and completions of one x_t (Ho et al. 2020, figures 6 and 7)."""
+"""When details appear: the predicted x0 over time, and completions of one x_t (Ho et al. 2020, figures 6 and 7)."""
 
 from dataclasses import dataclass
 
@@ -35,18 +35,18 @@ class Progressive:
         visited = model.sampler.times(model.T)
         shared = self.shared_times(model, visited)
         columns = torch.linspace(1, len(visited) - 1, min(self.num_times, len(visited) - 1)).round().int().tolist()
-        x0, x_t = walked(model, self.num_samples, {visited[i] for i in columns}, set(shared))
+        x0, x_t = collect_states(model, self.num_samples, {visited[i] for i in columns}, set(shared))
         outcome = strips(x0, columns, visited)
         if shared:
-            made = torch.stack([self.completed(model, x_t[t], t) for t in shared])
-            seen = model.decoded(torch.stack([x_t[t] for t in shared]))
+            outputs = torch.stack([self.complete(model, x_t[t], t) for t in shared])
+            seen = model.decode(torch.stack([x_t[t] for t in shared]))
             outcome.pictures["completions"] = sheet(
-                [[x, *row] for x, row in zip(seen, made, strict=True)],
+                [[x, *row] for x, row in zip(seen, outputs, strict=True)],
                 rows=[f"t = {t}" for t in shared],
                 columns=["shared x_t", *map(str, range(self.num_completions))],
                 title=f"samples that share x_t, the rest of the noise being their own; T = {model.T}",
             )
-            outcome.arrays.update(shared_x_t=seen, completions=made)
+            outcome.arrays.update(shared_x_t=seen, completions=outputs)
             outcome.numbers["shared_times"] = shared
         return outcome
 
@@ -64,16 +64,18 @@ class Progressive:
             check.integer("task.times", t, low=1, high=model.T)
         return sorted({min(visited[:-1], key=lambda v, t=t: abs(v - t)) for t in wanted}, reverse=True)
 
-    def completed(self, model: Model, x_t: Tensor, t: int) -> Tensor:
+    def complete(self, model: Model, x_t: Tensor, t: int) -> Tensor:
         """Images `[num_completions, C, H, W]`, from one x_t `[C, H, W]`."""
         ids = torch.arange(self.num_completions, device=model.device)
         run = model.trajectory(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
-        return model.decoded(model.finished(run, len(ids), num_steps(model.sampler, t)))
+        return model.decode(model.finish(run, len(ids), num_steps(model.sampler, t)))
 
 
-def walked(model: Model, num: int, shown: set[int], shared: set[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def collect_states(
+    model: Model, num: int, shown: set[int], shared: set[int]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """On the way of samples 0..num-1: the x0 `[num, C, H, W]` from which x at the times `shown` were made, as images,
-    and x_t `[C, H, W]` of sample 0 at the times `shared`."""
+    and x_t `[C, H, W]` of sample 0 at the times `share_choice`."""
     ids = torch.arange(num, device=model.device)
     x_T = model.prior(ids)
     run = model.trajectory(x_T, ids, model.T)
@@ -83,12 +85,12 @@ def walked(model: Model, num: int, shown: set[int], shared: set[int]) -> tuple[d
     def watched(rows: Tensor):
         for state in run(rows):
             if state.t in shown:
-                x0[state.t].append(model.decoded(state.prediction.x0))
+                x0[state.t].append(model.decode(state.prediction.x0))
             if state.t in shared and rows[0] == 0:
                 x_t[state.t] = state.x_t[0].cpu()
             yield state
 
-    model.finished(watched, num, num_steps(model.sampler, model.T))
+    model.finish(watched, num, num_steps(model.sampler, model.T))
     return {t: torch.cat(parts) for t, parts in x0.items()}, x_t
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.diffusion.restoration import WAYS, restorations
 from ddpm.metrics.fidelity import rmse, ssim
-from ddpm.tasks.base import Model, Outcome, checked_images, num_steps
+from ddpm.tasks.base import Model, Outcome, check_images, num_steps
 from ddpm.tasks.sheet import sheet
 
 
@@ -21,36 +21,36 @@ class Restoration:
     t: int | None
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
 
     def __call__(self, model: Model) -> Outcome:
         t = model.T if self.t is None else check.integer("task.t", self.t, low=1, high=model.T)
         numbers, images = model.real(self.images, self.split)
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         found = [
-            restorations(model.denoiser, model.sampler, x0[rows], t, model.rng, ids[rows], model.told(rows))
+            restorations(model.denoiser, model.sampler, x0[rows], t, model.rng, ids[rows], model.conditions_of(rows))
             for rows in model.batches(len(ids))
         ]
-        made = {way: model.decoded(torch.cat([each[way] for each in found])).clamp(-1, 1) for way in WAYS}
+        outputs = {way: model.decode(torch.cat([each[way] for each in found])).clamp(-1, 1) for way in WAYS}
         images = images.cpu()
-        quality = {way: {"rmse": rmse(x, images), "ssim": ssim(x, images)} for way, x in made.items()}
-        said = {way: worded(found) for way, found in quality.items()}
+        quality = {way: {"rmse": rmse(x, images), "ssim": ssim(x, images)} for way, x in outputs.items()}
+        captions = {way: describe_restoration(found) for way, found in quality.items()}
         drawn = sheet(
-            [[images[i], *(x[i] for x in made.values())] for i in range(len(numbers))],
+            [[images[i], *(x[i] for x in outputs.values())] for i in range(len(numbers))],
             rows=[f"image {number}" for number in numbers],
-            columns=["original", *("\n".join([way, *words]) for way, words in said.items())],
+            columns=["original", *("\n".join([way, *words]) for way, words in captions.items())],
             title=f"{type(model.sampler.process).__name__}, t = {t} of {model.T}, {num_steps(model.sampler, t)} steps",
         )
         names = {way: way.replace(" ", "_") for way in WAYS}
         values = {names[way]: {name: each.tolist() for name, each in found.items()} for way, found in quality.items()}
         return Outcome(
             {"restoration": drawn},
-            {"originals": images, **{names[way]: x for way, x in made.items()}},
+            {"originals": images, **{names[way]: x for way, x in outputs.items()}},
             {"images": numbers, "t": t, **values},
             [f"means over {len(numbers)} images of split={self.split}, degraded to t = {t} of {model.T}:"]
-            + [f"  {way.ljust(11)} {', '.join(words)}" for way, words in said.items()],
+            + [f"  {way.ljust(11)} {', '.join(words)}" for way, words in captions.items()],
         )
 
 
-def worded(found: dict[str, Tensor]) -> list[str]:
+def describe_restoration(found: dict[str, Tensor]) -> list[str]:
     return [f"{name.upper()} {float(each.mean()):.3f}" for name, each in found.items()]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.known_part import Projection, Redraw, completed, resampled
+from ddpm.diffusion.replacement import KnownSampler, Projection, replacement_trajectory, resampling_path
 from ddpm.metrics.fidelity import squared_error
 from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
@@ -25,7 +25,7 @@ def path_of_times(model: Model, jump_length: int, num_resamples: int) -> list[in
         if len(times) < 3 or jump_length > len(times) - 2:
             must_be = f"less than the sampler's number of steps, {len(times) - 1}; or take task.num_resamples=1"
             check.fail("task.jump_length", jump_length, must_be)
-    return resampled(times, jump_length, num_resamples)
+    return resampling_path(times, jump_length, num_resamples)
 
 
 def check_resampling(jump_length: int, num_resamples: int) -> None:
@@ -33,13 +33,13 @@ def check_resampling(jump_length: int, num_resamples: int) -> None:
     check.positive_int("task.num_resamples", num_resamples)
 
 
-def restored(
+def complete_images(
     model: Model,
     task: str,
     numbers: list[int],
     images: Tensor,
     projection: Projection,
-    redraw: Redraw,
+    redraw: KnownSampler,
     times: list[int],
     num_completions: int,
 ) -> Outcome:
@@ -53,16 +53,18 @@ def restored(
     x0 = images.repeat_interleave(num_completions, dim=0)
 
     def run(rows: Tensor):
-        told = model.told(rows)
-        return completed(model.sampler, model.denoiser, x0[rows], projection, redraw, times, model.rng, ids[rows], told)
+        conditions = model.conditions_of(rows)
+        return replacement_trajectory(
+            model.sampler, model.denoiser, x0[rows], projection, redraw, times, model.rng, ids[rows], conditions
+        )
 
-    made = model.finished(run, len(ids), len(times) - 1).cpu().float()
-    error = (projection(made) - projection(x0.cpu())).abs().max().item()
-    made, images = made.unflatten(0, (len(numbers), num_completions)), images.cpu()
+    outputs = model.finish(run, len(ids), len(times) - 1).cpu().float()
+    error = (projection(outputs) - projection(x0.cpu())).abs().max().item()
+    outputs, images = outputs.unflatten(0, (len(numbers), num_completions)), images.cpu()
     down = sum(s < t for t, s in pairwise(times))
     known = projection(images)
     drawn = sheet(
-        [[images[i], known[i], *made[i]] for i in range(len(numbers))],
+        [[images[i], known[i], *outputs[i]] for i in range(len(numbers))],
         rows=[f"image {number}" for number in numbers],
         columns=["original", "known", *(f"{k + 1}" for k in range(num_completions))],
         title=f"completions of what is known: {task}, {down} steps",
@@ -71,8 +73,8 @@ def restored(
         "images": numbers,
         "steps_down": down,
         "largest_error_of_the_known_part": error,
-        "squared_error": squared_error(made, images[:, None]).tolist(),
+        "squared_error": squared_error(outputs, images[:, None]).tolist(),
     }
-    arrays = {"originals": images, "known": known, "completions": made}
+    arrays = {"originals": images, "known": known, "completions": outputs}
     lines = [f"{down} steps down; what is known is kept to {error:.1g}"]
     return Outcome({task: drawn}, arrays, numbers_of, lines)

@@ -49,10 +49,10 @@ def sheet(cells: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Seque
         y = top + number * (height + GAP)
         draw.multiline_text((MARGIN, y + height // 2), label, INK, font, anchor="lm")
         for middle, image in zip(middles, images, strict=False):
-            page.paste(picture(image, scale), (middle - width // 2, y))
+            page.paste(labelled_image(image, scale), (middle - width // 2, y))
     return torch.from_numpy(np.array(page))
 
 
-def picture(image: Tensor, scale: int) -> Image.Image:
+def labelled_image(image: Tensor, scale: int) -> Image.Image:
     pixels = to_rgb(to_uint8(image[None].float().cpu()))[0].permute(1, 2, 0).numpy()
     return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.known_part import BlockMean, afresh
-from ddpm.tasks.base import Model, Outcome, checked_images, gaussian, refuse_latents
-from ddpm.tasks.restore import check_resampling, path_of_times, restored
+from ddpm.diffusion.replacement import BlockMean, independent
+from ddpm.tasks.base import Model, Outcome, check_images, gaussian, refuse_latents
+from ddpm.tasks.restore import check_resampling, complete_images, path_of_times
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Superres:
     num_resamples: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.integer("task.factor", self.factor, low=2)
         check.positive_int("task.num_completions", self.num_completions)
         check_resampling(self.jump_length, self.num_resamples)
@@ -38,4 +38,4 @@ class Superres:
         times = path_of_times(model, self.jump_length, self.num_resamples)
         numbers, images = model.real(self.images, self.split)
         means = BlockMean(self.factor)
-        return restored(model, "superres", numbers, images, means, afresh, times, self.num_completions)
+        return complete_images(model, "superres", numbers, images, means, independent, times, self.num_completions)

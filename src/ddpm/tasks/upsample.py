@@ -1,4 +1,4 @@
-"""Real images made small, and large again by a model that was told small ones (Saharia et al. 2021, section 4)."""
+"""Real images made small, and large again by a model with cond=low_res (Saharia et al. 2021, section 4)."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.diffusion.low_resolution import LOW_RES, LowResolution
 from ddpm.metrics.fidelity import psnr
-from ddpm.tasks.base import Model, Outcome, checked_images, decibels, num_steps
+from ddpm.tasks.base import Model, Outcome, check_images, format_decibels, num_steps
 from ddpm.tasks.restore import COMPLETIONS_OF_AN_IMAGE
 from ddpm.tasks.sheet import sheet
 
@@ -27,47 +27,47 @@ class Upsample:
     num_samples: int
 
     def __post_init__(self) -> None:
-        checked_images(self.images)
+        check_images(self.images)
         check.positive_int("task.num_samples", self.num_samples)
 
     def __call__(self, model: Model) -> Outcome:
-        condition = told_small_images(model, "upsample")
+        condition = refuse_without_low_res(model, "upsample")
         numbers, images = model.real(self.images, self.split)
         small = condition.small(images)
         first = torch.tensor(numbers, device=model.device) * COMPLETIONS_OF_AN_IMAGE
         ids = (first[:, None] + torch.arange(self.num_samples, device=model.device)).flatten()
-        made = enlarged(model, small.repeat_interleave(self.num_samples, dim=0), ids)
-        made = made.unflatten(0, (len(numbers), self.num_samples))
+        outputs = enlarge(model, small.repeat_interleave(self.num_samples, dim=0), ids)
+        outputs = outputs.unflatten(0, (len(numbers), self.num_samples))
         images, small = images.cpu(), small.cpu()
         bicubic = F.interpolate(small, images.shape[2:], mode="bicubic").clamp(-1, 1)
-        shown = {"bicubic": bicubic, "mean": made.mean(dim=1), "one sample": made[:, 0]}
+        shown = {"bicubic": bicubic, "mean": outputs.mean(dim=1), "one sample": outputs[:, 0]}
         quality = {name: psnr(x, images).mean() for name, x in shown.items()}
-        labels = {name: f"{name}\n{decibels(value)}" for name, value in quality.items()}
+        labels = {name: f"{name}\n{format_decibels(value)}" for name, value in quality.items()}
         squares = F.interpolate(small, images.shape[2:], mode="nearest")
         drawn = sheet(
-            [[squares[i], bicubic[i], shown["mean"][i], *made[i], images[i]] for i in range(len(numbers))],
+            [[squares[i], bicubic[i], shown["mean"][i], *outputs[i], images[i]] for i in range(len(numbers))],
             rows=[f"image {number}" for number in numbers],
             columns=[
-                *("small", labels["bicubic"], f"mean of {self.num_samples}\n{decibels(quality['mean'])}"),
+                *("small", labels["bicubic"], f"mean of {self.num_samples}\n{format_decibels(quality['mean'])}"),
                 *(labels["one sample"] if k == 0 else f"{k + 1}" for k in range(self.num_samples)),
                 "original",
             ],
             title=f"{condition.factor} times as large, {num_steps(model.sampler, model.T)} steps",
         )
-        off = disagreement(condition, made.flatten(0, 1), small.repeat_interleave(self.num_samples, dim=0))
+        off = disagreement(condition, outputs.flatten(0, 1), small.repeat_interleave(self.num_samples, dim=0))
         lines = [f"PSNR of {len(numbers)} images of split={self.split}:"]
-        lines += [f"  {name.ljust(10)} {decibels(value)}" for name, value in quality.items()]
+        lines += [f"  {name.ljust(10)} {format_decibels(value)}" for name, value in quality.items()]
         figures = {
             "images": numbers,
             "factor": condition.factor,
             "psnr_db": {name.replace(" ", "_"): float(value) for name, value in quality.items()},
             "disagreement_levels": off,
         }
-        arrays = {"originals": images, "small": small, "samples": made, "bicubic": bicubic}
+        arrays = {"originals": images, "small": small, "samples": outputs, "bicubic": bicubic}
         return Outcome({"upsample": drawn}, arrays, figures, [*lines, agreement(off)])
 
 
-def told_small_images(model: Model, task: str) -> LowResolution:
+def refuse_without_low_res(model: Model, task: str) -> LowResolution:
     if not isinstance(model.condition, LowResolution):
         raise ValueError(
             f"task={task} needs a model of cond=low_res, and this one has {type(model.condition).__name__}; train one "
@@ -76,14 +76,14 @@ def told_small_images(model: Model, task: str) -> LowResolution:
     return model.condition
 
 
-def enlarged(model: Model, small: Tensor, ids: Tensor) -> Tensor:
+def enlarge(model: Model, small: Tensor, ids: Tensor) -> Tensor:
     """`[N, C, H, W]` on the CPU, from small images `[N, C, h, w]` with noise of the numbers `ids`, int64 `[N]`.
 
     The noise is not that of other samples with these numbers, of which the small images may be some.
     """
     model = replace(model, rng=replace(model.rng, scope=f"{model.rng.scope}, enlarged"))
     run = model.trajectory(model.prior(ids), ids, model.T, cond={LOW_RES: small})
-    return model.decoded(model.finished(run, len(ids), num_steps(model.sampler, model.T)))
+    return model.decode(model.finish(run, len(ids), num_steps(model.sampler, model.T)))
 
 
 def disagreement(condition: LowResolution, large: Tensor, small: Tensor) -> float:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:
@@ -41,7 +41,7 @@ def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> P
     file = io.BytesIO()
     image.save(file, "png")
     try:
-        write_whole(path, file.getvalue())
+        write_atomically(path, file.getvalue())
     except OSError as error:
         rank_zero_warn(f"{path} could not be written: {error}; the run goes on")
     for logger in trainer.loggers:

@@ -12,7 +12,7 @@ def batches(trainer: Trainer) -> dict[str, int]:
     return now | {"world_size": trainer.world_size}
 
 
-def settled(loops: dict[str, Any]) -> dict[str, Any]:
+def normalize_counts(loops: dict[str, Any]) -> dict[str, Any]:
     """The counts of a run that was never resumed: Lightning's own are one epoch short after a resume at an epoch's end,
     and a second resume then takes the middle of an epoch for its beginning."""
     for counts in loops["epoch_progress"].values():
@@ -31,8 +31,8 @@ def respread(checkpoint: dict[str, Any], now: dict[str, int], num_train: int) ->
     """
     before = checkpoint["batches"]
     if before["world_size"] != now["world_size"]:
-        told = f"{before['world_size']} -> {now['world_size']} processes"
-        rank_zero_info(f"changed on resuming: {told}; the batches are the same, the draws of dropout are not")
+        change = f"{before['world_size']} -> {now['world_size']} processes"
+        rank_zero_info(f"changed on resuming: {change}; the batches are the same, the draws of dropout are not")
     if all(before[name] == now[name] for name in ("batch_size", "accumulation")):
         return
     images = checkpoint["ImageDataModule"]["train_loader"]["images"]  # 0 at the end of an epoch

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 
 
 class MetricsTable(Logger):
@@ -65,7 +65,7 @@ class MetricsTable(Logger):
         with open(self.path, newline="") as file:
             reader = csv.DictReader(file)
             self.fields = list(reader.fieldnames or ["step"])
-            rows = [row for row in reader if whole(row) and int(row["step"]) <= step]
+            rows = [row for row in reader if is_complete_row(row) and int(row["step"]) <= step]
         if rows and int(rows[-1]["step"]) == step:
             self.row = {field: value for field, value in rows[-1].items() if value} | {"step": step}
             self.on_disk, self.grown = True, False
@@ -89,7 +89,7 @@ class MetricsTable(Logger):
                 self.rewrite([*(row for row in self.rows_on_disk() if row["step"] not in steps), *rows])
             else:
                 with open(self.path, "a", newline="") as file:
-                    file.write(lines(self.fields, rows))
+                    file.write(csv_lines(self.fields, rows))
         except OSError as error:
             self.torn = True  # the last line on the disk may be a part of one
             rank_zero_warn(f"{self.path} could not be written: {error}; its rows are kept until it can")
@@ -100,18 +100,20 @@ class MetricsTable(Logger):
         if not self.path.exists():
             return []
         with open(self.path, newline="") as file:
-            return [row for row in csv.DictReader(file) if whole(row)]
+            return [row for row in csv.DictReader(file) if is_complete_row(row)]
 
     def rewrite(self, rows: list[dict[str, Any]]) -> None:
-        write_whole(self.path, lines(self.fields, [dict(zip(self.fields, self.fields, strict=True)), *rows]).encode())
+        write_atomically(
+            self.path, csv_lines(self.fields, [dict(zip(self.fields, self.fields, strict=True)), *rows]).encode()
+        )
 
 
-def lines(fields: list[str], rows: list[dict[str, Any]]) -> str:
+def csv_lines(fields: list[str], rows: list[dict[str, Any]]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, fields, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def whole(row: dict[str | None, Any]) -> bool:
+def is_complete_row(row: dict[str | None, Any]) -> bool:
     """Whether a row is not the torn last one of a killed run."""
     return None not in row and None not in row.values() and str(row["step"]).isdigit()

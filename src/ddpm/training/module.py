@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Batch, LossTerms
 from ddpm.checkpoint.layout import VERSION
-from ddpm.diffusion.condition import partly_hidden
+from ddpm.diffusion.condition import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses import Loss
 from ddpm.diffusion.self_condition import SelfConditioned
-from ddpm.diffusion.timesteps import LossAware
+from ddpm.diffusion.time_sampler import LossAware
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training import sharding
 from ddpm.training.optimizer import MakeOptimizer
@@ -37,10 +37,10 @@ class DiffusionModule(LightningModule):
         self.seed = seed
         self.train_rng = Rng(seed, "train", compiled=compile)
         self.val_rng = Rng(seed, "val", compiled=compile)
-        if isinstance(loss.timesteps, nn.Module):
-            self.timesteps = loss.timesteps  # so that what they have seen moves and is saved with the weights
+        if isinstance(loss.time_sampler, nn.Module):
+            self.time_sampler = loss.time_sampler  # so that what they have seen moves and is saved with the weights
         self.observed: list[Tensor] = []  # since the last optimizer step
-        self.register_buffer("stands_still", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
+        self.register_buffer("skip_steps", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
         # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.grad_norm: Tensor | None = None
@@ -74,12 +74,12 @@ class DiffusionModule(LightningModule):
 
     def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
-        cond = partly_hidden(self.model.condition, self.model.condition.of(batch), draws)
+        cond = drop_conditions(self.model.condition, self.model.condition.of(batch), draws)
         x0 = self.model.codec.encode(batch["image"])
         return self.loss(self.trained_denoiser(self.network, draws), x0, cond, draws)
 
     def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
-        """What a loss asks: a self-conditioned network is told its own answer half of the time."""
+        """The denoiser of a loss: a self-conditioned network gets its own prediction half of the time."""
         if getattr(network, "self_condition", False):
             return SelfConditioned(network, self.model.objective, draws)
         return NetworkDenoiser(network, self.model.objective)
@@ -88,7 +88,7 @@ class DiffusionModule(LightningModule):
         """total is weighted so that its mean is the loss; unweighted is the loss of each sample at its time."""
         terms = self.loss_terms(batch, self.current_epoch)
         total, unweighted = terms.weighted(terms.total), terms.total.detach()
-        if isinstance(self.loss.timesteps, LossAware):
+        if isinstance(self.loss.time_sampler, LossAware):
             self.observed.append(torch.stack([batch["position"].double(), terms.t.double(), unweighted.double()]))
         parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
         parts |= {f"unweighted/{name}": part.detach() for name, part in terms.parts.items()}
@@ -120,7 +120,7 @@ class DiffusionModule(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, schedule = self.make_optimizer(self.network.parameters())
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = self.stands_still  # it then makes no step, and nobody has to wait for the device
+            optimizer.found_inf = self.skip_steps  # it then makes no step, and nobody has to wait for the device
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -129,11 +129,13 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm, and keeps what it was for the log. After one that is no number the optimizer stands still."""
+        """Clips the norm, and keeps what it was for the log. After a NaN the optimizer skips its step."""
         parameters = list(self.network.parameters())
-        self.grad_norm = sharding.whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        self.stands_still.logical_or_(~torch.isfinite(self.grad_norm))
-        if not optimizer.defaults.get("fused") and self.stands_still:  # this one has to wait for the device
+        self.grad_norm = sharding.full_tensor(
+            nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        )
+        self.skip_steps.logical_or_(~torch.isfinite(self.grad_norm))
+        if not optimizer.defaults.get("fused") and self.skip_steps:  # this one has to wait for the device
             optimizer.zero_grad(set_to_none=True)
             return
         if gradient_clip_val:
@@ -154,7 +156,7 @@ class DiffusionModule(LightningModule):
         everyone = self.all_gather(torch.cat(self.observed, dim=1)).view(-1, 3, sum(o.shape[1] for o in self.observed))
         position, t, loss = everyone.transpose(0, 1).flatten(1)
         order = position.argsort()
-        self.loss.timesteps.observe(t[order].long(), loss[order])
+        self.loss.time_sampler.observe(t[order].long(), loss[order])
         self.observed = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

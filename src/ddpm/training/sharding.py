@@ -40,22 +40,22 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 def gather(network: nn.Module) -> None:
     """Puts the whole network on each process, which may then use it more often than another does."""
-    for part in parts(network):
+    for part in sharded_modules(network):
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
 
 
 def release(network: nn.Module) -> None:
-    for part in parts(network):
+    for part in sharded_modules(network):
         part.set_reshard_after_forward(True, recurse=False)
         part.reshard()
 
 
-def parts(network: nn.Module) -> list[FSDPModule]:
+def sharded_modules(network: nn.Module) -> list[FSDPModule]:
     return [part for part in network.modules() if isinstance(part, FSDPModule)]
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """To be called on all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -81,7 +81,7 @@ class Sharded(ModelParallelStrategy):
         return checkpoint
 
 
-def weights(network: nn.Module) -> dict[str, Any]:
+def full_weights(network: nn.Module) -> dict[str, Any]:
     """The whole network on the CPU of the first process. To be called on all."""
     if isinstance(network, FSDPModule):
         return get_model_state_dict(network, options=WHOLE)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ddpm.base import check
-from ddpm.base.atomic import write_whole
+from ddpm.base.atomic import write_atomically
 from ddpm.base.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
@@ -107,11 +107,11 @@ def wandb_logger(
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     identity = {"project": project, "name": about["name"], "run_id": run.id}
-    write_whole(file, (json.dumps(identity) + "\n").encode())
+    write_atomically(file, (json.dumps(identity) + "\n").encode())
     return WandbLogger(experiment=run)
 
 
-def reopened(run_dir: Path) -> WandbLogger | None:
+def reopen_run(run_dir: Path) -> WandbLogger | None:
     """A logger that adds an evaluation to the W&B run of a training's folder, or None if it had none.
 
     To be finished by `finished_runs`.

@@ -57,7 +57,7 @@ def texture(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
     return images + (drawn - images) * inside[:, None]
 
 
-def missing(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
+def missing_stroke(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
     """Background where there was ink, round a place that has some."""
     height, width = images.shape[-2:]
     ink = (images - background).abs().amax(1).flatten(1)
@@ -69,7 +69,7 @@ def missing(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
     return towards(images, background, hole)
 
 
-LESIONS: dict[str, Lesion] = {"stroke": stroke, "blob": blob, "texture": texture, "missing": missing}
+LESIONS: dict[str, Lesion] = {"stroke": stroke, "blob": blob, "texture": texture, "missing": missing_stroke}
 
 
 def places(images: Tensor) -> tuple[Tensor, Tensor]:

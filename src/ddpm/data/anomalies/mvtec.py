@@ -54,29 +54,29 @@ def preparations(
 
 def pair(root: Path, path: Path, of_image: Preparation, of_mask: Preparation) -> tuple[torch.Tensor, torch.Tensor]:
     """uint8 `[C, H, W]` and bool `[H, W]`."""
-    image = opened(path)
-    pixels = prepared(of_image, image, path)
+    image = open_mask(path)
+    pixels = prepare_mask(of_image, image, path)
     if path.parent.name == GOOD:
         return pixels, torch.zeros(of_image.size, dtype=torch.bool)
     truth = root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
     if not truth.is_file():
         raise ValueError(f"{path} has no mask: {truth} is not there")
-    mask = opened(truth)
+    mask = open_mask(truth)
     if mask.size != image.size:
         raise ValueError(f"{truth} is {mask.height} x {mask.width}, but {path} is {image.height} x {image.width}")
     binary = mask.convert("L").point(lambda level: 255 * (level > 0))
-    wrong = covered_enough(prepared(of_mask, binary, truth)[0])
+    wrong = is_covered(prepare_mask(of_mask, binary, truth)[0])
     if not wrong.any():
         raise ValueError(f"{truth} marks nothing in the part of {path.name} that the model sees")
     return pixels, wrong
 
 
-def covered_enough(covered: torch.Tensor) -> torch.Tensor:
+def is_covered(covered: torch.Tensor) -> torch.Tensor:
     """bool `[H, W]` from uint8, how much of a pixel is anomalous."""
     return (covered >= covered.max().clamp(max=128)) & (covered > 0)
 
 
-def opened(path: Path):
+def open_mask(path: Path):
     try:
         image = open_image(path)
         image.load()
@@ -85,7 +85,7 @@ def opened(path: Path):
     return image
 
 
-def prepared(preparation: Preparation, image, path: Path) -> torch.Tensor:
+def prepare_mask(preparation: Preparation, image, path: Path) -> torch.Tensor:
     with our_fields():
         try:
             return torch.from_numpy(np.array(preparation(image)))

@@ -10,9 +10,9 @@ from PIL import Image
 
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
-from ddpm.data.anomalies.mvtec import covered_enough, preparations, prepared
+from ddpm.data.anomalies.mvtec import is_covered, preparations, prepare_mask
 from ddpm.data.images import FILTERS
-from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, upright
+from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, slice_upright
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class NiftiLesions:
         for index, (path, number) in enumerate(slices.places):
             if path != known:
                 known, volume = path, self.lesions(root, path)
-            drawn = Image.fromarray(255 * upright(volume, axis, number).astype(np.uint8))
-            images.append(prepared(of_image, Image.fromarray(slices.image(index)[:, :, 0]), path))
-            masks.append(covered_enough(prepared(of_mask, drawn, path)[0]))
+            drawn = Image.fromarray(255 * slice_upright(volume, axis, number).astype(np.uint8))
+            images.append(prepare_mask(of_image, Image.fromarray(slices.image(index)[:, :, 0]), path))
+            masks.append(is_covered(prepare_mask(of_mask, drawn, path)[0]))
         kinds = tuple("lesion" if mask.any() else GOOD for mask in masks)
         numbers = torch.arange(len(images))
         return AnomalySet(torch.stack(images), torch.stack(masks), kinds, numbers, f"nifti {root.name}")

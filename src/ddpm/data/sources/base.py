@@ -70,10 +70,10 @@ class ArrayImages:
         return f"{self.title} image {index}"
 
     def fingerprint(self) -> str:
-        return digest([np.ascontiguousarray(self.pixels).tobytes()])
+        return sha256_of_parts([np.ascontiguousarray(self.pixels).tobytes()])
 
 
-def digest(parts: Iterable[bytes | str]) -> str:
+def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
     """sha256 of the parts one after another, as hexadecimal digits."""
     total = hashlib.sha256()
     for part in parts:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.untrusted import text_file
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
+from ddpm.data.sources.base import edm_labels, is_image_name, max_table_bytes, sha256_of_parts
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
 
@@ -21,7 +21,7 @@ class Folder:
     """root: the folder. Other files than images (by extension) and hidden ones are passed over.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
-    the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
+    the order of their names; `flatten` takes every image below the root, without labels; `edm` takes labels from
     `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
     """
 
@@ -109,4 +109,4 @@ class FolderImages:
         return str(self.root / self.names[index])
 
     def fingerprint(self) -> str:
-        return digest(f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        return sha256_of_parts(f"{name} {(self.root / name).stat().st_size}" for name in self.names)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.images import UnusableImage
-from ddpm.data.sources.base import digest
+from ddpm.data.sources.base import sha256_of_parts
 
 AXES = ("sagittal", "coronal", "axial")
 
@@ -76,7 +76,7 @@ class NiftiSlices:
 
     def image(self, index: int) -> np.ndarray:
         path, number = self.places[index]
-        return upright(windowed_volume(path, self.window), self.axis, number)[:, :, None]
+        return slice_upright(windowed_volume(path, self.window), self.axis, number)[:, :, None]
 
     def name(self, index: int) -> str:
         path, number = self.places[index]
@@ -84,10 +84,12 @@ class NiftiSlices:
 
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.places})
-        return digest([*(f"{path.name} {path.stat().st_size}" for path in files), repr(self.places), repr(self.window)])
+        return sha256_of_parts(
+            [*(f"{path.name} {path.stat().st_size}" for path in files), repr(self.places), repr(self.window)]
+        )
 
 
-def upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
+def slice_upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
     """`[H, W]`, a slice with the head, or the front, above."""
     return np.ascontiguousarray(np.rot90(np.moveaxis(volume, axis, 0)[number]))
 
@@ -100,7 +102,7 @@ def nibabel() -> Any:
     return module
 
 
-def loaded(path: Path) -> Any:
+def load_volume(path: Path) -> Any:
     """A volume of which the header has been read."""
     try:
         volume = nibabel().load(path)
@@ -118,7 +120,7 @@ def loaded(path: Path) -> Any:
 
 
 def canonical_shape(path: Path) -> tuple[int, ...]:
-    volume = loaded(path)
+    volume = load_volume(path)
     order = nibabel().orientations.io_orientation(volume.affine)[:, 0].astype(int)
     shape = [0, 0, 0]
     for axis, to in enumerate(order):
@@ -128,7 +130,7 @@ def canonical_shape(path: Path) -> tuple[int, ...]:
 
 def canonical(path: Path) -> np.ndarray:
     """float64 `[X, Y, Z]`, from left to right, back to front and feet to head; what is no number is 0."""
-    volume = loaded(path)
+    volume = load_volume(path)
     try:
         if path.suffix == ".gz":
             read_through(path)

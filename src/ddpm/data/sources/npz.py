@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.open_image import MAX_PIXELS
-from ddpm.data.sources.base import ArrayImages, Images, digest
+from ddpm.data.sources.base import ArrayImages, Images, sha256_of_parts
 
 MAX_INFLATED = 2**31
 """Bytes of one compressed array, which has to be held in memory."""
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 @dataclass(frozen=True)
 class Npz:
     """path: the file, of which nothing is unpickled. Of an array that is stored as it is (np.savez, np.save) each
-    image is read when it is asked for; a compressed one is held in memory."""
+    image is read when it is needed; a compressed one is held in memory."""
 
     path: str
 
@@ -87,7 +87,7 @@ def of_npz(path: Path, archive: ZipFile) -> Images:
             raise ValueError("arr_0 ends before it has all of its bytes")
         listing = " ".join(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in entries.values())
         return RowImages(path, start + header.start, shape, labels, listing)
-    return ArrayImages(str(path), inflated(archive, entry, header), labels, ())
+    return ArrayImages(str(path), inflate_entry(archive, entry, header), labels, ())
 
 
 def header_of(beginning: bytes, size: int, name: str) -> Header:
@@ -137,7 +137,7 @@ def labels_in(archive: ZipFile, entry: ZipInfo, num_images: int) -> Tensor:
             f"arr_1 must be the class of each image, integers [{num_images}], "
             f"and is {header.dtype} {list(header.shape)}; leave it out if it is something else"
         )
-    labels = inflated(archive, entry, header)
+    labels = inflate_entry(archive, entry, header)
     if labels.min() < -1 or labels.max() >= 2**31:
         wrong = labels[(labels < -1) | (labels >= 2**31)][0]
         raise ValueError(f"arr_1: a label must be the number of a class (-1: none), got {wrong}")
@@ -148,7 +148,7 @@ def no_labels(header: Header) -> Tensor:
     return torch.full((header.shape[0],), -1)
 
 
-def inflated(archive: ZipFile, entry: ZipInfo, header: Header) -> np.ndarray:
+def inflate_entry(archive: ZipFile, entry: ZipInfo, header: Header) -> np.ndarray:
     """The numbers of an entry. Read by its stated length, which inflates no more than that even where it is a lie."""
     if entry.file_size > MAX_INFLATED:
         raise ValueError(
@@ -201,4 +201,4 @@ class RowImages:
         return f"{self.path} image {index}"
 
     def fingerprint(self) -> str:
-        return digest([self.listing])
+        return sha256_of_parts([self.listing])

@@ -20,7 +20,7 @@ from ddpm.base import check
 from ddpm.base.untrusted import json_data
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import digest
+from ddpm.data.sources.base import sha256_of_parts
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -241,7 +241,7 @@ class ParquetImages:
 
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.groups})
-        return digest(f"{os.path.basename(path)} {os.path.getsize(path)} {len(self)}" for path in files)
+        return sha256_of_parts(f"{os.path.basename(path)} {os.path.getsize(path)} {len(self)}" for path in files)
 
     def _group(self, number: int) -> pa.ChunkedArray:
         if number in self.held:

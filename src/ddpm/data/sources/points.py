@@ -48,7 +48,7 @@ class Points(ABC):
 
 @dataclass(frozen=True)
 class Gaussian(Points):
-    """One round Gaussian, of which all that diffusion asks for has a closed form."""
+    """One round Gaussian, for which the score and the flow have closed forms."""
 
     def place(self, draws: Draws) -> tuple[Tensor, None]:
         return torch.zeros(self.num_points, 2), None

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.untrusted import utf8
 from ddpm.data.open_image import MAX_BYTES, open_image
-from ddpm.data.sources.base import digest, edm_labels, is_image_name, max_table_bytes
+from ddpm.data.sources.base import edm_labels, is_image_name, max_table_bytes, sha256_of_parts
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ZipImages:
         return f"{self.path}/{self.entries[index].filename}"
 
     def fingerprint(self) -> str:
-        return digest(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in self.entries)
+        return sha256_of_parts(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in self.entries)
 
     def _archive(self) -> ZipFile:
         """A forked worker shares its parent's file position, so each process opens the file for itself."""

@@ -37,7 +37,7 @@ class Degradation(ABC):
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
         """D(x0, z, t); x0 itself at t = 0."""
 
-    def infer(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor) -> Tensor:
+    def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor) -> Tensor:
         """z, which is known from the beginning."""
         return z
 
@@ -53,34 +53,34 @@ class Degradation(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetful(Degradation):
-    """A degradation after which an image is a handful of numbers, its `summary`: images can be made of nothing.
+class HasFittedPrior(Degradation):
+    """A degradation after which an image is a handful of numbers, its terminal statistics: it has a prior.
 
-    A Gaussian was fitted to the summaries of the training images (section 5.2), and x_T is the picture of a draw of it.
+    A Gaussian is fitted to the statistics of the training images (section 5.2); x_T is the image of a draw from it.
 
-    fitted: its mean `[K]` and covariance `[K, K]`; None: not yet, or there is none. asymmetry: standard deviation of
-    the noise that is added to such an x_T, so that not all pixels are told the same; 0: "perfect symmetry".
+    fitted: its mean `[K]` and covariance `[K, K]`; None: not yet, or there is none. symmetry_noise: standard deviation
+    of the noise that is added to such an x_T, so that not all pixels start equal; 0: "perfect symmetry".
     """
 
     fitted: Mapping[str, Any] | None
-    asymmetry: float
+    symmetry_noise: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.number("process.asymmetry", self.asymmetry, low=0)
+        check.number("process.symmetry_noise", self.symmetry_noise, low=0)
 
     @property
-    def forgets(self) -> bool:
-        """Whether it does so with these settings."""
+    def fits_prior(self) -> bool:
+        """Whether it does so with these settings, so that a prior can be fitted."""
         return True
 
     @abstractmethod
-    def summary(self, x_T: Tensor) -> Tensor:
-        """`[B, K]`, all that fully degraded images `[B, C, H, W]` tell."""
+    def terminal_statistics(self, x_T: Tensor) -> Tensor:
+        """`[B, K]`, all that is left of fully degraded images `[B, C, H, W]`."""
 
     @abstractmethod
-    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The x_T `[B, *shape]` with these summaries."""
+    def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The x_T `[B, *shape]` with these statistics."""
 
     @property
     def has_prior(self) -> bool:
@@ -94,11 +94,11 @@ class Forgetful(Degradation):
         covariance = torch.tensor(self.fitted["covariance"], dtype=torch.float64, device=mean.device)
         noise = draws.normal("summary", tuple(mean.shape)).double()
         drawn = mean + noise @ root_of(covariance.view(len(mean), len(mean)))
-        x_T = self.pictured(drawn.float(), shape)
-        return x_T.add_(draws.normal("asymmetry", shape), alpha=self.asymmetry)
+        x_T = self.from_statistics(drawn.float(), shape)
+        return x_T.add_(draws.normal("asymmetry", shape), alpha=self.symmetry_noise)
 
 
-def share(t: Time, T: int, like: Tensor) -> float | Tensor:
+def fraction_of_T(t: Time, T: int, like: Tensor) -> float | Tensor:
     """t / T, a number or `[B, 1, 1, 1]` in the type of images."""
     return (t.double() / T).to(like.dtype).view(-1, 1, 1, 1) if isinstance(t, Tensor) else t / T
 
@@ -109,20 +109,20 @@ def root_of(covariance: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-LARGEST_SUMMARY = 64
-"""The most numbers of a summary whose covariance a configuration is asked to hold."""
+LARGEST_STATISTICS = 64
+"""The most statistics whose covariance is stored in a configuration."""
 
 
-def fitted_to(process: Forgetful, images: Iterable[Tensor]) -> dict[str, Any] | None:
-    """`fitted` in plain numbers, from batches `[B, C, H, W]` of x0; None where a summary is too large for it."""
-    summaries: list[Tensor] = []
+def fit_statistics(process: HasFittedPrior, images: Iterable[Tensor]) -> dict[str, Any] | None:
+    """`fitted` in plain numbers, from batches `[B, C, H, W]` of x0; None if there are too many statistics for it."""
+    statistics: list[Tensor] = []
     seen = 0
     for x0 in images:
         z = process.draw(x0, Rng(0, "fit").at(0, seen + torch.arange(len(x0))))
         seen += len(x0)
-        summaries.append(process.summary(process.apply(x0, z, process.T)).double())
-    rows = torch.cat(summaries)
-    if rows.shape[1] > LARGEST_SUMMARY:
+        statistics.append(process.terminal_statistics(process.apply(x0, z, process.T)).double())
+    rows = torch.cat(statistics)
+    if rows.shape[1] > LARGEST_STATISTICS:
         return None
     mean = rows.mean(0)
     covariance = (rows - mean).T @ (rows - mean) / len(rows)

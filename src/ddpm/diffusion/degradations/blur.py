@@ -70,7 +70,7 @@ class Blur(Separable):
         for i in range(self.T):
             weights = torch.softmax(-place.square() / (2 * self.sigma_of(i) ** 2), 0)
             blurred.append(
-                along_one_side(size, partial(convolved, weights=weights, padding=self.padding)) @ blurred[-1]
+                along_one_side(size, partial(convolve_rows, weights=weights, padding=self.padding)) @ blurred[-1]
             )
         if self.to_mean:
             blurred[-1] = torch.full((size, size), 1 / size, dtype=torch.float64)
@@ -85,18 +85,18 @@ class Blur(Separable):
         return torch.where((t > 0).view(-1, 1, 1, 1), rounded, x_t) if isinstance(t, Tensor) else rounded
 
     @property
-    def forgets(self) -> bool:
+    def fits_prior(self) -> bool:
         return self.to_mean
 
-    def summary(self, x_T: Tensor) -> Tensor:
+    def terminal_statistics(self, x_T: Tensor) -> Tensor:
         """`[B, C]`, the colour."""
         return x_T.mean((2, 3))
 
-    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return summary[:, :, None, None].expand(-1, *shape).clone()
+    def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return statistics[:, :, None, None].expand(-1, *shape).clone()
 
 
-def convolved(rows: Tensor, weights: Tensor, padding: str) -> Tensor:
+def convolve_rows(rows: Tensor, weights: Tensor, padding: str) -> Tensor:
     """Each row of `[1, N, size]` with these weights, of odd length."""
     border = len(weights) // 2
     windows = F.pad(rows, (border, border), mode=padding).unfold(-1, len(weights), 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base.types import Time
-from ddpm.diffusion.degradations.base import Degradation, share
+from ddpm.diffusion.degradations.base import Degradation, fraction_of_T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,4 +17,4 @@ class Decolor(Degradation):
         if x0.shape[1] < 2:
             raise ValueError("process=decolor takes colours away, and these images have one channel: choose data of 3")
         grey = x0.mean(1, keepdim=True).expand_as(x0)
-        return torch.lerp(x0, grey, share(t, self.T, x0))
+        return torch.lerp(x0, grey, fraction_of_T(t, self.T, x0))

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Time
-from ddpm.diffusion.degradations.base import Forgetful, share
+from ddpm.diffusion.degradations.base import HasFittedPrior, fraction_of_T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fade(Forgetful):
+class Fade(HasFittedPrior):
     """x_t = x0 + t / T (colour - x0). Algorithm 2 then ends at x_T - colour + the mean of the beliefs about x0.
 
     colour: in [-1, 1], one number, or one for each channel. At T nothing is left but the colour.
@@ -30,14 +30,14 @@ class Fade(Forgetful):
         return list(self.colour) if isinstance(self.colour, Sequence) else [self.colour]
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        return torch.lerp(x0, self._picture(x0).expand_as(x0), share(t, self.T, x0))
+        return torch.lerp(x0, self._picture(x0).expand_as(x0), fraction_of_T(t, self.T, x0))
 
-    def summary(self, x_T: Tensor) -> Tensor:
+    def terminal_statistics(self, x_T: Tensor) -> Tensor:
         """`[B, 0]`: nothing."""
         return x_T.new_zeros(len(x_T), 0)
 
-    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self._picture(summary.new_empty(1, *shape)).expand(len(summary), *shape).clone()
+    def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self._picture(statistics.new_empty(1, *shape)).expand(len(statistics), *shape).clone()
 
     def _picture(self, like: Tensor) -> Tensor:
         if len(self.colours) not in (1, like.shape[1]):

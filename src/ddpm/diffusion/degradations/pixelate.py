@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.base import check
-from ddpm.diffusion.degradations.separable import Separable, resized
+from ddpm.diffusion.degradations.separable import Separable, resize_matrix
 
 MODES = ("area", "bilinear", "bicubic")
 
@@ -30,19 +30,19 @@ class Pixelate(Separable):
         maps = [torch.eye(size, dtype=torch.float64)]
         for t in range(1, self.T + 1):
             small = self.small(size, t)
-            maps.append(resized("nearest-exact", small, size) @ resized(self.mode, size, small))
+            maps.append(resize_matrix("nearest-exact", small, size) @ resize_matrix(self.mode, size, small))
         return torch.stack(maps)
 
     def small(self, size: int, t: int) -> int:
         """The number of different pixels along a side at time t."""
         return max(size >> t, 1)
 
-    def summary(self, x_T: Tensor) -> Tensor:
+    def terminal_statistics(self, x_T: Tensor) -> Tensor:
         """`[B, C h w]`, the pixels of the smallest image."""
         height, width = (self.small(size, self.T) for size in x_T.shape[-2:])
         return F.interpolate(x_T, size=(height, width), mode="nearest-exact").flatten(1)
 
-    def pictured(self, summary: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
         channels, *sides = shape
-        small = summary.view(-1, channels, *(self.small(size, self.T) for size in sides))
+        small = statistics.view(-1, channels, *(self.small(size, self.T) for size in sides))
         return F.interpolate(small, size=tuple(sides), mode="nearest-exact")

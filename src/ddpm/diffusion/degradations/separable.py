@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.base.types import Time
-from ddpm.diffusion.degradations.base import Forgetful
+from ddpm.diffusion.degradations.base import HasFittedPrior
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Separable(Forgetful):
+class Separable(HasFittedPrior):
     """D(x0, t) = A_t x0 B_t^T, whatever t is: two products of matrices, which are made once for a size."""
 
     _tables: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -40,7 +40,7 @@ def along_one_side(size: int, change: Callable[[Tensor], Tensor]) -> Tensor:
     return change(torch.eye(size, dtype=torch.float64)[None])[0].mT
 
 
-def resized(mode: str, before: int, after: int) -> Tensor:
+def resize_matrix(mode: str, before: int, after: int) -> Tensor:
     """`[after, before]`, what torch's interpolation in this mode does to one side."""
     if mode == "area":
         return along_one_side(before, lambda eye: F.adaptive_avg_pool1d(eye, after))

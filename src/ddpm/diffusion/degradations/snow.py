@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Time
-from ddpm.diffusion.degradations.base import Degradation, share
+from ddpm.diffusion.degradations.base import Degradation, fraction_of_T
 
 ANGLES = (-135.0, -45.0)
 """Degrees between which a sample's snow falls; -90 is straight down."""
@@ -19,7 +19,7 @@ GREY = (0.299, 0.587, 0.114)
 """How bright red, green and blue are (ITU-R BT.601)."""
 
 
-class Level(NamedTuple):
+class SnowLevel(NamedTuple):
     """One of ImageNet-C's five severities (Hendrycks and Dietterich 2019, its code)."""
 
     mean: float  # of the field of flakes
@@ -32,11 +32,11 @@ class Level(NamedTuple):
 
 
 LEVELS = (
-    Level(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-    Level(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-    Level(0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-    Level(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-    Level(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    SnowLevel(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+    SnowLevel(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+    SnowLevel(0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+    SnowLevel(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    SnowLevel(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
 
 
@@ -63,7 +63,7 @@ class Snow(Degradation):
             check.positive_int("process.length", self.length)
 
     @property
-    def level(self) -> Level:
+    def level(self) -> SnowLevel:
         return LEVELS[self.severity - 1]
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
@@ -77,7 +77,7 @@ class Snow(Degradation):
         return torch.cat([angle.view(-1, 1), field.flatten(1)], 1).to(x0.dtype)
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        u = share(t, self.T, x0)
+        u = fraction_of_T(t, self.T, x0)
         flakes = self.flakes(z, u, x0)
         image = (x0 + 1) / 2
         weights = image.new_tensor(GREY).view(-1, 1, 1) if image.shape[1] == 3 else 1 / image.shape[1]
@@ -94,10 +94,10 @@ class Snow(Degradation):
         none = self.level.mean + 3 * self.level.std
         threshold = none + u * (self.level.threshold - none)
         tops = torch.where(field >= threshold, field, 0).clamp_(0, 1)
-        return streaked(tops, angle, self.length or self.level.length, u * self.level.fading)
+        return streak(tops, angle, self.length or self.level.length, u * self.level.fading)
 
 
-def streaked(image: Tensor, angle: Tensor, length: int, fading: float | Tensor) -> Tensor:
+def streak(image: Tensor, angle: Tensor, length: int, fading: float | Tensor) -> Tensor:
     """`[B, 1, H, W]`: each pixel trails behind itself, in `length` + 1 steps of one pixel at these degrees `[B]`.
 
     A step i weighs exp(-i^2 / (2 fading^2)); all together 1. What is outside the image is its border's.

@@ -1,1 +1,1 @@
-"""What pulls samples towards that which is asked for: wrappers of a denoiser, which are denoisers."""
+"""Guidance towards a condition: wrappers of a denoiser, which are denoisers."""

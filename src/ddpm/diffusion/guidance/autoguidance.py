@@ -17,7 +17,7 @@ from ddpm.diffusion.guidance.interval import interval, scale_at
 
 @dataclass(frozen=True)
 class Autoguided:
-    """x0 = x0_guide + scale * (x0 - x0_guide), both told the same; scale 1 is the model itself.
+    """x0 = x0_guide + scale * (x0 - x0_guide), both under the same condition; scale 1 is the model itself.
 
     guide: of the same data and schedule, smaller or trained for less. interval: as that of `ClassifierFree`.
     """

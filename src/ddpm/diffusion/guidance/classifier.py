@@ -22,10 +22,11 @@ class ClassifierGuided:
     """Follows g = scale * the gradient of log p(label | x_t).
 
     form: where g enters. `mean`: the mean of the reverse step is moved by variance * g (algorithm 1), for a sampler
-    that follows a tilt. `epsilon`: eps - sigma_t g in place of eps (algorithm 2), which is x0 + sigma_t^2 / alpha_t g,
-    for any sampler. null: the first where the sampler can, as the paper does.
+    that applies a guidance gradient. `epsilon`: eps - sigma_t g in place of eps (algorithm 2), which is
+    x0 + sigma_t^2 / alpha_t g, for any sampler. null: the first where the sampler can, as the paper does.
     at: where g is taken in the form `mean`: `x_t` as in the paper's code, or `mean`, as in its formula.
-    tells: whether the denoiser is told the label as well. follows_tilt: whether the sampler does.
+    denoiser_takes_label: whether the denoiser is conditioned on the label as well. uses_guidance_gradient: whether the
+    sampler's step applies g.
     A label of -1 is not followed.
     """
 
@@ -35,8 +36,8 @@ class ClassifierGuided:
     scale: float
     form: str | None
     at: str
-    tells: bool
-    follows_tilt: bool
+    denoiser_takes_label: bool
+    uses_guidance_gradient: bool
 
     def __post_init__(self) -> None:
         check.number("scale", self.scale, low=0)
@@ -46,7 +47,7 @@ class ClassifierGuided:
             raise ValueError(f"guidance=classifier follows a gradient, which needs process=gaussian, not {name}")
         if self.form is not None:
             check.one_of("form", self.form, ("mean", "epsilon"))
-        if self.form == "mean" and not self.follows_tilt:
+        if self.form == "mean" and not self.uses_guidance_gradient:
             raise ValueError(
                 "guidance.form=mean moves the mean of an ancestral step, which this sampler does not make; "
                 "use sampler=ancestral, or guidance.form=epsilon"
@@ -61,22 +62,24 @@ class ClassifierGuided:
 
     @property
     def in_mean(self) -> bool:
-        return self.form == "mean" or (self.form is None and self.follows_tilt)
+        return self.form == "mean" or (self.form is None and self.uses_guidance_gradient)
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         if LABEL not in cond:
             raise ValueError("guidance=classifier needs a class to follow: say class=...")
         label = cond[LABEL]
-        told = cond if self.tells else {name: value for name, value in cond.items() if name != LABEL}
-        prediction = self.denoiser(x_t, t, told)
+        conditions = (
+            cond if self.denoiser_takes_label else {name: value for name, value in cond.items() if name != LABEL}
+        )
+        prediction = self.denoiser(x_t, t, conditions)
         if self.scale == 0:
             return prediction
 
-        def tilt(mean: Tensor) -> Tensor:
+        def guidance_gradient(mean: Tensor) -> Tensor:
             return self.gradient(x_t if self.at == "x_t" else mean, t, label).to(mean.dtype)
 
         if self.in_mean:
-            return replace(prediction, tilt=tilt)
+            return replace(prediction, guidance_gradient=guidance_gradient)
         push = self.process.schedule.sigma(t) ** 2 / self.process.schedule.alpha(t)
         gradient = self.gradient(x_t, t, label).to(x_t.dtype)
         return replace(prediction, x0=weighted_sum(1.0, prediction.x0, push, gradient))

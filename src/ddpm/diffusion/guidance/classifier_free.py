@@ -1,4 +1,4 @@
-"""Guidance by the difference between what a model predicts with and without being told (Ho and Salimans 2022)."""
+"""Guidance by the difference of conditional and unconditional predictions (Ho and Salimans 2022)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ class ClassifierFree:
         check.number("rescale", self.rescale, low=0, high=1)
         interval(self.interval)
         if not self.condition.network_settings:
-            raise ValueError("guidance=classifier_free needs a model that is told something: train it with cond=class")
+            raise ValueError("guidance=classifier_free needs a conditional model: train it with cond=class")
         if self.condition.dropout == 0 and self.scale != 1:
             raise ValueError(
-                "guidance=classifier_free needs a model that was told nothing of some images: train it with "
+                "guidance=classifier_free needs a model whose condition was dropped for some images: train it with "
                 "cond.dropout=0.1 (this one has 0), or choose guidance=classifier or autoguidance"
             )
 
@@ -48,23 +48,27 @@ class ClassifierFree:
         """Both branches in one call of the denoiser, with twice the batch; where the scale is 1 or 0 one branch."""
         scale = scale_at(self.scale, interval(self.interval), self.process.schedule, t)
         if isinstance(scale, float | int) and scale in (0, 1):
-            return self.denoiser(x_t, t, cond if scale == 1 else self.condition.without(cond))
-        nothing = self.condition.without(cond)
-        both = {name: torch.cat([told, nothing[name]]) for name, told in cond.items()}
+            return self.denoiser(x_t, t, cond if scale == 1 else self.condition.unconditional(cond))
+        null_cond = self.condition.unconditional(cond)
+        both = {name: torch.cat([conditional, null_cond[name]]) for name, conditional in cond.items()}
         times = t if isinstance(t, int) else torch.cat([t, t])
         prediction = self.denoiser(torch.cat([x_t, x_t]), times, both)
-        assert prediction.tilt is None, "a tilt is of one branch: guidance by a classifier stands around this one"
-        told, untold = prediction.x0.chunk(2)
-        x0 = torch.lerp(untold, told, per_sample(scale, untold))
+        assert prediction.guidance_gradient is None, (
+            "a guidance gradient is of one branch: guidance by a classifier stands around this one"
+        )
+        conditional, unconditional = prediction.x0.chunk(2)
+        x0 = torch.lerp(unconditional, conditional, per_sample(scale, unconditional))
         if self.rescale:
-            x0 = rescaled(x0, told, self.rescale)
+            x0 = rescale_guidance(x0, conditional, self.rescale)
         extra = None if prediction.extra is None else prediction.extra.chunk(2)[0]
         return Prediction(x0, extra)
 
 
-def rescaled(x0: Tensor, told: Tensor, phi: float) -> Tensor:
-    """x0 whose deviation over all pixels of an image goes a share phi of the way to that of `told`."""
+def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
+    """x0 whose deviation over all pixels of an image goes a share phi of the way to that of `conditional`."""
     dims = tuple(range(1, x0.ndim))
     deviation = x0.std(dim=dims, keepdim=True)
-    ratio = torch.where(deviation > 0, told.std(dim=dims, keepdim=True) / deviation, 1.0)  # 0 / 0 in an even image
+    ratio = torch.where(
+        deviation > 0, conditional.std(dim=dims, keepdim=True) / deviation, 1.0
+    )  # 0 / 0 in an even image
     return x0 * (phi * ratio + (1 - phi))

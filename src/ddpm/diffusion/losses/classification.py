@@ -11,30 +11,30 @@ from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.condition import LABEL
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.time_sampler import TimeSampler
 
 
 @dataclass(frozen=True)
 class Classification:
     """total = -log p(label | x_t) in nats, where the network's raw output `[B, K]` are the logits.
 
-    parts["accuracy"]: 1 where the class of the largest is the label, else 0. The network is not told the label.
+    parts["accuracy"]: 1 where the class of the largest is the label, else 0. The network does not see the label.
     """
 
     process: ForwardProcess
-    timesteps: Timesteps
+    time_sampler: TimeSampler
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, all of them 0 or more."""
         if LABEL not in cond:
             raise ValueError("loss=classification needs labels: choose cond=class")
         label = cond[LABEL]
-        t = self.timesteps(draws, self.process.T)
+        t = self.time_sampler(draws, self.process.T)
         x_t = self.process.apply(x0, self.process.draw(x0, draws), t)
-        logits = denoiser.raw(x_t, t, {name: told for name, told in cond.items() if name != LABEL})
+        logits = denoiser.raw(x_t, t, {name: value for name, value in cond.items() if name != LABEL})
         if logits.ndim != 2:
             name = type(denoiser.network).__name__
             check.fail("model", name, "a classifier with loss=classification, as model=classifier_tiny")
         accuracy = (logits.argmax(1) == label).to(logits.dtype)
         total = F.cross_entropy(logits, label, reduction="none")
-        return LossTerms(total, t, {"accuracy": accuracy}, self.timesteps.importance(t, self.process.T))
+        return LossTerms(total, t, {"accuracy": accuracy}, self.time_sampler.importance(t, self.process.T))

@@ -9,9 +9,9 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms, Prediction
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
-from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.losses.error import ErrorFunction
 from ddpm.diffusion.process import MarkovProcess, demand_markov
-from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.time_sampler import TimeSampler
 from ddpm.diffusion.variance import Variance
 from ddpm.diffusion.weight import Weight
 
@@ -25,9 +25,9 @@ class HybridLoss:
     """
 
     process: MarkovProcess
-    timesteps: Timesteps
+    time_sampler: TimeSampler
     weight: Weight
-    distance: Distance
+    error: ErrorFunction
     variance: Variance
     vlb_weight: float
 
@@ -38,16 +38,16 @@ class HybridLoss:
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""
         T, channels = self.process.T, x0.shape[1]
-        t = self.timesteps(draws, T)
+        t = self.time_sampler(draws, T)
         z = self.process.draw(x0, draws)
         x_t = self.process.apply(x0, z, t)
         output = denoiser.raw(x_t, t, cond)
         if output.shape[1] != channels * self.variance.num_outputs or self.variance.num_outputs == 1:
             check.fail("model.out_channels", output.shape[1], f"{2 * channels}, with variance=learned_range")
         mean, extra = output[:, :channels], output[:, channels:]
-        error = self.distance(mean, denoiser.objective.target(x0, z, t))
+        error = self.error(mean, denoiser.objective.target(x0, z, t))
         weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
         prediction = Prediction(denoiser.objective.to_x0(mean.detach(), x_t, t), extra)
         bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
         parts = {"error": error, "bits": bits}
-        return LossTerms(weight * error + self.vlb_weight * bits, t, parts, self.timesteps.importance(t, T))
+        return LossTerms(weight * error + self.vlb_weight * bits, t, parts, self.time_sampler.importance(t, T))

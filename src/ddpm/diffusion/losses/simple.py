@@ -8,32 +8,32 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.losses.distance import Distance
+from ddpm.diffusion.losses.error import ErrorFunction
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.time_sampler import TimeSampler
 from ddpm.diffusion.weight import Weight
 
 
 @dataclass(frozen=True)
 class SimpleLoss:
-    """total = weight(t) * distance(output, target), where distance is a mean over pixels.
+    """total = weight(t) * error(output, target), where error is a mean over pixels.
 
     parts["error"] is the same without the weight, in the space of the objective.
     """
 
     process: ForwardProcess
-    timesteps: Timesteps
+    time_sampler: TimeSampler
     weight: Weight
-    distance: Distance
+    error: ErrorFunction
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""
-        t = self.timesteps(draws, self.process.T)
+        t = self.time_sampler(draws, self.process.T)
         z = self.process.draw(x0, draws)
         output = denoiser.raw(self.process.apply(x0, z, t), t, cond)
         if output.shape != x0.shape:  # one channel would even broadcast
             must_be = f"{x0.shape[1]}, since loss=simple trains no others; with variance=learned_range use loss=hybrid"
             check.fail("model.out_channels", output.shape[1], must_be)
-        error = self.distance(output, denoiser.objective.target(x0, z, t))
+        error = self.error(output, denoiser.objective.target(x0, z, t))
         weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
-        return LossTerms(weight * error, t, {"error": error}, self.timesteps.importance(t, self.process.T))
+        return LossTerms(weight * error, t, {"error": error}, self.time_sampler.importance(t, self.process.T))

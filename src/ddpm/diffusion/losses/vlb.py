@@ -9,7 +9,7 @@ from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.likelihood import bits_per_dim, step_term
 from ddpm.diffusion.process import MarkovProcess, demand_markov
-from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.time_sampler import TimeSampler
 from ddpm.diffusion.variance import Variance
 
 
@@ -18,11 +18,11 @@ class VLBLoss:
     """total = T times the term of the drawn time, in bits per dimension.
 
     That is an unbiased estimate of the bound but for L_T, which no network changes. parts["bits"] is the same.
-    timesteps=loss_aware was made for it.
+    time_sampler=loss_aware was made for it.
     """
 
     process: MarkovProcess
-    timesteps: Timesteps
+    time_sampler: TimeSampler
     variance: Variance
 
     def __post_init__(self) -> None:
@@ -31,8 +31,8 @@ class VLBLoss:
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""
         T = self.process.T
-        t = self.timesteps(draws, T)
+        t = self.time_sampler(draws, T)
         x_t = self.process.apply(x0, self.process.draw(x0, draws), t)
         prediction = denoiser(x_t, t, cond)
         bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
-        return LossTerms(bits, t, {"bits": bits}, self.timesteps.importance(t, T))
+        return LossTerms(bits, t, {"bits": bits}, self.time_sampler.importance(t, T))

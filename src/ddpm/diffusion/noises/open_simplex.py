@@ -132,19 +132,19 @@ def gradients_of_pixels(
     if num_k * num_c > (k.shape[-1] // 2) ** 2:
         m, k = m[..., None].expand_as(k).gather(1, seen), k.gather(1, seen)
 
-        def asked(row: int, c: Tensor) -> list[Tensor]:
+        def requested(row: int, c: Tensor) -> list[Tensor]:
             m_here, k_here = hankel(m[:, row], width), hankel(k[:, row], width)
             return gradients(permutations, m_here, k_here, 2 * c + (m_here & 1), dtype)
 
-        return asked
+        return requested
 
     first_k = k[..., -1:]  # k falls along the diagonals
     first_c = torch.floor((differences[:, :1] - 1) / 2).int()  # [N, 1]
     ks = first_k + torch.arange(num_k, dtype=m.dtype, device=m.device)
     cs = first_c + torch.arange(num_c, dtype=m.dtype, device=m.device)
     ns = 2 * cs[:, None] + odd[..., None]  # [N, layers, num_c]
-    there = gradients(permutations, m[..., None, None], ks[..., :, None], ns[..., None, :], dtype)
-    tables = [each.flatten() for each in there]
+    nearby = gradients(permutations, m[..., None, None], ks[..., :, None], ns[..., None, :], dtype)
+    tables = [each.flatten() for each in nearby]
     start = torch.arange(m.numel(), dtype=m.dtype, device=m.device).view(*m.shape, 1) * (num_k * num_c)
     starts = (start + (k - first_k) * num_c - first_c[..., None]).gather(1, seen)
 

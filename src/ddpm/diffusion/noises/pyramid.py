@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
-from ddpm.diffusion.degradations.separable import resized
+from ddpm.diffusion.degradations.separable import resize_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Pyramid:
         key = (height, width, like.device)
         if key not in self._tables:
             number = max(height, width).bit_length()
-            levels = [[resized("bilinear", max(size >> level, 1), size).to(like) for size in (height, width)]
+            levels = [[resize_matrix("bilinear", max(size >> level, 1), size).to(like) for size in (height, width)]
                       for level in range(1, number)]  # fmt: skip
             self._tables[key] = [(rows, columns) for rows, columns in levels]
         return self._tables[key]

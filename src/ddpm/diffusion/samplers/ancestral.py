@@ -17,7 +17,7 @@ class Ancestral(Sampler):
 
     process: MarkovProcess
     variance: Variance
-    follows_tilt: ClassVar[bool] = True
+    uses_guidance_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,8 +14,8 @@ from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.grid import Grid
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
+from ddpm.diffusion.timestep_spacing import TimestepSpacing
 
 
 class State(NamedTuple):
@@ -30,24 +30,24 @@ class State(NamedTuple):
     memory: Any = None
 
 
-def described(setting: Any) -> str:
+def describe_setting(setting: Any) -> str:
     """A function by its name, with the arguments that a configuration bound to it; anything else by its repr."""
     if isinstance(setting, functools.partial):
-        bound = ", ".join(f"{name}={described(value)}" for name, value in setting.keywords.items())
-        return described(setting.func) + (f"({bound})" if bound else "")
+        bound = ", ".join(f"{name}={describe_setting(value)}" for name, value in setting.keywords.items())
+        return describe_setting(setting.func) + (f"({bound})" if bound else "")
     return getattr(setting, "__name__", repr(setting))
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """steps: how many times the sampler steps, 1..T, or None for all. grid: which times it visits."""
+    """steps: how many times the sampler steps, 1..T, or None for all. timestep_spacing: which times it visits."""
 
     process: ForwardProcess
-    grid: Grid
+    timestep_spacing: TimestepSpacing
     steps: int | None
 
-    follows_tilt: ClassVar[bool] = False
-    """Whether its steps are the process's `reverse`, whose mean a tilt moves."""
+    uses_guidance_gradient: ClassVar[bool] = False
+    """Whether its steps are the process's `reverse`, whose mean the guidance gradient moves."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -66,19 +66,20 @@ class Sampler(ABC):
         return None
 
     def evaluations(self, steps: int) -> int:
-        """How many times a run of so many steps asks the denoiser."""
+        """Number of denoiser calls in a run of so many steps."""
         return steps
 
     def describe(self) -> str:
-        """The sampler with all that changes its samples, except the number of steps: "DDIM(grid=uniform, eta=0.0)"."""
+        """All that changes the samples, except the number of steps: "DDIM(timestep_spacing=uniform, eta=0.0)"."""
         settings = [each.name for each in fields(self) if each.name not in ("process", "steps")]
-        return f"{type(self).__name__}({', '.join(f'{name}={described(getattr(self, name))}' for name in settings)})"
+        described = ", ".join(f"{name}={describe_setting(getattr(self, name))}" for name in settings)
+        return f"{type(self).__name__}({described})"
 
     def times(self, start: int) -> list[int]:
         """From `start` down to 0. A start below T takes its share of the steps, so the pace is the same."""
         if self.steps is None:
-            return self.grid(start, start, self.process.schedule)
-        return self.grid(start, max(1, round(self.steps * start / self.process.T)), self.process.schedule)
+            return self.timestep_spacing(start, start, self.process.schedule)
+        return self.timestep_spacing(start, max(1, round(self.steps * start / self.process.T)), self.process.schedule)
 
     @torch.no_grad()
     def trajectory(
@@ -128,5 +129,5 @@ class GaussianSampler(Sampler):
 
 
 def with_guess(cond: Cond, state: State) -> Cond:
-    """The conditions and the x0 that was predicted last, which a self-conditioned network is told."""
+    """The conditions, and the x0 that was predicted last, for a self-conditioned network."""
     return cond if state.prediction is None else {**cond, X0_GUESS: state.prediction.x0}

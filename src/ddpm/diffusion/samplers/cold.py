@@ -23,7 +23,7 @@ class Cold(Sampler):
         z = trajectory_state(self, state, draws)
         prediction = denoiser(state.x_t, state.t, cond)
         x0 = prediction.x0
-        believed = self.process.infer(state.x_t, x0, state.t, z)
+        believed = self.process.recover_noise(state.x_t, x0, state.t, z)
         x_s = state.x_t - self.process.apply(x0, believed, state.t) + self.process.apply(x0, believed, s)
         return State(s, x_s, prediction, z)
 

@@ -37,5 +37,5 @@ class DDIM(GaussianSampler):
         of_x_t = max(schedule.sigma(s) ** 2 - variance, 0) ** 0.5 / schedule.sigma(t)
         x_s = weighted_sum(schedule.alpha(s) - schedule.alpha(t) * of_x_t, prediction.x0, of_x_t, x_t)
         if variance > 0:
-            x_s.add_(self.process.noise_back(draws, "step", x_t), alpha=float(variance) ** 0.5)
+            x_s.add_(self.process.reverse_noise_like(draws, "step", x_t), alpha=float(variance) ** 0.5)
         return State(s, x_s, prediction)

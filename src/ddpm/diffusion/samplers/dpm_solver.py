@@ -6,7 +6,7 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
-from ddpm.diffusion.samplers.multistep import Past, combined, constant_x0, span
+from ddpm.diffusion.samplers.multistep import Past, combine, constant_x0, span
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DPMSolver(GaussianSampler):
         of_x_t, of_x0 = constant_x0(schedule, s, t)
         memory = Past(t, x0)
         if past is None or s == 0:
-            return State(s, combined(x_t, of_x_t, (of_x0, x0)), prediction, memory)
+            return State(s, combine(x_t, of_x_t, (of_x0, x0)), prediction, memory)
         ahead = span(schedule, s, t) / (2 * span(schedule, t, past.t))
-        x_s = combined(x_t, of_x_t, (of_x0 * (1 + ahead), x0), (-of_x0 * ahead, past.x0))
+        x_s = combine(x_t, of_x_t, (of_x0 * (1 + ahead), x0), (-of_x0 * ahead, past.x0))
         return State(s, x_s, prediction, memory)

@@ -35,7 +35,7 @@ class EDMSampler(GaussianSampler):
         t, x = state.t, state.x_t
         noisier = self.churned(t)
         if noisier > t:
-            z = self.process.noise_back(draws, "churn", x)
+            z = self.process.reverse_noise_like(draws, "churn", x)
             t, x = noisier, self.process.advance(x, t, noisier, z * self.noise_scale)
         return self.solve(denoiser, State(t, x), s, cond)
 

@@ -6,7 +6,7 @@ from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.edm import EDMSampler
-from ddpm.diffusion.samplers.multistep import combined, constant_x0
+from ddpm.diffusion.samplers.multistep import combine, constant_x0
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,4 @@ class Euler(EDMSampler):
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
         prediction = denoiser(state.x_t, state.t, cond)
         of_x_t, of_x0 = constant_x0(self.process.schedule, s, state.t)
-        return State(s, combined(state.x_t, of_x_t, (of_x0, prediction.x0)), prediction)
+        return State(s, combine(state.x_t, of_x_t, (of_x0, prediction.x0)), prediction)

@@ -7,7 +7,7 @@ from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.edm import EDMSampler, is_long, noise_ratio
-from ddpm.diffusion.samplers.multistep import combined, constant_x0
+from ddpm.diffusion.samplers.multistep import combine, constant_x0
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Heun(EDMSampler):
         return 2
 
     def evaluations(self, steps: int) -> int:
-        times = self.grid(self.process.T, steps, self.process.schedule)
+        times = self.timestep_spacing(self.process.T, steps, self.process.schedule)
         pairs = ((self.churned(t), s) for t, s in itertools.pairwise(times))
         return sum(1 if is_long(self.process.schedule, s, t) else 2 for t, s in pairs)
 
@@ -31,17 +31,17 @@ class Heun(EDMSampler):
         t, x_t, schedule = state.t, state.x_t, self.process.schedule
         prediction = denoiser(x_t, t, cond)
         of_x_t, of_x0 = constant_x0(schedule, s, t)
-        x_s = combined(x_t, of_x_t, (of_x0, prediction.x0))
+        x_s = combine(x_t, of_x_t, (of_x0, prediction.x0))
         if is_long(schedule, s, t):
             return State(s, x_s, prediction)
-        there = denoiser(x_s, s, cond)
+        at_s = denoiser(x_s, s, cond)
         # the slope is eps: x_s / alpha_s = x_t / alpha_t + (ratio_s - ratio_t) (eps_t + eps_s) / 2, with Euler's x_s
         half = schedule.alpha(s) * (noise_ratio(schedule, s) - noise_ratio(schedule, t)) / 2
         here, other = half / schedule.sigma(t), half / schedule.sigma(s)
-        x_s = combined(
+        x_s = combine(
             x_t,
             schedule.alpha(s) / schedule.alpha(t) + here + other * of_x_t,
             (other * of_x0 - here * schedule.alpha(t), prediction.x0),
-            (-other * schedule.alpha(s), there.x0),
+            (-other * schedule.alpha(s), at_s.x0),
         )
-        return State(s, x_s, there)
+        return State(s, x_s, at_s)

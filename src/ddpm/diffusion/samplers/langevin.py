@@ -45,7 +45,7 @@ class Langevin(GaussianSampler):
         return State(s, x, prediction)
 
     def corrected(self, x: Tensor, score: Tensor, s: int, draws: Draws, stream: str) -> Tensor:
-        z = self.process.noise_back(draws, stream, x)
+        z = self.process.reverse_noise_like(draws, stream, x)
         size = self.step_size(s)
         return (x + size * score).add_(z, alpha=(2 * size) ** 0.5)
 

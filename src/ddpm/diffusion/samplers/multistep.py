@@ -32,7 +32,7 @@ def span(schedule: NoiseSchedule, s: int, t: int) -> float:
     return schedule.half_log_snr(s) - schedule.half_log_snr(t)
 
 
-def combined(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
+def combine(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
     """factor x + the sum of c y over the parts (c, y)."""
     total = x * factor
     for c, y in parts:
@@ -40,19 +40,21 @@ def combined(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
     return total
 
 
-def arrived(schedule: NoiseSchedule, x_t: Tensor, past: tuple[Past, ...], s: int, there: Past | None = None) -> Tensor:
+def multistep_update(
+    schedule: NoiseSchedule, x_t: Tensor, past: tuple[Past, ...], s: int, at_s: Past | None = None
+) -> Tensor:
     """x_s from x_t at past[0].t, with x0 on a polynomial through the past and, to correct, its value there at s."""
     t, x0 = past[0]
     of_x_t, of_x0 = constant_x0(schedule, s, t)
-    nodes = [*past[1:], *([there] if there else [])]
+    nodes = [*past[1:], *([at_s] if at_s else [])]
     if not nodes:
-        return combined(x_t, of_x_t, (of_x0, x0))
+        return combine(x_t, of_x_t, (of_x0, x0))
     h = span(schedule, s, t)
-    places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if there else [])
+    places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if at_s else [])
     # over their place r, the weights of x0(r) - x0(0) relative to those of x0(0): of B(h), hence of of_x0
     weights = [w / r for w, r in zip(moment_weights(tuple(places), h), places, strict=True)]
     parts = [(of_x0 * w, node.x0) for w, node in zip(weights, nodes, strict=True)]
-    return combined(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)
+    return combine(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)
 
 
 @functools.lru_cache(maxsize=10_000)  # the same for every batch

@@ -19,5 +19,5 @@ class Naive(Sampler):
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         z = trajectory_state(self, state, draws)
         prediction = denoiser(state.x_t, state.t, cond)
-        believed = self.process.infer(state.x_t, prediction.x0, state.t, z)
+        believed = self.process.recover_noise(state.x_t, prediction.x0, state.t, z)
         return State(s, self.process.apply(prediction.x0, believed, s), prediction, z)

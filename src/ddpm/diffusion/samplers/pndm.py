@@ -12,7 +12,7 @@ from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.edm import is_long
-from ddpm.diffusion.samplers.multistep import combined
+from ddpm.diffusion.samplers.multistep import combine
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PNDM(GaussianSampler):
         return 2
 
     def evaluations(self, steps: int) -> int:
-        times = self.grid(self.process.T, steps, self.process.schedule)
+        times = self.timestep_spacing(self.process.T, steps, self.process.schedule)
         return steps + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))
 
     def starts_up(self, t: int, s: int) -> bool:
@@ -40,7 +40,7 @@ class PNDM(GaussianSampler):
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t, past = state.t, state.x_t, state.memory or ()
         prediction = denoiser(x_t, t, cond)
-        eps = self.process.infer(x_t, prediction.x0, t)
+        eps = self.process.recover_noise(x_t, prediction.x0, t)
         past = ((t, eps), *past[:3])
         if len(past) <= 3 and self.starts_up(t, s):
             slope, prediction = self.runge_kutta(denoiser, x_t, eps, t, s, cond)
@@ -48,7 +48,7 @@ class PNDM(GaussianSampler):
             return State(s, self.process.apply(prediction.x0, eps, s), prediction, past)
         else:
             weights = adams_weights(tuple(t for t, _ in past), s)
-            slope = combined(eps, weights[0], *zip(weights[1:], (e for _, e in past[1:]), strict=False))
+            slope = combine(eps, weights[0], *zip(weights[1:], (e for _, e in past[1:]), strict=False))
         return State(s, self.transfer(x_t, slope, s, t), prediction, past)
 
     def transfer(self, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
@@ -66,7 +66,7 @@ class PNDM(GaussianSampler):
         for time, weight in ((middle, 2), (middle, 2), (s, 1)):
             x = self.transfer(x_t, eps, time, t)
             prediction = denoiser(x, time, cond)
-            eps = self.process.infer(x, prediction.x0, time)
+            eps = self.process.recover_noise(x, prediction.x0, time)
             total = total + weight * eps
         return total / 6, prediction
 

@@ -7,7 +7,7 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
-from ddpm.diffusion.samplers.multistep import Past, combined, span
+from ddpm.diffusion.samplers.multistep import Past, combine, span
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ class SDEDPMSolver(GaussianSampler):
             h = span(schedule, s, t)
             ahead = h / (2 * span(schedule, t, past.t))
             of_x0 = -schedule.alpha(s) * math.expm1(-2 * h)
-            mean = combined(mean, 1, (of_x0 * ahead, prediction.x0), (-of_x0 * ahead, past.x0))
-        noise = self.process.noise_back(draws, "step", mean)
+            mean = combine(mean, 1, (of_x0 * ahead, prediction.x0), (-of_x0 * ahead, past.x0))
+        noise = self.process.reverse_noise_like(draws, "step", mean)
         return State(s, mean.add_(noise, alpha=schedule.posterior_variance(s, t) ** 0.5), prediction, memory)

@@ -11,10 +11,10 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
-from ddpm.diffusion.samplers.multistep import Past, arrived
+from ddpm.diffusion.samplers.multistep import Past, multistep_update
 
 
-class Memory(NamedTuple):
+class UniPCMemory(NamedTuple):
     """past: the newest first. x_t: where the last step began. order: of its predictor."""
 
     past: tuple[Past, ...]
@@ -26,8 +26,8 @@ class Memory(NamedTuple):
 class UniPC(GaussianSampler):
     """In the form for x0 with B(h) = exp(h) - 1, "bh2"; no noise.
 
-    predictor_order: 1..3, of the predictor; the corrector, which asks nothing anew, adds one. The first steps take what
-    past there is, the one to 0, where lambda is infinite, is DDIM's.
+    predictor_order: 1..3, of the predictor; the corrector, without a new evaluation, adds one. The first steps take the
+    past that there is, the one to 0, where lambda is infinite, is DDIM's.
     """
 
     predictor_order: int
@@ -46,10 +46,10 @@ class UniPC(GaussianSampler):
         here, schedule = Past(t, prediction.x0), self.process.schedule
         past: tuple[Past, ...] = ()
         if memory is not None:
-            x_t = arrived(schedule, memory.x_t, memory.past[: memory.order], t, here)
+            x_t = multistep_update(schedule, memory.x_t, memory.past[: memory.order], t, here)
             past = memory.past
         known = (here, *past)[: self.predictor_order]
         known = tuple(each for each in known if each is here or math.isfinite(schedule.half_log_snr(each.t)))
         order = 1 if s == 0 else len(known)
-        x_s = arrived(schedule, x_t, known[:order], s)
-        return State(s, x_s, prediction, Memory(known, x_t, order))
+        x_s = multistep_update(schedule, x_t, known[:order], s)
+        return State(s, x_s, prediction, UniPCMemory(known, x_t, order))

@@ -2,12 +2,12 @@
 
 import torch
 
-from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas, rescaled
+from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas, rescale_beta
 
 
 def quadratic(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
     """rescale: multiply both betas by 1000 / num_timesteps, so that any T ends at about the same noise."""
     T = checked_timesteps(num_timesteps)
-    start = rescaled(beta_start, T, rescale, "beta_start")
-    end = rescaled(beta_end, T, rescale, "beta_end")
+    start = rescale_beta(beta_start, T, rescale, "beta_start")
+    end = rescale_beta(beta_end, T, rescale, "beta_end")
     return from_betas(torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2)

@@ -1,7 +1,7 @@
 """Any schedule, made to end without signal: the root of alpha_bar shifted to 0 at T, then scaled so that t = 1 stays.
 
 Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1. What is left of the signal
-at T tells a network the mean brightness in training, which pure noise does not hold when samples are made.
+at T gives away the mean brightness in training, which pure noise does not hold when samples are made.
 """
 
 from ddpm.diffusion.schedule import NoiseSchedule, of_length

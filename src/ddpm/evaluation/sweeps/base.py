@@ -48,7 +48,7 @@ class Sweep(Protocol):
         ...
 
 
-def chosen_sweep(config: DictConfig) -> Sweep | None:
+def build_sweep(config: DictConfig) -> Sweep | None:
     """The sweep of a command. Its fields are handed on as they are written: some hold parts of a model."""
     if not config.get("sweep"):
         return None
@@ -58,7 +58,7 @@ def chosen_sweep(config: DictConfig) -> Sweep | None:
     return get_object(fields.pop("_target_"))(**fields)
 
 
-def listed(field: str, values: Any) -> list[Any]:
+def unique_values(field: str, values: Any) -> list[Any]:
     """A list of at least one value, each once."""
     if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
         check.fail(f"sweep.{field}", values, "a list in which each comes once, as [10, 20] or [ddim, heun]")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.config import load
 from ddpm.evaluation import guidance_plot
-from ddpm.evaluation.sweeps.base import Variant, listed
+from ddpm.evaluation.sweeps.base import Variant, unique_values
 from ddpm.model.diffusion_model import DiffusionModel
 
 SCALE = "scale"
@@ -20,7 +20,7 @@ class GuidanceSweep:
     presentation = guidance_plot
 
     def __init__(self, scales: Sequence[float]) -> None:
-        self.scales = listed("scales", scales)
+        self.scales = unique_values("scales", scales)
         for scale in self.scales:
             check.number("sweep.scales", scale, low=0)
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.config import load, wiring
 from ddpm.evaluation import sampler_plot
-from ddpm.evaluation.sweeps.base import Variant, listed
+from ddpm.evaluation.sweeps.base import Variant, unique_values
 from ddpm.model.diffusion_model import DiffusionModel
 
 
@@ -20,8 +20,8 @@ class SamplerSweep:
 
     def __init__(self, options: Mapping[str, Any], samplers: Sequence[str], steps: Sequence[int | None]) -> None:
         self.options = options
-        self.samplers = [check.one_of("sweep.samplers", name, options) for name in listed("samplers", samplers)]
-        self.steps = listed("steps", steps)
+        self.samplers = [check.one_of("sweep.samplers", name, options) for name in unique_values("samplers", samplers)]
+        self.steps = unique_values("steps", steps)
         for number in self.steps:
             if number is not None:
                 check.positive_int("sweep.steps", number)
@@ -31,7 +31,7 @@ class SamplerSweep:
             raise ValueError(
                 "sampler has no effect with a sweep, which names its own; choose them as sweep.samplers=[...]"
             )
-        for group in ("variance", "grid"):
+        for group in ("variance", "timestep_spacing"):
             if config.get(group) and not any(group in self.options[name] for name in self.samplers):
                 raise ValueError(f"{group} has no effect on sweep.samplers={self.samplers}; leave it out")
         return [self.variant(changes, name, number) for name in self.samplers for number in self.steps]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ddpm.base.atomic import whole
+from ddpm.base.atomic import atomic_write
 
 SIZE = 8  # bytes of a checksum
 GRID, GIF = -2, -1  # the numbers of the pictures among the checksums
@@ -52,7 +52,7 @@ class ImageStore(ABC):
         self.num_first = min(self.NUM_FIRST, num_samples)
         self.sums = folder / "images.sums"
 
-    def there(self) -> Tensor:
+    def done_mask(self) -> Tensor:
         """bool `[num_samples]`, which samples need not be made again. Reads only, and before `begin` too."""
         fits = self.fits()
         found = {number for number, data in self.stored() if fits(number, data)}
@@ -86,7 +86,7 @@ class ImageStore(ABC):
     def adopt(self) -> None:
         """Gives checksums to what an older version stored."""
         if not self.sums.exists():
-            with whole(self.sums) as partial, open(partial, "wb") as file:
+            with atomic_write(self.sums) as partial, open(partial, "wb") as file:
                 for number, data in self.stored():
                     file.seek(SIZE * (number + 2))
                     file.write(checksum(data) if self.is_image(data) else bytes(SIZE))
@@ -109,5 +109,5 @@ def save_png(path: Path, image: np.ndarray, seal: Callable[[bytes], None] = lamb
     encoded = io.BytesIO()
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, "PNG")
     seal(encoded.getvalue())
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(encoded.getvalue())

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm.base.atomic import whole
-from ddpm.checkpoint.integrity import damage
+from ddpm.base.atomic import atomic_write
+from ddpm.checkpoint.integrity import find_damage
 from ddpm.generation.stores.base import ImageStore
 from ddpm.generation.stores.row_file import RowFile
 
@@ -31,7 +31,7 @@ class NpzArchive(ImageStore):
         if not self.archive.exists():
             yield from self.rows.written()
             return
-        reliable = damage(self.archive) is None
+        reliable = find_damage(self.archive) is None
         with open(self.archive, "rb") as file:
             head = file.read(1024)
             start = head.find(b"\x93NUMPY") + 10
@@ -42,11 +42,11 @@ class NpzArchive(ImageStore):
 
     def begin(self) -> None:
         """What is whole of a damaged archive goes back into the rows that it was made of."""
-        there = self.there()
-        if not self.archive.exists() or not there.all():
+        done_mask = self.done_mask()
+        if not self.archive.exists() or not done_mask.all():
             self.rows.create()
             for number, row in self.stored() if self.archive.exists() else ():
-                if there[number]:
+                if done_mask[number]:
                     self.rows.write(number, np.frombuffer(row, np.uint8))
             self.archive.unlink(missing_ok=True)
         self.adopt()
@@ -57,7 +57,7 @@ class NpzArchive(ImageStore):
 
     def finish(self) -> np.ndarray:
         if not self.archive.exists():
-            with whole(self.archive) as partial, open(partial, "wb") as file:
+            with atomic_write(self.archive) as partial, open(partial, "wb") as file:
                 np.savez(file, self.rows.images())  # its entries carry no time, so equal rows make equal files
         self.rows.path.unlink(missing_ok=True)
         first = bytearray().join(row for _, row in itertools.islice(self.stored(), self.num_first))

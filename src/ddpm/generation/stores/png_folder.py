@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddpm.base.atomic import sweep
+from ddpm.base.atomic import remove_partial_files
 from ddpm.generation.stores.base import ImageStore, is_picture, save_png
 
 
@@ -28,21 +28,21 @@ class PngFolder(ImageStore):
 
     def stored(self) -> Iterator[tuple[int, bytes]]:
         names = set(os.listdir(self.images)) if self.images.exists() else set()
-        there = (number for number in range(self.num_samples) if self.path(number).name in names)
-        return ((number, self.path(number).read_bytes()) for number in there)
+        done_mask = (number for number in range(self.num_samples) if self.path(number).name in names)
+        return ((number, self.path(number).read_bytes()) for number in done_mask)
 
     def is_image(self, data: bytes) -> bool:
         return is_picture(io.BytesIO(data)) and np.asarray(Image.open(io.BytesIO(data))).size == math.prod(self.shape)
 
     def begin(self) -> None:
         self.images.mkdir(exist_ok=True)
-        sweep(self.images)
+        remove_partial_files(self.images)
         self.adopt()
 
     def write(self, number: int, image: np.ndarray) -> None:
         save_png(self.path(number), image, partial(self.seal, number))
 
     def finish(self) -> np.ndarray:
-        sweep(self.images)
+        remove_partial_files(self.images)
         first = [np.asarray(Image.open(self.path(number))) for number in range(self.num_first)]
         return np.stack(first).reshape(self.num_first, *self.shape)

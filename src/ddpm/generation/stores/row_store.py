@@ -11,7 +11,7 @@ from ddpm.generation.stores.row_file import RowFile
 
 
 class RowStore(ImageStore):
-    """images.rows: one file, of which no image is read but those asked for."""
+    """images.rows: one file, of which only the requested images are read."""
 
     continues, grows = True, True
 

@@ -15,8 +15,8 @@ from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, Vi
 
 from ddpm.base import check
 from ddpm.metrics.extractors.network import NetworkExtractor
-from ddpm.metrics.extractors.preprocess import normalized, resized
-from ddpm.metrics.weights import Published, WeightsFile, fill, weights_of
+from ddpm.metrics.extractors.preprocess import normalize, resize
+from ddpm.metrics.weights import Published, WeightsFile, load_exact, weights_of
 
 SIZE = 224
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -27,7 +27,7 @@ MODELS = {"vit-b-32": (32, 768, 12, 512), "vit-b-16": (16, 768, 12, 512), "vit-l
 MEGABYTES = {"vit-b-32": 354, "vit-b-16": 351, "vit-l-14": 933}
 
 
-def published(model: str) -> Published:
+def published_clip(model: str) -> Published:
     """OpenAI's file, under the name by which torch-fidelity keeps it."""
     name = f"clip-{model}"
     sha256 = MODEL_METADATA[name]["hash"]
@@ -49,7 +49,7 @@ class Clip(NetworkExtractor):
     def __init__(self, model: str = "vit-b-32", weights: str | Path | None = None, sha256: str | None = None) -> None:
         super().__init__()
         self._model = check.one_of("features.model", model, MODELS)
-        self._file = WeightsFile.choose(weights, sha256, published(model))
+        self._file = WeightsFile.choose(weights, sha256, published_clip(model))
         self.dims: Mapping[str, int] = {"pooled": MODELS[model][3]}
 
     @property
@@ -65,11 +65,11 @@ class Clip(NetworkExtractor):
         patch, width, depth, dim = MODELS[self._model]
         with torch.device("meta"):
             network = VisionTransformer(SIZE, patch, width, depth, width // 64, dim)
-        fill(network, encoder, self._file.source, f"CLIP's {self._model}")
+        load_exact(network, encoder, self._file.source, f"CLIP's {self._model}")
         return network, sha256
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
-        return {"pooled": network(normalized(resized(pixels, SIZE, "bicubic"), MEAN, STD))}
+        return {"pooled": network(normalize(resize(pixels, SIZE, "bicubic"), MEAN, STD))}
 
 
 def _tensors_of_program(data: bytes) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.metrics.extractors.network import NetworkExtractor
-from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalized, resized
-from ddpm.metrics.weights import Published, WeightsFile, fill
+from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
+from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
 PATCH, SIZE, TRAINED_GRID = 14, 224, 37
 """The positions in the published files are those of 518 x 518 images, 37 x 37 patches."""
@@ -29,7 +29,7 @@ SHA256 = {
 MEGABYTES = {"vit-s-14": 88, "vit-b-14": 346, "vit-l-14": 1218}
 
 
-def published(model: str) -> Published:
+def published_dinov2(model: str) -> Published:
     code = f"dinov2_{model.replace('-', '')}"  # dinov2_vitl14
     file = f"{code}_pretrain.pth"
     return Published(
@@ -54,7 +54,7 @@ class Dinov2(NetworkExtractor):
     def __init__(self, model: str = "vit-l-14", weights: str | Path | None = None, sha256: str | None = None) -> None:
         super().__init__()
         self._model = check.one_of("features.model", model, MODELS)
-        self._file = WeightsFile.choose(weights, sha256, published(model))
+        self._file = WeightsFile.choose(weights, sha256, published_dinov2(model))
         self.dims: Mapping[str, int] = {"pooled": MODELS[model][0]}
 
     @property
@@ -66,11 +66,11 @@ class Dinov2(NetworkExtractor):
         tensors = {name: tensor.float() for name, tensor in tensors.items() if name != "mask_token"}  # for training
         with torch.device("meta"):
             network = VisionTransformer(*MODELS[self._model])
-        fill(network, tensors, self._file.source, f"DINOv2's {self._model}")
+        load_exact(network, tensors, self._file.source, f"DINOv2's {self._model}")
         return network, sha256
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
-        return {"pooled": network(normalized(resized(pixels, SIZE, "bicubic"), IMAGENET_MEAN, IMAGENET_STD))}
+        return {"pooled": network(normalize(resize(pixels, SIZE, "bicubic"), IMAGENET_MEAN, IMAGENET_STD))}
 
 
 class VisionTransformer(nn.Module):
@@ -82,7 +82,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + TRAINED_GRID**2, width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(DinoBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,11 +104,11 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.pos_embed[:, :1], here.flatten(2).mT], dim=1)
 
 
-class Block(nn.Module):
+class DinoBlock(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn, self.mlp = Attention(width, heads), nn.ModuleDict()
+        self.attn, self.mlp = DinoAttention(width, heads), nn.ModuleDict()
         self.mlp["fc1"], self.mlp["fc2"] = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.ls1, self.ls2 = (nn.ParameterDict({"gamma": nn.Parameter(torch.ones(width))}) for _ in range(2))
 
@@ -117,7 +117,7 @@ class Block(nn.Module):
         return x + self.ls2["gamma"] * self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
-class Attention(nn.Module):
+class DinoAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.metrics.extractors.base import full_float32
-from ddpm.metrics.extractors.preprocess import resized
-from ddpm.metrics.weights import fill, load
+from ddpm.metrics.extractors.preprocess import resize
+from ddpm.metrics.weights import load_exact, load_weights
 
 SIZE = 28
 SPATIAL_CHANNELS = 4
@@ -47,10 +47,10 @@ class MnistClassifier:
     name = "mnist"
 
     def __init__(self) -> None:
-        weights = load(FILE)
+        weights = load_weights(FILE)
         self.weights_hash = weights.sha256
         self._network = MnistNetwork().eval().requires_grad_(False)
-        fill(self._network, weights.tensors, FILE, "the digit classifier")
+        load_exact(self._network, weights.tensors, FILE, "the digit classifier")
 
     def to(self, device: torch.device | str) -> Self:
         self._network.to(device)
@@ -59,11 +59,11 @@ class MnistClassifier:
     @torch.inference_mode()
     def __call__(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         with full_float32(pixels.device):
-            out = self._network(prepared(pixels))
+            out = self._network(prepare_digits(pixels))
         return {layer: out[layer] for layer in layers}
 
 
-def prepared(pixels: Tensor) -> Tensor:
+def prepare_digits(pixels: Tensor) -> Tensor:
     """uint8 `[B, 3, H, W]` to float32 `[B, 1, 28, 28]` in [0, 1]."""
     grey = pixels.float().mean(1, keepdim=True) / 255
-    return resized(grey, SIZE, "bilinear")
+    return resize(grey, SIZE, "bilinear")

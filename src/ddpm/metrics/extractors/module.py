@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.metrics.extractors.base import full_float32
-from ddpm.metrics.extractors.preprocess import normalized, resized
-from ddpm.metrics.weights import check_path, check_sha256, fill, load
+from ddpm.metrics.extractors.preprocess import normalize, resize
+from ddpm.metrics.weights import check_path, check_sha256, load_exact, load_weights
 
 
 class Module:
@@ -53,8 +53,8 @@ class Module:
             raise ValueError("features.sha256 has no effect without features.weights")
         self._network = network.eval().requires_grad_(False)
         if path:
-            fill(network, load(path, sha256).tensors, path, f"the network {type(network).__name__}")
-        self.weights_hash = digest(network)
+            load_exact(network, load_weights(path, sha256).tensors, path, f"the network {type(network).__name__}")
+        self.weights_hash = module_hash(network)
         self.preprocessing = (
             f"uint8, bilinear {size} with antialias, mean {list(self._mean)}, deviation {list(self._std)}"
         )
@@ -73,7 +73,7 @@ class Module:
     @torch.inference_mode()
     def _layers(self, pixels: Tensor) -> dict[str, Tensor]:
         with full_float32(pixels.device):
-            out = self._network(normalized(resized(pixels, self._size, "bilinear"), self._mean, self._std))
+            out = self._network(normalize(resize(pixels, self._size, "bilinear"), self._mean, self._std))
         found = dict(out) if isinstance(out, Mapping) else {"pooled": out}
         for layer, features in found.items():
             good = isinstance(features, Tensor) and features.ndim == 2 and len(features) == len(pixels)
@@ -96,7 +96,7 @@ def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(check.number(name, value) for value in values)
 
 
-def digest(network: nn.Module) -> str:
+def module_hash(network: nn.Module) -> str:
     """sha256 over names, types, shapes and values of the state dict."""
     total = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def resized(pixels: Tensor, size: int, mode: str) -> Tensor:
+def resize(pixels: Tensor, size: int, mode: str) -> Tensor:
     """`[B, C, H, W]` to float32 `[B, C, size, size]` in the same range, antialiased; untouched where the size is right.
 
     mode: bilinear or bicubic, which overshoots a little. Images that are not square are squeezed, not cropped.
@@ -19,7 +19,7 @@ def resized(pixels: Tensor, size: int, mode: str) -> Tensor:
     return nn.functional.interpolate(x, size=(size, size), mode=mode, antialias=True)
 
 
-def normalized(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """0..255 to (x / 255 - mean) / std, a mean and a deviation for each of three channels, in units of 0..1."""
     mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (mean, std))
     return (x / 255 - mean) / std

@@ -16,7 +16,7 @@ from torch.distributed import distributed_c10d
 from ddpm.base import check
 from ddpm.checkpoint import folder as files
 from ddpm.training.logs import ends_step
-from ddpm.training.loop_counts import batches, respread, settled
+from ddpm.training.loop_counts import batches, normalize_counts, respread
 from ddpm.training.module import DiffusionModule
 from ddpm.training.sums import RunningSums
 
@@ -164,7 +164,7 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
         self.note(trainer)  # a picture of this step may have been interrupted
-        checkpoint["loops"]["fit_loop"] = settled(self.loops)
+        checkpoint["loops"]["fit_loop"] = normalize_counts(self.loops)
         checkpoint |= {"ImageDataModule": self.loader} if self.loader else {}
         checkpoint["validation_is_due"] = self.validation_is_due
         checkpoint["batches"] = batches(trainer)
@@ -208,15 +208,15 @@ class Checkpoints(Checkpoint):
 
     def link_and_prune(self, trainer: Trainer) -> None:
         where = folder(trainer)
-        files.point(where / "last.ckpt", files.path_of_step(where, trainer.global_step))
+        files.point_link(where / "last.ckpt", files.path_of_step(where, trainer.global_step))
         if self.best and files.path_of_step(where, int(self.best["step"])).exists():
-            files.point(where / "best.ckpt", files.path_of_step(where, int(self.best["step"])))
-        for path in files.listed(where):
+            files.point_link(where / "best.ckpt", files.path_of_step(where, int(self.best["step"])))
+        for path in files.list_checkpoints(where):
             if files.step_of(path) not in self.kept(where):
                 files.remove(path)
 
     def kept(self, where: Path) -> set[int]:
-        steps = [files.step_of(path) for path in files.listed(where)]
+        steps = [files.step_of(path) for path in files.list_checkpoints(where)]
         kept = set(steps[: self.last])
         if self.keep_every_n_steps is not None:
             kept |= {step for step in steps if step % self.keep_every_n_steps == 0}
@@ -245,4 +245,4 @@ def folder(trainer: Trainer) -> Path:
 
 
 def last_good(trainer: Trainer) -> Path | None:
-    return next((path for path in files.listed(folder(trainer)) if files.damage(path) is None), None)
+    return next((path for path in files.list_checkpoints(folder(trainer)) if files.find_damage(path) is None), None)

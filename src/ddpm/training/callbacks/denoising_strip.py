@@ -5,12 +5,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.image_grid import grid
+from ddpm.base.image_grid import tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.interruption import SideWork
-from ddpm.training.callbacks.sample_grid import examples, sampling
+from ddpm.training.callbacks.sample_grid import preview_inputs, sampling_mode
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
@@ -38,9 +38,9 @@ class DenoisingStrip(SideWork):
         self.trained = True
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        with self.tolerated(trainer, "the denoising strip"), sampling(trainer, module):
+        with self.tolerated(trainer, "the denoising strip"), sampling_mode(trainer, module):
             ids = torch.arange(self.num_samples, device=module.device)
-            strip, times = self.draw(module.model, ids, *examples(trainer, module, ids))
+            strip, times = self.draw(module.model, ids, *preview_inputs(trainer, module, ids))
             caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
             log_picture(trainer, "denoising", strip, caption)
 
@@ -49,9 +49,9 @@ class DenoisingStrip(SideWork):
         denoiser, states = model.denoiser(model.best_weights), []
         for state in model.sampler.trajectory(denoiser, model.start(ids, images), model.sample_rng, ids, cond):
             states.append(state)
-            model.watch_sampling(state)
+            model.on_sampling_step(state)
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()
         x_t = torch.stack([model.codec.decode(states[i].x_t) for i in shown], dim=1)
         x0 = torch.stack([model.codec.decode(states[i].prediction.x0) for i in shown], dim=1)
         rows = torch.stack([x_t, x0], dim=1).flatten(0, 2)  # [samples * 2 * times, C, H, W]
-        return grid(to_uint8(rows.float()), num_columns=len(shown)), [states[i].t for i in shown]
+        return tile_images(to_uint8(rows.float()), num_columns=len(shown)), [states[i].t for i in shown]

@@ -18,7 +18,7 @@ from ddpm.training.module import DiffusionModule
 class FiniteLoss(Callback):
     """The first bad step is noted on the device, and read only when numbers are logged or saved.
 
-    Until then the optimizer stands still (see `DiffusionModule.configure_gradient_clipping`), so what is written to
+    Until then the optimizer skips its steps (see `DiffusionModule.configure_gradient_clipping`), so what is written to
     RUN/nonfinite/STEP.pt are the weights before the bad step, with its batches of all ranks as uint8 pixels.
     """
 
@@ -36,7 +36,7 @@ class FiniteLoss(Callback):
         self.batches = []
         place = (trainer.global_step, trainer.current_epoch, batch_idx)
         step["place"] = torch.stack([torch.full_like(step["t"][0, 0], number) for number in place])
-        step["bad"] = ~torch.isfinite(step["total"]).all() | module.stands_still.bool()
+        step["bad"] = ~torch.isfinite(step["total"]).all() | module.skip_steps.bool()
         if self.noted is not None:
             step = {name: torch.where(self.noted["bad"], self.noted[name], now) for name, now in step.items()}
         self.noted = step
@@ -56,7 +56,7 @@ class FiniteLoss(Callback):
         times = step["t"][bad if bad.any() else first]
         what = "loss" if bad.any() else "gradient"
         path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
-        network = sharding.weights(module.network)
+        network = sharding.full_weights(module.network)
         hint = ""
         if trainer.is_global_zero:
             batches = {name: step[name].cpu() for name in ("label", "index", "position")}

@@ -47,13 +47,13 @@ class Interruption(Callback):
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self.group = dist.new_group(backend="gloo")  # to agree without waiting for the GPU
         self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
-        module.model.watch_sampling = lambda state: ask(trainer)
+        module.model.on_sampling_step = lambda state: stop_if_signalled(trainer)
 
     def note(self, number: int, frame: Any) -> None:
         self.received = self.received or number
 
     def teardown(self, trainer: Trainer, module: DiffusionModule, stage: str) -> None:
-        module.model.watch_sampling = unwatched
+        module.model.on_sampling_step = unwatched
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
@@ -64,16 +64,16 @@ class Interruption(Callback):
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if ends_step(trainer, batch_idx):
-            ask(trainer)
+            stop_if_signalled(trainer)
 
     def on_validation_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.shared_val_batches = agreed(trainer, sum(trainer.num_val_batches), dist.ReduceOp.MIN)
+        self.shared_val_batches = agree(trainer, sum(trainer.num_val_batches), dist.ReduceOp.MIN)
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         if batch_idx < self.shared_val_batches:  # ranks may differ by one batch, and all must ask
-            ask(trainer)
+            stop_if_signalled(trainer)
 
     def stop(self, trainer: Trainer, number: int) -> None:
         for callback in trainer.checkpoint_callbacks:
@@ -86,7 +86,7 @@ class Interruption(Callback):
             try:
                 self.put_back(trainer, number)
             finally:
-                agreed(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
+                agree(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
         raise Interrupted(number, kept="")
 
     def put_back(self, trainer: Trainer, number: int) -> None:
@@ -106,28 +106,28 @@ class SideWork(Callback):
 
     @contextmanager
     def tolerated(self, trainer: Trainer, what: str) -> Iterator[None]:
-        """Within it an error of any rank ends the work on all, at their next `ask`, and the training goes on.
+        """An error of any rank ends this work on all, at their next `stop_if_signalled`, and the training goes on.
 
         The work asks before each thing for which it needs all ranks, so none waits for one that has failed.
         """
         try:
             yield
-            ask(trainer)
+            stop_if_signalled(trainer)
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             self.failures.append(f"{what} at step {trainer.global_step} failed: {reason}")
             if not isinstance(error, FailedElsewhere):
                 print(self.failures[-1], flush=True)
-                ask(trainer, failed=True)
+                stop_if_signalled(trainer, failed=True)
 
 
-def ask(trainer: Trainer, failed: bool = False) -> None:
+def stop_if_signalled(trainer: Trainer, failed: bool = False) -> None:
     """Whether a signal has come or the work of a rank has failed; called on all ranks at the same point.
 
     failed: this one's has. Its call meets whichever is the others' next, which then raises FailedElsewhere.
     """
     callback = interruption(trainer)
-    number = agreed(trainer, FAILED if failed else getattr(callback, "received", 0), dist.ReduceOp.MAX)
+    number = agree(trainer, FAILED if failed else getattr(callback, "received", 0), dist.ReduceOp.MAX)
     if number == FAILED and not failed:
         raise FailedElsewhere("on another rank, which says why")
     if callback and 0 < number < FAILED:
@@ -138,7 +138,7 @@ def interruption(trainer: Trainer) -> Interruption | None:
     return next((each for each in trainer.callbacks if isinstance(each, Interruption)), None)
 
 
-def agreed(trainer: Trainer, number: int, how: Any) -> int:
+def agree(trainer: Trainer, number: int, how: Any) -> int:
     if trainer.world_size == 1:
         return number
     group = getattr(interruption(trainer), "group", None)

@@ -9,18 +9,18 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.image_grid import by_class, grid
+from ddpm.base.image_grid import tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Batch, Cond
 from ddpm.data.loader import to_batch
 from ddpm.diffusion.condition import LABEL, ClassLabel
-from ddpm.training.callbacks.interruption import SideWork, ask
+from ddpm.training.callbacks.interruption import SideWork, stop_if_signalled
 from ddpm.training.logs import ends_step, log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
 
 @contextmanager
-def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
+def sampling_mode(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
     """Within it the networks neither drop out nor keep gradients, and compute in the precision of the run."""
     was_training = module.training
     module.eval()
@@ -31,17 +31,17 @@ def sampling(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
         module.train(was_training)
 
 
-def examples(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
-    """What samples are asked for where nobody asks: the classes in turn, or what real images tell, held-out ones if
+def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
+    """The conditions of preview samples: the classes in turn, or those of real images, held-out ones if
     there are any. And these images, if samples are made from some."""
     if not module.model.needs_images:
-        return module.model.asked.examples(ids), None
+        return module.model.sample_condition.default_conditions(ids), None
     data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
     rows = data.indices[ids.cpu() % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
     batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
     batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
-    return module.model.asked.of(batch), batch["image"]
+    return module.model.sample_condition.of(batch), batch["image"]
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
@@ -49,19 +49,19 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     rank, world = trainer.global_rank, trainer.world_size
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
-    with sampling(trainer, module):
-        mine = module.model.generate(ids, weights, *examples(trainer, module, ids)).float()
-    ask(trainer)
+    with sampling_mode(trainer, module):
+        mine = module.model.generate(ids, weights, *preview_inputs(trainer, module, ids)).float()
+    stop_if_signalled(trainer)
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
 
 
-def drawn(module: DiffusionModule, images: Tensor) -> Tensor:
-    """The samples 0, 1, ... uint8 `[B, C, H, W]` as a picture, with a row a class where classes were asked for."""
-    if not isinstance(module.model.asked, ClassLabel):
-        return grid(images)
-    labels = module.model.asked.examples(torch.arange(len(images)))[LABEL]
-    return by_class(images, labels.tolist(), module.model.asked.name)
+def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
+    """The samples 0, 1, ... uint8 `[B, C, H, W]` as a picture, with a row a class where the model has classes."""
+    if not isinstance(module.model.sample_condition, ClassLabel):
+        return tile_images(images)
+    labels = module.model.sample_condition.default_conditions(torch.arange(len(images)))[LABEL]
+    return tile_by_class(images, labels.tolist(), module.model.sample_condition.name)
 
 
 class SampleGrid(SideWork):
@@ -127,5 +127,5 @@ class SampleGrid(SideWork):
                 guidance = module.model.config["guidance"]
                 if "scale" in guidance:
                     caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
-                log_picture(trainer, f"samples/{name}", drawn(module, to_uint8(images)), caption)
+                log_picture(trainer, f"samples/{name}", draw_samples(module, to_uint8(images)), caption)
         self.last_step = trainer.global_step

@@ -41,14 +41,14 @@ class TimestepLoss(RunningSums):
         T = module.model.sampler.process.T
         num_bands = min(self.num_bands, T)
         total = outputs["unweighted"]
-        told = {"loss": total, **{p: outputs[f"unweighted/{p}"] for p in self.parts if f"unweighted/{p}" in outputs}}
+        totals = {"loss": total, **{p: outputs[f"unweighted/{p}"] for p in self.parts if f"unweighted/{p}" in outputs}}
         band = band_of(outputs["t"], T, num_bands)
-        here = torch.zeros(1 + len(told), num_bands, device=total.device)
-        self.add(here.index_add_(1, band, torch.stack([*told.values(), torch.ones_like(total)]).to(here.dtype)))
+        here = torch.zeros(1 + len(totals), num_bands, device=total.device)
+        self.add(here.index_add_(1, band, torch.stack([*totals.values(), torch.ones_like(total)]).to(here.dtype)))
         if not is_log_step(trainer, batch_idx):
             return
         *sums, counts = self.taken(trainer)
         bands = band_names(T, num_bands)
-        for name, of_bands in zip(told, sums, strict=True):
+        for name, of_bands in zip(totals, sums, strict=True):
             means = {f"train/{name}_t/{b}": s / k for b, s, k in zip(bands, of_bands, counts, strict=True) if k}
             log_numbers(trainer, means)

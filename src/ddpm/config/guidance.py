@@ -1,0 +1,124 @@
+"""The guidance of a model: its wrappers in their order, and the other models that guide."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.base.types import Time
+from ddpm.checkpoint.groups import UNGUIDED
+from ddpm.checkpoint.reading import hold
+from ddpm.config.wiring import complete, instantiate
+from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
+from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.samplers.base import Sampler
+from ddpm.model.diffusion_model import DiffusionModel
+
+Load = Callable[[Path], DiffusionModel]
+READ_HERE = ("order", "weights")
+"""Fields of a guidance that its constructor does not take."""
+
+
+class GuidanceSetup(NamedTuple):
+    """wrap: around the network's denoiser. sample_condition: of the samples. networks: of the models that guide."""
+
+    wrap: Callable[[Denoiser], Denoiser]
+    sample_condition: Condition
+    networks: tuple[nn.Module, ...] = ()
+
+
+def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, load: Load) -> GuidanceSetup:
+    """condition: the network's. load: a module, from the checkpoint that the guidance names."""
+    leaf = config.guidance
+    factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
+    if leaf._target_ != UNGUIDED["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
+        name = type(sampler.process).__name__
+        raise ValueError(f"guidance mixes predictions of process=gaussian, and this model has {name}; leave it out")
+    given: dict[str, Any] = {
+        "condition": condition,
+        "process": sampler.process,
+        "uses_guidance_gradient": sampler.uses_guidance_gradient,
+    }
+    sample_condition, networks = condition, []
+    if "guide" in leaf:
+        guide = guide_model("guide", leaf, sampler, load)
+        if guide.condition.network_settings != condition.network_settings:
+            raise ValueError(f"guidance.guide={leaf.guide} has {guide.condition}, and this model has {condition}")
+        networks.append(guide.weights(guide.predict_weights))
+        given["guide"] = NetworkDenoiser(networks[0], guide.objective)
+    if "classifier" in leaf:
+        classifier = guide_model("classifier", leaf, sampler, load)
+        networks.append(classifier.weights(classifier.predict_weights))
+        given["classifier"] = Logits(NetworkDenoiser(networks[0], classifier.objective))
+        sample_condition = shared_condition(classifier.condition, condition, leaf.classifier)
+        given["denoiser_takes_label"] = not isinstance(condition, NoCondition)
+    taken = inspect.signature(get_object(leaf._target_)).parameters
+    given = {name: value for name, value in given.items() if name in taken}
+    clip = partial(complete, instantiate(config.clip, "clip"), "clip")
+    if "guide" in given and leaf.order[0] == "clip":
+        given["guide"] = clip(denoiser=given["guide"])
+    guidance = partial(complete, partial(factory, **given), "guidance")
+    inner, outer = order_wrappers(leaf.order, {"guidance": guidance, "clip": clip})
+    return GuidanceSetup(partial(apply_wrappers, inner, outer), sample_condition, tuple(networks))
+
+
+def apply_wrappers(inner: Callable[..., Denoiser], outer: Callable[..., Denoiser], denoiser: Denoiser) -> Denoiser:
+    return outer(denoiser=inner(denoiser=denoiser))
+
+
+def order_wrappers(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> list[Callable[..., Denoiser]]:
+    if not OmegaConf.is_list(order) or sorted(map(str, order)) != sorted(wrappers):
+        check.fail("guidance.order", order, "[guidance, clip] or [clip, guidance], the innermost first")
+    return [wrappers[name] for name in order]
+
+
+class Logits:
+    """A noisy classifier for guidance: x_t `[B, C, H, W]` and a time to logits `[B, K]`."""
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        self.denoiser = denoiser
+
+    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
+        return self.denoiser.raw(x_t, t, {})
+
+
+def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModel:
+    """The model that guides, which must know the same noise."""
+    path = leaf[field]
+    if path is None:
+        raise ValueError(f"guidance.{field} must be given, as guidance.{field}=runs/.../last.ckpt")
+    if Path(str(path)).is_file():
+        hold(Path(str(path)))
+    module = load(Path(str(path)))
+    wants_classes, names_classes = field == "classifier", bool(getattr(module.network, "classifies", False))
+    if wants_classes and not names_classes:
+        remedy = "train one with experiment=classifier_mnist, or with loss=classification"
+        raise ValueError(f"guidance.classifier={path} holds a model that names no classes; {remedy}")
+    if names_classes and not wants_classes:
+        raise ValueError(f"guidance.{field}={path} holds a classifier, which predicts no image: guidance=classifier")
+    module.use_for_prediction(leaf.get("weights", "best"), seed=0)
+    ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, module.sampler))
+    if type(module.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
+        raise ValueError(
+            f"guidance.{field}={path} was trained with another schedule than this model, so its times "
+            "mean another noise; train it with the same schedule"
+        )
+    return module
+
+
+def shared_condition(of_classifier: Condition, condition: Condition, path: str) -> Condition:
+    """A classifier provides the classes that can be requested, also for an unconditional model."""
+    if isinstance(condition, NoCondition):
+        return of_classifier
+    if condition.network_settings != of_classifier.network_settings:
+        raise ValueError(f"guidance.classifier={path} knows {of_classifier}, and this model {condition}")
+    assert isinstance(condition, ClassLabel)
+    return condition

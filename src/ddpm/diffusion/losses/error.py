@@ -1,0 +1,38 @@
+"""Error between an output and its target: the mean over all but the first dimension, `[B]`."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.base import check
+
+
+class ErrorFunction(Protocol):
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor: ...
+
+
+def per_sample_mean(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(1)
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    return per_sample_mean((output - target).square())
+
+
+def mae(output: Tensor, target: Tensor) -> Tensor:
+    return per_sample_mean((output - target).abs())
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Half the square below delta, straight beyond (Huber 1964)."""
+
+    delta: float
+
+    def __post_init__(self) -> None:
+        check.positive_number("delta", self.delta)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return per_sample_mean(F.huber_loss(output, target, reduction="none", delta=self.delta))

@@ -1,0 +1,115 @@
+"""Which times a training step sees."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.base.rng import Draws
+from ddpm.diffusion.schedule import NoiseSchedule
+
+GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that fractions approach worst
+
+
+class TimeSampler(Protocol):
+    def __call__(self, draws: Draws, T: int) -> Tensor:
+        """int64 `[B]` in 1..T."""
+        ...
+
+    def importance(self, t: Tensor, T: int) -> Tensor | None:
+        """1 / (T p(t)), `[B]`, with which a mean over these times is that over uniform ones; None: 1 for all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Independent and uniform (Ho et al. 2020, algorithm 1).
+
+    largest: the last time that is seen, for models that will never begin above it (AnoDDPM); None: T.
+    """
+
+    largest: int | None = None
+
+    def __call__(self, draws: Draws, T: int) -> Tensor:
+        if self.largest is not None:
+            check.integer("time_sampler.largest", self.largest, low=1, high=T)
+        return 1 + draws.integers("t", self.largest or T)
+
+    def importance(self, t: Tensor, T: int) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Uniform, but spread evenly over each batch, which lowers the variance of the loss.
+
+    Kingma et al. 2021 (section I.1) space the times of a batch by 1 / B from one random offset. Spaced by the golden
+    ratio along the epoch's order instead, every run of consecutive samples is spread evenly, so the times depend
+    neither on the batch size nor on the number of processes.
+    """
+
+    def __call__(self, draws: Draws, T: int) -> Tensor:
+        if draws.positions is None:
+            raise ValueError(
+                "time_sampler=stratified needs the samples' positions in the epoch, and these draws have none"
+            )
+        offset = draws.rng.at(draws.step, torch.zeros_like(draws.ids[:1])).uniform("t offset")
+        place = (offset.double() + GOLDEN * draws.positions.double()) % 1
+        return 1 + (place * T).long().clamp_(max=T - 1)
+
+    def importance(self, t: Tensor, T: int) -> None:
+        return None
+
+
+class LossAware(nn.Module):
+    """p(t) in proportion to the root of the mean squared loss at t (Nichol and Dhariwal 2021, section 3.3 and eq. 18).
+
+    Of the last `num_losses` at each time; before every time has so many, and outside of training, uniform. A share of
+    `uniform_share` is always uniform, as in their code, so that no time is forgotten. A module, since what it has seen
+    belongs into a checkpoint: buffers `losses` `[T, num_losses]` and `num_seen` `[T]`.
+    """
+
+    losses: Tensor
+    num_seen: Tensor
+
+    def __init__(self, schedule: NoiseSchedule, num_losses: int, uniform_share: float) -> None:
+        super().__init__()
+        check.positive_int("num_losses", num_losses)
+        self.uniform_share = check.number("uniform_share", uniform_share, low=0, high=1)
+        self.register_buffer("losses", torch.zeros(schedule.T, num_losses))
+        self.register_buffer("num_seen", torch.zeros(schedule.T, dtype=torch.int64))
+
+    def probabilities(self) -> Tensor:
+        """float64 `[T]`, of the times 1..T. Nothing waits for the device."""
+        T, num_losses = self.losses.shape
+        roots = self.losses.double().square().mean(1).sqrt()
+        total = roots.sum()
+        known = (self.num_seen >= num_losses).all() & (total > 0)
+        learned = roots / torch.where(known, total, 1) * (1 - self.uniform_share) + self.uniform_share / T
+        return torch.where(known, learned, 1 / T)
+
+    def __call__(self, draws: Draws, T: int) -> Tensor:
+        if not self.training:
+            return Uniform()(draws, T)
+        place = draws.uniform("t").double()
+        return 1 + torch.searchsorted(self.probabilities().cumsum(0), place, right=True).clamp_(max=T - 1)
+
+    def importance(self, t: Tensor, T: int) -> Tensor | None:
+        return 1 / (T * self.probabilities()[t - 1]) if self.training else None
+
+    @torch.no_grad()
+    def observe(self, t: Tensor, loss: Tensor) -> None:
+        """The losses `[n]` at the times t `[n]` of a step, in an order that does not depend on who computed them."""
+        T, num_losses = self.losses.shape
+        order = t.argsort(stable=True)
+        row, loss = t[order] - 1, loss[order].to(self.losses.dtype)
+        counts = torch.zeros_like(self.num_seen).index_add_(0, row, torch.ones_like(row))
+        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # among those of its time
+        column = (self.num_seen[row] + number) % num_losses
+        last = number >= counts[row] - num_losses  # of more than there is room for, the last ones stay
+        place = torch.where(last, row * num_losses + column, T * num_losses)
+        padded = torch.cat([self.losses.flatten(), self.losses.new_zeros(1)])
+        self.losses.copy_(padded.index_put((place,), loss)[:-1].view(T, num_losses))
+        self.num_seen += counts

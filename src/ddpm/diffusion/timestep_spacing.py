@@ -1,0 +1,92 @@
+"""Which times a sampler visits: `num_steps + 1` falling times from `start` to 0, both included, none twice."""
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ddpm.base import check
+from ddpm.diffusion.steps import Schedule
+
+
+class TimestepSpacing(Protocol):
+    def __call__(self, start: int, num_steps: int, schedule: Schedule) -> list[int]: ...
+
+
+def uniform(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
+    """Evenly spaced up to rounding."""
+    check.integer("steps", num_steps, low=1, high=start)
+    return [(2 * start * i + num_steps) // (2 * num_steps) for i in range(num_steps, -1, -1)]
+
+
+def trailing(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
+    """As `uniform`, with halves rounded to even: diffusers' timestep_spacing="trailing" (Lin et al. 2024, table 2).
+
+    `uniform` ends at `start` too, which other programs' "leading" spacing does not.
+    """
+    check.integer("steps", num_steps, low=1, high=start)
+    return [*(round(start - i * (start / num_steps)) for i in range(num_steps)), 0]
+
+
+def quadratic(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
+    """Spacing that grows with the time, dense near the clean end (Song et al. 2021, appendix D.2).
+
+    Their code's own grid reaches up to 0.8 T only; this one starts at `start`. Where the parabola is flatter than one
+    time a step, the grid takes every time.
+    """
+    check.integer("steps", num_steps, low=1, high=start)
+    return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]
+
+
+def rho(start: int, num_steps: int, schedule: Schedule, rho: float, sigma_max: float = math.inf) -> list[int]:
+    """Even in (sigma / alpha)^(1 / rho) from `start` to 1, then 0 (Karras et al. 2022, eq. 5; rho = 7 there).
+
+    Where sigma / alpha is above sigma_max at `start`, the first step leads there (80 in the paper, which starts there).
+    """
+    check.positive_number("rho", rho)
+    check.positive_number("sigma_max", sigma_max)
+
+    def place(t: int) -> float:
+        return float(schedule.snr(t) ** (-1 / (2 * rho))) if schedule.snr(t) else math.inf
+
+    return even_in(place, start, num_steps, sigma_max ** (1 / rho))
+
+
+def log_snr(start: int, num_steps: int, schedule: Schedule) -> list[int]:
+    """Even in the logarithm of the signal-to-noise ratio from `start` to 1, then 0 (Lu et al. 2022, section 3.4)."""
+
+    def place(t: int) -> float:
+        return -math.log(schedule.snr(t)) if schedule.snr(t) else math.inf
+
+    return even_in(place, start, num_steps)
+
+
+def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int]) -> list[int]:
+    """Times of one's own, falling; a run from a lower `start` takes those below. num_steps must fit them or be all."""
+    inner = [check.integer("times", t, low=1, high=schedule.T) for t in times]
+    if sorted(set(inner), reverse=True) != inner:
+        check.fail("times", inner, "falling, none twice, as [1000, 500, 100]")
+    visited = [start, *(t for t in inner if t < start), 0]
+    if start == schedule.T and num_steps not in (start, len(visited) - 1):
+        raise ValueError(f"grid.times make {len(visited) - 1} steps, so leave sampler.steps={num_steps} out or null")
+    return visited
+
+
+def even_in(place: Callable[[int], float], start: int, num_steps: int, largest: float = math.inf) -> list[int]:
+    """From `start` to 1 in even steps of the rising `place(t)`, each rounded to the nearest time not yet taken, then 0.
+
+    A start whose place is infinite (no signal is left) is followed by the others as if it were the time before; one
+    above `largest` by that place itself, and the others from there.
+    """
+    check.integer("steps", num_steps, low=1, high=start)
+    places = [place(t) for t in range(1, start + 1)]
+    top = places[-1] if math.isfinite(places[-1]) or start == 1 else places[-2]
+    jumps = int(top > largest and num_steps > 2)  # the first step leads to `largest`
+    top = min(top, largest) if jumps else top
+    found = [start]
+    for i in range(1, num_steps):
+        wanted = top + (places[0] - top) * (i - jumps) / (num_steps - 1 - jumps)
+        above = min(max(bisect.bisect_left(places, wanted), 1), len(places) - 1)  # an index: time - 1
+        nearest = above + (wanted - places[above - 1] > places[above] - wanted)
+        found.append(min(max(nearest, num_steps - i), found[-1] - 1))
+    return [*found, 0]

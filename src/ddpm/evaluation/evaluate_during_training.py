@@ -1,0 +1,170 @@
+"""Measures samples of the averaged weights while a model is being trained, so that the best of it can be kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.types import Batch
+from ddpm.diffusion.condition import LABEL
+from ddpm.evaluation.reference import ImageReference
+from ddpm.metrics.classes import describe_classes
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.protocol import (
+    Environment,
+    EvaluationProtocol,
+    Result,
+    device_name,
+    read_result,
+    result_name,
+    write_result,
+)
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.score import Estimate
+from ddpm.training.callbacks.checkpoints import Checkpoints
+from ddpm.training.callbacks.interruption import SideWork, stop_if_signalled
+from ddpm.training.callbacks.sample_grid import preview_inputs, sampling_mode
+from ddpm.training.logs import ends_step, log_numbers
+from ddpm.training.module import DiffusionModule
+
+
+class EvaluateDuringTraining(SideWork):
+    """Logs eval/NAME and eval/NAME_error, and writes each result to RUN/evaluations as evaluate.py does.
+
+    evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
+    end of training. The samples are 0..num_samples-1, the same noise each time, measured against the training split.
+    batch_size: samples at once on each device. of: what results say of the model, by group.
+    """
+
+    def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int, of: dict) -> None:
+        super().__init__()
+        self.of = of
+        self.evaluator = evaluator
+        self.every_n_steps = check.positive_int("evaluate.every_n_steps", every_n_steps)
+        self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
+        self.batch_size = check.positive_int("evaluate.batch_size", batch_size)
+        self.reference: ImageReference | None = None
+        self.last_step = 0
+        self.trained = False
+
+    def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        """What cannot be measured shows before the first step, and so do the names of what can."""
+        data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
+        cond = (preview_inputs(trainer, module, some)[0] for some in ids.split(self.batch_size))
+        labels = torch.cat(
+            [each[LABEL].cpu() for each in cond if LABEL in each] or [torch.full((self.num_samples,), -1)]
+        )
+        self.logged_names = [f"eval/{name}" for name in self.evaluator.names(data.labels[data.indices], labels)]
+
+    # When: as the grids of samples
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
+            self.measure(trainer, module)
+
+    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.trained = True
+        if trainer.global_step % self.every_n_steps == 0:
+            self.measure(trainer, module)  # what an interrupted run had still to measure of the step that it resumes at
+
+    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.measure(trainer, module)
+
+    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        """Of a run that was killed while it measured for the last time, no step is left to train."""
+        if not self.trained and not trainer.strategy.broadcast(self.is_written(trainer)):
+            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+            self.measure(trainer, module)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"last_step": self.last_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.last_step = state["last_step"]
+
+    # What
+
+    def measure(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if trainer.global_step == self.last_step:
+            return
+        num_failures = len(self.failures)
+        with self.tolerated(trainer, "the evaluation"):
+            self.show_real(trainer)
+            self.evaluator.reset_fake()
+            for images, ids, labels in self.generated(trainer, module):
+                self.evaluator.update_fake(images, ids, labels)
+            stop_if_signalled(trainer)
+            estimates = self.evaluator.compute()
+            self.write(trainer, module, estimates)
+            numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
+            errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}
+            log_numbers(trainer, {**numbers, **errors})
+        self.last_step = trainer.global_step
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints) and len(self.failures) == num_failures:
+                callback.on_evaluation_end(trainer, numbers)
+
+    def is_written(self, trainer: Trainer) -> bool:
+        """Whether this step was measured in training; what evaluate.py writes names its checkpoint."""
+        for path in (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json"):
+            try:
+                if "ckpt" not in read_result(path).subject:
+                    return True
+            except ValueError as error:
+                rank_zero_warn(f"{error}; it is passed over")
+        return False
+
+    def show_real(self, trainer: Trainer) -> None:
+        """Once: what is real does not change."""
+        if self.reference is None:
+            reference = ImageReference(trainer.datamodule, "train", None, ReferenceCache())
+            # renewed, since an earlier attempt may have failed
+            self.evaluator = self.evaluator.renewed().to(trainer.strategy.root_device)
+            if self.evaluator.needs_real:
+                reference.show(self.evaluator, trainer, lambda: stop_if_signalled(trainer))
+            self.reference = reference
+
+    def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """This rank's share, with numbers and labels; None where the model knows no classes.
+
+        All ranks sample equally often, since they agree on signals at each sampling step.
+        """
+        each = -(-self.num_samples // trainer.world_size)
+        ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
+        for some in ids.split(self.batch_size):
+            cond, begun_at = preview_inputs(trainer, module, some)
+            with sampling_mode(trainer, module):
+                images = module.model.generate(some, module.model.best_weights, cond, begun_at).float()
+            wanted = some < self.num_samples
+            yield images[wanted], some[wanted], cond[LABEL][wanted] if LABEL in cond else None
+
+    @rank_zero_only
+    def write(self, trainer: Trainer, module: DiffusionModule, estimates: dict[str, Estimate]) -> None:
+        assert self.reference is not None
+        run = Path(trainer.default_root_dir)
+        sampler, labels = module.model.sampler, next(iter(self.evaluator.generated.values())).labels
+        result = Result.of(
+            estimates,
+            protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
+            subject={
+                "run": run.name,
+                "step": trainer.global_step,
+                "seed": module.model.sample_rng.seed,
+                "weights": module.model.describe_weights(module.model.best_weights),
+                "sampler": sampler.describe(),
+                "steps": sampler.steps or sampler.process.T,
+                "precision": str(trainer.precision),
+                "image_shape": list(module.model.image_shape),
+                **self.of,
+                **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
+            },
+            environment=Environment(device_name(module.device), str(trainer.precision)),
+        )
+        write_result(run / "evaluations" / f"{result_name(result)}.json", result)

@@ -1,0 +1,67 @@
+"""Measures images as they are generated, and those that were generated before."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ddpm.data.loader import to_batch
+from ddpm.data.order import split_among_ranks
+from ddpm.evaluation.reference import Reference, show_progress
+from ddpm.generation.datamodule import GenerationDataModule
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.score import Estimate
+
+
+class StoredImages(Protocol):
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
+        ...
+
+
+class EvaluationCallback(Callback):
+    """Shows the evaluator the real images, then the generated ones; every rank sees its share of both.
+
+    The extractor's work is queued on the device and not waited for: the next batch is on its way meanwhile. samples:
+    which there are, and their labels. stored: where the images are that no predict_step made, None if all are made.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, reference: Reference, samples: GenerationDataModule, stored: StoredImages | None
+    ) -> None:
+        self.evaluator, self.reference = evaluator, reference
+        self.samples, self.stored = samples, stored
+        self.values: dict[str, Estimate] = {}
+
+    def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.evaluator.to(trainer.strategy.root_device)
+        self.generated = torch.zeros(self.samples.num_samples, dtype=torch.bool)
+        if self.evaluator.needs_real and not self.evaluator.knows_real:
+            self.reference.show(self.evaluator, trainer)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        self.evaluator.update_fake(outputs.float(), batch["index"], batch["label"])
+        self.generated[batch["index"].cpu()] = True
+
+    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.show_stored(trainer)
+        self.values = self.evaluator.compute()
+
+    def show_stored(self, trainer: Trainer) -> None:
+        shares = split_among_ranks(
+            0, self.samples.num_samples, trainer.global_rank, trainer.world_size, self.evaluator.batch_size
+        )
+        plan = [ids for ids in (some[~self.generated[some]] for some in shares) if len(ids)]
+        if not plan:
+            return
+        assert self.stored is not None
+        pixels = self.stored.read(plan)
+        labels = map(self.samples.labels_of, plan)
+        shown_with = zip(pixels, labels, plan, strict=True)
+        batches = (to_batch(some, of, ids, ids, pinned=False) for some, of, ids in shown_with)
+        for batch in show_progress(batches, sum(map(len, plan)), "features of generated image"):
+            self.evaluator.update_fake(batch["image"], batch["index"], batch["label"])

@@ -1,0 +1,79 @@
+"""Metrics of a model itself, such as its likelihood, beside the scores of its images: other parts of `metric`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.metrics.protocol import EvaluationProtocol
+from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
+
+WITHOUT_FEATURES = {
+    **{"num_real": 0, "preprocessing": "none", "extractor": "none", "extractor_hash": "none"},
+    **{"data": "none", "split": "none", "data_hash": "none"},
+}
+"""The protocol of what looks at no features and at no data, unless a metric says more."""
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """What a model metric is given.
+
+    module: in eval mode, to be brought to the device; its `predict_weights` are meant. None without a checkpoint.
+    config: what the model was built from; without a checkpoint the command's. folder: for files of the metric's own.
+    """
+
+    module: DiffusionModel | None
+    config: DictConfig
+    ckpt: Path | None
+    trainer: Trainer
+    folder: Path
+
+
+class Measurement(NamedTuple):
+    """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
+    were measured) and `scores` (what made each value, with its settings) there is no default.
+
+    pictures: drawings, or uint8 `[H, W, 3]`, and tables: CSV, by name, written beside the result. lines: for a person.
+    """
+
+    estimates: Mapping[str, Estimate]
+    protocol: Mapping[str, Any]
+    pictures: Mapping[str, Tensor | Figure] = MappingProxyType({})
+    lines: Sequence[str] = ()
+    tables: Mapping[str, str] = MappingProxyType({})
+
+
+class ModelMetric(Protocol):
+    """needs_checkpoint: False where it makes its own model of the configuration; true where it says nothing.
+
+    What it takes of the command, as the number of images, its YAML refers to: `batch_size: ${batch_size}`. It runs on
+    every process, prints its own tables on the first, and its values go into a result as those of a score do.
+    """
+
+    needs_checkpoint: ClassVar[bool] = True
+
+    def measure(self, run: ModelRun) -> Measurement: ...
+
+
+def is_model_metric(part: Any) -> bool:
+    return hasattr(part, "measure")
+
+
+def needs_checkpoint(part: ModelMetric) -> bool:
+    return getattr(part, "needs_checkpoint", True)
+
+
+def compute_model_metric(part: ModelMetric, run: ModelRun) -> tuple[Measurement, EvaluationProtocol]:
+    measurement = part.measure(run)
+    if not measurement.estimates:
+        check.fail(f"the values of {type(part).__name__}", measurement.estimates, "at least one")
+    return measurement, EvaluationProtocol(**{**WITHOUT_FEATURES, **measurement.protocol})

@@ -1,0 +1,252 @@
+"""task=anomaly: images are diffused some of the way and restored; where they changed, something is wrong (AnoDDPM)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.types import Batch, Cond
+from ddpm.config import build
+from ddpm.data.anomalies.base import AnomalySet, AnomalySource
+from ddpm.data.datamodule import ImageData, ImageDataModule
+from ddpm.data.pixels import MemoryPixels
+from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.samplers.base import Sampler
+from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
+from ddpm.evaluation.model_metrics.anomaly_report import anomaly_csv, anomaly_picture, anomaly_table
+from ddpm.evaluation.model_metrics.anomaly_values import Judge
+from ddpm.evaluation.model_metrics.images import Predicted
+from ddpm.metrics.evaluator import count_name
+from ddpm.model.diffusion_model import DiffusionModel
+
+ALL_TIMES = "mean of times"
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """anomalies: where the images and masks come from, of which num_images are taken, spread over all; None: all.
+    split: of the model's data, in whose images lesions may be planted; it must not have seen them.
+
+    times: to which images are diffused, 1..T; None: T / 4, as in the paper. A map is the squared error of pixels in
+    [-1, 1], of the mean of `repeats` restorations (average=restorations) or the mean of their squared errors
+    (average=maps); the map of several times is their mean, and is what the values without a name are of.
+
+    image_score: of a whole image: the max of its map, its mean, or the mean of its highest hundredth (top). threshold:
+    of a map's values, or None: the one with the best Dice on every second image of a kind, and measured on the others.
+
+    frequencies: of simplex noise, tried one after the other at the first of the times. num_bootstrap: resamples of the
+    images, for errors and 95 % intervals. Each image's noise depends on its number, the time and the repeat alone.
+    """
+
+    num_images: int | None
+    split: str
+    batch_size: int
+    anomalies: AnomalySource
+    times: Sequence[int] | None
+    repeats: int
+    average: str
+    image_score: str
+    threshold: float | None
+    frequencies: Sequence[float] | None
+    num_bootstrap: int
+    seed: int
+    num_shown: int
+
+    def __post_init__(self) -> None:
+        if self.num_images is not None:
+            check.positive_int("metric.anomaly.num_images", self.num_images)
+        check.positive_int("batch_size", self.batch_size)
+        check.positive_int("metric.anomaly.repeats", self.repeats)
+        check.one_of("metric.anomaly.average", self.average, ("restorations", "maps"))
+        check.one_of("metric.anomaly.image_score", self.image_score, ("max", "mean", "top"))
+        check.integer("metric.anomaly.num_bootstrap", self.num_bootstrap, low=2)
+        check.positive_int("metric.anomaly.num_shown", self.num_shown)
+        if self.threshold is not None:
+            check.number("metric.anomaly.threshold", self.threshold, low=0)
+        for frequency in self.frequencies or ():
+            check.positive_number("metric.anomaly.frequencies", frequency)
+
+    def measure(self, run: ModelRun) -> Measurement:
+        assert run.module is not None
+        module = run.module
+        check_tells_nothing(module.condition)
+        times = self.chosen_times(module.sampler.process.T)
+        samplers = {
+            f"frequency {frequency:g}": at_frequency(module.sampler, frequency) for frequency in self.frequencies or ()
+        }
+        data = build.data(run.config)
+        rank_zero_only(data.prepare_data)()
+        found = self.read(data, module.image_shape)
+        judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
+        requested = AnomalyImages(found, self.batch_size)
+        main = self.maps(run, requested, module.sampler, times)
+        maps = {f"t = {t}": main.maps[row] for row, t in enumerate(times)}
+        name = f"t = {times[0]}"
+        if len(times) > 1:
+            name, maps[ALL_TIMES] = ALL_TIMES, main.maps.mean(0)
+        for title, sampler in samplers.items():
+            maps[f"t = {times[0]}, {title}"] = self.maps(run, requested, sampler, times[:1]).maps[0]
+        maps |= baselines(data.split("train"), found)
+        rows = {title: judge.values(each) for title, each in maps.items()}
+        count = count_name(len(found))
+        estimates = {f"{key}_{count}": value.estimate for key, value in rows[name].items()}
+        estimates |= {
+            f"auroc_pixel_{kind}_{count}": value.estimate for kind, value in judge.by_kind(maps[name]).items()
+        }
+        others = [title for title in rows if title != name]
+        estimates |= {
+            f"auroc_pixel_{name_in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others
+        }
+        undefined = [key for key, estimate in estimates.items() if not math.isfinite(estimate.value)]
+        notes = [f"{key} has no value: nothing to divide by, as where no pixel is found" for key in undefined]
+        estimates = {key: estimate for key, estimate in estimates.items() if key not in undefined}
+        threshold = judge.threshold_of(maps[name])
+        settings = (
+            f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
+            f"threshold={self.threshold}, frequencies={self.frequencies}, num_bootstrap={self.num_bootstrap}, "
+            f"seed={self.seed}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
+        )
+        names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
+        protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
+        shown = anomaly_picture(
+            found, main.first, main.places, maps[name], threshold, f"{name} of {module.sampler.process.T}"
+        )
+        return Measurement(
+            estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_csv(rows)}
+        )
+
+    def chosen_times(self, T: int) -> list[int]:
+        if self.times is None:
+            return [max(1, round(T / 4))]
+        if not self.times:
+            check.fail("metric.anomaly.times", self.times, "one time or more, as [250], or null")
+        return [check.integer("metric.anomaly.times", t, low=1, high=T) for t in self.times]
+
+    def read(self, data: ImageDataModule, shape: tuple[int, int, int]) -> AnomalySet:
+        def healthy() -> tuple[Tensor, Tensor]:
+            if self.split == "train":
+                raise ValueError(
+                    "metric.anomaly.split=train: the model knows these images by heart; hold some out with "
+                    "data.num_val when it is trained, and leave split=val"
+                )
+            images = data.split(self.split, self.num_images)
+            (pixels,) = images.pixels.reader(persistent=False).read([images.indices])
+            return pixels, images.indices
+
+        found = self.anomalies.read(shape, healthy)
+        return found.first(self.num_images) if self.num_images and self.num_images < len(found) else found
+
+    def maps(self, run: ModelRun, requested: "AnomalyImages", sampler: Sampler, times: list[int]) -> "AnomalyPass":
+        assert run.module is not None
+        outputs = AnomalyPass(run.module, sampler, requested.found, times, self)
+        run.trainer.predict(outputs, requested, return_predictions=False)
+        bad = ~outputs.maps.isfinite().all(0).flatten(1).all(1)
+        if bad.any():
+            raise ValueError(
+                f"{int(bad.sum())} of {len(bad)} anomaly maps are not finite: the model gives NaN or infinity there; "
+                "try trainer.precision=32-true, or an earlier checkpoint"
+            )
+        return outputs
+
+
+class AnomalyImages(Predicted):
+    """Images with anomalies; `position` is their place, 0..N-1."""
+
+    def __init__(self, found: AnomalySet, batch_size: int) -> None:
+        unknown = torch.full((len(found),), -1)
+        super().__init__(ImageData(MemoryPixels(found.images), unknown, torch.arange(len(found))), batch_size)
+        self.found = found
+
+
+class AnomalyPass(LightningModule):
+    """maps: float32 `[times, N, H, W]`, the same on every rank at the end.
+
+    first: `[num_shown, 3, C, H, W]`, some images, noised to the first time, and restored; places: which ones.
+    """
+
+    def __init__(self, module: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
+        super().__init__()
+        self.module, self.sampler, self.found, self.times, self.how = module, sampler, found, times, how
+        self.rng = Rng(module.sample_rng.seed, "anomaly")
+        self.places = shown_places(found, how.num_shown)
+        self.maps = torch.zeros(len(times), *found.masks.shape)
+        self.first = torch.zeros(len(self.places), 3, *module.image_shape)
+
+    def on_predict_start(self) -> None:
+        self.display = ProgressDisplay("image", len(self.found)) if self.trainer.is_global_zero else None
+        self.done = 0
+        self.maps, self.first = self.maps.to(self.device), self.first.to(self.device)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, rows, codec = batch["image"], batch["position"], self.module.codec
+        ids = self.found.numbers.to(rows.device)[rows]
+        denoiser, cond = self.module.denoiser(self.module.predict_weights), self.nothing(batch)
+        x0 = codec.encode(images)
+        for number, t in enumerate(self.times):
+            pairs = list(restore_repeatedly(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
+            outputs = torch.stack([codec.decode(pair.restored) for pair in pairs])
+            maps = torch.stack([squared_error_map(images, each) for each in outputs]).mean(0)
+            if self.how.average == "restorations":
+                maps = squared_error_map(images, outputs.mean(0))
+            self.maps[number, rows] = maps.float()
+            if number == 0:
+                place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
+                shown = torch.stack([images, codec.decode(pairs[0].degraded), outputs.mean(0)], dim=1)
+                self.first[place] = shown[row].float()
+        self.done += len(rows) * self.trainer.world_size
+        if self.display and self.display.is_due(self.done) and self.done < len(self.found):
+            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
+        return rows
+
+    def nothing(self, batch: Batch) -> Cond:
+        """The condition is dropped, since it could give away what is wrong with an image."""
+        condition = self.module.condition
+        return condition.unconditional(condition.of(batch))
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        self.maps, self.first = (
+            self.trainer.strategy.reduce(each, reduce_op="sum").cpu() for each in (self.maps, self.first)
+        )
+
+
+def check_tells_nothing(condition: Condition) -> None:
+    if condition.needs_images or (condition.network_settings and condition.dropout == 0):
+        raise ValueError(
+            "task=anomaly tells the model nothing of an image but its noised self, and this model never learned to do "
+            "without; train with cond=none, or with a class and cond.dropout=0.1"
+        )
+
+
+def shown_places(found: AnomalySet, num: int) -> Tensor:
+    """int64 `[num]` at most: as many of each kind, spread over all images."""
+    of_kind = [[i for i, kind in enumerate(found.kinds) if kind == each] for each in sorted(set(found.kinds))]
+    share = -(-num // len(of_kind))
+    turns = [places[len(places) * turn // share] for turn in range(share) for places in of_kind]
+    return torch.tensor(sorted(set(turns[:num]), key=lambda place: (found.kinds[place], place)))
+
+
+def at_frequency(sampler: Sampler, frequency: float) -> Sampler:
+    noise = getattr(sampler.process, "noise", None)
+    if not hasattr(noise, "frequency"):
+        raise ValueError(
+            f"metric.anomaly.frequencies has no effect on noise={type(noise).__name__}; leave it out, or train with "
+            "noise=simplex"
+        )
+    process: Any = sampler.process
+    return replace(sampler, process=replace(process, noise=replace(noise, frequency=frequency)))
+
+
+def name_in_code(title: str) -> str:
+    return title.replace(" = ", "").replace(",", "").replace(" ", "_").replace("-", "_")

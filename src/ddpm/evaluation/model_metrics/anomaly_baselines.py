@@ -1,0 +1,45 @@
+"""What a map of anomalies is worth without a network: distances from the training images' mean, or from the nearest."""
+
+import torch
+from torch import Tensor
+
+from ddpm.data.anomalies.base import AnomalySet
+from ddpm.data.datamodule import ImageData
+from ddpm.diffusion.anomaly_map import squared_error_map
+
+FLOOR = (8 / 127.5) ** 2
+"""Added to a pixel's variance, that of 8 of 255 levels, since a pixel that never changed would rule the whole map."""
+
+
+def baselines(training: ImageData, found: AnomalySet) -> dict[str, Tensor]:
+    """Maps `[N, H, W]`: the squared distance to the mean of the training images, the same over each pixel's variance,
+    and the squared distance to the training image that is nearest."""
+    mean, variance = moments(training)
+    images = found.images.double() / 127.5 - 1
+    distance = squared_error_map(images, mean)
+    scaled = ((images - mean).square() / (variance + FLOOR)).mean(1)
+    return {
+        "distance to the training mean": distance,
+        "per-pixel Gaussian": scaled,
+        "nearest training image": squared_error_map(images.float(), nearest_image_map(training, images.float())),
+    }
+
+
+def moments(training: ImageData) -> tuple[Tensor, Tensor]:
+    """float64 `[C, H, W]` of pixels in [-1, 1]."""
+    total, squares, num = 0.0, 0.0, 0
+    for images in training.batches(256):
+        images = images.double()
+        total, squares, num = total + images.sum(0), squares + images.square().sum(0), num + len(images)
+    mean = torch.as_tensor(total) / num
+    return mean, (torch.as_tensor(squares) / num - mean.square()).clamp(min=0)
+
+
+def nearest_image_map(training: ImageData, images: Tensor) -> Tensor:
+    """`[N, C, H, W]`, the training image of the least squared distance from each of `images`."""
+    found, least = torch.zeros_like(images), torch.full((len(images),), torch.inf)
+    for batch in training.batches(256):
+        distances, rows = torch.cdist(images.flatten(1), batch.flatten(1)).min(1)
+        closer = distances < least
+        found[closer], least[closer] = batch[rows[closer]], distances[closer]
+    return found

@@ -1,0 +1,107 @@
+"""The values of a set of anomaly maps, with what chance makes of them: images are drawn anew with repetition."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.data.anomalies.base import GOOD, AnomalySet
+from ddpm.metrics.detection import (
+    AREAS,
+    NUM_BINS,
+    OF_PIXELS,
+    auroc,
+    confusion,
+    count_pixels,
+    dice_of_all,
+    image_scores,
+    overlaps,
+    region_shares,
+)
+from ddpm.metrics.score import Estimate
+
+
+class Value(NamedTuple):
+    """low, high: the middle 95 % of the resamples."""
+
+    estimate: Estimate
+    low: float
+    high: float
+
+
+class Judge:
+    """Of one set of images. All maps are judged on the same resamples, so that their differences can be compared."""
+
+    def __init__(
+        self, found: AnomalySet, image_score: str, threshold: float | None, num_bootstrap: int, seed: int
+    ) -> None:
+        if threshold is None and found.anomalous.sum() < 2:
+            check.fail("metric.anomaly.threshold", None, "a number where a single image is anomalous")
+        self.found, self.image_score, self.threshold = found, image_score, threshold
+        self.chosen_on, self.measured_on = halves(found.kinds)
+        shares, self.regions = region_shares(found.masks)
+        self.shares = shares.flatten(1)
+        generator = torch.Generator().manual_seed(seed)
+        num = len(found)
+        drawn = torch.randint(num, (num_bootstrap, num), generator=generator)
+        drawn = drawn[found.anomalous[drawn].any(1) & ~found.anomalous[drawn].all(1)]  # else nothing can be told apart
+        self.weights = torch.zeros(len(drawn), num, dtype=torch.float64)
+        self.weights.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=torch.float64))
+
+    def values(self, maps: Tensor) -> dict[str, Value]:
+        """By name, of maps `[N, H, W]`: of pixels, then of images, then overlaps at the threshold."""
+        scores, masks = maps.flatten(1), self.found.masks.flatten(1)
+        exact = count_pixels(scores, masks, self.shares, self.regions, None)
+        resampled = count_pixels(scores, masks, self.shares, self.regions, NUM_BINS).sum(self.weights)
+        suffixed = {name: name if name in ("aupro", "dice_best") else f"{name}_pixel" for name in OF_PIXELS}
+        found = {suffixed[name]: with_interval(of(exact), of(resampled)) for name, of in OF_PIXELS.items()}
+        each = image_scores(maps, self.image_score)[:, None]
+        truth, nothing = self.found.anomalous[:, None], torch.zeros(len(maps), 1)
+        whole = count_pixels(each, truth, nothing, self.regions, None)
+        resampled = count_pixels(each, truth, nothing, self.regions, len(maps)).sum(self.weights)
+        found |= {f"{name}_image": with_interval(of(whole), of(resampled)) for name, of in AREAS.items()}
+        judged = torch.arange(len(maps)) if self.threshold is not None else self.measured_on
+        cells = confusion(maps[judged], self.found.masks[judged], self.threshold_of(maps))
+        resampled_cells = self.weights[:, judged] @ cells
+        for name, value in overlaps(cells.sum(0)).items():
+            found[name] = with_interval(value, overlaps(resampled_cells)[name])
+        return found
+
+    def threshold_of(self, maps: Tensor) -> float:
+        """The configured one, or the one of the best Dice on half the images."""
+        if self.threshold is not None:
+            return self.threshold
+        half = self.chosen_on
+        scores, masks = maps[half].flatten(1), self.found.masks[half].flatten(1)
+        counts = count_pixels(scores, masks, self.shares[half], self.regions[half], None)
+        levels = scores.flatten().unique().flip(0)
+        best = int(dice_of_all(counts).argmax())
+        return float(levels[best + 1 : best + 2].mean()) if best + 1 < len(levels) else -1.0
+
+    def by_kind(self, maps: Tensor) -> dict[str, Value]:
+        """AUROC of the pixels of images with one kind of anomaly."""
+        found = {}
+        for kind in sorted(set(self.found.kinds) - {GOOD}):
+            rows = torch.tensor([each == kind for each in self.found.kinds])
+            scores, masks = maps[rows].flatten(1), self.found.masks[rows].flatten(1)
+            parts = scores, masks, self.shares[rows], self.regions[rows]
+            weights = self.weights[:, rows]
+            resampled = count_pixels(*parts, NUM_BINS).sum(weights[weights.sum(1) > 0])
+            found[kind] = with_interval(auroc(count_pixels(*parts, None)), auroc(resampled))
+        return found
+
+
+def halves(kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Rows of every second image of each kind, and of the others."""
+    in_turn = sorted(range(len(kinds)), key=lambda row: (kinds[row] == GOOD, kinds[row], row))
+    return torch.tensor(sorted(in_turn[::2])), torch.tensor(sorted(in_turn[1::2]))
+
+
+def with_interval(value: Tensor, resampled: Tensor) -> Value:
+    known = resampled[resampled.isfinite()]
+    if len(known) < 2:
+        return Value(Estimate(float(value)), float("nan"), float("nan"))
+    low, high = known.quantile(torch.tensor([0.025, 0.975], dtype=known.dtype)).tolist()
+    return Value(Estimate(float(value), float(known.std())), low, high)

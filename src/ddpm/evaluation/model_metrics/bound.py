@@ -1,0 +1,164 @@
+"""One pass over images and all T times: every term of the variational bound, for several variances at once."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.types import Batch, Prediction
+from ddpm.diffusion.distributions import Gaussian
+from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
+from ddpm.evaluation.model_metrics.images import Split
+from ddpm.model.diffusion_model import DiffusionModel
+
+
+@dataclass
+class Terms:
+    """Over num_images images, in bits per dimension: means `[T + 1]` of the terms, row t that of x_t, row 0 of L_T.
+
+    totals: `[N]`, the whole bound of each image. squares: as means, of the squared terms. distortion: `[T + 1]`, the
+    mean squared error of x0 predicted at t, of a pixel in [-1, 1]. prior_only: `[N]`, each image's bits under p(x_T).
+    """
+
+    num_images: int
+    means: dict[str, Tensor]
+    squares: dict[str, Tensor]
+    totals: dict[str, Tensor]
+    distortion: Tensor
+    prior_only: Tensor
+
+    def gain(self, name: str) -> tuple[float, float]:
+        """What the model saves over x_T's distribution taken for the images' (Sohl-Dickstein et al. 2015, table 1)."""
+        return mean_and_error(self.prior_only - self.totals[name])
+
+    def total(self, name: str) -> tuple[float, float]:
+        """The bound and its standard error over images."""
+        return mean_and_error(self.totals[name])
+
+    def error(self, name: str) -> Tensor:
+        """The standard error of each term, `[T + 1]`."""
+        n = self.num_images
+        spread = (self.squares[name] - self.means[name].square()).clamp(min=0)
+        return (spread / max(n - 1, 1)).sqrt()
+
+
+def mean_and_error(each: Tensor) -> tuple[float, float]:
+    return each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
+
+
+SUMMED = ("sums", "totals", "errors", "prior_only", "first")
+"""What every rank has its share of."""
+
+
+class BoundPass(LightningModule):
+    """predict_step takes a batch of images through all times. Every rank has the terms of all images at the end.
+
+    The mean's prediction is clipped as in sampling, if the model's is. "optimal" is the best single number for each
+    time, found from these very images, which for few images makes it a little too good; that of the decoder, for which
+    there is no closed form, is the best of 41.
+    """
+
+    def __init__(self, module: DiffusionModel, num_images: int) -> None:
+        super().__init__()
+        self.module, self.num_images = module, num_images
+        self.rng = Rng(module.sample_rng.seed, "bound")
+        process = module.sampler.process
+        self.variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
+        if hasattr(process, "advance"):
+            self.variances = {"small": FixedSmall(), "large": FixedLarge()}
+            channels = module.latent_shape[0]
+            if getattr(module.network, "out_channels", channels) == 2 * channels:
+                self.variances["learned"] = LearnedRange()
+        T = process.T
+        names = list(self.variances)
+        self.sums = torch.zeros(len(names), T + 1, 2, dtype=torch.float64)
+        self.totals = torch.zeros(len(names), num_images, dtype=torch.float64)
+        self.errors = torch.zeros(num_images, T + 1, dtype=torch.float64)
+        self.prior_only = torch.zeros(num_images, dtype=torch.float64)
+        self.first = torch.zeros(num_images, 2, *module.latent_shape)  # x0 and its prediction at t = 1
+        self.display: ProgressDisplay | None = None
+
+    def on_predict_start(self) -> None:
+        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
+        self.done = 0
+        for name in SUMMED:
+            setattr(self, name, getattr(self, name).to(self.device))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        module, process = self.module, self.module.sampler.process
+        x0 = module.codec.encode(batch["image"])
+        rows, denoiser = batch["position"], module.denoiser(module.predict_weights)
+        cond = module.condition.of(batch)
+        prior = bits_per_dim(prior_term(process, x0.double()))
+        self.prior_only[rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
+        for k in range(len(self.variances)):
+            self.note(k, 0, rows, prior)
+        for t in range(process.T, 0, -1):
+            x_t = process.apply(x0, process.draw(x0, self.rng.at(t, batch["index"])), t)
+            predicted = denoiser(x_t, t, cond)
+            extra = None if predicted.extra is None else predicted.extra.double()
+            prediction = Prediction(predicted.x0.double(), extra)
+            for k, variance in enumerate(self.variances.values()):
+                term = step_term(process, x0.double(), x_t.double(), prediction, t - 1, t, variance)
+                self.note(k, t, rows, bits_per_dim(term))
+            self.errors[rows, t] = (prediction.x0 - x0).square().flatten(1).mean(1)
+            self.say(len(x0), 1 - (t - 1) / process.T)
+        self.first[rows] = torch.stack([x0, predicted.x0], dim=1)
+        self.done += len(x0) * self.trainer.world_size
+        return rows
+
+    def note(self, k: int, t: int, rows: Tensor, bits: Tensor) -> None:
+        self.sums[k, t] += torch.stack([bits.sum(), bits.square().sum()])
+        self.totals[k, rows] += bits
+
+    def say(self, num: int, share: float) -> None:
+        done = min(self.done + num * self.trainer.world_size * share, self.num_images)
+        if self.display and self.display.is_due(done) and done < self.num_images:
+            self.display.show(done, f"{self.display.rate(done):.2f} images/s")
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        for name in SUMMED:
+            setattr(self, name, self.trainer.strategy.reduce(getattr(self, name), reduce_op="sum").cpu())
+
+    def terms(self) -> Terms:
+        n = self.num_images
+        found = Terms(n, {}, {}, {}, self.errors.mean(0), self.prior_only)
+        for k, name in enumerate(self.variances):
+            found.means[name], found.squares[name] = self.sums[k, :, 0] / n, self.sums[k, :, 1] / n
+            found.totals[name] = self.totals[k]
+        if "small" in self.variances:
+            self.add_optimal(found)
+        return found
+
+    def add_optimal(self, found: Terms) -> None:
+        """With v the posterior's variance and the mean error of x0 in it, each KL is (log(v / posterior's) +
+        (posterior's + image's own error) / v - 1) / 2: no new evaluation is needed."""
+        process, T = self.module.sampler.process, self.module.sampler.process.T
+        schedule, errors = process.schedule, self.errors
+        each = torch.zeros(self.num_images, T + 1, dtype=torch.float64)
+        for t in range(2, T + 1):
+            s = t - 1
+            posterior = schedule.posterior_variance(s, t)
+            scale = (schedule.alpha(s) * schedule.beta(s, t) / schedule.sigma(t) ** 2) ** 2
+            best = posterior + scale * errors[:, t].mean()
+            each[:, t] = (torch.log(best / posterior) + (posterior + scale * errors[:, t]) / best - 1) / 2 / math.log(2)
+        x0, predicted = self.first.double().unbind(1)
+        tried = float(errors[:, 1].mean()) * torch.logspace(-3, 1, 41, dtype=torch.float64)
+        decoded = [bits_per_dim(-Gaussian(predicted, float(v)).log_likelihood(x0)) for v in tried]
+        each[:, 1] = min(decoded, key=lambda bits: float(bits.mean()))
+        each[:, 0] = bits_per_dim(prior_term(process, x0))
+        found.means["optimal"], found.squares["optimal"] = each.mean(0), each.square().mean(0)
+        found.totals["optimal"] = each.sum(1)
+
+
+def bound_terms(module: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
+    bound = BoundPass(module, len(images))
+    trainer.predict(bound, images, return_predictions=False)
+    return bound.terms()

@@ -1,0 +1,85 @@
+"""metric=nll: the variational bound on -log p(x0) in bits per dimension, every term of it (Ho et al. 2020, eq. 5)."""
+
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.evaluation.model_metrics.bound import Terms, bound_terms
+from ddpm.evaluation.model_metrics.images import OfLikelihood
+from ddpm.evaluation.table import csv_text
+from ddpm.metrics.evaluator import count_name
+from ddpm.metrics.score import Estimate
+
+
+@dataclass(frozen=True)
+class NegativeLogLikelihood(OfLikelihood):
+    """One draw of noise for each image and time.
+
+    Side by side for the fixed variances, the learned one if there is one, and the best single number for each time.
+    """
+
+    def measure(self, run: ModelRun) -> Measurement:
+        assert run.module is not None
+        images = self.opened(run)
+        terms = bound_terms(run.module, images, run.trainer)
+        count = count_name(terms.num_images)
+        estimates = {f"nll_{each}_{count}": Estimate(*terms.total(each)) for each in terms.means}
+        estimates |= {f"gain_{each}_{count}": Estimate(*terms.gain(each)) for each in terms.means}
+        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.module.denoiser('raw')).__name__})"
+        protocol = self.protocol(images, ("nll", "gain"), settings)
+        return Measurement(estimates, protocol, {"terms": draw_nll(terms)}, nll_lines(terms), {"terms": nll_csv(terms)})
+
+
+def nll_lines(terms: Terms) -> list[str]:
+    """The sums of the terms for each variance."""
+    head = f"bits per dimension, {terms.num_images} images" + " " * 20
+    rows = [head + "".join(f"{name:>12}" for name in terms.means)]
+    parts = {
+        "L_T, the prior": lambda m: m[0],
+        "L_1 .. L_(T-1), the steps": lambda m: m[2:].sum(),
+        "L_0, the decoder": lambda m: m[1],
+    }
+    for title, part in parts.items():
+        rows.append(f"  {title:44}" + "".join(f"{part(mean).item():12.5f}" for mean in terms.means.values()))
+    totals = [terms.total(name) for name in terms.means]
+    gains = [terms.gain(name)[0] for name in terms.means]
+    return [
+        *rows,
+        f"  {'all':44}" + "".join(f"{value:12.4f}" for value, _ in totals),
+        f"  {'standard error over images':44}" + "".join(f"{error:12.4f}" for _, error in totals),
+        f"  {'gained over the distribution of x_T alone':44}" + "".join(f"{gain:12.4f}" for gain in gains),
+    ]
+
+
+def nll_csv(terms: Terms) -> str:
+    """A row a term: its name, t of the x_t that it begins with, then mean and standard error for each variance."""
+    rows: list[list[object]] = [
+        ["term", "t", *(part for name in terms.means for part in (name, f"{name}_error")), "x0_mse"]
+    ]
+    errors = {name: terms.error(name) for name in terms.means}
+    T = len(terms.distortion) - 1
+    for t in [0, *range(T, 0, -1)]:
+        cells = [f"{part:.8g}" for name in terms.means for part in (terms.means[name][t], errors[name][t])]
+        label = f"L_{t - 1}" if t else f"L_{T}"
+        rows.append([label, t or T, *cells, f"{terms.distortion[t]:.8g}" if t else ""])
+    return csv_text(rows)
+
+
+def draw_nll(terms: Terms) -> Figure:
+    """Each term against its time on logarithmic axes, as Nichol and Dhariwal 2021, figure 2; and what adds up."""
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    T = len(terms.distortion) - 1
+    times = list(range(1, T + 1))
+    for name, mean in terms.means.items():
+        left.plot(times, mean[1:].clamp(min=1e-9), label=name, linewidth=1.5)
+        value, error = terms.total(name)
+        so_far = mean[1:].flip(0).cumsum(0).flip(0) + mean[0]
+        right.plot(times, so_far, linewidth=1.5, label=f"{name}: {value:.3f} ± {error:.3f}")
+    left.set(xscale="log", yscale="log", xlabel="t", ylabel="bits/dim", title="the term from t to t - 1")
+    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title="all terms from T down to t")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure

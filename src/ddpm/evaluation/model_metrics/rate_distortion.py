@@ -1,0 +1,72 @@
+"""metric=rate_distortion: what a progressive lossy code would cost and give (Ho et al. 2020, section 4.3, figure 5)."""
+
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.evaluation.model_metrics.bound import bound_terms
+from ddpm.evaluation.model_metrics.images import OfLikelihood
+from ddpm.evaluation.table import csv_text
+from ddpm.metrics.evaluator import count_name
+from ddpm.metrics.score import Estimate
+
+LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
+
+
+@dataclass(frozen=True)
+class RateDistortion(OfLikelihood):
+    """The rate at t is the sum of the terms from T down to t, in bits per dimension; the distortion is the root of the
+    mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal."""
+
+    variance: str
+
+    def measure(self, run: ModelRun) -> Measurement:
+        assert run.module is not None
+        images = self.opened(run)
+        terms = bound_terms(run.module, images, run.trainer)
+        check.one_of("variance", self.variance, terms.means)
+        mean = terms.means[self.variance]
+        rate, distortion = rate_distortion_curve(mean, terms.distortion)
+        count = count_name(terms.num_images)
+        values = {"rate": rate[-1], "distortion_bits": mean[1], "rmse": distortion[-1]}
+        estimates = {f"{name}_{count}": Estimate(value.item()) for name, value in values.items()}
+        settings = f"RateDistortion(variance={self.variance})"
+        pictures = {"rate_distortion": draw_rate_distortion(rate, distortion)}
+        line = f"rate {rate[-1]:.3f} bits/dim, then {mean[1]:.3f} for the pixels; "
+        line += f"RMSE {distortion[-1]:.2f} of 255 at t = 1"
+        tables = {"rate_distortion": rate_distortion_csv(rate, distortion)}
+        return Measurement(estimates, self.protocol(images, values, settings), pictures, [line], tables)
+
+
+def rate_distortion_curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
+    """Rate and distortion `[T]` as the receiver knows x_T, x_(T-1), ..., x_1. mean, squared_error: `[T + 1]` by t.
+
+    To know x_t takes L_T and the terms above t. What is left for the pixels themselves is L_0, which is no rate.
+    """
+    steps = torch.cat([mean[:1], mean[2:].flip(0)])  # L_T, then L_(T-1) .. L_1
+    return steps.cumsum(0), squared_error[1:].flip(0).sqrt() * LEVELS
+
+
+def rate_distortion_csv(rate: Tensor, distortion: Tensor) -> str:
+    T = len(rate)
+    rows = ((T - k, f"{rate[k]:.8g}", f"{distortion[k]:.8g}") for k in range(T))
+    return csv_text([("t", "rate_bits_per_dim", "rmse_of_255"), *rows])
+
+
+def draw_rate_distortion(rate: Tensor, distortion: Tensor) -> Figure:
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    one, two, three = figure.subplots(1, 3)
+    steps = [k / len(rate) for k in range(len(rate))]
+    one.plot(steps, distortion)
+    one.set(xlabel="reverse steps (T - t) / T", ylabel="distortion (RMSE of 0..255)")
+    two.plot(steps, rate)
+    two.set(xlabel="reverse steps (T - t) / T", ylabel="rate (bits/dim)")
+    three.plot(rate, distortion)
+    three.set(xlabel="rate (bits/dim)", ylabel="distortion (RMSE of 0..255)")
+    for axes in (one, two, three):
+        axes.grid(alpha=0.3)
+    return figure

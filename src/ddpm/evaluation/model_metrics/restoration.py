@@ -1,0 +1,171 @@
+"""metric=restoration: real images degraded, and restored by one guess and by both algorithms of Cold Diffusion."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.types import Batch
+from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
+from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.evaluation.model_metrics.bound import mean_and_error
+from ddpm.evaluation.model_metrics.images import OfImages, Split
+from ddpm.evaluation.table import align_columns, csv_text, format_estimate
+from ddpm.metrics.evaluator import Evaluator, count_name
+from ddpm.metrics.fid import FrechetDistance
+from ddpm.metrics.fidelity import psnr, rmse, ssim
+from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.tasks.sheet import sheet
+
+HIGHEST = 100.0
+"""dB of an image that is met exactly, so that a mean is still a number."""
+FIDELITY = {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim, "rmse": rmse}
+GAINS = {"gain": (ALGORITHM_2, DEGRADED), "gain_over_algorithm_1": (ALGORITHM_2, ALGORITHM_1)}
+"""Differences of two ways, image by image, whose error is smaller than that of either."""
+
+
+@dataclass(frozen=True)
+class Restoration(OfImages):
+    """t: the time to which images are degraded, 1..T; None: T. num_shown: how many the picture shows.
+
+    features: of FID, and features_batch_size images at once; None: no FID. Each image's state, where a degradation
+    draws one, is that of its number in the data set.
+    """
+
+    t: int | None
+    num_shown: int
+    features: Any
+    features_batch_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.positive_int("metric.restoration.num_shown", self.num_shown)
+
+    def measure(self, run: ModelRun) -> Measurement:
+        assert run.module is not None
+        T = run.module.sampler.process.T
+        t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
+        if run.module.sample_condition.needs_images:
+            raise ValueError(
+                "metric=restoration degrades images by the model's process; this model is conditioned on small ones"
+            )
+        images = self.opened(run)
+        evaluators = self.evaluators(str(run.config.data.get("name", "")))
+        restored = RestorationPass(run.module, t, images, min(self.num_shown, len(images)), evaluators)
+        run.trainer.predict(restored, images, return_predictions=False)
+        count = count_name(len(images))
+        rows = {way: restored.values(way) for way in WAYS}
+        estimates = {
+            f"{name}_{name_in_code(way)}_{count}": value for way in reversed(WAYS) for name, value in rows[way].items()
+        }
+        for gain, (better, worse) in GAINS.items():
+            estimates |= {f"{name}_{gain}_{count}": value for name, value in restored.gains(better, worse).items()}
+        sampler = run.module.sampler
+        settings = f"Restoration(t={t} of {T}, {len(sampler.times(t)) - 1} steps, sampler={sampler.describe()})"
+        protocol = self.protocol(images, [*FIDELITY, *(["fid"] if evaluators else [])], settings)
+        if evaluators:
+            known = evaluators[DEGRADED].provenance()
+            protocol |= {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
+        return Measurement(
+            estimates,
+            protocol,
+            {"pictures": restored.picture()},
+            restoration_table(rows),
+            {"table": restoration_csv(rows)},
+        )
+
+    def evaluators(self, data: str) -> dict[str, Evaluator]:
+        """One for each way, with features that they share."""
+        if self.features is None:
+            return {}
+        features = self.features(data=data) if isinstance(self.features, partial) else self.features
+        fid = FrechetDistance(num_resamples=0)
+        return {way: Evaluator(features, [fid], self.features_batch_size) for way in WAYS}
+
+
+class RestorationPass(LightningModule):
+    """predict_step takes a batch of images all ways. Every rank has the values of all images at the end."""
+
+    def __init__(
+        self, module: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
+    ) -> None:
+        super().__init__()
+        self.module, self.t, self.num_images, self.evaluators = module, t, len(images), evaluators
+        self.rng = Rng(module.sample_rng.seed, "restoration")
+        self.each = torch.zeros(len(WAYS), len(FIDELITY), len(images), dtype=torch.float64)
+        self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
+        self.names: list[int] = images.images.indices[self.places].tolist()
+        self.shown = torch.zeros(num_shown, 1 + len(WAYS), *module.image_shape)
+        self.fid: dict[str, dict[str, Estimate]] = {key: {} for key in WAYS}
+
+    def on_predict_start(self) -> None:
+        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
+        self.done = 0
+        self.each, self.shown = self.each.to(self.device), self.shown.to(self.device)
+        for evaluator in self.evaluators.values():
+            evaluator.to(self.device)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        module, images, rows = self.module, batch["image"], batch["position"]
+        denoiser, cond = module.denoiser(module.predict_weights), module.condition.of(batch)
+        x0 = module.codec.encode(images)
+        outputs = restorations(denoiser, module.sampler, x0, self.t, self.rng, batch["index"], cond)
+        decoded = {way: module.codec.decode(x).clamp(-1, 1) for way, x in outputs.items()}
+        for w, (way, x) in enumerate(decoded.items()):
+            self.each[w][:, rows] = torch.stack([of(x, images).double() for of in FIDELITY.values()])
+            if self.evaluators:
+                self.evaluators[way].update_real(images, batch["index"])
+                self.evaluators[way].update_fake(x, batch["index"])
+        place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
+        self.shown[place] = torch.stack([images, *decoded.values()], dim=1)[row].float()
+        self.done += len(rows) * self.trainer.world_size
+        if self.display and self.display.is_due(self.done) and self.done < self.num_images:
+            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
+        return rows
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        self.each, self.shown = (
+            self.trainer.strategy.reduce(shared, reduce_op="sum").cpu() for shared in (self.each, self.shown)
+        )
+        for way, evaluator in self.evaluators.items():
+            self.fid[way] = {name.rpartition("_")[0]: value for name, value in evaluator.compute().items()}
+
+    def values(self, way: str) -> dict[str, Estimate]:
+        """By name, with standard errors over the images."""
+        found = dict(zip(FIDELITY, self.each[WAYS.index(way)], strict=True))
+        return {name: Estimate(*mean_and_error(each)) for name, each in found.items()} | self.fid[way]
+
+    def gains(self, better: str, worse: str) -> dict[str, Estimate]:
+        difference = self.each[WAYS.index(better)] - self.each[WAYS.index(worse)]
+        return {name: Estimate(*mean_and_error(each)) for name, each in zip(FIDELITY, difference, strict=True)}
+
+    def picture(self) -> Tensor:
+        heads = [f"{way}\n{self.values(way)['psnr'].value:.1f} dB" for way in WAYS]
+        rows = [f"image {name}" for name in self.names]
+        return sheet(list(self.shown), rows, ["original", *heads], f"t = {self.t} of {self.module.sampler.process.T}")
+
+
+def name_in_code(way: str) -> str:
+    return way.replace(" ", "_")
+
+
+def restoration_table(rows: dict[str, dict[str, Estimate]]) -> list[str]:
+    names = list(rows[DEGRADED])
+    cells = [["", *names], *([way, *(format_estimate(each[name]) for name in names)] for way, each in rows.items())]
+    return align_columns(cells).splitlines()
+
+
+def restoration_csv(rows: dict[str, dict[str, Estimate]]) -> str:
+    """A row a way; each value has its error beside it."""
+    names = list(rows[DEGRADED])
+    head = ["way", *(part for name in names for part in (name, f"{name}_error"))]
+    return csv_text([head, *([way, *(cell for name in names for cell in each[name])] for way, each in rows.items())])

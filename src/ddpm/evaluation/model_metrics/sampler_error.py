@@ -1,0 +1,232 @@
+"""metric=sampler_error: how fast each sampler's error falls, on data of which everything is known. No checkpoint.
+
+Without noise the error is the distance from the exact flow that starts at the same x_T, at the last time before 0: the
+step from there is DDIM's in every sampler, and what it errs does not fall with the steps. With noise it is the distance
+of distributions: exact for Gaussian data, on which a whole run is affine; else between samples, down to their chance.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.config import wiring
+from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.inversion import draws_noise
+from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
+from ddpm.diffusion.samplers.base import Sampler, describe_setting
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.evaluation.model_metrics.flow import exact_flow
+from ddpm.evaluation.table import csv_text
+from ddpm.metrics.protocol import short_digest
+from ddpm.metrics.score import Estimate
+
+NUM_PATHS = 64
+NUM_SAMPLES = 20_000
+NUM_DIRECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """evaluations, errors: of one sampler, for each number of steps. floor: below which an error is chance, or 0."""
+
+    name: str
+    kind: str
+    stated: int | None
+    evaluations: tuple[int, ...]
+    errors: tuple[float, ...]
+    floor: float
+
+    @property
+    def fitted(self) -> float | None:
+        """Minus the slope of log error over log evaluations, where the error is above three times the floor."""
+        pairs = zip(self.evaluations, self.errors, strict=True)
+        points = [(math.log(n), math.log(e)) for n, e in pairs if e > max(3 * self.floor, 1e-12)]
+        if len(points) < 3:
+            return None
+        x, y = (torch.tensor(each, dtype=torch.float64) for each in zip(*points, strict=True))
+        x = x - x.mean()
+        return -float((x * (y - y.mean())).sum() / x.square().sum())
+
+
+@dataclass(frozen=True)
+class SamplerError:
+    """samplers: by name, each still without process and steps. steps: to be compared, as [40, 80, 160, 320].
+
+    schedule: unless the command chooses one; with many times, so that their rounding does not show.
+    """
+
+    needs_checkpoint: ClassVar[bool] = False
+
+    samplers: Mapping[str, Callable[..., Sampler]]
+    steps: Sequence[int]
+    schedule: NoiseSchedule
+    seed: int
+
+    def __post_init__(self) -> None:
+        for number in self.steps:
+            check.positive_int("steps", number)
+        if len(self.steps) < 3 or sorted(set(self.steps)) != list(self.steps):
+            check.fail("steps", list(self.steps), "rising, at least three, as [40, 80, 160]")
+
+    def measure(self, run: ModelRun) -> Measurement:
+        if run.ckpt is not None or not run.config.get("model"):
+            raise ValueError(
+                "metric=sampler_error measures samplers on data whose truth is known: leave ckpt out and choose "
+                "model=oracle_gaussian, oracle_mixture or oracle_dataset"
+            )
+        oracle = wiring.instantiate(run.config.model, "model")
+        if not hasattr(oracle, "log_density"):
+            raise ValueError(f"metric=sampler_error needs model=oracle_..., got {type(oracle).__name__}")
+        schedule = self.schedule
+        if run.config.get("schedule"):
+            schedule = wiring.instantiate(run.config.schedule, "schedule")
+        laboratory = Laboratory(oracle, schedule, self.seed)
+        found = []
+        display = ProgressDisplay("sampler", len(self.samplers))
+        for number, (name, factory) in enumerate(self.samplers.items(), 1):
+            make = lambda steps, factory=factory: wiring.complete(  # noqa: E731
+                factory, "sampler", process=laboratory.process, steps=steps
+            )
+            found.append(laboratory.convergence(name, make, self.steps))
+            if display.is_due(number):
+                display.show(number, name)
+        display.close()
+        estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
+        estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
+        common = f"steps={list(self.steps)}, seed={self.seed}, schedule={short_digest(schedule.alpha_bar.tolist())}"
+        scores = {
+            name: f"SamplerError({describe_setting(self.samplers[name.partition('_')[2]])}, {common})"
+            for name in estimates
+        }
+        protocol = {"num_generated": NUM_PATHS, "scores": scores}
+        tables = {"samplers": error_csv(found, self.steps)}
+        return Measurement(
+            estimates, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables
+        )
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    oracle: Oracle
+    schedule: NoiseSchedule
+    seed: int
+
+    @property
+    def process(self) -> GaussianDiffusion:
+        return GaussianDiffusion(self.schedule)
+
+    @property
+    def denoiser(self) -> OracleDenoiser:
+        return OracleDenoiser(self.oracle, self.schedule)
+
+    def convergence(self, name: str, make: Callable[[int], Sampler], steps: Sequence[int]) -> Convergence:
+        samplers = [make(number) for number in steps]
+        evaluations = tuple(sampler.evaluations(number) for sampler, number in zip(samplers, steps, strict=True))
+        floor = 0.0
+        if not draws_noise(samplers[0]):
+            kind, errors = "path", [self.path_error(sampler) for sampler in samplers]
+        elif isinstance(self.oracle, GaussianOracle):
+            kind, errors = "distribution", [self.distribution_error(sampler) for sampler in samplers]
+        else:
+            kind, floor = "samples", self.sample_distance(self.truth(0), self.truth(1))
+            errors = [self.sample_error(sampler) for sampler in samplers]
+        return Convergence(name, kind, samplers[0].order, evaluations, tuple(errors), floor)
+
+    def run(self, sampler: Sampler, num: int, seed: int) -> Tensor:
+        x, ids = self.start(num), torch.arange(num)
+        *_, last = sampler.trajectory(self.denoiser, x, Rng(seed, "sample"), ids)
+        return last.x_t
+
+    def start(self, num: int) -> Tensor:
+        return self.process.prior(self.oracle.shape, Rng(self.seed, "prior").at(0, torch.arange(num))).double()
+
+    def path_error(self, sampler: Sampler) -> float:
+        """Root of the mean squared distance from the exact flow."""
+        x = self.start(NUM_PATHS)
+        *_, last, _ = sampler.trajectory(self.denoiser, x, Rng(self.seed, "sample"), torch.arange(NUM_PATHS))
+        truth = exact_flow(self.oracle, self.schedule, x, self.process.T, last.t)
+        return float((last.x_t - truth).flatten(1).square().sum(1).mean().sqrt())
+
+    def distribution_error(self, sampler: Sampler) -> float:
+        assert isinstance(self.oracle, GaussianOracle)
+        truth = Normal(torch.tensor(self.oracle.mean).double(), torch.tensor(self.oracle.covariance).double())
+        return wasserstein(output_distribution(sampler, self.denoiser, self.oracle.shape), truth)
+
+    def sample_error(self, sampler: Sampler) -> float:
+        return self.sample_distance(self.run(sampler, NUM_SAMPLES, self.seed), self.truth(0))
+
+    def truth(self, seed: int) -> Tensor:
+        return self.oracle.draw(Rng(seed, "truth").at(0, torch.arange(NUM_SAMPLES)))
+
+    def sample_distance(self, one: Tensor, other: Tensor) -> float:
+        """The 2-Wasserstein distance along some directions, root of its mean square (sliced: Bonneel et al. 2015)."""
+        d = one[0].numel()
+        directions = Rng(self.seed, "directions").at(0, torch.arange(NUM_DIRECTIONS)).normal("direction", (d,)).double()
+        directions = directions / directions.norm(dim=1, keepdim=True)
+        sorted_one, sorted_other = ((x.flatten(1) @ directions.T).sort(dim=0).values for x in (one, other))
+        return float((sorted_one - sorted_other).square().mean().sqrt())
+
+
+KINDS = {
+    "path": "from the exact flow",
+    "distribution": "between distributions, exact",
+    "samples": f"between distributions, of {NUM_SAMPLES:,} samples",
+}
+
+
+def error_lines(found: list[Convergence], steps: Sequence[int]) -> list[str]:
+    rows = [f"{'error with steps':18}" + "".join(f"{n:>10}" for n in steps) + "   order  stated  error"]
+    for each in found:
+        errors = "".join(f"{error:10.2e}" for error in each.errors)
+        fitted = "-" if each.fitted is None else f"{each.fitted:.2f}"
+        stated = "-" if each.stated is None else str(each.stated)
+        chance = f" (chance: {each.floor:.1e})" if each.floor else ""
+        rows.append(f"{each.name:18}{errors}{fitted:>8}{stated:>8}  {KINDS[each.kind]}{chance}")
+    return rows
+
+
+def error_csv(found: list[Convergence], steps: Sequence[int]) -> str:
+    rows: list[tuple] = [("sampler", "steps", "evaluations", "error", "kind", "fitted_order", "stated_order")]
+    for each in found:
+        for values in zip(steps, each.evaluations, each.errors, strict=True):
+            rows.append((each.name, *values, each.kind, each.fitted, each.stated))
+    return csv_text(rows)
+
+
+def draw_errors(found: list[Convergence]) -> Figure:
+    """A panel for samplers without noise and one for those with it; slopes are orders."""
+    panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
+    shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
+    figure = Figure(figsize=(5.5 * len(shown), 4.6), layout="constrained")
+    for number, (title, kinds) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(1, len(shown), number)
+        markers = itertools.cycle("osD^vPX*<>")
+        for each in found:
+            if each.kind in kinds:
+                fitted = "" if each.fitted is None else f"  {each.fitted:.2f}"
+                stated = "" if each.stated is None else f" ({each.stated})"
+                label = f"{each.name}{fitted}{stated}"
+                axes.plot(each.evaluations, each.errors, marker=next(markers), markersize=5, linewidth=1.5, label=label)
+        floors = [each.floor for each in found if each.kind in kinds and each.floor]
+        if floors:
+            axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
+        axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="error", title=title)
+        ticks = sorted({n for each in found if each.kind in kinds for n in each.evaluations})
+        axes.set_xticks(ticks[:: max(1, len(ticks) // 6)], minor=False)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize="small", title="fitted order (stated)", title_fontsize="small")
+    return figure

@@ -1,0 +1,189 @@
+"""What evaluate.py measures: the images of a model, in every requested variant, or images made elsewhere."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.checkpoint.reading import read_checkpoint
+from ddpm.config import analytic, build, load
+from ddpm.data.any_images import image_data
+from ddpm.data.pixels import ImageData
+from ddpm.diffusion.condition import ClassLabel, NoCondition
+from ddpm.evaluation.evaluation_callback import StoredImages
+from ddpm.evaluation.reference import ImageReference, Reference, StatisticsReference
+from ddpm.evaluation.sweeps.base import Variant
+from ddpm.generation.datamodule import GenerationDataModule
+from ddpm.generation.identity import circumstances, describe_groups, identity, is_of_a_run, run_folder_of, stem
+from ddpm.generation.image_writer import ImageWriter
+from ddpm.generation.record import GenerationRecord
+from ddpm.generation.stores.row_store import RowStore
+from ddpm.metrics.classes import describe_classes
+from ddpm.metrics.protocol import short_digest
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.statistics import holds_statistics
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.requests import sample_labels
+
+MOST_SAMPLES = 50_000  # what published figures are of
+
+
+@dataclass
+class EvaluationTarget:
+    """Images to be measured: those that `stored` has, and those that `model` makes of the numbers that it lacks.
+
+    about: what they are, for the result. folder: where the result goes, unless the user says. variant: its place in a
+    sweep, None where there is none.
+    """
+
+    name: str
+    model: DiffusionModel | None
+    samples: GenerationDataModule
+    stored: StoredImages | None
+    writer: ImageWriter | None
+    about: dict[str, Any]
+    folder: Path
+    variant: Variant | None = None
+
+
+def evaluation_targets(
+    config: DictConfig, paths: list[Path], variants: list[Variant], trainer: Trainer
+) -> Iterator[tuple[EvaluationTarget, Reference]]:
+    if config.images is not None:
+        yield target_of_images(config)
+    for path in paths:
+        real: Reference | None = None
+        for variant, repeat in itertools.product(variants, range(config.num_repeats)):
+            module, stored = load.from_checkpoint(path, variant.changes)
+            load.refuse_classifier(module, path)
+            module.use_for_prediction(config.weights, config.seed + repeat)
+            analytic.prepare(module, stored, path, trainer)
+            real = real or build_reference(config, stored)
+            target = target_of_model(config, path, module, stored, real, trainer)
+            target.variant = variant if variant.name else None
+            target.name = (
+                f"{os.path.relpath(run_folder_of(path), common_folder(paths))}/{stem(path)} {variant.title}".rstrip()
+            )
+            if config.num_repeats > 1:
+                target.name += f" seed {config.seed + repeat}"
+            yield target, real
+
+
+def common_folder(paths: list[Path]) -> str:
+    """Of the runs; 0, 1, ... of two sweeps are told apart by what comes below it."""
+    return os.path.commonpath([run_folder_of(path).absolute().parent for path in paths])
+
+
+def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
+    """Of more images than are wanted some are drawn, the same in every run: a folder may be sorted by class."""
+    if config.reference is None and not config.get("data"):
+        raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
+    if config["class"] is not None:
+        raise ValueError("class has no effect on images that are there; leave it out")
+    path = Path(config.images)
+    data = image_data(config.images)
+    num = len(data.split("train"))
+    if config.num_samples is not None:
+        num = check.integer("num_samples", config.num_samples, 1, num)
+    real = build_reference(config, config)
+    images = renumber_classes(data.split("train", num), data.class_names, real)
+    samples = GenerationDataModule(num, config.batch_size, images=images)  # whose labels they have, if any
+    samples.done_mask = lambda: torch.ones(num, dtype=torch.bool)
+    about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
+    target = EvaluationTarget(path.name, None, samples, Numbered(images), None, about, path.parent)
+    return target, real
+
+
+def renumber_classes(images: ImageData, names: tuple[str, ...], real: Reference) -> ImageData:
+    """The images with the class numbers of the real ones, where both name their classes; -1 for a class unknown there.
+
+    A folder of fewer classes counts them otherwise.
+    """
+    known = real.data.class_names if isinstance(real, ImageReference) else ()
+    if not names or not known or names == known:
+        return images
+    numbers = torch.tensor([*(known.index(name) if name in known else -1 for name in names), -1])
+    return replace(images, labels=numbers[images.labels])  # -1, no label, is the last
+
+
+@dataclass
+class Numbered:
+    """Some images of a data set under the numbers 0, 1, ..."""
+
+    images: ImageData
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        return self.images.pixels.reader(persistent=False).read([self.images.indices[ids] for ids in plan])
+
+
+def target_of_model(
+    config: DictConfig, path: Path, module: DiffusionModel, stored: DictConfig, real: Reference, trainer: Trainer
+) -> EvaluationTarget:
+    num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
+    samples, requested = samples_to_make(config, module, num, real)
+    images = {**identity(stored, module, trainer), **requested}
+    of_run = run_folder_of(path)
+    store = writer = None
+    if check.boolean("keep_images", config.keep_images):
+        named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
+        folder = of_run / "generated" / f"{stem(path)}_{module.predict_weights}_{short_digest(named)}"
+        store = RowStore(folder, num, module.image_shape)
+        record = GenerationRecord(folder, images, circumstances(config, trainer))
+        record.restore()
+        record.refuse_to_mix(grows=True, has_images=any(store.stored()))
+        writer, samples.done_mask = ImageWriter(store, record), store.done_mask
+    about = {
+        "ckpt": str(path), "run": of_run.name, "step": checkpoint_step(path), **describe_groups(images),
+        **({"labels": describe_classes(samples.labels_of(torch.arange(num)))} if requested else {}),
+    }  # fmt: skip
+    return EvaluationTarget(stem(path), module, samples, store, writer, about, of_run / "evaluations")
+
+
+def samples_to_make(
+    config: DictConfig, module: DiffusionModel, num: int, real: Reference
+) -> tuple[GenerationDataModule, dict[str, Any]]:
+    """The samples to make, and their conditions: classes, or those of real images, as captions or small versions."""
+    labels = sample_labels(config["class"], module.sample_condition)
+    requested = {} if labels is None else {"class": [module.sample_condition.name(label) for label in labels]}
+    if isinstance(module.sample_condition, NoCondition | ClassLabel) and not module.needs_images:
+        return GenerationDataModule(num, config.batch_size, labels=labels), requested
+    if not isinstance(real, ImageReference):
+        raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
+    if real.data.image_shape != module.image_shape:
+        raise ValueError(
+            f"this model makes samples from images {module.image_shape}, and those of {real.identity['data']} are "
+            f"{real.data.image_shape}"
+        )
+    return GenerationDataModule(num, config.batch_size, images=real.images), {
+        "conditions_from": real.identity["data_hash"]
+    }
+
+
+def build_reference(config: DictConfig, stored: DictConfig) -> Reference:
+    if config.reference is not None:
+        given = [name for name in ("split", "num_real") if config[name] != {"split": "train", "num_real": None}[name]]
+        if given:
+            raise ValueError(f"{given[0]} has no effect with reference={config.reference}; leave it out")
+        path = Path(config.reference)
+        if holds_statistics(path):
+            return StatisticsReference(path)
+        return ImageReference(image_data(config.reference), "train", None, ReferenceCache())
+    if "source" not in stored.data:
+        raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
+    data = build.data(stored)
+    rank_zero_only(data.prepare_data)()
+    return ImageReference(data, config.split, config.num_real, ReferenceCache())
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """A folder of weights does not say at which step it was made."""
+    return read_checkpoint(path).get("global_step") if is_of_a_run(path) else None

@@ -1,0 +1,68 @@
+"""A U-Net that looks at words: each becomes a token, to which the pixels attend (Rombach et al. 2022, section 3.3)."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.networks.unet import UNet
+
+MAX_WORDS, MAX_TOKENS = 1_000_000, 4096  # a setting out of a file must not take memory without end
+
+
+@final
+class CaptionUNet(nn.Module):
+    """`network(x, time, words) -> [B, out_channels, H, W]`; words: int64 `[B, num_tokens]` in 0..num_words, 0 for none.
+
+    A token is a vector of its word and one of its place, added; no word is a token of zeros, and no words at all are
+    all zeros. What words mean together is left to the U-Net; a longer text would need an encoder in between.
+    token_channels: of each token. settings: of the `UNet`, which takes its other conditions too.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_words: int,
+        num_tokens: int,
+        token_channels: int,
+        *,
+        out_channels: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_words", num_words), ("num_tokens", num_tokens)):
+            if value is None:
+                check.fail(name, value, "an integer; cond=caption sets it")
+        check.integer("num_words", num_words, 1, MAX_WORDS)
+        check.integer("num_tokens", num_tokens, 1, MAX_TOKENS)
+        check.positive_int("token_channels", token_channels)
+        self.unet = UNet(in_channels, out_channels=out_channels, token_channels=token_channels, **settings)
+        self.words = nn.Embedding(num_words, token_channels)
+        self.places = nn.Embedding(num_tokens, token_channels)
+        self.settings = {**self.unet.settings, "num_words": num_words, "num_tokens": num_tokens}
+        self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
+        self.self_condition = self.unet.self_condition
+
+    def forward(self, x: Tensor, time: Tensor, words: Tensor | None = None, **conditions: Tensor) -> Tensor:
+        if words is None:
+            words = torch.zeros(len(x), self.places.num_embeddings, dtype=torch.int64, device=x.device)
+        else:
+            self._check(words)
+        return self.unet(x, time, tokens=self.tokens(words), **conditions)
+
+    def tokens(self, words: Tensor) -> Tensor:
+        """int64 `[B, num_tokens]` to `[B, num_tokens, token_channels]`.
+
+        Zeros by multiplication: DDP waits for a gradient of the vectors in each step, also where no word is said.
+        """
+        return (self.words((words - 1).clamp(min=0)) + self.places.weight) * (words > 0)[:, :, None]
+
+    def _check(self, words: Tensor) -> None:
+        num_words, num_tokens = self.words.num_embeddings, self.places.num_embeddings
+        if words.ndim != 2 or words.shape[1] != num_tokens or words.is_floating_point():
+            check.fail("words", f"{words.dtype} {[*words.shape]}", f"integers [B, {num_tokens}]")
+        if words.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere reading would make all wait
+            lowest, highest = words.aminmax()
+            if lowest < 0 or highest > num_words:
+                check.fail("words", int(lowest if lowest < 0 else highest), f"in 0..{num_words}, 0 for none")
