@@ -2,11 +2,14 @@
 
 1: the first. 2: the loader's position in images; `validation_is_due`, `batches` and `sums` (see the callbacks that
 write them); the hash of the training images; no state of Lightning's ModelCheckpoint.
+3: the weights of the time sampler and the state of the callback that evaluates have today's names.
 """
 
 from typing import Any
 
-VERSION = 2
+from ddpm.checkpoint.upgrade import upgrade_weights
+
+VERSION = 3
 
 
 def upgrade_layout(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -42,4 +45,13 @@ def in_images(position: dict[str, int]) -> dict[str, int]:
     return {"epoch": position["epoch"], "images": steps * position["batch_size"]}
 
 
-UPGRADES = {1: from_1_to_2}
+def from_2_to_3(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"] = upgrade_weights(checkpoint["state_dict"])
+    callbacks = checkpoint.get("callbacks", {})
+    checkpoint["callbacks"] = {CALLBACKS.get(name, name): state for name, state in callbacks.items()}
+
+
+CALLBACKS = {"Scores": "EvaluateDuringTraining"}
+"""Callbacks that have a state, by their earlier names."""
+
+UPGRADES = {1: from_1_to_2, 2: from_2_to_3}

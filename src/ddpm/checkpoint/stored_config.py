@@ -15,12 +15,7 @@ from ddpm.base import check
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.definitions import definitions
 from ddpm.checkpoint.trust import trust_hint, trusted_packages
-
-OLD_FIELD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": True},
-    "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
-}
-"""Fields of a part that older configurations do not have, as they mean them."""
+from ddpm.checkpoint.upgrade import upgrade
 
 FITTED = "fitted"
 """The field of a stored configuration with what the data gave its parts, by group: values that nothing interpolates."""
@@ -32,13 +27,6 @@ TEXT = "data.name"
 
 OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
 """Fields that older configurations keep in the groups themselves."""
-
-MOVED = {
-    "ddpm.models.": "ddpm.networks.",
-    "ddpm.codec.": "ddpm.model.codec.",
-    "ddpm.training.averages.": "ddpm.model.ema.",
-}
-"""Where the code of parts lay that older configurations name, and where it lies."""
 
 PARTS = (
     *("ddpm.diffusion.", "ddpm.networks.", "ddpm.data.", "ddpm.model.codec."),
@@ -73,8 +61,8 @@ def upgrade_config(stored: Any, where: str) -> dict[str, Any]:
     given = stored.get(FITTED, {})
     if not isinstance(given, dict) or not all(isinstance(fields, dict) for fields in given.values()):
         check.fail(f"{FITTED} in {where}", type(given).__name__, "a mapping of groups to their fields")
-    config, fitted = split_fitted({**groups.old_config_defaults(), **stored})
-    config = upgrade_parts(copy_plain(config, "", iter(range(MAX_VALUES)), where))
+    config, fitted = split_fitted(stored)
+    config = upgrade(copy_plain(config, "", iter(range(MAX_VALUES)), where), groups.old_config_defaults())
     return {**config, FITTED: copy_plain(fitted, FITTED, iter(range(MAX_VALUES)), where, is_text=True)}
 
 
@@ -127,21 +115,6 @@ def copy_plain(value: Any, key: str, values: Iterator[int], where: str, depth: i
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 2**63):
         return value
     raise ValueError(f"the configuration in {where} holds {type(value).__name__} at {key}, which is not a plain value")
-
-
-def upgrade_parts(config: Any) -> Any:
-    """Plain containers with the fields that came later, and parts by today's names."""
-    if isinstance(config, list):
-        return [upgrade_parts(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    config = {name: upgrade_parts(value) for name, value in config.items()}
-    target = config.get("_target_")
-    if isinstance(target, str):
-        before = next((before for before in MOVED if target.startswith(before)), None)
-        config["_target_"] = target if before is None else MOVED[before] + target.removeprefix(before)
-        config = {**OLD_FIELD_DEFAULTS.get(config["_target_"], {}), **config}
-    return config
 
 
 def targets(config: Any) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import check
 from ddpm.checkpoint.trust import take_trust
+from ddpm.checkpoint.upgrade import earlier_word
 from ddpm.config.compose import compose
 from ddpm.runs import launch
 from ddpm.runs.interruption import end_children, heed_signals
@@ -90,6 +91,14 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
             raise ValueError(f"{typed} has no effect, since {names} has no {group}; leave it out")
 
 
+def refuse_earlier_words(arguments: list[str]) -> None:
+    """ValueError, with today's name, for a group, a field, an option or a value by its earlier name."""
+    for argument in arguments:
+        names = None if argument.startswith("-") else earlier_word(argument)
+        if names:
+            raise ValueError(f"there is no {names[0]!r}; it is called {names[1]!r} now")
+
+
 def end_processes() -> None:
     """Lightning leaves its process group open, whose threads can abort a process that is about to end well."""
     from torch import distributed
@@ -110,6 +119,7 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     metric=anomaly metric.anomaly.times=[250], `anomalies=mvtec` is anomalies@metric.anomaly.anomalies=mvtec, and
     `sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen, for which Hydra wants a + before it.
     """
+    refuse_earlier_words(arguments)
     options = options_of(conf, "resume")
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
     arguments = [re.sub(rf"^resume=(['\"]?)({'|'.join(options)})\1$", r"resume=\2", a) for a in arguments]

@@ -1,6 +1,7 @@
 """Estimates what variance=analytic needs of a trained model, once, and keeps it beside the checkpoint."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint.stored_config import FITTED
+from ddpm.checkpoint.upgrade import upgrade
 from ddpm.config import build
 from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
@@ -46,8 +48,9 @@ def prepare(module: DiffusionModel, stored: DictConfig, path: Path, trainer: Tra
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,
     }
-    file = run_folder_of(path) / "analytic" / f"{stem(path)}_{module.predict_weights}_{short_digest(about)}.json"
-    found = read_estimate(file)
+    name = f"{stem(path)}_{module.predict_weights}"
+    file = run_folder_of(path) / "analytic" / f"{name}_{short_digest(about)}.json"
+    found = read_estimate(file) or earlier_estimate(file.parent.glob(f"{name}_*.json"), about)
     if found is None:
         times = variance.measured_times(module.sampler.process.T)
         errors = measure_errors(module, images, times, trainer)
@@ -73,6 +76,12 @@ def read_estimate(file: Path) -> dict[str, Any] | None:
         return found if found.pop("digest") == short_digest(found) else None
     except (ValueError, KeyError, AttributeError):
         return None
+
+
+def earlier_estimate(files: Iterable[Path], about: dict[str, Any]) -> dict[str, Any] | None:
+    """The same that an earlier version named otherwise."""
+    estimates = filter(None, map(read_estimate, sorted(files)))
+    return next((e for e in estimates if {**e["about"], "model": upgrade(e["about"]["model"])} == about), None)
 
 
 @rank_zero_only

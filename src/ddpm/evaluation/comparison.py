@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm.checkpoint.upgrade import upgrade, upgrade_text
 from ddpm.evaluation import table
 from ddpm.evaluation.table import format_estimate
 from ddpm.generation.record import flatten
@@ -183,6 +184,14 @@ def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], difference
     return json.dumps(content, indent=2, allow_nan=False)
 
 
+def read_upgraded(path: Path) -> Result:
+    """A result in today's names, whichever version wrote it."""
+    result = read_result(path)
+    scores = {name: upgrade_text(text) for name, text in result.protocol.scores.items()}
+    measured = dataclasses.replace(result.protocol, scores=scores)
+    return dataclasses.replace(result, protocol=measured, subject=upgrade(result.subject))
+
+
 def read_results(paths: Sequence[Path]) -> dict[str, Result]:
     """By the letters a, b, c and so on, in the order of the paths."""
     if not 2 <= len(paths) <= len(string.ascii_lowercase):
@@ -190,4 +199,4 @@ def read_results(paths: Sequence[Path]) -> dict[str, Result]:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"results must be files that evaluate.py wrote, and these are none: {', '.join(missing)}")
-    return {letter: read_result(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}
+    return {letter: read_upgraded(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}

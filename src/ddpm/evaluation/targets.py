@@ -25,7 +25,7 @@ from ddpm.evaluation.sweeps.base import Variant
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.generation.identity import circumstances, describe_groups, identity, is_of_a_run, run_folder_of, stem
 from ddpm.generation.image_writer import ImageWriter
-from ddpm.generation.record import GenerationRecord
+from ddpm.generation.record import GenerationRecord, folder_of
 from ddpm.generation.stores.row_store import RowStore
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.protocol import short_digest
@@ -135,7 +135,8 @@ def target_of_model(
     store = writer = None
     if check.boolean("keep_images", config.keep_images):
         named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
-        folder = of_run / "generated" / f"{stem(path)}_{module.predict_weights}_{short_digest(named)}"
+        name = f"{stem(path)}_{module.predict_weights}"
+        folder = folder_of(images, of_run / "generated" / f"{name}_{short_digest(named)}", f"{name}_*")
         store = RowStore(folder, num, module.image_shape)
         record = GenerationRecord(folder, images, circumstances(config, trainer))
         record.restore()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ddpm.base.atomic import write_atomically
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint import groups
-from ddpm.checkpoint.stored_config import upgrade_parts
+from ddpm.checkpoint.upgrade import upgrade
 from ddpm.data.sources.base import sha256_of_parts
 
 NOT_IDENTITY = ("made_with", "timings")  # what a folder says besides what its images are
@@ -54,13 +54,7 @@ class GenerationRecord:
             if has_images:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
-        # A group that a record leaves out has its older meaning, and the condition is the checkpoint's own
-        older = {
-            **groups.old_config_defaults(),
-            "cond": self.identity.get("cond", groups.old_config_defaults()["cond"]),
-        }
-        stored_fields = flatten(upgrade_parts({**older, **{k: v for k, v in stored.items() if k not in NOT_IDENTITY}}))
-        requested = flatten(upgrade_parts({**older, **self.identity}))
+        stored_fields, requested = self.fields(stored), self.fields(self.identity)
         fields = [name for name in {**requested, **stored_fields} if stored_fields.get(name) != requested.get(name)]
         if grows and stored_fields.get("num_samples", 0) < requested.get("num_samples", 0):
             fields = [name for name in fields if name != "num_samples"]
@@ -69,6 +63,13 @@ class GenerationRecord:
                 f"  {name}: {stored_fields.get(name)!r} there, {requested.get(name)!r} asked for" for name in fields
             ]
             raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
+
+    def fields(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """In today's names, by dotted names. A group that an identity leaves out has the meaning of the time before it,
+        and the condition is the checkpoint's own."""
+        older = groups.old_config_defaults()
+        older["cond"] = self.identity.get("cond", older["cond"])
+        return flatten(upgrade({k: v for k, v in identity.items() if k not in NOT_IDENTITY}, older))
 
     def restore(self) -> None:
         """Writes a record that cannot be read anew, in a folder whose name says what it holds."""
@@ -114,6 +115,24 @@ class GenerationRecord:
 
     def _remedy(self) -> str:
         return f"choose another folder with out=, or delete {self.path.parent}"
+
+
+def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:
+    """`folder`, or one beside it whose record says the same in the words of an earlier version.
+
+    earlier: a pattern of the names that it may have.
+    """
+    if folder.exists():
+        return folder
+    for path in sorted(folder.parent.glob(earlier)):
+        record = GenerationRecord(path, identity, {})
+        try:
+            stored = record.stored()
+        except ValueError:
+            continue
+        if stored is not None and record.fields(stored) == record.fields(identity):
+            return path
+    return folder
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

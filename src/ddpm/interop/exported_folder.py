@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm.base.untrusted import json_file
+from ddpm.checkpoint.upgrade import upgrade_weights
 
 CONFIG, TENSORS, HASH = "config.json", "model.safetensors", "tensors_sha256"
 VERSION = 1
@@ -59,7 +60,8 @@ def load_exported_folder(folder: Path) -> Exported:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / TENSORS} is damaged ({error}); export the model anew") from error
     sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
-    return Exported(about["config"], about["weights"], tensors, damaged=about.get(HASH, sha256) != sha256)
+    is_damaged = about.get(HASH, sha256) != sha256
+    return Exported(about["config"], about["weights"], upgrade_weights(tensors), is_damaged)
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.checkpoint import groups
-from ddpm.evaluation.comparison import protocol
-from ddpm.metrics.protocol import Result, read_result
+from ddpm.evaluation.comparison import protocol, read_upgraded
+from ddpm.metrics.protocol import Result
 from ddpm.metrics.score import Estimate
 from ddpm.report.settings import format_setting
 
@@ -23,7 +23,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
     failed: list[str] = []
     for path in [*sorted(folder.glob("evaluations/*.json")), *sorted(folder.glob("checkpoints/*.json"))]:
         try:
-            found.append(read_result(path))
+            found.append(read_upgraded(path))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, OSError) as error:
             failed.append(f"{path.parent.name}/{path.name} cannot be read: {str(error).replace(str(path), 'it')}.")
     return found, failed

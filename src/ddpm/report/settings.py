@@ -14,6 +14,7 @@ from ddpm.base.program import CONF
 from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import split_fitted, upgrade_config
+from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.config.compose import compose
 from ddpm.evaluation.comparison import flatten
 from ddpm.runs.run_folder import quote_for_hydra
@@ -46,7 +47,7 @@ def read_overrides(folder: Path) -> list[str] | None:
     words = (yaml_file(path, MAX_BYTES) or []) if path.is_file() else None
     if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
         raise ValueError(f"{path.name} must be a list of texts")
-    return words
+    return None if words is None else [upgrade_word(word) for word in words]
 
 
 def resolve_reference(config: Config, key: str) -> Any:

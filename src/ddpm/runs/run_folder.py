@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.base import check
 from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint.stored_config import upgrade_config
+from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.runs import launch
 from ddpm.runs.portable import open_config, to_portable
 
@@ -161,7 +162,7 @@ def find_sweep(words: list[str]) -> Path | None:
     wanted = sorted(word for word in words if not word.startswith(("hydra.", "hydra/")))
     for path, content in stored_yaml("*/multirun.yaml"):
         with skip_unreadable(path):
-            if sorted(content["hydra"]["overrides"]["task"]) == wanted:
+            if sorted(map(upgrade_word, content["hydra"]["overrides"]["task"])) == wanted:
                 return path.parent
     return None
 

@@ -1,0 +1,173 @@
+"""What earlier versions called things, and one function that brings what they wrote to today's names.
+
+Configurations, records of images, results and exports are upgraded by the same tables by which a word of the command
+line is recognised as an earlier one. A new rename is one row here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+GROUPS = {"timesteps": "time_sampler", "distance": "error", "grid": "timestep_spacing", "denoiser": "clip"}
+"""Groups of the configuration: the earlier name, and today's."""
+
+OPTIONS = {
+    "clip": {"clipped": "static", "thresholded": "dynamic", "plain": "none"},
+    "error": {"squared": "mse", "absolute": "mae"},
+    "model": {"prompted_tiny": "caption_unet_tiny"},
+}
+"""Options, by today's group."""
+
+FIELDS = {
+    "loss": {"timesteps": "time_sampler", "distance": "error"},
+    "process": {"same_noise_back": "reverse_noise", "asymmetry": "symmetry_noise"},
+    "sampler": {"grid": "timestep_spacing"},
+}
+"""Fields, by today's group."""
+
+VALUES = {
+    ("process", "reverse_noise"): {True: "same", False: "white"},
+    ("guidance", "order"): {"denoiser": "clip"},
+}
+"""Values of fields, and of the entries of lists, by today's group and field."""
+
+SUBJECT = {"told_by": "conditions_from"}
+"""What else a record of images or the subject of a result calls by another name."""
+
+TARGETS = {
+    "ddpm.models.": "ddpm.networks.",
+    "ddpm.codec.": "ddpm.model.codec.",
+    "ddpm.training.averages.": "ddpm.model.ema.",
+    "ddpm.networks.prompted.Prompted": "ddpm.networks.caption_unet.CaptionUNet",
+    "ddpm.diffusion.denoiser.Clipped": "ddpm.diffusion.denoiser.StaticThresholding",
+    "ddpm.diffusion.denoiser.DynamicallyThresholded": "ddpm.diffusion.denoiser.DynamicThresholding",
+    "ddpm.diffusion.denoiser.plain": "ddpm.diffusion.denoiser.no_wrapper",
+    "ddpm.diffusion.grid.": "ddpm.diffusion.timestep_spacing.",
+    "ddpm.diffusion.timesteps.": "ddpm.diffusion.time_sampler.",
+    "ddpm.diffusion.losses.distance.squared": "ddpm.diffusion.losses.error.mse",
+    "ddpm.diffusion.losses.distance.absolute": "ddpm.diffusion.losses.error.mae",
+    "ddpm.diffusion.losses.distance.": "ddpm.diffusion.losses.error.",
+}
+"""Modules, with a dot at the end, and parts; in this order, since a part may have moved before it was renamed."""
+
+NEW_FIELDS: dict[str, dict[str, Any]] = {
+    "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
+    "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
+}
+"""Fields that a part got later, with the value that earlier configurations mean."""
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+def upgrade(stored: Mapping[str, Any], new_groups: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A configuration, the identity of images, or the subject of a result, in today's names; plain containers.
+
+    new_groups: groups that it has not, if it is older than they are, with what it means.
+    """
+    named = {(GROUPS | SUBJECT).get(name, name): value for name, value in stored.items()}
+    return {
+        name: upgrade_text(value) if isinstance(value, str) and name in TEXTS else upgrade_group(name, value)
+        for name, value in {**(new_groups or {}), **named}.items()
+    }
+
+
+def upgrade_group(group: str, value: Any) -> Any:
+    """The settings of a group. The name of a data set is a text, in which nothing refers to anything."""
+    if group == "data" and isinstance(value, dict) and "name" in value:
+        return {**upgrade_parts(value), "name": value["name"]}
+    if isinstance(value, dict):
+        fields = FIELDS.get(group, {})
+        value = {fields.get(field, field): each for field, each in value.items()}
+        value = {field: upgrade_value(group, field, each) for field, each in value.items()}
+    return upgrade_parts(value)
+
+
+def upgrade_value(group: str, field: str, value: Any) -> Any:
+    table = VALUES.get((group, field), {})
+    if isinstance(value, list):
+        return [upgrade_value(group, field, each) for each in value]
+    return table.get(value, value) if isinstance(value, str | bool) else value
+
+
+def upgrade_parts(value: Any) -> Any:
+    """Plain containers with every `_target_` and every reference by its name of today, and the fields that are new."""
+    if isinstance(value, list):
+        return [upgrade_parts(each) for each in value]
+    if isinstance(value, str):
+        return REFERENCE.sub(lambda found: f"${{{upgrade_key(found[1])}}}", value)
+    if not isinstance(value, dict):
+        return value
+    value = {field: upgrade_parts(each) for field, each in value.items()}
+    if isinstance(value.get("_target_"), str):
+        value["_target_"] = upgrade_target(value["_target_"])
+        value = {**NEW_FIELDS.get(value["_target_"], {}), **value}
+    return value
+
+
+def upgrade_target(target: str) -> str:
+    for old, new in TARGETS.items():
+        if target == old or (old.endswith(".") and target.startswith(old)):
+            target = new + target.removeprefix(old)
+    return target
+
+
+def upgrade_key(key: str) -> str:
+    """`group.field`, with more behind it or nothing."""
+    group, *fields = key.split(".")
+    group = GROUPS.get(group, group)
+    if fields:
+        fields[0] = FIELDS.get(group, {}).get(fields[0], fields[0])
+    return ".".join([group, *fields])
+
+
+def upgrade_text(text: str) -> str:
+    """The description of a part, as "Ancestral(grid=uniform, variance=FixedSmall())"."""
+    for old, new in DESCRIPTIONS.items():
+        text = re.sub(old, new, text)
+    return text
+
+
+def upgrade_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict of the module."""
+    return {re.sub(r"^timesteps\.", "time_sampler.", name): value for name, value in weights.items()}
+
+
+def upgrade_word(word: str) -> str:
+    """A word of the command line; of a sweep, each of its values."""
+    prefix, key, package, equals, text = WORD.fullmatch(word).groups()
+    new = upgrade_key(key)
+    if new == "resume.allow":
+        text = re.sub(r"[\w.]+", lambda found: upgrade_key(found[0]), text)
+    group, _, field = new.partition(".")
+    if equals and not field:
+        options = OPTIONS.get(group, {})
+        text = ",".join(options.get(each, each) for each in text.split(","))
+    elif equals:
+        values = {YAML.get(old, old): value for old, value in VALUES.get((group, field), {}).items()}
+        text = re.sub(r"\w+", lambda found: values.get(found[0], found[0]), text) if values else text
+    return f"{prefix}{new}{package}{equals}{text}"
+
+
+def earlier_word(word: str) -> tuple[str, str] | None:
+    """What an earlier version called so, and today's name: keys where only they differ. None for a word of today."""
+    new = upgrade_word(word)
+    if new == word:
+        return None
+    (old_key, _, old_value), (new_key, _, new_value) = (each.lstrip("+~").partition("=") for each in (word, new))
+    return (old_key, new_key) if old_value == new_value else (word.lstrip("+~"), new.lstrip("+~"))
+
+
+YAML = {True: "true", False: "false"}
+WORD = re.compile(r"([+~]*)([^=@]*)((?:@[^=]*)?)(=?)(.*)", re.DOTALL)
+
+TEXTS = {*FIELDS, *GROUPS.values(), "schedule", "noise", "objective", "variance", "guidance", "codec", "cond", "model"}
+"""Groups that a record or a result may describe by a text."""
+
+CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in TARGETS.items() if not old.endswith(".")}
+DESCRIPTIONS = {
+    r"\bsame_noise_back=(True|False)\b": lambda found: f"reverse_noise={'same' if found[1] == 'True' else 'white'}",
+    r"'denoiser'": "'clip'",
+    r"(?<= steps, )grid=(?=\w+\(grid=)": "sampler=",
+    **{rf"\b{old}=": f"{new}=" for fields in FIELDS.values() for old, new in fields.items()},
+    **{rf"\b{old}\(": f"{new}(" for old, new in CLASSES.items()},
+}
