@@ -152,7 +152,7 @@ def test_a_variance_that_an_earlier_version_estimated_is_found(small, config, tm
     settings = config("sample", f"ckpt={path}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
 
     def errors():
-        module, stored = build.from_checkpoint(path, build.chosen_groups(settings))
+        module, stored = load.from_checkpoint(path, build.chosen_groups(settings))
         module.use_for_prediction("best", 0)
         analytic.prepare(module, stored, path, build.trainer(settings))
         return module.sampler.variance.errors
@@ -180,5 +180,5 @@ def test_what_a_time_sampler_of_an_earlier_version_has_seen_is_resumed(small, tm
     read = read_checkpoint(tmp_path / "then.ckpt")
     assert read["state_dict"].keys() == today["state_dict"].keys()
     assert read["callbacks"]["EvaluateDuringTraining"] == {"last_step": 4}
-    build.from_checkpoint(tmp_path / "then.ckpt", OmegaConf.create())
+    load.from_checkpoint(tmp_path / "then.ckpt", OmegaConf.create())
     assert setting_differences(read["config"], today["config"]) == {}

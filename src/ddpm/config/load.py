@@ -70,11 +70,11 @@ def own(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
     """ValueError unless the weights are those of the network and its averages; takes no memory for either."""
-    timesteps = instantiate(config.timesteps, "timesteps")
+    time_sampler = instantiate(config.time_sampler, "time_sampler")
     with torch.device("meta"):
         network = instantiate(config.model, "model")
         averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
-    parts = {"network": network, "averages": averages, "timesteps": timesteps}
+    parts = {"network": network, "averages": averages, "time_sampler": time_sampler}
     wanted = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)}).state_dict()
     refuse_other_shapes(wanted, weights, path)
 
