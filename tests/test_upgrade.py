@@ -15,11 +15,11 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import is_ours, upgrade_config
 from ddpm.checkpoint.upgrade import FIELDS, GROUPS, OPTIONS, TARGETS, VALUES, earlier_word, upgrade, upgrade_word
 from ddpm.commands import cli, evaluate, train
-from ddpm.config import analytic, build
+from ddpm.config import analytic, build, load
 from ddpm.evaluation.comparison import read_upgraded
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.portable import to_portable
 from ddpm.runs.resume import setting_differences
-from ddpm.training.module import DiffusionModule
 
 CONF = ROOT / "conf"
 EARLIER = ROOT / "tests" / "fixtures" / "earlier"
@@ -138,7 +138,7 @@ def test_images_that_an_earlier_version_evaluated_are_not_made_again(small, conf
     sampler = record["sampler"].replace("timestep_spacing=", "grid=")
     assert sampler != record["sampler"]
     (folder / "generation.json").write_text(json.dumps({**in_earlier_words(record), "sampler": sampler}))
-    monkeypatch.setattr(DiffusionModule, "sample", None)  # would fail if an image were made
+    monkeypatch.setattr(DiffusionModel, "generate", None)  # would fail if an image were made
     evaluate.run_evaluate(config("evaluate", *words))
     assert [*(tmp_path / "run" / "generated").iterdir()] == [folder]
     monkeypatch.undo()
@@ -152,7 +152,7 @@ def test_a_variance_that_an_earlier_version_estimated_is_found(small, config, tm
     settings = config("sample", f"ckpt={path}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
 
     def errors():
-        module, stored = load.from_checkpoint(path, build.chosen_groups(settings))
+        module, stored = load.from_checkpoint(path, load.chosen_groups(settings))
         module.use_for_prediction("best", 0)
         analytic.prepare(module, stored, path, build.trainer(settings))
         return module.sampler.variance.errors
