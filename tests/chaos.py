@@ -4,13 +4,10 @@ python tests/chaos.py N [SEED]: N kills over the variants below; prints kills, r
 Runs are forked from this process, which has loaded everything, so that starting one takes a second instead of ten.
 """
 
-import contextlib
-import faulthandler
 import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -18,14 +15,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from small_runs import ROOT, SMALL
+from processes import Command, free_port
+from small_runs import SMALL, command_environment
 
-from ddpm.commands import train
 from ddpm.commands.verify_resume import compare_runs, logged_numbers
 from ddpm.training.callbacks.checkpoints import files
-from ddpm.training.callbacks.interruption import Interrupted
 
 STEPS = 12
 COMMON = (
@@ -43,86 +37,43 @@ VARIANTS = {
 SECONDS_TO_END = 120
 
 
-def configuration(folder, variant):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", overrides=[f"run_dir={folder}", *SMALL, *COMMON, *VARIANTS[variant]])
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 def start(folder, variant):
-    """The process ids of the ranks."""
-    world = 2 if variant == "2 processes" else 1
-    port = free_port()
-    return [forked(folder, variant, rank, world, port) for rank in range(world)]
+    """The ranks; those of two processes as torchrun starts them, since it, too, would have to be loaded."""
+    words = (*SMALL, *COMMON, *VARIANTS[variant], f"run_dir={folder}")
+    if variant != "2 processes":
+        return [Command("train.py", *words, folder=folder.parent)]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": folder.name}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **command_environment()}
+    ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    return [Command("train.py", *words, folder=folder.parent, environment=each) for each in ranks]
 
 
-def forked(folder, variant, rank, world, port):
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        log = os.open(folder.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        faulthandler.register(signal.SIGUSR2)
-        if world > 1:  # as torchrun starts it
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "GROUP_RANK": "0"}
-            os.environ |= {"LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "chaos"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        train.run_train(configuration(folder, variant))
-        code = 0
-    except Interrupted as interrupted:
-        code = interrupted.code
-    except ConnectionError as error:
-        print(error)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 99
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def ended(pids, deadline):
+def ended(processes, deadline):
     """The exit codes, negative for signals; a process that is still there at the deadline is an error.
 
     As torchrun does, a rank whose peer has ended badly gets SIGTERM; here only if it has not ended by itself soon.
     """
-    codes = {}
-    while len(codes) < len(pids):
-        for pid in set(pids) - codes.keys():
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                codes[pid] = os.waitstatus_to_exitcode(status)
-                if codes[pid] != 0:
-                    deadline = min(deadline, time.monotonic() + SECONDS_TO_END)
-                    grace = time.monotonic() + 5
-        if any(codes.values()) and len(codes) < len(pids) and time.monotonic() > grace:
-            send(set(pids) - codes.keys(), signal.SIGTERM)
+    grace = None
+    while None in (codes := [process.poll() for process in processes]):
+        if any(codes) and grace is None:
+            deadline, grace = min(deadline, time.monotonic() + SECONDS_TO_END), time.monotonic() + 5
+        if grace and time.monotonic() > grace:
+            send(processes, signal.SIGTERM)
             grace = deadline
         if time.monotonic() > deadline:
-            send(set(pids) - codes.keys(), signal.SIGUSR2)  # it writes into its log where it is
-            time.sleep(1)
-            send(set(pids) - codes.keys(), signal.SIGKILL)
-            raise AssertionError(f"a process was left behind; exit codes of the others: {list(codes.values())}")
+            send(processes, signal.SIGKILL)
+            raise AssertionError(f"a process was left behind; exit codes: {codes}\n{said(processes)}")
         time.sleep(0.005)
-    return [codes[pid] for pid in pids]
+    return codes
 
 
-def send(pids, number):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+def said(processes):
+    return "\n".join(process.communicate()[0] for process in processes)
+
+
+def send(processes, number):
+    for process in processes:
+        process.send_signal(number)
 
 
 def last_step(folder):
@@ -133,23 +84,23 @@ def last_step(folder):
 def whole_run(folder, variant):
     """A run without a break, and the seconds it took."""
     begin = time.monotonic()
-    codes = ended(start(folder, variant), begin + 600)
-    assert set(codes) == {0}, folder.with_suffix(".0.log").read_text()
+    processes = start(folder, variant)
+    assert set(ended(processes, begin + 600)) == {0}, said(processes)
     return time.monotonic() - begin
 
 
 def broken_run(folder, variant, seconds, kills, rng, told):
     """A run that is killed up to `kills` times, each time at a random moment, and then ends."""
     while True:
-        pids = start(folder, variant)
+        processes = start(folder, variant)
         deadline = time.monotonic() + SECONDS_TO_END
         if told["kills"] < kills:
             time.sleep(rng.uniform(0, seconds))
             number = rng.choice((signal.SIGKILL, signal.SIGTERM))
-            send(pids if rng.random() < 0.5 else [rng.choice(pids)], number)
+            send(processes if rng.random() < 0.5 else [rng.choice(processes)], number)
             deadline = time.monotonic() + SECONDS_TO_END
-        codes = ended(pids, deadline)
-        assert 99 not in codes, "\n".join(path.read_text() for path in folder.parent.glob(f"{folder.name}.*.log"))
+        codes = ended(processes, deadline)
+        assert "Traceback" not in said(processes), said(processes)
         if set(codes) == {0}:
             return
         told["kills"] += 1

@@ -1,23 +1,27 @@
 """What all tests share: one thread each, configurations composed as the commands do, and a network of few weights."""
 
+import itertools
 import json
+import shutil
 import struct
 import time
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from small_runs import ROOT, SMALL, THREADS
+from small_runs import SMALL, THREADS, configured
 from wandb.proto.wandb_internal_pb2 import Record
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """One thread, since two that wait for each other on a busy core are slower; and no cache of an earlier run."""
+def alone(monkeypatch, tmp_path_factory):
+    """One thread, since two that wait for each other on a busy core are slower; and no cache of an earlier test."""
     monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path_factory.getbasetemp() / f"cache{next(NUMBERS)}"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -29,18 +33,38 @@ def alone(monkeypatch, tmp_path):
 def config(tmp_path):
     """`config("train", "schedule=linear", ...)`: the configuration of a command, with its folder in tmp_path."""
 
-    def composed(name, *overrides):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(name, overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
-
-    return composed
+    return lambda name, *words: configured(name, tmp_path / "run", *words)
 
 
 @pytest.fixture
 def small(config):
     """A training configuration that runs in seconds: `small("objective=x0", ...)`."""
     return lambda *overrides: config("train", *SMALL, *overrides)
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory):
+    """`run_of("objective=x0", ...)`: the folder of a small run, trained once for all tests. Not to be changed."""
+
+    @cache
+    def trained(*words):
+        from ddpm.commands import train  # for the process that only hands out the tests need not load it
+
+        config = configured("train", tmp_path_factory.mktemp("run"), *SMALL, *words)
+        train.run_train(config)
+        return Path(config.run_dir)
+
+    return trained
+
+
+@pytest.fixture
+def copied(run_of, tmp_path):
+    """`copied("objective=x0", ..., to="runs/mine")`: a copy of it in tmp_path, by default as `run`."""
+
+    def copy(*words, to="run"):
+        return Path(shutil.copytree(run_of(*words), tmp_path / to, symlinks=True))
+
+    return copy
 
 
 def records(path):

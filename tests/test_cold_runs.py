@@ -1,14 +1,12 @@
 """Runs of Cold Diffusion: what a checkpoint knows, what samples begin at, and the same to the bit when resumed."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from omegaconf import OmegaConf
 from precision import roundings
 
 from ddpm.base.images import to_uint8
+from ddpm.checkpoint.folder import list_checkpoints, remove
 from ddpm.commands import sample, train
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build, load
@@ -25,16 +23,16 @@ PROCESSES = {
 }
 
 
-def trained(small, *overrides):
-    made = small(*COLD, *overrides)
-    train.run_train(made)
-    return load.from_checkpoint(Path(made.run_dir) / "checkpoints" / "last.ckpt", OmegaConf.create())
+@pytest.fixture
+def trained(run_of):
+    """`trained("process=mask", ...)`: the module and the configuration of a small run's checkpoint."""
+    return lambda *words: load.from_checkpoint(run_of(*COLD, *words) / "checkpoints" / "last.ckpt", OmegaConf.create())
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpoint(small, tmp_path, name):
-    module, _ = trained(small, *PROCESSES[name])
-    pictures = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
+def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpoint(trained, run_of, name):
+    module, _ = trained(*PROCESSES[name])
+    pictures = {path.parent.name for path in run_of(*COLD, *PROCESSES[name]).rglob("*.png")}
     assert {"ema", "raw", "denoising"} <= pictures
     assert module.needs_images == (name in ("blur", "mask", "snow"))
     if not module.needs_images:
@@ -43,9 +41,9 @@ def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpo
         assert images.isfinite().all()
 
 
-def test_what_is_fitted_is_that_of_the_training_images(small):
+def test_what_is_fitted_is_that_of_the_training_images(trained):
     """The Gaussian of the images' means, which are computed here from the pixels themselves."""
-    module, config = trained(small, *TO_MEAN)
+    module, config = trained(*TO_MEAN)
     data = build.data(config).split("train")
     means = torch.cat(list(data.batches(7))).double().mean((2, 3))[:, 0]
     fitted = module.config["fitted"]["process"]["fitted"]
@@ -53,41 +51,41 @@ def test_what_is_fitted_is_that_of_the_training_images(small):
     assert fitted["covariance"][0][0] == pytest.approx(means.var(correction=0).item(), abs=roundings(4))
 
 
-def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(small):
-    module, _ = trained(small, *TO_MEAN, "process.symmetry_noise=0")
+def test_with_perfect_symmetry_all_pixels_of_the_beginning_are_alike(trained):
+    module, _ = trained(*TO_MEAN, "process.symmetry_noise=0")
     assert module.start(torch.arange(4)).std((1, 2, 3)).max() < roundings(4)
-    broken, _ = trained(small, *TO_MEAN)
+    broken, _ = trained(*TO_MEAN)
     spread = broken.start(torch.arange(64)).std((1, 2, 3)).mean()
     assert spread.item() == pytest.approx(0.002, rel=0.05)
 
 
-def test_samples_without_a_prior_begin_at_degraded_images(small):
-    module, config = trained(small, *PROCESSES["mask"])
+def test_samples_without_a_prior_begin_at_degraded_images(trained):
+    module, config = trained(*PROCESSES["mask"])
     images = next(build.data(config).split("val").batches(4))
     ids = torch.arange(4)
     process = module.sampler.process
     begun = module.start(ids, images)
     assert torch.equal(begun, process.apply(images, process.draw(images, module.sample_rng.at(3, ids)), 3))
     some = module.generate(ids[2:], "ema", images=images[2:])
-    assert torch.allclose(some, module.generate(ids, "ema", images=images)[2:], rtol=0, atol=roundings(200))
+    restored = module.generate(ids, "ema", images=images)
+    assert torch.allclose(some, restored[2:], rtol=0, atol=roundings(200))
+    assert to_uint8(restored).shape == (4, 1, 8, 8)
 
 
-def test_sample_py_says_what_a_model_without_a_prior_is_for(small, config, tmp_path):
-    trained(small, *PROCESSES["blur"])
+def test_sample_py_says_what_a_model_without_a_prior_is_for(run_of, config):
+    ckpt = run_of(*COLD, *PROCESSES["blur"]) / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"leaves something of an image at T, .* choose task=restoration"):
-        sample.run_sample(config("sample", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer=cpu"))
+        sample.run_sample(config("sample", f"ckpt={ckpt}", "trainer=cpu"))
 
 
 @pytest.mark.parametrize("name", ["mask", "animorph", pytest.param("snow", marks=pytest.mark.slow)])
-def test_a_resumed_run_is_the_same_to_the_bit(small, tmp_path, name):
-    run = (*COLD, *PROCESSES[name], "checkpoint_every_n_steps=1", "keep.last=20", "trainer.max_steps=6")
-    train.run_train(small(*run))
-    shutil.copytree(tmp_path / "run", tmp_path / "whole", symlinks=True)
-    for path in (tmp_path / "run" / "checkpoints").iterdir():
-        if path.name.split(".")[0] not in ("00000001", "00000002", "00000003"):
-            path.unlink()
-    train.run_train(small(*run, "resume.path=auto"))
-    assert not any(compare_runs(tmp_path / "whole", tmp_path / "run").values())
+def test_a_resumed_run_is_the_same_to_the_bit(small, copied, run_of, name):
+    words = (*COLD, *PROCESSES[name], "checkpoint_every_n_steps=1", "keep.last=20", "trainer.max_steps=6")
+    run = copied(*words)
+    for path in list_checkpoints(run / "checkpoints")[:3]:
+        remove(path)
+    train.run_train(small(*words, "resume.path=auto"))
+    assert not any(compare_runs(run_of(*words), run).values())
 
 
 @pytest.mark.parametrize(
@@ -109,10 +107,3 @@ def test_what_does_not_go_with_a_cold_process_is_refused_before_training(small, 
     with pytest.raises(ValueError, match=message):
         train.run_train(small(*chosen, "process=mask", *overrides))
     assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_pictures_of_restored_images_are_those_of_held_out_ones(small, tmp_path):
-    module, config = trained(small, *PROCESSES["mask"])
-    images = next(build.data(config).split("val").batches(4))
-    restored = to_uint8(module.generate(torch.arange(4), "ema", images=images))
-    assert restored.shape == (4, 1, 8, 8)

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from precision import assert_rounded
-from small_runs import ROOT
+from small_runs import ROOT, composed, configured
 
 from ddpm.checkpoint.groups import group_names
 from ddpm.checkpoint.reading import read_checkpoint
@@ -46,20 +44,15 @@ def run(tmp_path, monkeypatch):
     return Path("runs/before")
 
 
-@pytest.fixture(scope="module")
-def composed():
-    """`composed("schedule=linear")`: today's configuration of train.py."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield lambda *words: compose("train", overrides=[*words, "run_dir=x"])
-
-
-def test_every_option_of_that_time_is_one_of_today(composed):
-    found = {}
+def test_every_option_of_that_time_is_one_of_today():
+    options = {option: option.split("/") for option in WRITTEN["options"]}
+    today = [upgrade_word("=".join(words)).split("=") for words in options.values()]
+    every = composed("train", *(f"+{group}@every.{group}.{name}={name}" for group, name in today)).every
+    changes, found = OmegaConf.load(ROOT / "conf" / "experiment" / "mnist.yaml"), {}  # the default experiment's
     for option, leaf in WRITTEN["options"].items():
-        then = option.partition("/")[0]
-        group, _, name = upgrade_word(option.replace("/", "=")).partition("=")
-        now = OmegaConf.to_container(composed(f"{group}={name}"), resolve=False)[group]
+        then = options[option][0]
+        group, name = upgrade_word("=".join(options[option])).split("=")
+        now = OmegaConf.to_container(OmegaConf.merge(every[group][name], changes.get(group, {})), resolve=False)
         before = upgrade_config({then: leaf}, option)
         assert all(map(is_ours, targets(before))), option
         found[f"{group}/{name}"] = ({**before[group], **before["fitted"].get(group, {})}, now)
@@ -68,9 +61,9 @@ def test_every_option_of_that_time_is_one_of_today(composed):
 
 
 @pytest.mark.parametrize("experiment", WRITTEN["experiments"])
-def test_a_run_of_an_experiment_of_that_time_is_found_by_the_same_words(composed, experiment):
+def test_a_run_of_an_experiment_of_that_time_is_found_by_the_same_words(experiment):
     before = upgrade_config(WRITTEN["experiments"][experiment], experiment)
-    assert setting_differences(before, to_portable(composed(f"experiment={experiment}"))) == {}
+    assert setting_differences(before, to_portable(configured("train", "x", f"experiment={experiment}"))) == {}
 
 
 def test_a_run_goes_on(run, config):

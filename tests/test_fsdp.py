@@ -1,14 +1,11 @@
 """trainer=fsdp on two processes: the numbers of one process, in files like any other's."""
 
-import csv
-import subprocess
-import sys
-
 import pytest
 import torch
 from omegaconf import OmegaConf
 from precision import assert_rounded, roundings
-from small_runs import ROOT, SMALL, command_environment
+from processes import command, ended, losses
+from small_runs import SMALL
 
 from ddpm.checkpoint.folder import list_checkpoints, remove
 from ddpm.commands import train
@@ -24,19 +21,9 @@ SETTINGS = (
 def train_on_two(folder):
     """A hang is a failure too: the strategy waits for whoever does not come."""
     words = ("trainer.strategy=fsdp", "trainer.devices=2", "run_dir=run", "resume=auto")
-    command = [sys.executable, str(ROOT / "train.py"), *SETTINGS, *words]
-    done = subprocess.run(
-        command, cwd=folder, env=command_environment(), capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def losses(run):
-    with open(run / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = ("train/loss", "train/grad_norm", "val/loss")
-    return {(row["step"], name): float(row[name]) for row in rows for name in names if row.get(name)}
+    code, output = ended(command(folder, *SETTINGS, *words))
+    assert code == 0, output
+    return output
 
 
 def state(run):

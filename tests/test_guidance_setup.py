@@ -6,11 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
-from small_runs import ROOT, SMALL
+from small_runs import SMALL, configured
 
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import sample, train
@@ -20,12 +18,6 @@ QUICK = [each for each in SMALL if not each.startswith("callbacks.")]
 QUICK += ["~callbacks.samples", "~callbacks.denoising", "trainer.max_steps=2", "optimizer.warmup_steps=0"]
 CLASSES = ("cond=class", "cond.dropout=0.3")
 CLASSIFIER = ("model=classifier_tiny", "cond=class", "cond.dropout=0", "loss=classification", "ema.decay=0.5")
-
-
-def configured(name, folder, *overrides):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[f"run_dir={folder}", *overrides])
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from ddpm.config import load
 
 
 @pytest.fixture
-def run(small, tmp_path, monkeypatch):
+def run(copied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train.run_train(small("run_dir=runs/mine", "checkpoint_every_n_steps=2"))
+    copied("checkpoint_every_n_steps=2", to="runs/mine")
     return Path("runs/mine/checkpoints")
 
 

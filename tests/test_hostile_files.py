@@ -9,8 +9,6 @@ import os
 import pickle
 import re
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from processes import Command
 
 from ddpm.checkpoint import groups as groups_table
 from ddpm.checkpoint.reading import read_checkpoint
@@ -142,14 +141,11 @@ def test_inception_weights_that_call_something_are_not_read(call, save, mark, tm
 
 def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
     torch.save({"config": {}, "state_dict": CALLS["a command"](mark)}, tmp_path / "evil.ckpt")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "resume=evil.ckpt", "trainer=cpu"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert re.match(r"error: resume=evil\.ckpt cannot be read as data: .*system", done.stderr), done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    process = Command("train.py", "resume=evil.ckpt", "trainer=cpu", folder=tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 2, output
+    assert re.match(r"error: resume=evil\.ckpt cannot be read as data: .*system", output), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(("name", "program"), [("sample", sample.run_sample), ("evaluate", evaluate.run_evaluate)])

@@ -7,30 +7,31 @@ import time
 import pytest
 import torch
 from lightning.pytorch import Callback
-from small_runs import ROOT, SMALL
-from test_processes import LONG, TWO, checkpoints_of, command, ended, members
+from processes import LONG, Command, checkpoints_of, command, ended, members
+from small_runs import SMALL
+from test_processes import TWO
 
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import train
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build
+from ddpm.training.callbacks import sample_grid, train_log
 from ddpm.training.callbacks.denoising_strip import DenoisingStrip
 
-ENDLESS = ("num_samples=5000", "sampler.steps=1000", "format=png", "out=made", "trainer=cpu", "batch_size=2")
+ENDLESS = ("num_samples=5000", "sampler.steps=100", "format=png", "out=made", "trainer=cpu", "batch_size=2")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a training, and its checkpoint's path."""
     folder = tmp_path_factory.mktemp("trained")
-    assert ended(command(folder, *SMALL, "run_dir=one"))[0] == 0
+    assert ended(Command("train.py", *SMALL, "run_dir=one", folder=folder))[0] == 0
     return f"ckpt={folder / 'one/checkpoints/last.ckpt'}"
 
 
 def stopped(folder, number, words, under_way, to_all=False, rank=0, nohup=False):
     """Exit code and output of a command that gets a signal once `under_way` is true."""
-    start = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # noqa: E731
-    process = command(folder, *words, script="sample.py", preexec_fn=start)
+    process = Command("sample.py", *words, folder=folder, nohup=nohup)
     deadline = time.monotonic() + 60
     while not under_way() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -62,7 +63,7 @@ def test_a_signal_to_any_rank_ends_all_of_a_generation(tmp_path, trained, rank, 
 
 def test_a_signal_to_all_processes_of_a_job_does_not_take_the_data_workers_before_the_checkpoint(tmp_path):
     """As a scheduler, systemd and `timeout` send it."""
-    process = command(tmp_path, *SMALL, *LONG, "data.num_workers=2", "data.memory_limit_mb=0")
+    process = Command("train.py", *SMALL, *LONG, "data.num_workers=2", "data.memory_limit_mb=0", folder=tmp_path)
     checkpoints_of(tmp_path, process, 2)
     os.killpg(process.pid, signal.SIGTERM)
     code, output = ended(process)
@@ -103,23 +104,20 @@ class FailsAt(Callback):
     "hook", ["on_train_batch_end", "on_validation_batch_end", "on_train_batch_start", "on_before_backward"]
 )
 def test_a_training_that_an_error_ends_saves_its_last_step_and_loses_nothing(
-    small, tmp_path, monkeypatch, hook, accumulation
+    small, tmp_path, run_of, monkeypatch, hook, accumulation
 ):
-    def settings(name):
-        words = ("trainer.max_steps=6", "data.num_train=32", "data.num_val=8", "trainer.val_check_interval=1")
-        words += ("trainer.log_every_n_steps=2", "logger=csv", f"trainer.accumulate_grad_batches={accumulation}")
-        return small(*words, "sample_every_n_steps=3", f"run_dir={tmp_path / name}", "resume.path=auto")
-
-    train.run_train(settings("whole"))
+    words = ("trainer.max_steps=6", "data.num_train=32", "data.num_val=8", "trainer.val_check_interval=1", "logger=csv")
+    words += ("trainer.log_every_n_steps=2", f"trainer.accumulate_grad_batches={accumulation}")
+    words += ("sample_every_n_steps=3", "resume.path=auto")
     make = build.trainer
     with monkeypatch.context() as patch:
         fail = FailsAt(hook, RuntimeError("a fault"))
         patch.setattr(build, "trainer", lambda *given: (made := make(*given), made.callbacks.append(fail))[0])
         with pytest.raises(RuntimeError, match="a fault"):
-            train.run_train(settings("broken"))
-    assert [path.stem for path in list_checkpoints(tmp_path / "broken" / "checkpoints")] == ["00000003"]
-    train.run_train(settings("broken"))
-    assert not any(compare_runs(tmp_path / "whole", tmp_path / "broken").values())
+            train.run_train(small(*words))
+    assert [path.stem for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["00000003"]
+    train.run_train(small(*words))
+    assert not any(compare_runs(run_of(*words), tmp_path / "run").values())
 
 
 def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end(small, tmp_path, monkeypatch, capsys):
@@ -137,23 +135,20 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end
     assert not any(compare_runs(tmp_path / "whole", tmp_path / "run").values())
 
 
-FAULT = """
-import os
-if os.environ.get("LOCAL_RANK", "0") == "{rank}":
-    from ddpm.training.callbacks import {module}
-    def fail(*arguments):
-        raise RuntimeError("a fault of this rank")
-    {module}.{name} = fail
-"""
-
-
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("module", "name"), [("sample_grid", "drawn"), ("train_log", "log_numbers")])
+@pytest.mark.parametrize(("module", "name"), [(sample_grid, "drawn"), (train_log, "log_numbers")])
 def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, module, name):
     """In a picture it ends nothing; in what a step needs it ends all, and the step is saved."""
-    (tmp_path / "sitecustomize.py").write_text(FAULT.format(rank=rank, module=module, name=name))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "src")]))
-    code, output = ended(command(tmp_path, *TWO, "sample_every_n_steps=2", "trainer.log_every_n_steps=2"))
+    working = getattr(module, name)
+
+    def failing(*arguments):
+        if int(os.environ.get("LOCAL_RANK", "0")) == rank:
+            raise RuntimeError("a fault of this rank")
+        return working(*arguments)
+
+    monkeypatch.setattr(module, name, failing)  # before the ranks are forked
+    words = (*TWO, "sample_every_n_steps=2", "trainer.log_every_n_steps=2")
+    code, output = ended(Command("train.py", *words, folder=tmp_path))
     (run,) = (tmp_path / "runs").iterdir()
     last = list_checkpoints(run / "checkpoints")[0].stem
     assert "a fault of this rank" in output

@@ -1,39 +1,23 @@
 """How a run's processes find each other: two nodes under torchrun, stood in for by two agents on one machine."""
 
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, SMALL, command_environment
+from processes import command, ended, free_port
+from small_runs import SMALL
 
 from ddpm.runs import launch
 
 
 @pytest.mark.slow
 def test_torchrun_on_two_nodes_makes_one_run(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = Path(sys.executable).with_name("torchrun")
-    nodes = [
-        subprocess.Popen(
-            [
-                *(torchrun, "--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1", "--master_addr=127.0.0.1"),
-                *(f"--master_port={port}", str(ROOT / "train.py"), *SMALL, "~callbacks.samples", "data.num_train=64"),
-                *("trainer.num_nodes=2", "trainer.devices=1"),
-            ],
-            cwd=tmp_path,
-            env=command_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [node.communicate(timeout=120)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], outputs
+    torchrun = (str(Path(sys.executable).with_name("torchrun")), "--nnodes=2", "--nproc_per_node=1")
+    torchrun += ("--master_addr=127.0.0.1", f"--master_port={free_port()}")
+    words = (*SMALL, "~callbacks.samples", "data.num_train=64", "trainer.num_nodes=2", "trainer.devices=1")
+    nodes = [command(tmp_path, *words, start=(*torchrun, f"--node_rank={rank}")) for rank in range(2)]
+    codes, outputs = zip(*[ended(node) for node in nodes], strict=True)
+    assert codes == (0, 0), outputs
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "checkpoints" / "last.ckpt").exists()
     assert "on 2 x cpu" in outputs[0]

@@ -1,17 +1,15 @@
 """Two processes, however they are started: one folder, the numbers of one process, and none left behind."""
 
-import csv
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from precision import assert_rounded, roundings
-from small_runs import ROOT, SMALL, command_environment
+from processes import LONG, checkpoints_of, command, ended, losses, members
+from small_runs import SMALL
 
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.checkpoint.reading import read_checkpoint
@@ -20,52 +18,6 @@ from ddpm.commands import train
 SETTINGS = (*SMALL, "logger=csv", "optimizer.eps=1.0", "optimizer.lr=1.0e-2", "data.num_val=33", "data.num_train=64")
 """With a large eps Adam's steps are smooth in the gradients, so that rounding stays rounding. 2 do not divide 33."""
 TWO = (*SETTINGS, "trainer.devices=2")
-LONG = ("trainer.max_steps=100000", "checkpoint_every_n_steps=1", "sample_every_n_steps=100000")
-
-
-def command(folder, *words, start=(sys.executable,), script="train.py", **options):
-    """A session of its own, so that what it leaves behind can be found."""
-    return subprocess.Popen(
-        [*start, str(ROOT / script), *words],
-        cwd=folder,
-        env=command_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-
-
-def ended(process, seconds=60):
-    """Exit code and output; after that no process of its session may be left."""
-    output, _ = process.communicate(timeout=seconds)
-    deadline = time.monotonic() + 10
-    while members(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not members(process.pid), output
-    return process.returncode, output
-
-
-def members(session):
-    """The processes of a session, from /proc: the sixth field after the name is the session's."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def losses(run):
-    with open(run / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = ("train/loss", "train/grad_norm", "val/loss")
-    return {(row["step"], name): float(row[name]) for row in rows for name in names if row.get(name)}
 
 
 @pytest.fixture
@@ -133,32 +85,16 @@ def test_two_processes_share_a_folder_and_log_the_losses_of_one(tmp_path, alone,
     words = [*TWO, "trainer.strategy=ddp_spawn"] if start == ("spawn",) else [*TWO]
     torchrun = [str(Path(sys.executable).with_name(start[0])), *start[1:]] if start[:1] == ("torchrun",) else None
     process = command(tmp_path, *words, start=torchrun or (sys.executable,))
-    code, output = ended(process, 120)
+    code, output = ended(process)
     assert code == 0, output
     one_run_like(tmp_path, alone)
-
-
-def checkpoints_of(folder, process, number):
-    """Waits until a run has written so many."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        runs = list((folder / "runs").glob("*/checkpoints"))
-        if runs and list_checkpoints(runs[0]) and int(list_checkpoints(runs[0])[0].stem) >= number:
-            return list_checkpoints(runs[0])
-        time.sleep(0.05)
-    raise AssertionError(process.communicate()[0])
-
-
-def ranks(process):
-    """Process ids, the first rank's first."""
-    return sorted(members(process.pid))
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tmp_path):
     process = command(tmp_path, *TWO, *LONG, "resume=auto")
     checkpoints_of(tmp_path, process, 3)
-    os.kill(ranks(process)[1], signal.SIGTERM)
+    os.kill(sorted(members(process.pid))[1], signal.SIGTERM)
     code, output = ended(process)
     assert code == 128 + signal.SIGTERM, output
     run = next((tmp_path / "runs").iterdir())
@@ -167,7 +103,7 @@ def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tm
 
     process = command(tmp_path, *TWO, *LONG, "resume=auto")
     checkpoints_of(tmp_path, process, step + 2)
-    os.kill(ranks(process)[-1], signal.SIGKILL)  # now a rank dies
+    os.kill(sorted(members(process.pid))[-1], signal.SIGKILL)  # now a rank dies
     code, output = ended(process)
     assert code != 0
     assert f"at step {step:,}" in output

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from small_runs import ROOT, SMALL, command_environment
+from processes import Command
+from small_runs import ROOT, SMALL
 
 from ddpm.commands import cli, train
 from ddpm.runs import run_folder
@@ -34,14 +35,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(small, tmp_path):
+def run(copied, tmp_path):
     """`run("mine", ...)`: a small run in runs/mine that has ended."""
-
-    def trained(name, *words):
-        train.run_train(small(*words, f"run_dir={tmp_path / 'runs' / name}"))
-        return Path("runs") / name
-
-    return trained
+    return lambda name, *words: copied(*words, to=f"runs/{name}").relative_to(tmp_path)
 
 
 # New runs
@@ -59,12 +55,9 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(folder, mo
 
 
 def test_commands_started_together_both_keep_their_weights(tmp_path):
-    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_steps=1", "name=one"]
-    both = [
-        subprocess.Popen([*words, f"seed={seed}"], cwd=tmp_path, env=command_environment(), stdout=subprocess.DEVNULL)
-        for seed in (1, 2)
-    ]
-    assert [process.wait(280) for process in both] == [0, 0]
+    words = [*SMALL, "trainer.max_steps=1", "name=one"]
+    both = [Command("train.py", *words, f"seed={seed}", folder=tmp_path) for seed in (1, 2)]
+    assert [process.wait() for process in both] == [0, 0]
     assert len(list((tmp_path / "runs").glob("*/checkpoints/last.ckpt"))) == 2
 
 
@@ -101,14 +94,11 @@ def test_auto_finds_the_run_of_the_same_settings_and_of_allowed_ones(folder, run
     assert folder("resume=auto", "data.batch_size=32", "resume.allow=[data.batch_size]") == Path("runs/mine")
 
 
-@pytest.mark.parametrize("word", ["resume=runs/mine", "resume='runs/mine'", 'resume="runs/mine/checkpoints"'])
-def test_a_named_run_goes_on_in_its_folder_however_it_is_written(folder, run, word):
-    run("mine")
-    assert folder(word) == Path("runs/mine")
+NAMED = ("resume=runs/mine", "resume='runs/mine'", 'resume="runs/mine/checkpoints"')
 
 
-@pytest.mark.parametrize("word", ["resume=auto", "resume='auto'", "resume.path=auto"])
-def test_auto_is_auto_however_it_is_written(folder, run, word):
+@pytest.mark.parametrize("word", [*NAMED, "resume=auto", "resume='auto'", "resume.path=auto"])
+def test_a_run_that_is_named_or_found_goes_on_in_its_folder_however_that_is_written(folder, run, word):
     run("mine")
     assert folder(word) == Path("runs/mine")
 

@@ -2,19 +2,16 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
-from small_runs import ROOT, SMALL, command_environment
+from processes import checkpoints_of, command, ended, free_port
+from small_runs import SMALL, command_environment
 
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.runs import cluster
 
-COMMAND = (
-    *(sys.executable, str(ROOT / "train.py"), *SMALL, "trainer=slurm", "trainer.accelerator=cpu", "resume=auto"),
+WORDS = (
+    *(*SMALL, "trainer=slurm", "trainer.accelerator=cpu", "resume=auto"),
     *("trainer.precision=32-true", "~callbacks.samples", "~callbacks.denoising", "data.num_train=64"),
     *("data.num_val=16", "checkpoint_every_n_steps=1", "optimizer.cosine_decay=false"),
 )
@@ -22,11 +19,9 @@ COMMAND = (
 
 def job(restart):
     """What sbatch and srun set in every task of a step of two tasks on one node."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     return {
-        **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "interactive", "SLURM_NODELIST": "localhost", "MASTER_PORT": port},
+        **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "interactive", "SLURM_NODELIST": "localhost"},
+        **{"MASTER_PORT": free_port()},
         **{"SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0"},
         **{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NUM_NODES": "1"},
         **({"SLURM_RESTART_COUNT": str(restart)} if restart else {}),
@@ -41,54 +36,35 @@ def started(folder, restart, *words):
     (programs / "scontrol").chmod(0o755)
     inherited = {key: value for key, value in command_environment().items() if not key.startswith("SLURM")}
     shared = inherited | job(restart) | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    return [
-        subprocess.Popen(
-            [*COMMAND, *words],
-            cwd=folder,
-            env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    numbers = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    return [command(folder, *WORDS, *words, environment=shared | each) for each in numbers]
 
 
-def ended(tasks):
+def both_ended(tasks):
     """Exit codes and outputs, by rank."""
-    outputs = [task.communicate(timeout=120)[0] for task in tasks]
-    return [task.returncode for task in tasks], outputs
+    return zip(*[ended(task) for task in tasks], strict=True)
 
 
 def runs(folder):
     return [path for path in (folder / "runs").glob("*") if not path.name.startswith(".")]
 
 
-def wait_for_a_checkpoint(folder, tasks):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and all(task.poll() is None for task in tasks):
-        if any(list_checkpoints(run / "checkpoints") for run in runs(folder)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(ended(tasks))
-
-
 @pytest.mark.slow
 def test_a_job_that_nears_its_end_is_saved_and_requeued_and_goes_on_in_its_folder(tmp_path):
     tasks = started(tmp_path, 0, "trainer.max_steps=100000")
-    wait_for_a_checkpoint(tmp_path, tasks)
+    checkpoints_of(tmp_path, tasks[0], 1)
     for task in tasks:  # as sbatch --signal=USR1@90 has it: all tasks of the step
         task.send_signal(signal.SIGUSR1)
-    codes, outputs = ended(tasks)
-    assert codes == [128 + signal.SIGUSR1] * 2, outputs
+    codes, outputs = both_ended(tasks)
+    assert codes == (128 + signal.SIGUSR1,) * 2, outputs
     assert "on 2 x cpu" in outputs[0]
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
     (run,) = runs(tmp_path)
     step = int(list_checkpoints(run / "checkpoints")[0].stem)
     assert f"SIGUSR1 at step {step}: saved" in outputs[0]
 
-    codes, outputs = ended(started(tmp_path, 1, f"trainer.max_steps={step + 2}"))
-    assert codes == [0, 0], outputs
+    codes, outputs = both_ended(started(tmp_path, 1, f"trainer.max_steps={step + 2}"))
+    assert codes == (0, 0), outputs
     assert f"at step {step:,}" in outputs[0]
     assert runs(tmp_path) == [run]
     assert int(list_checkpoints(run / "checkpoints")[0].stem) == step + 2

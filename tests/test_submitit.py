@@ -3,13 +3,12 @@
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, SMALL, command_environment
+from processes import command, ended
+from small_runs import SMALL
 
 from ddpm.checkpoint.folder import list_checkpoints
 
@@ -19,17 +18,11 @@ pytestmark = [
         importlib.util.find_spec("submitit") is None, reason="submitit is not installed: pip install '.[slurm]'"
     ),
 ]
-COMMAND = (
-    *(sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=submitit_local", "schedule=linear,cosine"),
+WORDS = (
+    *("-m", "hydra/launcher=submitit_local", "schedule=linear,cosine"),
     *(*SMALL[:-3], "~callbacks.samples", "~callbacks.denoising", "optimizer.warmup_steps=2"),
     *("trainer.max_steps=40", "checkpoint_every_n_steps=1", "data.num_train=64", "data.num_val=16", "resume=auto"),
 )
-
-
-def sweep(folder):
-    return subprocess.Popen(
-        COMMAND, cwd=folder, env=command_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def first_task(folder, process):
@@ -45,10 +38,10 @@ def first_task(folder, process):
 
 
 def test_two_jobs_train_and_the_preempted_one_saves_is_put_back_and_goes_on(tmp_path):
-    process = sweep(tmp_path)
+    process = command(tmp_path, *WORDS)
     os.kill(first_task(tmp_path, process), signal.SIGUSR2)
-    output = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, output
+    code, output = ended(process, 200)
+    assert code == 0, output
     (folder,) = (tmp_path / "runs").iterdir()
     for job in ("0", "1"):
         assert list_checkpoints(folder / job / "checkpoints")[0].stem == "00000040"

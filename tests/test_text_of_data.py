@@ -9,7 +9,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 from PIL import Image
-from small_runs import ROOT, SMALL
+from small_runs import ROOT, SMALL, configured
 
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import evaluate, export, sample, train
@@ -22,27 +22,38 @@ NAMES = ["${oc.env:SECRET}", "${seed}", "???", "[bold]", "a${b", "null"]  # in t
 CLASSES = ("cond=class", "data.size=8", "data.channels=1", "data.num_workers=0", "data.batch_size=6")
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch, config):
-    """A run on a folder whose classes have these names."""
-    monkeypatch.setenv("SECRET", "leaked")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a run, runs/mine, on a folder whose classes have these names."""
+    place = tmp_path_factory.mktemp("named")
     for number, name in enumerate(sorted(NAMES)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        Image.fromarray(np.full((8, 8), 40 * number, np.uint8)).save(tmp_path / "images" / name / "0.png")
-    words = [*SMALL, "data=folder", f"data.source.root={tmp_path / 'images'}", *CLASSES, "logger=wandb"]
-    words = [word for word in words if word not in ("data=digits", "logger=none", "data.batch_size=16")]
-    folder = tmp_path / "runs" / "mine"
-    train.run_train(config("train", *words, f"run_dir={folder}"))
-    return folder, words
+        (place / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 40 * number, np.uint8)).save(place / "images" / name / "0.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET", "leaked")
+        train.run_train(configured("train", place / "runs" / "mine", *words_of(place)))
+    return place
 
 
-def test_names_of_classes_stay_text_in_every_file_of_a_run(trained, tmp_path):
+def words_of(place):
+    words = [*SMALL, "data=folder", f"data.source.root={place / 'images'}", *CLASSES, "logger=wandb"]
+    return [word for word in words if word not in ("data=digits", "logger=none", "data.batch_size=16")]
+
+
+@pytest.fixture
+def trained(place, monkeypatch):
+    """The run's folder, and the words that it was trained with."""
+    monkeypatch.setenv("SECRET", "leaked")
+    monkeypatch.chdir(place)
+    return place / "runs" / "mine", words_of(place)
+
+
+def test_names_of_classes_stay_text_in_every_file_of_a_run(trained, place):
     folder, _ = trained
     stored = read_checkpoint(folder / "checkpoints" / "last.ckpt")["config"]
     assert stored["fitted"]["cond"] == {"num_classes": 6, "names": sorted(NAMES)}
     assert yaml.safe_load((folder / "checkpoints" / "config.yaml").read_text()) == stored
-    assert not any(b"leaked" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(b"leaked" in path.read_bytes() for path in place.rglob("*") if path.is_file())
 
 
 def test_a_class_is_asked_for_by_such_a_name_and_kept_on_resuming_and_exporting(trained, config, capsys):

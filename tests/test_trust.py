@@ -1,11 +1,11 @@
 """Code of one's own in what is loaded: trusted because somebody says so, and by nothing that is stored."""
 
 import os
-import subprocess
 import sys
 
 import pytest
-from small_runs import ROOT, SMALL, command_environment
+from processes import Command, ended
+from small_runs import SMALL
 
 from ddpm.checkpoint.stored_config import is_ours
 from ddpm.checkpoint.trust import take_trust, trusted_packages, user_file
@@ -91,14 +91,8 @@ def test_a_command_takes_trust_out_of_its_arguments_for_itself_and_what_it_start
 
 
 def test_a_training_with_code_of_ones_own_is_sampled_and_resumed(mine):
-    environment = {**command_environment(), "PYTHONPATH": f"{mine / 'mine'}:{os.environ.get('PYTHONPATH', '')}"}
-
     def command(script, *words):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *words], cwd=mine, env=environment,
-            capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
+        return ended(Command(script, *words, folder=mine))
 
     small = [word for word in SMALL if not word.startswith("model.")]
     train = ("--config-dir", str(mine / "mine" / "conf"), *small, "model=tinyconv", "name=mine")

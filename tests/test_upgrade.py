@@ -152,7 +152,7 @@ def test_a_variance_that_an_earlier_version_estimated_is_found(small, config, tm
     settings = config("sample", f"ckpt={path}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
 
     def errors():
-        module, stored = load.from_checkpoint(path, load.chosen_groups(settings))
+        module, stored = load.from_checkpoint(path, load.changes(settings))
         module.use_for_prediction("best", 0)
         analytic.prepare(module, stored, path, build.trainer(settings))
         return module.sampler.variance.errors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Command
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS|KID|FrechetDistance|PrecisionRecall).* of")
@@ -19,8 +20,9 @@ def run_plain(folder):
 
 
 def run_lightning(folder):
-    command = [sys.executable, str(SCRIPT), "lightning", str(folder), "0", "2"]
-    subprocess.run(command, check=True, timeout=200)
+    process = Command(SCRIPT, "lightning", str(folder), "0", "2", folder=folder, two=True)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
 
 
 @pytest.mark.parametrize("start", [pytest.param(run_plain, marks=pytest.mark.slow), run_lightning])

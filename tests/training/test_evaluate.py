@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,9 +42,8 @@ def corners(monkeypatch):
 
 
 @pytest.fixture
-def checkpoint(small, tmp_path):
-    train.run_train(small("checkpoint_every_n_steps=2"))
-    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+def checkpoint(copied):
+    return copied("checkpoint_every_n_steps=2") / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture
@@ -313,9 +311,11 @@ def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, case)
 # While training
 
 
+MEASURED = ("metric=fid", "evaluate.num_samples=33", "evaluate.every_n_steps=2", "logger=csv")
+
+
 def measured(small, *overrides):
-    settings = ("metric=fid", "evaluate.num_samples=33", "evaluate.every_n_steps=2", "logger=csv")
-    return small(*settings, *overrides)
+    return small(*MEASURED, *overrides)
 
 
 def logged(run):
@@ -324,9 +324,8 @@ def logged(run):
     return {int(row["step"]): float(row["eval/fid_corners_33"]) for row in rows if row.get("eval/fid_corners_33")}
 
 
-def test_samples_are_measured_while_training_as_evaluate_measures_them(small, scored, tmp_path):
-    train.run_train(measured(small, "run_dir=" + str(tmp_path / "measured"), "checkpoint_every_n_steps=2"))
-    run = tmp_path / "measured"
+def test_samples_are_measured_while_training_as_evaluate_measures_them(copied, scored):
+    run = copied(*MEASURED, "checkpoint_every_n_steps=2", to="measured")
     assert list(logged(run)) == [2, 4]
     (late,) = scored(source=f"ckpt={run}/checkpoints/00000004.ckpt")
     assert logged(run)[4] == pytest.approx(late.metrics["fid_corners_33"], rel=1e-3)  # one pixel a level off is 3e-4
@@ -376,7 +375,9 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step_and_the_first_
             run()
 
 
-def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(small, tmp_path, monkeypatch, capsys):
+def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(
+    small, run_of, tmp_path, monkeypatch, capsys
+):
     compute, times = Evaluator.compute, []
 
     def fail(self):
@@ -385,28 +386,24 @@ def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(small
             raise torch.OutOfMemoryError("out of memory")
         return compute(self)
 
-    train.run_train(measured(small, f"run_dir={tmp_path / 'whole'}"))
+    whole = logged(run_of(*MEASURED))
     monkeypatch.setattr(Evaluator, "compute", fail)
-    train.run_train(measured(small, f"run_dir={tmp_path / 'run'}"))
+    train.run_train(measured(small))
     assert capsys.readouterr().out.endswith("the evaluation at step 2 failed: out of memory\n")
-    assert logged(tmp_path / "run") == {4: logged(tmp_path / "whole")[4]}
+    assert logged(tmp_path / "run") == {4: whole[4]}
 
 
-def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(small, tmp_path):
-    train.run_train(measured(small, f"run_dir={tmp_path / 'with'}"))
-    train.run_train(small(f"run_dir={tmp_path / 'without'}"))
-    one, other = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("with", "without")
-    )
+def test_checkpoints_hold_no_extractor_and_the_same_weights_as_without_metrics(run_of):
+    runs = run_of(*MEASURED), run_of()
+    one, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for name, value in one["state_dict"].items():
         assert not isinstance(value, torch.Tensor) or torch.equal(value, other["state_dict"][name])
     assert json.dumps(one["config"]) == json.dumps(other["config"])
 
 
-def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(small, tmp_path, monkeypatch):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train.run_train(measured(small, f"run_dir={whole}", "trainer.max_steps=6"))
+def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(small, run_of, tmp_path, monkeypatch):
+    whole, cut = run_of(*MEASURED, "trainer.max_steps=6"), tmp_path / "run"
     compute, times = Evaluator.compute, []
 
     def killed(self):
@@ -415,19 +412,19 @@ def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(
             raise KeyboardInterrupt
         return compute(self)
 
-    settings = (f"run_dir={cut}", "trainer.max_steps=6", "checkpoint_every_n_steps=2")
+    settings = ("trainer.max_steps=6", "checkpoint_every_n_steps=2")
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "compute", killed)
         with pytest.raises(BaseException):  # noqa: B017
             train.run_train(measured(small, *settings))
     train.run_train(measured(small, *settings, "resume=auto"))
     assert logged(cut) == logged(whole)
-    assert Path(cut / "evaluations").is_dir()
+    assert (cut / "evaluations").is_dir()
 
 
-def test_a_finished_run_that_is_resumed_measures_nothing_again(small, monkeypatch):
+def test_a_finished_run_that_is_resumed_measures_nothing_again(small, copied, monkeypatch):
     settings = ("trainer.max_steps=5", "evaluate.every_n_steps=4", "checkpoint_every_n_steps=5")
-    train.run_train(measured(small, *settings))
+    copied(*MEASURED, *settings)
     monkeypatch.setattr(Evaluator, "compute", lambda self: pytest.fail("measured again"))
     train.run_train(measured(small, *settings, "resume=auto"))
 

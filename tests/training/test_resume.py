@@ -29,13 +29,13 @@ def forget_after(folder, step):
 
 
 @pytest.fixture
-def stopped(small, tmp_path):
+def stopped(copied, tmp_path):
     """`stopped(at, *overrides)`: a run of ten steps of which only the checkpoints up to `at` are left."""
 
     def run(at, *overrides):
-        train.run_train(small(*RUN, *overrides))
-        forget_after(tmp_path / "run", at)
-        return tmp_path / "run"
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        forget_after(folder := copied(*RUN, *overrides), at)
+        return folder
 
     return run
 
@@ -56,28 +56,21 @@ def stopped(small, tmp_path):
         ("data.memory_limit_mb=0", "data.num_workers=2", "sample_every_n_steps=2", "trainer.val_check_interval=2"),
     ],
 )
-def test_a_run_resumed_at_any_step_is_the_same_as_one_without_a_break(small, tmp_path, overrides):
+def test_a_run_resumed_at_any_step_is_the_same_as_one_without_a_break(small, stopped, run_of, overrides):
     """An epoch has four steps: 4 and 8 are followed by a validation, which the resumed run has to make up for."""
-    train.run_train(small(*RUN, *overrides))
-    whole, resumed = tmp_path / "whole", tmp_path / "run"
-    shutil.move(resumed, whole)
     for step in (1, 4, 7, 8, 10):
-        shutil.copytree(whole, resumed, symlinks=True)
-        forget_after(resumed, step)
+        resumed = stopped(step, *overrides)
         train.run_train(small(*RUN, *overrides, "resume.path=auto"))
-        assert not any(compare_runs(whole, resumed).values()), step
-        shutil.rmtree(resumed)
+        assert not any(compare_runs(run_of(*RUN, *overrides), resumed).values()), step
 
 
-def test_resumed_twice_first_at_the_end_of_an_epoch(small, tmp_path):
+def test_resumed_twice_first_at_the_end_of_an_epoch(small, copied, run_of):
     """Lightning's own counts are one epoch short after the first resume, and the second then starts the epoch anew."""
-    train.run_train(small(*RUN))
-    whole, resumed = tmp_path / "whole", tmp_path / "run"
-    shutil.copytree(resumed, whole, symlinks=True)
+    resumed = copied(*RUN)
     for step in (4, 6, 8, 9):
         forget_after(resumed, step)
         train.run_train(small(*RUN, "resume.path=auto"))
-        assert not any(compare_runs(whole, resumed).values()), step
+        assert not any(compare_runs(run_of(*RUN), resumed).values()), step
 
 
 def test_auto_begins_a_new_run_where_there_is_none_and_says_so(small, capsys):
@@ -85,8 +78,8 @@ def test_auto_begins_a_new_run_where_there_is_none_and_says_so(small, capsys):
     assert "a new one begins" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_left_as_it_is(small, tmp_path, capsys):
-    train.run_train(small(*RUN))
+def test_a_finished_run_is_left_as_it_is(small, copied, tmp_path, capsys):
+    copied(*RUN)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     train.run_train(small(*RUN, "resume.path=auto"))
     assert "nothing is left to train" in capsys.readouterr().out
@@ -135,15 +128,13 @@ def test_other_images_are_refused_by_their_content(small, stopped):
 
 
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_another_accumulation_of_the_same_batch_goes_on_with_the_same_images(small, stopped, tmp_path, step):
+def test_another_accumulation_of_the_same_batch_goes_on_with_the_same_images(small, stopped, run_of, step):
     """To rounding, and without dropout, whose draws belong to a micro-batch. Adam's large eps keeps rounding small."""
     smooth = ("optimizer.eps=1.0", "optimizer.lr=1.0e-2", "model.dropout=0")
-    train.run_train(small(*RUN, *smooth))
-    shutil.move(tmp_path / "run", tmp_path / "whole")
-    stopped(step, *smooth)
+    whole, run = run_of(*RUN, *smooth), stopped(step, *smooth)
     changed = ("trainer.accumulate_grad_batches=4", "resume.allow=[trainer.accumulate_grad_batches]")
     train.run_train(small(*RUN, *smooth, "resume.path=auto", *changed))
-    one, other = (torch.load(tmp_path / each / "checkpoints" / "last.ckpt") for each in ("whole", "run"))
+    one, other = (torch.load(each / "checkpoints" / "last.ckpt") for each in (whole, run))
     assert one["ImageDataModule"] == other["ImageDataModule"]
     for key, value in one["state_dict"].items():
         if isinstance(value, torch.Tensor):
@@ -171,18 +162,16 @@ def damaged_by(how, path):
 
 @pytest.mark.parametrize("hashed", [True, False])
 @pytest.mark.parametrize("how", ["a flipped bit", "truncated"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(small, tmp_path, capsys, how, hashed):
-    train.run_train(small(*RUN))
-    whole = tmp_path / "whole"
-    shutil.copytree(tmp_path / "run", whole, symlinks=True)
-    last = tmp_path / "run" / "checkpoints" / "00000010.ckpt"
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(small, copied, run_of, capsys, how, hashed):
+    run = copied(*RUN)
+    last = run / "checkpoints" / "00000010.ckpt"
     damaged_by(how, last)
     if not hashed:
         sidecar(last).unlink()
     with pytest.warns(UserWarning, match="00000010.ckpt cannot be used: .* Taking the one before"):
         train.run_train(small(*RUN, "resume.path=auto"))
     assert "00000009.ckpt, at step 9" in capsys.readouterr().out
-    assert not any(compare_runs(whole, tmp_path / "run").values())
+    assert not any(compare_runs(run_of(*RUN), run).values())
 
 
 def test_a_damaged_checkpoint_that_was_asked_for_by_name_is_refused(small, stopped):
@@ -253,33 +242,22 @@ def test_a_run_goes_on_when_a_checkpoint_cannot_be_written_and_stops_when_it_is_
 # Layouts
 
 
-def test_a_checkpoint_of_the_first_layout_goes_on_as_it_would_have_then(small, tmp_path):
-    """The fixture was written by the code of that time after 3 of 6 steps with accumulation, within an epoch."""
-    then = (
-        *("model.base_channels=4", "model.num_groups=2", "model.attention_levels=[]", "data.num_train=64"),
-        *("trainer.max_steps=6", "trainer.accumulate_grad_batches=2", "sample_every_n_steps=100"),
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [(1, ["data.num_val=0", "trainer.accumulate_grad_batches=2"]), (2, [])],  # layout 1: within an epoch
+)
+def test_a_checkpoint_of_any_layout_goes_on_as_it_would_have_then(small, run_of, tmp_path, layout, overrides):
+    """The fixtures were written by the code of their time after 3 of 6 steps, and are kept for the code to come."""
+    then = (*SHORT, "model.attention_levels=[]", "trainer.max_steps=6", "sample_every_n_steps=100", *overrides)
+    train.run_train(small(*then, f"resume.path={FIXTURES / f'checkpoint_format_{layout}.ckpt'}"))
+    whole, resumed = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (run_of(*then), tmp_path / "run")
     )
-    train.run_train(small(*then))
-    whole = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    train.run_train(small(*then, f"resume.path={FIXTURES / 'checkpoint_format_1.ckpt'}"))
-    resumed = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert resumed["format"] == 3
     assert resumed["ImageDataModule"] == whole["ImageDataModule"]
     for key, value in whole["state_dict"].items():
         if isinstance(value, torch.Tensor):  # other kernels round differently, which Adam's division magnifies
             assert_rounded(resumed["state_dict"][key], value, 100, scale=1)
-
-
-def test_a_checkpoint_of_the_second_layout_goes_on_as_it_would_have_then(small, tmp_path):
-    """Written by the code of that time after 3 of 6 steps."""
-    then = (*SHORT[1:], "model.attention_levels=[]", "trainer.max_steps=6", "sample_every_n_steps=100")
-    train.run_train(small(*then))
-    whole = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    train.run_train(small(*then, f"resume.path={FIXTURES / 'checkpoint_format_2.ckpt'}"))
-    resumed = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    for key, value in whole["state_dict"].items():
-        if isinstance(value, torch.Tensor):
-            assert_rounded(resumed["state_dict"][key], value, 100, scale=1)  # as above
 
 
 def test_a_later_layout_is_refused(small, stopped):
