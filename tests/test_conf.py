@@ -1,13 +1,16 @@
 """Every configuration composes, builds and trains; every typing error gets the nearest right name."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import HydraException
 
 from ddpm.base.rng import Rng
 from ddpm.checkpoint import groups
 from ddpm.commands import cli, train
+from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.config import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -18,7 +21,7 @@ MODEL_OPTIONS = [
     for option in cli.options_of(CONF, group)
     if (group, option)
     not in {
-        *(("variance", "analytic"), ("sampler", "analytic")),  # estimated from a trained model: tests/model_metrics
+        ("variance", "analytic"),  # estimated from a trained model: tests/model_metrics
         *(("guidance", "classifier"), ("guidance", "autoguidance")),  # ask other models: tests/test_guidance_setup.py
         ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
     }
@@ -74,14 +77,13 @@ def test_every_option_of_a_model_builds_trains_and_samples(small, option):
     assert torch.isfinite(samples).all()
 
 
-@pytest.mark.parametrize("option", ["sampler=analytic", "variance=analytic"])
-def test_what_is_estimated_from_a_trained_model_is_refused_before_training(small, option):
+def test_what_is_estimated_from_a_trained_model_is_refused_before_training(small):
     with pytest.raises(ValueError, match="variance=analytic is estimated from a trained model and its data"):
-        train.run_train(small(option))
+        train.run_train(small("variance=analytic"))
 
 
 @pytest.mark.parametrize("objective", ["eps", "x0", "v"])
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "quadratic", "constant", "warmup10", "warmup50"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid", "quadratic", "constant", "warmup"])
 def test_every_schedule_goes_with_every_objective(small, schedule, objective):
     module = build.module(small(f"schedule={schedule}", f"objective={objective}", "schedule.num_timesteps=50"))
     assert torch.isfinite(losses_of_two_steps(module)).all()
@@ -123,6 +125,16 @@ def test_the_line_of_the_user_composes(config):
     made = config("train", "schedule=cosine", "trainer.devices=8")
     assert made.trainer.devices == 8
     assert made.schedule._target_.endswith("cosine")
+
+
+@pytest.mark.parametrize("option", ["schedule=warmup50", "metric=guidance", "features=inception_local"])
+def test_a_former_option_is_answered_with_the_words_for_it(config, option):
+    """That models and experiments are the same by these words: tests/test_earlier_version.py."""
+    command, words = "train" if "schedule" in option else "evaluate", FORMER_OPTIONS[option]
+    with pytest.raises(HydraException) as refusal:
+        config(command, option)
+    assert cli.config_error(refusal.value, CONF, command) == f"{option} is now {words}"
+    config(command, *shlex.split(words))
 
 
 def test_help_lists_every_group_and_option_with_one_line():

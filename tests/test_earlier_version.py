@@ -5,6 +5,7 @@ The fixture was written before the files of the package were sorted into rooms, 
 """
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import is_ours, targets, upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.commands import sample, train
+from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.config import load
 from ddpm.evaluation.comparison import compare_results
 from ddpm.metrics.protocol import read_result
@@ -44,30 +46,44 @@ def run(tmp_path, monkeypatch):
     return Path("runs/before")
 
 
-def test_every_option_of_that_time_is_one_of_today():
-    options = {option: option.split("/") for option in WRITTEN["options"]}
-    today = [upgrade_word("=".join(words)).split("=") for words in options.values()]
-    every = composed("train", *(f"+{group}@every.{group}.{name}={name}" for group, name in today)).every
-    changes, found = OmegaConf.load(ROOT / "conf" / "experiment" / "mnist.yaml"), {}  # the default experiment's
+def words_of_today(option):
+    """What is typed today for `schedule=warmup10` and the like, with the steps of experiment=mnist, the default."""
+    words = FORMER_OPTIONS.get(option, option if option != "ema=default" else "")
+    return shlex.split(words.replace("sampler.steps=50", "sampler.steps=100"))
+
+
+def test_every_option_of_that_time_is_one_of_today_or_its_words_are_known():
+    found = {}
     for option, leaf in WRITTEN["options"].items():
-        then = options[option][0]
-        group, name = upgrade_word("=".join(options[option])).split("=")
-        now = OmegaConf.to_container(OmegaConf.merge(every[group][name], changes.get(group, {})), resolve=False)
+        then, _, name = option.partition("/")
+        was = upgrade_word(f"{then}={name}")
+        group = was.partition("=")[0]
+        now = OmegaConf.to_container(
+            composed("train", "run_dir=x", *words_of_today(was)), resolve=was in FORMER_OPTIONS
+        )[group]
         before = upgrade_config({then: leaf}, option)
         assert all(map(is_ours, targets(before))), option
-        found[f"{group}/{name}"] = ({**before[group], **before["fitted"].get(group, {})}, now)
+        if was in FORMER_OPTIONS:
+            whole = OmegaConf.create(
+                {**OmegaConf.to_container(composed("train", "run_dir=x"), resolve=False), **before}
+            )
+            before = OmegaConf.to_container(whole, resolve=True)
+        found[was] = ({**before[group], **before["fitted"].get(group, {})}, now)
     assert {option: each for option, each in found.items() if each[0] != each[1]} == {}
-    assert {option.partition("/")[0] for option in found} == {*group_names(builds=True), "data"}
+    assert {option.partition("=")[0] for option in found} == {*group_names(builds=True), "data"}
 
 
 @pytest.mark.parametrize("experiment", WRITTEN["experiments"])
 def test_a_run_of_an_experiment_of_that_time_is_found_by_the_same_words(experiment):
     before = upgrade_config(WRITTEN["experiments"][experiment], experiment)
-    assert setting_differences(before, to_portable(configured("train", "x", f"experiment={experiment}"))) == {}
+    assert (
+        setting_differences(before, to_portable(configured("train", "x", *words_of_today(f"experiment={experiment}"))))
+        == {}
+    )
 
 
 def test_a_run_goes_on(run, config):
-    words = [*WORDS, "resume=auto", "trainer.max_steps=6"]
+    words = [*WORDS, "resume.path=auto", "trainer.max_steps=6"]
     assert run_folder.add_run_folder(words, ROOT / "conf")[-1] == "hydra.run.dir=runs/before"
     train.run_train(config("train", *WORDS, "trainer.max_steps=6", "run_dir=whole"))
     train.run_train(config("train", *WORDS, "trainer.max_steps=6", "resume.path=auto", f"run_dir={run}"))

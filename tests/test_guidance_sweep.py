@@ -24,7 +24,13 @@ NUM = 20
 QUICK = [each for each in SMALL if not each.startswith("callbacks.")]
 QUICK += ["~callbacks.samples", "~callbacks.denoising"]
 CLASSES = ("cond=class", "cond.dropout=0.3")
-GUIDED = ("guidance=classifier_free", "sweep=guidance", "sweep.scales=[0,1,3]", "metric=guidance", "num_real=200")
+GUIDED = (
+    "guidance=classifier_free",
+    "sweep=guidance",
+    "sweep.scales=[0,1,3]",
+    "metric=[fid,prdc,class_accuracy]",
+    "num_real=200",
+)
 
 
 class Quarters:

@@ -282,7 +282,9 @@ def test_metric_nll_ode_is_finite_and_keyed_by_the_image(measured):
 
 
 def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(config, checkpoint, monkeypatch, capsys):
-    settings = config("sample", f"ckpt={checkpoint}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
+    settings = config(
+        "sample", f"ckpt={checkpoint}", "trainer=cpu", "sampler=ancestral", "variance=analytic", "sampler.steps=4"
+    )
 
     def prepared():
         module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
@@ -314,7 +316,14 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
 
 
 def test_sample_py_takes_the_analytic_variance_too(config, checkpoint, tmp_path):
-    words = (f"ckpt={checkpoint}", "trainer=cpu", "sampler=analytic", "sampler.steps=3", "sampler.variance.num_times=5")
+    words = (
+        f"ckpt={checkpoint}",
+        "trainer=cpu",
+        "sampler=ancestral",
+        "variance=analytic",
+        "sampler.steps=3",
+        "variance.num_times=5",
+    )
     sample.run_sample(config("sample", *words, "num_samples=4", f"out={tmp_path / 'samples'}"))
     assert (tmp_path / "samples" / "grid.png").exists()
 

@@ -1,41 +1,11 @@
 """The network and the recipe of AnoDDPM (Wyatt et al. 2022)."""
 
 import math
-from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from precision import roundings
 
-from ddpm.networks import UNet
-from ddpm.networks.attention import Attention
 from ddpm.networks.embeddings import cosinusoid
-
-CONF = Path(__file__).parents[2] / "conf" / "model"
-
-
-def network(channels=1):
-    config = OmegaConf.create({"data": {"channels": channels}, "model": OmegaConf.load(CONF / "anoddpm_256.yaml")})
-    settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
-    with torch.device("meta"):
-        return UNet(**settings)
-
-
-def test_the_network_has_the_number_of_parameters_of_the_published_program():
-    assert sum(parameter.numel() for parameter in network().parameters()) == 131_649_793
-
-
-def test_two_heads_attend_at_32_and_16_and_8_pixels_and_in_the_middle():
-    made, found = network(), []
-    finest = {"down": lambda n: n, "up": lambda n: len(made.up) - 1 - n, "middle": lambda n: len(made.down) - 1}
-    for name, module in made.named_modules():
-        if isinstance(module, Attention):
-            way, number = name.split(".")[:2]
-            found.append((way, 256 >> finest[way](int(number)), module.num_heads))
-    sides = [("down", 2), ("up", 3)]
-    expected = [(way, side, 2) for way, num in sides for side in (32, 16, 8) for _ in range(num)] + [("middle", 8, 2)]
-    assert sorted(found) == sorted(expected)
 
 
 def test_our_waves_are_theirs_in_another_order():

@@ -46,12 +46,6 @@ def test_each_word_and_its_place_matter():
     assert distances.min() > 1e-3
 
 
-def test_an_image_is_told_its_own_words_whatever_else_is_in_the_batch():
-    network, words = prompted(), torch.tensor([[1, 2, 3], [0, 0, 5]])
-    alone = torch.cat([network(X[i : i + 1], TIME[i : i + 1], words=words[i : i + 1]) for i in range(2)])
-    assert_same(network(X, TIME, words=words), alone)
-
-
 @pytest.mark.parametrize("words", [NOTHING, torch.tensor([[1, 2, 3], [4, 5, 1]])], ids=["no words", "words"])
 def test_every_parameter_has_a_gradient_in_each_step_as_ddp_needs(words):
     network = prompted().requires_grad_(True)
@@ -66,15 +60,6 @@ def test_the_other_conditions_of_the_unet_are_handed_on():
     plain = network(X, TIME, words=NOTHING)
     assert (network(X, TIME, words=NOTHING, label=torch.tensor([0, 2])) - plain).abs().max() > 1e-3
     assert (network(X, TIME, words=NOTHING, x0_guess=X) - plain).abs().max() > 1e-3
-
-
-def test_the_settings_build_the_same_network_again():
-    network = prompted(out_channels=2, attention_levels=(0,))
-    again = CaptionUNet(**network.settings).double()
-    again.load_state_dict(network.state_dict())
-    words = torch.tensor([[1, 2, 3], [0, 0, 5]])
-    assert again(X, TIME, words=words).equal(network(X, TIME, words=words))
-    assert again.out_channels == 2
 
 
 @pytest.mark.parametrize(

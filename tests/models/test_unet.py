@@ -1,41 +1,15 @@
 """The U-Net of Ho et al. 2020: its published size, its start, the images it takes, and what it refuses."""
 
-import copy
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import awake
-from omegaconf import OmegaConf
 from precision import assert_same
 
 from ddpm.networks import UNet
 from ddpm.networks.attention import Attention
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"in_channels": 1, "base_channels": 8, "channel_mults": [1, 2, 2], "num_res_blocks": 1, "num_groups": 4}
-
-
-def from_yaml(name, channels):
-    config = OmegaConf.create({"data": {"channels": channels}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
-    settings = OmegaConf.to_container(config, resolve=True)["model"]
-    assert settings.pop("_target_") == "ddpm.networks.unet.UNet"
-    return UNet(**settings)
-
-
-@pytest.mark.parametrize(
-    ("name", "published"),
-    [("ddpm_cifar10", 35_746_307), ("ddpm_256", 113_673_219)],  # both also counted in diffusers' UNet2DModel
-)
-def test_the_published_networks_have_their_published_number_of_parameters(name, published):
-    with torch.device("meta"):
-        network = from_yaml(name, channels=3)
-    assert sum(parameter.numel() for parameter in network.parameters()) == published
-
-
-def test_the_tiny_network_takes_mnist_as_it_is():
-    assert from_yaml("unet_tiny", channels=1)(torch.randn(2, 1, 28, 28), torch.tensor([0, 999])).shape == (2, 1, 28, 28)
 
 
 def test_attention_is_at_its_levels_on_the_way_down_and_up_and_in_the_middle():
@@ -68,69 +42,12 @@ def test_patches_are_pixels_moved_to_channels_before_and_back_after():
     assert_same(on_patches(x, time), expected)
 
 
-def test_an_image_comes_out_the_same_whatever_else_is_in_the_batch():
-    network = awake(UNet(**SMALL))
-    x, time = torch.randn(5, 1, 8, 8).double(), torch.tensor([0, 1, 10, 500, 999])
-    alone = torch.cat([network(x[i : i + 1], time[i : i + 1]) for i in range(5)])
-    assert_same(network(x, time), alone)
-
-
-def test_the_time_matters_and_may_be_a_fraction():
-    network = awake(UNet(**SMALL))
-    x = torch.randn(1, 1, 8, 8).double()
-    at = {time: network(x, torch.tensor([time])) for time in (7, 7.0, 7.5, 8)}
-    assert at[7].equal(at[7.0])
-    assert (at[7] - at[8]).abs().max() > 1e-3
-    assert (at[7] - at[7.5]).abs().max() < (at[7] - at[8]).abs().max()
-
-
-def test_every_parameter_is_reached_by_the_gradient():
-    network = awake(UNet(**SMALL | {"attention_levels": [0], "num_heads": 2})).requires_grad_(True)
-    network(torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 500])).square().sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
-
-
 def test_dropout_acts_in_training_alone():
     network = awake(UNet(**SMALL | {"dropout": 0.5}))
     x, time = torch.randn(1, 1, 8, 8).double(), torch.tensor([5])
     assert not network(x, time).equal(network(x, time))
     network.eval()
     assert network(x, time).equal(network(x, time))
-
-
-def test_the_settings_build_the_same_network_again():
-    network = awake(UNet(**SMALL | {"attention_levels": (0, 1), "out_channels": 2, "dropout": 0.1, "patch_size": 2}))
-    again = UNet(**network.settings).double()
-    again.load_state_dict(network.state_dict())
-    x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 4])
-    assert again.eval()(x, time).equal(network.eval()(x, time))
-
-
-def test_channels_last_changes_the_memory_and_not_the_numbers():
-    network = awake(UNet(**SMALL | {"attention_levels": [0]}))
-    x, time = torch.randn(2, 1, 8, 16).double(), torch.tensor([3, 500])
-    expected = network(x, time)
-    assert_same(network.to(memory_format=torch.channels_last)(x, time), expected)
-
-
-def test_compilation_sees_one_graph_and_leaves_copies_alone():
-    network = awake(UNet(**SMALL))
-    x, time = torch.randn(2, 1, 8, 8).double(), torch.tensor([3, 500])
-    expected, average = network(x, time), copy.deepcopy(network)
-    network.compile(fullgraph=True, backend="eager")  # the inductor takes a minute
-    assert_same(network(x, time), expected)
-    assert average(x, time).equal(expected)
-    assert network.state_dict().keys() == average.state_dict().keys()
-
-
-def test_under_autocast_the_output_is_float32_and_near_it():
-    network = awake(UNet(**SMALL)).float()
-    x, time = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = network(x, time)
-    exact = network(x, time)
-    assert rough.dtype == torch.float32
-    assert 0 < (rough - exact).abs().mean() < 0.05 * exact.abs().mean()  # bfloat16 rounds by up to 2^-9 at each layer
 
 
 @pytest.mark.parametrize(
@@ -164,7 +81,7 @@ def test_images_of_other_channels_and_unknown_conditions_are_refused():
         ("channel_mults", [], "one integer per level"),
         ("channel_mults", 2, "a list of integers"),
         ("channel_mults", [1, 0], "a positive integer"),
-        ("num_res_blocks", "two", "a positive integer"),
+        ("num_res_blocks", "two", "an integer in 1..64"),
         ("attention_levels", [3], "an integer in 0..2"),
         ("attention_levels", "1", "a list of integers"),
         ("dropout", 1.5, "at most 1"),

@@ -148,7 +148,7 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
         ("cascade", ["task.num_columns=0", "task.base=x"], "task.num_columns must be a positive integer"),
         ("cascade", ["task.base=UPSAMPLER"], r"task\.base must be a model of images \[1, 4, 4\], and it makes \[1, 8,"),
         ("cascade", ["ckpt=BASE", "task.base=BASE"], "task=cascade needs a model of cond=low_res, .* has ClassLabel"),
-        ("upsample", ["ckpt=BASE"], "task=upsample needs a model of cond=low_res, .* experiment=superres_mnist"),
+        ("upsample", ["ckpt=BASE"], "task=upsample needs a model of cond=low_res, .* with cond=low_res"),
         ("upsample", ["task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
         ("generate", [], "for small images choose task=upsample or task=cascade"),
@@ -163,15 +163,13 @@ def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, override
 
 
 @pytest.mark.parametrize(
-    ("experiment", "settings"),
-    [
-        ("superres_mnist", ["data.num_val=40"]),
-        ("captions_mnist", ["model.token_channels=6"]),
-    ],
+    "settings",
+    [["cond=low_res", "data.num_val=40"], ["model=caption_unet_tiny", "cond=caption", "model.token_channels=6"]],
+    ids=["low_res", "caption"],
 )
-def test_an_experiment_trains_validates_draws_and_leaves_a_checkpoint(tmp_path, experiment, settings):
+def test_a_condition_trains_validates_draws_and_leaves_a_checkpoint(tmp_path, settings):
     small = [each for each in SMALL if each != "data=digits"]
     digits_in_place = ["data=digits", "trainer.max_steps=2", "sampler.steps=2", "sample_every_n_steps=2"]
-    train.run_train(configured("train", tmp_path, f"experiment={experiment}", *small, *digits_in_place, *settings))
+    train.run_train(configured("train", tmp_path, *small, *digits_in_place, *settings))
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert list((tmp_path / "run").rglob("*.png"))

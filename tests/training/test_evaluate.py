@@ -87,14 +87,14 @@ def written(images, path):
 @pytest.fixture
 def made(scored, checkpoint):
     """What the model's evaluation left: its result, and the 33 images as an array."""
-    (result,) = scored("metric=fid_is")
+    (result,) = scored("metric=[fid,is]")
     (rows,) = (checkpoint.parents[1] / "generated").glob("*/images.rows")
     images = np.fromfile(rows, np.uint8).reshape(33, -1)[:, :-1].reshape(33, 8, 8, 1)
     return result, images
 
 
 def test_values_are_printed_and_stored_with_error_bars_and_protocol(scored):
-    (one,) = scored("metric=fid_is", "batch_size=33")
+    (one,) = scored("metric=[fid,is]", "batch_size=33")
     assert set(one.metrics) == {"fid_corners_33", "is_corners_33", "is_std_corners_33"}
     assert set(one.errors) == {"fid_corners_33", "is_corners_33"}
     assert all(f"{name}  " in scored.printed for name in one.metrics)
@@ -172,7 +172,7 @@ def test_rows_that_were_changed_are_made_again(made, scored, checkpoint):
     data = np.fromfile(rows, np.uint8).reshape(33, -1)
     data[3:13, 20] ^= 255
     data.tofile(rows)
-    (again,) = scored("metric=fid_is", out="again")
+    (again,) = scored("metric=[fid,is]", out="again")
     assert "10 stored images are damaged and are made again" in scored.printed
     assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
 
@@ -181,7 +181,7 @@ def test_a_record_that_cannot_be_read_is_written_again_and_its_images_stay(made,
     (record,) = (checkpoint.parents[1] / "generated").glob("*/generation.json")
     before = record.read_text()
     record.write_text("")
-    (again,) = scored("metric=fid_is", out="again")
+    (again,) = scored("metric=[fid,is]", out="again")
     assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
     assert json.loads(record.read_text())["weights_sha256"] == json.loads(before)["weights_sha256"]
     assert "image 33 of 33" not in scored.printed
@@ -192,7 +192,7 @@ def test_images_made_elsewhere_have_the_values_of_the_model_that_made_them(made,
     expected, images = made
     path = written(images, tmp_path / name)
     (found,) = scored(
-        "metric=fid_is", "data=digits", "num_samples=null", source=f"images={path}", out="elsewhere_results"
+        "metric=[fid,is]", "data=digits", "num_samples=null", source=f"images={path}", out="elsewhere_results"
     )
     assert found.metrics == pytest.approx(expected.metrics, rel=1e-9)
     assert found.protocol == expected.protocol

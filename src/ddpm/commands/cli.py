@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ddpm.base import check
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
+from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.config.compose import compose
 from ddpm.runs import launch
 from ddpm.runs.interruption import end_children, heed_signals
@@ -120,12 +121,10 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     `sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen, for which Hydra wants a + before it.
     """
     refuse_earlier_words(arguments)
-    options = options_of(conf, "resume")
+    arguments = [argument for argument in arguments if argument != "ema=default"]  # the only one that there was
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
-    arguments = [re.sub(rf"^resume=(['\"]?)({'|'.join(options)})\1$", r"resume=\2", a) for a in arguments]
-    arguments = [
-        a if a.removeprefix("resume=") in options else re.sub("^resume=", "resume.path=", a) for a in arguments
-    ]
+    arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
+    arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
     task = next((a.removeprefix("task=") for a in arguments if a.startswith("task=")), None)
     if name == "evaluate" and task:
         arguments = [re.sub(r"^task(?=[.=])", f"metric.{task}", a) for a in arguments]
@@ -156,7 +155,7 @@ def groups_of(conf: Path, name: str) -> list[str]:
 
 
 def options_of(conf: Path, group: str) -> list[str]:
-    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    return sorted(path.stem for path in (conf / group).glob("[!_]*.yaml"))
 
 
 def help_text(conf: Path, name: str) -> str:
@@ -184,6 +183,8 @@ def config_error(error: Exception, conf: Path, name: str, words: list[str] | Non
     option = re.search(r"Could not find '(\w+)/([\w-]+)'", text)
     if option:
         group, wrong = option.groups()
+        if now := FORMER_OPTIONS.get(f"{group}={wrong}"):
+            return f"{group}={wrong} is now {now}"
         options = options_of(conf, group)
         return f"{group} must be one of {', '.join(options)}, got {wrong!r}{check.suggestion(wrong, options)}"
     key = re.search(r"Could not override '([\w./@]+)'", text)

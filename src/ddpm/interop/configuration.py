@@ -8,29 +8,27 @@ Config = dict[str, Any]
 OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
 
 
+def leaf(target: str, **fields: Any) -> Config:
+    return {"_target_": f"ddpm.{target}", **fields}
+
+
 def schedule(scheduler: Scheduler) -> Config:
     """The leaf of conf/schedule that makes the same betas."""
-    timesteps = scheduler.num_train_timesteps
+    timesteps = {"num_timesteps": scheduler.num_train_timesteps}
     if scheduler.beta_schedule == "squaredcos_cap_v2":
-        target = "ddpm.diffusion.schedules.cosine.cosine"
-        return {"_target_": target, "num_timesteps": timesteps, "offset": 0.008, "max_beta": 0.999}
+        return leaf("diffusion.schedules.cosine.cosine", **timesteps, offset=0.008, max_beta=0.999)
     names = {"linear": "linear", "scaled_linear": "quadratic"}
     if scheduler.beta_schedule not in names:
         known = ", ".join([*names, "squaredcos_cap_v2"])
         raise ValueError(f"beta_schedule must be one of {known}, got {scheduler.beta_schedule!r}")
     name = names[scheduler.beta_schedule]
-    return {
-        "_target_": f"ddpm.diffusion.schedules.{name}.{name}",
-        "num_timesteps": timesteps,
-        "beta_start": scheduler.beta_start,
-        "beta_end": scheduler.beta_end,
-        "rescale": False,
-    }
+    betas = {"beta_start": scheduler.beta_start, "beta_end": scheduler.beta_end, "rescale": False}
+    return leaf(f"diffusion.schedules.{name}.{name}", **timesteps, **betas)
 
 
 def averages(*decays: float) -> Config:
     """The leaf that makes averages of these decays, whatever leaf they came from."""
-    return {"_target_": "ddpm.model.ema.WeightAverages", "_partial_": True, "decay": list(decays)}
+    return leaf("model.ema.WeightAverages", _partial_=True, decay=list(decays))
 
 
 def diffusers_configuration(pretrained: DiffusersModel) -> Config:
@@ -38,7 +36,7 @@ def diffusers_configuration(pretrained: DiffusersModel) -> Config:
     scheduler = pretrained.scheduler or Scheduler()
     if scheduler.prediction_type not in OBJECTIVES:
         raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
-    model = {"_target_": "ddpm.networks.unet.UNet", **pretrained.network.settings}
+    model = leaf("networks.unet.UNet", **pretrained.network.settings)
     return all_groups(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
 
 
@@ -48,42 +46,28 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
     model, betas: leaves of a network and of a schedule. size: height and width. objective: the name of its class.
     """
     partial = {"_partial_": True}
+    of_the_loss = {name: f"${{{name}}}" for name in ("time_sampler", "weight", "error")}
+    of_the_sampler = {"steps": None, "timestep_spacing": "${timestep_spacing}", "variance": "${variance}"}
+    rates = {"lr": 2e-4, "warmup_steps": 0, "cosine_decay": False, "num_steps": 1}
     return {
-        "seed": 0,
-        "compile": False,
-        "channels_last": False,
+        **{"seed": 0, "compile": False, "channels_last": False, "trainer": {"max_steps": 1}},
         "data": {"name": "none", "channels": model["in_channels"], "size": size, "batch_size": 1},
-        "trainer": {"max_steps": 1},
         "model": model,
         "schedule": betas,
-        "noise": {"_target_": "ddpm.diffusion.noise.White"},
-        "process": {"_target_": "ddpm.diffusion.gaussian.GaussianDiffusion", **partial},
-        "objective": {"_target_": f"ddpm.diffusion.objective.{objective}", **partial},
-        "time_sampler": {"_target_": "ddpm.diffusion.time_sampler.Uniform"},
-        "weight": {"_target_": "ddpm.diffusion.weight.uniform", **partial},
-        "error": {"_target_": "ddpm.diffusion.losses.error.mse", **partial},
-        "loss": {
-            "_target_": "ddpm.diffusion.losses.simple.SimpleLoss",
-            **partial,
-            **{name: f"${{{name}}}" for name in ("time_sampler", "weight", "error")},
-        },
-        "variance": {"_target_": "ddpm.diffusion.variance.FixedSmall"},
-        "timestep_spacing": {"_target_": "ddpm.diffusion.timestep_spacing.uniform", **partial},
-        "sampler": {
-            "_target_": "ddpm.diffusion.samplers.ancestral.Ancestral",
-            **partial,
-            "steps": None,
-            "timestep_spacing": "${timestep_spacing}",
-            "variance": "${variance}",
-        },
-        "clip": {"_target_": "ddpm.diffusion.denoiser.StaticThresholding", **partial},
-        "guidance": {"_target_": "ddpm.diffusion.denoiser.no_wrapper", **partial, "order": ["guidance", "clip"]},
-        "cond": {"_target_": "ddpm.diffusion.condition.NoCondition"},
-        "codec": {"_target_": "ddpm.model.codec.PixelCodec"},
+        "noise": leaf("diffusion.noise.White"),
+        "process": leaf("diffusion.gaussian.GaussianDiffusion", **partial),
+        "objective": leaf(f"diffusion.objective.{objective}", **partial),
+        "time_sampler": leaf("diffusion.time_sampler.Uniform"),
+        "weight": leaf("diffusion.weight.uniform", **partial),
+        "error": leaf("diffusion.losses.error.mse", **partial),
+        "loss": leaf("diffusion.losses.simple.SimpleLoss", **partial, **of_the_loss),
+        "variance": leaf("diffusion.variance.FixedSmall"),
+        "timestep_spacing": leaf("diffusion.timestep_spacing.uniform", **partial),
+        "sampler": leaf("diffusion.samplers.ancestral.Ancestral", **partial, **of_the_sampler),
+        "clip": leaf("diffusion.denoiser.StaticThresholding", **partial),
+        "guidance": leaf("diffusion.denoiser.no_wrapper", **partial, order=["guidance", "clip"]),
+        "cond": leaf("diffusion.condition.NoCondition"),
+        "codec": leaf("model.codec.PixelCodec"),
         "ema": averages(),
-        "optimizer": {
-            "_target_": "ddpm.training.optimizer.adam",
-            **partial,
-            **{"lr": 2e-4, "warmup_steps": 0, "cosine_decay": False, "num_steps": 1},
-        },
+        "optimizer": leaf("training.optimizer.adam", **partial, **rates),
     }

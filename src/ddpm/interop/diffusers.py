@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.untrusted import json_file
+from ddpm.interop.weights import Weights, load_tensors, save_tensors, to_ours
 from ddpm.networks import UNet
 
 Config = dict[str, Any]
@@ -52,9 +50,12 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     settings = unet_settings(config)
     with torch.device("meta"):  # no memory for what the file only claims to have
         shapes = _built(settings).state_dict()
-    weights = _to_ours(_read_weights(unet), shapes)
+    found = _read_weights(unet)
+    for old, new in OLD_NAMES.items():
+        found = {key.replace(old, new): weight for key, weight in found.items()}
+    renamed = to_ours(found, shapes, _their_keys)
     network = UNet(**settings)
-    network.load_state_dict(weights)
+    network.load_state_dict(renamed)
     size = config.get("sample_size")
     return DiffusersModel(network.eval(), scheduler, [size, size] if isinstance(size, int) else size)
 
@@ -73,7 +74,7 @@ def save_network(network: UNet, folder: str | Path, sample_size: int | list[int]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(_to_theirs(network.state_dict()), folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    save_tensors(_to_theirs(network.state_dict()), folder / f"{WEIGHTS}.safetensors")
 
 
 # The settings. What UNet2DModel does where a config says nothing, and the only values that our network can follow.
@@ -108,38 +109,17 @@ DEFAULTS: Config = {
     "num_class_embeds": None,
     "num_train_timesteps": None,
 }
+FOLLOWED = (
+    *("sample_size", "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels"),
+    *("layers_per_block", "dropout", "attention_head_dim", "norm_num_groups", "num_train_timesteps"),
+)
 OURS: Config = {
-    "center_input_sample": False,
-    "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "freq_shift": 1,
-    "flip_sin_to_cos": False,
-    "mid_block_type": "UNetMidBlock2D",
-    "mid_block_scale_factor": 1,
-    "downsample_padding": 0,
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "act_fn": "silu",
-    "attn_norm_num_groups": None,
-    "norm_eps": 1e-6,
-    "resnet_time_scale_shift": "default",
-    "add_attention": True,
-    "class_embed_type": None,
-    "num_class_embeds": None,
+    **{field: value for field, value in DEFAULTS.items() if field not in FOLLOWED},
+    **{"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6},
 }
-
-
 PLAIN: Config = {
-    "head_channels": None,
-    "scale_shift": False,
-    "resample": "conv",
-    "convention": "ddpm",
-    "time_channels": None,
-    "num_timesteps": None,
-    "self_condition": False,
-    "num_classes": None,
-    "low_res": False,
-    "token_channels": None,
+    **{"scale_shift": False, "resample": "conv", "convention": "ddpm", "self_condition": False, "low_res": False},
+    **dict.fromkeys(("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")),
 }
 """Settings of our `UNet` that are not written to theirs, and what they must be for it."""
 
@@ -272,36 +252,13 @@ def _their_keys(key: str) -> list[str]:
     return [key.replace(".qkv.", f".to_{name}.") for name in "qkv"] if ".qkv." in key else [key]
 
 
-def _to_theirs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
+def _to_theirs(weights: Weights) -> Weights:
+    renamed: Weights = {}
     for key, weight in weights.items():
         keys = _their_keys(key)
         if ".attention." in key and weight.dim() == 4:
             weight = weight[:, :, 0, 0]  # their linear maps are our 1x1 convolutions
-        renamed.update(zip(keys, (_apart(part) for part in weight.chunk(len(keys))), strict=True))
-    return renamed
-
-
-def _apart(weight: Tensor) -> Tensor:
-    """The weight in memory of its own: safetensors refuses tensors that share it."""
-    return weight.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _to_ours(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """wanted: our state dict, for its keys and shapes."""
-    for old, new in OLD_NAMES.items():
-        weights = {key.replace(old, new): weight for key, weight in weights.items()}
-    renamed = {}
-    for key, like in wanted.items():
-        keys = _their_keys(key)
-        if missing := [name for name in keys if name not in weights]:
-            raise ValueError(f"the weights lack {missing[0]}, which their config asks for")
-        weight = torch.cat([weights.pop(name) for name in keys]).float()
-        if weight.shape != like.shape[: weight.dim()] or weight.numel() != like.numel():
-            raise ValueError(f"{keys[0]} has shape {[*weight.shape]}, but the config asks for {[*like.shape]}")
-        renamed[key] = weight.reshape(like.shape)
-    if weights:
-        raise ValueError(f"the weights have {min(weights)}, which their config does not ask for")
+        renamed.update(zip(keys, weight.chunk(len(keys)), strict=True))
     return renamed
 
 
@@ -314,16 +271,11 @@ def _read_config(path: Path) -> Config:
     return config
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _read_weights(folder: Path) -> Weights:
     path = folder / f"{WEIGHTS}.safetensors"
-    if path.is_file():
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
-    if path.with_suffix(".bin").exists():
+    if not path.is_file() and path.with_suffix(".bin").exists():
         raise ValueError(
             f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; convert it where you trust "
             f"it: UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False).save_pretrained({str(folder)!r})"
         )
-    raise ValueError(f"{folder} has no {path.name}")
+    return load_tensors(path)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint.upgrade import upgrade_weights
+from ddpm.interop.weights import load_tensors, save_tensors
 
 CONFIG, TENSORS, HASH = "config.json", "model.safetensors", "tensors_sha256"
 VERSION = 1
@@ -38,9 +36,7 @@ def is_exported(folder: Path) -> bool:
 def save_exported_folder(folder: Path, exported: Exported) -> None:
     """Into a folder that is there."""
     about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
-    # each in memory of its own: safetensors refuses tensors that share it, as tied weights do
-    apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in exported.tensors.items()}
-    save_file(apart, folder / TENSORS, metadata={"format": "pt"})
+    save_tensors(exported.tensors, folder / TENSORS)
     about[HASH] = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
@@ -53,12 +49,7 @@ def load_exported_folder(folder: Path) -> Exported:
     for field, kind in (("weights", str), ("config", dict)):
         if not isinstance(about.get(field), kind):
             raise ValueError(f"{folder / CONFIG} is damaged: it has no {field!r}; export the model anew")
-    try:
-        tensors = load_file(folder / TENSORS)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} has no {TENSORS}; export the model anew") from error
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / TENSORS} is damaged ({error}); export the model anew") from error
+    tensors = load_tensors(folder / TENSORS, "; export the model anew")
     sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     is_damaged = about.get(HASH, sha256) != sha256
     return Exported(about["config"], about["weights"], upgrade_weights(tensors), is_damaged)

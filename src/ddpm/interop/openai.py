@@ -13,34 +13,24 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.untrusted import refuse_more_than_tensors
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
+from ddpm.interop.weights import Weights, to_ours
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class OpenAIModel:
-    """settings: the arguments of our `UNet` or `Classifier`. weights: its state dict, float32, on the CPU."""
+    """settings: the arguments of the network. weights: its state dict, float32, on the CPU."""
 
+    builder: type[UNet] | type[Classifier]
     settings: dict[str, Any]
     weights: Weights
-    architecture: Architecture
     flags: Flags
-
-    def network(self) -> nn.Module:
-        """In eval mode."""
-        network = BUILDERS[self.architecture.kind](**self.settings)
-        network.load_state_dict(self.weights)
-        return network.eval()
-
-
-BUILDERS = {"unet": UNet, "classifier": Classifier}
 
 
 def load_openai(path: str | Path) -> OpenAIModel:
@@ -55,9 +45,16 @@ def from_weights(weights: Weights, path: Path) -> OpenAIModel:
     flags = flags_of(architecture, path)
     with _name_errors(path):
         settings = network_settings(architecture, flags)
+        builder = Classifier if "size" in settings else UNet
         with torch.device("meta"):
-            wanted = BUILDERS[architecture.kind](**settings).state_dict()
-        return OpenAIModel(settings, to_ours(weights, wanted, architecture, flags), architecture, flags)
+            wanted = builder(**settings).state_dict()
+
+        def by_kind(key: str, weight: Tensor) -> Tensor:
+            is_by_head = ".attention.qkv." in key and not flags.use_new_attention_order
+            return rows_by_kind(weight, flags.num_heads_at(len(weight) // 3)) if is_by_head else weight
+
+        renamed = to_ours(weights, wanted, lambda key: [their_key(key, settings)], by_kind)
+        return OpenAIModel(builder, settings, renamed, flags)
 
 
 @contextmanager
@@ -129,26 +126,24 @@ def architecture_of(weights: Weights) -> Architecture:
         raise ValueError(f"its levels have {widths} channels, and ours can have multiples of the first {stem[0]} only")
     resample = "conv" if any("down" in block for block in inputs) else "block"
     settings = {
-        "time_channels": time_channels,
+        "time_channels": None if time_channels == stem[0] else time_channels,
         "base_channels": stem[0],
-        "channel_mults": tuple(width // stem[0] for width in widths),
+        "channel_mults": [width // stem[0] for width in widths],
         "num_res_blocks": period - 1,
-        "attention_levels": tuple(level for level, first in enumerate(firsts) if "attention" in inputs[first]),
+        "attention_levels": [level for level, first in enumerate(firsts) if "attention" in inputs[first]],
         "scale_shift": _shape(weights, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         "resample": resample if len(widths) > 1 else "conv",
     }
     if not outputs:
-        return Architecture("classifier", **_of_classifier(weights, len(widths)), in_channels=stem[1], **settings)
-    out_channels = _shape(weights, "out.2.weight", 4)[0]
+        return {**settings, "in_channels": stem[1], **_of_classifier(weights, len(widths))}
     low_res = stem[1] == 6  # their images have 3 channels, and so have the small ones beside them
-    return Architecture(
-        kind="unet",
-        out_channels=out_channels,
-        in_channels=3 if low_res else stem[1],
-        low_res=low_res,
-        num_classes=_shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
+    return {
         **settings,
-    )
+        "in_channels": 3 if low_res else stem[1],
+        "out_channels": _shape(weights, "out.2.weight", 4)[0],
+        "num_classes": _shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
+        "low_res": low_res,
+    }
 
 
 def _of_classifier(weights: Weights, num_levels: int) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def _of_classifier(weights: Weights, num_levels: int) -> dict[str, Any]:
     side = round(num_pixels**0.5)
     if not num_pixels or side**2 != num_pixels:
         raise ValueError(f"{PLACES} has {num_pixels + 1} places, which is not a square and one")
-    return {"out_channels": _shape(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
+    return {"num_classes": _shape(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
 
 
 def _blocks(weights: Weights, name: str) -> Blocks:
@@ -209,31 +204,20 @@ def _shape(weights: Weights, key: str, dims: int) -> list[int]:
 
 def network_settings(architecture: Architecture, flags: Flags) -> dict[str, Any]:
     """The arguments of our `UNet` or `Classifier`."""
-    a = architecture
-    if flags.image_size % 2 ** (len(a.channel_mults) - 1):
-        check.fail("image_size", flags.image_size, f"a multiple of {2 ** (len(a.channel_mults) - 1)}, for its levels")
-    for width in {a.base_channels * a.channel_mults[level] for level in (*a.attention_levels, -1)}:
+    base, mults = architecture["base_channels"], architecture["channel_mults"]
+    if flags.image_size % 2 ** (len(mults) - 1):
+        check.fail("image_size", flags.image_size, f"a multiple of {2 ** (len(mults) - 1)}, for its levels")
+    for width in {base * mults[level] for level in (*architecture["attention_levels"], -1)}:
         flags.num_heads_at(width)
-    settings = {
-        "in_channels": a.in_channels,
-        "base_channels": a.base_channels,
-        "channel_mults": list(a.channel_mults),
-        "num_res_blocks": a.num_res_blocks,
-        "attention_levels": list(a.attention_levels),
+    return {
+        **architecture,
         "dropout": flags.dropout,
         "num_groups": 32,
-        "scale_shift": a.scale_shift,
-        "resample": a.resample,
         "convention": "adm",
-        "time_channels": None if a.time_channels == a.base_channels else a.time_channels,
         "num_timesteps": flags.diffusion_steps if flags.rescale_timesteps else None,
         "head_channels": flags.num_head_channels,
+        **({"num_heads": flags.num_heads} if flags.num_heads else {}),
     }
-    if flags.num_heads:
-        settings["num_heads"] = flags.num_heads
-    if a.kind == "classifier":
-        return {**settings, "num_classes": a.out_channels, "size": a.size}
-    return {**settings, "out_channels": a.out_channels, "num_classes": a.num_classes, "low_res": a.low_res}
 
 
 # The weights. Each of our keys is one of theirs.
@@ -251,8 +235,9 @@ OF_TOP = {
 PLACES = "out.2.positional_embedding"
 
 
-def their_key(key: str, period: int, num_levels: int, attention_levels: tuple[int, ...]) -> str:
-    """The name of one of our weights in their files. period: their blocks a level, see `_period`."""
+def their_key(key: str, settings: dict[str, Any]) -> str:
+    """The name of one of our weights in their files."""
+    period = settings["num_res_blocks"] + 1  # their blocks a level, see `_period`
     if key == "pool.places":
         return PLACES
     module, _, kind = key.rpartition(".")
@@ -269,7 +254,7 @@ def their_key(key: str, period: int, num_levels: int, attention_levels: tuple[in
         return f"{place}.{layer}.{_within(rest[2:])}.{kind}"
     if way == "down":
         return f"input_blocks.{(level + 1) * period}.0.{_within(rest, 'op')}.{kind}"
-    attends = num_levels - 1 - level in attention_levels
+    attends = len(settings["channel_mults"]) - 1 - level in settings["attention_levels"]
     return f"output_blocks.{(level + 1) * period - 1}.{1 + attends}.{_within(rest, 'conv')}.{kind}"
 
 
@@ -278,24 +263,6 @@ def _within(names: list[str], conv: str = "") -> str:
     if names[-1] == "conv":
         return conv
     return (OF_ATTENTION if names[0] == "attention" else OF_RES)[names[-1]]
-
-
-def to_ours(weights: Weights, wanted: Weights, architecture: Architecture, flags: Flags) -> Weights:
-    """wanted: our state dict, for its keys and shapes."""
-    a, left, renamed = architecture, dict(weights), {}
-    for key, like in wanted.items():
-        theirs = their_key(key, a.num_res_blocks + 1, len(a.channel_mults), a.attention_levels)
-        if theirs not in left:
-            raise ValueError(f"it lacks {theirs}")
-        weight = left.pop(theirs).float()
-        if weight.shape != like.shape[: weight.dim()] or weight.numel() != like.numel():
-            raise ValueError(f"{theirs} has shape {[*weight.shape]}, where {[*like.shape]} is needed")
-        if ".attention.qkv." in key and not flags.use_new_attention_order:
-            weight = rows_by_kind(weight, flags.num_heads_at(len(weight) // 3))
-        renamed[key] = weight.reshape(like.shape)
-    if left:
-        raise ValueError(f"it has {min(left)}, which such a network has not")
-    return renamed
 
 
 def rows_by_kind(weight: Tensor, num_heads: int) -> Tensor:

@@ -15,27 +15,8 @@ from ddpm.base.untrusted import json_file
 SCHEDULES = ("linear", "cosine")
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What the weights themselves say; the names and numbers are those of our networks.
-
-    time_channels: of the sinusoid; base_channels: of the first level. Elsewhere than at 512 x 512 they are the same.
-    size: height and width of the images, where the network is bound to it, as classifiers are.
-    """
-
-    kind: str  # unet or classifier
-    out_channels: int  # of a classifier: its classes
-    time_channels: int
-    base_channels: int
-    channel_mults: tuple[int, ...]
-    num_res_blocks: int
-    attention_levels: tuple[int, ...]
-    in_channels: int = 3
-    low_res: bool = False
-    num_classes: int | None = None
-    scale_shift: bool = True
-    resample: str = "block"
-    size: int | None = None
+Architecture = dict[str, Any]
+"""What the weights themselves say: settings of our `UNet`, or with a `size` of our `Classifier`."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +72,23 @@ KNOWN = [field.name for field in fields(Flags)]
 
 # The published files. Levels are numbered from the finest, 0.
 
-AT_32, AT_64, AT_128, AT_256 = (1, 2, 2, 2), (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
-AT_512 = (1, 2, 2, 4, 4, 8, 8)  # their 0.5, 1, 1, 2, 2, 4, 4 of twice the base channels
+AT_32, AT_64, AT_128, AT_256 = [1, 2, 2, 2], [1, 2, 3, 4], [1, 1, 2, 3, 4], [1, 1, 2, 2, 4, 4]
+AT_512 = [1, 2, 2, 4, 4, 8, 8]  # their 0.5, 1, 1, 2, 2, 4, 4 of twice the base channels
 
 
-def unet(base: int, mults: tuple[int, ...], blocks: int, attention: tuple[int, ...], **others: Any) -> Architecture:
-    common = {"out_channels": 6, "time_channels": base, "resample": "conv"}  # 6: with a learned variance
-    return Architecture("unet", base_channels=base, channel_mults=mults, num_res_blocks=blocks,
-                        attention_levels=attention, **common | others)  # fmt: skip
+def levels(base: int, mults: list[int], blocks: int, attention: list[int], **others: Any) -> Architecture:
+    common = {"in_channels": 3, "scale_shift": True, "resample": "conv", "time_channels": None}
+    sizes = {"base_channels": base, "channel_mults": mults, "num_res_blocks": blocks, "attention_levels": attention}
+    return common | sizes | others
 
 
-def classifier(size: int, mults: tuple[int, ...], blocks: int, base: int = 128) -> Architecture:
-    attention = tuple(range(len(mults) - 3, len(mults)))  # at 32, 16 and 8 pixels
-    return Architecture("classifier", 1000, 128, base, mults, blocks, attention, resample="block", size=size)
+def unet(*sizes: Any, **others: Any) -> Architecture:
+    return levels(*sizes, **{"out_channels": 6, "num_classes": None, "low_res": False} | others)  # a learned variance
+
+
+def classifier(size: int, mults: list[int], blocks: int, **others: Any) -> Architecture:
+    attention = list(range(len(mults) - 3, len(mults)))  # at 32, 16 and 8 pixels
+    return levels(128, mults, blocks, attention, **{"size": size} | IMAGENET | BLOCKS | others)
 
 
 IMAGENET = {"num_classes": 1000}
@@ -120,37 +105,37 @@ def guided(size: int, schedule: str = "linear", num_heads: int | None = None, **
 
 
 PUBLISHED: dict[str, tuple[Architecture, Flags]] = {
-    "cifar10_uncond_50M_500K": (unet(128, AT_32, 3, (1, 2)), improved(32, "cosine", 4000, True, dropout=0.3)),
-    "imagenet64_uncond_100M_1500K": (unet(128, AT_64, 3, (2, 3)), improved(64, "cosine", 4000, True)),
-    "imagenet64_cond_270M_250K": (unet(192, AT_64, 3, (2, 3), **IMAGENET), improved(64, "cosine", 4000, False)),
+    "cifar10_uncond_50M_500K": (unet(128, AT_32, 3, [1, 2]), improved(32, "cosine", 4000, True, dropout=0.3)),
+    "imagenet64_uncond_100M_1500K": (unet(128, AT_64, 3, [2, 3]), improved(64, "cosine", 4000, True)),
+    "imagenet64_cond_270M_250K": (unet(192, AT_64, 3, [2, 3], **IMAGENET), improved(64, "cosine", 4000, False)),
     "upsample_cond_500K": (
-        unet(192, AT_256, 2, (4, 5), **IMAGENET, low_res=True),
+        unet(192, AT_256, 2, [4, 5], **IMAGENET, low_res=True),
         improved(256, "linear", 4000, False, small_size=64),
     ),
     "lsun_uncond_100M_2400K_bs64": (
-        unet(128, AT_256, 2, (4,), scale_shift=False),
+        unet(128, AT_256, 2, [4], scale_shift=False),
         improved(256, "linear", 1000, False, num_heads=1),
     ),
     "64x64_diffusion": (
-        unet(192, AT_64, 3, (1, 2, 3), **IMAGENET, **BLOCKS),
+        unet(192, AT_64, 3, [1, 2, 3], **IMAGENET, **BLOCKS),
         guided(64, "cosine", dropout=0.1, use_new_attention_order=True),
     ),
-    "128x128_diffusion": (unet(256, AT_128, 2, (2, 3, 4), **IMAGENET, **BLOCKS), guided(128, num_heads=4)),
-    "256x256_diffusion": (unet(256, AT_256, 2, (3, 4, 5), **IMAGENET, **BLOCKS), guided(256)),
-    "256x256_diffusion_uncond": (unet(256, AT_256, 2, (3, 4, 5), **BLOCKS), guided(256)),
-    "512x512_diffusion": (unet(128, AT_512, 2, (4, 5, 6), **IMAGENET, **BLOCKS, time_channels=256), guided(512)),
+    "128x128_diffusion": (unet(256, AT_128, 2, [2, 3, 4], **IMAGENET, **BLOCKS), guided(128, num_heads=4)),
+    "256x256_diffusion": (unet(256, AT_256, 2, [3, 4, 5], **IMAGENET, **BLOCKS), guided(256)),
+    "256x256_diffusion_uncond": (unet(256, AT_256, 2, [3, 4, 5], **BLOCKS), guided(256)),
+    "512x512_diffusion": (unet(128, AT_512, 2, [4, 5, 6], **IMAGENET, **BLOCKS, time_channels=256), guided(512)),
     "64_256_upsampler": (
-        unet(192, AT_256, 2, (3, 4, 5), **IMAGENET, **BLOCKS, low_res=True),
+        unet(192, AT_256, 2, [3, 4, 5], **IMAGENET, **BLOCKS, low_res=True),
         guided(256, num_heads=4, small_size=64),
     ),
     "128_512_upsampler": (
-        unet(192, AT_256, 2, (4, 5), **IMAGENET, **BLOCKS, low_res=True),
+        unet(192, AT_256, 2, [4, 5], **IMAGENET, **BLOCKS, low_res=True),
         guided(512, small_size=128),
     ),
     "64x64_classifier": (classifier(64, AT_64, 4), guided(64, "cosine")),
     "128x128_classifier": (classifier(128, AT_128, 2), guided(128)),
     "256x256_classifier": (classifier(256, AT_256, 2), guided(256)),
-    "512x512_classifier": (classifier(512, AT_512, 2, base=64), guided(512)),
+    "512x512_classifier": (classifier(512, AT_512, 2, base_channels=64, time_channels=128), guided(512)),
 }
 """By the name of a file. Others have the shapes and the process of one of these: *_vlb_* those of the file without it,
 lsun_uncond_100M_1200K_bs128 those of the other one, and lsun_bedroom, lsun_cat and lsun_horse those of
@@ -172,9 +157,10 @@ def flags_of(architecture: Architecture, path: Path) -> Flags:
     missing = [field for field in NEEDED if field not in flags]
     if not any(flags.get(field) for field in HEADS):
         missing.append(" or ".join(HEADS))
-    if architecture.low_res and not flags.get("small_size"):
+    low_res, size = architecture.get("low_res"), architecture.get("size")
+    if low_res and not flags.get("small_size"):
         missing.append("small_size")
-    if flags.get("small_size") and not architecture.low_res:
+    if flags.get("small_size") and not low_res:
         raise ValueError(f"{flags_file}: small_size has no effect, since {path.name} is no upsampler; leave it out")
     if missing:
         raise ValueError(
@@ -187,8 +173,8 @@ def flags_of(architecture: Architecture, path: Path) -> Flags:
         flags = Flags(**flags)
     except ValueError as error:
         raise ValueError(f"{flags_file if flags_file.exists() else path}: {error}") from None
-    if architecture.size not in (None, flags.image_size):
-        check.fail(f"{flags_file}: image_size", flags.image_size, f"{architecture.size}, as the weights have it")
+    if size not in (None, flags.image_size):
+        check.fail(f"{flags_file}: image_size", flags.image_size, f"{size}, as the weights have it")
     return flags
 
 

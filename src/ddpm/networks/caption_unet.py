@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
+from ddpm.networks.settings import check_numbers
 from ddpm.networks.unet import UNet
 
 MAX_WORDS, MAX_TOKENS = 1_000_000, 4096  # a setting out of a file must not take memory without end
@@ -40,7 +41,6 @@ class CaptionUNet(nn.Module):
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=token_channels, **settings)
         self.words = nn.Embedding(num_words, token_channels)
         self.places = nn.Embedding(num_tokens, token_channels)
-        self.settings = {**self.unet.settings, "num_words": num_words, "num_tokens": num_tokens}
         self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
         self.self_condition = self.unet.self_condition
 
@@ -62,7 +62,4 @@ class CaptionUNet(nn.Module):
         num_words, num_tokens = self.words.num_embeddings, self.places.num_embeddings
         if words.ndim != 2 or words.shape[1] != num_tokens or words.is_floating_point():
             check.fail("words", f"{words.dtype} {[*words.shape]}", f"integers [B, {num_tokens}]")
-        if words.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere reading would make all wait
-            lowest, highest = words.aminmax()
-            if lowest < 0 or highest > num_words:
-                check.fail("words", int(lowest if lowest < 0 else highest), f"in 0..{num_words}, 0 for none")
+        check_numbers("words", words, 0, num_words, f"in 0..{num_words}, 0 for none")

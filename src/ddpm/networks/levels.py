@@ -1,15 +1,16 @@
 """The levels of a U-Net: the blocks of each resolution, and the way from one to the next."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ddpm.networks.attention import Attention
+from ddpm.networks.attention import Attention, CrossAttention
 from ddpm.networks.blocks import Downsample, ResBlock, Upsample
-from ddpm.networks.conventions import Convention
-from ddpm.networks.cross_attention import CrossAttention
-from ddpm.networks.layers import group_norm
+from ddpm.networks.conventions import CONVENTIONS, Convention
+from ddpm.networks.embeddings import TimeEmbedding
+from ddpm.networks.layers import conv3x3, group_norm
+from ddpm.networks.settings import UNetSettings
 
 Resample = ResBlock | Downsample | Upsample
 
@@ -39,71 +40,78 @@ class Level(nn.Module):
 
 @dataclass(frozen=True)
 class BlockFactory:
-    """Makes the parts of one network, which are alike but for their widths; see `UNet` for what each number means."""
+    """Makes the parts of one network. token_channels: of the tokens that pixels look at; None: they look at none."""
 
-    emb_channels: int
-    dropout: float
-    num_heads: int
-    head_channels: int | None
-    num_groups: int
-    scale_shift: bool
-    resample: str
-    convention: Convention
+    settings: UNetSettings
     token_channels: int | None = None
 
-    def norm(self, width: int) -> nn.GroupNorm:
-        return group_norm(self.num_groups, width, self.convention.norm_eps)
+    @property
+    def emb_channels(self) -> int:
+        return 4 * (self.settings.time_channels or self.settings.base_channels)
 
-    def heads(self, width: int) -> int:
-        return width // self.head_channels if self.head_channels else self.num_heads
+    @property
+    def convention(self) -> Convention:
+        return CONVENTIONS[self.settings.convention]
+
+    def time(self) -> TimeEmbedding:
+        scale = 1000 / self.settings.num_timesteps if self.settings.num_timesteps else 1.0
+        return TimeEmbedding(self.emb_channels // 4, self.emb_channels, scale, self.convention.waves)
+
+    def stem(self, num_images: int = 1) -> nn.Conv2d:
+        """num_images: that go in beside each other."""
+        return conv3x3(
+            num_images * self.settings.in_channels * self.settings.patch_size**2, self.settings.base_channels
+        )
+
+    def norm(self, width: int) -> nn.GroupNorm:
+        return group_norm(self.settings.num_groups, width, self.convention.norm_eps)
 
     def res(self, channels: int, width: int, resize: nn.Module | None = None) -> ResBlock:
-        how = {"scale_shift": self.scale_shift, "norm_eps": self.convention.norm_eps, "resize": resize}
-        return ResBlock(channels, width, self.emb_channels, self.dropout, self.num_groups, **how)
+        s = self.settings
+        how = {"scale_shift": s.scale_shift, "norm_eps": self.convention.norm_eps, "resize": resize}
+        return ResBlock(channels, width, self.emb_channels, s.dropout, s.num_groups, **how)
 
     def block(self, channels: int, width: int, attends: bool) -> AttentionBlock:
-        eps = self.convention.norm_eps
+        heads, groups, eps = self.settings.heads(width), self.settings.num_groups, self.convention.norm_eps
         attention = cross = None
         if attends:
-            attention = Attention(width, self.heads(width), self.num_groups, norm_eps=eps)
+            attention = Attention(width, heads, groups, norm_eps=eps)
         if attends and self.token_channels:
-            cross = CrossAttention(width, self.token_channels, self.heads(width), self.num_groups, norm_eps=eps)
+            cross = CrossAttention(width, self.token_channels, heads, groups, norm_eps=eps)
         return AttentionBlock(self.res(channels, width), attention, cross)
 
     def down(self, width: int) -> Resample:
-        if self.resample == "block":
+        if self.settings.resample == "block":
             return self.res(width, width, nn.AvgPool2d(2))
         return Downsample(width, pads_both_sides=self.convention.pads_both_sides)
 
     def up(self, width: int) -> Resample:
-        return self.res(width, width, nn.Upsample(scale_factor=2)) if self.resample == "block" else Upsample(width)
+        if self.settings.resample == "block":
+            return self.res(width, width, nn.Upsample(scale_factor=2))
+        return Upsample(width)
 
-    def down_path(
-        self, channels: int, widths: Sequence[int], num_res_blocks: int, attention_levels: Sequence[int]
-    ) -> nn.ModuleList:
-        """channels: of what goes in."""
-        levels = nn.ModuleList()
-        for level, width in enumerate(widths):
-            inputs = [channels] + [width] * (num_res_blocks - 1)
-            blocks = [self.block(c, width, level in attention_levels) for c in inputs]
-            levels.append(Level(blocks, self.down(width) if level < len(widths) - 1 else None))
+    def down_path(self) -> nn.ModuleList:
+        s, channels, levels = self.settings, self.settings.base_channels, nn.ModuleList()
+        for level, width in enumerate(s.widths):
+            inputs = [channels] + [width] * (s.num_res_blocks - 1)
+            blocks = [self.block(c, width, level in s.attention_levels) for c in inputs]
+            levels.append(Level(blocks, self.down(width) if level < len(s.widths) - 1 else None))
             channels = width
         return levels
 
-    def middle(self, width: int) -> nn.ModuleList:
+    def middle(self) -> nn.ModuleList:
+        width = self.settings.widths[-1]
         return nn.ModuleList([self.block(width, width, attends=True), self.block(width, width, attends=False)])
 
-    def up_path(
-        self, channels: int, widths: Sequence[int], num_res_blocks: int, attention_levels: Sequence[int]
-    ) -> nn.ModuleList:
-        """channels: of what went into the way down, whose feature maps come in beside, the last one first."""
-        skips = [channels]
-        for level, width in enumerate(widths):
-            skips += [width] * (num_res_blocks + (level < len(widths) - 1))
-        levels, channels = nn.ModuleList(), widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
-            inputs = [channels] + [width] * num_res_blocks
-            blocks = [self.block(c + skips.pop(), width, level in attention_levels) for c in inputs]
+    def up_path(self) -> nn.ModuleList:
+        """The feature maps of the way down come in beside, the last one first."""
+        s, skips = self.settings, [self.settings.base_channels]
+        for level, width in enumerate(s.widths):
+            skips += [width] * (s.num_res_blocks + (level < len(s.widths) - 1))
+        levels, channels = nn.ModuleList(), s.widths[-1]
+        for level, width in reversed(list(enumerate(s.widths))):
+            inputs = [channels] + [width] * s.num_res_blocks
+            blocks = [self.block(c + skips.pop(), width, level in s.attention_levels) for c in inputs]
             levels.append(Level(blocks, self.up(width) if level > 0 else None))
             channels = width
         return levels

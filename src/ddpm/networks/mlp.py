@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import linear_layer, zero_init
+from ddpm.networks.settings import check_input, height_and_width
 
 MAX_BLOCKS = 256  # beyond any use; a setting out of a file must not build blocks without end
 
@@ -53,16 +54,15 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
-        self.settings = _check_settings(
-            in_channels=in_channels,
-            size=size,
-            width=width,
-            num_blocks=num_blocks,
-            out_channels=out_channels,
-            dropout=dropout,
-        )
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
+        for name, value in {"in_channels": in_channels, "width": width, "out_channels": out_channels}.items():
+            check.positive_int(name, value)
+        check.integer("num_blocks", num_blocks, 1, MAX_BLOCKS)
+        check.number("dropout", dropout, low=0.0, high=1.0)
+        if width < 4 or width % 2:
+            check.fail("width", width, "even and at least 4, since half of the time's waves are cosines")
+        if out_channels < in_channels:
+            check.fail("out_channels", out_channels, f"at least in_channels = {in_channels}")
+        self.in_channels, self.out_channels, self.size = in_channels, out_channels, height_and_width(size)
         num_pixels = math.prod(self.size)
 
         self.time = TimeEmbedding(width, width)
@@ -72,11 +72,7 @@ class MLP(nn.Module):
         self.out = zero_init(linear_layer(width, out_channels * num_pixels))
 
     def forward(self, x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
-        if cond:
-            raise ValueError(f"this MLP takes no conditions, got {', '.join(sorted(cond))}")
-        if x.shape[1:] != (self.in_channels, *self.size):
-            takes, got = (" x ".join(map(str, shape)) for shape in ((self.in_channels, *self.size), x.shape[1:]))
-            raise ValueError(f"this MLP takes images of {takes} (in_channels, size), got {got}")
+        check_input("MLP", x, (self.in_channels, *self.size), cond)
         emb = F.silu(self.time(time))
         h = self.stem(x.flatten(1))
         for block in self.blocks:
@@ -84,21 +80,3 @@ class MLP(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             h = self.out(F.silu(self.norm(h.to(self.out.weight.dtype))))
         return h.view(-1, self.out_channels, *self.size)
-
-
-def _check_settings(**settings: Any) -> dict[str, Any]:
-    """The settings as plain values, or a ValueError about the first that cannot be."""
-    size = settings["size"]
-    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
-        settings["size"] = [check.positive_int(f"size[{i}]", side) for i, side in enumerate(size)]
-    elif isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        check.fail("size", size, "one length or [height, width]")
-    for name in ("in_channels", "width", "out_channels"):
-        check.positive_int(name, settings[name])
-    check.integer("num_blocks", settings["num_blocks"], 1, MAX_BLOCKS)
-    check.number("dropout", settings["dropout"], low=0.0, high=1.0)
-    if settings["width"] < 4 or settings["width"] % 2:
-        check.fail("width", settings["width"], "even and at least 4, since half of the time's waves are cosines")
-    if settings["out_channels"] < settings["in_channels"]:
-        check.fail("out_channels", settings["out_channels"], f"at least in_channels = {settings['in_channels']}")
-    return settings

@@ -1,59 +1,84 @@
-"""The settings of a U-Net or of half of one, checked: plain values, or a ValueError about the first that cannot be."""
+"""What U-Nets and halves of them have in common: their settings, checked, and the checks of what goes in."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from ddpm.base import check
 from ddpm.networks.conventions import CONVENTIONS
 
 MAX_RES_BLOCKS, MAX_LEVELS = 64, 12  # beyond any U-Net; a setting out of a file must not build blocks without end
 
-LISTS = ("channel_mults", "attention_levels")
-CLAIMS = ("scale_shift", "self_condition", "low_res")
-WORDS = {"resample": ("conv", "block"), "convention": tuple(CONVENTIONS)}
-OPTIONAL = ("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")
 
+@dataclass(frozen=True)
+class UNetSettings:
+    """The settings of a U-Net's levels; see `UNet` for what each means. ValueError names the first that cannot be."""
 
-def check_settings(**settings: Any) -> dict[str, Any]:
-    for name, value in settings.items():
-        if name in LISTS:
+    in_channels: int
+    base_channels: int
+    channel_mults: Sequence[int]
+    num_res_blocks: int
+    attention_levels: Sequence[int] = ()
+    dropout: float = 0.0
+    num_heads: int = 1
+    head_channels: int | None = None
+    num_groups: int = 32
+    patch_size: int = 1
+    scale_shift: bool = False
+    resample: str = "conv"
+    convention: str = "ddpm"
+    time_channels: int | None = None
+    num_timesteps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "base_channels", "num_heads", "num_groups", "patch_size"):
+            check.positive_int(name, getattr(self, name))
+        for name in ("head_channels", "time_channels", "num_timesteps"):
+            if getattr(self, name) is not None:
+                check.positive_int(name, getattr(self, name))
+        check.integer("num_res_blocks", self.num_res_blocks, 1, MAX_RES_BLOCKS)
+        check.number("dropout", self.dropout, low=0.0, high=1.0)
+        check.boolean("scale_shift", self.scale_shift)
+        check.one_of("resample", self.resample, ("conv", "block"))
+        check.one_of("convention", self.convention, CONVENTIONS)
+        for name in ("channel_mults", "attention_levels"):
+            value = getattr(self, name)
             if not isinstance(value, Sequence) or isinstance(value, str):
                 check.fail(name, value, "a list of integers")
-            settings[name] = list(value)
-        elif name == "dropout":
-            check.number(name, value, low=0.0, high=1.0)
-        elif name in CLAIMS:
-            check.boolean(name, value)
-        elif name in WORDS:
-            check.one_of(name, value, WORDS[name])
-        elif name not in OPTIONAL or value is not None:
-            check.positive_int(name, value)
+            object.__setattr__(self, name, list(value))
+        self._check_levels()
 
-    check.integer("num_res_blocks", settings["num_res_blocks"], 1, MAX_RES_BLOCKS)
-    mults, levels = settings["channel_mults"], settings["attention_levels"]
-    if not mults:
-        check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
-    if len(mults) > MAX_LEVELS:
-        check.fail("channel_mults", f"{len(mults)} numbers", f"at most {MAX_LEVELS}: each level halves the image")
-    for mult in mults:
-        check.positive_int("channel_mults", mult)
-    for level in levels:
-        check.integer("attention_levels", level, low=0, high=len(mults) - 1)
+    def _check_levels(self) -> None:
+        mults = self.channel_mults
+        if not mults:
+            check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
+        if len(mults) > MAX_LEVELS:
+            check.fail("channel_mults", f"{len(mults)} numbers", f"at most {MAX_LEVELS}: each level halves the image")
+        for mult in mults:
+            check.positive_int("channel_mults", mult)
+        for level in self.attention_levels:
+            check.integer("attention_levels", level, low=0, high=len(mults) - 1)
 
-    base, groups = settings["base_channels"], settings["num_groups"]
-    if base < 4 or base % 2 or base % groups:
-        check.fail("base_channels", base, f"even, at least 4 and a multiple of num_groups = {groups}")
-    if settings["time_channels"] is not None and (settings["time_channels"] < 4 or settings["time_channels"] % 2):
-        check.fail(
-            "time_channels", settings["time_channels"], "even and at least 4, since half of the waves are cosines"
-        )
-    if settings["head_channels"] is not None and settings["num_heads"] != 1:
-        check.fail("num_heads", settings["num_heads"], "1 with head_channels, which says how many heads each level has")
-    name = "num_heads" if settings["head_channels"] is None else "head_channels"
-    for width in {base * mults[level] for level in (*levels, -1)}:
-        if width % settings[name]:
-            check.fail(name, settings[name], f"a divisor of {width}, the width of a level with attention")
-    return settings
+        base, time, groups = self.base_channels, self.time_channels, self.num_groups
+        if base < 4 or base % 2 or base % groups:
+            check.fail("base_channels", base, f"even, at least 4 and a multiple of num_groups = {groups}")
+        if time is not None and (time < 4 or time % 2):
+            check.fail("time_channels", time, "even and at least 4, since half of the waves are cosines")
+        if self.head_channels is not None and self.num_heads != 1:
+            check.fail("num_heads", self.num_heads, "1 with head_channels, which says how many heads each level has")
+        name = "num_heads" if self.head_channels is None else "head_channels"
+        for width in {base * mults[level] for level in (*self.attention_levels, -1)}:
+            if width % getattr(self, name):
+                check.fail(name, getattr(self, name), f"a divisor of {width}, the width of a level with attention")
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.base_channels * mult for mult in self.channel_mults]
+
+    def heads(self, width: int) -> int:
+        return width // self.head_channels if self.head_channels else self.num_heads
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
@@ -76,3 +101,20 @@ def check_size(size: Sequence[int], num_levels: int, patch_size: int) -> None:
             f"image size {' x '.join(map(str, size))} does not divide by {divisor} = patch_size * 2^(levels - 1); "
             f"resize or pad the images to {smaller} or {larger}, or use fewer levels (channel_mults)"
         )
+
+
+def check_input(network: str, x: Tensor, shape: tuple[int, ...], cond: dict[str, Tensor]) -> None:
+    """Of a network for images of one shape, `(channels, height, width)`, that takes no conditions."""
+    if cond:
+        raise ValueError(f"this {network} takes no conditions, got {', '.join(sorted(cond))}")
+    if x.shape[1:] != shape:
+        takes, got = (" x ".join(map(str, each)) for each in (shape, x.shape[1:]))
+        raise ValueError(f"this {network} takes images of {takes} (in_channels, size), got {got}")
+
+
+def check_numbers(name: str, numbers: Tensor, low: int, high: int, must_be: str) -> None:
+    """Whether all are in low..high; on the CPU alone, since elsewhere reading them would make all wait."""
+    if numbers.device.type == "cpu" and not torch.compiler.is_compiling():
+        lowest, highest = numbers.aminmax()
+        if lowest < low or highest > high:
+            check.fail(name, int(lowest if lowest < low else highest), must_be)

@@ -3,18 +3,18 @@ Chen et al. 2023 add to it.
 """
 
 from collections.abc import Sequence
-from typing import final
+from dataclasses import asdict
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.networks.conventions import CONVENTIONS
-from ddpm.networks.embeddings import TimeEmbedding, rows_of
+from ddpm.networks.embeddings import rows_of
 from ddpm.networks.layers import conv3x3, zero_init
 from ddpm.networks.levels import BlockFactory, encode
-from ddpm.networks.settings import check_settings, check_size
+from ddpm.networks.settings import UNetSettings, check_numbers, check_size
 
 
 @final
@@ -42,6 +42,7 @@ class UNet(nn.Module):
     low_res: low_res `[B, in_channels, h, w]`, a small image, goes in beside x, resized bilinearly (ADM's upsamplers).
     token_channels: the pixels look at tokens `[B, N, token_channels]` behind every attention (`CrossAttention`).
 
+    The arguments that the signature does not name are those of `UNetSettings`.
     H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
     """
 
@@ -54,74 +55,34 @@ class UNet(nn.Module):
         attention_levels: Sequence[int] = (),
         *,
         out_channels: int | None = None,
-        dropout: float = 0.0,
-        num_heads: int = 1,
-        head_channels: int | None = None,
-        num_groups: int = 32,
-        patch_size: int = 1,
-        scale_shift: bool = False,
-        resample: str = "conv",
-        convention: str = "ddpm",
-        time_channels: int | None = None,
-        num_timesteps: int | None = None,
         self_condition: bool = False,
         num_classes: int | None = None,
         low_res: bool = False,
         token_channels: int | None = None,
+        **others: Any,
     ) -> None:
         super().__init__()
-        out_channels = in_channels if out_channels is None else out_channels
-        self.settings = check_settings(
-            in_channels=in_channels,
-            base_channels=base_channels,
-            channel_mults=channel_mults,
-            num_res_blocks=num_res_blocks,
-            attention_levels=attention_levels,
-            out_channels=out_channels,
-            dropout=dropout,
-            num_heads=num_heads,
-            head_channels=head_channels,
-            num_groups=num_groups,
-            patch_size=patch_size,
-            scale_shift=scale_shift,
-            resample=resample,
-            convention=convention,
-            time_channels=time_channels,
-            num_timesteps=num_timesteps,
-            self_condition=self_condition,
-            num_classes=num_classes,
-            low_res=low_res,
-            token_channels=token_channels,
-        )
-        self.in_channels, self.out_channels, self.patch_size = in_channels, out_channels, patch_size
+        settings = UNetSettings(in_channels, base_channels, channel_mults, num_res_blocks, attention_levels, **others)
+        self.in_channels, self.out_channels = in_channels, in_channels if out_channels is None else out_channels
         self.self_condition, self.low_res = self_condition, low_res
         self.num_classes, self.token_channels = num_classes, token_channels
-        widths = [base_channels * mult for mult in channel_mults]
-        time_channels = base_channels if time_channels is None else time_channels
-        emb_channels = 4 * time_channels
-        kit = BlockFactory(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            num_heads=num_heads,
-            head_channels=head_channels,
-            num_groups=num_groups,
-            scale_shift=scale_shift,
-            resample=resample,
-            convention=CONVENTIONS[convention],
-            token_channels=token_channels,
-        )
+        own = {name: getattr(self, name) for name in ("out_channels", *CONDITIONS.values())}
+        for name, value in own.items():
+            if name in ("self_condition", "low_res"):
+                check.boolean(name, value)
+            elif value is not None:
+                check.positive_int(name, value)
+        self.settings = asdict(settings) | own
+        self.patch_size = settings.patch_size
+        kit = BlockFactory(settings, token_channels)
 
-        scale = 1000 / num_timesteps if num_timesteps else 1.0
-        self.time = TimeEmbedding(time_channels, emb_channels, scale, kit.convention.waves)
-        num_images = 1 + self_condition + low_res
-        self.stem = conv3x3(num_images * in_channels * patch_size**2, base_channels)
-        self.down = kit.down_path(base_channels, widths, num_res_blocks, attention_levels)
-        self.middle = kit.middle(widths[-1])
-        self.up = kit.up_path(base_channels, widths, num_res_blocks, attention_levels)
-        self.norm = kit.norm(widths[0])
-        self.out = zero_init(conv3x3(widths[0], out_channels * patch_size**2))
+        self.time = kit.time()
+        self.stem = kit.stem(num_images=1 + self_condition + low_res)
+        self.down, self.middle, self.up = kit.down_path(), kit.middle(), kit.up_path()
+        self.norm = kit.norm(settings.widths[0])
+        self.out = zero_init(conv3x3(settings.widths[0], self.out_channels * self.patch_size**2))
         # The last to be made: the others are drawn as in a network without classes.
-        self.label = nn.Embedding(num_classes, emb_channels) if num_classes else None
+        self.label = nn.Embedding(num_classes, kit.emb_channels) if num_classes else None
 
     def forward(
         self,
@@ -172,47 +133,30 @@ class UNet(nn.Module):
         check_size(size, len(self.down), self.patch_size)
 
     def _check_conditions(self, x: Tensor, conditions: dict[str, Tensor]) -> None:
-        takes = {
-            "x0_guess": self.self_condition,
-            "label": self.num_classes is not None,
-            "low_res": self.low_res,
-            "tokens": self.token_channels is not None,
-        }
-        if refused := sorted(name for name in conditions if not takes.get(name)):
-            taken = [name for name, does in takes.items() if does]
+        taken = [name for name, setting in CONDITIONS.items() if getattr(self, setting)]
+        if refused := sorted(conditions.keys() - set(taken)):
             but = f" but {', '.join(taken)}" if taken else ""
             raise ValueError(f"this U-Net takes no conditions{but}, got {', '.join(refused)}")
         for name in ("low_res", "tokens"):
-            if takes[name] and name not in conditions:
+            if name in taken and name not in conditions:
                 raise ValueError(f"this U-Net needs the condition {name}, which it was not given")
-        for name, tensor in conditions.items():
-            CHECKS[name](self, x, tensor)
+        guess, label, low_res, tokens = (conditions.get(name) for name in CONDITIONS)
+        if guess is not None and guess.shape != x.shape:
+            check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
+        if label is not None:
+            if label.shape != x.shape[:1] or label.dtype not in (torch.int64, torch.int32):
+                check.fail("label", f"{label.dtype} {[*label.shape]}", f"integers, one for each of {len(x)} images")
+            last = self.num_classes - 1
+            check_numbers("label", label, -1, last, f"a class in 0..{last}, or -1 for none")
+        if low_res is not None:
+            is_image = low_res.ndim == 4 and low_res.shape[:2] == x.shape[:2]
+            if not is_image or any(small > large for small, large in zip(low_res.shape[2:], x.shape[2:], strict=True)):
+                check.fail("low_res", [*low_res.shape], f"images of the shape {[*x.shape]} or smaller")
+        if tokens is not None:
+            ends = len(x), self.token_channels
+            if tokens.ndim != 3 or tokens.shape[::2] != ends or tokens.shape[1] == 0:
+                check.fail("tokens", [*tokens.shape], f"of the shape [{ends[0]}, N, {ends[1]}]")
 
 
-def _check_guess(network: UNet, x: Tensor, guess: Tensor) -> None:
-    if guess.shape != x.shape:
-        check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
-
-
-def _check_label(network: UNet, x: Tensor, label: Tensor) -> None:
-    if label.shape != x.shape[:1] or label.dtype not in (torch.int64, torch.int32):
-        check.fail("label", f"{label.dtype} {[*label.shape]}", f"integers, one for each of {len(x)} images")
-    if label.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere reading it would make all wait
-        lowest, highest = label.aminmax()
-        if lowest < -1 or highest >= network.num_classes:
-            wrong = int(lowest if lowest < -1 else highest)
-            check.fail("label", wrong, f"a class in 0..{network.num_classes - 1}, or -1 for none")
-
-
-def _check_low_res(network: UNet, x: Tensor, low_res: Tensor) -> None:
-    is_image = low_res.ndim == 4 and low_res.shape[:2] == x.shape[:2]
-    if not is_image or any(small > large for small, large in zip(low_res.shape[2:], x.shape[2:], strict=True)):
-        check.fail("low_res", [*low_res.shape], f"images of the shape {[*x.shape]} or smaller")
-
-
-def _check_tokens(network: UNet, x: Tensor, tokens: Tensor) -> None:
-    if tokens.ndim != 3 or len(tokens) != len(x) or tokens.shape[1] == 0 or tokens.shape[2] != network.token_channels:
-        check.fail("tokens", [*tokens.shape], f"of the shape [{len(x)}, N, {network.token_channels}]")
-
-
-CHECKS = {"x0_guess": _check_guess, "label": _check_label, "low_res": _check_low_res, "tokens": _check_tokens}
+CONDITIONS = {"x0_guess": "self_condition", "label": "num_classes", "low_res": "low_res", "tokens": "token_channels"}
+"""What a U-Net can be told, and the setting of each."""

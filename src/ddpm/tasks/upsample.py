@@ -71,7 +71,7 @@ def refuse_without_low_res(model: Model, task: str) -> LowResolution:
     if not isinstance(model.condition, LowResolution):
         raise ValueError(
             f"task={task} needs a model of cond=low_res, and this one has {type(model.condition).__name__}; train one "
-            "with experiment=superres_mnist"
+            "with cond=low_res"
         )
     return model.condition
 
