@@ -2,14 +2,12 @@
 
 import ast
 import builtins
-import collections
 import copy
 import json
 import os
 import pickle
 import re
 import struct
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,14 +19,9 @@ from processes import Command
 from ddpm.checkpoint import groups as groups_table
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import PARTS, is_ours
-from ddpm.commands import evaluate, sample
 from ddpm.config import build, load
-from ddpm.evaluation import evaluators
 from ddpm.interop import diffusers
-from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.extractors.inception import Inception
-from ddpm.metrics.extractors.mnist import MnistClassifier
-from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.protocol import read_result
 from ddpm.networks import UNet
 from ddpm.runs.portable import to_portable
@@ -113,9 +106,6 @@ CALLS = {
     "a file": lambda mark: Call(builtins.open, str(mark), "w"),
     "an expression": lambda mark: Call(builtins.eval, f"open({str(mark)!r}, 'w')"),
     "a folder": lambda mark: Call(os.mkdir, str(mark)),
-    "gigabytes": lambda mark: Call(bytearray, 10**12),
-    "a tensor's own constructor": lambda mark: Call(torch.Tensor, 10**12),
-    "a counter": lambda mark: Call(collections.Counter, "abc"),
 }
 
 
@@ -130,9 +120,7 @@ def test_a_checkpoint_that_calls_something_is_not_read(call, save, mark, refused
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, in_the_older_format, as_pickle])
-@pytest.mark.parametrize(
-    "call", [call for call in CALLS if call not in ("a counter", "a tensor's own constructor", "gigabytes")]
-)
+@pytest.mark.parametrize("call", CALLS)
 def test_inception_weights_that_call_something_are_not_read(call, save, mark, tmp_path):
     save({"Conv2d_1a_3x3.conv.weight": CALLS[call](mark)}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"evil\.pth holds more than tensors"):
@@ -148,14 +136,6 @@ def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize(("name", "program"), [("sample", sample.run_sample), ("evaluate", evaluate.run_evaluate)])
-def test_the_programs_ask_the_same_reader(name, program, mark, config, tmp_path, monkeypatch):
-    torch.save({"config": {}, "state_dict": CALLS["a command"](mark)}, tmp_path / "evil.ckpt")
-    monkeypatch.setattr(evaluators, "build_evaluator", lambda *_: Evaluator(MnistClassifier(), [FrechetDistance()]))
-    with pytest.raises(ValueError, match="cannot be read as data"):
-        program(config(name, f"ckpt={tmp_path / 'evil.ckpt'}", "trainer=cpu"))
-
-
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(1000)], ids=range(5))
 def test_a_damaged_checkpoint_is_one_error(data, refused):
     assert "cannot be read as data: it is not whole" in refused(data, lambda data, path: path.write_bytes(data))
@@ -169,26 +149,6 @@ def test_a_pipe_or_a_device_is_no_checkpoint(tmp_path):
             load.from_checkpoint(tmp_path / name, NOTHING)
 
 
-def deflated(path):
-    """The archive with its entries compressed."""
-    with zipfile.ZipFile(path) as old:
-        entries = [(entry.filename, old.read(entry)) for entry in old.infolist()]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for name, data in entries:
-            new.writestr(name, data)
-
-
-@pytest.mark.parametrize("suffix", ["ckpt", "pth"])
-def test_an_archive_that_inflates_is_refused_unread(suffix, tmp_path, monkeypatch):
-    path = tmp_path / f"bomb.{suffix}"
-    torch.save({"config": {}, "state_dict": {"a": torch.zeros(10**6)}}, path)
-    deflated(path)
-    assert path.stat().st_size < 10_000
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match=r"compressed|more than tensors"):
-        read_checkpoint(path) if suffix == "ckpt" else Inception(path).to("cpu")
-
-
 # 2. Configurations of plain texts
 
 
@@ -199,30 +159,11 @@ def with_target(stored, target, **arguments):
 
 TARGETS = [
     *("torch.utils.collect_env.run", "os.system", "builtins.eval", "pandas.eval", "code.InteractiveInterpreter"),
-    *(
-        "ddpm.config.build.os.system",
-        "ddpm.something.os.system",
-        "ddpm.diffusion.schedule.torch.hub.load",
-        "ddpm..os.system",
-    ),
-    *(
-        "ddpm.config.wiring.instantiate",
-        "ddpm.config.build.hydra.utils.instantiate",
-        "ddpm.commands.train.run_train",
-        "ddpm.base.atomic.write_atomically",
-    ),
-    *("ddpm.config.load.checkpoint_path", "ddpm.interop.diffusers.save_network", "ddpm.metrics.protocol.write_result"),
-    *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__", "ddpm.diffusion"),
-    *(
-        "ddpm.diffusion.schedule.Tensor",
-        "${name}",
-        "ddpm.diffusion.${name}",
-        "",
-        None,
-        5,
-        ["os.system"],
-        {"a": "os.system"},
-    ),
+    *("ddpm.config.build.os.system", "ddpm.something.os.system", "ddpm..os.system", "ddpm.diffusion"),
+    *("ddpm.config.build.instantiate", "ddpm.base.atomic.write_atomically", "ddpm.metrics.protocol.write_result"),
+    *("ddpm.diffusion.schedule.torch.hub.load", "ddpm.diffusion.schedule.Tensor", "ddpm.diffusion.${name}"),
+    *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__"),
+    *("${name}", "", None, 5, ["os.system"], {"a": "os.system"}),
 ]
 
 
@@ -310,7 +251,6 @@ SHAPES = {
     "a tensor": lambda: torch.zeros(1),
     "a set": lambda: {1},
     "a number of a thousand digits": lambda: 10**1000,
-    "a text of megabytes": lambda: "x" * 10**6,
     "a field without a name": lambda: {5: 1},
 }
 
@@ -352,10 +292,8 @@ def test_wrong_types_in_a_configuration_are_one_error(group, value, stored, tmp_
     [
         ("model.base_channels", 2**20, "holds other weights than its configuration asks for"),
         ("model.base_channels", 2**60, "evil.ckpt"),
-        ("model.num_res_blocks", 10**12, "num_res_blocks must be an integer in 1..64"),
-        ("model.channel_mults", [1] * 1000, "channel_mults must be at most 12"),
-        ("ema.decay", [n / 10_000 for n in range(5000)], "decay must be at most 16"),
-        ("schedule.num_timesteps", 10**12, "num_timesteps must be an integer in 1..1000000"),
+        ("model.num_res_blocks", 10**12, "a network of num_res_blocks = 1000000000000 takes"),
+        ("schedule.num_timesteps", 10**12, "a schedule of num_timesteps = 1000000000000 takes"),
     ],
 )
 def test_memory_is_not_taken_for_what_a_configuration_claims(field, value, message, stored, tmp_path):
@@ -420,17 +358,11 @@ def safetensors_file(header, size=None, data=b""):
 
 BAD_SAFETENSORS = {
     "an oversized header": safetensors_file({}, size=2**62),
-    "a header beyond the file": safetensors_file({}, size=10**6),
-    "offsets beyond the file": safetensors_file({"a": {"dtype": "F32", "shape": [2**20], "data_offsets": [0, 2**22]}}),
     "a shape beyond the data": safetensors_file(
         {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}, data=bytes(4)
     ),
-    "offsets that go back": safetensors_file(
-        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, data=bytes(4)
-    ),
     "a nest": safetensors_file(b'{"a":' + b"[" * 10**5),
     "a pickle": pickle.dumps({"a": 1}),
-    "nothing": b"",
 }
 
 
@@ -460,26 +392,17 @@ def test_hostile_safetensors_are_one_error(kind, folder, tmp_path):
     "changes",
     [
         {"block_out_channels": [2**20, 2**21]},
-        {"block_out_channels": [2**60, 2**61]},
         {"block_out_channels": [0, 0]},
-        {"block_out_channels": [-8, -16]},
         {"block_out_channels": []},
-        {"block_out_channels": 8},
         {"block_out_channels": ["8", "16"]},
         {"down_block_types": [{}, {}]},
-        {"up_block_types": None},
         {"in_channels": "3"},
         {"in_channels": 2**40},
         {"layers_per_block": 10**12},
-        {"layers_per_block": [1, 1]},
-        {"attention_head_dim": "8"},
         {"norm_num_groups": 0},
-        {"dropout": "much"},
         {"sample_size": "${oc.env:HOME}"},
-        {"sample_size": [8]},
         {"sample_size": {"_target_": "os.system"}},
         {"_class_name": "UNet2DConditionModel"},
-        {"_class_name": ["UNet2DModel"]},
     ],
     ids=str,
 )
@@ -493,11 +416,9 @@ def test_hostile_values_in_a_config_of_diffusers_are_one_error(changes, folder):
     "scheduler",
     [
         {"num_train_timesteps": 10**12},
-        {"num_train_timesteps": "many"},
         {"beta_schedule": ["linear"]},
         {"beta_schedule": "${oc.env:HOME}"},
         {"beta_start": {"_target_": "os.system"}},
-        {"prediction_type": {}},
         [],
     ],
     ids=str,
@@ -513,13 +434,6 @@ def test_hostile_values_in_a_scheduler_are_one_error(scheduler, folder):
 def test_a_config_that_is_no_json_object_names_its_file(text, folder):
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json must be"):
-        diffusers.load_diffusers(folder)
-
-
-def test_a_config_of_megabytes_is_not_read(folder):
-    with open(folder / "config.json", "wb") as file:
-        file.truncate(2**40)  # a hole: it takes no space
-    with pytest.raises(ValueError, match="must have at most"):
         diffusers.load_diffusers(folder)
 
 

@@ -15,7 +15,6 @@ from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import train
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build
-from ddpm.training.callbacks import sample_grid, train_log
 from ddpm.training.callbacks.denoising_strip import DenoisingStrip
 
 ENDLESS = ("num_samples=5000", "sampler.steps=100", "format=png", "out=made", "trainer=cpu", "batch_size=2")
@@ -136,7 +135,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("module", "name"), [(sample_grid, "drawn"), (train_log, "log_numbers")])
+@pytest.mark.parametrize(("module", "name"), [("sample_grid", "draw_samples"), ("train_log", "log_numbers")])
 def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, module, name):
     """In a picture it ends nothing; in what a step needs it ends all, and the step is saved."""
     working = getattr(module, name)
@@ -152,4 +151,4 @@ def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, modu
     (run,) = (tmp_path / "runs").iterdir()
     last = list_checkpoints(run / "checkpoints")[0].stem
     assert "a fault of this rank" in output
-    assert (code == 0, last) == ((True, "00000004") if name == "drawn" else (False, "00000002")), output
+    assert (code == 0, last) == ((True, "00000004") if name == "draw_samples" else (False, "00000002")), output

@@ -20,7 +20,7 @@ APART = ("diffusion", "networks", "data", "metrics")
 MAY_IMPORT = {room: set(ROOMS[:number]) - (set(APART) if room in APART else set()) for number, room in enumerate(ROOMS)}
 KNOW_HYDRA = {"runs", "config", "evaluation", "tasks", "report", "commands", "generation", "schedule_check"}
 KNOW_LIGHTNING = KNOW_HYDRA | {"training"}
-DOORS_TO_LIGHTNING = {"data/datamodule.py", "checkpoint/folder.py", "checkpoint/writing.py"}
+DOORS_TO_LIGHTNING = {"data/datamodule.py", "data/opened.py", "checkpoint/folder.py", "checkpoint/writing.py"}
 ENTRY_SCRIPTS = [ROOT / name for name in ("train.py", "evaluate.py", "sample.py")]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -107,7 +107,7 @@ def test_every_sampler_is_an_option_of_the_sweep(config):
 def test_a_sweep_is_one_table_one_plot_and_a_result_for_each_point(swept, calls, extractors, monkeypatch):
     logged = []
     run = SimpleNamespace(log_metrics=lambda *a, **k: logged.append((*a, k)), experiment=MagicMock())
-    monkeypatch.setattr("ddpm.evaluation.results.reopened", lambda folder: run)
+    monkeypatch.setattr("ddpm.evaluation.results.reopen_run", lambda folder: run)
     rows = swept()
     assert set(by_point(rows)) == {("ddim", 2), ("ddim", 3), ("heun", 2), ("heun", 3)}
     evaluations = by_point(rows, "evaluations")

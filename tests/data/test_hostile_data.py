@@ -6,7 +6,6 @@ import os
 import pickle
 import struct
 import subprocess
-import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -19,25 +18,16 @@ from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import Preparation, UnusableImage
-from ddpm.data.open_image import MAX_BYTES, MAX_PIXELS, open_image
-from ddpm.data.sources import parquet
+from ddpm.data.open_image import open_image
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
 
 
-@pytest.fixture
-def peak():
-    """`peak()`: the most memory in bytes that Python objects (zlib's output among them) took since the test began."""
-    tracemalloc.start()
-    yield lambda: tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-
-
-def png(side=8):
+def png():
     buffer = io.BytesIO()
-    Image.fromarray(np.full((side, side, 3), 7, np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -45,10 +35,10 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_of(width, height, *extra):
+def png_of(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + pixels + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
 def error_of(source, **settings):
@@ -65,7 +55,6 @@ def error_of(source, **settings):
 
 HUGE = {
     "png": png_of(60000, 60000),
-    "png beneath Pillow's warning": png_of(8200, 8200),
     "gif": b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x00\x00\x00,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;",
     "webp": b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 4 + b"\xff\x3f\0" * 2,
     "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
@@ -89,23 +78,8 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(kind, monkeypatch)
     assert len(HUGE[kind]) < 2000
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UnusableImage, match=rf"{MAX_PIXELS:,} pixels|none of PNG"):
+        with pytest.raises(UnusableImage, match=r"too many pixels|none of PNG"):
             Preparation(3, (8, 8), resize="box")(open_image(HUGE[kind]))
-
-
-def test_the_limit_of_pixels_is_the_one_that_is_stated():
-    assert open_image(png_of(8192, 8192)).size == (8192, 8192)
-    with pytest.raises(UnusableImage, match=r"is 8192 x 8193, and an image may have 67,108,864 pixels"):
-        open_image(png_of(8193, 8192))
-
-
-@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
-def test_a_giant_text_in_a_png_is_not_inflated(kind, peak):
-    bomb = zlib.compress(bytes(2**26), 9)
-    middle = b"\0\1\0\0\0" if kind == b"iTXt" else b"\0\0"
-    with pytest.raises((UnusableImage, ValueError, SyntaxError, OSError)):
-        Preparation(3, (8, 8), resize="box")(open_image(png_of(8, 8, chunk(kind, b"a" + middle + bomb))))
-    assert peak() < 2**26 + 2**24  # of which 2^26 are the zeros above
 
 
 @pytest.mark.parametrize("length", [0, 10, 35, 50])
@@ -142,30 +116,17 @@ def test_a_loop_of_links_is_named(tmp_path):
     assert "are one folder, by a link" in error_of(Folder(str(tmp_path)))
 
 
-def test_folders_linked_to_a_trillion_paths_are_walked_once(tmp_path):
-    for level in range(40):
-        (tmp_path / f"{level:02d}").mkdir()
-        for name in "ab":
-            (tmp_path / f"{level:02d}" / name).symlink_to(tmp_path / f"{level + 1:02d}")
-    assert "are one folder, by a link" in error_of(Folder(str(tmp_path)))
-
-
 # Labels
 
 BAD_TABLES = {
     "nested": "[" * 10**6,
-    "nested as labels": '{"labels": ' + "[" * 10**6,
     "a number": "5",
     "labels as a number": '{"labels": 5}',
-    "labels as an object": '{"labels": {"a.png": 0}}',
     "names that are none": '{"labels": [[["a.png"], 0]]}',
-    "a label beyond counting": '{"labels": [["a.png", 1' + "0" * 30 + "]]}",
     "a label beyond printing": '{"labels": [["a.png", 1' + "0" * 5000 + "]]}",
     "a label that is a text": '{"labels": [["a.png", "0"]]}',
-    "a label that is a list": '{"labels": [["a.png", [0]]]}',
     "a negative label": '{"labels": [["a.png", -2]]}',
     "not UTF-8": b"\xff\xfe",
-    "too long": " " * (2**21),
 }
 
 
@@ -184,18 +145,11 @@ def test_a_hostile_table_of_labels_is_one_error(kind, tmp_path):
         assert len(error) < 6000
 
 
-def test_a_table_of_gigabytes_is_not_read(tmp_path):
-    (tmp_path / "a.png").write_bytes(png())
-    with open(tmp_path / "dataset.json", "wb") as file:
-        file.truncate(2**40)  # a hole: it takes no space
-    assert "must have at most" in error_of(Folder(str(tmp_path)))
-
-
 # Zip files
 
 
-def hostile_zip(path, data, method=zipfile.ZIP_DEFLATED, name="a.png"):
-    with zipfile.ZipFile(path, "w", method) as archive:
+def hostile_zip(path, data, name="a.png"):
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, data)
     return Zip(str(path))
 
@@ -223,62 +177,12 @@ def test_a_link_in_a_zip_file_is_a_text_and_no_image(tmp_path):
     assert "link.png: is none of PNG" in error_of(Zip(str(tmp_path / "a.zip")))
 
 
-def test_an_entry_that_says_it_is_of_gigabytes_is_not_inflated(tmp_path):
-    source = hostile_zip(tmp_path / "a.zip", b"x")
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    place = data.index(b"PK\x01\x02") + 24
-    data[place : place + 4] = struct.pack("<I", 2**32 - 2)
-    (tmp_path / "a.zip").write_bytes(data)
-    assert f"has 4,294,967,294 bytes, and may have {MAX_BYTES:,}" in error_of(source)
-
-
-def test_an_entry_that_lies_about_its_size_inflates_no_further(tmp_path, peak):
-    source = hostile_zip(tmp_path / "a.zip", zlib.compress(b"") + bytes(2**26))
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    place = data.index(b"PK\x01\x02") + 24
-    data[place : place + 4] = struct.pack("<I", 100)
-    (tmp_path / "a.zip").write_bytes(data)
-    images = source.open()
-    before = peak()
-    with pytest.raises(Exception):  # noqa: B017
-        images.image(0)
-    assert peak() - before < 2**20
-    assert "a.png" in error_of(source)
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_that_inflate_without_measure_are_refused(method, tmp_path):
-    assert "another method than deflate" in error_of(hostile_zip(tmp_path / "a.zip", png(), method))
-
-
-def test_a_table_compressed_to_nothing_is_refused_by_its_size(tmp_path, peak):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.png", png())
-        archive.writestr("dataset.json", b" " * 2**24)
-    before = peak()
-    assert "dataset.json has 16,777,216 bytes, and may have" in error_of(Zip(str(tmp_path / "a.zip")))
-    assert peak() - before < 2**22
-
-
-@pytest.mark.parametrize("cut", [10, 50, 100])
+@pytest.mark.parametrize("cut", [10, 1000])
 def test_a_damaged_zip_file_is_one_error(cut, tmp_path):
     source = hostile_zip(tmp_path / "a.zip", png())
     data = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data[:-cut])
     assert "a.zip" in error_of(source)
-
-
-def test_an_encrypted_table_is_one_error(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.png", png())
-        archive.writestr("dataset.json", "{}")
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = -1
-        while (place := data.find(magic, place + 1)) >= 0:
-            data[place + offset] |= 1
-    (tmp_path / "a.zip").write_bytes(data)
-    assert "a.zip' cannot be read as a zip file" in error_of(Zip(str(tmp_path / "a.zip")))
 
 
 # Parquet files
@@ -305,29 +209,6 @@ def test_a_damaged_parquet_file_is_one_error(spoil, tmp_path):
         data = bytearray(200)
     (tmp_path / "a.parquet").write_bytes(data)
     assert "a.parquet" in error_of(source)
-
-
-def test_a_column_that_inflates_without_end_is_refused_on_the_way(tmp_path, monkeypatch):
-    """One value that a dictionary holds once and a thousand rows name: the footer says kilobytes."""
-    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 2**22)
-    for options in ({"compression": "zstd"}, {"use_dictionary": False, "compression": "zstd"}):
-        source = written(tmp_path / "a.parquet", [bytes(2**16)] * 300, **options)
-        assert (tmp_path / "a.parquet").stat().st_size < 100_000
-        before = pa.total_allocated_bytes()
-        assert "inflates to more than" in (error := error_of(source)) or "are read at once" in error
-        assert pa.total_allocated_bytes() - before < 2**23
-
-
-def test_labels_that_inflate_without_end_are_refused_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 2**22)
-    table = pa.table({"image": [png()] * 1000, "label": ["x" * 2**16] * 1000})
-    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
-    assert "'label' inflates to more than" in error_of(Parquet(str(tmp_path / "a.parquet")))
-
-
-def test_rows_that_are_not_there_take_no_memory(tmp_path):
-    source = written(tmp_path / "a.parquet", pa.nulls(1_000_000, pa.binary()), compression="zstd")
-    assert "says that they hold 1,000,000 images" in error_of(source)
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "/dev/zero"])

@@ -1,7 +1,6 @@
 """Weights of improved-diffusion and guided-diffusion, against a network that is read off their keys alone."""
 
 import builtins
-import collections
 import json
 import math
 import os
@@ -534,8 +533,6 @@ CALLS = {
     "a command": lambda mark: Call(os.system, f"touch {mark}"),
     "a file": lambda mark: Call(builtins.open, str(mark), "w"),
     "an expression": lambda mark: Call(builtins.eval, f"open({str(mark)!r}, 'w')"),
-    "gigabytes": lambda mark: Call(bytearray, 10**12),
-    "a counter": lambda mark: Call(collections.Counter, "abc"),
 }
 
 

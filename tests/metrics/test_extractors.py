@@ -22,6 +22,7 @@ from ddpm.data.sources.mnist import Mnist
 from ddpm.metrics.extractors import clip, dinov2, mnist
 from ddpm.metrics.extractors.clip import Clip
 from ddpm.metrics.extractors.dinov2 import Dinov2
+from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.extractors.module import Module
 
@@ -97,11 +98,16 @@ def test_no_feature_of_digits_is_a_function_of_the_others(digits):
 
 
 @pytest.mark.parametrize(
-    ("extractor", "file"), [(Dinov2, "dinov2_vitl14_pretrain.pth"), (Clip, f"clip-vit-b-32-{'40d36571'}")]
+    ("extractor", "file"),
+    [
+        (Dinov2, "dinov2_vitl14_pretrain.pth"),
+        (Clip, f"clip-vit-b-32-{'40d36571'}"),
+        (Inception, "weights-inception-2015-12-05-6726825d.pth"),
+    ],
 )
 def test_without_weights_and_network_one_error_says_everything(extractor, file, offline, tmp_path):
     made = extractor()  # a configuration can be built without them
-    assert made.dims["pooled"] in (1024, 512)
+    assert made.dims["pooled"] in (1024, 512, 2048)
     with pytest.raises(ValueError) as caught:
         made.to("cpu")
     for part in (file, str(tmp_path), "features.weights=PATH", "https://", "Name or service not known"):

@@ -2,9 +2,6 @@
 
 import hashlib
 import io
-import os
-import pickle
-import urllib.error
 import urllib.request
 from dataclasses import replace
 
@@ -165,17 +162,6 @@ def test_full_float32_leaves_the_settings_as_they_were(training):
         torch.set_float32_matmul_precision(before)
 
 
-def test_without_weights_and_network_one_error_says_everything(empty_cache, monkeypatch):
-    sent(monkeypatch, urllib.error.URLError("Name or service not known"))
-    extractor = Inception()  # a configuration can be built without them
-    with pytest.raises(ValueError) as caught:
-        extractor.to("cpu")
-    message = str(caught.value)
-    for part in (FILE, str(empty_cache), "features.weights=PATH", "github.com", "Name or service not known"):
-        assert part in message
-    assert caught.value.__suppress_context__
-
-
 def test_a_download_is_kept_only_if_its_hash_is_right(empty_cache, monkeypatch):
     file = io.BytesIO()
     torch.save({"a": torch.ones(2)}, file)
@@ -196,27 +182,6 @@ def test_a_damaged_file_in_the_cache_is_named(empty_cache):
     (empty_cache / FILE).write_bytes(b"half a download")
     with pytest.raises(ValueError, match=r"is damaged: delete it.*features\.weights=PATH"):
         Inception().to("cpu")
-
-
-class Evil:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize(
-    "save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))], ids=["torch", "pickle"]
-)
-def test_an_evil_weights_file_leaves_no_mark(tmp_path, save):
-    path, mark = tmp_path / "evil.pth", tmp_path / "mark"
-    save({"Conv2d_1a_3x3.conv.weight": Evil(mark)}, path)
-    with pytest.raises(ValueError, match="more than tensors") as caught:
-        Inception(path).to("cpu")
-    assert not mark.exists()
-    assert "weights_only" not in str(caught.value)
 
 
 def test_torchs_older_file_format_is_read(tmp_path):

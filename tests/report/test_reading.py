@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from report.made_up import config, draw, make_run, result
 
+from ddpm.base.nested import flatten
 from ddpm.checkpoint import groups
-from ddpm.evaluation.comparison import flatten as leaves
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report import report, settings
@@ -30,7 +30,7 @@ from ddpm.report.settings import (
 
 
 def flat(**changes):
-    return leaves(config(**changes))
+    return flatten(config(**changes))
 
 
 def test_runs_of_a_sweep_are_found_in_its_order_and_hidden_folders_are_passed_over(tmp_path):
@@ -212,7 +212,7 @@ def test_a_derived_command_leads_to_the_same_settings():
     def composed(*words):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = OmegaConf.to_container(compose("train", overrides=[*words]), resolve=False)
-        return leaves({key: value for key, value in config.items() if key not in groups.group_names(stored=False)})
+        return flatten({key: value for key, value in config.items() if key not in groups.group_names(stored=False)})
 
     wanted = composed("schedule=linear", "schedule.num_timesteps=77", "seed=3", "data=digits")
     assert composed(*derive_overrides(wanted)) == wanted

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ddpm.base.untrusted import refuse_more_than_tensors
+from ddpm.base.untrusted import load_tensors
 from ddpm.checkpoint.integrity import damage_in, open_with_hash
 from ddpm.checkpoint.layout import upgrade_layout
 from ddpm.checkpoint.stored_config import check_config
@@ -58,10 +58,7 @@ def data_in(file: BinaryIO, written: bytes | None) -> Any:
     problem = damage_in(file, written)
     if problem:
         raise ValueError(problem)
-    file.seek(0)
-    refuse_more_than_tensors(file)
-    file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return load_tensors(file)
 
 
 @contextmanager

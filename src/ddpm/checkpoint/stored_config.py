@@ -36,7 +36,6 @@ PARTS = (
 
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-MAX_LENGTH = 10_000  # of a text
 DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
@@ -105,7 +104,7 @@ def copy_plain(value: Any, key: str, values: Iterator[int], where: str, depth: i
         }
     if isinstance(value, list | tuple):
         return [copy_plain(item, f"{key}[{i}]", values, where, depth + 1, is_text) for i, item in enumerate(value)]
-    if type(value) is str and len(value) <= MAX_LENGTH:
+    if type(value) is str:
         if not (is_text or key == TEXT) and "${" in REFERENCE.sub("", value):
             raise ValueError(
                 f"{where} asks for more than a reference to itself at {key}: {value!r}; an interpolation in a stored "

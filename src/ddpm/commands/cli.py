@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import check
+from ddpm.base.nested import flatten
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
 from ddpm.commands.former_options import FORMER_OPTIONS
@@ -200,14 +202,5 @@ def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
     groups = groups_of(conf, name)
     choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
     choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
-    config = compose(conf, name, choices)
-    return groups + list(dotted_keys(OmegaConf.to_container(config, resolve=False)))
-
-
-def dotted_keys(config: Any, prefix: str = "") -> list[str]:
-    if not isinstance(config, dict):
-        return [prefix]
-    below = [
-        key for name, value in config.items() for key in dotted_keys(value, f"{prefix}.{name}" if prefix else name)
-    ]
-    return [prefix, *below] if prefix else below
+    fields = flatten(OmegaConf.to_container(compose(conf, name, choices), resolve=False))
+    return [*groups, *(key for field in fields for key in accumulate(field.split("."), "{}.{}".format))]

@@ -6,44 +6,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ddpm.base import check
-from ddpm.data.decode import Decoder, Inspection, inspect, list_problems, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.loader import EvalLoader, TrainLoader
+from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
-from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
-from ddpm.data.sources.base import Downloadable, Images, Source, sha256_of_parts
+from ddpm.data.pixels import ImageData
+from ddpm.data.sources.base import Downloadable, Images, Source
 
 SPLITS = ("train", "val", "test")
-
-
-class OpenedData:
-    """A source whose images were all looked at (unless that was declined), ready to be read."""
-
-    def __init__(self, images: Images, data: ImageData, digests: Tensor | None, preparation: Preparation):
-        self.data = data
-        self.class_names = tuple(images.class_names)
-        self._digests = digests  # uint8 [N, 32]
-        self._preparation = preparation
-        self._fingerprint = "" if digests is not None else images.fingerprint()
-
-    def content_hash(self, indices: Tensor) -> str:
-        """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
-
-        Where no image was decoded yet (verify=false) it is one over names and sizes instead, and says so: "listing-".
-        """
-        labels = self.data.labels[indices].numpy().tobytes()
-        shape = "x".join(map(str, self._preparation.shape))
-        if self._digests is None:
-            return "listing-" + sha256_of_parts(
-                [self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels]
-            )
-        return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])
 
 
 class ImageDataModule(LightningDataModule):
@@ -313,32 +287,11 @@ class ImageDataModule(LightningDataModule):
         images = source.open()
         self._check_labels(images)
         num_images = len(images)
-        decoder = Decoder(images, self.preparation)
         in_memory = num_images * torch.Size(self.image_shape).numel() <= self.memory_limit_mb * 2**20
         rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {'in memory' if in_memory else 'streamed'}")
         if not in_memory and not self.verify:
-            data = ImageData(StreamedPixels(decoder, self.num_workers), images.labels, torch.arange(num_images))
-            return OpenedData(images, data, None, self.preparation)
-        found = self._inspected(decoder, keep=in_memory)
-        indices = usable(num_images, found.problems, self.on_broken)
-        if found.problems:
-            rank_zero_warn(list_problems(f"skipped {len(found.problems)} of {num_images} images", found.problems))
-        pixels = StreamedPixels(decoder, self.num_workers) if found.pixels is None else MemoryPixels(found.pixels)
-        return OpenedData(images, ImageData(pixels, images.labels, indices), found.digests, self.preparation)
-
-    def _inspected(self, decoder: Decoder, keep: bool) -> Inspection:
-        """All images; in memory each rank needs all of them, otherwise the ranks share the work and the findings."""
-        everything = torch.arange(len(decoder.images))
-        if keep or not (dist.is_available() and dist.is_initialized()):
-            return inspect(decoder, everything, self.num_workers, keep)
-        rank, world_size = dist.get_rank(), dist.get_world_size()
-        mine = inspect(decoder, everything[rank::world_size], self.num_workers, keep)
-        parts: list[Any] = [None] * world_size
-        dist.all_gather_object(parts, (mine.digests.numpy(), mine.problems))
-        digests = torch.empty((len(everything), 32), dtype=torch.uint8)
-        for other, (some, _) in enumerate(parts):
-            digests[other::world_size] = torch.from_numpy(some)
-        return Inspection(everything, digests, [p for _, problems in parts for p in problems], None)
+            return OpenedData.unseen(images, self.preparation, self.num_workers)
+        return OpenedData.inspected(images, self.preparation, self.num_workers, in_memory, self.on_broken)
 
     def _check_labels(self, images: Images) -> None:
         largest = int(images.labels.max())

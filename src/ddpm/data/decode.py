@@ -137,10 +137,9 @@ def end_with_the_parent_alone(worker: int) -> None:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in the images `indices`. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels; pixels: uint8
+    """What was found in N images. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels; pixels: uint8
     `[N, C, H, W]` if they were kept. Both mean nothing where there is a problem."""
 
-    indices: Tensor
     digests: Tensor
     problems: list[Problem]
     pixels: Tensor | None
@@ -160,7 +159,7 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
             pixels[rows] = some_pixels
         problems += some_problems
         done = rows.stop
-    return Inspection(indices, digests, problems, pixels)
+    return Inspection(digests, problems, pixels)
 
 
 def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:

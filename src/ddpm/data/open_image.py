@@ -6,36 +6,25 @@ from pathlib import Path
 
 from PIL import Image
 
+from ddpm.base.memory import require_memory
 from ddpm.data.images import UnusableImage
-
-MAX_PIXELS = 2**26
-"""8192 x 8192 and the like, 268 MB when decoded. Pillow by itself warns at 89 million pixels and refuses at 179."""
-
-MAX_BYTES = 4 * MAX_PIXELS
-"""Of an image as it is stored; as large as MAX_PIXELS with four channels and no compression."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What a file may be, whatever its name. Pillow knows forty more; for EPS it starts Ghostscript."""
 
 
 def open_image(source: Path | bytes) -> Image.Image:
-    """Decoded on first use. Raises UnusableImage."""
-    if isinstance(source, Path) and not source.is_file():
-        raise UnusableImage("is not a regular file" if source.exists() else "is not there")
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    if size > MAX_BYTES:
-        raise UnusableImage(f"has {size:,} bytes, and an image may have {MAX_BYTES:,}; make it smaller first")
+    """Decoded on first use. Raises UnusableImage, also for more than 179 million pixels, Pillow's own limit."""
+    if isinstance(source, Path):
+        if not source.is_file():
+            raise UnusableImage("is not a regular file" if source.exists() else "is not there")
+        require_memory(source.stat().st_size, "the file")
+        source = source.read_bytes()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter
-            image = Image.open(BytesIO(source if isinstance(source, bytes) else source.read_bytes()), formats=FORMATS)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from half of the limit on
+            return Image.open(BytesIO(source), formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise UnusableImage(f"is none of {', '.join(FORMATS)}, or its header is damaged") from None
-    except Image.DecompressionBombError:
-        raise UnusableImage(f"says it has more than {MAX_PIXELS:,} pixels; make it smaller first") from None
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise UnusableImage(
-            f"is {image.height} x {image.width}, and an image may have {MAX_PIXELS:,} pixels; make it smaller first"
-        )
-    return image
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(f"has too many pixels: {error}; make it smaller first") from None

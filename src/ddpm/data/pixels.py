@@ -2,24 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
-
-
-class Reader(Protocol):
-    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
-        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
-        ...
-
-
-class Pixels(Protocol):
-    def reader(self, persistent: bool) -> Reader:
-        """A reader of one's own. persistent: it will read many times."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +19,7 @@ class MemoryPixels:
         return self
 
     def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
         return (self.images.index_select(0, indices) for indices in plan)
 
 
@@ -41,6 +29,7 @@ class StreamedPixels:
     num_workers: int
 
     def reader(self, persistent: bool) -> "StreamReader":
+        """One of one's own. persistent: it will read many times."""
         return StreamReader(BatchReader(DecodedBatches(self.decoder), self.num_workers, persistent))
 
 
@@ -62,7 +51,7 @@ class StreamReader:
 class ImageData:
     """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of the whole."""
 
-    pixels: Pixels
+    pixels: MemoryPixels | StreamedPixels
     labels: Tensor
     indices: Tensor
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.types import Time
 from ddpm.diffusion.coefficients import Coefficient
 
@@ -154,12 +155,10 @@ def rescale_beta(beta: float, num_timesteps: int, rescale: bool, name: str) -> f
     return scaled
 
 
-MAX_TIMESTEPS = 1_000_000
-
-
 def checked_timesteps(num_timesteps: int) -> int:
-    """T, at most a million: a number out of a file, or a slip of the keyboard, must not fill the memory."""
-    return check.integer("num_timesteps", check.positive_int("num_timesteps", num_timesteps), 1, MAX_TIMESTEPS)
+    check.positive_int("num_timesteps", num_timesteps)
+    require_memory(64 * num_timesteps, f"a schedule of num_timesteps = {num_timesteps}")  # a few tables of float64
+    return num_timesteps
 
 
 def times_in_unit_interval(num_timesteps: int) -> Tensor:
@@ -169,7 +168,7 @@ def times_in_unit_interval(num_timesteps: int) -> Tensor:
 
 def of_length(num_timesteps: int, of: NoiseSchedule, at_least: int = 1) -> NoiseSchedule:
     """`of`, the schedule that another adjusts, once it is known to have num_timesteps, and enough of them."""
-    check.integer("num_timesteps", num_timesteps, at_least, MAX_TIMESTEPS)
+    check.integer("num_timesteps", num_timesteps, at_least)
     if not isinstance(of, NoiseSchedule):
         check.fail("of", of, "a schedule, which is chosen as schedule@schedule.of=linear")
     if num_timesteps != of.T:

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
 from ddpm.evaluation import table
 from ddpm.evaluation.table import format_estimate
-from ddpm.generation.record import flatten
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base.atomic import write_atomically
+from ddpm.base.nested import flatten
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.upgrade import upgrade
@@ -133,17 +134,6 @@ def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:
         if stored is not None and record.fields(stored) == record.fields(identity):
             return path
     return folder
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"sampler.steps": 50, ...}`; lists stay whole."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        name: leaf
-        for key, below in value.items()
-        for name, leaf in flatten(below, f"{prefix}.{key}".lstrip(".")).items()
-    }
 
 
 def weights_hash(network: nn.Module) -> str:

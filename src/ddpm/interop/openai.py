@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.untrusted import refuse_more_than_tensors
+from ddpm.base.untrusted import load_tensors
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
 from ddpm.interop.weights import Weights, to_ours
 from ddpm.networks.classifier import Classifier
@@ -73,11 +73,10 @@ def read_tensors(path: Path) -> Weights:
     if not path.is_file():
         raise ValueError(f"ckpt must be a file of weights, and there is none at {str(path)!r}")
     try:
-        refuse_more_than_tensors(path)
         with ZipFile(path) as archive:
             if broken := archive.testzip():
                 raise ValueError(f"{broken} in it is damaged")
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored = load_tensors(path, mmap=True)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         is_plain = type(error) in (ValueError, PermissionError)
         reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__

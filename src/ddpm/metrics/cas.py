@@ -15,13 +15,13 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.metrics.class_accuracy import share_estimate
 from ddpm.metrics.classes import requested_classes, select_classes
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 SEED = 2020
 
 
 @dataclass(frozen=True)
-class ClassificationAccuracyScore:
+class ClassificationAccuracyScore(Score):
     """`cas`, `cas_of_LABEL`, and `cas_of_real`: the same of a classifier that learned from real images.
 
     The paper trains a ResNet-50 on pixels. Here it is a multinomial logistic regression on features of the layer
@@ -36,10 +36,6 @@ class ClassificationAccuracyScore:
     num_folds: int = 5
     layer: str = "pooled"
     values = ("cas", "cas_of_real", "cas_of_{}")
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
     needs_labels = True
 
     def __post_init__(self) -> None:
@@ -80,9 +76,6 @@ class ClassificationAccuracyScore:
             classifier = self.fitted(real.rows.cpu()[others], real.labels.cpu()[others])
             right[tested] = classifier.right(real.rows.cpu()[tested], real.labels.cpu()[tested])
         return right
-
-    def caveat(self, num_real: int, num_generated: int) -> str | None:
-        return None
 
     def describe(self) -> str:
         return f"ClassificationAccuracyScore(l2={self.l2:g}, num_folds={self.num_folds}, layer={self.layer})"

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.fid import standard_error
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
 @dataclass(frozen=True)
-class ClassAccuracy:
+class ClassAccuracy(Score):
     """`accuracy`: the share of generated images in which the extractor's classifier sees the requested class.
 
     `accuracy_of_LABEL`: of those of which a class was requested. `accuracy_of_real`: what the same classifier reaches
@@ -21,10 +21,6 @@ class ClassAccuracy:
 
     values = ("accuracy", "accuracy_of_real", "accuracy_of_{}")
     layer = "logits"
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
     min_images = 1
     needs_labels = True
 
@@ -49,9 +45,6 @@ class ClassAccuracy:
         return values | {
             f"accuracy_of_{label}": share_estimate(as_asked[generated.labels == label]) for label in labels
         }
-
-    def caveat(self, num_real: int, num_generated: int) -> str | None:
-        return None
 
     def describe(self) -> str:
         return f"ClassAccuracy(layer={self.layer})"

@@ -13,7 +13,7 @@ from ddpm.metrics.bank import FeatureBank, is_first_rank
 from ddpm.metrics.classes import describe_classes, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
-from ddpm.metrics.score import Estimate, FeatureSet, Score, value_names
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,11 +22,6 @@ R = TypeVar("R")
 def count_name(n: int) -> str:
     """5000 is '5k', 33 is '33', 1500 is '1500': short where short is exact."""
     return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
-
-
-def needs_labels(score: Score) -> bool:
-    """Whether a score needs the class of each image."""
-    return getattr(score, "needs_labels", False)
 
 
 def _plain_tensors(method: Callable[P, R]) -> Callable[P, R]:
@@ -78,13 +73,12 @@ class Evaluator:
         self._refuse_too_few("generated", len(generated))
         made_by: dict[str, str] = {}
         for score in self.scores:
-            if needs_labels(score):
+            if score.needs_labels:
                 refuse_unlabelled_samples(generated, score.describe())
             rows = torch.empty(0, self.dims[score.layer])
-            if hasattr(score, "refuse"):
-                score.refuse(FeatureSet(0, rows=rows, labels=real), FeatureSet(0, rows=rows, labels=generated))
-            classes = (generated if needs_labels(score) or real is None else real).unique().tolist()
-            found = {name.format(k) for name in value_names(score) for k in classes if k >= 0 or "{" not in name}
+            score.refuse(FeatureSet(0, rows=rows, labels=real), FeatureSet(0, rows=rows, labels=generated))
+            classes = (generated if score.needs_labels or real is None else real).unique().tolist()
+            found = {name.format(k) for name in score.values for k in classes if k >= 0 or "{" not in name}
             self._note(found, score.describe(), made_by)
         return [f"{name}_{self.extractor.name}_{count_name(len(generated))}" for name in made_by]
 
@@ -169,7 +163,7 @@ class Evaluator:
         for score in self.scores:
             self._warn_once(score.caveat(num_real, num_generated))
             found = score(real.get(score.layer), generated[score.layer])
-            classes = f" of {describe_classes(generated[score.layer].labels)}" if needs_labels(score) else ""
+            classes = f" of {describe_classes(generated[score.layer].labels)}" if score.needs_labels else ""
             self._note(found, score.describe() + classes, self._made_by)
             values |= {f"{key}_{suffix}": estimate for key, estimate in found.items()}
         return values

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.metrics.moments import Moments
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 CHUNK = 4096
 SEED = 2020
@@ -50,7 +50,7 @@ def distance_of_parts(a: Moments, mean: Tensor, trace: Tensor, spectrum: Tensor)
 
 
 @dataclass(frozen=True)
-class FrechetDistance:
+class FrechetDistance(Score):
     """`fid` of the layer "pooled", `sfid` of the layer "spatial" (Nash et al. 2021), which sees where things are.
 
     num_resamples: of the generated images with replacement, whose distances spread as those of other draws of images
@@ -60,14 +60,16 @@ class FrechetDistance:
     layer: str = "pooled"
     name: str = "fid"
     num_resamples: int = 50
-    needs_real = True
     moments = True
     rows_of_real = False
-    min_images = 2
 
     def __post_init__(self) -> None:
         if check.non_negative_int("num_resamples", self.num_resamples) == 1:
             check.fail("num_resamples", 1, "0 or at least 2")
+
+    @property
+    def values(self) -> tuple[str]:
+        return (self.name,)
 
     @property
     def rows_of_generated(self) -> bool:
@@ -94,7 +96,7 @@ class FrechetDistance:
 
 
 @dataclass(frozen=True)
-class FrechetInfinity:
+class FrechetInfinity(Score):
     """`fid_inf`: the distance that infinitely many generated images would have (Chong and Forsyth 2020).
 
     The bias falls as 1/n, so distances of parts of the generated images are extrapolated to 1/n = 0, by least squares
@@ -107,16 +109,18 @@ class FrechetInfinity:
     num_points: int = 8
     smallest: float = 0.2
     num_resamples: int = 10
-    needs_real = True
     moments = True
     rows_of_real = False
-    rows_of_generated = True
     min_images = 20
 
     def __post_init__(self) -> None:
         check.integer("num_points", self.num_points, low=2)
         check.number("smallest", self.smallest, low=0.01, high=0.9)
         check.non_negative_int("num_resamples", self.num_resamples)
+
+    @property
+    def values(self) -> tuple[str]:
+        return (self.name,)
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         num = generated.num_images
@@ -128,9 +132,6 @@ class FrechetInfinity:
         weights = multinomial_weights(self.num_resamples, num)
         again = extrapolate(real.moments, generated.rows, weights, sizes)
         return {self.name: Estimate(value, float(np.std(again, ddof=1)))}
-
-    def caveat(self, num_real: int, num_generated: int) -> str | None:
-        return None
 
     def describe(self) -> str:
         return f"FrechetInfinity(layer={self.layer}, num_points={self.num_points}, smallest={self.smallest:g})"

@@ -13,14 +13,14 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 
 from ddpm.base import check
 from ddpm.metrics.fid import multinomial_weights
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 NUM_PARTS = 10
 SHUFFLE_SEED = 2020  # torch-fidelity's default
 
 
 @dataclass(frozen=True)
-class InceptionScore:
+class InceptionScore(Score):
     """`is` and, as published, `is_std`. torch-fidelity scores the logits in the order of their images' numbers.
 
     So neither batches nor ranks change the value. torchmetrics shuffles by the global generator, cuts 33 images into 9
@@ -32,9 +32,7 @@ class InceptionScore:
     values = ("is", "is_std")
     layer = "logits"
     needs_real = False
-    moments = False
     rows_of_real = False
-    rows_of_generated = True
     min_images = NUM_PARTS
 
     def __post_init__(self) -> None:

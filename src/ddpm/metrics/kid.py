@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
 from ddpm.base import check
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 SUBSET_SEED = 2020  # torch-fidelity's default
 
 
 @dataclass(frozen=True)
-class KernelDistance:
+class KernelDistance(Score):
     """`kid`. Subsets have at most half of the images, lest they all be the same: of 1,000 images, 500."""
 
     num_subsets: int = 100
     subset_size: int = 1000
     values = ("kid",)
-    layer = "pooled"
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
     min_images = 4
 
     def __post_init__(self) -> None:

@@ -6,11 +6,11 @@ from ddpm.base import check
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.pixels import PIXELS
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
 @dataclass(frozen=True)
-class Memorization:
+class Memorization(Score):
     """`memorized` and `nearest_ratio`, of pixels with the names' ending `_pixels`. Compare with split=train.
 
     memorized: share of generated images that are less than `ratio` times as far from the nearest real image as from
@@ -20,10 +20,6 @@ class Memorization:
 
     layer: str = PIXELS
     ratio: float = 1 / 3
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
     min_images = 3
 
     def __post_init__(self) -> None:
@@ -43,9 +39,6 @@ class Memorization:
     def values(self) -> tuple[str, str]:
         ending = f"_{PIXELS}" if self.layer == PIXELS else ""
         return f"memorized{ending}", f"nearest_ratio{ending}"
-
-    def caveat(self, num_real: int, num_generated: int) -> str | None:
-        return None
 
     def describe(self) -> str:
         return f"Memorization(layer={self.layer}, ratio={self.ratio:.4g})"

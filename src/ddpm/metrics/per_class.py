@@ -9,21 +9,17 @@ from dataclasses import dataclass
 
 from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.score import Estimate, FeatureSet, Score, value_names
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
 @dataclass(frozen=True)
-class PerClass:
+class PerClass(Score):
     """For each value of `of`, as `fid`: `fid_per_class`, the mean over classes, `fid_worst` and `fid_of_LABEL`.
 
     Error bars are those of the inner score; that of the mean takes classes as independent, since they share no image.
     """
 
     of: Score
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
     needs_labels = True
 
     @property
@@ -36,7 +32,7 @@ class PerClass:
 
     @property
     def values(self) -> list[str]:
-        names = value_names(self.of)
+        names = self.of.values
         worst = [f"{name}_worst" for name in names if lower_is_better(name) is not None]
         return [*(f"{name}_per_class" for name in names), *worst, *(f"{name}_of_{{}}" for name in names)]
 

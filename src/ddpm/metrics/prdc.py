@@ -13,7 +13,7 @@ from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
 from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import k_nearest, squared_distances
-from ddpm.metrics.score import Estimate, FeatureSet
+from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Memb
 
 
 @dataclass(frozen=True)
-class PrecisionRecall:
+class PrecisionRecall(Score):
     """`precision`, `recall`, `density`, `coverage`, from the layer "pooled".
 
     Each is a mean over images, given all balls; so is its error bar, to which a bootstrap of ever more resamples tends:
@@ -60,10 +60,6 @@ class PrecisionRecall:
     k_coverage: int = 5
     layer: str = "pooled"
     values = ("precision", "recall", "density", "coverage")
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
 
     def __post_init__(self) -> None:
         check.positive_int("k", self.k)
@@ -90,7 +86,7 @@ class PrecisionRecall:
 
 
 @dataclass(frozen=True)
-class ClassCoverage:
+class ClassCoverage(Score):
     """`coverage_of_LABEL`: the coverage of the real images of each class, and `coverage_worst` of them.
 
     Needs labels. It tells which class a model forgets, where one coverage for all does not.
@@ -99,10 +95,6 @@ class ClassCoverage:
     k: int = 5
     layer: str = "pooled"
     values = ("coverage_of_{}", "coverage_worst")
-    needs_real = True
-    moments = False
-    rows_of_real = True
-    rows_of_generated = True
 
     def __post_init__(self) -> None:
         check.positive_int("k", self.k)
@@ -122,9 +114,6 @@ class ClassCoverage:
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
         refuse_unlabelled_real(real, self.describe())
-
-    def caveat(self, num_real: int, num_generated: int) -> str | None:
-        return None
 
     def describe(self) -> str:
         return f"ClassCoverage(k={self.k}, layer={self.layer})"

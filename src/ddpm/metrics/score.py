@@ -1,8 +1,9 @@
 """What a score is: a function from the features of real and generated images to named values with their error bars."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,36 +47,35 @@ class FeatureSet:
         return replace(self, moments=Moments.from_sums(len(exact), exact.sum(0), exact.T @ exact))
 
 
-class Score(Protocol):
-    """One figure, or several from the same work, of one layer of features.
+class Score(ABC):
+    """One figure, or several from the same work, of one layer of features. A leaf is a frozen dataclass of settings.
 
     moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
-    images. Every rank is given the same sets, so every rank computes the same values.
-
-    values: short names of what it gives, {} for a class in them; without it, `name`. A score of classes has two things
-    more: `needs_labels = True`, and `refuse(real, generated)`, a ValueError if it cannot be had of these images, asked
-    before any is made: of the rows only the width is known.
+    images. Every rank is given the same sets, so every rank computes the same values. needs_labels: it asks which class
+    each image is of. values: short names of what it gives, {} for a class in them.
     """
 
-    layer: str
-    needs_real: bool
-    moments: bool
-    rows_of_real: bool
-    rows_of_generated: bool
-    min_images: int  # of each kind
+    layer: str = "pooled"
+    values: Sequence[str]
+    needs_real: bool = True
+    moments: bool = False
+    rows_of_real: bool = True
+    rows_of_generated: bool = True
+    needs_labels: bool = False
+    min_images: int = 2  # of each kind
 
+    @abstractmethod
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
         """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator adds extractor and number."""
-        ...
+
+    @abstractmethod
+    def describe(self) -> str:
+        """All that decides its values, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
+
+    def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
+        """ValueError if it cannot be had of these images; asked before any is made: of rows only the width is known."""
+        return
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         """What a reader of the value must know about these numbers of images, if anything."""
-        ...
-
-    def describe(self) -> str:
-        """All that decides its values, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
-        ...
-
-
-def value_names(score: Score) -> Sequence[str]:
-    return getattr(score, "values", None) or (score.name,)
+        return None

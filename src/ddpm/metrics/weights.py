@@ -11,7 +11,6 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
-from zipfile import is_zipfile
 
 import safetensors.torch
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
-from ddpm.base.untrusted import refuse_more_than_tensors
+from ddpm.base.untrusted import load_tensors
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 CONNECT_SECONDS = 20
@@ -139,9 +138,7 @@ def weights_of(data: bytes, source: Path) -> Weights:
         if source.suffix == ".safetensors":
             tensors = safetensors.torch.load(data)
         else:
-            if is_zipfile(io.BytesIO(data)):  # torch's older format is none, and has nothing to inflate
-                refuse_more_than_tensors(io.BytesIO(data))
-            tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            tensors = load_tensors(io.BytesIO(data))
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         raise ValueError(
             f"features.weights: {source} holds more than tensors, or is damaged ({type(error).__name__}); nothing of "

@@ -9,8 +9,6 @@ from torch import nn
 
 from ddpm.base import check
 
-MAX_AVERAGES = 16
-
 
 class WeightAverages(nn.Module):
     """avg <- decay * avg + (1 - decay) * weights, once after each optimizer step.
@@ -25,10 +23,6 @@ class WeightAverages(nn.Module):
     ) -> None:
         super().__init__()
         given = [decay] if isinstance(decay, int | float) else list(decay)
-        if len(given) > MAX_AVERAGES:
-            check.fail(
-                "decay", f"{len(given)} numbers", f"at most {MAX_AVERAGES}, each of which is a copy of the network"
-            )
         self.decays = [check.number("decay", d, low=0, high=1) for d in given]
         if len(set(self.decays)) < len(self.decays) or 1 in self.decays:
             check.fail("decay", given, "different numbers, each below 1")

@@ -9,8 +9,6 @@ from ddpm.base import check
 from ddpm.networks.settings import check_numbers
 from ddpm.networks.unet import UNet
 
-MAX_WORDS, MAX_TOKENS = 1_000_000, 4096  # a setting out of a file must not take memory without end
-
 
 @final
 class CaptionUNet(nn.Module):
@@ -35,8 +33,7 @@ class CaptionUNet(nn.Module):
         for name, value in (("num_words", num_words), ("num_tokens", num_tokens)):
             if value is None:
                 check.fail(name, value, "an integer; cond=caption sets it")
-        check.integer("num_words", num_words, 1, MAX_WORDS)
-        check.integer("num_tokens", num_tokens, 1, MAX_TOKENS)
+            check.positive_int(name, value)
         check.positive_int("token_channels", token_channels)
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=token_channels, **settings)
         self.words = nn.Embedding(num_words, token_channels)

@@ -13,7 +13,7 @@ from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import linear_layer, zero_init
 from ddpm.networks.settings import check_input, height_and_width
 
-MAX_BLOCKS = 256  # beyond any use; a setting out of a file must not build blocks without end
+BLOCK_BYTES = 2**15  # of the Python objects of a residual block
 
 
 class MLPBlock(nn.Module):
@@ -56,7 +56,8 @@ class MLP(nn.Module):
         out_channels = in_channels if out_channels is None else out_channels
         for name, value in {"in_channels": in_channels, "width": width, "out_channels": out_channels}.items():
             check.positive_int(name, value)
-        check.integer("num_blocks", num_blocks, 1, MAX_BLOCKS)
+        check.positive_int("num_blocks", num_blocks)
+        require_memory(num_blocks * BLOCK_BYTES, f"a network of num_blocks = {num_blocks}")
         check.number("dropout", dropout, low=0.0, high=1.0)
         if width < 4 or width % 2:
             check.fail("width", width, "even and at least 4, since half of the time's waves are cosines")

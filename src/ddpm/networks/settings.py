@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.networks.conventions import CONVENTIONS
 
-MAX_RES_BLOCKS, MAX_LEVELS = 64, 12  # beyond any U-Net; a setting out of a file must not build blocks without end
+BLOCK_BYTES = 2**15  # of the Python objects of a residual block
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class UNetSettings:
         for name in ("head_channels", "time_channels", "num_timesteps"):
             if getattr(self, name) is not None:
                 check.positive_int(name, getattr(self, name))
-        check.integer("num_res_blocks", self.num_res_blocks, 1, MAX_RES_BLOCKS)
+        check.positive_int("num_res_blocks", self.num_res_blocks)
         check.number("dropout", self.dropout, low=0.0, high=1.0)
         check.boolean("scale_shift", self.scale_shift)
         check.one_of("resample", self.resample, ("conv", "block"))
@@ -54,8 +55,9 @@ class UNetSettings:
         mults = self.channel_mults
         if not mults:
             check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
-        if len(mults) > MAX_LEVELS:
-            check.fail("channel_mults", f"{len(mults)} numbers", f"at most {MAX_LEVELS}: each level halves the image")
+        require_memory(
+            self.num_res_blocks * len(mults) * BLOCK_BYTES, f"a network of num_res_blocks = {self.num_res_blocks}"
+        )
         for mult in mults:
             check.positive_int("channel_mults", mult)
         for level in self.attention_levels:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ddpm.base.untrusted import text_file
 
-MAX_BYTES = 100 * 2**20
 MAX_COLUMNS = 2_000
 LARGEST = 1e30  # that can be summed and drawn
 STEP = re.compile(r"[0-9]{1,15}")
@@ -46,7 +45,7 @@ class Series:
 def read_series(path: Path) -> Series:
     """ValueError, with the file's name, where it is no table with a column of steps."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(text_file(path, MAX_BYTES), newline="")) if row]
+        rows = [row for row in csv.reader(io.StringIO(text_file(path), newline="")) if row]
     except csv.Error as error:
         raise ValueError(f"{path.name} is not a table: {error}") from None
     names = rows.pop(0) if rows else ["step"]

@@ -10,13 +10,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ddpm.base.nested import flatten
 from ddpm.base.program import CONF
 from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import split_fitted, upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.config.compose import compose
-from ddpm.evaluation.comparison import flatten
 from ddpm.runs.run_folder import quote_for_hydra
 
 MAX_BYTES = 64 * 2**10
@@ -34,7 +34,7 @@ def read_config(folder: Path) -> Config:
     """The leaves of a run's configuration, of older runs as Hydra stored it; empty where none is stored."""
     for path in (folder / "checkpoints" / "config.yaml", folder / ".hydra" / "config.yaml"):
         if path.is_file():
-            stored = yaml_file(path, MAX_BYTES)
+            stored = yaml_file(path)
             if isinstance(stored, dict):
                 stored = {key: value for key, value in stored.items() if key not in groups.group_names(stored=False)}
             return flatten(split_fitted(upgrade_config(stored, path.name))[0])
@@ -44,7 +44,7 @@ def read_config(folder: Path) -> Config:
 def read_overrides(folder: Path) -> list[str] | None:
     """What was typed after train.py, in a sweep with this run's values; None where it is not stored."""
     path = folder / ".hydra" / "overrides.yaml"
-    words = (yaml_file(path, MAX_BYTES) or []) if path.is_file() else None
+    words = (yaml_file(path) or []) if path.is_file() else None
     if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
         raise ValueError(f"{path.name} must be a list of texts")
     return None if words is None else [upgrade_word(word) for word in words]

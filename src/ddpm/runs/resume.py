@@ -1,6 +1,6 @@
 """Going on from a checkpoint: which one, and whether the circumstances are still those it was written under."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import OmegaConf
 
 from ddpm.base import check
+from ddpm.base.nested import flatten
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
@@ -43,7 +44,7 @@ def checkpoint_problem(path: Path) -> str | None:
 
 def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allow: Sequence[str]) -> None:
     """ValueError, field by field, if a setting is another than the checkpoint's and `allow` does not name it."""
-    known = {key for key, _ in leaves(now)} | {"data.content"}
+    known = flatten(now).keys() | {"data.content"}
     for name in allow:
         if not any(covers(name, key) for key in known):
             raise ValueError(f"resume.allow names no setting: {name!r}{check.suggestion(name, known)}")
@@ -75,7 +76,7 @@ def setting_differences(
     decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
     counts = {"trainer.max_steps"} if decays else set()
     counts |= set() if data_is_read else {"data.source", "data.name"}
-    from_data = set() if data_is_read else {key for key, _ in leaves(before.get(FITTED, {}))}
+    from_data = set() if data_is_read else flatten(before.get(FITTED, {})).keys()
     to_come = {key for key in from_data if other.get(key) is None}
     free = [name for name in groups.changeable_on_resume() if name not in counts]
     return {
@@ -87,10 +88,10 @@ def setting_differences(
 
 def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:
     config, fitted = open_config(stored)
-    resolved = dict(leaves(OmegaConf.to_container(config, resolve=True)))
-    written = leaves(OmegaConf.to_container(config))
-    references = {key for key, value in written if isinstance(value, str) and "${" in value}
-    return {key: value for key, value in resolved.items() if key not in references} | dict(leaves(fitted))
+    resolved = flatten(OmegaConf.to_container(config, resolve=True))
+    written = flatten(OmegaConf.to_container(config))
+    references = {key for key, value in written.items() if isinstance(value, str) and "${" in value}
+    return {key: value for key, value in resolved.items() if key not in references} | flatten(fitted)
 
 
 MISSING = "not set"
@@ -98,11 +99,3 @@ MISSING = "not set"
 
 def covers(name: str, key: str) -> bool:
     return key == name or key.startswith(f"{name}.")
-
-
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(config, dict):
-        yield prefix, config
-        return
-    for name, value in config.items():
-        yield from leaves(value, f"{prefix}.{name}" if prefix else str(name))

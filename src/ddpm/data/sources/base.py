@@ -88,11 +88,6 @@ def is_image_name(name: str) -> bool:
     return path.suffix.lower() in EXTENSIONS and not hidden
 
 
-def max_table_bytes(num_images: int) -> int:
-    """How long a `dataset.json` may be: a kilobyte an image, ten times what it has, but never beyond 256 MiB."""
-    return min(2**20 + 2**10 * num_images, 2**28)
-
-
 def edm_labels(text: str, names: Sequence[str], where: str) -> Tensor:
     """int64 `[N]` for `names` from an EDM `dataset.json`, {"labels": [[name, class], ...]} or {"labels": null}."""
     table = json_data(text, where)

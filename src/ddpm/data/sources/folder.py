@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.untrusted import text_file
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import edm_labels, is_image_name, max_table_bytes, sha256_of_parts
+from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
 
@@ -21,7 +21,7 @@ class Folder:
     """root: the folder. Other files than images (by extension) and hidden ones are passed over.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
-    the order of their names; `flatten` takes every image below the root, without labels; `edm` takes labels from
+    the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
     `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
     """
 
@@ -43,8 +43,7 @@ class Folder:
             table = root / "dataset.json"
             if not table.is_file():
                 raise ValueError(f"data.source.layout=edm needs {table}; use layout=classes or layout=flat")
-            text = text_file(table, max_table_bytes(len(names)))
-            return FolderImages(root, names, edm_labels(text, names, str(table)), ())
+            return FolderImages(root, names, edm_labels(text_file(table), names, str(table)), ())
         if layout == "flat":
             return FolderImages(root, names, torch.full((len(names),), -1), ())
         return FolderImages(root, names, *class_labels(root, names))

@@ -121,11 +121,8 @@ def load_volume(path: Path) -> Any:
 
 def canonical_shape(path: Path) -> tuple[int, ...]:
     volume = load_volume(path)
-    order = nibabel().orientations.io_orientation(volume.affine)[:, 0].astype(int)
-    shape = [0, 0, 0]
-    for axis, to in enumerate(order):
-        shape[to] = volume.shape[axis]
-    return tuple(shape)
+    order = nibabel().orientations.io_orientation(volume.affine)[:, 0]  # of the canonical axes, for each of the file's
+    return tuple(volume.shape[axis] for axis in np.argsort(order))
 
 
 def canonical(path: Path) -> np.ndarray:

@@ -3,20 +3,22 @@
 import glob
 import os
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
@@ -24,10 +26,6 @@ from ddpm.data.sources.base import sha256_of_parts
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
-MAX_OPEN_GROUPS = 4
-ROWS_AT_ONCE = 16
-MAX_COLUMN_BYTES = 2**31
-"""Of one row group's images, or of all labels of a file."""
 
 
 @dataclass(frozen=True)
@@ -66,63 +64,47 @@ class Parquet:
                 "name it with data.source.image_column"
             )
         groups = [
-            (path, g, f.metadata.row_group(g))
-            for path, f in zip(paths, files, strict=True)
-            for g in range(f.num_row_groups)
+            (path, number, file.metadata.row_group(number))
+            for path, file in zip(paths, files, strict=True)
+            for number in range(file.num_row_groups)
         ]
-        for path, number, group in groups:
-            size = column_bytes(group, image_column)
-            if size > MAX_COLUMN_BYTES:
-                raise ValueError(
-                    f"data.source.path: row group {number} of {path} has {size:,} bytes of images, and at most "
-                    f"{MAX_COLUMN_BYTES:,} are read at once; write it with smaller groups, row_group_size=64"
-                )
-        labels, class_names = read_labels(paths, label_column, features)
-        images = ParquetImages(
-            image_column,
-            [(path, number) for path, number, _ in groups],
-            np.cumsum([0, *(group.num_rows for _, _, group in groups)]).tolist(),
-            labels,
-            class_names,
-        )
-        if len(images) == 0:
+        places = [(path, number) for path, number, _ in groups]
+        starts = np.cumsum([0, *(group.num_rows for _, _, group in groups)]).tolist()
+        if starts[-1] == 0:
             raise ValueError(f"{paths[0]} has no rows")
+        require_memory(8 * starts[-1], f"data.source.path: a label for each of the {starts[-1]:,} rows")
+        labels, class_names = torch.full((starts[-1],), -1), ()
+        if label_column is not None:
+            labels, class_names = read_labels(places, label_column, features)
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
-        if encoded <= self.encoded_limit_mb * 2**20:
-            images.hold_all()
-        return images
+        is_held = encoded <= self.encoded_limit_mb * 2**20
+        held = [read_column(path, image_column, number) for path, number in places] if is_held else None
+        return ParquetImages(image_column, places, starts, labels, class_names, held)
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
-    """Opened, its footer read and held against the file's length."""
+    """Opened, its footer read."""
     try:
         if not os.path.isfile(path):
             raise OSError("it is not a regular file")
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, memory_map=True)
         file.schema_arrow  # noqa: B018
+        return file
     except Exception as error:  # whatever a damaged or hostile footer provokes
         raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
-    if file.metadata.num_rows > os.path.getsize(path):
-        raise ValueError(
-            f"data.source.path: {path} has {os.path.getsize(path):,} bytes and says that they hold "
-            f"{file.metadata.num_rows:,} images"
-        )
-    return file
 
 
-def read_column(path: str, column: str, groups: Sequence[int] | None = None) -> list[pa.Array]:
-    """The column in pieces of a few rows, so that one which inflates without end is refused long before the end."""
-    pieces, size = [], 0
+def read_column(path: str, column: str, number: int) -> pa.ChunkedArray:
+    """Of a row group."""
+    file = parquet_file(path)
+    require_memory(column_bytes(file.metadata.row_group(number), column), f"row group {number} of {path}")
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, groups, [column], use_threads=False):
-                size += batch.nbytes
-                if size > MAX_COLUMN_BYTES:
-                    raise ValueError(f"its column {column!r} inflates to more than {MAX_COLUMN_BYTES:,} bytes")
-                pieces.append(batch.column(0))
+        return file.read_row_group(number, [column], use_threads=False).column(0)
     except Exception as error:  # whatever damaged or hostile pages provoke
         raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
-    return pieces
+
+
+read_recent = lru_cache(maxsize=4)(read_column)
 
 
 def parquet_files(path: str | Sequence[str]) -> list[str]:
@@ -178,23 +160,18 @@ def find_column(
     return found[0] if found else None
 
 
-def read_labels(paths: list[str], column: str | None, features: dict[str, Any]) -> tuple[Tensor, tuple[str, ...]]:
+def read_labels(places: list[tuple[str, int]], column: str, features: dict[str, Any]) -> tuple[Tensor, tuple[str, ...]]:
     """int64 `[N]` (-1 where null) and class names; text labels are numbered in alphabetical order."""
-    if column is None:
-        num_rows = sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
-        return torch.full((num_rows,), -1), ()
-    values = pa.chunked_array([piece for path in paths for piece in read_column(path, column)])
+    values = pa.chunked_array([piece for path, number in places for piece in read_column(path, column, number).chunks])
     feature = features.get(column)
     names = (feature.get("names") if isinstance(feature, dict) else None) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{paths[0]} must name the classes of {column!r} by a list of texts, got {names!r:.100}")
-    names = tuple(names)
+        raise ValueError(f"{places[0][0]} must name the classes of {column!r} by a list of texts, got {names!r:.100}")
     if not pa.types.is_integer(values.type):
-        names = tuple(sorted(name for name in values.unique().to_pylist() if name is not None))
-        numbers = {name: i for i, name in enumerate(names)}
-        values = pa.chunked_array([pa.array([numbers.get(v) for v in values.to_pylist()], pa.int64())])
+        names = sorted(values.unique().drop_null().to_pylist())
+        values = pc.index_in(values, pa.array(names, values.type))
     labels = values.cast(pa.int64()).fill_null(-1).to_numpy()
-    return torch.from_numpy(np.array(labels, dtype=np.int64)), names
+    return torch.from_numpy(np.array(labels, dtype=np.int64)), tuple(names)
 
 
 def column_bytes(group: Any, column: str) -> int:
@@ -204,31 +181,32 @@ def column_bytes(group: Any, column: str) -> int:
 
 @dataclass
 class ParquetImages:
-    """groups: (file, number) of each row group; starts: the number of its first row, and at the end of all rows."""
+    """groups: (file, number) of each row group; starts: the number of its first row, and at the end of all rows.
+
+    held: their images, if they are kept for good, which forked workers share.
+    """
 
     column: str
     groups: list[tuple[str, int]]
     starts: list[int]
     labels: Tensor
     class_names: tuple[str, ...]
-    held: dict[int, pa.ChunkedArray] = field(default_factory=dict, repr=False)  # for good, shared by forked workers
-    recent: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
+    held: list[pa.ChunkedArray] | None = field(repr=False)
 
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def hold_all(self) -> None:
-        self.held = {number: self._read(number) for number in range(len(self.groups))}
-
     def image(self, index: int) -> Image.Image:
         number = bisect_right(self.starts, index) - 1
-        value = self._group(number)[index - self.starts[number]].as_py()
+        path, group = self.groups[number]
+        column = read_recent(path, self.column, group) if self.held is None else self.held[number]
+        value = column[index - self.starts[number]].as_py()
         if isinstance(value, dict):  # the struct may name a file beside the Parquet file instead of holding it
-            path, value = value.get("path"), value["bytes"]
-            if value is None and path is not None:
-                if Path(path).is_absolute() or ".." in Path(path).parts:
-                    raise UnusableImage(f"names a file that does not lie beside the Parquet file: {path!r}")
-                return open_image(Path(self.groups[number][0]).parent / path)
+            beside, value = value.get("path"), value["bytes"]
+            if value is None and beside is not None:
+                if Path(beside).is_absolute() or ".." in Path(beside).parts:
+                    raise UnusableImage(f"names a file that does not lie beside the Parquet file: {beside!r}")
+                return open_image(Path(path).parent / beside)
         if value is None:
             raise UnusableImage("holds no bytes")
         return open_image(value)
@@ -242,17 +220,3 @@ class ParquetImages:
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.groups})
         return sha256_of_parts(f"{os.path.basename(path)} {os.path.getsize(path)} {len(self)}" for path in files)
-
-    def _group(self, number: int) -> pa.ChunkedArray:
-        if number in self.held:
-            return self.held[number]
-        if number not in self.recent:
-            self.recent[number] = self._read(number)
-            if len(self.recent) > MAX_OPEN_GROUPS:
-                self.recent.popitem(last=False)
-        self.recent.move_to_end(number)
-        return self.recent[number]
-
-    def _read(self, number: int) -> pa.ChunkedArray:
-        path, group = self.groups[number]
-        return pa.chunked_array(read_column(path, self.column, [group]))

@@ -4,16 +4,19 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
-from ddpm.data.open_image import MAX_BYTES, open_image
-from ddpm.data.sources.base import edm_labels, is_image_name, max_table_bytes, sha256_of_parts
+from ddpm.data.open_image import open_image
+from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
+
+TABLE = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,7 @@ class Zip:
         try:
             with ZipFile(path) as archive:
                 entries = sorted((e for e in archive.infolist() if is_image_name(e.filename)), key=lambda e: e.filename)
-                found = "dataset.json" in archive.namelist()
-                limit = max_table_bytes(len(entries))
-                table = content(archive, archive.getinfo("dataset.json"), limit) if found else None
+                table = read_entry(archive, archive.getinfo(TABLE)) if TABLE in archive.namelist() else None
         except Exception as error:  # whatever a damaged or hostile file provokes
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         if not entries:
@@ -40,18 +41,13 @@ class Zip:
         names = [entry.filename for entry in entries]
         if table is None:
             return ZipImages(path, entries, torch.full((len(names),), -1))
-        where = f"{path}/dataset.json"
+        where = f"{path}/{TABLE}"
         return ZipImages(path, entries, edm_labels(utf8(table, where), names, where))
 
 
-def content(archive: ZipFile, entry: ZipInfo, max_bytes: int) -> bytes:
-    """The whole entry. Read by its stated length, which inflates no more than that even where it is a lie."""
-    if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError(f"{entry.filename} is compressed by another method than deflate; make the zip file anew")
-    if entry.file_size > max_bytes:
-        raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, and may have {max_bytes:,}")
-    with archive.open(entry) as file:
-        return file.read(entry.file_size)
+def read_entry(archive: ZipFile, entry: ZipInfo) -> bytes:
+    require_memory(entry.file_size, entry.filename)
+    return archive.read(entry)
 
 
 @dataclass
@@ -66,7 +62,7 @@ class ZipImages:
         return len(self.entries)
 
     def image(self, index: int) -> Image.Image:
-        return open_image(content(self._archive(), self.entries[index], MAX_BYTES))
+        return open_image(read_entry(self._archive(), self.entries[index]))
 
     def name(self, index: int) -> str:
         return f"{self.path}/{self.entries[index].filename}"

@@ -3,14 +3,13 @@
 tools/train_mnist_features.py made it from the embedded digits, 1,000 of them held out, and prints what it can do.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from ddpm.metrics.extractors.base import full_float32
+from ddpm.metrics.extractors.network import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import resize
 from ddpm.metrics.weights import load_exact, load_weights
 
@@ -39,28 +38,21 @@ def convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.SiLU())
 
 
-class MnistClassifier:
+class MnistClassifier(NetworkExtractor):
     """Its distances compare models of MNIST with each other, and with no figure that was made with Inception."""
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 64, "logits": 10, "spatial": SPATIAL_CHANNELS * 7 * 7}
     preprocessing = "uint8, mean of the channels, bilinear 28 with antialias where the size is another"
     name = "mnist"
 
-    def __init__(self) -> None:
+    def _load(self) -> tuple[nn.Module, str]:
         weights = load_weights(FILE)
-        self.weights_hash = weights.sha256
-        self._network = MnistNetwork().eval().requires_grad_(False)
-        load_exact(self._network, weights.tensors, FILE, "the digit classifier")
+        network = MnistNetwork()
+        load_exact(network, weights.tensors, FILE, "the digit classifier")
+        return network, weights.sha256
 
-    def to(self, device: torch.device | str) -> Self:
-        self._network.to(device)
-        return self
-
-    @torch.inference_mode()
-    def __call__(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        with full_float32(pixels.device):
-            out = self._network(prepare_digits(pixels))
-        return {layer: out[layer] for layer in layers}
+    def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
+        return network(prepare_digits(pixels))
 
 
 def prepare_digits(pixels: Tensor) -> Tensor:

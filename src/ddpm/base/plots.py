@@ -1,0 +1,16 @@
+"""Figures as PNG files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpm.base.atomic import atomic_write
+
+if TYPE_CHECKING:  # it takes a second to import
+    from matplotlib.figure import Figure
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG of 120 dots per inch, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)

@@ -1,0 +1,71 @@
+"""A source of images once it is open: all of them looked at, in memory or streamed, and hashed by their content."""
+
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from ddpm.data.decode import Decoder, Inspection, inspect, list_problems, usable
+from ddpm.data.images import Preparation
+from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
+from ddpm.data.sources.base import Images, sha256_of_parts
+
+
+class OpenedData:
+    """digests: uint8 `[N, 32]`, sha256 of the pixels of each image; None where none was looked at."""
+
+    def __init__(self, images: Images, data: ImageData, digests: Tensor | None, preparation: Preparation):
+        self.data = data
+        self.class_names = tuple(images.class_names)
+        self._digests = digests
+        self._preparation = preparation
+        self._fingerprint = "" if digests is not None else images.fingerprint()
+
+    @classmethod
+    def unseen(cls, images: Images, preparation: Preparation, num_workers: int) -> Self:
+        """Streamed, and not looked at."""
+        pixels = StreamedPixels(Decoder(images, preparation), num_workers)
+        return cls(images, ImageData(pixels, images.labels, torch.arange(len(images))), None, preparation)
+
+    @classmethod
+    def inspected(
+        cls, images: Images, preparation: Preparation, num_workers: int, in_memory: bool, on_broken: str
+    ) -> Self:
+        """ValueError for images that cannot be used, unless on_broken is "skip"."""
+        decoder = Decoder(images, preparation)
+        found = inspect_on_all_ranks(decoder, num_workers, keep=in_memory)
+        indices = usable(len(images), found.problems, on_broken)
+        if found.problems:
+            rank_zero_warn(list_problems(f"skipped {len(found.problems)} of {len(images)} images", found.problems))
+        pixels = StreamedPixels(decoder, num_workers) if found.pixels is None else MemoryPixels(found.pixels)
+        return cls(images, ImageData(pixels, images.labels, indices), found.digests, preparation)
+
+    def content_hash(self, indices: Tensor) -> str:
+        """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
+
+        Where no image was decoded yet (verify=false) it is one over names and sizes instead, and says so: "listing-".
+        """
+        labels = self.data.labels[indices].numpy().tobytes()
+        shape = "x".join(map(str, self._preparation.shape))
+        if self._digests is None:
+            return "listing-" + sha256_of_parts(
+                [self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels]
+            )
+        return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])
+
+
+def inspect_on_all_ranks(decoder: Decoder, num_workers: int, keep: bool) -> Inspection:
+    """All images; in memory each rank needs all of them, otherwise the ranks share the work and the findings."""
+    everything = torch.arange(len(decoder.images))
+    if keep or not (dist.is_available() and dist.is_initialized()):
+        return inspect(decoder, everything, num_workers, keep)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    mine = inspect(decoder, everything[rank::world_size], num_workers, keep)
+    parts: list[Any] = [None] * world_size
+    dist.all_gather_object(parts, (mine.digests.numpy(), mine.problems))
+    digests = torch.empty((len(everything), 32), dtype=torch.uint8)
+    for other, (some, _) in enumerate(parts):
+        digests[other::world_size] = torch.from_numpy(some)
+    return Inspection(digests, [problem for _, problems in parts for problem in problems], None)

@@ -1,0 +1,91 @@
+"""The size of what a file or a setting asks for is held against the memory that is there before any is taken."""
+
+import os
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ddpm.base import memory
+from ddpm.base.memory import available_bytes, require_memory
+from ddpm.base.untrusted import json_file, load_tensors
+from ddpm.data.open_image import open_image
+from ddpm.data.sources.npz import Npz
+from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.zip import Zip
+from ddpm.diffusion.schedules.linear import linear
+from ddpm.metrics.arrays import read_arrays
+from ddpm.networks import UNet
+
+FEW = 10_000
+
+
+def zip_of_images(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(2 * FEW))
+    Zip(str(path)).open().image(0)
+
+
+def zip_with_labels(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"")
+        archive.writestr("dataset.json", b" " * 2 * FEW)
+    Zip(str(path)).open()
+
+
+def pixels(path):
+    np.savez_compressed(path, np.zeros((1, 100, 200, 1), np.uint8))
+    Npz(f"{path}.npz").open()
+
+
+def statistics(path):
+    np.savez_compressed(path, mu=np.zeros(2 * FEW))
+    read_arrays(path.with_suffix(".npz"), {"mu"})
+
+
+def parquet(path):
+    pq.write_table(pa.table({"image": [os.urandom(2 * FEW)]}), path)
+    Parquet(str(path)).open()
+
+
+def weights(path):
+    torch.save(torch.zeros(FEW), path)
+    load_tensors(path)
+
+
+def hole(path):
+    with open(path, "wb") as file:
+        file.truncate(2**40)  # it takes no space
+
+
+def image(path):
+    hole(path)
+    open_image(path)
+
+
+def text(path):
+    hole(path)
+    json_file(path)
+
+
+ASKING = {
+    **{reader.__name__: reader for reader in (zip_of_images, zip_with_labels, pixels, statistics, parquet, weights)},
+    **{reader.__name__: reader for reader in (image, text)},
+    "a schedule": lambda path: linear(10**12, 1e-4, 0.02, False),
+    "blocks": lambda path: UNet(3, 8, [1, 2], 10**12, num_groups=4),
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_does_not_fit_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: FEW)
+    with pytest.raises(ValueError, match=r"GB of memory, and only 0\.0 GB are available"):
+        ASKING[name](tmp_path / "a")
+
+
+def test_the_memory_that_is_there_is_no_more_than_the_machine_has():
+    assert 0 < available_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    require_memory(available_bytes() // 2, "half of it")
