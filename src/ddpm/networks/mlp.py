@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import linear_layer, zero_init
 from ddpm.networks.settings import check_input, height_and_width
