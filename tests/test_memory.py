@@ -19,6 +19,7 @@ from ddpm.data.sources.zip import Zip
 from ddpm.diffusion.schedules.linear import linear
 from ddpm.metrics.arrays import read_arrays
 from ddpm.networks import UNet
+from ddpm.networks.caption_unet import CaptionUNet
 
 FEW = 10_000
 
@@ -75,6 +76,9 @@ ASKING = {
     **{reader.__name__: reader for reader in (zip_of_images, zip_with_labels, pixels, statistics, parquet, weights)},
     **{reader.__name__: reader for reader in (image, text)},
     "a schedule": lambda path: linear(10**12, 1e-4, 0.02, False),
+    "words": lambda path: CaptionUNet(
+        3, 10**12, 4, 8, base_channels=8, channel_mults=[1], num_res_blocks=1, num_groups=4
+    ),
     "blocks": lambda path: UNet(3, 8, [1, 2], 10**12, num_groups=4),
 }
 

@@ -77,9 +77,7 @@ def test_words_that_cannot_be_are_refused(words, message):
 
 
 @pytest.mark.parametrize("name", ["num_words", "num_tokens", "token_channels"])
-@pytest.mark.parametrize("value", [None, 0, 10**9, 2.5])
+@pytest.mark.parametrize("value", [None, 0, 2.5])
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
-    if (name, value) == ("token_channels", 10**9):
-        pytest.skip("as wide as a machine has memory for")
     with pytest.raises(ValueError, match=f"^{name} must be"):
         CaptionUNet(**SMALL | WORDS | {name: value})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.networks.settings import check_numbers
 from ddpm.networks.unet import UNet
 
@@ -35,6 +36,8 @@ class CaptionUNet(nn.Module):
                 check.fail(name, value, "an integer; cond=caption sets it")
             check.positive_int(name, value)
         check.positive_int("token_channels", token_channels)
+        num_vectors = num_words + num_tokens
+        require_memory(4 * num_vectors * token_channels, f"num_words + num_tokens = {num_vectors} vectors")
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=token_channels, **settings)
         self.words = nn.Embedding(num_words, token_channels)
         self.places = nn.Embedding(num_tokens, token_channels)
