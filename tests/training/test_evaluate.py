@@ -417,7 +417,7 @@ def test_a_resumed_run_measures_what_was_still_to_be_measured_and_nothing_twice(
         patch.setattr(Evaluator, "compute", killed)
         with pytest.raises(BaseException):  # noqa: B017
             train.run_train(measured(small, *settings))
-    train.run_train(measured(small, *settings, "resume=auto"))
+    train.run_train(measured(small, *settings, "resume.path=auto"))
     assert logged(cut) == logged(whole)
     assert (cut / "evaluations").is_dir()
 
@@ -426,7 +426,7 @@ def test_a_finished_run_that_is_resumed_measures_nothing_again(small, copied, mo
     settings = ("trainer.max_steps=5", "evaluate.every_n_steps=4", "checkpoint_every_n_steps=5")
     copied(*MEASURED, *settings)
     monkeypatch.setattr(Evaluator, "compute", lambda self: pytest.fail("measured again"))
-    train.run_train(measured(small, *settings, "resume=auto"))
+    train.run_train(measured(small, *settings, "resume.path=auto"))
 
 
 def test_runs_of_one_name_in_two_sweeps_are_told_apart(scored, checkpoint, tmp_path):
