@@ -266,7 +266,7 @@ class Weighing:
     needs_checkpoint = True
 
     def measure(self, run):
-        total = sum(p.double().sum().item() for p in run.module.weights(run.module.predict_weights).parameters())
+        total = sum(p.double().sum().item() for p in run.model.weights(run.model.predict_weights).parameters())
         (run.folder).mkdir(parents=True, exist_ok=True)
         (run.folder / "weighing.txt").write_text(f"{run.ckpt.name} {run.config.schedule.num_timesteps}")
         protocol = {"num_generated": 7, "scores": {"weight": "Weighing()"}, "data": run.config.data.name}
@@ -279,7 +279,7 @@ class Naming:
     needs_checkpoint = False
 
     def measure(self, run):
-        assert run.module is None
+        assert run.model is None
         assert run.ckpt is None
         times = Estimate(float(run.config.schedule.num_timesteps))
         return Measurement({"times": times}, {"num_generated": 1, "scores": {}})

@@ -223,13 +223,13 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
         about = {"run": folder.name, **{g: describe_part(parts[g]) for g in ("model", "schedule") if parts.get(g)}}
     else:
         folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
-        module, stored = load.from_checkpoint(path, load.changes(config))
-        module.use_for_prediction(config.weights, config.seed)
-        analytic.prepare(module, stored, path, trainer)
-        run = ModelRun(module, stored, path, trainer, folder)
+        model, stored = load.from_checkpoint(path, load.changes(config))
+        model.use_for_prediction(config.weights, config.seed)
+        analytic.prepare(model, stored, path, trainer)
+        run = ModelRun(model, stored, path, trainer, folder)
         about = {
             "ckpt": str(path), "run": run_folder_of(path).name, "step": checkpoint_step(path),
-            **describe_groups(identity(stored, module, trainer)),
+            **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     for part in model_metrics:
         measured, protocol = model_metric.compute_model_metric(part, run)

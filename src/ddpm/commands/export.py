@@ -21,29 +21,29 @@ from ddpm.model.diffusion_model import DiffusionModel
 def run_export(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
     path = load.checkpoint_path(config.ckpt)
-    module, stored = load.from_checkpoint(path, load.changes(config))
-    module.use_for_prediction(config.weights, seed=0)
-    weights = module.predict_weights
+    model, stored = load.from_checkpoint(path, load.changes(config))
+    model.use_for_prediction(config.weights, seed=0)
+    weights = model.predict_weights
     out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
     with write_folder(out) as partial:
-        write(partial, module, stored)
-    steps = module.sampler.steps or module.sampler.process.T
-    print(f"{module.describe_weights(weights)} weights in {out}")
+        write(partial, model, stored)
+    steps = model.sampler.steps or model.sampler.process.T
+    print(f"{model.describe_weights(weights)} weights in {out}")
     print(use.format(out=str(out), steps=steps))
 
 
-def write_safetensors(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
-    exported_folder.save_exported_folder(folder, to_exported(module, module.predict_weights))
+def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
+    exported_folder.save_exported_folder(folder, to_exported(model, model.predict_weights))
 
 
-def write_diffusers(folder: Path, module: DiffusionModel, stored: DictConfig) -> None:
+def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
     groups = ("process", "codec", "objective", "clip", "sampler")
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
     words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
-    process = module.sampler.process
-    scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, module.sampler.times(process.T))
-    network = exported_network(module, module.predict_weights)
-    shape = module.image_shape
+    process = model.sampler.process
+    scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, model.sampler.times(process.T))
+    network = exported_network(model, model.predict_weights)
+    shape = model.image_shape
     wiring.complete(
         pipeline.save_pipeline, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape
     )

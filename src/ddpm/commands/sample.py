@@ -58,15 +58,15 @@ def generate(config: DictConfig) -> None:
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = load.checkpoint_path(config.ckpt)
-    module, stored = load.from_checkpoint(path, load.changes(config))
-    load.refuse_classifier(module, path)
-    module.use_for_prediction(config.weights, config.seed)
-    data, picture, requested = prepare_samples(config, module)
+    model, stored = load.from_checkpoint(path, load.changes(config))
+    load.refuse_classifier(model, path)
+    model.use_for_prediction(config.weights, config.seed)
+    data, picture, requested = prepare_samples(config, model)
     trainer = build.trainer(config)
-    analytic.prepare(module, stored, path, trainer)
-    folder = Path(config.out or run_folder_of(path) / f"samples_{stem(path)}_{module.predict_weights}_{config.format}")
-    store = make_store(folder, data.num_samples, module.image_shape)
-    about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, module, trainer)}
+    analytic.prepare(model, stored, path, trainer)
+    folder = Path(config.out or run_folder_of(path) / f"samples_{stem(path)}_{model.predict_weights}_{config.format}")
+    store = make_store(folder, data.num_samples, model.image_shape)
+    about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
     record.refuse_to_mix(store.grows, has_images=any(store.stored()))
@@ -77,21 +77,21 @@ def generate(config: DictConfig) -> None:
             num_found = int(store.done_mask().sum())
             report_progress(num_found, store, record)
             trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
-            trainer.predict(GenerationModule(module), data, return_predictions=False)
+            trainer.predict(GenerationModule(model), data, return_predictions=False)
         else:
             rank_zero_only(store.adopt)()
         if config.gif and not (finished and store.holds(GIF, writer.gif)):
-            draw_gif(trainer, module, data, writer)
+            draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
 
 
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def prepare_samples(config: DictConfig, module: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
+def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
     """The samples to make, how they are drawn, and their requested conditions, for the record."""
-    refuse_without_prior(module)
-    rows, names, about = resolve_request(module.sample_condition, config["class"], config.prompt, otherwise="all")
+    refuse_without_prior(model)
+    rows, names, about = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
@@ -105,23 +105,23 @@ def prepare_samples(config: DictConfig, module: DiffusionModel) -> tuple[Generat
 
 @rank_zero_only
 def draw_gif(
-    trainer: Trainer, module: DiffusionModel, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
+    trainer: Trainer, model: DiffusionModel, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
 ) -> None:
     """The samples of the grid coming into being, from noise to the image."""
-    times = module.sampler.times(module.sampler.process.T)[1:]
+    times = model.sampler.times(model.sampler.process.T)[1:]
     chosen = torch.linspace(0, len(times) - 1, min(num_frames, len(times))).round().int().tolist()
     shown = {times[i] for i in chosen}
     frames: list[torch.Tensor] = []
 
     def watch(state: State) -> None:
         if state.t in shown:
-            frames.append(tile_images(to_uint8(module.codec.decode(state.x_t).float())))
+            frames.append(tile_images(to_uint8(model.codec.decode(state.x_t).float())))
 
-    module.on_sampling_step = watch
-    module.to(trainer.strategy.root_device)  # Lightning left it on the CPU
-    batch = {name: conditions.to(module.device) for name, conditions in data.first(writer.store.num_first).items()}
-    with sampling_mode(trainer, module):
-        GenerationModule(module).predict_step(batch, 0)
+    model.on_sampling_step = watch
+    model.to(trainer.strategy.root_device)  # Lightning left it on the CPU
+    batch = {name: conditions.to(model.device) for name, conditions in data.first(writer.store.num_first).items()}
+    with sampling_mode(trainer, model):
+        GenerationModule(model).predict_step(batch, 0)
     with atomic_write(writer.gif) as partial:
         save_gif(partial, frames)
         writer.store.seal(GIF, partial.read_bytes())
@@ -141,35 +141,35 @@ def run_task(config: DictConfig) -> None:
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no images; leave it out")
     path = load.checkpoint_path(config.ckpt)
-    module, stored = load_model(path, config)
+    model, stored = load_model(path, config)
     name = config.task._target_.split(".")[-2]
-    folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{module.predict_weights}")
+    folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{model.predict_weights}")
     trainer = build.trainer(config)
     if trainer.world_size > 1:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
-    analytic.prepare(module, stored, path, trainer)
-    module.to(trainer.strategy.root_device)
-    with sampling_mode(trainer, module):
-        rows, _, requested = resolve_request(module.sample_condition, config["class"], config.prompt, otherwise="none")
+    analytic.prepare(model, stored, path, trainer)
+    model.to(trainer.strategy.root_device)
+    with sampling_mode(trainer, model):
+        rows, _, requested = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
-        about = {**chosen, **requested, **identity(stored, module, trainer)}
+        about = {**chosen, **requested, **identity(stored, model, trainer)}
         named = {field: load.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
         about["files"] = {
             field: sha256_of_parts([path.read_bytes()]) for field, path in named.items() if path.is_file()
         }
         record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
         record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
-        outcome = task(task_model(module, task_data(config, stored), config.batch_size, rows))
+        outcome = task(task_model(model, task_data(config, stored), config.batch_size, rows))
     record.write()
     write_outcome(folder, name, outcome, about)
 
 
 def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    """The module and its configuration; data that are chosen anew do not reach it."""
+    """The model and its configuration; data that are chosen anew do not reach it."""
     changes = load.changes(config)
-    module, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
-    module.use_for_prediction(config.weights, config.seed)
-    return module, stored
+    model, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    model.use_for_prediction(config.weights, config.seed)
+    return model, stored
 
 
 def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
@@ -180,12 +180,12 @@ def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
 
 
 def task_model(
-    module: DiffusionModel, data: ImageDataModule | None, batch_size: int, requested: Mapping[str, torch.Tensor]
+    model: DiffusionModel, data: ImageDataModule | None, batch_size: int, requested: Mapping[str, torch.Tensor]
 ) -> Model:
     """requested: the conditions that the rows take in turn, see `SampleLoader`."""
 
     def conditions_of(rows: torch.Tensor) -> Cond:
-        if module.sample_condition.needs_images:
+        if model.sample_condition.needs_images:
             raise ValueError("this model is conditioned on small images: only task=upsample and task=cascade have some")
         return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
@@ -193,18 +193,18 @@ def task_model(
         path = load.checkpoint_path(ckpt)
         other, _ = load.from_checkpoint(path, OmegaConf.create())
         load.refuse_classifier(other, path)
-        other.use_for_prediction("best", module.sample_rng.seed)
-        return task_model(other.to(module.device), None, batch_size, {})
+        other.use_for_prediction("best", model.sample_rng.seed)
+        return task_model(other.to(model.device), None, batch_size, {})
 
     return Model(
-        denoiser=module.denoiser(module.predict_weights),
-        condition=module.sample_condition,
+        denoiser=model.denoiser(model.predict_weights),
+        condition=model.sample_condition,
         conditions_of=conditions_of,
-        sampler=module.sampler,
-        codec=module.codec,
-        rng=module.sample_rng,
-        image_shape=module.image_shape,
-        device=module.device,
+        sampler=model.sampler,
+        codec=model.codec,
+        rng=model.sample_rng,
+        image_shape=model.image_shape,
+        device=model.device,
         batch_size=batch_size,
         data=data,
         another=another,

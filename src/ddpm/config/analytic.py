@@ -29,9 +29,9 @@ from ddpm.model.diffusion_model import DiffusionModel
 BATCH = 64
 
 
-def prepare(module: DiffusionModel, stored: DictConfig, path: Path, trainer: Trainer) -> None:
+def prepare(model: DiffusionModel, stored: DictConfig, path: Path, trainer: Trainer) -> None:
     """Gives the module's sampler its variance, if that is one to be estimated. To be called on all ranks."""
-    variance = getattr(module.sampler, "variance", None)
+    variance = getattr(model.sampler, "variance", None)
     if not isinstance(variance, Analytic) or variance.errors:
         return
     data = build.data(stored)
@@ -39,26 +39,26 @@ def prepare(module: DiffusionModel, stored: DictConfig, path: Path, trainer: Tra
     num = min(variance.num_images, len(data.split("train")))
     images = data.split("train", num)
     about = {
-        "weights": weights_hash(module.weights(module.predict_weights)),
+        "weights": weights_hash(model.weights(model.predict_weights)),
         "model": {
-            **image_settings(stored, module.config[FITTED]),
-            "guides": [weights_hash(guide) for guide in module.guides],
+            **image_settings(stored, model.config[FITTED]),
+            "guides": [weights_hash(guide) for guide in model.guides],
         },
         "precision": str(trainer.precision),
         "data": data.content_hash("train", num),
         "num_times": variance.num_times,
     }
-    name = f"{stem(path)}_{module.predict_weights}"
+    name = f"{stem(path)}_{model.predict_weights}"
     file = run_folder_of(path) / "analytic" / f"{name}_{short_digest(about)}.json"
     found = read_estimate(file) or earlier_estimate(file.parent.glob(f"{name}_*.json"), about)
     if found is None:
-        times = variance.measured_times(module.sampler.process.T)
-        errors = measure_errors(module, images, times, trainer)
+        times = variance.measured_times(model.sampler.process.T)
+        errors = measure_errors(model, images, times, trainer)
         found = {"about": about, "num_images": num, "times": times, "errors": errors}
         trainer.strategy.barrier()
         write_estimate(file, json.dumps({**found, "digest": short_digest(found)}, indent=1))
     fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
-    module.sampler = replace(module.sampler, variance=fitted)
+    model.sampler = replace(model.sampler, variance=fitted)
 
 
 def refuse(*parts: Any) -> None:
@@ -91,11 +91,11 @@ def write_estimate(file: Path, content: str) -> None:
 
 
 @torch.no_grad()
-def measure_errors(module: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
+def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
     """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
     device = trainer.strategy.root_device
-    module = module.to(device).eval()
-    denoiser, process, rng = module.denoiser(module.predict_weights), module.sampler.process, Rng(0, "analytic")
+    model = model.to(device).eval()
+    denoiser, process, rng = model.denoiser(model.predict_weights), model.sampler.process, Rng(0, "analytic")
     reader = images.pixels.reader(persistent=False)
     totals = torch.zeros(len(times), dtype=torch.float64, device=device)
     plan = list(images.indices.split(BATCH))
@@ -103,7 +103,7 @@ def measure_errors(module: DiffusionModel, images: ImageData, times: list[int], 
     for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
         batch = to_batch(pixels, images.labels[ids], ids, ids, pinned=False)
         batch = {name: part.to(device) for name, part in batch.items()}
-        x0, cond = module.codec.encode(batch["image"]), module.condition.of(batch)
+        x0, cond = model.codec.encode(batch["image"]), model.condition.of(batch)
         for k, t in enumerate(times):
             x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
             with trainer.precision_plugin.forward_context():

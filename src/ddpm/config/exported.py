@@ -1,4 +1,4 @@
-"""A module with one set of weights alone, as an exported folder holds it.
+"""A model with one set of weights alone, as an exported folder holds it.
 
 An average stays an average and not a network, so that it is built, named and run as it is from the checkpoint.
 """
@@ -27,12 +27,12 @@ class MissingWeights(nn.Module):
         self.refuse()
 
 
-def to_exported(module: DiffusionModel, weights: str) -> Exported:
-    """What a folder is to hold of the module. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
-    network = exported_network(module, weights)
-    decays = [decay for decay in module.averages.decays if module.weights(f"ema_{decay:g}") is network]
+def to_exported(model: DiffusionModel, weights: str) -> Exported:
+    """What a folder is to hold of the model. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
+    network = exported_network(model, weights)
+    decays = [decay for decay in model.averages.decays if model.weights(f"ema_{decay:g}") is network]
     name = weights_name(decays)
-    return Exported({**module.config, "ema": averages(*decays)}, name, state_entries(module, name))
+    return Exported({**model.config, "ema": averages(*decays)}, name, state_entries(model, name))
 
 
 def weights_name(decays: list[float]) -> str:
@@ -41,31 +41,31 @@ def weights_name(decays: list[float]) -> str:
 
 
 def state_prefix(weights: str) -> str:
-    """Where the state dict of a module has them, if no other average is there."""
+    """Where the state dict of a model has them, if no other average is there."""
     return "network." if weights == "raw" else "averages.copies.0."
 
 
-def exported_network(module: DiffusionModel, weights: str) -> nn.Module:
-    """The network with these weights, or a ValueError if they were left out of the folder that the module is from."""
-    network = module.weights(weights)
+def exported_network(model: DiffusionModel, weights: str) -> nn.Module:
+    """The network with these weights, or a ValueError if they were left out of the folder that the model is from."""
+    network = model.weights(weights)
     if isinstance(network, MissingWeights):
         network.refuse()
     return network
 
 
-def state_entries(module: DiffusionModel, weights: str) -> dict[str, Tensor]:
-    """The state dict of the module without weights but these."""
-    state = {key: value for key, value in module.state_dict().items() if not key.startswith(("network.", "averages."))}
-    return {**state, **module.weights(weights).state_dict(prefix=state_prefix(weights))}
+def state_entries(model: DiffusionModel, weights: str) -> dict[str, Tensor]:
+    """The state dict of the model without weights but these."""
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith(("network.", "averages."))}
+    return {**state, **model.weights(weights).state_dict(prefix=state_prefix(weights))}
 
 
-def load_exported(module: DiffusionModel, exported: Exported, folder: Path) -> None:
-    """Into a module built from the folder's configuration, the folder's tensors, which are known to fit."""
-    name = weights_name(module.averages.decays)
+def load_exported(model: DiffusionModel, exported: Exported, folder: Path) -> None:
+    """Into a model built from the folder's configuration, the folder's tensors, which are known to fit."""
+    name = weights_name(model.averages.decays)
     if exported.weights != name:
         raise ValueError(f"{folder} must hold {name} weights, as its configuration says, got {exported.weights!r}")
     if exported.damaged:
         raise ValueError(f"{folder} holds damaged tensors: their sha256 is another than it says; export the model anew")
-    module.load_state_dict(exported.tensors, strict=False)
+    model.load_state_dict(exported.tensors, strict=False)
     if exported.weights != "raw":
-        module.network = MissingWeights(exported.weights)
+        model.network = MissingWeights(exported.weights)

@@ -36,7 +36,7 @@ class GuidanceSetup(NamedTuple):
 
 
 def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, load: Load) -> GuidanceSetup:
-    """condition: the network's. load: a module, from the checkpoint that the guidance names."""
+    """condition: the network's. load: a model, from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
     if leaf._target_ != UNGUIDED["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
@@ -97,21 +97,21 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> D
         raise ValueError(f"guidance.{field} must be given, as guidance.{field}=runs/.../last.ckpt")
     if Path(str(path)).is_file():
         hold(Path(str(path)))
-    module = load(Path(str(path)))
-    wants_classes, names_classes = field == "classifier", bool(getattr(module.network, "classifies", False))
+    model = load(Path(str(path)))
+    wants_classes, names_classes = field == "classifier", bool(getattr(model.network, "classifies", False))
     if wants_classes and not names_classes:
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"
         raise ValueError(f"guidance.classifier={path} holds a model that names no classes; {remedy}")
     if names_classes and not wants_classes:
         raise ValueError(f"guidance.{field}={path} holds a classifier, which predicts no image: guidance=classifier")
-    module.use_for_prediction(leaf.get("weights", "best"), seed=0)
-    ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, module.sampler))
-    if type(module.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
+    model.use_for_prediction(leaf.get("weights", "best"), seed=0)
+    ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, model.sampler))
+    if type(model.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
         raise ValueError(
             f"guidance.{field}={path} was trained with another schedule than this model, so its times "
             "mean another noise; train it with the same schedule"
         )
-    return module
+    return model
 
 
 def shared_condition(of_classifier: Condition, condition: Condition, path: str) -> Condition:

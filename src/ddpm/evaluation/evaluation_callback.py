@@ -35,19 +35,19 @@ class EvaluationCallback(Callback):
         self.samples, self.stored = samples, stored
         self.values: dict[str, Estimate] = {}
 
-    def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, model: LightningModule) -> None:
         self.evaluator.to(trainer.strategy.root_device)
         self.generated = torch.zeros(self.samples.num_samples, dtype=torch.bool)
         if self.evaluator.needs_real and not self.evaluator.knows_real:
             self.reference.show(self.evaluator, trainer)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
+        self, trainer: Trainer, model: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
     ) -> None:
         self.evaluator.update_fake(outputs.float(), batch["index"], batch["label"])
         self.generated[batch["index"].cpu()] = True
 
-    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, model: LightningModule) -> None:
         self.show_stored(trainer)
         self.values = self.evaluator.compute()
 

@@ -27,11 +27,11 @@ WITHOUT_FEATURES = {
 class ModelRun:
     """What a model metric is given.
 
-    module: in eval mode, to be brought to the device; its `predict_weights` are meant. None without a checkpoint.
+    model: in eval mode, to be brought to the device; its `predict_weights` are meant. None without a checkpoint.
     config: what the model was built from; without a checkpoint the command's. folder: for files of the metric's own.
     """
 
-    module: DiffusionModel | None
+    model: DiffusionModel | None
     config: DictConfig
     ckpt: Path | None
     trainer: Trainer

@@ -63,12 +63,12 @@ def evaluation_targets(
     for path in paths:
         real: Reference | None = None
         for variant, repeat in itertools.product(variants, range(config.num_repeats)):
-            module, stored = load.from_checkpoint(path, variant.changes)
-            load.refuse_classifier(module, path)
-            module.use_for_prediction(config.weights, config.seed + repeat)
-            analytic.prepare(module, stored, path, trainer)
+            model, stored = load.from_checkpoint(path, variant.changes)
+            load.refuse_classifier(model, path)
+            model.use_for_prediction(config.weights, config.seed + repeat)
+            analytic.prepare(model, stored, path, trainer)
             real = real or build_reference(config, stored)
-            target = target_of_model(config, path, module, stored, real, trainer)
+            target = target_of_model(config, path, model, stored, real, trainer)
             target.variant = variant if variant.name else None
             target.name = (
                 f"{os.path.relpath(run_folder_of(path), common_folder(paths))}/{stem(path)} {variant.title}".rstrip()
@@ -126,18 +126,18 @@ class Numbered:
 
 
 def target_of_model(
-    config: DictConfig, path: Path, module: DiffusionModel, stored: DictConfig, real: Reference, trainer: Trainer
+    config: DictConfig, path: Path, model: DiffusionModel, stored: DictConfig, real: Reference, trainer: Trainer
 ) -> EvaluationTarget:
     num = min(real.num or MOST_SAMPLES, MOST_SAMPLES) if config.num_samples is None else config.num_samples
-    samples, requested = samples_to_make(config, module, num, real)
-    images = {**identity(stored, module, trainer), **requested}
+    samples, requested = samples_to_make(config, model, num, real)
+    images = {**identity(stored, model, trainer), **requested}
     of_run = run_folder_of(path)
     store = writer = None
     if check.boolean("keep_images", config.keep_images):
         named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
-        name = f"{stem(path)}_{module.predict_weights}"
+        name = f"{stem(path)}_{model.predict_weights}"
         folder = folder_of(images, of_run / "generated" / f"{name}_{short_digest(named)}", f"{name}_*")
-        store = RowStore(folder, num, module.image_shape)
+        store = RowStore(folder, num, model.image_shape)
         record = GenerationRecord(folder, images, circumstances(config, trainer))
         record.restore()
         record.refuse_to_mix(grows=True, has_images=any(store.stored()))
@@ -146,22 +146,22 @@ def target_of_model(
         "ckpt": str(path), "run": of_run.name, "step": checkpoint_step(path), **describe_groups(images),
         **({"labels": describe_classes(samples.labels_of(torch.arange(num)))} if requested else {}),
     }  # fmt: skip
-    return EvaluationTarget(stem(path), module, samples, store, writer, about, of_run / "evaluations")
+    return EvaluationTarget(stem(path), model, samples, store, writer, about, of_run / "evaluations")
 
 
 def samples_to_make(
-    config: DictConfig, module: DiffusionModel, num: int, real: Reference
+    config: DictConfig, model: DiffusionModel, num: int, real: Reference
 ) -> tuple[GenerationDataModule, dict[str, Any]]:
     """The samples to make, and their conditions: classes, or those of real images, as captions or small versions."""
-    labels = sample_labels(config["class"], module.sample_condition)
-    requested = {} if labels is None else {"class": [module.sample_condition.name(label) for label in labels]}
-    if isinstance(module.sample_condition, NoCondition | ClassLabel) and not module.needs_images:
+    labels = sample_labels(config["class"], model.sample_condition)
+    requested = {} if labels is None else {"class": [model.sample_condition.name(label) for label in labels]}
+    if isinstance(model.sample_condition, NoCondition | ClassLabel) and not model.needs_images:
         return GenerationDataModule(num, config.batch_size, labels=labels), requested
     if not isinstance(real, ImageReference):
         raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
-    if real.data.image_shape != module.image_shape:
+    if real.data.image_shape != model.image_shape:
         raise ValueError(
-            f"this model makes samples from images {module.image_shape}, and those of {real.identity['data']} are "
+            f"this model makes samples from images {model.image_shape}, and those of {real.identity['data']} are "
             f"{real.data.image_shape}"
         )
     return GenerationDataModule(num, config.batch_size, images=real.images), {

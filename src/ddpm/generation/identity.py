@@ -20,18 +20,18 @@ from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
 
 
-def identity(stored: DictConfig, module: DiffusionModel, trainer: Trainer) -> dict[str, Any]:
+def identity(stored: DictConfig, model: DiffusionModel, trainer: Trainer) -> dict[str, Any]:
     """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
     return {
-        "image_shape": list(module.image_shape),
-        "seed": module.sample_rng.seed,
-        "sampler": module.sampler.describe(),
-        "steps": module.sampler.steps or module.sampler.process.T,
-        "weights": module.describe_weights(module.predict_weights),
-        "weights_sha256": weights_hash(module.weights(module.predict_weights)),
+        "image_shape": list(model.image_shape),
+        "seed": model.sample_rng.seed,
+        "sampler": model.sampler.describe(),
+        "steps": model.sampler.steps or model.sampler.process.T,
+        "weights": model.describe_weights(model.predict_weights),
+        "weights_sha256": weights_hash(model.weights(model.predict_weights)),
         "precision": str(trainer.precision),
-        **image_settings(stored, module.config[FITTED]),
-        **({"guides_sha256": [weights_hash(guide) for guide in module.guides]} if module.guides else {}),
+        **image_settings(stored, model.config[FITTED]),
+        **({"guides_sha256": [weights_hash(guide) for guide in model.guides]} if model.guides else {}),
     }
 
 

@@ -77,19 +77,19 @@ class Anomaly:
             check.positive_number("metric.anomaly.frequencies", frequency)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.module is not None
-        module = run.module
-        check_tells_nothing(module.condition)
-        times = self.chosen_times(module.sampler.process.T)
+        assert run.model is not None
+        model = run.model
+        check_tells_nothing(model.condition)
+        times = self.chosen_times(model.sampler.process.T)
         samplers = {
-            f"frequency {frequency:g}": at_frequency(module.sampler, frequency) for frequency in self.frequencies or ()
+            f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
         }
         data = build.data(run.config)
         rank_zero_only(data.prepare_data)()
-        found = self.read(data, module.image_shape)
+        found = self.read(data, model.image_shape)
         judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         requested = AnomalyImages(found, self.batch_size)
-        main = self.maps(run, requested, module.sampler, times)
+        main = self.maps(run, requested, model.sampler, times)
         maps = {f"t = {t}": main.maps[row] for row, t in enumerate(times)}
         name = f"t = {times[0]}"
         if len(times) > 1:
@@ -114,12 +114,12 @@ class Anomaly:
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
             f"threshold={self.threshold}, frequencies={self.frequencies}, num_bootstrap={self.num_bootstrap}, "
-            f"seed={self.seed}, sampler={module.sampler.describe()}, steps={module.sampler.steps})"
+            f"seed={self.seed}, sampler={model.sampler.describe()}, steps={model.sampler.steps})"
         )
         names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
         shown = anomaly_picture(
-            found, main.first, main.places, maps[name], threshold, f"{name} of {module.sampler.process.T}"
+            found, main.first, main.places, maps[name], threshold, f"{name} of {model.sampler.process.T}"
         )
         return Measurement(
             estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_csv(rows)}
@@ -147,8 +147,8 @@ class Anomaly:
         return found.first(self.num_images) if self.num_images and self.num_images < len(found) else found
 
     def maps(self, run: ModelRun, requested: "AnomalyImages", sampler: Sampler, times: list[int]) -> "AnomalyPass":
-        assert run.module is not None
-        outputs = AnomalyPass(run.module, sampler, requested.found, times, self)
+        assert run.model is not None
+        outputs = AnomalyPass(run.model, sampler, requested.found, times, self)
         run.trainer.predict(outputs, requested, return_predictions=False)
         bad = ~outputs.maps.isfinite().all(0).flatten(1).all(1)
         if bad.any():
@@ -174,13 +174,13 @@ class AnomalyPass(LightningModule):
     first: `[num_shown, 3, C, H, W]`, some images, noised to the first time, and restored; places: which ones.
     """
 
-    def __init__(self, module: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
+    def __init__(self, model: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
         super().__init__()
-        self.module, self.sampler, self.found, self.times, self.how = module, sampler, found, times, how
-        self.rng = Rng(module.sample_rng.seed, "anomaly")
+        self.model, self.sampler, self.found, self.times, self.how = model, sampler, found, times, how
+        self.rng = Rng(model.sample_rng.seed, "anomaly")
         self.places = shown_places(found, how.num_shown)
         self.maps = torch.zeros(len(times), *found.masks.shape)
-        self.first = torch.zeros(len(self.places), 3, *module.image_shape)
+        self.first = torch.zeros(len(self.places), 3, *model.image_shape)
 
     def on_predict_start(self) -> None:
         self.display = ProgressDisplay("image", len(self.found)) if self.trainer.is_global_zero else None
@@ -188,9 +188,9 @@ class AnomalyPass(LightningModule):
         self.maps, self.first = self.maps.to(self.device), self.first.to(self.device)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, rows, codec = batch["image"], batch["position"], self.module.codec
+        images, rows, codec = batch["image"], batch["position"], self.model.codec
         ids = self.found.numbers.to(rows.device)[rows]
-        denoiser, cond = self.module.denoiser(self.module.predict_weights), self.nothing(batch)
+        denoiser, cond = self.model.denoiser(self.model.predict_weights), self.nothing(batch)
         x0 = codec.encode(images)
         for number, t in enumerate(self.times):
             pairs = list(restore_repeatedly(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
@@ -210,7 +210,7 @@ class AnomalyPass(LightningModule):
 
     def nothing(self, batch: Batch) -> Cond:
         """The condition is dropped, since it could give away what is wrong with an image."""
-        condition = self.module.condition
+        condition = self.model.condition
         return condition.unconditional(condition.of(batch))
 
     def on_predict_end(self) -> None:

@@ -63,16 +63,16 @@ class BoundPass(LightningModule):
     there is no closed form, is the best of 41.
     """
 
-    def __init__(self, module: DiffusionModel, num_images: int) -> None:
+    def __init__(self, model: DiffusionModel, num_images: int) -> None:
         super().__init__()
-        self.module, self.num_images = module, num_images
-        self.rng = Rng(module.sample_rng.seed, "bound")
-        process = module.sampler.process
+        self.model, self.num_images = model, num_images
+        self.rng = Rng(model.sample_rng.seed, "bound")
+        process = model.sampler.process
         self.variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
         if hasattr(process, "advance"):
             self.variances = {"small": FixedSmall(), "large": FixedLarge()}
-            channels = module.latent_shape[0]
-            if getattr(module.network, "out_channels", channels) == 2 * channels:
+            channels = model.latent_shape[0]
+            if getattr(model.network, "out_channels", channels) == 2 * channels:
                 self.variances["learned"] = LearnedRange()
         T = process.T
         names = list(self.variances)
@@ -80,7 +80,7 @@ class BoundPass(LightningModule):
         self.totals = torch.zeros(len(names), num_images, dtype=torch.float64)
         self.errors = torch.zeros(num_images, T + 1, dtype=torch.float64)
         self.prior_only = torch.zeros(num_images, dtype=torch.float64)
-        self.first = torch.zeros(num_images, 2, *module.latent_shape)  # x0 and its prediction at t = 1
+        self.first = torch.zeros(num_images, 2, *model.latent_shape)  # x0 and its prediction at t = 1
         self.display: ProgressDisplay | None = None
 
     def on_predict_start(self) -> None:
@@ -90,10 +90,10 @@ class BoundPass(LightningModule):
             setattr(self, name, getattr(self, name).to(self.device))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        module, process = self.module, self.module.sampler.process
-        x0 = module.codec.encode(batch["image"])
-        rows, denoiser = batch["position"], module.denoiser(module.predict_weights)
-        cond = module.condition.of(batch)
+        model, process = self.model, self.model.sampler.process
+        x0 = model.codec.encode(batch["image"])
+        rows, denoiser = batch["position"], model.denoiser(model.predict_weights)
+        cond = model.condition.of(batch)
         prior = bits_per_dim(prior_term(process, x0.double()))
         self.prior_only[rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
         for k in range(len(self.variances)):
@@ -140,7 +140,7 @@ class BoundPass(LightningModule):
     def add_optimal(self, found: Terms) -> None:
         """With v the posterior's variance and the mean error of x0 in it, each KL is (log(v / posterior's) +
         (posterior's + image's own error) / v - 1) / 2: no new evaluation is needed."""
-        process, T = self.module.sampler.process, self.module.sampler.process.T
+        process, T = self.model.sampler.process, self.model.sampler.process.T
         schedule, errors = process.schedule, self.errors
         each = torch.zeros(self.num_images, T + 1, dtype=torch.float64)
         for t in range(2, T + 1):
@@ -158,7 +158,7 @@ class BoundPass(LightningModule):
         found.totals["optimal"] = each.sum(1)
 
 
-def bound_terms(module: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
-    bound = BoundPass(module, len(images))
+def bound_terms(model: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
+    bound = BoundPass(model, len(images))
     trainer.predict(bound, images, return_predictions=False)
     return bound.terms()

@@ -75,6 +75,6 @@ class OfLikelihood(OfImages):
     def opened(self, run: ModelRun) -> Split:
         if run.config.guidance._target_ != UNGUIDED["_target_"]:
             raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
-        if run.module is not None:
-            demand_markov(run.module.sampler.process, "a likelihood", "metric=fid or metric=restoration")
+        if run.model is not None:
+            demand_markov(run.model.sampler.process, "a likelihood", "metric=fid or metric=restoration")
         return super().opened(run)

@@ -20,13 +20,13 @@ class NegativeLogLikelihood(OfLikelihood):
     """
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.module is not None
+        assert run.model is not None
         images = self.opened(run)
-        terms = bound_terms(run.module, images, run.trainer)
+        terms = bound_terms(run.model, images, run.trainer)
         count = count_name(terms.num_images)
         estimates = {f"nll_{each}_{count}": Estimate(*terms.total(each)) for each in terms.means}
         estimates |= {f"gain_{each}_{count}": Estimate(*terms.gain(each)) for each in terms.means}
-        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.module.denoiser('raw')).__name__})"
+        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__})"
         protocol = self.protocol(images, ("nll", "gain"), settings)
         return Measurement(estimates, protocol, {"terms": draw_nll(terms)}, nll_lines(terms), {"terms": nll_csv(terms)})
 

@@ -39,12 +39,12 @@ class ODELikelihood(OfLikelihood):
         check.positive_int("num_probes", self.num_probes)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.module is not None
-        process = run.module.sampler.process
+        assert run.model is not None
+        process = run.model.sampler.process
         if not isinstance(process, GaussianDiffusion) or process.schedule.snr(process.T) == 0:
             raise ValueError("metric=nll_ode needs process=gaussian and a schedule with some signal left at T")
         images = self.opened(run)
-        flow = FlowPass(run.module, len(images), self.steps, self.num_probes)
+        flow = FlowPass(run.model, len(images), self.steps, self.num_probes)
         run.trainer.predict(flow, images, return_predictions=False)
         settings = f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"
         estimate = Estimate(*mean_and_error(flow.bits))
@@ -54,11 +54,11 @@ class ODELikelihood(OfLikelihood):
 
 
 class FlowPass(LightningModule):
-    def __init__(self, module: DiffusionModel, num_images: int, steps: int, num_probes: int) -> None:
+    def __init__(self, model: DiffusionModel, num_images: int, steps: int, num_probes: int) -> None:
         super().__init__()
-        self.module, self.num_images, self.num_probes = module, num_images, num_probes
-        self.rng = Rng(module.sample_rng.seed, "ode")
-        schedule = module.sampler.process.schedule
+        self.model, self.num_images, self.num_probes = model, num_images, num_probes
+        self.rng = Rng(model.sample_rng.seed, "ode")
+        schedule = model.sampler.process.schedule
         check.integer("steps", steps, low=1, high=schedule.T - 1)
         self.times = log_snr(schedule.T, steps + 1, schedule)[-2::-1]
         self.bits = torch.zeros(num_images, dtype=torch.float64)
@@ -71,7 +71,7 @@ class FlowPass(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with torch.inference_mode(False):
             images, draws = batch["image"].clone(), self.rng.at(0, batch["index"].clone())
-            cond = {name: part.clone() for name, part in self.module.condition.of(batch).items()}
+            cond = {name: part.clone() for name, part in self.model.condition.of(batch).items()}
             uniform = draws.uniform("bin", tuple(images.shape[1:]))
             self.bits[batch["position"]] = self.of(images, uniform, draws, cond)
         self.done += len(batch["index"]) * self.trainer.world_size
@@ -81,12 +81,12 @@ class FlowPass(LightningModule):
 
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
         """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
-        module = self.module
-        x0 = module.codec.encode(images + (uniform - 0.5) / 127.5)
+        model = self.model
+        x0 = model.codec.encode(images + (uniform - 0.5) / 127.5)
         shape = tuple(x0.shape[1:])
         signs = [draws.normal(f"probe {k}", shape).sign() for k in range(self.num_probes)]
-        denoiser = NetworkDenoiser(module.weights(module.predict_weights), module.objective)
-        nats = log_likelihood(module.sampler.process, denoiser, x0, self.times, torch.stack(signs), cond)
+        denoiser = NetworkDenoiser(model.weights(model.predict_weights), model.objective)
+        nats = log_likelihood(model.sampler.process, denoiser, x0, self.times, torch.stack(signs), cond)
         return -nats / x0[0].numel() / math.log(2) + math.log2(127.5)
 
     def on_predict_end(self) -> None:

@@ -25,9 +25,9 @@ class RateDistortion(OfLikelihood):
     variance: str
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.module is not None
+        assert run.model is not None
         images = self.opened(run)
-        terms = bound_terms(run.module, images, run.trainer)
+        terms = bound_terms(run.model, images, run.trainer)
         check.one_of("variance", self.variance, terms.means)
         mean = terms.means[self.variance]
         rate, distortion = rate_distortion_curve(mean, terms.distortion)

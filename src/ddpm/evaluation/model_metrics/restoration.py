@@ -49,16 +49,16 @@ class Restoration(OfImages):
         check.positive_int("metric.restoration.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.module is not None
-        T = run.module.sampler.process.T
+        assert run.model is not None
+        T = run.model.sampler.process.T
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
-        if run.module.sample_condition.needs_images:
+        if run.model.sample_condition.needs_images:
             raise ValueError(
                 "metric=restoration degrades images by the model's process; this model is conditioned on small ones"
             )
         images = self.opened(run)
         evaluators = self.evaluators(str(run.config.data.get("name", "")))
-        restored = RestorationPass(run.module, t, images, min(self.num_shown, len(images)), evaluators)
+        restored = RestorationPass(run.model, t, images, min(self.num_shown, len(images)), evaluators)
         run.trainer.predict(restored, images, return_predictions=False)
         count = count_name(len(images))
         rows = {way: restored.values(way) for way in WAYS}
@@ -67,7 +67,7 @@ class Restoration(OfImages):
         }
         for gain, (better, worse) in GAINS.items():
             estimates |= {f"{name}_{gain}_{count}": value for name, value in restored.gains(better, worse).items()}
-        sampler = run.module.sampler
+        sampler = run.model.sampler
         settings = f"Restoration(t={t} of {T}, {len(sampler.times(t)) - 1} steps, sampler={sampler.describe()})"
         protocol = self.protocol(images, [*FIDELITY, *(["fid"] if evaluators else [])], settings)
         if evaluators:
@@ -94,15 +94,15 @@ class RestorationPass(LightningModule):
     """predict_step takes a batch of images all ways. Every rank has the values of all images at the end."""
 
     def __init__(
-        self, module: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
+        self, model: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
     ) -> None:
         super().__init__()
-        self.module, self.t, self.num_images, self.evaluators = module, t, len(images), evaluators
-        self.rng = Rng(module.sample_rng.seed, "restoration")
+        self.model, self.t, self.num_images, self.evaluators = model, t, len(images), evaluators
+        self.rng = Rng(model.sample_rng.seed, "restoration")
         self.each = torch.zeros(len(WAYS), len(FIDELITY), len(images), dtype=torch.float64)
         self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
         self.names: list[int] = images.images.indices[self.places].tolist()
-        self.shown = torch.zeros(num_shown, 1 + len(WAYS), *module.image_shape)
+        self.shown = torch.zeros(num_shown, 1 + len(WAYS), *model.image_shape)
         self.fid: dict[str, dict[str, Estimate]] = {key: {} for key in WAYS}
 
     def on_predict_start(self) -> None:
@@ -113,11 +113,11 @@ class RestorationPass(LightningModule):
             evaluator.to(self.device)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        module, images, rows = self.module, batch["image"], batch["position"]
-        denoiser, cond = module.denoiser(module.predict_weights), module.condition.of(batch)
-        x0 = module.codec.encode(images)
-        outputs = restorations(denoiser, module.sampler, x0, self.t, self.rng, batch["index"], cond)
-        decoded = {way: module.codec.decode(x).clamp(-1, 1) for way, x in outputs.items()}
+        model, images, rows = self.model, batch["image"], batch["position"]
+        denoiser, cond = model.denoiser(model.predict_weights), model.condition.of(batch)
+        x0 = model.codec.encode(images)
+        outputs = restorations(denoiser, model.sampler, x0, self.t, self.rng, batch["index"], cond)
+        decoded = {way: model.codec.decode(x).clamp(-1, 1) for way, x in outputs.items()}
         for w, (way, x) in enumerate(decoded.items()):
             self.each[w][:, rows] = torch.stack([of(x, images).double() for of in FIDELITY.values()])
             if self.evaluators:
@@ -151,7 +151,7 @@ class RestorationPass(LightningModule):
     def picture(self) -> Tensor:
         heads = [f"{way}\n{self.values(way)['psnr'].value:.1f} dB" for way in WAYS]
         rows = [f"image {name}" for name in self.names]
-        return sheet(list(self.shown), rows, ["original", *heads], f"t = {self.t} of {self.module.sampler.process.T}")
+        return sheet(list(self.shown), rows, ["original", *heads], f"t = {self.t} of {self.model.sampler.process.T}")
 
 
 def name_in_code(way: str) -> str:

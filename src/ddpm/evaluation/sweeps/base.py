@@ -43,7 +43,7 @@ class Sweep(Protocol):
         """ValueError if a model cannot take a variant, before any image is made."""
         ...
 
-    def value(self, variant: Variant, module: DiffusionModel) -> float:
+    def value(self, variant: Variant, model: DiffusionModel) -> float:
         """The variant's own, or what that is of this model."""
         ...
 

@@ -41,5 +41,5 @@ class GuidanceSweep:
         except ValueError as error:
             raise ValueError(f"sweep=guidance: {error}") from error
 
-    def value(self, variant: Variant, module: DiffusionModel) -> float:
+    def value(self, variant: Variant, model: DiffusionModel) -> float:
         return variant.value

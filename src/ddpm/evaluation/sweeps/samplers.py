@@ -41,8 +41,8 @@ class SamplerSweep:
         return Variant(OmegaConf.merge(changes, sampler), name, steps, f"{name} with {steps or 'all'} steps")
 
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
-        module, stored = load.from_checkpoint(path, changes)
-        process = module.sampler.process
+        model, stored = load.from_checkpoint(path, changes)
+        process = model.sampler.process
         for variant in variants:
             try:
                 settings = load.merged(stored, variant.changes).sampler
@@ -51,5 +51,5 @@ class SamplerSweep:
             except ValueError as error:
                 raise ValueError(f"sweep: {variant.title}: {error}") from error
 
-    def value(self, variant: Variant, module: DiffusionModel) -> float:
-        return len(module.sampler.times(module.sampler.process.T)) - 1
+    def value(self, variant: Variant, model: DiffusionModel) -> float:
+        return len(model.sampler.times(model.sampler.process.T)) - 1
