@@ -77,7 +77,7 @@ def send(processes, number):
 
 
 def last_step(folder):
-    found = files.listed(folder / "checkpoints")
+    found = files.list_checkpoints(folder / "checkpoints")
     return files.step_of(found[0]) if found else 0
 
 

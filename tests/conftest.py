@@ -16,6 +16,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 NUMBERS = itertools.count()
 
+torch.set_num_threads(THREADS)  # before any fixture computes: what is forked would wait for this process's threads
+
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path_factory):

@@ -21,10 +21,11 @@ import traceback
 import warnings
 from pathlib import Path
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
-from small_runs import ROOT, command_environment
+from small_runs import ROOT, THREADS, command_environment
 
 import ddpm.commands.evaluate
 import ddpm.commands.sample
@@ -132,6 +133,7 @@ class Command(Process):
 
     def __init__(self, script, *words, folder, environment=None, nohup=False, two=False):
         self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        torch.set_num_threads(THREADS)  # a forked process must not wait for its parent's threads
         super().__init__(os.fork())
         if self.pid == 0:
             with leaving():

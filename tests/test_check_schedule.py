@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from ddpm.commands import check_schedule, cli, train
+from ddpm.config import build
 from ddpm.diffusion.schedules.constant import constant
 from ddpm.diffusion.schedules.cosine import cosine
 from ddpm.diffusion.schedules.jsd import jsd
@@ -194,5 +195,5 @@ def test_training_says_at_its_start_whether_its_schedule_is_fit(small, capsys):
     config = small("schedule=linear", "schedule.num_timesteps=100", "schedule.rescale=false")
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(world_size=1, strategy=strategy, precision="32-true")
-    train.print_run(config, check_schedule.build.module(config), trainer, checkpoint=None, step=0)
+    train.print_run(config, build.module(config), trainer, checkpoint=None, step=0)
     assert "\nschedule: x_T still tells 0.33 bits/dim of x0: take schedule.rescale=true" in capsys.readouterr().out

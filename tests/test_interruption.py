@@ -15,6 +15,7 @@ from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import train
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build
+from ddpm.training.callbacks import sample_grid, train_log
 from ddpm.training.callbacks.denoising_strip import DenoisingStrip
 
 ENDLESS = ("num_samples=5000", "sampler.steps=100", "format=png", "out=made", "trainer=cpu", "batch_size=2")
@@ -135,7 +136,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training_and_is_named_at_its_end
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("module", "name"), [("sample_grid", "draw_samples"), ("train_log", "log_numbers")])
+@pytest.mark.parametrize(("module", "name"), [(sample_grid, "draw_samples"), (train_log, "log_numbers")])
 def test_a_fault_of_one_rank_of_two_hangs_none(tmp_path, monkeypatch, rank, module, name):
     """In a picture it ends nothing; in what a step needs it ends all, and the step is saved."""
     working = getattr(module, name)

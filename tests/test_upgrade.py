@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from small_runs import ROOT
 
+from ddpm.base.nested import flatten
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import is_ours, upgrade_config
@@ -72,9 +73,9 @@ def test_no_word_of_today_is_an_earlier_one(config):
     words = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.glob("*/*.yaml")]
     for path in CONF.glob("*/*.yaml"):
         leaf = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        words += [f"{path.parent.name}.{key}=1" for key in cli.dotted_keys(leaf)]
+        words += [f"{path.parent.name}.{key}=1" for key in flatten(leaf)]
     for name in ("train", "sample", "evaluate"):
-        words += [f"{key}=1" for key in cli.dotted_keys(OmegaConf.to_container(config(name), resolve=False))]
+        words += [f"{key}=1" for key in flatten(OmegaConf.to_container(config(name), resolve=False))]
     assert [word for word in words if upgrade_word(word) != word] == []
 
 
@@ -149,7 +150,8 @@ def test_images_that_an_earlier_version_evaluated_are_not_made_again(small, conf
 def test_a_variance_that_an_earlier_version_estimated_is_found(small, config, tmp_path, monkeypatch):
     train.run_train(small())
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    settings = config("sample", f"ckpt={path}", "trainer=cpu", "sampler=analytic", "sampler.steps=4")
+    words = ("sampler=ancestral", "variance=analytic", "sampler.steps=4")
+    settings = config("sample", f"ckpt={path}", "trainer=cpu", *words)
 
     def errors():
         module, stored = load.from_checkpoint(path, load.changes(settings))
