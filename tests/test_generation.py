@@ -1,7 +1,6 @@
 """Generation that is killed, refused, continued and grown ends with the files of a run that nothing befell."""
 
 import errno
-import functools
 import hashlib
 import json
 import os
@@ -14,40 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch import Trainer
 from PIL import Image
+from small_models import trained
+from small_runs import ROOT, configured
 
 from ddpm.base import atomic
 from ddpm.base.images import to_uint8
-from ddpm.commands import sample, train
+from ddpm.commands import sample
 from ddpm.config import load
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.samples import SampleLoader
 from ddpm.generation.stores import STORES
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = (
-    *("model.base_channels=8", "model.num_groups=4", "data=digits", "data.batch_size=16", "logger=none", "trainer=cpu"),
-    *("model.patch_size=1", "sampler.steps=3", "trainer.max_steps=1", "optimizer.warmup_steps=1"),
-    *("~callbacks.samples", "~callbacks.denoising"),
-)
-
-
-@functools.cache
-def configured(name, folder, *overrides):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[f"run_dir={folder / 'run'}", *overrides])
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generation")
-    train.run_train(configured("train", folder, *TINY))
-    return folder / "run" / "checkpoints" / "last.ckpt"
+    return trained(tmp_path_factory.mktemp("generation"))
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
-from small_runs import ROOT, SMALL
+from small_models import QUICK, Quarters
+from small_runs import configured
 
 from ddpm.commands import evaluate, train
 from ddpm.config import build, wiring
@@ -21,8 +20,6 @@ from ddpm.training.module import DiffusionModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|FrechetDistance|PrecisionRecall|precision).* of")
 NUM = 20
-QUICK = [each for each in SMALL if not each.startswith("callbacks.")]
-QUICK += ["~callbacks.samples", "~callbacks.denoising"]
 CLASSES = ("cond=class", "cond.dropout=0.3")
 GUIDED = (
     "guidance=classifier_free",
@@ -33,31 +30,9 @@ GUIDED = (
 )
 
 
-class Quarters:
-    """The means of an image's quarters as features, and ten sums of them as class scores."""
-
-    dims = {"pooled": 4, "logits": 10}  # noqa: RUF012
-    preprocessing, name, weights_hash = "uint8", "quarters", "0" * 64
-
-    def to(self, device):
-        return self
-
-    def __call__(self, pixels, layers):
-        means = torch.nn.functional.adaptive_avg_pool2d(pixels[:, :1].double() / 255, 2).flatten(1)
-        mixed = means @ torch.randn(4, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        features = {"pooled": means.float(), "logits": mixed.float()}
-        return {layer: features[layer] for layer in layers}
-
-
 @pytest.fixture(autouse=True)
 def extractor(monkeypatch):
     monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
-
-
-def configured(name, folder, *overrides):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[f"run_dir={folder}", *overrides])
 
 
 @pytest.fixture(scope="module")

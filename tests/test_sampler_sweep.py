@@ -9,6 +9,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from small_models import Quarters
 from small_runs import ROOT
 
 from ddpm.commands import cli, evaluate, train
@@ -25,24 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:FID.* of")
 NUM = 20  # images of each point, in batches of 8: three
 POINTS = ("sweep=samplers", "sweep.samplers=[ddim,heun]", "sweep.steps=[2,3]")
 CALLS = 2 + 3 + 2 + 4  # of the network for each batch: n of DDIM, 2n - 1 of Heun, less one for its long first step
-
-
-class Quarters:
-    """The means of an image's quarters as features."""
-
-    dims = {"pooled": 4}  # noqa: RUF012
-    preprocessing, name, weights_hash = "uint8", "quarters", "0" * 64
-
-    def __init__(self):
-        self.num_seen = 0
-
-    def to(self, device):
-        return self
-
-    def __call__(self, pixels, layers):
-        self.num_seen += len(pixels)
-        means = torch.nn.functional.adaptive_avg_pool2d(pixels[:, :1].float() / 255, 2).flatten(1)
-        return dict.fromkeys(layers, means)
 
 
 @pytest.fixture

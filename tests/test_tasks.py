@@ -6,34 +6,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from PIL import Image
 from precision import roundings
-from small_runs import ROOT, SMALL
+from small_models import digits, trained
+from small_runs import ROOT, configured
 
-from ddpm.commands import cli, sample, train
+from ddpm.commands import cli, sample
 from ddpm.config import wiring
-from ddpm.data.sources.digits import Digits
 from ddpm.tasks.masks import known_pixels
 
-ALONE = ("~callbacks.samples", "~callbacks.denoising")
 CONF = ROOT / "conf"
-
-
-@functools.cache
-def configured(name, folder, *overrides):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, overrides=[f"run_dir={folder / 'run'}", *overrides])
-
-
-def trained(folder, *overrides):
-    settings = [each for each in SMALL if not each.startswith("callbacks.")]
-    train.run_train(configured("train", folder, *settings, *ALONE, "trainer.max_steps=2", *overrides))
-    return folder / "run" / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +55,6 @@ def written(name, checkpoint, folder, *overrides):
     figures = json.loads((folder / f"{name}.json").read_text())
     pictures = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
     return np.load(folder / f"{name}.npz"), figures, pictures
-
-
-def digits(*numbers):
-    """Images of the data set in [-1, 1], `[N, 1, 8, 8]`."""
-    images = Digits().open()
-    return np.stack([images.image(n) for n in numbers]).reshape(-1, 1, 8, 8) / 127.5 - 1
 
 
 def generated(checkpoint, tmp_path, *overrides):

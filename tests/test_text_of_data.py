@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import ROOT, SMALL, configured
 
+from ddpm.base.plots import save_figure
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import evaluate, export, sample, train
 from ddpm.config import build, load
@@ -101,5 +102,5 @@ def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(confi
     assert evaluate.checkpoint_paths(config("evaluate", f"ckpt='{path}'"), []) == [path]
     names = [f"$x_{{${run}/{step}" for run in "ab" for step in (1, 2)]
     results = {n: SimpleNamespace(metrics={"fid": 1.0}, errors={}, subject={"step": int(n[-1])}) for n in names}
-    table.draw_curves(tmp_path / "curves.png", results)
+    save_figure(table.curves(results), tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size > (0, 0)

@@ -1,12 +1,11 @@
 """The table and the picture of a sweep over guidance, of points that are made up."""
 
-import csv
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.evaluation import guidance_plot
+from ddpm.base.plots import save_figure
+from ddpm.evaluation import guidance_plot, sweep_table
 from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.metrics.score import Estimate
 
@@ -33,7 +32,7 @@ def points():
 
 
 def test_the_text_has_a_line_a_scale_and_the_best_marked(points):
-    lines = guidance_plot.text(points).splitlines()
+    lines = guidance_plot.text(guidance_plot.order_points(points)).splitlines()
     assert lines[0].split() == ["scale", FID, PRECISION, RECALL, ACCURACY]  # values of one class are in the CSV
     assert [line.split()[0] for line in lines[1:5]] == ["0", "1.5", "2", "6"]
     assert "3.00 ± 0.10 *" in lines[2]
@@ -43,14 +42,12 @@ def test_the_text_has_a_line_a_scale_and_the_best_marked(points):
     assert "accuracy_of_real_made_1k: 0.987" in lines
 
 
-def test_the_csv_has_every_value_in_the_order_of_the_scales(points, tmp_path):
-    guidance_plot.write_csv(tmp_path / "sweep.csv", points)
-    with open(tmp_path / "sweep.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["scale"] for row in rows] == ["0", "1.5", "2", "6"]
-    assert [float(row[FID]) for row in rows] == [9, 3, 4, 12]
+def test_the_table_has_every_value_in_the_order_of_the_scales(points):
+    rows = sweep_table.sweep_rows(guidance_plot.order_points(points), guidance_plot.COLUMNS)
+    assert [row["scale"] for row in rows] == [0, 1.5, 2, 6]
+    assert [row[FID] for row in rows] == [9, 3, 4, 12]
     assert [row[f"{FID}_best"] for row in rows] == ["false", "true", "false", "false"]
-    assert {row["accuracy_of_3_made_1k"] for row in rows} == {"0.123"}
+    assert {row["accuracy_of_3_made_1k"] for row in rows} == {0.123}
     assert "evaluations" not in rows[0]  # guidance asks the network more than once a step
 
 
@@ -67,7 +64,7 @@ def test_the_picture_grows_with_what_there_is_to_show(points, tmp_path):
     few = [SweepPoint(p.name, p.value, 10, {FID: p.estimates[FID]}) for p in points]
     sizes = []
     for name, some in (("all", points), ("one", few)):
-        guidance_plot.draw(tmp_path / f"{name}.png", some)
+        save_figure(guidance_plot.picture(some), tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as picture:
             sizes.append(picture.size)
             assert np.asarray(picture.convert("L")).std() > 5  # something is drawn

@@ -4,15 +4,14 @@ import csv
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from precision import assert_rounded, roundings
-from small_runs import ROOT, SMALL
+from small_models import trained
+from small_runs import ROOT
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.commands import cli, evaluate, train
+from ddpm.commands import cli, evaluate
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -153,18 +152,9 @@ def test_pictures_show_every_kind():
 ANOMALY = ("noise=simplex", "noise.frequency=4", "data=mnist", "data.num_train=64", "data.num_val=40", "seed=0")
 
 
-def trained(folder, *overrides):
-    """A checkpoint after a few steps."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        small = [each for each in SMALL if each != "data=digits"]
-        train.run_train(compose("train", overrides=[f"run_dir={folder / 'run'}", *small, *ANOMALY, *overrides]))
-    return folder / "run" / "checkpoints" / "last.ckpt"
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("anomaly"))
+    return trained(tmp_path_factory.mktemp("anomaly"), *ANOMALY)
 
 
 def measured(config, run, out, *overrides):
@@ -228,14 +218,14 @@ def test_batch_sizes_do_not_matter(config, run, tmp_path):
 
 def test_a_model_of_classes_is_told_none(config, tmp_path):
     result, _ = measured(
-        config, trained(tmp_path, "cond=class", "cond.dropout=0.5"), tmp_path / "out", "task.num_bootstrap=5"
+        config, trained(tmp_path, *ANOMALY, "cond=class", "cond.dropout=0.5"), tmp_path / "out", "task.num_bootstrap=5"
     )
     assert 0 <= result.estimates["auroc_pixel_40"].value <= 1
 
 
 def test_a_model_that_must_be_told_a_class_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match=r"task=anomaly tells the model nothing of an image.*cond.dropout=0.1"):
-        measured(config, trained(tmp_path, "cond=class", "cond.dropout=0"), tmp_path / "out")
+        measured(config, trained(tmp_path, *ANOMALY, "cond=class", "cond.dropout=0"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from precision import assert_same, roundings
-from small_runs import ROOT, SMALL
+from small_models import trained
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.commands import evaluate, sample, train
-from ddpm.data.sources.digits import Digits
+from ddpm.commands import evaluate, sample
 from ddpm.diffusion.degradations.base import Degradation
 from ddpm.diffusion.degradations.fade import Fade
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -118,16 +115,7 @@ COLD = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The checkpoint of a tiny model that fades."""
-    folder = tmp_path_factory.mktemp("cold")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        train.run_train(compose("train", overrides=[f"run_dir={folder / 'run'}", *SMALL, *COLD]))
-    return folder / "run" / "checkpoints" / "last.ckpt"
-
-
-def digits(*numbers):
-    images = Digits().open()
-    return np.stack([images.image(n) for n in numbers]).reshape(-1, 1, 8, 8) / 127.5 - 1
+    return trained(tmp_path_factory.mktemp("cold"), *COLD)
 
 
 def used(config, run, folder, *overrides):

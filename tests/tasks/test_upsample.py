@@ -6,33 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from networks import awake
 from PIL import Image
 from precision import assert_rounded, roundings
-from small_runs import ROOT, SMALL
+from small_models import digits, trained
+from small_runs import SMALL, configured
 
 from ddpm.commands import sample, train
-from ddpm.data.sources.digits import Digits
 from ddpm.metrics.fidelity import psnr
-
-ALONE = ("~callbacks.samples", "~callbacks.denoising")
-LOW_RES = ("cond=low_res", "data.num_val=40")
-
-
-def configured(name, folder, *overrides):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[f"run_dir={folder / 'run'}", *overrides])
-
-
-def trained(folder, *overrides):
-    settings = [each for each in SMALL if not each.startswith("callbacks.")]
-    train.run_train(
-        configured("train", folder, *settings, *ALONE, "trainer.max_steps=1", "sampler.steps=2", *overrides)
-    )
-    return folder / "run" / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +23,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def upsampler(folder):
-    return trained(folder / "large", *LOW_RES)
+    return trained(folder / "large", "cond=low_res", "data.num_val=40", "sampler.steps=2")
 
 
 @pytest.fixture(scope="module")
 def base(folder):
-    return trained(folder / "small", "cond=class", "data.size=4", "data.resize=box", "model.channel_mults=[1]")
+    return trained(
+        folder / "small", "cond=class", "data.size=4", "data.resize=box", "model.channel_mults=[1]", "sampler.steps=2"
+    )
 
 
 @pytest.fixture
@@ -64,13 +47,6 @@ def do(tmp_path, upsampler):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, figures, picture
 
     return done
-
-
-def digits(*numbers):
-    """Images of the data set in [-1, 1], `[N, 1, 8, 8]`."""
-    images = Digits().open()
-    pixels = np.stack([images.image(number) for number in numbers]).reshape(-1, 1, 8, 8)
-    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)
 
 
 def blocks(images):
@@ -118,7 +94,7 @@ def test_the_samples_follow_the_small_image(upsampler):
     module, _ = sample.load_model(upsampler, config)
     awake(module.weights(module.predict_weights)).float()
     ids = torch.zeros(3, dtype=torch.int64)
-    told = module.sample_condition.of({"image": digits(3, 8, 3)})
+    told = module.sample_condition.of({"image": torch.from_numpy(digits(3, 8, 3)).float()})
     with torch.no_grad():
         first, other, again = module.generate(ids, module.predict_weights, told)
     assert_rounded(first, again, 500)  # two passes through some fifty layers
@@ -170,6 +146,6 @@ def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, override
 def test_a_condition_trains_validates_draws_and_leaves_a_checkpoint(tmp_path, settings):
     small = [each for each in SMALL if each != "data=digits"]
     digits_in_place = ["data=digits", "trainer.max_steps=2", "sampler.steps=2", "sample_every_n_steps=2"]
-    train.run_train(configured("train", tmp_path, *small, *digits_in_place, *settings))
+    train.run_train(configured("train", tmp_path / "run", *small, *digits_in_place, *settings))
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert list((tmp_path / "run").rglob("*.png"))

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
 from ddpm.evaluation import table
@@ -73,7 +74,7 @@ def compare_results(results: Mapping[str, Result]) -> list[Difference]:
     (first, reference), *others = results.items()
     conflicts = []
     for name, other in others:
-        for field, values in list_differences(protocol(reference), protocol(other)).items():
+        for field, values in differing(protocol(reference), protocol(other), absent=ABSENT).items():
             one_has_not_this_score = field.startswith("scores.") and ABSENT in values
             if not one_has_not_this_score:
                 conflicts.append(f"  {field}: {values[0]!r} in {first}, {values[1]!r} in {name}")
@@ -104,17 +105,10 @@ def protocol(result: Result) -> dict[str, Any]:
     return flatten(dataclasses.asdict(result.protocol))
 
 
-def list_differences(one: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The values of each name that are not all the same."""
-    names = dict.fromkeys(name for each in (one, *others) for name in each)
-    values = {name: [each.get(name, ABSENT) for each in (one, *others)] for name in names}
-    return {name: each for name, each in values.items() if any(other != each[0] for other in each[1:])}
-
-
 def context_differences(results: Mapping[str, Result], part: str) -> dict[str, dict[str, Any]]:
     """Name -> result -> value, of what differs in their "subject" or "environment"."""
     parts = [flatten(dataclasses.asdict(result)[part]) for result in results.values()]
-    return {name: dict(zip(results, values, strict=True)) for name, values in list_differences(*parts).items()}
+    return {name: dict(zip(results, values, strict=True)) for name, values in differing(*parts, absent=ABSENT).items()}
 
 
 def format_comparison(

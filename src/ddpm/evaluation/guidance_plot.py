@@ -5,16 +5,14 @@ Quality against variety and class, as Ho and Salimans 2022, figure 4, and Dhariw
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 
-from ddpm.evaluation import sweep_table
 from ddpm.evaluation.sweep_table import Columns, SweepPoint, best_points, direction, metrics
-from ddpm.evaluation.table import align_columns, format_estimate, save_figure
+from ddpm.evaluation.table import align_columns, format_estimate
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {"scale": lambda point: point.value}
@@ -39,7 +37,7 @@ def totals(points: Sequence[SweepPoint]) -> list[str]:
 
 def text(points: Sequence[SweepPoint]) -> str:
     """A line a scale, a column a metric; then the best by each."""
-    points, names = order_points(points), totals(points)
+    names = totals(points)
     tops = {name: best_points(points, name) for name in names}
     rows = [["scale", *names]]
     for point in points:
@@ -60,13 +58,8 @@ def describe_best(top: SweepPoint, metric: str) -> str:
     return f"best {metric} ({direction(metric)}): scale {top.value:g}: {format_estimate(top.estimates[metric])}"
 
 
-def write_csv(path: Path, points: Sequence[SweepPoint]) -> None:
-    sweep_table.write_sweep_csv(path, order_points(points), COLUMNS)
-
-
-def draw(path: Path, points: Sequence[SweepPoint]) -> None:
+def picture(points: Sequence[SweepPoint]) -> Figure:
     """A panel for each metric against the scale, then a panel for each trade-off, its points named by the scale."""
-    points = order_points(points)
     of_scale, traded = list(plot_panels(totals(points))), list(trades(totals(points)))
     num = len(of_scale) + len(traded)
     wide = min(3, num)
@@ -77,7 +70,7 @@ def draw(path: Path, points: Sequence[SweepPoint]) -> None:
         draw_against_scale(figure.add_subplot(tall, wide, next(places)), points, names)
     for x, y in traded:
         draw_trade(figure.add_subplot(tall, wide, next(places)), points, x, y)
-    save_figure(path, figure)
+    return figure
 
 
 def plot_panels(names: Sequence[str]) -> Iterator[list[str]]:

@@ -42,14 +42,15 @@ class Measurement(NamedTuple):
     """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
     were measured) and `scores` (what made each value, with its settings) there is no default.
 
-    pictures: drawings, or uint8 `[H, W, 3]`, and tables: CSV, by name, written beside the result. lines: for a person.
+    pictures: drawings, or uint8 `[H, W, 3]`, and tables: rows by column, by name, written beside the result as PNG and
+    CSV. lines: for a person.
     """
 
     estimates: Mapping[str, Estimate]
     protocol: Mapping[str, Any]
     pictures: Mapping[str, Tensor | Figure] = MappingProxyType({})
     lines: Sequence[str] = ()
-    tables: Mapping[str, str] = MappingProxyType({})
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({})
 
 
 class ModelMetric(Protocol):

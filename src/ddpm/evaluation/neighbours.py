@@ -1,24 +1,16 @@
 """A picture of the generated images that are most like training images, each with its nearest ones."""
 
-from collections.abc import Iterator
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from ddpm.base.image_grid import tile_images
 from ddpm.base.images import to_rgb
+from ddpm.evaluation.evaluation_callback import StoredImages
 from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.score import FeatureSet
 
 NUM_SHOWN = 24
 NUM_NEAREST = 3
-
-
-class NumberedImages(Protocol):
-    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
-        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
-        ...
 
 
 def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]:
@@ -29,7 +21,7 @@ def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]
     return generated.ids[suspects].cpu(), real.ids[index[suspects]].cpu()
 
 
-def draw_neighbours(found: tuple[Tensor, Tensor], generated: NumberedImages, real: NumberedImages) -> Tensor:
+def draw_neighbours(found: tuple[Tensor, Tensor], generated: StoredImages, real: StoredImages) -> Tensor:
     """uint8 `[H, W, 3]`: in each row two generated images, each before the real ones nearest to it."""
     numbers, neighbours = found
     images = to_rgb(next(generated.read([numbers])))

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from ddpm.base.atomic import write_atomically
+from ddpm.base.plots import save_figure
+from ddpm.base.tables import write_csv
 from ddpm.evaluation import neighbours, sweep_table, table
 from ddpm.evaluation.model_metric import Measurement
 from ddpm.evaluation.reference import ImageReference, Reference
@@ -38,11 +39,11 @@ def show_measurement(result: Path, measured: Measurement) -> None:
     """What a model metric leaves beside its values."""
     for name, picture in measured.pictures.items():
         path = result.with_name(f"{result.stem}_{name}.png")
-        table.save_figure(path, picture) if isinstance(picture, Figure) else save_png(path, picture.numpy())
+        save_figure(picture, path) if isinstance(picture, Figure) else save_png(path, picture.numpy())
         print(f"  {name} drawn in {path}")
-    for name, text in measured.tables.items():
+    for name, rows in measured.tables.items():
         path = result.with_name(f"{result.stem}_{name}.csv")
-        write_atomically(path, text.encode())
+        write_csv(path, rows)
         print(f"  {name} in {path}")
     for line in measured.lines:
         print(f"  {line}")
@@ -71,13 +72,13 @@ def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Re
     common = Path(os.path.commonpath([run_folder_of(path) for path in paths]))
     folder = Path(config.out) if config.out else common / "evaluations"
     name = f"table_{short_digest([asdict(result) for result in results.values()])}"
-    table.write_results_csv(folder / f"{name}.csv", results)
+    write_csv(folder / f"{name}.csv", table.result_rows(results))
     print(f"\n{table.text_table(results)}")
     if config.num_repeats > 1:
         print(f"\n{table.spread(results)}")
     print(f"table in {folder / name}.csv")
     if len({result.subject["step"] for result in results.values()} - {None}) > 1:
-        table.draw_curves(folder / f"{name}.png", results)
+        save_figure(table.curves(results), folder / f"{name}.png")
         print(f"curves in {folder / name}.png")
 
 
@@ -88,10 +89,10 @@ def compare_variants(
 ) -> None:
     """A checkpoint's sweep: printed, as CSV, drawn, and in the W&B run that made it. measured: by the result's name."""
     folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
-    points = sweep_table.average_points(list(measured.values()))
+    points = presentation.order_points(sweep_table.average_points(list(measured.values())))
     name = f"sweep_{stem(path)}_{short_digest(sorted(measured))}"
-    presentation.write_csv(folder / f"{name}.csv", points)
-    presentation.draw(folder / f"{name}.png", points)
+    write_csv(folder / f"{name}.csv", sweep_table.sweep_rows(points, presentation.COLUMNS))
+    save_figure(presentation.picture(points), folder / f"{name}.png")
     print(f"\n{stem(path)}\n\n{presentation.text(points)}")
     print(f"table in {folder / name}.csv, plot in {folder / name}.png", flush=True)
     step = checkpoint_step(path)

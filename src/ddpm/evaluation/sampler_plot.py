@@ -1,16 +1,14 @@
 """Samplers side by side: each metric by sampler and steps as text, and drawn against what it costs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from ddpm.evaluation import sweep_table
 from ddpm.evaluation.sweep_table import Columns, SweepPoint, best_points, direction, metrics
-from ddpm.evaluation.table import align_columns, format_estimate, save_figure
+from ddpm.evaluation.table import align_columns, format_estimate
 from ddpm.metrics.directions import lower_is_better
 
 COLUMNS: Columns = {
@@ -20,7 +18,7 @@ COLUMNS: Columns = {
 }
 
 
-def order_by_cost(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+def order_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """Samplers from the best to the worst, by the best that each attains in the first metric that has a direction; each
     by its steps."""
     judge = next((name for name in metrics(points) if lower_is_better(name) is not None), None)
@@ -34,7 +32,6 @@ def order_by_cost(points: Sequence[SweepPoint]) -> list[SweepPoint]:
 
 def text(points: Sequence[SweepPoint]) -> str:
     """By metric: a line a sampler, a column a number of steps. Then seconds, and the best by each metric."""
-    points = order_by_cost(points)
     blocks = []
     for name in metrics(points):
         top = best_points(points, name)
@@ -86,13 +83,8 @@ def devices(points: Iterable[SweepPoint]) -> list[str]:
     return list(dict.fromkeys(point.device for point in points if point.seconds is not None))
 
 
-def write_csv(path: Path, points: Sequence[SweepPoint]) -> None:
-    sweep_table.write_sweep_csv(path, order_by_cost(points), COLUMNS)
-
-
-def draw(path: Path, points: Sequence[SweepPoint]) -> None:
-    """For each metric that has a better a row of panels, against network evaluations and against seconds, as a PNG."""
-    points = order_by_cost(points)
+def picture(points: Sequence[SweepPoint]) -> Figure:
+    """For each metric that has a better a row of panels, against network evaluations and against seconds."""
     names = [name for name in metrics(points) if lower_is_better(name) is not None] or metrics(points)
     costs = {"network evaluations per image": evaluations}
     if any(point.seconds is not None for point in points):
@@ -104,7 +96,7 @@ def draw(path: Path, points: Sequence[SweepPoint]) -> None:
             draw_panel(axes, points, name, cost)
             axes.set_xlabel(label)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    save_figure(path, figure)
+    return figure
 
 
 def evaluations(point: SweepPoint) -> float | None:

@@ -4,10 +4,8 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from ddpm.base.atomic import write_atomically
-from ddpm.evaluation.table import csv_text
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.score import Estimate
 
@@ -75,16 +73,14 @@ def direction(metric: str) -> str:
     return "low is better" if lower_is_better(metric) else "high is better"
 
 
-def write_sweep_csv(path: Path, points: Sequence[SweepPoint], columns: Columns) -> None:
-    """A row each; every metric with its error, and whether it is the best."""
-    names = metrics(points)
-    tops = {name: best_points(points, name) for name in names}
-    parts = (part for name in names for part in (name, f"{name}_error", f"{name}_best"))
-    rows: list[list[object]] = [[*columns, "repeats", *parts, "seconds_per_image", "device", "settings"]]
+def sweep_rows(points: Sequence[SweepPoint], columns: Columns) -> list[dict[str, Any]]:
+    """Every metric of a point with its error, and whether it is the best."""
+    tops = {name: best_points(points, name) for name in metrics(points)}
+    rows = []
     for point in points:
-        row: list[object] = [*(column(point) for column in columns.values()), point.num_repeats]
-        for name in names:
+        row = {head: column(point) for head, column in columns.items()} | {"repeats": point.num_repeats}
+        for name, top in tops.items():
             value, error = point.estimates[name]
-            row += [value, error, str(point is tops[name]).lower() if tops[name] else ""]
-        rows.append([*row, point.seconds, point.device, point.settings])
-    write_atomically(path, csv_text(rows).encode())
+            row |= {name: value, f"{name}_error": error, f"{name}_best": str(point is top).lower() if top else ""}
+        rows.append(row | {"seconds_per_image": point.seconds, "device": point.device, "settings": point.settings})
+    return rows

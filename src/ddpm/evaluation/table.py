@@ -1,15 +1,12 @@
 """Results side by side: a table for the terminal, the same as CSV, and their curves over training steps."""
 
-import csv
-import io
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddpm.base.atomic import atomic_write, write_atomically
 from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, result_name
 from ddpm.metrics.score import Estimate
@@ -53,25 +50,25 @@ def spread(results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def write_results_csv(path: Path, results: Mapping[str, Result]) -> None:
-    """A row each: name, step, seed, every metric and its standard error, and the name of the result's file."""
-    names = metric_columns(list(results.values()))
-    rows = [["name", "step", "seed", *(part for name in names for part in (name, f"{name}_error")), "result"]]
+def with_errors(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+    """Each value and, after it, its standard error, as a row of a table has them."""
+    row: dict[str, float | None] = {}
+    for name, (value, error) in estimates.items():
+        row |= {name: value, f"{name}_error": error}
+    return row
+
+
+def result_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """Of each result: name, step, seed, every metric and its standard error, and the name of the result's file."""
+    rows = []
     for title, result in results.items():
-        cells = [part for name in names for part in (result.metrics.get(name, ""), result.errors.get(name, ""))]
-        of_model = [result.subject.get("step", ""), result.subject.get("seed", "")]
-        rows.append([title, *of_model, *cells, result_name(result)])
-    write_atomically(path, csv_text(rows).encode())
+        about = {"name": title, "step": result.subject.get("step"), "seed": result.subject.get("seed")}
+        rows.append(about | with_errors(result.estimates) | {"result": result_name(result)})
+    return rows
 
 
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    file = io.StringIO()
-    csv.writer(file).writerows(rows)
-    return file.getvalue()
-
-
-def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
-    """Every metric over the steps of the checkpoints, a line for each run, with error bars, as a PNG.
+def curves(results: Mapping[str, Result]) -> Figure:
+    """Every metric over the steps of the checkpoints, a line for each run, with error bars.
 
     results: by RUN/CHECKPOINT.
     """
@@ -95,11 +92,4 @@ def draw_curves(path: Path, results: Mapping[str, Result]) -> None:
         axes.grid(alpha=0.3)
         if len(runs) > 1 and number == 0:
             axes.legend(fontsize="small")
-    save_figure(path, figure)
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """As a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    return figure

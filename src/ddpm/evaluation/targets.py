@@ -18,7 +18,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.config import analytic, build, load
 from ddpm.data.any_images import image_data
 from ddpm.data.pixels import ImageData
-from ddpm.diffusion.condition import ClassLabel, NoCondition
+from ddpm.diffusion.condition import LABEL, ClassLabel, NoCondition
 from ddpm.evaluation.evaluation_callback import StoredImages
 from ddpm.evaluation.reference import ImageReference, Reference, StatisticsReference
 from ddpm.evaluation.sweeps.base import Variant
@@ -154,9 +154,10 @@ def samples_to_make(
 ) -> tuple[GenerationDataModule, dict[str, Any]]:
     """The samples to make, and their conditions: classes, or those of real images, as captions or small versions."""
     labels = sample_labels(config["class"], model.sample_condition)
+    conditions = {} if labels is None else {LABEL: torch.tensor(labels)}
     requested = {} if labels is None else {"class": [model.sample_condition.name(label) for label in labels]}
     if isinstance(model.sample_condition, NoCondition | ClassLabel) and not model.needs_images:
-        return GenerationDataModule(num, config.batch_size, labels=labels), requested
+        return GenerationDataModule(num, config.batch_size, conditions), requested
     if not isinstance(real, ImageReference):
         raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
     if real.data.image_shape != model.image_shape:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base.atomic import write_atomically
+from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint import groups
@@ -56,13 +57,11 @@ class GenerationRecord:
                 raise ValueError(f"{self.path.parent} has images, but no {self.path.name}; {self._remedy()}")
             return
         stored_fields, requested = self.fields(stored), self.fields(self.identity)
-        fields = [name for name in {**requested, **stored_fields} if stored_fields.get(name) != requested.get(name)]
+        fields = differing(requested, stored_fields)
         if grows and stored_fields.get("num_samples", 0) < requested.get("num_samples", 0):
-            fields = [name for name in fields if name != "num_samples"]
+            fields.pop("num_samples")
         if fields:
-            lines = [
-                f"  {name}: {stored_fields.get(name)!r} there, {requested.get(name)!r} asked for" for name in fields
-            ]
+            lines = [f"  {name}: {was!r} there, {wanted!r} asked for" for name, (wanted, was) in fields.items()]
             raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
 
     def fields(self, identity: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Generation is a data set: sample numbers, shared out among ranks as images are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
 import torch
@@ -18,11 +18,13 @@ class SampleBatch(TypedDict, total=False):
     words: Tensor  # int64 [B, N], where they are made from captions
 
 
-class SampleLoader:
-    """The numbers start..start+num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
+NO_LABEL: Mapping[str, Tensor] = {"label": torch.tensor([-1])}
 
-    labels: one class for all, or a sequence that sample i takes entry i (modulo its length) of, or None for -1.
-    conditions: other conditions of the samples, as {"words": int64 `[n, N]`}, of which sample i takes row i modulo n.
+
+class SampleLoader:
+    """The numbers 0..num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
+
+    conditions: of the samples, as {"label": int64 `[n]`}, of which sample i takes row i modulo n.
     images: real images that samples are made from, in turn, with their labels.
     done_mask: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
     others are those that they always were: kernels round differently in a batch of another size.
@@ -33,9 +35,7 @@ class SampleLoader:
         num_samples: int,
         batch_size: int,
         *,
-        start: int = 0,
-        labels: int | Sequence[int] | None = None,
-        conditions: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor] = NO_LABEL,
         images: ImageData | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -43,8 +43,7 @@ class SampleLoader:
     ):
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.batch_size = check.positive_int("batch_size", batch_size)
-        self.start = check.non_negative_int("start", start)
-        self.conditions = {"label": class_cycle(labels), **(conditions or {})}
+        self.conditions = {**NO_LABEL, **conditions}
         self.images = images
         self.rank = rank
         self.world_size = world_size
@@ -55,8 +54,8 @@ class SampleLoader:
         return len(split_among_ranks(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:
-        places = split_among_ranks(0, self.num_samples, self.rank, self.world_size, self.batch_size)
-        plan = [self.start + place for place in places if not self.done_mask[place].all()]
+        numbers = split_among_ranks(0, self.num_samples, self.rank, self.world_size, self.batch_size)
+        plan = [index for index in numbers if not self.done_mask[index].all()]
         if self.images is None:
             for index in plan:
                 yield SampleBatch(
@@ -67,13 +66,3 @@ class SampleLoader:
         for index, some, pixels in zip(plan, chosen, self.images.pixels.reader(False).read(chosen), strict=True):
             image = pixels.to(torch.float32).div_(127.5).sub_(1)
             yield SampleBatch(index=index, label=self.images.labels[some], image=image)
-
-
-def class_cycle(labels: int | Sequence[int] | None) -> Tensor:
-    """int64 `[n]`, at least one entry."""
-    if labels is None:
-        return torch.tensor([-1])
-    entries = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
-    if not entries:
-        check.fail("labels", labels, "a class number or a list of at least one")
-    return torch.tensor([check.integer("labels", entry, low=-1) for entry in entries], dtype=torch.int64)

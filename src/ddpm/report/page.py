@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddpm.evaluation.comparison import list_differences
+from ddpm.base.differing import differing
 from ddpm.metrics.directions import lower_is_better
 from ddpm.report.charts import NUM_COLOURS, format_rounded
 from ddpm.report.panels import build_panels
@@ -37,7 +37,7 @@ def page(report: Report) -> str:
             (f, rows, newest_rows(rows), f | dict(metric_columns_of(rows).keys())) for f, rows in report.comparisons
         ],
         table=results_table,
-        distinct=[*list_differences(*(fields for fields, _ in report.comparisons))] if report.comparisons[1:] else [],
+        distinct=[*differing(*(fields for fields, _ in report.comparisons))] if report.comparisons[1:] else [],
         loss_differs_in=" and ".join(key for key in report.columns if key.partition(".")[0] in MEANING_OF_LOSS),
         kinds=[*dict.fromkeys(kind for album in report.albums for kind in album if kind)],
         same_noise=len({str([resolve_reference(r.config, key) for key in SAME_NOISE]) for r in report.runs if r.config})
@@ -50,13 +50,12 @@ def page(report: Report) -> str:
 
 def results_table(rows: list[Row], marks: bool) -> dict[str, Any]:
     """shown: what distinguishes the rows, beside run and step. metrics: (name, lower is better, cells, marks)."""
-    ways = list_differences({}, *(row.how for row in rows))
-    shown = [key for key, values in ways.items() if len({*values[1:]}) > 1]
+    shown = [*differing(*(row.how for row in rows))]
     found, metrics = metric_columns_of(rows), []
     for (metric, score), values in found.items():
         top, near = best_rows(values, lower_is_better(metric)) if marks else ((), ())
         marked = ["best" if k in top else "≈ best" if k in near else "" for k in range(len(rows))]
         name = f"{metric} ({score})" if [m for m, _ in found].count(metric) > 1 else metric
         metrics.append((name, lower_is_better(metric), [format_rounded(*v) if v else "—" for v in values], marked))
-    shared = ", ".join(f"{key} {values[1]}" for key, values in ways.items() if key not in shown)
+    shared = ", ".join(f"{key} {value}" for key, value in rows[0].how.items() if key not in shown)
     return {"rows": rows, "shown": shown, "shared": shared, "metrics": metrics}

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import OmegaConf
 
 from ddpm.base import check
+from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint import groups
@@ -72,7 +73,6 @@ def setting_differences(
     is no difference.
     """
     one, other = resolved_leaves(before), resolved_leaves(after)
-    unequal = (key for key in sorted(one.keys() | other.keys()) if one.get(key, MISSING) != other.get(key, MISSING))
     decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
     counts = {"trainer.max_steps"} if decays else set()
     counts |= set() if data_is_read else {"data.source", "data.name"}
@@ -80,8 +80,8 @@ def setting_differences(
     to_come = {key for key in from_data if other.get(key) is None}
     free = [name for name in groups.changeable_on_resume() if name not in counts]
     return {
-        key: (one.get(key, MISSING), other.get(key, MISSING))
-        for key in unequal
+        key: values
+        for key, values in sorted(differing(one, other, absent=MISSING).items())
         if key not in to_come and not any(covers(name, key) for name in free)
     }
 

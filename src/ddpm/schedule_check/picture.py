@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm.base.atomic import atomic_write
+from ddpm.base.plots import save_figure
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.schedule_check.examination import log_snr_of, single_betas
 
@@ -32,9 +32,7 @@ def draw_schedule(path: Path, name: str, schedule: NoiseSchedule, others: Mappin
     order = [len(lines) - 1, *range(len(lines) - 1)]
     figure.legend([lines[i] for i in order], [titles[i] for i in order], loc="outside right center", fontsize="small")
     figure.suptitle(f"{name}, T = {schedule.T}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def add_curve(panels: Sequence[Axes], name: str, schedule: NoiseSchedule, **style: object) -> None:

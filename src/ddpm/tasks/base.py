@@ -1,9 +1,10 @@
 """What a use of a model is given, and what it gives back."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, State
-from ddpm.model.codec import BinaryCodec, Codec, PixelCodec
+from ddpm.model.codec import Codec
 
 Run = Callable[[Tensor], Iterator[State]]
 """The states of the samples with the given rows, int64 `[B]`, of all that a task makes."""
@@ -69,19 +70,30 @@ class Model:
         """x_T of the samples `ids`, that of `task=generate`."""
         return self.sampler.process.prior(self.codec.latent_shape(self.image_shape), self.rng.at(self.T, ids))
 
-    def trajectory(
-        self, x: Tensor, ids: Tensor, start: int, sampler: Sampler | None = None, cond: Cond | None = None
-    ) -> Run:
-        """Sampling from x `[N, C, H, W]` at `start`. cond: what each of the N has; None: as the command requests."""
+    def sampled(
+        self,
+        x: Tensor,
+        ids: Tensor,
+        start: int,
+        sampler: Sampler | None = None,
+        cond: Cond | None = None,
+        watch: Callable[[Tensor, State], None] = lambda rows, state: None,
+    ) -> Tensor:
+        """Images `[N, C, H, W]` on the CPU, sampled from x `[N, C, H, W]` at `start`.
+
+        cond: what each of the N has; None: as the command requests. watch: given each state, and which rows it has.
+        """
         sampler = sampler or self.sampler
 
         def run(rows: Tensor) -> Iterator[State]:
             conditions = (
                 self.conditions_of(rows) if cond is None else {name: tensor[rows] for name, tensor in cond.items()}
             )
-            return sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], conditions, start=start)
+            for state in sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], conditions, start=start):
+                watch(rows, state)
+                yield state
 
-        return run
+        return self.decode(self.finish(run, len(ids), num_steps(sampler, start)))
 
     def finish(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The last x `[num, C, H, W]` of a run, made in batches; shows how far it is."""
@@ -105,33 +117,40 @@ class Model:
         images = self.codec.decode(x0.flatten(0, -4)).float().cpu()
         return images.view(*x0.shape[:-3], *images.shape[-3:])
 
-    def real(self, images: int | Sequence[int], split: str) -> tuple[list[int], Tensor]:
-        """Numbers and images `[N, C, H, W]` in [-1, 1] of a split of the data. images: how many, or their numbers."""
-        if self.data is None:
-            raise ValueError("the checkpoint does not say what it was trained on: choose the data, as in data=mnist")
-        if self.data.image_shape != self.image_shape:
-            check.fail("data", list(self.data.image_shape), f"of the model's images, {list(self.image_shape)}")
-        self.data.prepare_data()
-        data = self.data.split(split)
-        if isinstance(images, int):
-            numbers = choose_subset(len(data), check.integer("task.images", images, 1, len(data))).tolist()
+
+@dataclass(frozen=True)
+class ImageTask(ABC):
+    """A use of real images. images: how many of the split, the same ones in every run, or a list of their numbers."""
+
+    images: list[int] | int
+    split: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images, list | tuple):
+            check.integer("task.images", self.images, low=1)
+        elif not self.images:
+            check.fail("task.images", self.images, "a number of images, or a list of their numbers as [3, 17]")
         else:
-            numbers = [check.integer("task.images", number, 0, len(data) - 1) for number in images]
-        (pixels,) = data.pixels.reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
-        return numbers, pixels.to(self.device).float() / 127.5 - 1
+            for number in self.images:
+                check.integer("task.images", number, low=0)
 
-
-class Task(Protocol):
+    @abstractmethod
     def __call__(self, model: Model) -> Outcome: ...
 
-
-def check_images(images: Any) -> int | list[int]:
-    """The field `images`: how many, the same ones in every run, or a list of their numbers."""
-    if isinstance(images, list | tuple):
-        if not images:
-            check.fail("task.images", images, "a number of images, or a list of their numbers as [3, 17]")
-        return [check.integer("task.images", number, low=0) for number in images]
-    return check.integer("task.images", images, low=1)
+    def real(self, model: Model) -> tuple[list[int], Tensor]:
+        """Numbers and images `[N, C, H, W]` in [-1, 1], on the model's device."""
+        if model.data is None:
+            raise ValueError("the checkpoint does not say what it was trained on: choose the data, as in data=mnist")
+        if model.data.image_shape != model.image_shape:
+            check.fail("data", list(model.data.image_shape), f"of the model's images, {list(model.image_shape)}")
+        model.data.prepare_data()
+        data = model.data.split(self.split)
+        if isinstance(self.images, int):
+            numbers = choose_subset(len(data), check.integer("task.images", self.images, 1, len(data))).tolist()
+        else:
+            numbers = [check.integer("task.images", number, 0, len(data) - 1) for number in self.images]
+        (pixels,) = data.pixels.reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
+        return numbers, pixels.to(model.device).float() / 127.5 - 1
 
 
 def gaussian(model: Model, task: str) -> GaussianDiffusion:
@@ -140,12 +159,6 @@ def gaussian(model: Model, task: str) -> GaussianDiffusion:
     if not isinstance(process, GaussianDiffusion):
         raise ValueError(f"task={task} needs process=gaussian, and the model has {type(process).__name__}")
     return process
-
-
-def refuse_latents(model: Model, task: str) -> None:
-    """A part of the pixels that is known is no part of a latent that is known."""
-    if not isinstance(model.codec, PixelCodec | BinaryCodec):
-        raise ValueError(f"task={task} needs a model of pixels, and this one has {type(model.codec).__name__}")
 
 
 def num_steps(sampler: Sampler, start: int) -> int:

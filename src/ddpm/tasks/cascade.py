@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ddpm.base import check
 from ddpm.diffusion.condition import ClassLabel
-from ddpm.tasks.base import Model, Outcome, num_steps
+from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
 from ddpm.tasks.upsample import agreement, disagreement, enlarge, refuse_without_low_res
 
@@ -40,8 +40,7 @@ class Cascade:
             check.fail("task.base", self.base, f"a model that makes images of noise alone, and it has {base_condition}")
         num_rows = base_condition.num_classes if isinstance(base_condition, ClassLabel) else NUM_ROWS
         ids = torch.arange(num_rows * self.num_columns, device=model.device)
-        run = base.trajectory(base.prior(ids), ids, base.T, cond=base_condition.default_conditions(ids))
-        small = base.decode(base.finish(run, len(ids), num_steps(base.sampler, base.T))).clamp(-1, 1)
+        small = base.sampled(base.prior(ids), ids, base.T, cond=base_condition.default_conditions(ids)).clamp(-1, 1)
         large = enlarge(model, small.to(model.device), ids)
         squares = F.interpolate(small, large.shape[2:], mode="nearest")
         pairs = torch.stack([squares, large], dim=1).unflatten(0, (-1, num_rows))  # [columns, rows, 2, C, H, W]

@@ -7,24 +7,22 @@ import torch
 from ddpm.base import check
 from ddpm.diffusion.noise_level import time_of_snr
 from ddpm.metrics.fidelity import psnr
-from ddpm.tasks.base import Model, Outcome, check_images, format_decibels, gaussian, num_steps
-from ddpm.tasks.sheet import sheet
+from ddpm.tasks.base import ImageTask, Model, Outcome, format_decibels, gaussian
+from ddpm.tasks.sheet import beside_originals
 
 
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(ImageTask):
     """snr: signal-to-noise ratio alpha^2 / sigma^2 of the noisy images; the time nearest to it is taken.
 
     A sample given the noisy image looks sharp; the mean of all such samples, which the network predicts in one step,
     is blurred, and nearer to the original: it has the least squared error that can be had.
     """
 
-    images: list[int] | int
-    split: str
     snr: float
 
     def __post_init__(self) -> None:
-        check_images(self.images)
+        super().__post_init__()
         check.positive_number("task.snr", self.snr)
 
     def __call__(self, model: Model) -> Outcome:
@@ -33,23 +31,19 @@ class Denoise:
         snr, alpha = process.schedule.snr(t), process.schedule.alpha(t)
         if alpha == 0:
             check.fail("task.snr", self.snr, f"larger, since at t = {t} nothing is left of the images")
-        numbers, images = model.real(self.images, self.split)
+        numbers, images = self.real(model)
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
-        sampled = model.finish(model.trajectory(x_t, ids, t), len(ids), num_steps(model.sampler, t))
+        sampled = model.sampled(x_t, ids, t)
         mean = torch.cat(
             [model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t))]
         )
-        outputs = {"noisy": x_t / alpha, "predicted mean": mean, "sampled": sampled}
-        outputs = {name: model.decode(x) for name, x in outputs.items()}
+        outputs = {"noisy": model.decode(x_t / alpha), "predicted mean": model.decode(mean), "sampled": sampled}
         images = images.cpu()
         quality = {name: psnr(x, images) for name, x in outputs.items()}
-        drawn = sheet(
-            [[images[i], *(x[i] for x in outputs.values())] for i in range(len(images))],
-            rows=[f"image {number}" for number in numbers],
-            columns=["original", *(f"{name}\n{format_decibels(quality[name].mean())}" for name in outputs)],
-            title=f"signal-to-noise ratio {snr:.3g}, t = {t} of {model.T}",
-        )
+        labelled = {f"{name}\n{format_decibels(quality[name].mean())}": x for name, x in outputs.items()}
+        title = f"signal-to-noise ratio {snr:.3g}, t = {t} of {model.T}"
+        drawn = beside_originals(numbers, images, labelled, title)
         lines = [f"signal-to-noise ratio {snr:.3g} at t = {t} of {model.T}; mean PSNR of {len(images)} images:"]
         lines += [f"  {name.ljust(15)} {format_decibels(quality[name].mean())}" for name in outputs]
         numbers_of = {name.replace(" ", "_"): values.tolist() for name, values in quality.items()}

@@ -6,26 +6,24 @@ import torch
 
 from ddpm.base import check
 from ddpm.diffusion.interpolation import linear
-from ddpm.tasks.base import Model, Outcome, check_images, gaussian, num_steps
+from ddpm.tasks.base import ImageTask, Model, Outcome, gaussian
 from ddpm.tasks.sheet import sheet
 
 
 @dataclass(frozen=True)
-class Interpolate:
+class Interpolate(ImageTask):
     """images: two numbers, or 2. times: one row each, rising; None: an eighth, a quarter, a half, ... of T.
 
     All images of a row share their noise, that of the diffusion and that of the sampler, as in the paper; both ends
     share that of the diffusion too, where the paper's code draws two, of which a mixture has half the variance.
     """
 
-    images: list[int] | int
-    split: str
     times: list[int] | None
     num_mixtures: int
 
     def __post_init__(self) -> None:
-        images = check_images(self.images)
-        if (images if isinstance(images, int) else len(images)) != 2:
+        super().__post_init__()
+        if (self.images if isinstance(self.images, int) else len(self.images)) != 2:
             check.fail("task.images", self.images, "two numbers of images, as [3, 17], or 2")
         check.integer("task.num_mixtures", self.num_mixtures, low=2)
 
@@ -35,14 +33,13 @@ class Interpolate:
         times = self.times or sorted({max(1, T * part // 8) for part in (1, 2, 4, 6, 8)})
         for t in times:
             check.integer("task.times", t, low=1, high=T)
-        numbers, pair = model.real(self.images, self.split)
+        numbers, pair = self.real(model)
         x0, shares = model.codec.encode(pair), torch.linspace(0, 1, self.num_mixtures)
         ids = torch.zeros(self.num_mixtures, dtype=torch.int64, device=model.device)
         outputs = []
         for t in times:
             x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids[:2])), t)
-            run = model.trajectory(linear(x_t[0], x_t[1], shares), ids, t)
-            outputs.append(model.decode(model.finish(run, len(ids), num_steps(model.sampler, t))))
+            outputs.append(model.sampled(linear(x_t[0], x_t[1], shares), ids, t))
         first, last = pair.cpu()
         drawn = sheet(
             [[first, *row, last] for row in outputs],

@@ -8,7 +8,7 @@ import torch
 from ddpm.base import check
 from ddpm.diffusion.interpolation import spherical
 from ddpm.diffusion.inversion import draws_noise
-from ddpm.tasks.base import Model, Outcome, gaussian, num_steps
+from ddpm.tasks.base import Model, Outcome, gaussian
 from ddpm.tasks.sheet import sheet
 
 
@@ -32,8 +32,7 @@ class InterpolatePrior:
         shares, pairs = torch.linspace(0, 1, self.num_mixtures), list(pairwise(self.samples))
         x_T = model.prior(model.ids(*self.samples))
         x = torch.cat([spherical(x_T[i], x_T[i + 1], shares.to(x_T.device)) for i in range(len(pairs))])
-        run = model.trajectory(x, torch.zeros(len(x), dtype=torch.int64, device=model.device), model.T)
-        outputs = model.decode(model.finish(run, len(x), num_steps(model.sampler, model.T)))
+        outputs = model.sampled(x, torch.zeros(len(x), dtype=torch.int64, device=model.device), model.T)
         outputs = outputs.unflatten(0, (len(pairs), self.num_mixtures))
         drawn = sheet(
             list(outputs),

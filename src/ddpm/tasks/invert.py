@@ -9,24 +9,22 @@ from ddpm.base import check
 from ddpm.diffusion.inversion import invert
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.metrics.fidelity import squared_error
-from ddpm.tasks.base import Model, Outcome, check_images, gaussian, num_steps
+from ddpm.tasks.base import ImageTask, Model, Outcome, gaussian
 from ddpm.tasks.interpolate_prior import refuse_noise
-from ddpm.tasks.sheet import sheet
+from ddpm.tasks.sheet import beside_originals
 
 
 @dataclass(frozen=True)
-class Invert:
+class Invert(ImageTask):
     """steps: numbers of steps, in place of the sampler's own, each taken on the way up and on the way down.
 
     On the way up they are DDIM's at the sampler's times, on the way down the sampler's.
     """
 
-    images: list[int] | int
-    split: str
     steps: list[int]
 
     def __post_init__(self) -> None:
-        check_images(self.images)
+        super().__post_init__()
         if not isinstance(self.steps, list | tuple) or not self.steps:
             check.fail("task.steps", self.steps, "a list of numbers of steps, as [10, 20, 50]")
 
@@ -38,17 +36,14 @@ class Invert:
         samplers = [replace(model.sampler, steps=steps) for steps in self.steps]
         for sampler in samplers:
             sampler.times(model.T)  # a grid that cannot have so many shows now
-        numbers, images = model.real(self.images, self.split)
+        numbers, images = self.real(model)
         there, back = zip(*(both_ways(model, sampler, images) for sampler in samplers), strict=True)
         images = images.cpu()
         each = [squared_error(outputs, images) for outputs in back]  # [N] for each number of steps
         errors = [error.mean().item() for error in each]
-        drawn = sheet(
-            [[images[i], *(outputs[i] for outputs in back)] for i in range(len(images))],
-            rows=[f"image {number}" for number in numbers],
-            columns=["original", *(f"{s} steps\n{error:.2g}" for s, error in zip(self.steps, errors, strict=True))],
-            title="up to x_T and back; mean squared error of pixels in [0, 1]",
-        )
+        labelled = {f"{s} steps\n{error:.2g}": x for s, error, x in zip(self.steps, errors, back, strict=True)}
+        title = "up to x_T and back; mean squared error of pixels in [0, 1]"
+        drawn = beside_originals(numbers, images, labelled, title)
         lines = ["steps  mean squared error of pixels in [0, 1]"]
         lines += [f"{steps:5}  {error:.2g}" for steps, error in zip(self.steps, errors, strict=True)]
         arrays = {"originals": images, "x_T": torch.stack(there), "reconstructions": torch.stack(back)}
@@ -70,5 +65,5 @@ def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, T
             for rows in model.batches(len(x0))
         ]
     )
-    run = model.trajectory(x_T, torch.zeros(len(x_T), dtype=torch.int64, device=model.device), model.T, sampler)
-    return x_T.cpu(), model.decode(model.finish(run, len(x_T), num_steps(sampler, model.T)))
+    ids = torch.zeros(len(x_T), dtype=torch.int64, device=model.device)
+    return x_T.cpu(), model.sampled(x_T, ids, model.T, sampler)

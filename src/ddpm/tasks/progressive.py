@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.diffusion.inversion import draws_noise
-from ddpm.tasks.base import Model, Outcome, num_steps
+from ddpm.diffusion.samplers.base import State
+from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
 
 
@@ -67,30 +68,26 @@ class Progressive:
     def complete(self, model: Model, x_t: Tensor, t: int) -> Tensor:
         """Images `[num_completions, C, H, W]`, from one x_t `[C, H, W]`."""
         ids = torch.arange(self.num_completions, device=model.device)
-        run = model.trajectory(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
-        return model.decode(model.finish(run, len(ids), num_steps(model.sampler, t)))
+        return model.sampled(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
 
 
 def collect_states(
     model: Model, num: int, shown: set[int], shared: set[int]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """On the way of samples 0..num-1: the x0 `[num, C, H, W]` from which x at the times `shown` were made, as images,
-    and x_t `[C, H, W]` of sample 0 at the times `share_choice`."""
+    and x_t `[C, H, W]` of sample 0 at the times `shared`."""
     ids = torch.arange(num, device=model.device)
     x_T = model.prior(ids)
-    run = model.trajectory(x_T, ids, model.T)
     x0: dict[int, list[Tensor]] = {t: [] for t in shown}
     x_t = {model.T: x_T[0].cpu()}
 
-    def watched(rows: Tensor):
-        for state in run(rows):
-            if state.t in shown:
-                x0[state.t].append(model.decode(state.prediction.x0))
-            if state.t in shared and rows[0] == 0:
-                x_t[state.t] = state.x_t[0].cpu()
-            yield state
+    def watch(rows: Tensor, state: State) -> None:
+        if state.t in shown:
+            x0[state.t].append(model.decode(state.prediction.x0))
+        if state.t in shared and rows[0] == 0:
+            x_t[state.t] = state.x_t[0].cpu()
 
-    model.finish(watched, num, num_steps(model.sampler, model.T))
+    model.sampled(x_T, ids, model.T, watch=watch)
     return {t: torch.cat(parts) for t, parts in x0.items()}, x_t
 
 

@@ -8,24 +8,19 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.diffusion.restoration import WAYS, restorations
 from ddpm.metrics.fidelity import rmse, ssim
-from ddpm.tasks.base import Model, Outcome, check_images, num_steps
-from ddpm.tasks.sheet import sheet
+from ddpm.tasks.base import ImageTask, Model, Outcome, num_steps
+from ddpm.tasks.sheet import beside_originals
 
 
 @dataclass(frozen=True)
-class Restoration:
+class Restoration(ImageTask):
     """t: the time to which images are degraded, 1..T; None: T."""
 
-    images: list[int] | int
-    split: str
     t: int | None
-
-    def __post_init__(self) -> None:
-        check_images(self.images)
 
     def __call__(self, model: Model) -> Outcome:
         t = model.T if self.t is None else check.integer("task.t", self.t, low=1, high=model.T)
-        numbers, images = model.real(self.images, self.split)
+        numbers, images = self.real(model)
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         found = [
             restorations(model.denoiser, model.sampler, x0[rows], t, model.rng, ids[rows], model.conditions_of(rows))
@@ -35,12 +30,9 @@ class Restoration:
         images = images.cpu()
         quality = {way: {"rmse": rmse(x, images), "ssim": ssim(x, images)} for way, x in outputs.items()}
         captions = {way: describe_restoration(found) for way, found in quality.items()}
-        drawn = sheet(
-            [[images[i], *(x[i] for x in outputs.values())] for i in range(len(numbers))],
-            rows=[f"image {number}" for number in numbers],
-            columns=["original", *("\n".join([way, *words]) for way, words in captions.items())],
-            title=f"{type(model.sampler.process).__name__}, t = {t} of {model.T}, {num_steps(model.sampler, t)} steps",
-        )
+        labelled = {"\n".join([way, *words]): outputs[way] for way, words in captions.items()}
+        title = f"{type(model.sampler.process).__name__}, t = {t} of {model.T}, {num_steps(model.sampler, t)} steps"
+        drawn = beside_originals(numbers, images, labelled, title)
         names = {way: way.replace(" ", "_") for way in WAYS}
         values = {names[way]: {name: each.tolist() for name, each in found.items()} for way, found in quality.items()}
         return Outcome(

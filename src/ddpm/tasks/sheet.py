@@ -1,7 +1,7 @@
 """A table of images with words at its rows and columns, for people who see the picture alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -51,6 +51,12 @@ def sheet(cells: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Seque
         for middle, image in zip(middles, images, strict=False):
             page.paste(labelled_image(image, scale), (middle - width // 2, y))
     return torch.from_numpy(np.array(page))
+
+
+def beside_originals(numbers: Sequence[int], originals: Tensor, outputs: Mapping[str, Tensor], title: str) -> Tensor:
+    """A row an image, of these numbers: the original, then what was made of it. made: `[N, C, H, W]` by label."""
+    cells = [[original, *(each[row] for each in outputs.values())] for row, original in enumerate(originals)]
+    return sheet(cells, [f"image {number}" for number in numbers], ["original", *outputs], title)
 
 
 def labelled_image(image: Tensor, scale: int) -> Image.Image:

@@ -3,39 +3,26 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.replacement import BlockMean, independent
-from ddpm.tasks.base import Model, Outcome, check_images, gaussian, refuse_latents
-from ddpm.tasks.restore import check_resampling, complete_images, path_of_times
+from ddpm.diffusion.replacement import BlockMean
+from ddpm.tasks.base import Model, gaussian
+from ddpm.tasks.restore import ResampledCompletion
 
 
 @dataclass(frozen=True)
-class Superres:
+class Superres(ResampledCompletion):
     """factor: side of the blocks. In place of ILVR's bicubic filter, means of blocks are a projection, so that the
-    coarse picture of the result is exactly the given one.
-
-    jump_length, num_resamples: as RePaint's, see `ddpm.tasks.inpaint`; num_resamples = 1 is ILVR, without.
+    coarse picture of the result is exactly the given one. num_resamples = 1 is ILVR.
     """
 
-    images: list[int] | int
-    split: str
     factor: int
-    num_completions: int
-    jump_length: int
-    num_resamples: int
 
     def __post_init__(self) -> None:
-        check_images(self.images)
+        super().__post_init__()
         check.integer("task.factor", self.factor, low=2)
-        check.positive_int("task.num_completions", self.num_completions)
-        check_resampling(self.jump_length, self.num_resamples)
 
-    def __call__(self, model: Model) -> Outcome:
-        refuse_latents(model, "superres")
+    def projection(self, model: Model) -> BlockMean:
         gaussian(model, "superres")
         _, height, width = model.image_shape
         if height % self.factor or width % self.factor:
             check.fail("task.factor", self.factor, f"a divisor of the images' height and width, {height} x {width}")
-        times = path_of_times(model, self.jump_length, self.num_resamples)
-        numbers, images = model.real(self.images, self.split)
-        means = BlockMean(self.factor)
-        return complete_images(model, "superres", numbers, images, means, independent, times, self.num_completions)
+        return BlockMean(self.factor)

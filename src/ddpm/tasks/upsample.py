@@ -2,40 +2,36 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.diffusion.low_resolution import LOW_RES, LowResolution
 from ddpm.metrics.fidelity import psnr
-from ddpm.tasks.base import Model, Outcome, check_images, format_decibels, num_steps
-from ddpm.tasks.restore import COMPLETIONS_OF_AN_IMAGE
+from ddpm.tasks.base import ImageTask, Model, Outcome, format_decibels, num_steps
+from ddpm.tasks.restore import completion_ids
 from ddpm.tasks.sheet import sheet
 
 
 @dataclass(frozen=True)
-class Upsample:
+class Upsample(ImageTask):
     """num_samples: of each image.
 
     Each sample is a picture that may be behind the small one; their mean is nearer to the truth than any of them, since
     the mean of all that may be has the least squared error that can be had.
     """
 
-    images: list[int] | int
-    split: str
     num_samples: int
 
     def __post_init__(self) -> None:
-        check_images(self.images)
+        super().__post_init__()
         check.positive_int("task.num_samples", self.num_samples)
 
     def __call__(self, model: Model) -> Outcome:
         condition = refuse_without_low_res(model, "upsample")
-        numbers, images = model.real(self.images, self.split)
+        numbers, images = self.real(model)
         small = condition.small(images)
-        first = torch.tensor(numbers, device=model.device) * COMPLETIONS_OF_AN_IMAGE
-        ids = (first[:, None] + torch.arange(self.num_samples, device=model.device)).flatten()
+        ids = completion_ids(model, numbers, self.num_samples)
         outputs = enlarge(model, small.repeat_interleave(self.num_samples, dim=0), ids)
         outputs = outputs.unflatten(0, (len(numbers), self.num_samples))
         images, small = images.cpu(), small.cpu()
@@ -82,8 +78,7 @@ def enlarge(model: Model, small: Tensor, ids: Tensor) -> Tensor:
     The noise is not that of other samples with these numbers, of which the small images may be some.
     """
     model = replace(model, rng=replace(model.rng, scope=f"{model.rng.scope}, enlarged"))
-    run = model.trajectory(model.prior(ids), ids, model.T, cond={LOW_RES: small})
-    return model.decode(model.finish(run, len(ids), num_steps(model.sampler, model.T)))
+    return model.sampled(model.prior(ids), ids, model.T, cond={LOW_RES: small})
 
 
 def disagreement(condition: LowResolution, large: Tensor, small: Tensor) -> float:

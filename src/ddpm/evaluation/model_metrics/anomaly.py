@@ -1,18 +1,15 @@
 """task=anomaly: images are diffused some of the way and restored; where they changed, something is wrong (AnoDDPM)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.progress import ProgressDisplay
-from ddpm.base.rng import Rng
 from ddpm.base.types import Batch, Cond
 from ddpm.config import build
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
@@ -23,9 +20,9 @@ from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
-from ddpm.evaluation.model_metrics.anomaly_report import anomaly_csv, anomaly_picture, anomaly_table
+from ddpm.evaluation.model_metrics.anomaly_report import anomaly_picture, anomaly_rows, anomaly_table
 from ddpm.evaluation.model_metrics.anomaly_values import Judge
-from ddpm.evaluation.model_metrics.images import Predicted
+from ddpm.evaluation.model_metrics.images import ImagePass, Predicted
 from ddpm.metrics.evaluator import count_name
 from ddpm.model.diffusion_model import DiffusionModel
 
@@ -90,12 +87,12 @@ class Anomaly:
         judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         requested = AnomalyImages(found, self.batch_size)
         main = self.maps(run, requested, model.sampler, times)
-        maps = {f"t = {t}": main.maps[row] for row, t in enumerate(times)}
+        maps = {f"t = {t}": main.shared["maps"][row] for row, t in enumerate(times)}
         name = f"t = {times[0]}"
         if len(times) > 1:
-            name, maps[ALL_TIMES] = ALL_TIMES, main.maps.mean(0)
+            name, maps[ALL_TIMES] = ALL_TIMES, main.shared["maps"].mean(0)
         for title, sampler in samplers.items():
-            maps[f"t = {times[0]}, {title}"] = self.maps(run, requested, sampler, times[:1]).maps[0]
+            maps[f"t = {times[0]}, {title}"] = self.maps(run, requested, sampler, times[:1]).shared["maps"][0]
         maps |= baselines(data.split("train"), found)
         rows = {title: judge.values(each) for title, each in maps.items()}
         count = count_name(len(found))
@@ -118,11 +115,10 @@ class Anomaly:
         )
         names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
-        shown = anomaly_picture(
-            found, main.first, main.places, maps[name], threshold, f"{name} of {model.sampler.process.T}"
-        )
+        title = f"{name} of {model.sampler.process.T}"
+        shown = anomaly_picture(found, main.shared["first"], main.places, maps[name], threshold, title)
         return Measurement(
-            estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_csv(rows)}
+            estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_rows(rows)}
         )
 
     def chosen_times(self, T: int) -> list[int]:
@@ -148,9 +144,8 @@ class Anomaly:
 
     def maps(self, run: ModelRun, requested: "AnomalyImages", sampler: Sampler, times: list[int]) -> "AnomalyPass":
         assert run.model is not None
-        outputs = AnomalyPass(run.model, sampler, requested.found, times, self)
-        run.trainer.predict(outputs, requested, return_predictions=False)
-        bad = ~outputs.maps.isfinite().all(0).flatten(1).all(1)
+        outputs = AnomalyPass(run.model, sampler, requested.found, times, self).run(run.trainer, requested)
+        bad = ~outputs.shared["maps"].isfinite().all(0).flatten(1).all(1)
         if bad.any():
             raise ValueError(
                 f"{int(bad.sum())} of {len(bad)} anomaly maps are not finite: the model gives NaN or infinity there; "
@@ -168,26 +163,19 @@ class AnomalyImages(Predicted):
         self.found = found
 
 
-class AnomalyPass(LightningModule):
-    """maps: float32 `[times, N, H, W]`, the same on every rank at the end.
+class AnomalyPass(ImagePass):
+    """Shared are maps: float32 `[times, N, H, W]`.
 
     first: `[num_shown, 3, C, H, W]`, some images, noised to the first time, and restored; places: which ones.
     """
 
     def __init__(self, model: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
-        super().__init__()
-        self.model, self.sampler, self.found, self.times, self.how = model, sampler, found, times, how
-        self.rng = Rng(model.sample_rng.seed, "anomaly")
-        self.places = shown_places(found, how.num_shown)
-        self.maps = torch.zeros(len(times), *found.masks.shape)
-        self.first = torch.zeros(len(self.places), 3, *model.image_shape)
+        places = shown_places(found, how.num_shown)
+        maps, first = torch.zeros(len(times), *found.masks.shape), torch.zeros(len(places), 3, *model.image_shape)
+        super().__init__(model, len(found), "anomaly", maps=maps, first=first)
+        self.sampler, self.found, self.times, self.how, self.places = sampler, found, times, how, places
 
-    def on_predict_start(self) -> None:
-        self.display = ProgressDisplay("image", len(self.found)) if self.trainer.is_global_zero else None
-        self.done = 0
-        self.maps, self.first = self.maps.to(self.device), self.first.to(self.device)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         images, rows, codec = batch["image"], batch["position"], self.model.codec
         ids = self.found.numbers.to(rows.device)[rows]
         denoiser, cond = self.model.denoiser(self.model.predict_weights), self.nothing(batch)
@@ -198,27 +186,16 @@ class AnomalyPass(LightningModule):
             maps = torch.stack([squared_error_map(images, each) for each in outputs]).mean(0)
             if self.how.average == "restorations":
                 maps = squared_error_map(images, outputs.mean(0))
-            self.maps[number, rows] = maps.float()
+            self.shared["maps"][number, rows] = maps.float()
             if number == 0:
                 place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
                 shown = torch.stack([images, codec.decode(pairs[0].degraded), outputs.mean(0)], dim=1)
-                self.first[place] = shown[row].float()
-        self.done += len(rows) * self.trainer.world_size
-        if self.display and self.display.is_due(self.done) and self.done < len(self.found):
-            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
-        return rows
+                self.shared["first"][place] = shown[row].float()
 
     def nothing(self, batch: Batch) -> Cond:
         """The condition is dropped, since it could give away what is wrong with an image."""
         condition = self.model.condition
         return condition.unconditional(condition.of(batch))
-
-    def on_predict_end(self) -> None:
-        if self.display:
-            self.display.close()
-        self.maps, self.first = (
-            self.trainer.strategy.reduce(each, reduce_op="sum").cpu() for each in (self.maps, self.first)
-        )
 
 
 def check_tells_nothing(condition: Condition) -> None:

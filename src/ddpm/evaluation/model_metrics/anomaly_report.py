@@ -1,6 +1,7 @@
 """What task=anomaly leaves for people: a table of all maps and baselines, and a sheet of pictures."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.evaluation.model_metrics.anomaly_values import Value
-from ddpm.evaluation.table import align_columns, csv_text
+from ddpm.evaluation.table import align_columns
 from ddpm.tasks.sheet import sheet
 
 PRINTED = ("auroc_pixel", "aupro", "ap_pixel", "dice", "iou", "sensitivity", "specificity", "auroc_image")
@@ -29,13 +30,14 @@ def format_value(value: Value, interval: bool) -> str:
     return f"{value.estimate.value:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if interval else "")
 
 
-def anomaly_csv(rows: Rows) -> str:
+def anomaly_rows(rows: Rows) -> list[dict[str, Any]]:
     """A row a map; each value has its 95 % interval beside it."""
-    names = list(next(iter(rows.values())))
-    table = [["map", *(part for name in names for part in (name, f"{name}_low", f"{name}_high"))]]
+    table = []
     for title, values in rows.items():
-        table.append([title, *(n for name in names for n in (values[name].estimate.value, *values[name][1:]))])
-    return csv_text(table)
+        table.append({"map": title})
+        for name, (estimate, low, high) in values.items():
+            table[-1] |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+    return table
 
 
 def anomaly_picture(

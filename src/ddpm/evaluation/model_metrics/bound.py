@@ -1,19 +1,19 @@
 """One pass over images and all T times: every term of the variational bound, for several variances at once."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ddpm.base.progress import ProgressDisplay
-from ddpm.base.rng import Rng
 from ddpm.base.types import Batch, Prediction
 from ddpm.diffusion.distributions import Gaussian
 from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
-from ddpm.evaluation.model_metrics.images import Split
+from ddpm.evaluation.model_metrics.images import ImagePass, Split, mean_and_error
+from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
 
 
@@ -32,11 +32,11 @@ class Terms:
     distortion: Tensor
     prior_only: Tensor
 
-    def gain(self, name: str) -> tuple[float, float]:
+    def gain(self, name: str) -> Estimate:
         """What the model saves over x_T's distribution taken for the images' (Sohl-Dickstein et al. 2015, table 1)."""
         return mean_and_error(self.prior_only - self.totals[name])
 
-    def total(self, name: str) -> tuple[float, float]:
+    def total(self, name: str) -> Estimate:
         """The bound and its standard error over images."""
         return mean_and_error(self.totals[name])
 
@@ -47,16 +47,8 @@ class Terms:
         return (spread / max(n - 1, 1)).sqrt()
 
 
-def mean_and_error(each: Tensor) -> tuple[float, float]:
-    return each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0
-
-
-SUMMED = ("sums", "totals", "errors", "prior_only", "first")
-"""What every rank has its share of."""
-
-
-class BoundPass(LightningModule):
-    """predict_step takes a batch of images through all times. Every rank has the terms of all images at the end.
+class BoundPass(ImagePass):
+    """Takes images through all times.
 
     The mean's prediction is clipped as in sampling, if the model's is. "optimal" is the best single number for each
     time, found from these very images, which for few images makes it a little too good; that of the decoder, for which
@@ -64,38 +56,30 @@ class BoundPass(LightningModule):
     """
 
     def __init__(self, model: DiffusionModel, num_images: int) -> None:
-        super().__init__()
-        self.model, self.num_images = model, num_images
-        self.rng = Rng(model.sample_rng.seed, "bound")
         process = model.sampler.process
-        self.variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
+        variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
         if hasattr(process, "advance"):
-            self.variances = {"small": FixedSmall(), "large": FixedLarge()}
+            variances = {"small": FixedSmall(), "large": FixedLarge()}
             channels = model.latent_shape[0]
             if getattr(model.network, "out_channels", channels) == 2 * channels:
-                self.variances["learned"] = LearnedRange()
-        T = process.T
-        names = list(self.variances)
-        self.sums = torch.zeros(len(names), T + 1, 2, dtype=torch.float64)
-        self.totals = torch.zeros(len(names), num_images, dtype=torch.float64)
-        self.errors = torch.zeros(num_images, T + 1, dtype=torch.float64)
-        self.prior_only = torch.zeros(num_images, dtype=torch.float64)
-        self.first = torch.zeros(num_images, 2, *model.latent_shape)  # x0 and its prediction at t = 1
-        self.display: ProgressDisplay | None = None
+                variances["learned"] = LearnedRange()
+        super().__init__(
+            *(model, num_images, "bound"),
+            sums=torch.zeros(len(variances), process.T + 1, 2, dtype=torch.float64),
+            totals=torch.zeros(len(variances), num_images, dtype=torch.float64),
+            errors=torch.zeros(num_images, process.T + 1, dtype=torch.float64),
+            prior_only=torch.zeros(num_images, dtype=torch.float64),
+            first=torch.zeros(num_images, 2, *model.latent_shape),  # x0 and its prediction at t = 1
+        )
+        self.variances = variances
 
-    def on_predict_start(self) -> None:
-        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
-        self.done = 0
-        for name in SUMMED:
-            setattr(self, name, getattr(self, name).to(self.device))
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, process = self.model, self.model.sampler.process
         x0 = model.codec.encode(batch["image"])
         rows, denoiser = batch["position"], model.denoiser(model.predict_weights)
         cond = model.condition.of(batch)
         prior = bits_per_dim(prior_term(process, x0.double()))
-        self.prior_only[rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
+        self.shared["prior_only"][rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
         for k in range(len(self.variances)):
             self.note(k, 0, rows, prior)
         for t in range(process.T, 0, -1):
@@ -106,33 +90,20 @@ class BoundPass(LightningModule):
             for k, variance in enumerate(self.variances.values()):
                 term = step_term(process, x0.double(), x_t.double(), prediction, t - 1, t, variance)
                 self.note(k, t, rows, bits_per_dim(term))
-            self.errors[rows, t] = (prediction.x0 - x0).square().flatten(1).mean(1)
-            self.say(len(x0), 1 - (t - 1) / process.T)
-        self.first[rows] = torch.stack([x0, predicted.x0], dim=1)
-        self.done += len(x0) * self.trainer.world_size
-        return rows
+            self.shared["errors"][rows, t] = (prediction.x0 - x0).square().flatten(1).mean(1)
+            watch(1 - (t - 1) / process.T)
+        self.shared["first"][rows] = torch.stack([x0, predicted.x0], dim=1)
 
     def note(self, k: int, t: int, rows: Tensor, bits: Tensor) -> None:
-        self.sums[k, t] += torch.stack([bits.sum(), bits.square().sum()])
-        self.totals[k, rows] += bits
-
-    def say(self, num: int, share: float) -> None:
-        done = min(self.done + num * self.trainer.world_size * share, self.num_images)
-        if self.display and self.display.is_due(done) and done < self.num_images:
-            self.display.show(done, f"{self.display.rate(done):.2f} images/s")
-
-    def on_predict_end(self) -> None:
-        if self.display:
-            self.display.close()
-        for name in SUMMED:
-            setattr(self, name, self.trainer.strategy.reduce(getattr(self, name), reduce_op="sum").cpu())
+        self.shared["sums"][k, t] += torch.stack([bits.sum(), bits.square().sum()])
+        self.shared["totals"][k, rows] += bits
 
     def terms(self) -> Terms:
-        n = self.num_images
-        found = Terms(n, {}, {}, {}, self.errors.mean(0), self.prior_only)
+        n, sums = self.num_images, self.shared["sums"]
+        found = Terms(n, {}, {}, {}, self.shared["errors"].mean(0), self.shared["prior_only"])
         for k, name in enumerate(self.variances):
-            found.means[name], found.squares[name] = self.sums[k, :, 0] / n, self.sums[k, :, 1] / n
-            found.totals[name] = self.totals[k]
+            found.means[name], found.squares[name] = sums[k, :, 0] / n, sums[k, :, 1] / n
+            found.totals[name] = self.shared["totals"][k]
         if "small" in self.variances:
             self.add_optimal(found)
         return found
@@ -141,7 +112,7 @@ class BoundPass(LightningModule):
         """With v the posterior's variance and the mean error of x0 in it, each KL is (log(v / posterior's) +
         (posterior's + image's own error) / v - 1) / 2: no new evaluation is needed."""
         process, T = self.model.sampler.process, self.model.sampler.process.T
-        schedule, errors = process.schedule, self.errors
+        schedule, errors = process.schedule, self.shared["errors"]
         each = torch.zeros(self.num_images, T + 1, dtype=torch.float64)
         for t in range(2, T + 1):
             s = t - 1
@@ -149,7 +120,7 @@ class BoundPass(LightningModule):
             scale = (schedule.alpha(s) * schedule.beta(s, t) / schedule.sigma(t) ** 2) ** 2
             best = posterior + scale * errors[:, t].mean()
             each[:, t] = (torch.log(best / posterior) + (posterior + scale * errors[:, t]) / best - 1) / 2 / math.log(2)
-        x0, predicted = self.first.double().unbind(1)
+        x0, predicted = self.shared["first"].double().unbind(1)
         tried = float(errors[:, 1].mean()) * torch.logspace(-3, 1, 41, dtype=torch.float64)
         decoded = [bits_per_dim(-Gaussian(predicted, float(v)).log_likelihood(x0)) for v in tried]
         each[:, 1] = min(decoded, key=lambda bits: float(bits.mean()))
@@ -159,6 +130,4 @@ class BoundPass(LightningModule):
 
 
 def bound_terms(model: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
-    bound = BoundPass(model, len(images))
-    trainer.predict(bound, images, return_predictions=False)
-    return bound.terms()
+    return BoundPass(model, len(images)).run(trainer, images).terms()

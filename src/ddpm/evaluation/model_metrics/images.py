@@ -1,20 +1,28 @@
-"""What metrics on real images share: which images, in which batches, and what a result says of them."""
+"""What metrics on real images share: which images, the pass of a model over them, and what a result says of them."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.progress import ProgressDisplay
+from ddpm.base.rng import Rng
+from ddpm.base.types import Batch
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config import build
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.loader import EvalLoader
 from ddpm.diffusion.process import demand_markov
 from ddpm.evaluation.model_metric import Measurement, ModelRun
+from ddpm.metrics.evaluator import count_name
+from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
 
 
 class Predicted(LightningDataModule):
@@ -41,6 +49,55 @@ class Split(Predicted):
         self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
 
 
+class ImagePass(LightningModule):
+    """A model goes over images, each on one rank. At the end every rank has the whole of `shared`.
+
+    shared: tensors by name, of which each rank fills its part and leaves the rest 0. scope: of the random numbers.
+    """
+
+    def __init__(self, model: DiffusionModel, num_images: int, scope: str, **shared: Tensor) -> None:
+        super().__init__()
+        self.model, self.num_images, self.shared = model, num_images, shared
+        self.rng = Rng(model.sample_rng.seed, scope)
+
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
+        """Fill what `shared` has of the images of a batch. watch: to be told how much of the batch is done, 0..1."""
+        raise NotImplementedError
+
+    def run(self, trainer: Trainer, images: "Predicted") -> Self:
+        trainer.predict(self, images, return_predictions=False)
+        return self
+
+    def on_predict_start(self) -> None:
+        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
+        self.done = 0
+        self.shared = {name: tensor.to(self.device) for name, tensor in self.shared.items()}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        here = len(batch["position"]) * self.trainer.world_size
+
+        def watch(share: float) -> None:
+            done = min(self.done + here * share, self.num_images)
+            if self.display and self.display.is_due(done) and done < self.num_images:
+                self.display.show(done, f"{self.display.rate(done):.2f} images/s")
+
+        self.take(batch, watch)
+        watch(1)
+        self.done += here
+        return batch["position"]
+
+    def on_predict_end(self) -> None:
+        if self.display:
+            self.display.close()
+        whole = {name: self.trainer.strategy.reduce(each, reduce_op="sum") for name, each in self.shared.items()}
+        self.shared = {name: tensor.cpu() for name, tensor in whole.items()}
+
+
+def mean_and_error(each: Tensor) -> Estimate:
+    """Of one value an image, `[N]`, with the standard error over the images."""
+    return Estimate(each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0)
+
+
 @dataclass(frozen=True)
 class OfImages(ABC):
     """num_images: of the split, the same in every run; None: all. batch_size: images at once on each device."""
@@ -63,10 +120,15 @@ class OfImages(ABC):
         rank_zero_only(data.prepare_data)()
         return Split(data, self.split, self.num_images, self.batch_size)
 
-    def protocol(self, images: Split, names: Iterable[str], settings: str) -> dict[str, Any]:
-        """names: of the values, without the number of images. settings: what made them."""
+    def measurement(
+        self, images: Split, values: Mapping[str, Estimate], names: Iterable[str], settings: str, **beside: Any
+    ) -> Measurement:
+        """values: by name, to which the number of images is added. names: of the values in the protocol. settings: what
+        made them. beside: what else the measurement has."""
         num = len(images)
-        return {**images.identity, "num_generated": num, "num_real": num, "scores": dict.fromkeys(names, settings)}
+        scores = dict.fromkeys(names, settings)
+        protocol = {**images.identity, "num_generated": num, "num_real": num, "scores": scores}
+        return Measurement({f"{name}_{count_name(num)}": value for name, value in values.items()}, protocol, **beside)
 
 
 class OfLikelihood(OfImages):

@@ -1,15 +1,13 @@
 """metric=nll: the variational bound on -log p(x0) in bits per dimension, every term of it (Ho et al. 2020, eq. 5)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.bound import Terms, bound_terms
 from ddpm.evaluation.model_metrics.images import OfLikelihood
-from ddpm.evaluation.table import csv_text
-from ddpm.metrics.evaluator import count_name
-from ddpm.metrics.score import Estimate
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,15 @@ class NegativeLogLikelihood(OfLikelihood):
         assert run.model is not None
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer)
-        count = count_name(terms.num_images)
-        estimates = {f"nll_{each}_{count}": Estimate(*terms.total(each)) for each in terms.means}
-        estimates |= {f"gain_{each}_{count}": Estimate(*terms.gain(each)) for each in terms.means}
+        values = {f"nll_{each}": terms.total(each) for each in terms.means}
+        values |= {f"gain_{each}": terms.gain(each) for each in terms.means}
         settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__})"
-        protocol = self.protocol(images, ("nll", "gain"), settings)
-        return Measurement(estimates, protocol, {"terms": draw_nll(terms)}, nll_lines(terms), {"terms": nll_csv(terms)})
+        beside = {
+            "pictures": {"terms": draw_nll(terms)},
+            "lines": nll_lines(terms),
+            "tables": {"terms": nll_rows(terms)},
+        }
+        return self.measurement(images, values, ("nll", "gain"), settings, **beside)
 
 
 def nll_lines(terms: Terms) -> list[str]:
@@ -52,18 +53,17 @@ def nll_lines(terms: Terms) -> list[str]:
     ]
 
 
-def nll_csv(terms: Terms) -> str:
+def nll_rows(terms: Terms) -> list[dict[str, Any]]:
     """A row a term: its name, t of the x_t that it begins with, then mean and standard error for each variance."""
-    rows: list[list[object]] = [
-        ["term", "t", *(part for name in terms.means for part in (name, f"{name}_error")), "x0_mse"]
-    ]
-    errors = {name: terms.error(name) for name in terms.means}
-    T = len(terms.distortion) - 1
+    values = {}
+    for name, mean in terms.means.items():
+        values |= {name: mean, f"{name}_error": terms.error(name)}
+    T, rows = len(terms.distortion) - 1, []
     for t in [0, *range(T, 0, -1)]:
-        cells = [f"{part:.8g}" for name in terms.means for part in (terms.means[name][t], errors[name][t])]
-        label = f"L_{t - 1}" if t else f"L_{T}"
-        rows.append([label, t or T, *cells, f"{terms.distortion[t]:.8g}" if t else ""])
-    return csv_text(rows)
+        rows.append({"term": f"L_{t - 1}" if t else f"L_{T}", "t": t or T})
+        rows[-1] |= {name: f"{value[t]:.8g}" for name, value in values.items()}
+        rows[-1]["x0_mse"] = f"{terms.distortion[t]:.8g}" if t else ""
+    return rows
 
 
 def draw_nll(terms: Terms) -> Figure:

@@ -1,25 +1,21 @@
 """metric=nll_ode: the likelihood by the probability-flow ODE, a cross-check of the bound (Song et al. 2021)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.progress import ProgressDisplay
-from ddpm.base.rng import Draws, Rng
+from ddpm.base.rng import Draws
 from ddpm.base.types import Batch, Cond
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.ode_likelihood import log_likelihood
 from ddpm.diffusion.timestep_spacing import log_snr
 from ddpm.evaluation.model_metric import Measurement, ModelRun
-from ddpm.evaluation.model_metrics.bound import mean_and_error
-from ddpm.evaluation.model_metrics.images import OfLikelihood
-from ddpm.metrics.evaluator import count_name
-from ddpm.metrics.score import Estimate
+from ddpm.evaluation.model_metrics.images import ImagePass, OfLikelihood, mean_and_error
 from ddpm.model.diffusion_model import DiffusionModel
 
 
@@ -44,40 +40,25 @@ class ODELikelihood(OfLikelihood):
         if not isinstance(process, GaussianDiffusion) or process.schedule.snr(process.T) == 0:
             raise ValueError("metric=nll_ode needs process=gaussian and a schedule with some signal left at T")
         images = self.opened(run)
-        flow = FlowPass(run.model, len(images), self.steps, self.num_probes)
-        run.trainer.predict(flow, images, return_predictions=False)
+        flow = FlowPass(run.model, len(images), self.steps, self.num_probes).run(run.trainer, images)
         settings = f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"
-        estimate = Estimate(*mean_and_error(flow.bits))
-        return Measurement(
-            {f"nll_ode_{count_name(len(images))}": estimate}, self.protocol(images, ["nll_ode"], settings)
-        )
+        return self.measurement(images, {"nll_ode": mean_and_error(flow.shared["bits"])}, ["nll_ode"], settings)
 
 
-class FlowPass(LightningModule):
+class FlowPass(ImagePass):
     def __init__(self, model: DiffusionModel, num_images: int, steps: int, num_probes: int) -> None:
-        super().__init__()
-        self.model, self.num_images, self.num_probes = model, num_images, num_probes
-        self.rng = Rng(model.sample_rng.seed, "ode")
+        super().__init__(model, num_images, "ode", bits=torch.zeros(num_images, dtype=torch.float64))
+        self.num_probes = num_probes
         schedule = model.sampler.process.schedule
         check.integer("steps", steps, low=1, high=schedule.T - 1)
         self.times = log_snr(schedule.T, steps + 1, schedule)[-2::-1]
-        self.bits = torch.zeros(num_images, dtype=torch.float64)
 
-    def on_predict_start(self) -> None:
-        self.bits = self.bits.to(self.device)
-        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
-        self.done = 0
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         with torch.inference_mode(False):
             images, draws = batch["image"].clone(), self.rng.at(0, batch["index"].clone())
             cond = {name: part.clone() for name, part in self.model.condition.of(batch).items()}
             uniform = draws.uniform("bin", tuple(images.shape[1:]))
-            self.bits[batch["position"]] = self.of(images, uniform, draws, cond)
-        self.done += len(batch["index"]) * self.trainer.world_size
-        if self.display and self.display.is_due(self.done):
-            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
-        return batch["position"]
+            self.shared["bits"][batch["position"]] = self.of(images, uniform, draws, cond)
 
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
         """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
@@ -88,8 +69,3 @@ class FlowPass(LightningModule):
         denoiser = NetworkDenoiser(model.weights(model.predict_weights), model.objective)
         nats = log_likelihood(model.sampler.process, denoiser, x0, self.times, torch.stack(signs), cond)
         return -nats / x0[0].numel() / math.log(2) + math.log2(127.5)
-
-    def on_predict_end(self) -> None:
-        if self.display:
-            self.display.close()
-        self.bits = self.trainer.strategy.reduce(self.bits, reduce_op="sum").cpu()

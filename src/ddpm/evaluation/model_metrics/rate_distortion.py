@@ -10,8 +10,6 @@ from ddpm.base import check
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.bound import bound_terms
 from ddpm.evaluation.model_metrics.images import OfLikelihood
-from ddpm.evaluation.table import csv_text
-from ddpm.metrics.evaluator import count_name
 from ddpm.metrics.score import Estimate
 
 LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
@@ -31,15 +29,18 @@ class RateDistortion(OfLikelihood):
         check.one_of("variance", self.variance, terms.means)
         mean = terms.means[self.variance]
         rate, distortion = rate_distortion_curve(mean, terms.distortion)
-        count = count_name(terms.num_images)
         values = {"rate": rate[-1], "distortion_bits": mean[1], "rmse": distortion[-1]}
-        estimates = {f"{name}_{count}": Estimate(value.item()) for name, value in values.items()}
+        estimates = {name: Estimate(value.item()) for name, value in values.items()}
         settings = f"RateDistortion(variance={self.variance})"
         pictures = {"rate_distortion": draw_rate_distortion(rate, distortion)}
         line = f"rate {rate[-1]:.3f} bits/dim, then {mean[1]:.3f} for the pixels; "
         line += f"RMSE {distortion[-1]:.2f} of 255 at t = 1"
-        tables = {"rate_distortion": rate_distortion_csv(rate, distortion)}
-        return Measurement(estimates, self.protocol(images, values, settings), pictures, [line], tables)
+        rows = [
+            {"t": len(rate) - k, "rate_bits_per_dim": f"{bits:.8g}", "rmse_of_255": f"{rmse:.8g}"}
+            for k, (bits, rmse) in enumerate(zip(rate, distortion, strict=True))
+        ]
+        beside = {"pictures": pictures, "lines": [line], "tables": {"rate_distortion": rows}}
+        return self.measurement(images, estimates, values, settings, **beside)
 
 
 def rate_distortion_curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,12 +50,6 @@ def rate_distortion_curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, 
     """
     steps = torch.cat([mean[:1], mean[2:].flip(0)])  # L_T, then L_(T-1) .. L_1
     return steps.cumsum(0), squared_error[1:].flip(0).sqrt() * LEVELS
-
-
-def rate_distortion_csv(rate: Tensor, distortion: Tensor) -> str:
-    T = len(rate)
-    rows = ((T - k, f"{rate[k]:.8g}", f"{distortion[k]:.8g}") for k in range(T))
-    return csv_text([("t", "rate_bits_per_dim", "rmse_of_255"), *rows])
 
 
 def draw_rate_distortion(rate: Tensor, distortion: Tensor) -> Figure:

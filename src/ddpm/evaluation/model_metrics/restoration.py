@@ -1,23 +1,20 @@
 """metric=restoration: real images degraded, and restored by one guess and by both algorithms of Cold Diffusion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.progress import ProgressDisplay
-from ddpm.base.rng import Rng
 from ddpm.base.types import Batch
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
 from ddpm.evaluation.model_metric import Measurement, ModelRun
-from ddpm.evaluation.model_metrics.bound import mean_and_error
-from ddpm.evaluation.model_metrics.images import OfImages, Split
-from ddpm.evaluation.table import align_columns, csv_text, format_estimate
-from ddpm.metrics.evaluator import Evaluator, count_name
+from ddpm.evaluation.model_metrics.images import ImagePass, OfImages, Split, mean_and_error
+from ddpm.evaluation.table import align_columns, format_estimate, with_errors
+from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.fidelity import psnr, rmse, ssim
 from ddpm.metrics.score import Estimate
@@ -58,28 +55,26 @@ class Restoration(OfImages):
             )
         images = self.opened(run)
         evaluators = self.evaluators(str(run.config.data.get("name", "")))
-        restored = RestorationPass(run.model, t, images, min(self.num_shown, len(images)), evaluators)
-        run.trainer.predict(restored, images, return_predictions=False)
-        count = count_name(len(images))
+        num_shown = min(self.num_shown, len(images))
+        restored = RestorationPass(run.model, t, images, num_shown, evaluators).run(run.trainer, images)
         rows = {way: restored.values(way) for way in WAYS}
-        estimates = {
-            f"{name}_{name_in_code(way)}_{count}": value for way in reversed(WAYS) for name, value in rows[way].items()
-        }
+        values = {f"{name}_{name_in_code(way)}": value for way in reversed(WAYS) for name, value in rows[way].items()}
         for gain, (better, worse) in GAINS.items():
-            estimates |= {f"{name}_{gain}_{count}": value for name, value in restored.gains(better, worse).items()}
+            values |= {f"{name}_{gain}": value for name, value in restored.gains(better, worse).items()}
         sampler = run.model.sampler
         settings = f"Restoration(t={t} of {T}, {len(sampler.times(t)) - 1} steps, sampler={sampler.describe()})"
-        protocol = self.protocol(images, [*FIDELITY, *(["fid"] if evaluators else [])], settings)
+        names = [*FIDELITY, *(["fid"] if evaluators else [])]
+        beside = {
+            "pictures": {"pictures": restored.picture()},
+            "lines": restoration_table(rows),
+            "tables": {"table": restoration_rows(rows)},
+        }
+        found = self.measurement(images, values, names, settings, **beside)
         if evaluators:
             known = evaluators[DEGRADED].provenance()
-            protocol |= {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
-        return Measurement(
-            estimates,
-            protocol,
-            {"pictures": restored.picture()},
-            restoration_table(rows),
-            {"table": restoration_csv(rows)},
-        )
+            extractor = {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
+            return found._replace(protocol={**found.protocol, **extractor})
+        return found
 
     def evaluators(self, data: str) -> dict[str, Evaluator]:
         """One for each way, with features that they share."""
@@ -90,68 +85,58 @@ class Restoration(OfImages):
         return {way: Evaluator(features, [fid], self.features_batch_size) for way in WAYS}
 
 
-class RestorationPass(LightningModule):
-    """predict_step takes a batch of images all ways. Every rank has the values of all images at the end."""
+class RestorationPass(ImagePass):
+    """Takes images all ways."""
 
     def __init__(
         self, model: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
     ) -> None:
-        super().__init__()
-        self.model, self.t, self.num_images, self.evaluators = model, t, len(images), evaluators
-        self.rng = Rng(model.sample_rng.seed, "restoration")
-        self.each = torch.zeros(len(WAYS), len(FIDELITY), len(images), dtype=torch.float64)
+        each = torch.zeros(len(WAYS), len(FIDELITY), len(images), dtype=torch.float64)
+        shown = torch.zeros(num_shown, 1 + len(WAYS), *model.image_shape)
+        super().__init__(model, len(images), "restoration", each=each, shown=shown)
+        self.t, self.evaluators = t, evaluators
         self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
         self.names: list[int] = images.images.indices[self.places].tolist()
-        self.shown = torch.zeros(num_shown, 1 + len(WAYS), *model.image_shape)
         self.fid: dict[str, dict[str, Estimate]] = {key: {} for key in WAYS}
 
     def on_predict_start(self) -> None:
-        self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
-        self.done = 0
-        self.each, self.shown = self.each.to(self.device), self.shown.to(self.device)
+        super().on_predict_start()
         for evaluator in self.evaluators.values():
             evaluator.to(self.device)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, images, rows = self.model, batch["image"], batch["position"]
         denoiser, cond = model.denoiser(model.predict_weights), model.condition.of(batch)
         x0 = model.codec.encode(images)
         outputs = restorations(denoiser, model.sampler, x0, self.t, self.rng, batch["index"], cond)
         decoded = {way: model.codec.decode(x).clamp(-1, 1) for way, x in outputs.items()}
         for w, (way, x) in enumerate(decoded.items()):
-            self.each[w][:, rows] = torch.stack([of(x, images).double() for of in FIDELITY.values()])
+            self.shared["each"][w][:, rows] = torch.stack([of(x, images).double() for of in FIDELITY.values()])
             if self.evaluators:
                 self.evaluators[way].update_real(images, batch["index"])
                 self.evaluators[way].update_fake(x, batch["index"])
         place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
-        self.shown[place] = torch.stack([images, *decoded.values()], dim=1)[row].float()
-        self.done += len(rows) * self.trainer.world_size
-        if self.display and self.display.is_due(self.done) and self.done < self.num_images:
-            self.display.show(self.done, f"{self.display.rate(self.done):.2f} images/s")
-        return rows
+        self.shared["shown"][place] = torch.stack([images, *decoded.values()], dim=1)[row].float()
 
     def on_predict_end(self) -> None:
-        if self.display:
-            self.display.close()
-        self.each, self.shown = (
-            self.trainer.strategy.reduce(shared, reduce_op="sum").cpu() for shared in (self.each, self.shown)
-        )
+        super().on_predict_end()
         for way, evaluator in self.evaluators.items():
             self.fid[way] = {name.rpartition("_")[0]: value for name, value in evaluator.compute().items()}
 
     def values(self, way: str) -> dict[str, Estimate]:
         """By name, with standard errors over the images."""
-        found = dict(zip(FIDELITY, self.each[WAYS.index(way)], strict=True))
-        return {name: Estimate(*mean_and_error(each)) for name, each in found.items()} | self.fid[way]
+        found = zip(FIDELITY, self.shared["each"][WAYS.index(way)], strict=True)
+        return {name: mean_and_error(each) for name, each in found} | self.fid[way]
 
     def gains(self, better: str, worse: str) -> dict[str, Estimate]:
-        difference = self.each[WAYS.index(better)] - self.each[WAYS.index(worse)]
-        return {name: Estimate(*mean_and_error(each)) for name, each in zip(FIDELITY, difference, strict=True)}
+        difference = self.shared["each"][WAYS.index(better)] - self.shared["each"][WAYS.index(worse)]
+        return {name: mean_and_error(each) for name, each in zip(FIDELITY, difference, strict=True)}
 
     def picture(self) -> Tensor:
         heads = [f"{way}\n{self.values(way)['psnr'].value:.1f} dB" for way in WAYS]
         rows = [f"image {name}" for name in self.names]
-        return sheet(list(self.shown), rows, ["original", *heads], f"t = {self.t} of {self.model.sampler.process.T}")
+        title = f"t = {self.t} of {self.model.sampler.process.T}"
+        return sheet(list(self.shared["shown"]), rows, ["original", *heads], title)
 
 
 def name_in_code(way: str) -> str:
@@ -164,8 +149,6 @@ def restoration_table(rows: dict[str, dict[str, Estimate]]) -> list[str]:
     return align_columns(cells).splitlines()
 
 
-def restoration_csv(rows: dict[str, dict[str, Estimate]]) -> str:
+def restoration_rows(rows: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
     """A row a way; each value has its error beside it."""
-    names = list(rows[DEGRADED])
-    head = ["way", *(part for name in names for part in (name, f"{name}_error"))]
-    return csv_text([head, *([way, *(cell for name in names for cell in each[name])] for way, each in rows.items())])
+    return [{"way": way, **with_errors(values)} for way, values in rows.items()]

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -28,7 +28,6 @@ from ddpm.diffusion.samplers.base import Sampler, describe_setting
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.flow import exact_flow
-from ddpm.evaluation.table import csv_text
 from ddpm.metrics.protocol import short_digest
 from ddpm.metrics.score import Estimate
 
@@ -111,7 +110,7 @@ class SamplerError:
             for name in estimates
         }
         protocol = {"num_generated": NUM_PATHS, "scores": scores}
-        tables = {"samplers": error_csv(found, self.steps)}
+        tables = {"samplers": convergence_rows(found, self.steps)}
         return Measurement(
             estimates, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables
         )
@@ -197,12 +196,13 @@ def error_lines(found: list[Convergence], steps: Sequence[int]) -> list[str]:
     return rows
 
 
-def error_csv(found: list[Convergence], steps: Sequence[int]) -> str:
-    rows: list[tuple] = [("sampler", "steps", "evaluations", "error", "kind", "fitted_order", "stated_order")]
+def convergence_rows(found: list[Convergence], steps: Sequence[int]) -> list[dict[str, Any]]:
+    rows = []
     for each in found:
-        for values in zip(steps, each.evaluations, each.errors, strict=True):
-            rows.append((each.name, *values, each.kind, each.fitted, each.stated))
-    return csv_text(rows)
+        about = {"kind": each.kind, "fitted_order": each.fitted, "stated_order": each.stated}
+        for number, evaluations, error in zip(steps, each.evaluations, each.errors, strict=True):
+            rows.append({"sampler": each.name, "steps": number, "evaluations": evaluations, "error": error, **about})
+    return rows
 
 
 def draw_errors(found: list[Convergence]) -> Figure:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hydra.utils import get_object
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.evaluation.sweep_table import SweepPoint
+from ddpm.evaluation.sweep_table import Columns, SweepPoint
 from ddpm.model.diffusion_model import DiffusionModel
 
 
@@ -23,13 +24,15 @@ class Variant(NamedTuple):
 
 
 class Presentation(Protocol):
-    """A module: how the points of a sweep are shown."""
+    """A module: how the points of a sweep are shown. text and picture take them in order."""
+
+    COLUMNS: Columns
+
+    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]: ...
 
     def text(self, points: Sequence[SweepPoint]) -> str: ...
 
-    def write_csv(self, path: Path, points: Sequence[SweepPoint]) -> None: ...
-
-    def draw(self, path: Path, points: Sequence[SweepPoint]) -> None: ...
+    def picture(self, points: Sequence[SweepPoint]) -> Figure: ...
 
 
 class Sweep(Protocol):
