@@ -13,6 +13,7 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.commands import cli
+from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.diffusion.condition import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -112,3 +113,16 @@ def test_documented_files_and_links_exist(path):
     ours = [file for file in files if not file.startswith(("runs/", "RUN/", "images/", "masks/"))]
     assert not [link for link in links if not link.exists()]
     assert not [file for file in ours if not any((place / file).exists() for place in places)]
+
+
+def test_no_comment_or_message_advises_an_option_of_an_earlier_version():
+    files = [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "src").rglob("*.py"), ROOT / "Makefile"]
+    tables = {"former_options.py", "upgrade.py"}
+    named = {
+        (path.name, option)
+        for path in files
+        if path.name not in tables
+        for option in FORMER_OPTIONS
+        if re.search(rf"(?<![\w@]){re.escape(option)}(?!\w)", path.read_text())
+    }
+    assert named == set()

@@ -136,7 +136,7 @@ def test_accuracy_is_measured_while_training_as_evaluate_measures_it(tmp_path, e
 @pytest.mark.parametrize(("metric", "of", "words"), [("class_accuracy", (), ()), ("cas", CLASSES, ("class=none",))])
 def test_scores_by_class_of_samples_without_are_refused_before_any_image(evaluated, monkeypatch, metric, of, words):
     no_image(monkeypatch)
-    with pytest.raises(ValueError, match="generated images were asked for no class; choose metric=fid"):
+    with pytest.raises(ValueError, match="generated images have no requested class; choose metric=fid"):
         evaluated(f"metric={metric}", *words, of=of)
 
 
@@ -147,7 +147,7 @@ def test_every_metric_by_class_is_a_choice_of_the_command(evaluated):
 
 def test_scores_by_class_of_a_training_without_classes_are_refused_at_its_start(tmp_path, monkeypatch):
     monkeypatch.setattr(DiffusionModule, "training_step", lambda *_: pytest.fail("a step was made"))
-    with pytest.raises(ValueError, match="generated images were asked for no class"):
+    with pytest.raises(ValueError, match="generated images have no requested class"):
         train.run_train(configured("train", tmp_path, *QUICK, "metric=class_accuracy", "evaluate.num_samples=20"))
 
 

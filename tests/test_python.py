@@ -70,6 +70,9 @@ def test_arguments_of_a_call_hold_for_that_call_alone(trained):
         (["out=there"], "out=there has no effect on load"),
         (["weights=ema_0.9"], "weights must be one of raw, ema"),
         (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
+        (["sampler.steps=${nope}"], "'nope' not found"),
+        (["sampler.eta=[1"], "no viable alternative"),
+        (["grid=rho"], "there is no 'grid'; it is called 'timestep_spacing' now"),
     ],
 )
 def test_a_wrong_word_is_one_error(trained, words, message):

@@ -182,11 +182,11 @@ REAL = features(normal(30, 3, 0), normal(30, 3, 1), normal(30, 3, 2))
 @pytest.mark.parametrize(
     ("real", "labels", "message"),
     [
-        (REAL, None, "generated images were asked for no class; choose metric=fid"),
-        (REAL, torch.full((30,), -1), "generated images were asked for no class; choose metric=fid"),
-        (REAL, torch.arange(30) % 3 - (torch.arange(30) == 0).long(), "include 1 asked for no class"),
+        (REAL, None, "generated images have no requested class; choose metric=fid"),
+        (REAL, torch.full((30,), -1), "generated images have no requested class; choose metric=fid"),
+        (REAL, torch.arange(30) % 3 - (torch.arange(30) == 0).long(), "include 1 without one"),
         (features(REAL.rows, labels=torch.full((90,), -1)), torch.arange(30) % 3, "needs labels.*real images"),
-        (features(REAL.rows, labels=torch.arange(90) % 2), torch.arange(30) % 3, "class 2 was asked for, and no real"),
+        (features(REAL.rows, labels=torch.arange(90) % 2), torch.arange(30) % 3, "class 2 was requested, and no real"),
     ],
     ids=["no labels", "none asked", "one without", "real without", "no real of it"],
 )
@@ -254,7 +254,7 @@ def test_labels_stay_with_their_images_however_these_come(ranks):
 def test_missing_labels_are_refused_before_the_samples_are_made(ranks):
     scoring = ranks.evaluator([FrechetDistance(), ClassAccuracy()])
     scoring.names(ALL % 5, ALL % 5)
-    with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know which class"):
+    with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know the requested class"):
         scoring.names(ALL % 5, ALL % 5 - 1)
     with pytest.raises(ValueError, match="tell 5 classes apart, and the real images are of 3"):
         scoring.names(ALL % 3, ALL % 3)

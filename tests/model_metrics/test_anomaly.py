@@ -224,7 +224,7 @@ def test_a_model_of_classes_is_told_none(config, tmp_path):
 
 
 def test_a_model_that_must_be_told_a_class_is_refused(config, tmp_path):
-    with pytest.raises(ValueError, match=r"task=anomaly tells the model nothing of an image.*cond.dropout=0.1"):
+    with pytest.raises(ValueError, match=r"task=anomaly gives the model nothing of an image.*cond.dropout=0.1"):
         measured(config, trained(tmp_path, *ANOMALY, "cond=class", "cond.dropout=0"), tmp_path / "out")
 
 

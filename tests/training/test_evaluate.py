@@ -358,7 +358,7 @@ def test_a_score_that_is_never_measured_cannot_decide(small):
         ("prdc", 3, "needs at least 6 generated images, got 3"),
         ("fid", 1, "needs at least 2 generated images, got 1"),
         ("all", 2, "needs at least 10 generated images, got 2"),
-        ("fid_per_class", 15, "at least 2 generated images of each class, got 1|asked for no class"),
+        ("fid_per_class", 15, "at least 2 generated images of each class, got 1|no requested class"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_the_first_step_and_the_first_image(

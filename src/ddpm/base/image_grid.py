@@ -22,7 +22,7 @@ BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225
 
 
 def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
-    """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square if not told otherwise.
+    """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square by default.
 
     Points in the plane are drawn as such, all in one frame; with `num_columns` in so many frames side by side, each
     with the points that would have been its column: those of even rows in blue, those of odd rows over them in orange.

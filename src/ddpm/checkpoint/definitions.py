@@ -2,9 +2,8 @@
 
 import ast
 import functools
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from ddpm.base.program import PACKAGE
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.base.program import CONF
 from ddpm.checkpoint import groups
@@ -33,13 +34,15 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
     words = cli.expand_short_forms(take_trust(list(overrides)), CONF, "sample")
     try:
         config = compose(CONF, "sample", ["ckpt=latest", *words])
+        refuse_other_words(words, config)
+        cli.refuse_what_has_no_effect(config, words)
+        with holding():
+            path = checkpoint_path(str(ckpt))
+            model, stored = from_checkpoint(path, changes(config))
     except HydraException as error:
-        raise ValueError(cli.config_error(error, CONF, "sample", words)) from error
-    refuse_other_words(words, config)
-    cli.refuse_what_has_no_effect(config, words)
-    with holding():
-        path = checkpoint_path(str(ckpt))
-        model, stored = from_checkpoint(path, changes(config))
+        raise ValueError(cli.config_error(error, CONF, "sample", words).splitlines()[0]) from error
+    except OmegaConfBaseException as error:
+        raise ValueError(str(error).splitlines()[0]) from error
     accelerator = devices.accelerator(config.trainer.accelerator)
     model.precision = devices.precision(config.trainer.precision, accelerator)
     model.batch_size = config.batch_size

@@ -76,10 +76,13 @@ def is_finite(values: Tensor) -> bool:
 
 @heed_signals()
 def main() -> None:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     path, *rest = take_trust(sys.argv[1:]) or [""]
     if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):
         exit_with_error(
-            f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if asked to, trainer.precision={devices.SLOW}"
+            f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if wanted, trainer.precision={devices.SLOW}"
         )
     try:
         found = replay(Path(path), slow_bf16=bool(rest))

@@ -1,4 +1,4 @@
-"""python -m ddpm verify-resume [OVERRIDES]: proves on your own configuration that a killed run loses nothing.
+"""ddpm verify-resume [OVERRIDES]: proves on your own configuration that a killed run loses nothing.
 
 Trains a few steps without a break, then again with a SIGKILL after the first checkpoint and the same command once
 more, and compares what the two leave behind, bit for bit.
@@ -32,12 +32,12 @@ SHORT = (
 TRAIN = PROGRAM / "train.py"
 
 
-def load_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of nested containers with its name."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if isinstance(value, dict | list):
         for key, below in items:
-            yield from load_tensors(below, f"{name}.{key}" if name else str(key))
+            yield from leaves(below, f"{name}.{key}" if name else str(key))
     else:
         yield name, value
 
@@ -55,13 +55,13 @@ def compare_runs(one: Path, other: Path) -> dict[str, list[str]]:
     """
     first, second = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (one, other))
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "ImageDataModule", "sums")
-    found = {part: unequal_tensors(dict(load_tensors(first[part])), dict(load_tensors(second[part]))) for part in parts}
-    found["metrics.csv"] = unequal_tensors(*(logged_numbers(folder / "metrics.csv") for folder in (one, other)))
-    found["pictures"] = unequal_tensors(*(picture_files(folder) for folder in (one, other)))
+    found = {part: unequal(dict(leaves(first[part])), dict(leaves(second[part]))) for part in parts}
+    found["metrics.csv"] = unequal(*(logged_numbers(folder / "metrics.csv") for folder in (one, other)))
+    found["pictures"] = unequal(*(picture_files(folder) for folder in (one, other)))
     return found
 
 
-def unequal_tensors(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
+def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
     return [str(key) for key in one.keys() | other.keys() if not equal(one.get(key), other.get(key))]
 
 
@@ -91,6 +91,9 @@ def wait_until_finished(process: subprocess.Popen, log: Path) -> None:
 
 @heed_signals()
 def main() -> None:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     overrides = take_trust(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as temporary:
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))

@@ -33,12 +33,10 @@ def data(config: DictConfig) -> ImageDataModule:
 
 def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
-    loss = instantiate(config.loss, "loss")
-    condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
-    if getattr(loss, "func", None) is Classification and not isinstance(condition, ClassLabel):
-        raise ValueError("loss=classification needs labels: choose cond=class")
     model = build_model(config, fitted, guide)
-    loss = complete(loss, "loss", process=model.sampler.process)
+    loss = complete(instantiate(config.loss, "loss"), "loss", process=model.sampler.process)
+    if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
+        raise ValueError("loss=classification needs labels: choose cond=class")
     if classifies(model.network) != isinstance(loss, Classification):
         raise ValueError(
             "loss=classification goes with a model that names classes, as model=classifier_tiny, and no other does"

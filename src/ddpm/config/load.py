@@ -42,7 +42,7 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
         config, fitted = changed(stored["config"], changes)
         refuse_other_weights(config, stored["state_dict"], path)
         model = build_model(config, fitted, guide)
-        model.load_state_dict(own(stored["state_dict"]))
+        model.load_state_dict(model_weights(stored["state_dict"]))
     return model.eval(), config
 
 
@@ -63,7 +63,7 @@ def one_error(path: Path) -> Iterator[None]:
         raise ValueError(f"ckpt={path} holds a configuration from which no model can be built: {reason}") from error
 
 
-def own(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def model_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What the model itself has of a training's weights: not what its loss has learned."""
     return {key: value for key, value in weights.items() if key.startswith(("network.", "averages."))}
 

@@ -52,23 +52,23 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
     sampler.times(process.T)  # only to meet its errors now
-    steering = set_up_guidance(config, condition, sampler, load)
+    guidance = set_up_guidance(config, condition, sampler, load)
     if not classifies(network):
-        steering.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
+        guidance.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
     return DiffusionModel(
         network=network,
         averages=averages,
         objective=objective,
         sampler=sampler,
-        wrap=steering.wrap,
+        wrap=guidance.wrap,
         codec=codec,
         condition=condition,
-        asked=steering.sample_condition,
+        sample_condition=guidance.sample_condition,
         image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
         seed=config.seed,
         compile=config.compile,
         config=stored,
-        guides=steering.networks,
+        guides=guidance.networks,
     )
 
 

@@ -6,11 +6,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.types import Batch
 from ddpm.diffusion.condition import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
@@ -27,13 +25,14 @@ from ddpm.metrics.protocol import (
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
-from ddpm.training.callbacks.interruption import SideWork, stop_if_signalled
+from ddpm.training.callbacks.interruption import stop_if_signalled
+from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import preview_inputs, sampling_mode
-from ddpm.training.logs import ends_step, log_numbers
+from ddpm.training.logs import log_numbers
 from ddpm.training.module import DiffusionModule
 
 
-class EvaluateDuringTraining(SideWork):
+class EvaluateDuringTraining(PeriodicWork):
     """Logs eval/NAME and eval/NAME_error, and writes each result to RUN/evaluations as evaluate.py does.
 
     evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
@@ -42,15 +41,13 @@ class EvaluateDuringTraining(SideWork):
     """
 
     def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int, of: dict) -> None:
-        super().__init__()
+        super().__init__(check.positive_int("evaluate.every_n_steps", every_n_steps))
         self.of = of
         self.evaluator = evaluator
-        self.every_n_steps = check.positive_int("evaluate.every_n_steps", every_n_steps)
         self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
         self.batch_size = check.positive_int("evaluate.batch_size", batch_size)
         self.reference: ImageReference | None = None
-        self.last_step = 0
-        self.trained = False
+        self.numbers: dict[str, float] = {}  # of the last evaluation, none if it failed
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         """What cannot be measured shows before the first step, and so do the names of what can."""
@@ -61,40 +58,8 @@ class EvaluateDuringTraining(SideWork):
         )
         self.logged_names = [f"eval/{name}" for name in self.evaluator.names(data.labels[data.indices], labels)]
 
-    # When: as the grids of samples
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
-            self.measure(trainer, module)
-
-    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.trained = True
-        if trainer.global_step % self.every_n_steps == 0:
-            self.measure(trainer, module)  # what an interrupted run had still to measure of the step that it resumes at
-
-    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.measure(trainer, module)
-
-    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Of a run that was killed while it measured for the last time, no step is left to train."""
-        if not self.trained and not trainer.strategy.broadcast(self.is_written(trainer)):
-            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
-            self.measure(trainer, module)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"last_step": self.last_step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.last_step = state["last_step"]
-
-    # What
-
-    def measure(self, trainer: Trainer, module: DiffusionModule) -> None:
-        if trainer.global_step == self.last_step:
-            return
-        num_failures = len(self.failures)
+    def work(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self.numbers = {}
         with self.tolerated(trainer, "the evaluation"):
             self.show_real(trainer)
             self.evaluator.reset_fake()
@@ -106,12 +71,15 @@ class EvaluateDuringTraining(SideWork):
             numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
             errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}
             log_numbers(trainer, {**numbers, **errors})
-        self.last_step = trainer.global_step
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, Checkpoints) and len(self.failures) == num_failures:
-                callback.on_evaluation_end(trainer, numbers)
+            stop_if_signalled(trainer)
+            self.numbers = numbers
 
-    def is_written(self, trainer: Trainer) -> bool:
+    def on_work_end(self, trainer: Trainer) -> None:
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints) and self.numbers:
+                callback.on_evaluation_end(trainer, self.numbers)
+
+    def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
         """Whether this step was measured in training; what evaluate.py writes names its checkpoint."""
         for path in (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json"):
             try:

@@ -79,7 +79,7 @@ def evaluation_targets(
 
 
 def common_folder(paths: list[Path]) -> str:
-    """Of the runs; 0, 1, ... of two sweeps are told apart by what comes below it."""
+    """Of the runs; 0, 1, ... of two sweeps are distinguished by what comes below it."""
     return os.path.commonpath([run_folder_of(path).absolute().parent for path in paths])
 
 

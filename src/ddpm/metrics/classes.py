@@ -10,9 +10,9 @@ def refuse_unlabelled_samples(labels: Tensor | None, score: str) -> None:
     """labels: int64 `[N]`, the requested classes of samples, -1 for none. score: what it calls itself."""
     num = -1 if labels is None else int((labels < 0).sum())
     if num != 0:
-        whose = "were asked for no class" if num < 0 or num == len(labels) else f"include {num} asked for no class"
+        whose = "have no requested class" if num < 0 or num == len(labels) else f"include {num} without one"
         raise ValueError(
-            f"{score} needs to know which class each image was asked for, and the generated images {whose}; choose "
+            f"{score} needs to know the requested class of each image, and the generated images {whose}; choose "
             "metric=fid, or a model with cond=class and without class=none"
         )
 
@@ -29,7 +29,7 @@ def requested_classes(real: FeatureSet, generated: FeatureSet, score: str) -> li
     requested = generated.labels.unique()
     strangers = requested[~torch.isin(requested, real.labels)]
     if len(strangers):
-        raise ValueError(f"{score}: class {int(strangers[0])} was asked for, and no real image is of it")
+        raise ValueError(f"{score}: class {int(strangers[0])} was requested, and no real image is of it")
     return requested.tolist()
 
 

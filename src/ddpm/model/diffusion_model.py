@@ -19,15 +19,15 @@ from ddpm.model.codec import Codec
 from ddpm.model.ema import WeightAverages
 from ddpm.model.requests import resolve_request
 
-WITH_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST_DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16}
 """Precisions by Lightning's names, and what autocast computes in."""
 
 
 class DiffusionModel(nn.Module):
     """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (guidance, clipping).
 
-    condition: what the network is given in training. asked: what can be requested of samples, which is the same unless
-    a classifier guides a network that is given nothing. guides: networks of other models that guide the sampling, no
+    condition: of the network in training. sample_condition: what can be requested of samples, which is the same unless
+    a classifier guides an unconditional network. guides: networks of other models that guide the sampling, no
     part of this one nor of its state dict. config: plain containers, from which the model can be built again.
     """
 
@@ -40,7 +40,7 @@ class DiffusionModel(nn.Module):
         wrap: Callable[[Denoiser], Denoiser],
         codec: Codec,
         condition: Condition,
-        asked: Condition,
+        sample_condition: Condition,
         image_shape: tuple[int, int, int],
         seed: int,
         compile: bool,
@@ -55,13 +55,13 @@ class DiffusionModel(nn.Module):
         self.wrap = wrap
         self.codec = codec
         self.condition = condition
-        self.sample_condition = asked
+        self.sample_condition = sample_condition
         self.guides = tuple(guide.requires_grad_(False).eval() for guide in guides)
         self.image_shape = image_shape
         self.config = config
         self.sample_rng = Rng(seed, "sample", compiled=compile)
         self.predict_weights = self.best_weights
-        self.on_sampling_step: Callable[[State], None] = unwatched
+        self.on_sampling_step: Callable[[State], None] = do_nothing
         self.batch_size = 64
         self.precision = "32-true"
 
@@ -143,7 +143,7 @@ class DiffusionModel(nn.Module):
         """Within it the networks neither drop out nor keep gradients, and compute in `precision`."""
         was_training = self.training
         self.eval()
-        dtype = WITH_AUTOCAST[check.one_of("precision", self.precision, WITH_AUTOCAST)]
+        dtype = AUTOCAST_DTYPES[check.one_of("precision", self.precision, AUTOCAST_DTYPES)]
         try:
             with torch.no_grad(), torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
                 yield
@@ -195,10 +195,10 @@ def refuse_without_prior(model: DiffusionModel) -> None:
     if model.sample_condition.needs_images:
         name = type(model.sample_condition).__name__
         raise ValueError(
-            f"this model is told what real images show ({name}), and here are none; for small images choose "
+            f"this model is conditioned on real images ({name}), and here are none; for small images choose "
             "task=upsample or task=cascade"
         )
 
 
-def unwatched(state: State) -> None:
+def do_nothing(state: State) -> None:
     """The default of `on_sampling_step`, by name so that a model can be sent to another process."""

@@ -159,4 +159,4 @@ class UNet(nn.Module):
 
 
 CONDITIONS = {"x0_guess": "self_condition", "label": "num_classes", "low_res": "low_res", "tokens": "token_channels"}
-"""What a U-Net can be told, and the setting of each."""
+"""The conditions that a U-Net can take, and the setting of each."""

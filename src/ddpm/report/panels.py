@@ -43,7 +43,7 @@ def build_panels(report: Report) -> dict[str, list[dict[str, Any]]]:
 
 
 def group_panels(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
-    """Runs that may share a drawing: of a score, those with one protocol for it. What tells the others apart second."""
+    """Runs that may share a drawing, which of a score are those with one protocol; and what distinguishes them."""
     metric = name.removeprefix("eval/")
     ways: dict[frozenset[tuple[str, str]], list[int]] = {}
     for k, run in enumerate(report.runs):

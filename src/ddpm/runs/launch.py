@@ -55,7 +55,7 @@ def refuse_launcher(words: list[str]) -> None:
 
 
 def share_choice(choose: Callable[[], str], what: str) -> str:
-    """What the first process chooses, on all processes of a run. what: tells this choice from others."""
+    """What the first process chooses, on all processes of a run. what: names this choice."""
     key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if by_torchrun():
         return through_store(choose, key)

@@ -76,7 +76,7 @@ class Anomaly:
     def measure(self, run: ModelRun) -> Measurement:
         assert run.model is not None
         model = run.model
-        check_tells_nothing(model.condition)
+        require_unconditional(model.condition)
         times = self.chosen_times(model.sampler.process.T)
         samplers = {
             f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
@@ -198,11 +198,11 @@ class AnomalyPass(ImagePass):
         return condition.unconditional(condition.of(batch))
 
 
-def check_tells_nothing(condition: Condition) -> None:
+def require_unconditional(condition: Condition) -> None:
     if condition.needs_images or (condition.network_settings and condition.dropout == 0):
         raise ValueError(
-            "task=anomaly tells the model nothing of an image but its noised self, and this model never learned to do "
-            "without; train with cond=none, or with a class and cond.dropout=0.1"
+            "task=anomaly gives the model nothing of an image but its noised self, and this model was never trained "
+            "without its condition; train with cond=none, or with a class and cond.dropout=0.1"
         )
 
 

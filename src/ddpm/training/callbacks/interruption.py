@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from ddpm.model.diffusion_model import unwatched
+from ddpm.model.diffusion_model import do_nothing
 from ddpm.runs.interruption import SIGNALS, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
 from ddpm.training.callbacks.checkpoints import Checkpoints, last_good
@@ -53,7 +53,7 @@ class Interruption(Callback):
         self.received = self.received or number
 
     def teardown(self, trainer: Trainer, module: DiffusionModule, stage: str) -> None:
-        module.model.on_sampling_step = unwatched
+        module.model.on_sampling_step = do_nothing
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}

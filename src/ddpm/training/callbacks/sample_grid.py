@@ -5,17 +5,17 @@ from contextlib import contextmanager
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.image_grid import tile_by_class, tile_images
 from ddpm.base.images import to_uint8
-from ddpm.base.types import Batch, Cond
+from ddpm.base.types import Cond
 from ddpm.data.loader import to_batch
 from ddpm.diffusion.condition import LABEL, ClassLabel
-from ddpm.training.callbacks.interruption import SideWork, stop_if_signalled
-from ddpm.training.logs import ends_step, log_picture, picture_path
+from ddpm.training.callbacks.interruption import stop_if_signalled
+from ddpm.training.callbacks.periodic import PeriodicWork
+from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
 
@@ -64,60 +64,29 @@ def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
     return tile_by_class(images, labels.tolist(), module.model.sample_condition.name)
 
 
-class SampleGrid(SideWork):
+class SampleGrid(PeriodicWork):
     """num_samples: images in a grid. every_n_steps: optimizer steps between grids; one more at the end of training.
 
     weights: which weights draw a grid each, of `raw`, `ema` and `ema_DECAY`.
     """
 
     def __init__(self, num_samples: int, every_n_steps: int, weights: list[str]) -> None:
-        super().__init__()
+        super().__init__(check.positive_int("every_n_steps", every_n_steps))
         self.num_samples = check.positive_int("num_samples", num_samples)
-        self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
         self.names = list(weights)
-        self.last_step = 0
-        self.trained = False
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.names:
             if name != "ema":
                 module.model.weights(name)  # a wrong name shows now
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        if ends_step(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
-            self.draw(trainer, module)
-
-    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.trained = True
-        if trainer.global_step % self.every_n_steps == 0:
-            self.draw(trainer, module)  # what an interrupted run had still to draw of the step that it resumes at
-
-    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.draw(trainer, module)
-
-    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Of a run that was killed while it drew its last pictures, no step is left to train."""
-        if self.trained:
-            return
-        module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
-        drawn = all(picture_path(trainer, f"samples/{name}").exists() for name in self.drawn_names(module))
-        if not trainer.strategy.broadcast(drawn):
-            self.draw(trainer, module)
+    def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
+        return all(picture_path(trainer, f"samples/{name}").exists() for name in self.drawn_names(module))
 
     def drawn_names(self, module: DiffusionModule) -> list[str]:
         return [name for name in self.names if name != "ema" or module.averages.decays]
 
-    def state_dict(self) -> dict[str, int]:
-        return {"last_step": self.last_step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.last_step = state["last_step"]
-
-    def draw(self, trainer: Trainer, module: DiffusionModule) -> None:
-        if trainer.global_step == self.last_step:
-            return
+    def work(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.drawn_names(module):
             with self.tolerated(trainer, f"the grid of samples of the {name} weights"):
                 images = sample_on_all_ranks(trainer, module, self.num_samples, name)
@@ -128,4 +97,3 @@ class SampleGrid(SideWork):
                 if "scale" in guidance:
                     caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
                 log_picture(trainer, f"samples/{name}", draw_samples(module, to_uint8(images)), caption)
-        self.last_step = trainer.global_step
