@@ -13,9 +13,17 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    from ddpm.commands import train  # torch is imported only once the configuration is known to be sound
+    cli.run_job(run, config)
 
-    cli.run_job(train.run_train, config)
+
+def run(config: DictConfig) -> None:
+    """torch is imported once the configuration is composed, and Lightning once its values are known to be sound."""
+    from ddpm.commands.values import check_values
+
+    check_values(config)
+    from ddpm.commands.train import run_train
+
+    run_train(config)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
 """Every configuration composes, builds and trains; every typing error gets the nearest right name."""
 
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.errors import HydraException
+from small_runs import ROOT, command_environment, composed
 
 from ddpm.base.rng import Rng
 from ddpm.checkpoint import groups
 from ddpm.commands import cli, train
 from ddpm.commands.former_options import FORMER_OPTIONS
+from ddpm.commands.values import check_values
 from ddpm.config import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -66,7 +71,9 @@ def losses_of_two_steps(module):
 
 @pytest.mark.parametrize("option", MODEL_OPTIONS)
 def test_every_option_of_a_model_builds_trains_and_samples(small, option):
-    module = build.module(small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else [])))
+    config = small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else []))
+    check_values(config)
+    module = build.module(config)
     assert torch.isfinite(losses_of_two_steps(module)).all()
     asked = module.model.sample_condition.of(
         {"image": torch.zeros(2, *module.model.image_shape), "label": torch.arange(2)}
@@ -143,3 +150,26 @@ def test_help_lists_every_group_and_option_with_one_line():
         for option in cli.options_of(CONF, group):
             line = next(line for line in text.splitlines() if line.strip().startswith(f"{group}={option} "))
             assert len(line.split(maxsplit=1)) == 2
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_the_values_of_every_experiment_are_sound(experiment):
+    check_values(composed("train", "run_dir=x", f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize(
+    ("word", "field"),
+    [
+        ("schedule.num_timesteps=abc", "schedule.num_timesteps must be"),
+        ("sampler.steps=0", "sampler.steps must be"),
+        ("optimizer.lr=-1", "optimizer.lr must be"),
+        ("ema.decay=2", "ema.decay must be"),
+        ("process.reverse_noise=loud", "process.reverse_noise must be"),
+    ],
+)
+def test_a_wrong_value_is_met_before_lightning_is_imported(word, field, tmp_path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), word, f"run_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=command_environment())
+    assert done.returncode == 2
+    assert f"error: {field}" in done.stderr
+    assert not re.search(r"\| +lightning", done.stderr)

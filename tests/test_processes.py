@@ -53,9 +53,9 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     assert code == 0, output
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     one, two = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (tmp_path / "alone", run))
-    assert (one["timesteps.num_seen"] >= 2).all()  # so that times were drawn by their losses
-    assert torch.equal(two["timesteps.num_seen"], one["timesteps.num_seen"])
-    assert_rounded(two["timesteps.losses"], one["timesteps.losses"], 1000)  # of the largest; eight steps
+    assert (one["time_sampler.num_seen"] >= 2).all()  # so that times were drawn by their losses
+    assert torch.equal(two["time_sampler.num_seen"], one["time_sampler.num_seen"])
+    assert_rounded(two["time_sampler.losses"], one["time_sampler.losses"], 1000)  # of the largest; eight steps
 
 
 @pytest.mark.slow

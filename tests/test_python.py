@@ -188,7 +188,7 @@ def test_a_wheel_trains_loads_and_samples_from_another_folder(tmp_path):
         ).stdout
 
     assert Path(run("-c", "import ddpm; print(ddpm.__file__)").strip()).is_relative_to(site)
-    run("-m", "ddpm", "train", *SMALL, "run_dir=runs/mine", "callbacks=none", "trainer.devices=2")
+    run("-m", "ddpm", "train", *SMALL, "run_dir=runs/mine", "trainer.devices=2")
     printed = run("-c", "import ddpm; print(tuple(ddpm.load('latest').sample(3).shape))")
     assert printed == "(3, 1, 8, 8)\n"
     assert "3 samples in" in run("-m", "ddpm", "sample", "ckpt=latest", "num_samples=3", "trainer=cpu")

@@ -1,0 +1,20 @@
+"""Values of a training that are wrong, met before Lightning is imported, which takes three seconds."""
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ddpm.config.model import forward_process
+from ddpm.config.wiring import complete, instantiate
+
+
+def check_values(config: DictConfig) -> None:
+    """Builds all parts that need neither data nor much memory: not the network. ValueError names the field."""
+    schedule = instantiate(config.schedule, "schedule")
+    process = forward_process(config, schedule, {})
+    complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
+    sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
+    sampler.times(process.T)
+    complete(instantiate(config.loss, "loss"), "loss", process=process)
+    complete(instantiate(config.ema, "ema"), "ema", network=nn.Identity())
+    complete(instantiate(config.optimizer, "optimizer"), "optimizer", parameters=[nn.Parameter(torch.zeros(1))])
