@@ -55,7 +55,7 @@ def plain(config: DictConfig) -> float:
     data.setup("fit")
     pixels = torch.cat([batch["image"] for batch in data.eval_loader("train")])
     loader = DataLoader(TensorDataset(pixels), config.data.batch_size, shuffle=True, drop_last=True)
-    optimizer, schedule = module.make_optimizer(module.network.parameters())
+    optimizer, schedule = module.own_turn.make_optimizer(module.network.parameters())
     batches = iter(loader)
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -74,7 +74,7 @@ def keyed(config: DictConfig) -> float:
     """The same with keyed noise and the resumable loader."""
     module, data = build.module(config).train(), build.data(config)
     data.setup("fit")
-    optimizer, schedule = module.make_optimizer(module.network.parameters())
+    optimizer, schedule = module.own_turn.make_optimizer(module.network.parameters())
     batches = iter(data.train_dataloader())
     start = time.perf_counter()
     for _ in range(STEPS):

@@ -27,7 +27,7 @@ def ours(bf16: bool) -> Callable[[], None]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["experiment=ddpm_cifar10", "data=digits", "data.channels=3", "data.size=32"])
     module = build.module(config).train()
-    optimizer, schedule = module.make_optimizer(module.network.parameters())
+    optimizer, schedule = module.own_turn.make_optimizer(module.network.parameters())
     ids = torch.arange(BATCH)
     batch = Batch(image=torch.rand(BATCH, 3, 32, 32) * 2 - 1, label=ids, index=ids, position=ids)
     step = 0

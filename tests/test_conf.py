@@ -52,7 +52,7 @@ NEEDS = {  # options that are of use with others only
 
 def losses_of_two_steps(module):
     """The losses of two training steps on noise, without Lightning."""
-    optimizer, schedule = module.make_optimizer(module.network.parameters())
+    optimizer, schedule = module.own_turn.make_optimizer(module.network.parameters())
     images = Rng(0, "test").at(0, torch.arange(4)).normal("image", module.model.image_shape).clamp(-1, 1)
     losses = []
     x0 = module.model.codec.encode(images)

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,6 +94,10 @@ class Draws:
     step: int
     ids: Tensor
     positions: Tensor | None = None
+
+    def scope(self, name: str) -> "Draws":
+        """Those of another purpose for the same samples: none of its numbers has to do with one of these."""
+        return replace(self, rng=replace(self.rng, scope=f"{self.rng.scope}/{name}"))
 
     def bits(self, stream: str, num: int) -> Tensor:
         """int64 `[B, num]`, each in 0..2^32-1."""

@@ -49,6 +49,8 @@ GROUPS = [
     Group("model", builds=True, decides_images=True),
     Group("ema", builds=True),
     Group("optimizer", builds=True),
+    Group("adversary"),
+    Group("adversary_optimizer"),
     Group(
         "data",
         may_change=(

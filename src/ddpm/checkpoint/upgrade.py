@@ -53,6 +53,9 @@ TARGETS = {
 NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
+    "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
+    "ddpm.training.optimizer.adam": {"min_lr": 0.0},
+    "ddpm.training.optimizer.adamw": {"min_lr": 0.0},
 }
 """Fields that a part got later, with the value that earlier configurations mean."""
 

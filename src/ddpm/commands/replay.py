@@ -17,26 +17,36 @@ from ddpm.runs import devices
 from ddpm.runs.interruption import heed_signals
 from ddpm.runs.portable import open_config
 from ddpm.training.module import DiffusionModule
+from ddpm.training.turn import NETWORK, Turn
 
 
 def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
     stored = read_data(path, "replay")
     module = build.module(*open_config({**stored["config"], "compile": False}))
-    module.network.load_state_dict(stored["network"])
+    for turn in module.turns:
+        turn.network.load_state_dict(stored[turn.name])
     module.to("cuda" if torch.cuda.is_available() else "cpu").train()
     if not slow_bf16 and stored["config"]["trainer"]["precision"] != devices.SLOW:
         devices.precision(stored["precision"], module.device.type)
     ranks, micro_batches = stored["pixels"].shape[:2]
     found: list[str] = []
-    for rank in range(ranks):
-        for number in range(micro_batches):
-            found += replay_batch(module, stored, rank, number)
-    bad = [name for name, p in module.network.named_parameters() if p.grad is not None and not is_finite(p.grad)]
-    return found + [f"the gradient of {name}" for name in bad]
+    for turn in module.turns:
+        module.zero_grad()
+        for rank in range(ranks):
+            for number in range(micro_batches):
+                found += replay_batch(module, turn, stored, rank, number)
+        bad = [name for name, p in turn.network.named_parameters() if p.grad is not None and not is_finite(p.grad)]
+        found += [f"the gradient of {named(turn, name)}" for name in bad]
+    return found
 
 
-def replay_batch(module: DiffusionModule, stored: dict[str, Any], rank: int, number: int) -> list[str]:
+def named(turn: Turn, part: str) -> str:
+    """A part of a network, with the network's name where it is not the model's own."""
+    return part if turn.name == NETWORK else f"{turn.name}.{part}"
+
+
+def replay_batch(module: DiffusionModule, turn: Turn, stored: dict[str, Any], rank: int, number: int) -> list[str]:
     values = {name: stored[name][rank, number].to(module.device) for name in ("label", "index", "position")}
     image = stored["pixels"][rank, number].to(module.device).float().div_(127.5).sub_(1)
     batch = Batch(image=image, **values)
@@ -44,23 +54,25 @@ def replay_batch(module: DiffusionModule, stored: dict[str, Any], rank: int, num
     found: list[str] = []
     watched = [
         layer.register_forward_hook(lambda layer, _, output, name=name: note_nonfinite(found, name, output))
-        for name, layer in module.network.named_modules()
+        for each in module.turns
+        for name, layer in ((named(each, name), layer) for name, layer in each.network.named_modules())
         if not list(layer.children())
     ]
-    module.seed_dropout(stored["epoch"], batch_idx, rank)
+    module.seed_dropout(stored["epoch"], batch_idx, rank, turn.name if len(module.turns) > 1 else "")
     with context(stored["precision"], module.device.type):
-        terms = module.loss_terms(batch, stored["epoch"])
+        terms = module.loss_terms(turn, batch, stored["epoch"], stored["step"] - 1)
         terms.weighted(terms.total).mean().backward()
     for hook in watched:
         hook.remove()
     for index, t, total in zip(batch["index"].tolist(), terms.t.tolist(), terms.total.tolist(), strict=True):
         if not torch.isfinite(torch.tensor(total)):
-            found.append(f"the loss of image {index} at t = {t}, which is {total} (rank {rank}, batch {batch_idx})")
+            loss = "loss" if turn.name == NETWORK else f"{turn.name}'s loss"
+            found.append(f"the {loss} of image {index} at t = {t}, which is {total} (rank {rank}, batch {batch_idx})")
     return found
 
 
 def context(precision: str, device: str) -> Any:
-    if precision == "bf16-mixed":
+    if precision in ("bf16-mixed", "16-mixed"):
         return MixedPrecision(precision, device).forward_context()
     return torch.enable_grad()
 

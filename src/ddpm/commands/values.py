@@ -4,7 +4,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ddpm.config.model import forward_process
+from ddpm.config.model import build_loss, forward_process
 from ddpm.config.wiring import complete, instantiate
 
 
@@ -15,6 +15,8 @@ def check_values(config: DictConfig) -> None:
     complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
     sampler.times(process.T)
-    complete(instantiate(config.loss, "loss"), "loss", process=process)
+    build_loss(config, process, nn.Identity() if config.get("adversary") else None)
     complete(instantiate(config.ema, "ema"), "ema", network=nn.Identity())
-    complete(instantiate(config.optimizer, "optimizer"), "optimizer", parameters=[nn.Parameter(torch.zeros(1))])
+    for key in ("optimizer", "adversary_optimizer"):
+        if config.get(key):
+            complete(instantiate(config[key], key), key, parameters=[nn.Parameter(torch.zeros(1))])

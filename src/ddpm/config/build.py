@@ -8,12 +8,13 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ddpm.base import check
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.config.load import guide
-from ddpm.config.model import NOTHING, build_model, classifies
+from ddpm.config.model import NOTHING, build_loss, build_model, classifies
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.condition import ClassLabel
@@ -22,8 +23,10 @@ from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
 from ddpm.runs.typed import wandb_labels
 from ddpm.training import sharding
+from ddpm.training.alternating import AlternatingModule
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.module import DiffusionModule
+from ddpm.training.turn import ADVERSARY, NETWORK, Turn, turns_of
 
 
 def data(config: DictConfig) -> ImageDataModule:
@@ -31,19 +34,37 @@ def data(config: DictConfig) -> ImageDataModule:
     return instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
 
 
+OPTIMIZERS = {NETWORK: "optimizer", ADVERSARY: "adversary_optimizer"}
+"""The groups of the configuration, by turn."""
+
+
 def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
     model = build_model(config, fitted, guide)
-    loss = complete(instantiate(config.loss, "loss"), "loss", process=model.sampler.process)
+    adversary = instantiate(config.adversary, "adversary") if config.get("adversary") else None
+    loss = build_loss(config, model.sampler.process, adversary)
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
     if classifies(model.network) != isinstance(loss, Classification):
         raise ValueError(
             "loss=classification goes with a model that names classes, as model=classifier_tiny, and no other does"
         )
-    make_optimizer = instantiate(config.optimizer, "optimizer")
-    complete(make_optimizer, "optimizer", parameters=model.network.parameters())  # only to meet its errors now
-    return DiffusionModule(model, loss, make_optimizer, config.seed, config.compile)
+    turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
+    if len(turns) == 1:
+        return DiffusionModule(model, loss, turns, config.seed, config.compile)
+    if config.trainer.strategy == "fsdp":
+        raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
+    if config.compile and not loss.double_backward:
+        adversary.compile()
+    return AlternatingModule(model, loss, turns, config.seed, config.compile)
+
+
+def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | None]) -> tuple[Turn, ...]:
+    groups = {name: group for name, group in OPTIMIZERS.items() if networks[name] is not None}
+    optimizers = {name: instantiate(config[group], group) for name, group in groups.items()}
+    for name, group in groups.items():
+        complete(optimizers[name], group, parameters=networks[name].parameters())  # only to meet its errors now
+    return turns_of(loss, networks, optimizers)
 
 
 def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:

@@ -74,7 +74,8 @@ def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], p
     with torch.device("meta"):
         network = instantiate(config.model, "model")
         averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
-    parts = {"network": network, "averages": averages, "time_sampler": time_sampler}
+        adversary = instantiate(config.adversary, "adversary") if config.get("adversary") else None
+    parts = {"network": network, "averages": averages, "time_sampler": time_sampler, "adversary": adversary}
     wanted = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)}).state_dict()
     refuse_other_shapes(wanted, weights, path)
 

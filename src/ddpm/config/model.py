@@ -18,6 +18,7 @@ from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.losses import AdversarialLoss, Loss
 from ddpm.diffusion.noise import White
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.steps import Schedule
@@ -52,6 +53,8 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
     sampler.times(process.T)  # only to meet its errors now
+    if channels := getattr(network, "latent_channels", None):
+        sampler = sampler.with_latents(channels)
     guidance = set_up_guidance(config, condition, sampler, load)
     if not classifies(network):
         guidance.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
@@ -83,6 +86,19 @@ def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> F
         name, source = type(made).__name__, type(noise).__name__
         raise ValueError(f"process={name} has no use for noise={source}; choose noise=gaussian, or process=gaussian")
     return made
+
+
+def build_loss(config: DictConfig, process: ForwardProcess, adversary: nn.Module | None) -> Loss | AdversarialLoss:
+    """The loss, with the adversary that it trains against, if it does."""
+    loss = instantiate(config.loss, "loss")
+    takes_adversary = "adversary" in inspect.signature(loss).parameters
+    if takes_adversary and adversary is None:
+        raise ValueError("this loss trains against an adversary: choose one, as adversary=ddgan_small")
+    if adversary is not None and not takes_adversary:
+        raise ValueError(f"adversary={type(adversary).__name__} has nothing to do in this loss; choose loss=ddgan")
+    if adversary is not None and not config.get("adversary_optimizer"):
+        raise ValueError("an adversary needs its own optimizer: add adversary_optimizer=adam")
+    return complete(loss, "loss", process=process, **({"adversary": adversary} if takes_adversary else {}))
 
 
 def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:

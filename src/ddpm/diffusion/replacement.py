@@ -21,7 +21,7 @@ from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import MarkovProcess
-from ddpm.diffusion.samplers.base import Sampler, State, with_guess
+from ddpm.diffusion.samplers.base import Sampler, State
 
 Projection = Callable[[Tensor], Tensor]
 """P: images `[B, C, H, W]` to images of that shape, linear, with P(P(x)) = P(x)."""
@@ -125,7 +125,7 @@ def replacement_trajectory(
             state = State(s, renoise(process, state, s, draws), state.prediction)  # a multi-step rule starts anew
         else:
             known = redraw(process, x0, state, s, draws)
-            state = sampler.step(denoiser, state, s, with_guess(cond or {}, state), draws)
+            state = sampler.step(denoiser, state, s, sampler.conditions(cond, state, draws), draws)
             state = state._replace(x_t=replace_known(state.x_t, known, projection))
         yield state
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.base.atomic import write_atomically
+from ddpm.training.turn import NETWORK
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:
@@ -21,6 +22,11 @@ def is_log_step(trainer: Trainer, batch_idx: int) -> bool:
     """Whether numbers are written after this batch: the only time when a step may wait for the device."""
     due = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step == trainer.max_steps
     return due and ends_step(trainer, batch_idx)
+
+
+def log_name(turn: str, name: str) -> str:
+    """Under which a number of a turn is logged: those of the model's own network without the turn's name."""
+    return f"train/{name}" if turn == NETWORK else f"train/{turn}/{name}"
 
 
 def log_numbers(trainer: Trainer, numbers: dict[str, float]) -> None:

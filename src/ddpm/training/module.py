@@ -1,7 +1,7 @@
 """One diffusion model in training: what Lightning needs to know of it, and no formula."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -13,27 +13,36 @@ from ddpm.base.types import Batch, LossTerms
 from ddpm.checkpoint.layout import VERSION
 from ddpm.diffusion.condition import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.losses import Loss
+from ddpm.diffusion.losses import AdversarialLoss, Example, Loss
 from ddpm.diffusion.self_condition import SelfConditioned
 from ddpm.diffusion.time_sampler import LossAware
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training import sharding
-from ddpm.training.optimizer import MakeOptimizer
+from ddpm.training.turn import Turn
+
+StepOutput = dict[str, Any]
 
 
 class DiffusionModule(LightningModule):
     """model: what is trained. The module holds its network and averages under their own names, so that a checkpoint's
-    `network.*` and `averages.*` are those of the model alone."""
+    `network.*` and `averages.*` are those of the model alone. turns: one; of several see `AlternatingModule`."""
 
     def __init__(
-        self, model: DiffusionModel, loss: Loss, make_optimizer: MakeOptimizer, seed: int, compile: bool
+        self,
+        model: DiffusionModel,
+        loss: Loss | AdversarialLoss,
+        turns: Sequence[Turn],
+        seed: int,
+        compile: bool,
     ) -> None:
         super().__init__()
         self.network = model.network
         self.averages = model.averages
         self.held = (model,)  # in a tuple, which registers nothing
         self.loss = loss
-        self.make_optimizer = make_optimizer
+        self.turns = tuple(turns)
+        for turn in self.turns:
+            self.add_module(turn.name, turn.network)
         self.seed = seed
         self.train_rng = Rng(seed, "train", compiled=compile)
         self.val_rng = Rng(seed, "val", compiled=compile)
@@ -43,7 +52,9 @@ class DiffusionModule(LightningModule):
         self.register_buffer("skip_steps", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
         # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self.grad_norm: Tensor | None = None
+        self.grad_norms: dict[str, Tensor] = {}  # of the last step, by turn
+        self.scaler: torch.amp.GradScaler | None = None  # of the loss, with precision=16-mixed
+        self.overflowed = False  # the last gradient, under loss scaling, which then skips the step by itself
         self.is_updating = False  # weights, moments and averages, which are then of no one step
 
     @property
@@ -56,11 +67,19 @@ class DiffusionModule(LightningModule):
             guide._apply(move, recurse)
         return super()._apply(move, recurse)
 
+    def setup(self, stage: str) -> None:
+        self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
     def configure_model(self) -> None:
         """trainer=fsdp gives the module a mesh of processes to spread over."""
         if self.device_mesh is not None:
             for network in (self.network, *self.averages.copies):
                 sharding.shard(network, self.device_mesh["data_parallel"])
+
+    @property
+    def own_turn(self) -> Turn:
+        """The turn of the model's network, whose optimizer steps are the run's."""
+        return next(turn for turn in self.turns if turn.network is self.network)
 
     # Steps
 
@@ -68,15 +87,18 @@ class DiffusionModule(LightningModule):
         """Dropout is the one thing that draws from torch's own generator: it is seeded anew for each batch."""
         self.seed_dropout(self.current_epoch, batch_idx, self.global_rank)
 
-    def seed_dropout(self, epoch: int, batch_idx: int, rank: int) -> None:
-        place = f"{self.seed}/{epoch}/{batch_idx}/{rank}"
+    def seed_dropout(self, epoch: int, batch_idx: int, rank: int, turn: str = "") -> None:
+        place = f"{self.seed}/{epoch}/{batch_idx}/{rank}{turn}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), "little"))
 
-    def loss_terms(self, batch: Batch, epoch: int) -> LossTerms:
+    def loss_terms(self, turn: Turn, batch: Batch, epoch: int, step: int) -> LossTerms:
+        """step: optimizer steps done before this one."""
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
+        if turn is not self.own_turn:
+            draws = draws.scope(turn.name)
         cond = drop_conditions(self.model.condition, self.model.condition.of(batch), draws)
-        x0 = self.model.codec.encode(batch["image"])
-        return self.loss(self.trained_denoiser(self.network, draws), x0, cond, draws)
+        example = Example(self.model.codec.encode(batch["image"]), cond, draws, step)
+        return turn.loss(self.trained_denoiser(self.network, draws), example)
 
     def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
         """The denoiser of a loss: a self-conditioned network gets its own prediction half of the time."""
@@ -84,15 +106,17 @@ class DiffusionModule(LightningModule):
             return SelfConditioned(network, self.model.objective, draws)
         return NetworkDenoiser(network, self.model.objective)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """total is weighted so that its mean is the loss; unweighted is the loss of each sample at its time."""
-        terms = self.loss_terms(batch, self.current_epoch)
-        total, unweighted = terms.weighted(terms.total), terms.total.detach()
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """The loss, and under "turns" what `detached` says of each turn."""
+        terms = self.loss_terms(self.own_turn, batch, self.current_epoch, self.trainer.global_step)
+        self.observe(batch, terms)
+        return {"loss": terms.weighted(terms.total).mean(), "turns": {self.own_turn.name: detached(terms)}}
+
+    def observe(self, batch: Batch, terms: LossTerms) -> None:
+        """Remembers the losses that the times of the next step may depend on."""
         if isinstance(self.loss.time_sampler, LossAware):
-            self.observed.append(torch.stack([batch["position"].double(), terms.t.double(), unweighted.double()]))
-        parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
-        parts |= {f"unweighted/{name}": part.detach() for name, part in terms.parts.items()}
-        return {"loss": total.mean(), "total": total.detach(), "unweighted": unweighted, "t": terms.t, **parts}
+            seen = batch["position"].double(), terms.t.double(), terms.total.detach().double()
+            self.observed.append(torch.stack(seen))
 
     def on_validation_start(self) -> None:
         sharding.gather(self.model.weights(self.model.best_weights))  # processes may differ by one batch
@@ -104,21 +128,28 @@ class DiffusionModule(LightningModule):
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
         denoiser = self.trained_denoiser(self.model.weights(self.model.best_weights), draws)
-        terms = self.loss(denoiser, self.model.codec.encode(batch["image"]), self.model.condition.of(batch), draws)
+        x0, cond = self.model.codec.encode(batch["image"]), self.model.condition.of(batch)
+        terms = self.own_turn.loss(denoiser, Example(x0, cond, draws, self.trainer.global_step))
         return {"total": terms.total, "t": terms.t, **{f"part/{name}": part for name, part in terms.parts.items()}}
 
     # Optimization
 
     def on_train_start(self) -> None:
-        """The optimizer's settings are the configuration's, also where a resumed run was allowed to change them."""
-        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
-        lr = optimizer.defaults["lr"]
-        for group in optimizer.param_groups:
-            group |= {**optimizer.defaults, "initial_lr": lr, "lr": lr * schedule.lr_lambdas[0](schedule.last_epoch)}
-        schedule.base_lrs = [lr for _ in optimizer.param_groups]
+        """Optimizers' settings are the configuration's, also where a resumed run was allowed to change them."""
+        for optimizer, configured in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            lr, schedule = optimizer.defaults["lr"], configured.scheduler
+            now = lr * schedule.lr_lambdas[0](schedule.last_epoch)
+            for group in optimizer.param_groups:
+                group |= {**optimizer.defaults, "initial_lr": lr, "lr": now}
+            schedule.base_lrs = [lr for _ in optimizer.param_groups]
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer, schedule = self.make_optimizer(self.network.parameters())
+    def configure_optimizers(self) -> Any:
+        return [self.configure_optimizer(turn) for turn in self.turns]
+
+    def configure_optimizer(self, turn: Turn) -> dict[str, Any]:
+        """Under loss scaling never a fused one, whose gradients nobody could unscale before they are clipped."""
+        unfused = self.scaler is not None and getattr(turn.make_optimizer, "keywords", {}).get("fused")
+        optimizer, schedule = turn.make_optimizer(turn.network.parameters(), **({"fused": False} if unfused else {}))
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = self.skip_steps  # it then makes no step, and nobody has to wait for the device
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -129,27 +160,45 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm, and keeps what it was for the log. After a NaN the optimizer skips its step."""
-        parameters = list(self.network.parameters())
-        self.grad_norm = sharding.full_tensor(
-            nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        )
-        self.skip_steps.logical_or_(~torch.isfinite(self.grad_norm))
+        self.clip_gradients_of(self.own_turn, optimizer, gradient_clip_val)
+
+    def clip_gradients_of(self, turn: Turn, optimizer: torch.optim.Optimizer, largest_norm: float | None) -> None:
+        """Clips the norm, and keeps what it was for the log. After a NaN the optimizer skips its step.
+
+        An overflow under loss scaling is no alarm, as long as the scale can still be halved.
+        """
+        parameters = list(turn.network.parameters())
+        norm = sharding.full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        self.grad_norms[turn.name] = norm
+        if self.scaler is not None:
+            self.overflowed = not torch.isfinite(norm)
+            if self.overflowed and self.scaler.get_scale() > 1:
+                return
+        self.skip_steps.logical_or_(~torch.isfinite(norm))
         if not optimizer.defaults.get("fused") and self.skip_steps:  # this one has to wait for the device
             optimizer.zero_grad(set_to_none=True)
             return
-        if gradient_clip_val:
-            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+        if largest_norm:
+            nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.is_updating = True
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.averages.update(self.network)
+        self.after_own_step()
+        self.is_updating = False
+
+    def after_own_step(self) -> None:
+        """What follows a step of the model's network."""
+        if not self.overflowed:
+            self.averages.update(self.network)
         if self.observed:
             self.learn_times()
-        self.is_updating = False
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not self.overflowed:
+            scheduler.step()
 
     def learn_times(self) -> None:
         """Shows the losses of a whole step, of all ranks and micro-batches in the data's order, to the times."""
@@ -161,3 +210,11 @@ class DiffusionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.model.config, "format": VERSION}
+
+
+def detached(terms: LossTerms) -> dict[str, Tensor]:
+    """For callbacks, `[B]` each: total is weighted so that its mean is the loss; unweighted is the loss of each sample
+    at its time t; part/NAME and unweighted/NAME are the same of the parts."""
+    parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
+    parts |= {f"unweighted/{name}": part.detach() for name, part in terms.parts.items()}
+    return {"total": terms.weighted(terms.total).detach(), "unweighted": terms.total.detach(), "t": terms.t, **parts}

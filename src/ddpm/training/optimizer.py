@@ -1,4 +1,4 @@
-"""Optimizers with a learning rate that warms up and may fall as a half cosine to zero."""
+"""Optimizers with a learning rate that warms up and may fall as a half cosine."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -24,8 +24,10 @@ def cosine_factor(step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(step / num_steps, 1.0)))
 
 
-def factor(step: int, warmup_steps: int, num_steps: int, cosine_decay: bool) -> float:
-    return warmup_factor(step, warmup_steps) * (cosine_factor(step, num_steps) if cosine_decay else 1.0)
+def factor(step: int, warmup_steps: int, num_steps: int, cosine_decay: bool, lowest: float) -> float:
+    """lowest: where the half cosine ends, as a share of the learning rate."""
+    decay = lowest + (1 - lowest) * cosine_factor(step, num_steps) if cosine_decay else 1.0
+    return warmup_factor(step, warmup_steps) * decay
 
 
 def make(
@@ -35,13 +37,19 @@ def make(
     lr: float,
     warmup_steps: int,
     cosine_decay: bool,
+    min_lr: float = 0.0,
     **options: Any,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """An optimizer and its schedule, to be stepped once an optimizer step. num_steps: those of the whole run."""
+    """An optimizer and its schedule, to be stepped once an optimizer step.
+
+    num_steps: those of the whole run. min_lr: where cosine_decay ends.
+    """
     check.number("lr", lr, low=0)
     check.non_negative_int("warmup_steps", warmup_steps)
     check.integer("trainer.max_steps", num_steps, low=1)
     check.boolean("cosine_decay", cosine_decay)
+    if check.number("min_lr", min_lr, low=0) > lr:
+        check.fail("min_lr", min_lr, f"at most lr = {lr}")
     betas = options.get("betas", (0.9, 0.999))
     if len(betas) != 2:
         check.fail("betas", betas, "two numbers in [0, 1)")
@@ -49,7 +57,8 @@ def make(
         if check.number("betas", beta, low=0, high=1) == 1:
             check.fail("betas", betas, "two numbers in [0, 1)")
     optimizer = kind(parameters, lr=lr, **{**options, "betas": tuple(betas)})
-    schedule = partial(factor, warmup_steps=warmup_steps, num_steps=num_steps, cosine_decay=cosine_decay)
+    lowest = min_lr / lr if lr else 0.0
+    schedule = partial(factor, warmup_steps=warmup_steps, num_steps=num_steps, cosine_decay=cosine_decay, lowest=lowest)
     return optimizer, LambdaLR(optimizer, lambda step: schedule(step))
 
 

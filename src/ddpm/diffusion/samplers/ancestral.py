@@ -1,27 +1,37 @@
 """The reverse Markov chain of Ho et al. 2020 (algorithm 2), in any number of steps."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
+from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.samplers.base import Sampler, State
+from ddpm.diffusion.samplers.step_inputs import Latents
 from ddpm.diffusion.variance import Variance
 
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """x_s from the model's p(x_s | x_t) with the given variance; no noise in the step to 0."""
+    """x_s from the model's p(x_s | x_t) with the given variance; no noise in the step to 0.
+
+    latent: of a network that draws x0 from one (Xiao et al. 2022): "fresh" at each step, or "fixed" for all.
+    """
 
     process: MarkovProcess
     variance: Variance
+    latent: str = "fresh"
     uses_guidance_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         demand_markov(self.process, "sampler=ancestral", "sampler=cold")
+        check.one_of("latent", self.latent, ("fresh", "fixed"))
+
+    def with_latents(self, channels: int) -> Self:
+        return replace(self, step_inputs=Latents(channels, self.latent == "fixed"))
 
     @property
     def order(self) -> int:

@@ -3,8 +3,8 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Cond, Prediction
-from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
+from ddpm.diffusion.samplers.step_inputs import StepInputs, last_prediction
 from ddpm.diffusion.timestep_spacing import TimestepSpacing
 
 
@@ -40,11 +41,15 @@ def describe_setting(setting: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """steps: how many times the sampler steps, 1..T, or None for all. timestep_spacing: which times it visits."""
+    """steps: how many times the sampler steps, 1..T, or None for all. timestep_spacing: which times it visits.
+
+    step_inputs: what the network is given anew at each step.
+    """
 
     process: ForwardProcess
     timestep_spacing: TimestepSpacing
     steps: int | None
+    step_inputs: StepInputs = field(default=last_prediction, kw_only=True)
 
     uses_guidance_gradient: ClassVar[bool] = False
     """Whether its steps are the process's `reverse`, whose mean the guidance gradient moves."""
@@ -56,6 +61,17 @@ class Sampler(ABC):
     @abstractmethod
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         """From state.x_t to x_s, s < state.t. Draws are keyed by s, so no two steps of a run share one."""
+
+    def with_latents(self, channels: int) -> Self:
+        """This sampler for a network that draws x0 from a latent of so many channels."""
+        raise ValueError(
+            f"this network models a distribution of x0, and the sampler {type(self).__name__} needs its mean: "
+            "choose sampler=ancestral"
+        )
+
+    def conditions(self, cond: Cond | None, state: State, draws: Draws) -> Cond:
+        """Those of a step: what stays, and what the network is given anew."""
+        return {**(cond or {}), **self.step_inputs(state.prediction, draws)}
 
     @property
     def order(self) -> int | None:
@@ -70,9 +86,15 @@ class Sampler(ABC):
         return steps
 
     def describe(self) -> str:
-        """All that changes the samples, except the number of steps: "DDIM(timestep_spacing=uniform, eta=0.0)"."""
-        settings = [each.name for each in fields(self) if each.name not in ("process", "steps")]
-        described = ", ".join(f"{name}={describe_setting(getattr(self, name))}" for name in settings)
+        """All that changes the samples, except the number of steps: "DDIM(timestep_spacing=uniform, eta=0.0)".
+
+        Fields with a default were added later. They are left out as long as they have it, so that images that were
+        made before are still known.
+        """
+        apart = ("process", "steps", "step_inputs")
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+        later = {each.name for each in fields(self) if getattr(self, each.name) == each.default}
+        described = ", ".join(f"{name}={describe_setting(each)}" for name, each in values.items() if name not in later)
         return f"{type(self).__name__}({described})"
 
     def times(self, start: int) -> list[int]:
@@ -94,7 +116,8 @@ class Sampler(ABC):
             check.fail("ids", len(ids), f"one for each of the {len(x)} samples")
         state = State(start, x)
         for s in self.times(start)[1:]:
-            state = self.step(denoiser, state, s, with_guess(cond or {}, state), rng.at(s, ids))
+            draws = rng.at(s, ids)
+            state = self.step(denoiser, state, s, self.conditions(cond, state, draws), draws)
             yield state
 
     def sample(
@@ -126,8 +149,3 @@ class GaussianSampler(Sampler):
             name, process = type(self).__name__, type(self.process).__name__
             instead = "ancestral" if isinstance(self.process, MarkovProcess) else "cold"
             raise ValueError(f"the sampler {name} needs process=gaussian, not {process}; use sampler={instead}")
-
-
-def with_guess(cond: Cond, state: State) -> Cond:
-    """The conditions, and the x0 that was predicted last, for a self-conditioned network."""
-    return cond if state.prediction is None else {**cond, X0_GUESS: state.prediction.x0}

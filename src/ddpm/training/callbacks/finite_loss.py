@@ -12,28 +12,33 @@ from ddpm.base.types import Batch
 from ddpm.training import sharding
 from ddpm.training.callbacks.checkpoints import last_good
 from ddpm.training.logs import ends_step, is_log_step
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, StepOutput
 
 
 class FiniteLoss(Callback):
     """The first bad step is noted on the device, and read only when numbers are logged or saved.
 
-    Until then the optimizer skips its steps (see `DiffusionModule.configure_gradient_clipping`), so what is written to
-    RUN/nonfinite/STEP.pt are the weights before the bad step, with its batches of all ranks as uint8 pixels.
+    Until then the optimizers skip their steps (see `DiffusionModule.clip_gradients_of`), so what is written to
+    RUN/nonfinite/STEP.pt are the weights before the bad turn, with the step's batches of all ranks as uint8 pixels.
     """
 
     def __init__(self) -> None:
-        self.batches: list[dict[str, Tensor]] = []  # since the last optimizer step
+        self.batches: list[Batch] = []  # since the last optimizer step
+        self.outputs: list[dict[str, dict[str, Tensor]]] = []  # of their turns
         self.noted: dict[str, Tensor] | None = None  # the first bad step, or the last one if all is well
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
     ) -> None:
-        self.batches.append({**batch, "total": outputs["total"], "t": outputs["t"]})
+        self.batches.append(batch)
+        self.outputs.append(outputs["turns"])
         if not ends_step(trainer, batch_idx):
             return
-        step = {name: torch.stack([each[name] for each in self.batches]) for name in self.batches[0]}
-        self.batches = []
+        step = {name: torch.stack([each[name] for each in self.batches]) for name in batch}
+        for name in ("total", "t"):  # `[turns, images]`
+            of_turns = ([each[turn.name][name] for each in self.outputs if each] for turn in module.turns)
+            step[name] = torch.stack([torch.cat(values) for values in of_turns])
+        self.batches, self.outputs = [], []
         place = (trainer.global_step, trainer.current_epoch, batch_idx)
         step["place"] = torch.stack([torch.full_like(step["t"][0, 0], number) for number in place])
         step["bad"] = ~torch.isfinite(step["total"]).all() | module.skip_steps.bool()
@@ -54,9 +59,11 @@ class FiniteLoss(Callback):
         number, epoch, batch_idx = step["place"][first][0].tolist()
         bad = first[:, None, None] & ~torch.isfinite(step["total"])
         times = step["t"][bad if bad.any() else first]
-        what = "loss" if bad.any() else "gradient"
+        which = [turn.name for turn, is_bad in zip(module.turns, bad.any(dim=(0, 2)).tolist(), strict=True) if is_bad]
+        of_turn = f" of the {which[0]}'s turn" if which and len(module.turns) > 1 else ""
+        what = f"loss{of_turn}" if bad.any() else "gradient"
         path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
-        network = sharding.full_weights(module.network)
+        weights = {turn.name: sharding.full_weights(turn.network) for turn in module.turns}
         hint = ""
         if trainer.is_global_zero:
             batches = {name: step[name].cpu() for name in ("label", "index", "position")}
@@ -65,7 +72,7 @@ class FiniteLoss(Callback):
             hint = f"To see where it began: python -m ddpm replay {path}. "
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save({"config": module.model.config, "network": network, **place, **batches}, path)
+                torch.save({"config": module.model.config, **weights, **place, **batches}, path)
             except (OSError, RuntimeError) as error:
                 hint = f"{path}, to replay the step, could not be written: {error}. "
         raise FloatingPointError(

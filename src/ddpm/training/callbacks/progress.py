@@ -3,11 +3,11 @@
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, StepOutput
+from ddpm.training.turn import NETWORK
 
 
 class TrainingProgress(Callback):
@@ -24,12 +24,14 @@ class TrainingProgress(Callback):
             self.display = ProgressDisplay("step", total, trainer.global_step, self.every_seconds)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Any, batch_idx: int
     ) -> None:
-        if self.display and self.display.is_due(trainer.global_step):
+        if self.display and outputs["turns"] and self.display.is_due(trainer.global_step):
             rate = self.display.rate(trainer.global_step) * self.batch_size
-            loss = outputs["total"].mean().item()
-            self.display.show(trainer.global_step, f"loss {loss:.4f}  {rate:.0f} images/s")
+            losses = [f"{turn} loss" if turn != NETWORK else "loss" for turn in outputs["turns"]]
+            means = [each["total"].mean().item() for each in outputs["turns"].values()]
+            said = "  ".join(f"{name} {mean:.4f}" for name, mean in zip(losses, means, strict=True))
+            self.display.show(trainer.global_step, f"{said}  {rate:.0f} images/s")
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         if self.display:

@@ -3,11 +3,10 @@
 import time
 
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
 
 from ddpm.base.types import Batch
 from ddpm.training.logs import is_log_step, log_numbers
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, StepOutput
 
 
 class Throughput(Callback):
@@ -30,7 +29,7 @@ class Throughput(Callback):
         self.batch_start = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         self.computing += now - self.batch_start

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Batch
-from ddpm.training.logs import is_log_step, log_numbers
-from ddpm.training.module import DiffusionModule
+from ddpm.training.logs import is_log_step, log_name, log_numbers
+from ddpm.training.module import DiffusionModule, StepOutput
 from ddpm.training.sums import RunningSums
 
 
@@ -36,19 +36,28 @@ class TimestepLoss(RunningSums):
         self.parts = tuple(parts)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
     ) -> None:
         T = module.model.sampler.process.T
         num_bands = min(self.num_bands, T)
-        total = outputs["unweighted"]
-        totals = {"loss": total, **{p: outputs[f"unweighted/{p}"] for p in self.parts if f"unweighted/{p}" in outputs}}
-        band = band_of(outputs["t"], T, num_bands)
-        here = torch.zeros(1 + len(totals), num_bands, device=total.device)
-        self.add(here.index_add_(1, band, torch.stack([*totals.values(), torch.ones_like(total)]).to(here.dtype)))
+        values = {
+            (turn, name): of_turn[key]
+            for turn, of_turn in outputs["turns"].items()
+            for name, key in {"loss": "unweighted", **{part: f"unweighted/{part}" for part in self.parts}}.items()
+            if key in of_turn
+        }
+        if values:
+            bands = {turn: band_of(of_turn["t"], T, num_bands) for turn, of_turn in outputs["turns"].items()}
+            self.add(torch.stack([in_bands(value, bands[turn], num_bands) for (turn, _), value in values.items()]))
         if not is_log_step(trainer, batch_idx):
             return
-        *sums, counts = self.taken(trainer)
-        bands = band_names(T, num_bands)
-        for name, of_bands in zip(totals, sums, strict=True):
-            means = {f"train/{name}_t/{b}": s / k for b, s, k in zip(bands, of_bands, counts, strict=True) if k}
-            log_numbers(trainer, means)
+        for (turn, name), (sums, counts) in zip(values, self.taken(trainer), strict=True):
+            rows = zip(band_names(T, num_bands), sums, counts, strict=True)
+            log_numbers(trainer, {log_name(turn, f"{name}_t/{band}"): total / n for band, total, n in rows if n})
+
+
+def in_bands(values: Tensor, band: Tensor, num_bands: int) -> Tensor:
+    """`[2, num_bands]`: sum and number of the values `[B]` in each; a NaN says that something was not measured."""
+    here = torch.zeros(2, num_bands, device=values.device)
+    counted = torch.stack([values.nan_to_num(0, torch.inf, -torch.inf), (~values.isnan()).to(values.dtype)])
+    return here.index_add_(1, band, counted.to(here.dtype))

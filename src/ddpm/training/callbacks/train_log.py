@@ -5,8 +5,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm.base.types import Batch
-from ddpm.training.logs import is_log_step, log_numbers
-from ddpm.training.module import DiffusionModule
+from ddpm.training.logs import is_log_step, log_name, log_numbers
+from ddpm.training.module import DiffusionModule, StepOutput
 from ddpm.training.sums import RunningSums
 
 
@@ -19,24 +19,25 @@ class TrainLog(RunningSums):
         self.batch_size = batch_size
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
     ) -> None:
-        total, names = outputs["total"], [name for name in outputs if name.startswith("part/")]
-        sums = [total.sum(), total.new_tensor(len(total)), *(outputs[name].sum().to(total.dtype) for name in names)]
-        self.add(torch.stack(sums))
+        values = {
+            log_name(turn, "loss" if name == "total" else name): value
+            for turn, of_turn in outputs["turns"].items()
+            for name, value in of_turn.items()
+            if name == "total" or name.startswith("part/")
+        }
+        if values:
+            rows = [sum_and_count(value) for value in values.values()]
+            self.add(torch.stack([row.to(rows[0].dtype) for row in rows]))
         if not is_log_step(trainer, batch_idx):
             return
-        loss, count, *parts = self.taken(trainer)
-        numbers = {
-            "train/loss": loss / count,
-            **{f"train/{name}": part / count for name, part in zip(names, parts, strict=True)},
-            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/images": trainer.global_step * self.batch_size,
-            "train/epoch": trainer.current_epoch,
-        }
-        if module.grad_norm is not None:
-            numbers["train/grad_norm"] = module.grad_norm.item()
-        log_numbers(trainer, numbers)
+        means = {name: total / n for name, (total, n) in zip(values, self.taken(trainer), strict=True) if n}
+        for turn, optimizer in zip(module.turns, trainer.optimizers, strict=True):
+            means[log_name(turn.name, "lr")] = optimizer.param_groups[0]["lr"]
+        means |= {"train/images": trainer.global_step * self.batch_size, "train/epoch": trainer.current_epoch}
+        means |= {log_name(turn, "grad_norm"): norm.item() for turn, norm in module.grad_norms.items()}
+        log_numbers(trainer, means)
 
     def on_validation_epoch_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.val_sums: Tensor | None = None
@@ -54,3 +55,9 @@ class TrainLog(RunningSums):
         module.log("val/loss", loss / count, logger=False)  # for checkpoints kept by it
         means = {f"val/{name}": part / count for name, part in zip(self.val_parts, parts, strict=True)}
         log_numbers(trainer, {"val/loss": loss / count, **means})
+
+
+def sum_and_count(values: Tensor) -> Tensor:
+    """`[2]`, of `[B]`. If all are NaN, which says that this was not measured, the count is 0."""
+    is_measured = ~values.isnan().all()
+    return torch.stack([values.sum().where(is_measured, 0), (is_measured * len(values)).to(values.dtype)])

@@ -1,0 +1,116 @@
+"""The loss of denoising diffusion GANs (Xiao, Kreis and Vahdat 2022, eqs. 3-6): an adversary judges pairs of times."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.base import check
+from ddpm.base.types import LossTerms
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses import Example, TurnLoss
+from ddpm.diffusion.samplers.step_inputs import Latents
+from ddpm.diffusion.time_sampler import TimeSampler
+
+
+@dataclass(frozen=True, eq=False)
+class DDGANLoss:
+    """Both sides of a game over pairs of neighbouring times, s = t - 1, with the logistic loss that does not saturate.
+
+    A real pair is drawn by q(x_s | x0) and q(x_t | x_s). In a fake one x_s comes from the posterior at the x0 that the
+    network draws from x_t and a latent. The adversary, `adversary(x_s, time, x_t, **cond) -> [B]` logits, computes in
+    float32 under any precision.
+
+    r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018), 0 for none; in a
+    step that `r1_every` divides. r1_scale_by_interval: times r1_every, as in StyleGAN2 (Karras et al. 2020), so that
+    its mean over steps does not depend on the interval; the published DDGANs do without.
+    """
+
+    process: GaussianDiffusion
+    time_sampler: TimeSampler
+    adversary: nn.Module
+    r1_gamma: float
+    r1_every: int
+    r1_scale_by_interval: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.process, GaussianDiffusion):
+            raise ValueError(f"loss=ddgan needs process=gaussian, not {type(self.process).__name__}")
+        check.number("r1_gamma", self.r1_gamma, low=0)
+        check.positive_int("r1_every", self.r1_every)
+        check.boolean("r1_scale_by_interval", self.r1_scale_by_interval)
+
+    @property
+    def turns(self) -> Mapping[str, TurnLoss]:
+        """The adversary's comes first; the network then meets the one that has just learned."""
+        return {"adversary": self.adversary_terms, "network": self.network_terms}
+
+    @property
+    def double_backward(self) -> bool:
+        """Whether the adversary is differentiated twice, which compiled code cannot be."""
+        return self.r1_gamma > 0
+
+    def adversary_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
+        """softplus(-D) of real pairs + softplus(D) of fake ones + R1.
+
+        parts: the logits, and "r1", which is NaN where it is not due.
+        """
+        t, x_s, x_t = self.real_pair(example)
+        with torch.no_grad():
+            fake = self.fake(denoiser, example, x_t, t)
+        is_due = self.r1_gamma > 0 and example.step % self.r1_every == 0
+        with torch.autocast(x_t.device.type, enabled=False):
+            x_s.requires_grad_(is_due)
+            real_logit = self.logit(x_s, t, x_t, example)
+            fake_logit = self.logit(fake, t, x_t, example)
+            total = F.softplus(-real_logit) + F.softplus(fake_logit)
+            r1 = torch.full_like(total, torch.nan)
+            if is_due:
+                r1 = self.r1(real_logit, x_s)
+                total = total + r1
+        return self.terms(total, t, {"logit_real": real_logit, "logit_fake": fake_logit, "r1": r1})
+
+    def network_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
+        """softplus(-D) of fake pairs, through the adversary. parts: "logit"."""
+        t, _, x_t = self.real_pair(example)
+        fake = self.fake(denoiser, example, x_t, t)
+        with torch.autocast(x_t.device.type, enabled=False):
+            logit = self.logit(fake, t, x_t, example)
+            return self.terms(F.softplus(-logit), t, {"logit": logit})
+
+    def real_pair(self, example: Example) -> tuple[Tensor, Tensor, Tensor]:
+        """t, x_s and x_t."""
+        x0, draws, process = example.x0, example.draws, self.process
+        t = self.time_sampler(draws, process.T)
+        x_s = process.apply(x0, process.draw(x0, draws), t - 1)
+        z = process.noise(draws, "advance", tuple(x0.shape[1:])).to(x0.dtype)
+        return t, x_s, process.advance(x_s, t - 1, t, z)
+
+    def fake(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_s of the posterior at the network's x0; at s = 0 that x0 itself."""
+        latent = Latents(latent_channels(denoiser.network))(None, example.draws)
+        x0 = denoiser(x_t, t, {**example.cond, **latent}).x0
+        return self.process.posterior(x0, x_t, t - 1, t).sample(example.draws, "fake")
+
+    def logit(self, x_s: Tensor, t: Tensor, x_t: Tensor, example: Example) -> Tensor:
+        return self.adversary(x_s.float(), t - 1, x_t.float(), **example.cond)
+
+    def r1(self, logit: Tensor, x_s: Tensor) -> Tensor:
+        """`[B]`. The gradient is with respect to x_s alone, all pixels and channels."""
+        (gradient,) = torch.autograd.grad(logit.sum(), x_s, create_graph=True)
+        interval = self.r1_every if self.r1_scale_by_interval else 1
+        return interval * self.r1_gamma / 2 * gradient.square().flatten(1).sum(1)
+
+    def terms(self, total: Tensor, t: Tensor, parts: Mapping[str, Tensor]) -> LossTerms:
+        return LossTerms(total, t, parts, self.time_sampler.importance(t, self.process.T))
+
+
+def latent_channels(network: nn.Module) -> int:
+    """ValueError unless the network draws x0 from a latent."""
+    channels = getattr(network, "latent_channels", None)
+    if not channels:
+        check.fail("model", type(network).__name__, "a generator with a latent, as model=ddgan_tiny, with loss=ddgan")
+    return channels

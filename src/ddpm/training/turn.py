@@ -1,0 +1,39 @@
+"""A training as its turns: whose weights move, on which loss, by which optimizer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from ddpm.base.types import LossTerms
+from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.losses import AdversarialLoss, Example, Loss, TurnLoss
+from ddpm.training.optimizer import MakeOptimizer
+
+NETWORK, ADVERSARY = "network", "adversary"
+"""The turn of the model's own network, whose steps are the run's and which is averaged, and that of its adversary."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A training step is its turns, in order; in each, all networks but its own are frozen."""
+
+    name: str
+    network: nn.Module
+    loss: TurnLoss
+    make_optimizer: MakeOptimizer
+
+
+def turns_of(loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]):
+    """The turns of a loss, in its order. networks, optimizers: by the names of the turns."""
+    losses = loss.turns if hasattr(loss, "turns") else {NETWORK: plain_turn(loss)}
+    return tuple(Turn(name, networks[name], each, optimizers[name]) for name, each in losses.items())
+
+
+def plain_turn(loss: Loss) -> TurnLoss:
+    """The only turn of a loss that trains one network."""
+
+    def terms(denoiser: NetworkDenoiser, example: Example) -> LossTerms:
+        return loss(denoiser, example.x0, example.cond, example.draws)
+
+    return terms
