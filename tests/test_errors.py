@@ -50,7 +50,8 @@ BAD_TRAINING = [
     (["seed=-1"], "seed must be an integer of at least 0, got -1"),
     (["compile=perhaps"], "compile must be true or false, got 'perhaps'"),
     (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number at least 0, got -1"),
-    (["trainer.precision=16-mixed"], "trainer.precision must be one of auto, .*, bf16-mixed-slow, got '16-mixed'"),
+    (["trainer.precision=16-true"], "trainer.precision must be one of auto, .*, bf16-mixed-slow, got '16-true'"),
+    (["trainer.precision=16-mixed"], "trainer.precision=16-mixed is for GPUs"),
     (["trainer.strategy=foo"], "strategy='foo'"),
     # what does not go together
     (["schedule=jsd", "objective=eps"], "objective=eps cannot .* use objective=v or objective=x0"),

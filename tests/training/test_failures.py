@@ -59,7 +59,9 @@ def test_no_step_waits_for_the_device(small, monkeypatch):
     batch = {"image": torch.rand(4, 1, 8, 8), "label": ids, "index": ids, "position": ids}
     waits.clear()
     for _ in range(3):
-        watch.on_train_batch_end(trainer, module, {"total": torch.rand(4), "t": ids + 1}, batch, 0)
+        watch.on_train_batch_end(
+            trainer, module, {"turns": {"network": {"total": torch.rand(4), "t": ids + 1}}}, batch, 0
+        )
     assert waits == []
 
 
@@ -86,7 +88,7 @@ def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poiso
 def test_the_weights_stand_still_after_a_gradient_that_is_no_number(small):
     """Else the batch could not be replayed, since numbers are only looked at when they are logged."""
     module = build.module(small())
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizer(module.own_turn)["optimizer"]
     for parameter in module.network.parameters():
         parameter.grad = torch.ones_like(parameter)
     next(module.network.parameters()).grad[0] = math.nan

@@ -37,7 +37,7 @@ WORDS: dict[str, dict[str, Config]] = {
 }
 """What each part of a model is in scheduler_config.json; a part that is not here has no equal there."""
 
-FIELDS = {"sampler": {"steps", "timestep_spacing", "variance"}, "process": {"reverse_noise"}}
+FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
 INDEX = {
     "_class_name": "DDPMPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],

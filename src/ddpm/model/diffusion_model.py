@@ -19,7 +19,7 @@ from ddpm.model.codec import Codec
 from ddpm.model.ema import WeightAverages
 from ddpm.model.requests import resolve_request
 
-AUTOCAST_DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16}
+AUTOCAST_DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Precisions by Lightning's names, and what autocast computes in."""
 
 

@@ -11,7 +11,7 @@ from ddpm.runs import launch
 
 ACCELERATORS = ("auto", "gpu", "cuda", "cpu")
 SLOW = "bf16-mixed-slow"
-PRECISIONS = ("auto", "32-true", "bf16-mixed", SLOW)
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", SLOW)
 
 
 def accelerator(name: str) -> str:
@@ -29,8 +29,13 @@ def accelerator(name: str) -> str:
 
 
 def precision(name: str, accelerator: str) -> str:
-    """`auto` is bf16 mixed precision on a GPU that has it, else float32; bf16-mixed-slow is bf16-mixed on any CPU."""
+    """`auto` is bf16 mixed precision on a GPU that has it, else float32; bf16-mixed-slow is bf16-mixed on any CPU.
+
+    16-mixed, with a scaled loss, is for GPUs that have no bfloat16.
+    """
     check.one_of("trainer.precision", name, PRECISIONS)
+    if name == "16-mixed" and accelerator == "cpu":
+        raise ValueError("trainer.precision=16-mixed is for GPUs; on a CPU use trainer.precision=32-true")
     if name == "bf16-mixed" and accelerator == "cpu" and not launch.by_lightning():
         refuse_slow_bf16()
     if name != "auto":

@@ -1,0 +1,47 @@
+"""Says once if an adversary has won for good: then it teaches the network nothing more."""
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ddpm.base import check
+from ddpm.base.types import Batch
+from ddpm.training.logs import is_log_step
+from ddpm.training.module import DiffusionModule, StepOutput
+from ddpm.training.turn import ADVERSARY
+
+REMEDY = "try a larger loss.r1_gamma, a smaller adversary_optimizer.lr, or a smaller adversary"
+
+
+class AdversaryCollapse(Callback):
+    """Looks at the adversary's turn whenever numbers are logged; of a training without one there is nothing to say.
+
+    largest_logit: mean of |logit| beyond which, and smallest_loss: mean loss under which it has won, if that is so at
+    `patience` logs in a row.
+    """
+
+    def __init__(self, largest_logit: float, smallest_loss: float, patience: int) -> None:
+        self.largest_logit = check.positive_number("largest_logit", largest_logit)
+        self.smallest_loss = check.number("smallest_loss", smallest_loss, low=0)
+        self.patience = check.positive_int("patience", patience)
+        self.in_a_row = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
+    ) -> None:
+        turn = outputs["turns"].get(ADVERSARY)
+        if turn is None or not is_log_step(trainer, batch_idx):
+            return
+        loss = turn["total"].mean().item()
+        logit = max(turn[name].abs().mean().item() for name in turn if name.startswith("part/logit"))
+        self.in_a_row = self.in_a_row + 1 if loss < self.smallest_loss or logit > self.largest_logit else 0
+        if self.in_a_row == self.patience:
+            rank_zero_warn(
+                f"step {trainer.global_step}: for {self.patience} logs the adversary has told real from fake too well, "
+                f"now with a loss of {loss:.3g} and logits of {logit:.3g}; {REMEDY}"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        return {"in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.in_a_row = state["in_a_row"]
