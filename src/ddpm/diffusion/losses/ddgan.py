@@ -22,7 +22,7 @@ class DDGANLoss:
 
     A real pair is drawn by q(x_s | x0) and q(x_t | x_s). In a fake one x_s comes from the posterior at the x0 that the
     network draws from x_t and a latent. The adversary, `adversary(x_s, time, x_t, **cond) -> [B]` logits, computes in
-    float32 under any precision.
+    float32 at least, under any precision.
 
     r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018), 0 for none; in a
     step that `r1_every` divides. r1_scale_by_interval: times r1_every, as in StyleGAN2 (Karras et al. 2020), so that
@@ -96,7 +96,8 @@ class DDGANLoss:
         return self.process.posterior(x0, x_t, t - 1, t).sample(example.draws, "fake")
 
     def logit(self, x_s: Tensor, t: Tensor, x_t: Tensor, example: Example) -> Tensor:
-        return self.adversary(x_s.float(), t - 1, x_t.float(), **example.cond)
+        dtype = torch.promote_types(x_s.dtype, torch.float32)
+        return self.adversary(x_s.to(dtype), t - 1, x_t.to(dtype), **example.cond)
 
     def r1(self, logit: Tensor, x_s: Tensor) -> Tensor:
         """`[B]`. The gradient is with respect to x_s alone, all pixels and channels."""
