@@ -122,8 +122,9 @@ def test_an_interpolation_shares_its_noise_and_ends_at_what_each_image_alone_bec
     assert not np.allclose(first, middle, atol=0.01)
 
 
-def test_an_interpolation_between_samples_begins_and_ends_at_these_samples(do, checkpoint, tmp_path):
-    settings = ["sampler=ddim", "sampler.steps=3"]
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_an_interpolation_between_samples_begins_and_ends_at_these_samples(do, checkpoint, tmp_path, sampler):
+    settings = [f"sampler={sampler}", "sampler.steps=3"]
     arrays, _ = do("interpolate_prior", *settings, "task.samples=[1,4,2]", "task.num_mixtures=3")
     samples = generated(checkpoint, tmp_path, *settings, "num_samples=5")
     ends = levels(arrays["interpolations"][:, [0, -1], 0])
@@ -255,7 +256,8 @@ def test_strips_end_at_the_samples_and_completions_of_sample_0_hold_it(do, check
 
 BAD = [
     ("invert", [], "task=invert needs a sampler that draws no noise, and Ancestral.* does; add sampler=ddim"),
-    ("interpolate_prior", [], "task=interpolate_prior needs a sampler that draws no noise"),
+    ("interpolate_prior", ["task.of=latent"], "task.of=latent needs a model that draws x0 from a latent"),
+    ("interpolate_prior", ["task.of=noise"], "task.of must be one of all, prior, latent, got 'noise'"),
     ("progressive", ["sampler=ddim"], "completions of one x_t are the same; add sampler=ancestral"),
     ("invert", ["task.steps=[1001]", "sampler=ddim"], "task.steps must be an integer in 1..1000, got 1001"),
     ("invert", ["task.steps=10", "sampler=ddim"], "task.steps must be a list of numbers of steps"),

@@ -1,7 +1,12 @@
 """Between two images: straight in x_t (Ho et al. 2020, section 4.4), along a great circle in x_T (Song et al. 2021)."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from ddpm.base.rng import Draws, Rng
 
 
 def linear(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -22,3 +27,35 @@ def spherical(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     if angle.sin() < 1e-6:
         return linear(x, y, weights)
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b).div(angle.sin()).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolatedRng(Rng):
+    """Normals of sample i that lie between those of two samples, `first[i]` and `second[i]`, so that i does too.
+
+    shares: of the second, `[N]` in [0, 1]; at 0 and 1 all numbers are those of one sample. streams: which normals lie
+    between the two, as "prior" (x_T) or "latent"; None: all. The others are those of the first sample.
+    """
+
+    first: Tensor
+    second: Tensor
+    shares: Tensor
+    streams: Collection[str] | None
+
+    def at(self, step: int, ids: Tensor, positions: Tensor | None = None) -> Draws:
+        others, shares = self.second[ids], self.shares[ids]
+        return InterpolatedDraws(self, step, self.first[ids], positions, others=others, shares=shares)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolatedDraws(Draws):
+    others: Tensor
+    shares: Tensor
+
+    def normal(self, stream: str, shape: tuple[int, ...]) -> Tensor:
+        one = super().normal(stream, shape)
+        if self.rng.streams is not None and stream not in self.rng.streams:
+            return one
+        other = Draws(self.rng, self.step, self.others).normal(stream, shape)
+        rows = zip(one, other, self.shares.split(1), strict=True)
+        return torch.cat([spherical(a, b, share) for a, b, share in rows])

@@ -1,23 +1,30 @@
-"""Between samples: along a great circle from one x_T to the next (Song et al. 2021, section 5.3 and figure 6)."""
+"""Between samples: along great circles from the noise of one to that of the next (Song et al. 2021, section 5.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
 from ddpm.base import check
-from ddpm.diffusion.interpolation import spherical
-from ddpm.diffusion.inversion import draws_noise
+from ddpm.diffusion.interpolation import InterpolatedRng
+from ddpm.diffusion.samplers.step_inputs import LATENT
 from ddpm.tasks.base import Model, Outcome, gaussian
 from ddpm.tasks.sheet import sheet
+
+STREAMS = {"all": None, "prior": ("prior",), "latent": (LATENT,)}
 
 
 @dataclass(frozen=True)
 class InterpolatePrior:
-    """samples: numbers of samples, a row from each to the next. Its ends are those of `task=generate`."""
+    """samples: numbers of samples, a row from each to the next. Its ends are those of `task=generate`.
+
+    of: what changes along a row: "prior" is x_T, "latent" what a GAN's generator draws x0 from at each step, "all"
+    both and the noise of a sampler's steps. What does not change is that of the row's first sample.
+    """
 
     samples: list[int]
     num_mixtures: int
+    of: str = "all"
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list | tuple) or len(self.samples) < 2:
@@ -25,27 +32,24 @@ class InterpolatePrior:
         for number in self.samples:
             check.non_negative_int("task.samples", number)
         check.integer("task.num_mixtures", self.num_mixtures, low=2)
+        check.one_of("task.of", self.of, STREAMS)
 
     def __call__(self, model: Model) -> Outcome:
         gaussian(model, "interpolate_prior")
-        refuse_noise(model, "interpolate_prior")
+        if self.of == "latent" and LATENT not in model.sampler.step_inputs(None, model.rng.at(0, model.ids(0))):
+            raise ValueError("task.of=latent needs a model that draws x0 from a latent, as a GAN; take task.of=prior")
         shares, pairs = torch.linspace(0, 1, self.num_mixtures), list(pairwise(self.samples))
-        x_T = model.prior(model.ids(*self.samples))
-        x = torch.cat([spherical(x_T[i], x_T[i + 1], shares.to(x_T.device)) for i in range(len(pairs))])
-        outputs = model.sampled(x, torch.zeros(len(x), dtype=torch.int64, device=model.device), model.T)
+        first, second = (model.ids(*ends).repeat_interleave(len(shares)) for ends in zip(*pairs, strict=True))
+        along = shares.to(model.device).repeat(len(pairs))
+        ends = {"first": first, "second": second, "shares": along, "streams": STREAMS[self.of]}
+        rng = InterpolatedRng(model.rng.seed, model.rng.scope, model.rng.compiled, **ends)
+        between, rows = replace(model, rng=rng), torch.arange(len(along), device=model.device)
+        outputs = between.sampled(between.prior(rows), rows, model.T)
         outputs = outputs.unflatten(0, (len(pairs), self.num_mixtures))
         drawn = sheet(
             list(outputs),
             rows=[f"samples\n{one} to {other}" for one, other in pairs],
             columns=[f"{share:g}" for share in shares.round(decimals=3).tolist()],
-            title="from one x_T to another, by the share of the second",
+            title="from one sample to another, by the share of the second",
         )
         return Outcome({"interpolate_prior": drawn}, {"interpolations": outputs}, {"samples": list(self.samples)})
-
-
-def refuse_noise(model: Model, task: str) -> None:
-    """ValueError unless x_T alone decides the sample."""
-    if draws_noise(model.sampler):
-        raise ValueError(
-            f"task={task} needs a sampler that draws no noise, and {model.sampler.describe()} does; add sampler=ddim"
-        )

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.inversion import invert
+from ddpm.diffusion.inversion import draws_noise, invert
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.metrics.fidelity import squared_error
 from ddpm.tasks.base import ImageTask, Model, Outcome, gaussian
-from ddpm.tasks.interpolate_prior import refuse_noise
 from ddpm.tasks.sheet import beside_originals
 
 
@@ -30,7 +29,9 @@ class Invert(ImageTask):
 
     def __call__(self, model: Model) -> Outcome:
         gaussian(model, "invert")
-        refuse_noise(model, "invert")
+        if draws_noise(model.sampler):
+            name = model.sampler.describe()
+            raise ValueError(f"task=invert needs a sampler that draws no noise, and {name} does; add sampler=ddim")
         for steps in self.steps:
             check.integer("task.steps", steps, low=1, high=model.T)
         samplers = [replace(model.sampler, steps=steps) for steps in self.steps]
