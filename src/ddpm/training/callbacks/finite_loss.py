@@ -38,6 +38,8 @@ class FiniteLoss(Callback):
         for name in ("total", "t"):  # `[turns, images]`
             of_turns = ([each[turn.name][name] for each in self.outputs if each] for turn in module.turns)
             step[name] = torch.stack([torch.cat(values) for values in of_turns])
+        none = step["total"].new_zeros(())
+        step["norm"] = torch.stack([module.grad_norms.get(turn.name, none) for turn in module.turns])
         self.batches, self.outputs = [], []
         place = (trainer.global_step, trainer.current_epoch, batch_idx)
         step["place"] = torch.stack([torch.full_like(step["t"][0, 0], number) for number in place])
@@ -59,9 +61,10 @@ class FiniteLoss(Callback):
         number, epoch, batch_idx = step["place"][first][0].tolist()
         bad = first[:, None, None] & ~torch.isfinite(step["total"])
         times = step["t"][bad if bad.any() else first]
-        which = [turn.name for turn, is_bad in zip(module.turns, bad.any(dim=(0, 2)).tolist(), strict=True) if is_bad]
-        of_turn = f" of the {which[0]}'s turn" if which and len(module.turns) > 1 else ""
-        what = f"loss{of_turn}" if bad.any() else "gradient"
+        is_bad = bad.any(dim=(0, 2)) if bad.any() else (~torch.isfinite(step["norm"][first])).any(0)
+        names = [turn.name for turn, wrong in zip(module.turns, is_bad.tolist(), strict=True) if wrong]
+        of_turn = f" of the turn of the {names[0]}" if names and len(module.turns) > 1 else ""
+        what = f"{'loss' if bad.any() else 'gradient'}{of_turn}"
         path = Path(trainer.default_root_dir) / "nonfinite" / f"{number:08d}.pt"
         weights = {turn.name: sharding.full_weights(turn.network) for turn in module.turns}
         hint = ""
