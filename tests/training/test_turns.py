@@ -260,7 +260,7 @@ def test_a_step_that_overflows_is_skipped_without_alarm_and_its_scale_is_saved(s
 def test_a_scale_that_cannot_be_halved_any_more_is_an_alarm(small, game, scaled, kind):
     config = (game if kind == "both" else small)("trainer.max_steps=9", "trainer.log_every_n_steps=4")
     scaled(Overflowing("cpu", init_scale=2.0))
-    with pytest.raises(FloatingPointError, match="the gradient .*became NaN or infinite at step 2"):
+    with pytest.raises(FloatingPointError, match=r"the gradient .*became NaN or infinite at step 2"):
         train.run_train(config)
 
 
