@@ -8,7 +8,7 @@ import torch
 
 from ddpm.commands import evaluate, train
 from ddpm.data.sources.mnist import Mnist
-from ddpm.data.sources.points import Gaussian, Grid25, Mixture
+from ddpm.data.sources.points import Grid25, Mixture
 from ddpm.data.sources.stacked_mnist import StackedMnist
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.extractors.points import Points
@@ -24,7 +24,7 @@ WITHIN = 1 - math.exp(-4.5)  # of a round Gaussian in the plane, within 3 sigma 
 
 @pytest.fixture(scope="module")
 def seen_digits():
-    """int64 [5000]: what the shipped classifier sees in the embedded digits."""
+    """What the shipped classifier sees in the embedded digits."""
     pixels = torch.from_numpy(Mnist().open().pixels)[:, None].expand(-1, 3, -1, -1)
     classifier = StackedMnistClassifier()
     return torch.cat([classifier(some, ["digits"])["digits"][:, 0] for some in pixels.split(500)]).long()
@@ -42,9 +42,11 @@ def stacks(numbers):
 
 @pytest.mark.parametrize(("make", "noise", "num"), [(Grid25, 0.02, 25), (Mixture, 0.05, 8)])
 def test_real_points_reach_every_mode_and_lie_within_3_sigma_as_gaussians_do(make, noise, num):
-    """10,000 points know the share to (0.989 * 0.011 / 10000)^(1/2) = 0.001; their seed is not that of the reference."""
-    found = PointModes()(points(make(10_000, noise, 0).open()), points(make(10_000, noise, 1).open()))
+    """10,000 points know the share to (0.989 * 0.011 / 10000)^(1/2) = 0.001. The reference has other points."""
+    real, sample = (points(make(10_000, noise, seed).open()) for seed in (0, 1))
+    found = PointModes()(real, sample)
     assert found["modes"] == (num, 0)
+    assert PointModes()(real, sample.only(sample.labels < 7))["modes"] == (7, 0)
     error = (WITHIN * (1 - WITHIN) / 10_000) ** 0.5
     assert abs(found["within_3_sigma"].value - WITHIN) < 4 * error
     assert found["within_3_sigma"].error == pytest.approx(error, rel=0.2)
@@ -63,16 +65,7 @@ def test_a_mode_is_hit_by_one_sample_within_3_sigma_and_by_none_beyond():
         return found["modes"].value, found["within_3_sigma"].value
 
     assert modes_and_share([-0.5, 2.99 * sigma], [-0.5, 3.01 * sigma]) == (1, 0.5)
-    assert modes_and_share([-0.5, 3.01 * sigma], [0.5, -3.01 * sigma]) == (0, 0)
     assert modes_and_share([-0.5, 0.0], [0.5 + 2.99 * sigma, 0.0]) == (2, 1)
-    far = FeatureSet(9, rows=torch.cat([rows, torch.tensor([[9.0, 9.0]])]), labels=torch.tensor([*real.labels, -1]))
-    assert PointModes()(far, real)["modes"].value == 2, "points without a label are no mode"
-
-
-def test_points_of_seven_modes_are_seven_modes():
-    images = points(Grid25(10_000, 0.02, 1).open())
-    found = PointModes()(points(Grid25(10_000, 0.02, 0).open()), images.only(images.labels < 7))
-    assert found["modes"] == (7, 0)
 
 
 @pytest.mark.parametrize("num", [2000, 25_600])
@@ -83,9 +76,9 @@ def test_real_stacks_reach_the_modes_that_their_number_lets_them(seen_digits, nu
     q, r = 0.999**num, 0.998**num
     spread = (1000 * q * (1 - 1000 * q) + 1000 * 999 * r) ** 0.5
     assert abs(found["modes"].value - 1000 * (1 - q)) < 4 * spread + 1e-3
-    assert found["modes"].value == (1000 if num == 25_600 else pytest.approx(865, abs=36))
-    if num == 25_600:  # 2 N KL has 999 degrees of freedom and a deviation of 45; labels that are not seen right add 20
-        assert abs(2 * num * found["kl_modes"].value - 999) < 4 * 45 + 20
+    if num == 25_600:  # 2 N KL has 999 degrees of freedom, so a deviation of 45
+        assert found["modes"] == (1000, 0)
+        assert abs(2 * num * found["kl_modes"].value - 999) < 4 * 45
 
 
 def test_kl_is_that_from_1000_modes_alike():
@@ -93,7 +86,6 @@ def test_kl_is_that_from_1000_modes_alike():
     for numbers, modes, kl in [
         (everyone, 1000, 0),
         (everyone[everyone < 500], 500, math.log(2)),
-        (torch.full((10,), 137), 1, math.log(1000)),
         (torch.tensor([0, 0, 0, 999]), 2, math.log(1000) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
     ]:
         found = DigitModes(num_resamples=0)(None, stacks(numbers))
@@ -106,23 +98,6 @@ def test_the_error_bar_is_the_spread_of_other_resamples():
     found = DigitModes(num_resamples=4000)(None, stacks(torch.tensor([3] * 7 + [4])))
     p = (7 / 8) ** 8
     assert found["modes"].error == pytest.approx((p * (1 - p)) ** 0.5, abs=4 * 0.5 / 4000**0.5)
-    assert DigitModes(50)(None, stacks(torch.tensor([5, 5])))["modes"].error == 0
-
-
-def test_the_classifier_sees_the_three_digits_and_only_its_own_channel(seen_digits):
-    images = StackedMnist(Mnist(), 60).open()
-    pixels = torch.from_numpy(np.stack([images.image(k) for k in range(60)])).permute(0, 3, 1, 2)
-    found = StackedMnistClassifier()(pixels, ["digits", "pooled"])
-    assert found["digits"].long().equal(seen_digits[images.numbers])
-    assert found["pooled"].shape == (60, 192)
-    labels = found["digits"].long() @ torch.tensor([100, 10, 1])
-    assert (labels == images.labels).float().mean() > 0.95
-
-
-@pytest.mark.parametrize("resamples", [1, -1])
-def test_a_number_of_resamples_that_cannot_be_is_refused(resamples):
-    with pytest.raises(ValueError, match=r"^num_resamples must be"):
-        DigitModes(num_resamples=resamples)
 
 
 def test_data_without_modes_are_refused_before_any_work():
@@ -130,10 +105,12 @@ def test_data_without_modes_are_refused_before_any_work():
     needs = r"needs features with the layer 'points', and those of Inception have .*; choose data=.*stacked_mnist"
     with pytest.raises(ValueError, match=needs):
         Evaluator(usual("cifar10"), scores)
-    no_labels = Gaussian(5, 0.1, 0).open().labels
+    no_labels = torch.full((5,), -1)
     with pytest.raises(ValueError, match=r"PointModes.* needs labels, which these real images do not have"):
         Evaluator(usual("swirl"), scores).names(no_labels, no_labels)
-    with pytest.raises(ValueError, match=r"^features=points needs images of 1 x 2 pixels.*got 28 x 28"):
+    with pytest.raises(ValueError, match=r"^num_resamples must be 0 or at least 2, got 1"):
+        DigitModes(num_resamples=1)
+    with pytest.raises(ValueError, match=r"^data.size must be \[1, 2\] for features=points.*got \[28, 28\]"):
         Points()(torch.zeros(1, 3, 28, 28, dtype=torch.uint8), ["points"])
 
 
@@ -149,16 +126,14 @@ def test_the_command_measures_real_points_and_real_stacks(config, tmp_path, caps
     result = evaluated(config, tmp_path / "points", *words)
     assert result.metrics["modes_points_2k"] == 25
     assert result.metrics["within_3_sigma_points_2k"] == pytest.approx(WITHIN, abs=4 * 0.0023)
-    assert result.protocol.scores["modes"] == "PointModes(sigmas=3)"
-    assert (result.protocol.num_real, result.protocol.extractor) == (10_000, "points")
+    assert (result.protocol.scores["modes"], result.protocol.num_real) == ("PointModes(sigmas=3)", 10_000)
     stacked = StackedMnist(Mnist(), 300).open()
     np.save(tmp_path / "stacks.npy", np.stack([stacked.image(k) for k in range(300)]))
     words = (f"images={tmp_path / 'stacks.npy'}", "data=stacked_mnist", "data.source.num_images=300")
     result = evaluated(config, tmp_path / "stacks", *words)
     assert result.metrics["modes_stacked_mnist_300"] == pytest.approx(len(stacked.labels.unique()), abs=3)
     assert result.errors.keys() == {"modes_stacked_mnist_300", "kl_modes_stacked_mnist_300"}
-    assert result.protocol.scores["kl_modes"] == "DigitModes(kl_from=uniform)"
-    assert (result.protocol.num_real, result.protocol.data) == (0, "stacked_mnist")
+    assert (result.protocol.scores["kl_modes"], result.protocol.num_real) == ("DigitModes(kl_from=uniform)", 0)
 
 
 def test_a_training_logs_it_and_its_checkpoint_is_measured_alike(config, tmp_path):

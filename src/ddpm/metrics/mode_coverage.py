@@ -5,6 +5,7 @@ Metz et al. 2017, section 3.3; Lin et al. 2018 (PacGAN), section 4.
 
 import math
 from abc import ABC
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +33,12 @@ class ModeScore(Score, ABC):
         if check.non_negative_int("num_resamples", self.num_resamples) == 1:
             check.fail("num_resamples", 1, "0 or at least 2")
 
-    def resampled(self, counts: Tensor) -> Tensor:
-        """counts: int64 `[K]`, images of each mode. The same of each resample of the images, `[R, K]`."""
-        num = int(counts.sum())
-        make = np.random.Generator(np.random.PCG64(SEED))
-        return torch.from_numpy(make.multinomial(num, counts.double().numpy() / num, size=self.num_resamples))
-
-    def estimate(self, value: Tensor, resampled: Tensor) -> Estimate:
-        return Estimate(float(value), float(resampled.double().std()) if self.num_resamples else None)
+    def estimate(self, value: Callable[[Tensor], Tensor], counts: Tensor) -> Estimate:
+        """value: a function of counts, int64 `[..., K]`, the images of each mode."""
+        num, make = int(counts.sum()), np.random.Generator(np.random.PCG64(SEED))
+        again = make.multinomial(num, counts.double().numpy() / num, size=self.num_resamples)
+        error = float(value(torch.from_numpy(again)).double().std()) if self.num_resamples else None
+        return Estimate(float(value(counts)), error)
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class PointModes(ModeScore):
         centres, sigma = labelled_modes(real.only(real.labels >= 0))
         distances, nearest = torch.cdist(generated.rows.cpu().double(), centres).min(1)
         within = distances <= NUM_SIGMAS * sigma
-        outside = len(centres)  # counted as one mode more, which is never hit
+        outside = len(centres)  # a column of the counts that is no mode
         counts = torch.where(within, nearest, outside).bincount(minlength=outside + 1)
-        modes = self.estimate(num_hit(counts[:outside]), num_hit(self.resampled(counts)[:, :outside]))
+        modes = self.estimate(lambda counts: num_hit(counts[..., :outside]), counts)
         return {"modes": modes, "within_3_sigma": share_estimate(within)}
 
     def describe(self) -> str:
@@ -82,25 +81,20 @@ class DigitModes(ModeScore):
     layer = "digits"
     values = ("modes", "kl_modes")
     needs_real = False
-    rows_of_real = False
 
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
         modes = generated.rows.cpu().long() @ torch.tensor([100, 10, 1])
         counts = modes.bincount(minlength=NUM_DIGIT_MODES)
-        resampled = self.resampled(counts)
-        return {
-            "modes": self.estimate(num_hit(counts), num_hit(resampled)),
-            "kl_modes": self.estimate(kl_from_uniform(counts), kl_from_uniform(resampled)),
-        }
+        return {"modes": self.estimate(num_hit, counts), "kl_modes": self.estimate(kl_from_uniform, counts)}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
-        if num_generated < 10_000:
-            reached = NUM_DIGIT_MODES * (1 - (1 - 1 / NUM_DIGIT_MODES) ** num_generated)
-            return (
-                f"modes of {num_generated} generated images: as many images of all modes alike reach {reached:.0f} of "
-                f"{NUM_DIGIT_MODES:,}. Published figures are of 26,000 images; compare those of the same n only"
-            )
-        return None
+        reached = NUM_DIGIT_MODES * (1 - (1 - 1 / NUM_DIGIT_MODES) ** num_generated)
+        if num_generated >= 10_000:
+            return None
+        return (
+            f"modes of {num_generated} generated images: as many images of all modes alike reach {reached:.0f} of "
+            f"{NUM_DIGIT_MODES:,}. Published figures are of 26,000 images; compare those of the same n only"
+        )
 
     def describe(self) -> str:
         return "DigitModes(kl_from=uniform)"
@@ -117,7 +111,6 @@ def labelled_modes(real: FeatureSet) -> tuple[Tensor, Tensor]:
 
 
 def num_hit(counts: Tensor) -> Tensor:
-    """Of modes, from the images of each, `[..., K]`."""
     return (counts > 0).sum(-1)
 
 

@@ -13,8 +13,6 @@ from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.data.sources.base import Images, Source, sha256_of_parts
 
-CHANNELS = ("red", "green", "blue")
-
 
 @dataclass(frozen=True)
 class StackedMnist:
@@ -35,7 +33,8 @@ class StackedMnist:
         if least < 0 or largest > 9:
             check.fail("data.source.of", f"labels {least} to {largest}", "images of digits with labels in 0..9")
         draws = Rng(0, "stacked_mnist").at(0, torch.arange(self.num_images))
-        numbers = torch.stack([draws.integers(channel, len(digits)) for channel in CHANNELS], dim=1)
+        channels = [draws.integers(channel, len(digits)) for channel in ("red", "green", "blue")]
+        numbers = torch.stack(channels, dim=1)
         labels = digits.labels[numbers] @ torch.tensor([100, 10, 1])
         return StackedImages(digits, numbers, labels)
 

@@ -6,6 +6,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from ddpm.base import check
+
 
 class Points:
     """Coordinates in [-1, 1]. "points" is "pooled" by another name, which says that the features are coordinates."""
@@ -19,10 +21,6 @@ class Points:
         return self
 
     def __call__(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        height, width = pixels.shape[2:]
-        if (height, width) != (1, 2):
-            raise ValueError(
-                f"features=points needs images of 1 x 2 pixels, as data=grid25 has them, got {height} x {width}; "
-                "choose features=inception"
-            )
+        if pixels.shape[2:] != (1, 2):
+            check.fail("data.size", list(pixels.shape[2:]), "[1, 2] for features=points; choose features=inception")
         return dict.fromkeys(layers, pixels[:, 0, 0].float() / 127.5 - 1)

@@ -12,10 +12,7 @@ from ddpm.metrics.extractors.mnist import MnistClassifier
 class StackedMnistClassifier:
     """Features of the three channels side by side. "digits": the class of each channel, 0..9."""
 
-    dims: ClassVar[Mapping[str, int]] = {
-        **{layer: 3 * MnistClassifier.dims[layer] for layer in ("pooled", "spatial")},
-        "digits": 3,
-    }
+    dims: ClassVar[Mapping[str, int]] = {"pooled": 3 * 64, "spatial": 3 * 196, "digits": 3}
     preprocessing = f"each channel as a grey image: {MnistClassifier.preprocessing}"
     name = "stacked_mnist"
 

@@ -6,10 +6,9 @@ from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.extractors.points import Points
 from ddpm.metrics.extractors.stacked_mnist import StackedMnistClassifier
 
-POINTS = ("checkerboard", "gaussian", "grid25", "mixture", "swirl")
-
 
 def usual(data: str) -> Extractor:
     """data: the name of a data set. Its metrics' names tell which it was."""
-    own = {"mnist": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **dict.fromkeys(POINTS, Points)}
+    points = dict.fromkeys(("checkerboard", "gaussian", "grid25", "mixture", "swirl"), Points)
+    own = {"mnist": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
     return own.get(data, Inception)()
