@@ -59,7 +59,7 @@ class PointModes(ModeScore):
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         self.refuse(real, generated)
         centres, sigma = labelled_modes(real.only(real.labels >= 0))
-        distances, nearest = torch.cdist(generated.rows.cpu().double(), centres).min(1)
+        distances, nearest = (generated.rows.cpu().double()[:, None] - centres).norm(dim=2).min(1)
         within = distances <= NUM_SIGMAS * sigma
         outside = len(centres)  # a column of the counts that is no mode
         counts = torch.where(within, nearest, outside).bincount(minlength=outside + 1)
@@ -88,9 +88,9 @@ class DigitModes(ModeScore):
         return {"modes": self.estimate(num_hit, counts), "kl_modes": self.estimate(kl_from_uniform, counts)}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
-        reached = NUM_DIGIT_MODES * (1 - (1 - 1 / NUM_DIGIT_MODES) ** num_generated)
         if num_generated >= 10_000:
             return None
+        reached = NUM_DIGIT_MODES * (1 - (1 - 1 / NUM_DIGIT_MODES) ** num_generated)
         return (
             f"modes of {num_generated} generated images: as many images of all modes alike reach {reached:.0f} of "
             f"{NUM_DIGIT_MODES:,}. Published figures are of 26,000 images; compare those of the same n only"
@@ -104,8 +104,7 @@ def labelled_modes(real: FeatureSet) -> tuple[Tensor, Tensor]:
     """Centres `[K, 2]` and the sigma of all, float64 on the CPU."""
     points = real.rows.cpu().double()
     classes, mode = real.labels.cpu().unique(return_inverse=True)
-    sums = torch.zeros(len(classes), 2, dtype=torch.float64).index_add_(0, mode, points)
-    centres = sums / mode.bincount()[:, None]
+    centres = torch.stack([points[mode == k].mean(0) for k in range(len(classes))])
     degrees_of_freedom = 2 * max(len(points) - len(classes), 1)
     return centres, ((points - centres[mode]).square().sum() / degrees_of_freedom).sqrt()
 
