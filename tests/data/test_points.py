@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from ddpm.data.sources.points import Checkerboard, Gaussian, Mixture, Swirl
+from ddpm.data.sources.points import Checkerboard, Gaussian, Grid25, Mixture, Swirl
 
-SETS = [Gaussian, Mixture, Swirl, Checkerboard]
+SETS = [Gaussian, Mixture, Grid25, Swirl, Checkerboard]
 STEP = 1 / 127.5
 
 
@@ -15,13 +15,13 @@ def coordinates(images):
     return images.pixels[:, 0].astype(np.float64) * STEP - 1
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "swirl", "checkerboard"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "grid25", "swirl", "checkerboard"])
 def test_a_set_comes_out_of_the_loader_as_grey_images_of_one_row_and_two_pixels(config, name):
     made = config("train", "experiment=swirl", f"data={name}", "data.source.num_points=600")
     data = instantiate(made.data, _convert_="all")
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (256, 1, 1, 2)
-    assert data.num_classes == (8 if name == "mixture" else None)
+    assert data.num_classes == {"mixture": 8, "grid25": 25}.get(name)
     source = instantiate(made.data.source)
     images = source.open()
     assert images.title == name
@@ -60,6 +60,16 @@ def test_the_mixture_names_the_direction_in_which_its_points_lie():
     assert (images.class_names[0], images.class_names[2], images.class_names[5]) == ("east", "north", "south-west")
     assert np.abs(np.bincount(octant) - 1000).max() < 5 * (8000 * 1 / 8 * 7 / 8) ** 0.5
     assert abs(np.hypot(*points.T).mean() - 0.7) < 0.01
+
+
+def test_the_grid_has_its_points_where_their_fields_are_and_is_even():
+    """25,000 points at 0.02, whose centre is 10 deviations from the border of its field: 1,000 points of each field."""
+    images = Grid25(25_000, 0.02, 0).open()
+    points = coordinates(images)
+    column, row = np.rint(points / 0.4 + 2).astype(int).T
+    np.testing.assert_array_equal(5 * row + column, images.labels)
+    assert (images.class_names[0], images.class_names[4], images.class_names[24]) == ("a1", "e1", "e5")
+    assert np.abs(np.bincount(images.labels) - 1000).max() < 5 * (25_000 / 25 * 24 / 25) ** 0.5
 
 
 def test_the_swirl_is_one_and_a_half_turns_whose_radius_is_proportional_to_the_angle():

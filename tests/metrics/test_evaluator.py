@@ -140,7 +140,9 @@ def test_bad_arguments_are_named(ranks):
 def test_a_score_without_its_layer_is_left_out_unless_it_is_the_only_one(ranks):
     scoring = ranks.evaluator([FrechetDistance(), FrechetDistance("spatial", "sfid")])
     assert [score.name for score in scoring.left_out] == ["sfid"]
-    with pytest.raises(ValueError, match="layer of a score must be one of pooled, logits, got 'spatial'"):
+    with pytest.raises(
+        ValueError, match=r"needs features with the layer 'spatial', and .* have pooled, logits; choose"
+    ):
         ranks.evaluator([FrechetDistance("spatial", "sfid")])
 
 

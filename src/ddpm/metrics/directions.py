@@ -1,8 +1,8 @@
 """Which values are better, the low or the high ones: said here and nowhere else."""
 
-LOWER_IS_BETTER = ("fid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error")
+LOWER_IS_BETTER = ("fid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error", "kl")
 HIGHER_IS_BETTER = (
-    *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas"),
+    *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas", "modes", "within"),
     *("psnr", "ssim", "auroc", "ap", "aupro", "dice", "iou", "sensitivity", "specificity"),
 )
 

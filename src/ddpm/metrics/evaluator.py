@@ -48,7 +48,10 @@ class Evaluator:
         self.dims = {**extractor.dims, PIXELS: NUM_PIXEL_FEATURES}
         self.scores = tuple(score for score in scores if score.layer in self.dims)
         if not self.scores:
-            check.one_of("the layer of a score", scores[0].layer, extractor.dims)
+            raise ValueError(
+                f"{scores[0].describe()} needs features with the layer {scores[0].layer!r}, and those of "
+                f"{type(extractor).__name__} have {', '.join(extractor.dims)}; choose {scores[0].remedy}"
+            )
         self.left_out = tuple(score for score in scores if score not in self.scores)
         self.batch_size = check.positive_int("batch_size", batch_size)
         self.device = torch.device("cpu")

@@ -52,7 +52,8 @@ class Score(ABC):
 
     moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
     images. Every rank is given the same sets, so every rank computes the same values. needs_labels: it asks which class
-    each image is of. values: short names of what it gives, {} for a class in them.
+    each image is of. values: short names of what it gives, {} for a class in them. remedy: what to choose if the
+    features lack its layer.
     """
 
     layer: str = "pooled"
@@ -63,6 +64,7 @@ class Score(ABC):
     rows_of_generated: bool = True
     needs_labels: bool = False
     min_images: int = 2  # of each kind
+    remedy: str = "other features or another metric"
 
     @abstractmethod
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:

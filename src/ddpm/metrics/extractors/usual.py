@@ -3,8 +3,12 @@
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.extractors.mnist import MnistClassifier
+from ddpm.metrics.extractors.points import Points
+from ddpm.metrics.extractors.stacked_mnist import StackedMnistClassifier
 
 
 def usual(data: str) -> Extractor:
     """data: the name of a data set. Its metrics' names tell which it was."""
-    return MnistClassifier() if data == "mnist" else Inception()
+    points = dict.fromkeys(("checkerboard", "gaussian", "grid25", "mixture", "swirl"), Points)
+    own = {"mnist": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
+    return own.get(data, Inception)()
