@@ -18,17 +18,18 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.module import DiffusionModule
+from ddpm.training.turn import describe_sizes
 
 
 def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
     """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
-    parameters = sum(p.numel() for p in module.network.parameters())
     flops, activations = cost_of_one_image(module.model)
-    copies = 4 + len(module.averages.decays)  # weights, gradients, two moments of Adam, averages
-    megabytes = (4 * parameters * copies + activations * micro_batch) / 2**20
+    trained, averaged = sum(turn.num_parameters for turn in module.turns), module.own_turn.num_parameters
+    numbers = 4 * trained + len(module.averages.decays) * averaged  # weights, gradients, two moments of Adam; averages
+    megabytes = (4 * numbers + activations * micro_batch) / 2**20
     lines = {
-        "parameters": f"{parameters:,}",
+        "parameters": describe_sizes(module.turns),
         "FLOPs per image": f"{flops / 1e9:.2f} G forward, about {3 * flops / 1e9:.2f} G for a training step",
         "memory per device": f"about {megabytes:,.0f} MiB for {micro_batch} images at float32",
         "devices": f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}",
@@ -44,6 +45,7 @@ def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     x = torch.zeros(1, *model.latent_shape)
     condition = model.condition  # which costs nothing: the unconditional network takes the same time
     cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
+    cond |= model.sampler.step_inputs(None, model.sample_rng.at(0, torch.zeros(1, dtype=torch.int64)))
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
         model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
     return counter.get_total_flops(), sum(saved)

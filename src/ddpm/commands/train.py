@@ -35,6 +35,7 @@ from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, la
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.module import DiffusionModule
+from ddpm.training.turn import describe_sizes
 from ddpm.training.wandb_run import finished_runs
 
 
@@ -68,8 +69,8 @@ def train(config: DictConfig) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):
             logger.continue_from(step)
-        num_parameters = sum(p.numel() for p in module.network.parameters())
-        about = {"options": chosen_options(), "num_parameters": num_parameters, FITTED: module.model.config[FITTED]}
+        sizes = {"num_parameters": module.own_turn.num_parameters}
+        about = {"options": chosen_options(), FITTED: module.model.config[FITTED], **sizes}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
     print_run(config, module, trainer, checkpoint, step)
     claim_folder(config, module, step)
@@ -175,13 +176,12 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
 def print_run(
     config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
 ) -> None:
-    parameters = sum(p.numel() for p in module.network.parameters())
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
-    print(f"{config.name}: {parameters:,} parameters, {steps}")
+    print(f"{config.name}: {describe_sizes(module.turns)} parameters, {steps}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
-    if isinstance(module.model.sampler.process, GaussianDiffusion):
+    if isinstance(module.model.sampler.process, GaussianDiffusion) and len(module.turns) == 1:
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
         print(f"schedule: {verdict(module.model.sampler.process.schedule, leaf)}", flush=True)
     own = sorted({target for target in targets(module.model.config) if not target.startswith(PARTS)})

@@ -1,6 +1,6 @@
 """A training as its turns: whose weights move, on which loss, by which optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -22,6 +22,16 @@ class Turn:
     network: nn.Module
     loss: TurnLoss
     make_optimizer: MakeOptimizer
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def describe_sizes(turns: Sequence[Turn]) -> str:
+    """The parameters of each network, the model's own first: "1,062,564 and 648,833 (adversary)"."""
+    own = [f"{turn.num_parameters:,}" for turn in turns if turn.name == NETWORK]
+    return " and ".join(own + [f"{turn.num_parameters:,} ({turn.name})" for turn in turns if turn.name != NETWORK])
 
 
 def turns_of(loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]):
