@@ -42,15 +42,30 @@ def cosinusoid(time: Tensor, channels: int) -> Tensor:
 class TimeEmbedding(nn.Module):
     """`[B]` times 0..T-1, whole or not, to `[B, out_channels]`. scale: what a time is multiplied by beforehand."""
 
-    def __init__(self, channels: int, out_channels: int, scale: float = 1.0, waves: Waves = sinusoid) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scale: float = 1.0,
+        waves: Waves = sinusoid,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+    ) -> None:
         super().__init__()
-        self.channels, self.scale, self.waves = channels, scale, waves
+        self.channels, self.scale, self.waves, self.activation = channels, scale, waves, activation
         self.linear1 = linear_layer(channels, out_channels)
         self.linear2 = linear_layer(out_channels, out_channels)
 
     def forward(self, time: Tensor) -> Tensor:
         waves = self.waves(time * self.scale, self.channels).to(self.linear1.weight.dtype)
-        return self.linear2(F.silu(self.linear1(waves)))
+        return self.linear2(self.activation(self.linear1(waves)))
+
+
+def add_class(vectors: Tensor, table: nn.Embedding | None, label: Tensor | None) -> Tensor:
+    """`[B, channels]` vectors plus those of the classes `label`. No label is -1, and no table adds nothing."""
+    if table is None:
+        return vectors
+    label = torch.full((len(vectors),), -1, device=vectors.device) if label is None else label
+    return vectors + rows_of(table, label).to(vectors.dtype)
 
 
 def rows_of(table: nn.Embedding, label: Tensor) -> Tensor:

@@ -22,6 +22,25 @@ def zero_init(layer: Layer) -> Layer:
     return layer
 
 
+def scale_variance(layer: Layer, gain: float) -> Layer:
+    """The initial weights with `gain` times their variance, as NCSN++ has it instead of zeros (1e-10), and for queries,
+    keys and values (0.1).
+    """
+    layer.weight.data *= gain**0.5
+    return layer
+
+
+def initialise_by_outputs(layer: Layer, gain: float = 1.0) -> Layer:
+    """Weights uniform with variance gain / fan_out, biases zero.
+
+    So are the discriminators and the styles of denoising diffusion GANs; their code calls it the average of both fans.
+    """
+    nn.init.kaiming_uniform_(layer.weight, mode="fan_out", nonlinearity="linear")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return scale_variance(layer, gain)
+
+
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return initialise(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
 

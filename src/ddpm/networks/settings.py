@@ -114,6 +114,26 @@ def check_input(network: str, x: Tensor, shape: tuple[int, ...], cond: dict[str,
         raise ValueError(f"this {network} takes images of {takes} (in_channels, size), got {got}")
 
 
+def check_label(label: Tensor, num_images: int, num_classes: int | None) -> None:
+    """num_classes: that the network knows; None: it takes no label."""
+    if num_classes is None:
+        raise ValueError("this network knows no classes (num_classes), and got a label")
+    if label.shape != (num_images,) or label.dtype not in (torch.int64, torch.int32):
+        check.fail("label", f"{label.dtype} {[*label.shape]}", f"integers, one for each of {num_images} images")
+    last = num_classes - 1
+    check_numbers("label", label, -1, last, f"a class in 0..{last}, or -1 for none")
+
+
+def check_latent(latent: Tensor | None, num_images: int, channels: int) -> None:
+    if latent is None:
+        raise ValueError(
+            "the generator models a distribution, not a mean: it needs a latent at each step, so what needs the mean "
+            "of x0 (an ODE solver, a likelihood, a regression) cannot use it"
+        )
+    if latent.shape != (num_images, channels):
+        check.fail("latent", [*latent.shape], f"of the shape {[num_images, channels]}, as latent_channels has it")
+
+
 def check_numbers(name: str, numbers: Tensor, low: int, high: int, must_be: str) -> None:
     """Whether all are in low..high; on the CPU alone, since elsewhere reading them would make all wait."""
     if numbers.device.type == "cpu" and not torch.compiler.is_compiling():

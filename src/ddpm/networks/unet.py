@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.networks.embeddings import rows_of
+from ddpm.networks.embeddings import add_class
 from ddpm.networks.layers import conv3x3, zero_init
 from ddpm.networks.levels import BlockFactory, encode
-from ddpm.networks.settings import UNetSettings, check_numbers, check_size
+from ddpm.networks.settings import UNetSettings, check_label, check_size
 
 
 @final
@@ -97,11 +97,7 @@ class UNet(nn.Module):
         conditions = {"x0_guess": x0_guess, "label": label, "low_res": low_res, "tokens": tokens, **others}
         self._check_input(x)
         self._check_conditions(x, {name: tensor for name, tensor in conditions.items() if tensor is not None})
-        emb = self.time(time)
-        if self.label is not None:
-            label = torch.full((len(x),), -1, device=x.device) if label is None else label
-            emb = emb + rows_of(self.label, label).to(emb.dtype)
-        emb = F.silu(emb)
+        emb = F.silu(add_class(self.time(time), self.label, label))
         images = [x]
         if self.self_condition:
             images.append(torch.zeros_like(x) if x0_guess is None else x0_guess)
@@ -144,10 +140,7 @@ class UNet(nn.Module):
         if guess is not None and guess.shape != x.shape:
             check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
         if label is not None:
-            if label.shape != x.shape[:1] or label.dtype not in (torch.int64, torch.int32):
-                check.fail("label", f"{label.dtype} {[*label.shape]}", f"integers, one for each of {len(x)} images")
-            last = self.num_classes - 1
-            check_numbers("label", label, -1, last, f"a class in 0..{last}, or -1 for none")
+            check_label(label, len(x), self.num_classes)
         if low_res is not None:
             is_image = low_res.ndim == 4 and low_res.shape[:2] == x.shape[:2]
             if not is_image or any(small > large for small, large in zip(low_res.shape[2:], x.shape[2:], strict=True)):
