@@ -29,6 +29,7 @@ MODEL_OPTIONS = [
         ("variance", "analytic"),  # estimated from a trained model: tests/model_metrics
         *(("guidance", "classifier"), ("guidance", "autoguidance")),  # ask other models: tests/test_guidance_setup.py
         ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
+        ("loss", "ddgan"),  # trains two networks: tests/training/test_turns.py
     }
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
@@ -52,20 +53,19 @@ NEEDS = {  # options that are of use with others only
 
 def losses_of_two_steps(module):
     """The losses of two training steps on noise, without Lightning."""
-    optimizer, schedule = module.own_turn.make_optimizer(module.network.parameters())
+    optimizers = [turn.make_optimizer(turn.network.parameters()) for turn in module.turns]
     images = Rng(0, "test").at(0, torch.arange(4)).normal("image", module.model.image_shape).clamp(-1, 1)
-    losses = []
-    x0 = module.model.codec.encode(images)
+    losses, numbers = [], torch.arange(4)
+    batch = {"image": images, "label": numbers, "index": numbers, "position": numbers}
     for epoch in range(2):
-        draws = module.train_rng.at(epoch, torch.arange(4), torch.arange(4))
-        cond = module.model.condition.of({"image": images, "label": torch.arange(4)})
-        total = module.loss(module.trained_denoiser(module.network, draws), x0, cond, draws).total
-        optimizer.zero_grad()
-        total.mean().backward()
-        optimizer.step()
-        schedule.step()
+        for turn, (optimizer, schedule) in zip(module.turns, optimizers, strict=True):
+            total = module.loss_terms(turn, batch, epoch, epoch).total
+            optimizer.zero_grad()
+            total.mean().backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(total.detach())
         module.averages.update(module.network)
-        losses.append(total.detach())
     return torch.stack(losses)
 
 
@@ -152,7 +152,7 @@ def test_help_lists_every_group_and_option_with_one_line():
             assert len(line.split(maxsplit=1)) == 2
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("[!_]*.yaml")))
 def test_the_values_of_every_experiment_are_sound(experiment):
     check_values(composed("train", "run_dir=x", f"experiment={experiment}"))
 
