@@ -10,8 +10,8 @@ import pytest
 
 from ddpm.commands import compare
 from ddpm.evaluation import comparison
-from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, write_result
+from ddpm.metrics.score import lower_is_better
 
 PROTOCOL = EvaluationProtocol(
     num_generated=5000,

@@ -10,8 +10,7 @@ from ddpm.metrics.evaluator import Evaluator, count_name
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
-from ddpm.metrics.moments import Moments
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 
 ALL = torch.arange(33)
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS|KID) of")

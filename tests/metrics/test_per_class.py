@@ -10,10 +10,9 @@ from ddpm.metrics.cas import ClassificationAccuracyScore
 from ddpm.metrics.class_accuracy import ClassAccuracy
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.fid import FrechetDistance
-from ddpm.metrics.moments import Moments
 from ddpm.metrics.per_class import PerClass
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|FrechetDistance|PrecisionRecall).* of")
 SCORES = [PerClass(FrechetDistance(num_resamples=0)), ClassAccuracy(), ClassificationAccuracyScore()]

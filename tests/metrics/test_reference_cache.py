@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from ddpm.metrics import reference_cache
-from ddpm.metrics.moments import Moments
 from ddpm.metrics.reference_cache import ReferenceCache, default_folder
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 from ddpm.metrics.statistics import read_statistics
 
 NUM = 50

@@ -14,6 +14,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from ddpm.metrics.extractors.preprocess import pixel_features
 from ddpm.metrics.fid import (
     FrechetDistance,
     FrechetInfinity,
@@ -24,11 +25,9 @@ from ddpm.metrics.fid import (
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance, error_of_mean
 from ddpm.metrics.memorization import Memorization
-from ddpm.metrics.moments import Moments
 from ddpm.metrics.neighbours import k_nearest
-from ddpm.metrics.pixels import pixel_features
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 
 
 def normal(n, d, seed, mean=0.0, spread=1.0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from precision import roundings
 
-from ddpm.metrics.moments import Moments
+from ddpm.metrics.score import Moments
 from ddpm.metrics.statistics import holds_statistics, read_statistics, write_statistics
 
 ABOUT = {"data": "digits", "extractor": "mnist"}

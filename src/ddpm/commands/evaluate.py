@@ -25,8 +25,8 @@ from ddpm.evaluation.results import (
     show_measurement,
     store_result,
 )
-from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.evaluation.sweeps.base import Sweep, Variant, build_sweep
+from ddpm.evaluation.sweeps.points import SweepPoint
 from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step, evaluation_targets
 from ddpm.generation.identity import (
     describe_groups,
@@ -133,7 +133,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
-        compare_variants(config, path, swept[str(path)], sweep.presentation)
+        compare_variants(config, path, swept[str(path)], sweep)
     if len(results) > 1 and not sweep:
         compare_targets(config, paths, results)
 

@@ -22,9 +22,8 @@ from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
 from ddpm.evaluation import table
 from ddpm.evaluation.table import format_estimate
-from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, read_result
-from ddpm.metrics.score import Estimate
+from ddpm.metrics.score import Estimate, lower_is_better
 
 CLEAR_Z = 2.0
 """Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""

@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm.metrics.arrays import array_names, read_arrays, write_arrays
 from ddpm.metrics.bank import is_distributed
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.score import FeatureSet
-from ddpm.metrics.statistics import from_arrays, moments_to_arrays, statistics_names
+from ddpm.metrics.statistics import (
+    array_names,
+    from_arrays,
+    moments_to_arrays,
+    read_arrays,
+    statistics_names,
+    write_arrays,
+)
 
 LAYOUT = 1
 """Of the files. Another number is another key, so that old files are passed over."""

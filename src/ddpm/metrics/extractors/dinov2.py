@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.metrics.extractors.network import NetworkExtractor
+from ddpm.metrics.extractors.base import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
 from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
@@ -52,22 +52,16 @@ class Dinov2(NetworkExtractor):
     preprocessing = "uint8, bicubic 224 with antialias, ImageNet's mean and deviation"
 
     def __init__(self, model: str = "vit-l-14", weights: str | Path | None = None, sha256: str | None = None) -> None:
-        super().__init__()
         self._model = check.one_of("features.model", model, MODELS)
-        self._file = WeightsFile.choose(weights, sha256, published_dinov2(model))
+        super().__init__(f"dinov2-{model}", WeightsFile.choose(weights, sha256, published_dinov2(model)))
         self.dims: Mapping[str, int] = {"pooled": MODELS[model][0]}
 
-    @property
-    def name(self) -> str:
-        return self._file.name(f"dinov2-{self._model}", self.weights_hash)
-
-    def _load(self) -> tuple[nn.Module, str]:
-        tensors, sha256 = self._file.load()
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
         tensors = {name: tensor.float() for name, tensor in tensors.items() if name != "mask_token"}  # for training
         with torch.device("meta"):
             network = VisionTransformer(*MODELS[self._model])
         load_exact(network, tensors, self._file.source, f"DINOv2's {self._model}")
-        return network, sha256
+        return network
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
         return {"pooled": network(normalize(resize(pixels, SIZE, "bicubic"), IMAGENET_MEAN, IMAGENET_STD))}

@@ -1,23 +1,20 @@
-"""The points of a sweep: what was varied and what came of it; means over seeds, the best, and all of them as CSV."""
+"""The points of a sweep: what was varied and what came of it, means over seeds, and the best."""
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.score import Estimate
-
-Columns = Mapping[str, Callable[["SweepPoint"], object]]
-"""Of a table, by their heads: those that say which variant a row is of."""
+from ddpm.evaluation.table import format_estimate
+from ddpm.metrics.score import Estimate, lower_is_better
 
 
 @dataclass(frozen=True, eq=False)
 class SweepPoint:
     """A variant of a model, and its values. name, value: what was varied, as ddim and 10 steps, or scale and 1.5.
 
-    evaluations: of the denoiser, for each image. seconds: per image, None where nobody knows. device: where that was.
+    evaluations: number of denoiser calls per image. seconds: per image, None if not measured. device: where they were
+    measured.
     """
 
     name: str
@@ -31,7 +28,7 @@ class SweepPoint:
 
 
 def average_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
-    """Those of one variant as one: of several seeds, the mean and its standard error."""
+    """One point for each variant: of several seeds, the mean and its standard error."""
     repeats: dict[tuple[str, float], list[SweepPoint]] = {}
     for point in points:
         repeats.setdefault((point.name, point.value), []).append(point)
@@ -60,8 +57,8 @@ def metrics(points: Iterable[SweepPoint]) -> list[str]:
     return list(dict.fromkeys(name for point in points for name in point.estimates))
 
 
-def best_points(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
-    """None where neither low nor high is better. Of equal ones the one that costs least."""
+def best_point(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
+    """None where neither low nor high is better. Of equal points the one with the fewest evaluations."""
     lower = lower_is_better(metric)
     if lower is None:
         return None
@@ -73,14 +70,7 @@ def direction(metric: str) -> str:
     return "low is better" if lower_is_better(metric) else "high is better"
 
 
-def sweep_rows(points: Sequence[SweepPoint], columns: Columns) -> list[dict[str, Any]]:
-    """Every metric of a point with its error, and whether it is the best."""
-    tops = {name: best_points(points, name) for name in metrics(points)}
-    rows = []
-    for point in points:
-        row = {head: column(point) for head, column in columns.items()} | {"repeats": point.num_repeats}
-        for name, top in tops.items():
-            value, error = point.estimates[name]
-            row |= {name: value, f"{name}_error": error, f"{name}_best": str(point is top).lower() if top else ""}
-        rows.append(row | {"seconds_per_image": point.seconds, "device": point.device, "settings": point.settings})
-    return rows
+def cells(points: Iterable[SweepPoint], metric: str) -> dict[SweepPoint, str]:
+    """The values of a metric as text, with a star at the best."""
+    top = best_point(points, metric)
+    return {point: format_estimate(point.estimates[metric]) + " *" * (point is top) for point in points}
