@@ -7,23 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from small_results import PROTOCOL
 
 from ddpm.commands import compare
 from ddpm.evaluation import comparison
-from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, write_result
+from ddpm.metrics.protocol import Environment, Result, write_result
 from ddpm.metrics.score import lower_is_better
 
-PROTOCOL = EvaluationProtocol(
-    num_generated=5000,
-    num_real=5000,
-    preprocessing="uint8",
-    extractor="mnist",
-    extractor_hash="ab" * 32,
-    scores={"fid": "FrechetDistance(layer=pooled)", "is": "InceptionScore(num_parts=10)"},
-    data="mnist",
-    split="train",
-    data_hash="cd" * 32,
-)
 A = Result(
     metrics={"fid_mnist_5k": 3.0, "is_mnist_5k": 9.0, "nearest_ratio_pixels_mnist_5k": 1.0},
     errors={"fid_mnist_5k": 0.03, "is_mnist_5k": 0.1},

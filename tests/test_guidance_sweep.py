@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from functools import cache
 
 import numpy as np
 import pytest
@@ -35,15 +34,9 @@ def extractor(monkeypatch):
     monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    @cache
-    def run(*overrides):
-        folder = tmp_path_factory.mktemp("trained") / "run"
-        train.run_train(configured("train", folder, *QUICK, *overrides))
-        return folder
-
-    return run
+@pytest.fixture
+def trained(run_of):
+    return lambda *words: run_of("~callbacks.samples", "~callbacks.denoising", *words)
 
 
 @pytest.fixture
@@ -193,11 +186,11 @@ def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluat
 @pytest.fixture
 def swept(trained, tmp_path, monkeypatch):
     """A sweep that was made once: its folder of results, and its run, copied for this test."""
-    folder = trained(*CLASSES).parent
+    folder = trained(*CLASSES)
     if not (folder / "results").exists():
-        words = (f"ckpt={folder}/run/checkpoints/last.ckpt", f"num_samples={NUM}", "trainer=cpu", "batch_size=8")
+        words = (f"ckpt={folder}/checkpoints/last.ckpt", f"num_samples={NUM}", "trainer=cpu", "batch_size=8")
         evaluate.run_evaluate(configured("evaluate", folder / "evaluate", *words, f"out={folder}/results", *GUIDED))
-    shutil.copytree(folder / "run", tmp_path / f"run{len(CLASSES)}", symlinks=True)
+    shutil.copytree(folder, tmp_path / f"run{len(CLASSES)}", symlinks=True)
     return folder / "results"
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -12,7 +11,7 @@ import torch
 from small_models import Quarters
 from small_runs import ROOT
 
-from ddpm.commands import cli, evaluate, train
+from ddpm.commands import cli, evaluate
 from ddpm.evaluation.model_metric import Measurement
 from ddpm.generation.progress import GenerationClock
 from ddpm.generation.record import GenerationRecord, Timing
@@ -36,18 +35,10 @@ def extractors(monkeypatch):
     return loaded
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return tmp_path_factory.mktemp("trained")
-
-
 @pytest.fixture
-def checkpoint(trained, small, tmp_path, extractors):
-    """Of a run of this test's own, a copy of one that was trained once."""
-    if not (trained / "run").exists():
-        train.run_train(small(f"run_dir={trained / 'run'}"))
-    shutil.copytree(trained / "run", tmp_path / "run", symlinks=True)
-    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+def checkpoint(copied, extractors):
+    """Of a run of this test's own."""
+    return copied() / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture

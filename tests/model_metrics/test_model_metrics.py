@@ -23,10 +23,9 @@ from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.timestep_spacing import log_snr, uniform
 from ddpm.diffusion.variance import Analytic
 from ddpm.evaluation.model_metrics.bound import bound_terms
-from ddpm.evaluation.model_metrics.flow import exact_flow
 from ddpm.evaluation.model_metrics.images import Split
 from ddpm.evaluation.model_metrics.rate_distortion import rate_distortion_curve
-from ddpm.evaluation.model_metrics.sampler_error import Convergence
+from ddpm.evaluation.model_metrics.sampler_error import Convergence, exact_flow
 from ddpm.metrics.protocol import read_result
 
 FINE = linear(100_000, 1e-4, 0.02, rescale=True)

@@ -12,6 +12,7 @@ from ddpm.metrics.detection import (
     AREAS,
     NUM_BINS,
     OF_PIXELS,
+    Counts,
     auroc,
     confusion,
     count_pixels,
@@ -52,32 +53,26 @@ class Judge:
 
     def values(self, maps: Tensor) -> dict[str, Value]:
         """By name, of maps `[N, H, W]`: of pixels, then of images, then overlaps at the threshold."""
-        scores, masks = maps.flatten(1), self.found.masks.flatten(1)
-        exact = count_pixels(scores, masks, self.shares, self.regions, None)
-        resampled = count_pixels(scores, masks, self.shares, self.regions, NUM_BINS).sum(self.weights)
         suffixed = {name: name if name in ("aupro", "dice_best") else f"{name}_pixel" for name in OF_PIXELS}
+        exact, resampled = self.count(maps, None), self.count(maps, NUM_BINS).sum(self.weights)
         found = {suffixed[name]: with_interval(of(exact), of(resampled)) for name, of in OF_PIXELS.items()}
         each = image_scores(maps, self.image_score)[:, None]
-        truth, nothing = self.found.anomalous[:, None], torch.zeros(len(maps), 1)
-        whole = count_pixels(each, truth, nothing, self.regions, None)
-        resampled = count_pixels(each, truth, nothing, self.regions, len(maps)).sum(self.weights)
-        found |= {f"{name}_image": with_interval(of(whole), of(resampled)) for name, of in AREAS.items()}
+        of_images = each, self.found.anomalous[:, None], torch.zeros(len(maps), 1), self.regions
+        exact, resampled = count_pixels(*of_images, None), count_pixels(*of_images, len(maps)).sum(self.weights)
+        found |= {f"{name}_image": with_interval(of(exact), of(resampled)) for name, of in AREAS.items()}
         judged = torch.arange(len(maps)) if self.threshold is not None else self.measured_on
         cells = confusion(maps[judged], self.found.masks[judged], self.threshold_of(maps))
-        resampled_cells = self.weights[:, judged] @ cells
+        resampled_overlaps = overlaps(self.weights[:, judged] @ cells)
         for name, value in overlaps(cells.sum(0)).items():
-            found[name] = with_interval(value, overlaps(resampled_cells)[name])
+            found[name] = with_interval(value, resampled_overlaps[name])
         return found
 
     def threshold_of(self, maps: Tensor) -> float:
         """The configured one, or the one of the best Dice on half the images."""
         if self.threshold is not None:
             return self.threshold
-        half = self.chosen_on
-        scores, masks = maps[half].flatten(1), self.found.masks[half].flatten(1)
-        counts = count_pixels(scores, masks, self.shares[half], self.regions[half], None)
-        levels = scores.flatten().unique().flip(0)
-        best = int(dice_of_all(counts).argmax())
+        levels = maps[self.chosen_on].flatten().unique().flip(0)
+        best = int(dice_of_all(self.count(maps, None, self.chosen_on)).argmax())
         return float(levels[best + 1 : best + 2].mean()) if best + 1 < len(levels) else -1.0
 
     def by_kind(self, maps: Tensor) -> dict[str, Value]:
@@ -85,12 +80,14 @@ class Judge:
         found = {}
         for kind in sorted(set(self.found.kinds) - {GOOD}):
             rows = torch.tensor([each == kind for each in self.found.kinds])
-            scores, masks = maps[rows].flatten(1), self.found.masks[rows].flatten(1)
-            parts = scores, masks, self.shares[rows], self.regions[rows]
             weights = self.weights[:, rows]
-            resampled = count_pixels(*parts, NUM_BINS).sum(weights[weights.sum(1) > 0])
-            found[kind] = with_interval(auroc(count_pixels(*parts, None)), auroc(resampled))
+            resampled = self.count(maps, NUM_BINS, rows).sum(weights[weights.sum(1) > 0])
+            found[kind] = with_interval(auroc(self.count(maps, None, rows)), auroc(resampled))
         return found
+
+    def count(self, maps: Tensor, num_bins: int | None, rows: Tensor | slice = slice(None)) -> Counts:
+        scores, masks = maps[rows].flatten(1), self.found.masks[rows].flatten(1)
+        return count_pixels(scores, masks, self.shares[rows], self.regions[rows], num_bins)
 
 
 def halves(kinds: Sequence[str]) -> tuple[Tensor, Tensor]:

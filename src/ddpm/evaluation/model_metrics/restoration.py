@@ -46,7 +46,6 @@ class Restoration(OfImages):
         check.positive_int("metric.restoration.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         T = run.model.sampler.process.T
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
         if run.model.sample_condition.needs_images:

@@ -39,16 +39,16 @@ class Sweep(ABC):
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
         """ValueError if a model cannot take a variant, before any image is made."""
 
-    @abstractmethod
     def value(self, variant: Variant, model: DiffusionModel) -> float:
         """The variant's own, or what that is of this model."""
+        return variant.value
 
-    @abstractmethod
-    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]: ...
+    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]:
+        return sorted(points, key=lambda point: point.value)
 
-    @abstractmethod
     def describe(self, point: SweepPoint) -> str:
         """The variant of a point in words."""
+        return f"{point.name} {point.value:g}"
 
     @abstractmethod
     def text(self, points: Sequence[SweepPoint]) -> str: ...

@@ -20,7 +20,6 @@ from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
 from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, direction, metrics
 from ddpm.evaluation.table import align_columns, format_estimate
 from ddpm.metrics.score import lower_is_better
-from ddpm.model.diffusion_model import DiffusionModel
 
 SCALE = "scale"
 
@@ -60,15 +59,6 @@ class GuidanceSweep(Sweep):
             load.from_checkpoint(path, furthest.changes)
         except ValueError as error:
             raise ValueError(f"sweep=guidance: {error}") from error
-
-    def value(self, variant: Variant, model: DiffusionModel) -> float:
-        return variant.value
-
-    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]:
-        return sorted(points, key=lambda point: point.value)
-
-    def describe(self, point: SweepPoint) -> str:
-        return f"scale {point.value:g}"
 
     def text(self, points: Sequence[SweepPoint]) -> str:
         """A line a scale, a column a metric; then the best by each."""

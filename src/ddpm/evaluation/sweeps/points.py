@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddpm.evaluation.table import format_estimate
 from ddpm.metrics.score import Estimate, lower_is_better
@@ -36,21 +36,14 @@ def average_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
 
 
 def average(repeats: Sequence[SweepPoint]) -> SweepPoint:
-    first = repeats[0]
+    estimates = {}
+    for name in repeats[0].estimates:
+        values = [each.estimates[name].value for each in repeats]
+        estimates[name] = Estimate(statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)))
     device = next((each.device for each in repeats if each.seconds is not None), "")
-    known = [each for each in repeats if each.seconds is not None and each.device == device]
-    return SweepPoint(
-        *(first.name, first.value, first.evaluations),
-        {name: mean_estimate([each.estimates[name].value for each in repeats]) for name in first.estimates},
-        statistics.mean(each.seconds for each in known) if known else None,
-        device,
-        len(repeats),
-        first.settings,
-    )
-
-
-def mean_estimate(values: Sequence[float]) -> Estimate:
-    return Estimate(statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)))
+    known = [each.seconds for each in repeats if each.seconds is not None and each.device == device]
+    seconds = statistics.mean(known) if known else None
+    return replace(repeats[0], estimates=estimates, seconds=seconds, device=device, num_repeats=len(repeats))
 
 
 def metrics(points: Iterable[SweepPoint]) -> list[str]:
