@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 from precision import assert_same, roundings
+from small_features import features, gaussian_features, moments, normal
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -28,27 +29,6 @@ from ddpm.metrics.memorization import Memorization
 from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 from ddpm.metrics.score import FeatureSet, Moments
-
-
-def normal(n, d, seed, mean=0.0, spread=1.0):
-    return mean + spread * torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-
-
-def moments(rows):
-    exact = rows.double()
-    return Moments(len(rows), exact.mean(0), exact.T.cov().reshape(rows.shape[1], -1))
-
-
-def features(rows, labels=None):
-    return FeatureSet(len(rows), moments(rows), rows.float(), torch.arange(len(rows)), labels)
-
-
-def gaussian_features(mean, covariance, n, seed):
-    """`[n, d]` whose sample mean and unbiased covariance are exactly the given ones."""
-    x = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x - x.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov().reshape(len(mean), -1)), x.T, upper=False).T
-    return white @ torch.linalg.cholesky(covariance).T + mean
 
 
 def random_moments(d, seed):

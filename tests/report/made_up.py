@@ -51,17 +51,8 @@ def make_run(folder: Path, overrides=("objective=eps",), rows=None, **changes):
 
 
 def result(metrics, errors=None, protocol=None, **subject):
-    about = {
-        "run": "a",
-        "step": 40,
-        "seed": 0,
-        "weights": "ema 0.99",
-        "sampler": "Ancestral()",
-        "steps": 100,
-        **subject,
-    }
+    about = {"run": "a", "step": 40, "seed": 0, "weights": "ema 0.99", "sampler": "Ancestral()", "steps": 100}
     how = {"num_generated": 1000, "num_real": 1797, "extractor": "digits", "data": "digits", "split": "train"}
     how |= {"scores": SCORES, "data_hash": "cd34", "extractor_hash": "ab12", **(protocol or {})}
-    return Result(
-        metrics, errors or {}, EvaluationProtocol(**how), about, Environment("cpu: x86_64", "32-true", {"torch": "2"})
-    )
+    environment = Environment("cpu: x86_64", "32-true", {"torch": "2"})
+    return Result(metrics, errors or {}, EvaluationProtocol(**how), {**about, **subject}, environment)
