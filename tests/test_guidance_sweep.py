@@ -152,11 +152,6 @@ def test_a_classifier_of_other_classes_is_refused_before_any_image(evaluated, mo
         evaluated("metric=class_accuracy")
 
 
-def test_class_has_no_effect_on_images_that_are_there(evaluated):
-    with pytest.raises(ValueError, match="class has no effect on images that are there"):
-        evaluated("metric=fid", "data=digits", "class=3", source="images=here")
-
-
 @pytest.mark.parametrize(
     "of", [("cond=low_res",), ("cond=caption", "model=caption_unet_tiny")], ids=["low_res", "caption"]
 )
@@ -224,20 +219,6 @@ def test_the_same_sweep_again_and_one_of_its_scales_make_no_image(swept, evaluat
     assert f"best fid_quarters_20 (low is better): scale {best['scale']}: " in evaluated.printed
     (alone,) = evaluated("guidance=classifier_free", "guidance.scale=3", "metric=fid", "num_real=200")
     assert alone.metrics["fid_quarters_20"] == float(rows[2]["fid_quarters_20"])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["sweep.scales=[1,1]"], "sweep.scales must be a list in which each comes once"),
-        (["sweep.scales=2"], "sweep.scales must be a list"),
-        (["sweep.scales=[1,-2]"], "sweep.scales must be"),
-        (["sweep.scales=[1,strong]"], "sweep.scales must be"),
-    ],
-)
-def test_scales_that_are_none_are_refused_before_the_checkpoint_is_read(tmp_path, words, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate.run_evaluate(configured("evaluate", tmp_path, "ckpt=nowhere.ckpt", "trainer=cpu", *GUIDED, *words))
 
 
 @pytest.mark.parametrize(

@@ -159,31 +159,6 @@ def test_the_settings_of_a_sampler_and_the_grid_of_the_command_reach_the_points(
     assert heun.startswith("Heun(timestep_spacing=quadratic, ")
 
 
-WRONG = {
-    "no such sampler": (
-        ("sweep.samplers=[dimm]",),
-        r"sweep.samplers must be one of .*ancestral, .*got 'dimm'; did",
-    ),
-    "no such number": (("sweep.steps=[10,0]",), r"sweep.steps must be a positive integer, got 0"),
-    "twice": (("sweep.steps=[10,10]",), r"sweep.steps must be a list in which each comes once"),
-    "no list": (("sweep.samplers=ddim",), r"sweep.samplers must be a list"),
-    "a sampler too": (("sampler=ddim",), r"sampler has no effect with a sweep"),
-    "steps too": (("+sampler.steps=5",), r"sampler has no effect with a sweep"),
-    "a variance": (("sweep.samplers=[ddim]", "variance=large"), r"variance has no effect on sweep.samplers=\['ddim'\]"),
-}
-
-
-@pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_swept_is_refused_before_the_checkpoint_is_read(config, overrides, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate.run_evaluate(config("evaluate", "ckpt=nowhere.ckpt", "trainer=cpu", "sweep=samplers", *overrides))
-
-
-def test_images_that_are_there_have_no_sampler(config):
-    with pytest.raises(ValueError, match="sweep has no effect without a model"):
-        evaluate.run_evaluate(config("evaluate", "images=here", "data=digits", "trainer=cpu", "sweep=samplers"))
-
-
 def test_more_steps_than_times_are_refused_before_any_image(swept, calls):
     with pytest.raises(ValueError, match=r"sweep: ddim with 5000 steps: sampler.steps must be an integer in 1..1000"):
         swept("sweep.samplers=[ddim]", "sweep.steps=[2,5000]")
@@ -303,17 +278,3 @@ def test_a_measure_that_needs_no_checkpoint_is_given_the_configuration(config, m
     result = read_result(path)
     assert result.metrics == {"times": 37}
     assert result.subject["schedule"].startswith("cosine(num_timesteps=37")
-
-
-MISTAKEN = {
-    "no checkpoint": ("Weighing", (), "ckpt must be given, as ckpt=latest: Weighing measures a trained model"),
-    "a sweep": ("Naming", ("sweep=samplers",), "sweep has no effect without a metric of images"),
-    "repeats": ("Naming", ("num_repeats=2",), "num_repeats has no effect without a metric of images"),
-    "images": ("Naming", ("images=here",), "images has no effect without a metric of images"),
-}
-
-
-@pytest.mark.parametrize(("name", "overrides", "message"), MISTAKEN.values(), ids=MISTAKEN)
-def test_what_has_no_effect_on_a_measure_is_refused(config, measures, name, overrides, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate.run_evaluate(config("evaluate", "trainer=cpu", "~metric", measures(name), *overrides))

@@ -121,25 +121,6 @@ def test_more_samples_are_added_to_those_that_are_there(scored, monkeypatch):
     assert grown.metrics == pytest.approx(whole.metrics, rel=1e-9)
 
 
-def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
-    sample, left = DiffusionModel.generate, [2]
-
-    def killed(self, ids, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return sample(self, ids, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModel, "generate", killed)
-        with pytest.raises(BaseException):  # noqa: B017
-            scored("batch_size=8")
-    (found,) = scored("batch_size=8")
-    assert "continuing: 16 of 33 are there" in scored.printed
-    (whole,) = scored("batch_size=8", "keep_images=false", out="whole")
-    assert found.metrics == pytest.approx(whole.metrics, rel=1e-9)
-
-
 def test_another_seed_or_sampler_is_another_set_of_images_and_another_result(scored, checkpoint):
     changes = ["", "seed=1", "weights=raw", "noise=simplex", "schedule=linear", "clip=none"]
     changes += ["sampler=ddim sampler.steps=3", "noise=simplex +process.reverse_noise=white"]
@@ -268,26 +249,6 @@ def test_copies_are_shown_beside_what_they_are_copies_of(scored, small, tmp_path
     picture = np.asarray(Image.open(next((tmp_path / "copies_results").glob("*_nearest_pixels.png"))))
     first, nearest = picture[2:10, 2:10], picture[2:10, 12:20]
     assert np.array_equal(first, nearest)
-
-
-WRONG = {
-    "neither": ((), None, "ckpt or images must be given"),
-    "both": (("images=here",), "ckpt=there", "ckpt or images must be given, and not both"),
-    "no file": ((), "ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that fits at least one file"),
-    "no reference": ((), "images={images}", "images must be compared with something"),
-    "repeats": (("num_repeats=2",), "images={images}", "num_repeats has no effect on images that are there"),
-    "too many": (("data=digits", "num_samples=99"), "images={images}", "num_samples must be"),
-    "split": (("reference={images}", "split=test"), "images={images}", "split has no effect with reference"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
-def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, case):
-    overrides, source, message = case
-    images = written(np.zeros((3, 8, 8, 1), np.uint8), tmp_path / "images.npz")
-    words = [word.format(images=images) for word in (source, *overrides) if word]
-    with pytest.raises(ValueError, match=message):
-        evaluate.run_evaluate(config("evaluate", "trainer=cpu", *words))
 
 
 # While training
