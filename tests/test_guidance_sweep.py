@@ -1,6 +1,5 @@
 """Conditional models in evaluate.py: labels of samples, scores by class, and sweep=guidance."""
 
-import csv
 import json
 import shutil
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from small_models import QUICK, Quarters
-from small_runs import configured
+from small_runs import configured, csv_rows
 
 from ddpm.commands import evaluate, train
 from ddpm.config import build, wiring
@@ -60,8 +59,7 @@ def evaluated(trained, tmp_path, capsys):
 
 def rows_of(folder):
     (path,) = folder.glob("sweep_*.csv")
-    with open(path) as file:
-        return list(csv.DictReader(file)), path.with_suffix(".png")
+    return csv_rows(path), path.with_suffix(".png")
 
 
 def no_image(monkeypatch):

@@ -11,6 +11,7 @@ import struct
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -28,6 +29,7 @@ from ddpm.metrics.extractors.dinov2 import Dinov2
 from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.extractors.module import Module
 from ddpm.metrics.protocol import read_result
+from ddpm.metrics.statistics import read_statistics
 from ddpm.networks import UNet
 from ddpm.runs.portable import to_portable
 from ddpm.training.wandb_run import reopen_run
@@ -137,6 +139,18 @@ def test_weights_of_every_extractor_are_read_as_data(extractor, mark, tmp_path):
     torch.save({"weight": CALLS["a command"](mark)}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="more than tensors"):
         extractor(weights=tmp_path / "evil.pth").to("cpu")
+
+
+@pytest.mark.parametrize("name", ["mu", "sigma", "num", "about"])
+def test_statistics_of_features_are_never_unpickled(name, mark, tmp_path):
+    call = CALLS["a command"](mark)
+    arrays = {"mu": np.zeros(2), "sigma": np.eye(2), name: np.array(call, dtype=object)}
+    np.savez(tmp_path / "a.npz", **arrays, allow_pickle=True)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        read_statistics(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes(pickle.dumps({"mu": call}))
+    with pytest.raises(ValueError, match=r"b\.npz cannot be read as an \.npz file of numbers"):
+        read_statistics(tmp_path / "b.npz")
 
 
 def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):

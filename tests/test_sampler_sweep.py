@@ -1,6 +1,5 @@
 """evaluate.py sweep=samplers: every sampler with every number of steps; and measures that look at no image."""
 
-import csv
 import json
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import Quarters
-from small_runs import ROOT
+from small_runs import ROOT, csv_rows
 
 from ddpm.commands import cli, evaluate
 from ddpm.evaluation.model_metric import Measurement
@@ -61,8 +60,7 @@ def swept(config, checkpoint, capsys):
         run.printed = capsys.readouterr().out
         run.folder = folder
         run.csv = folder / run.printed.rpartition("table in ")[2].partition(",")[0].rpartition("/")[2]
-        with open(run.csv) as file:
-            return list(csv.DictReader(file))
+        return csv_rows(run.csv)
 
     return run
 

@@ -1,6 +1,5 @@
 """Likelihoods and orders of convergence, against closed forms and computations of their own."""
 
-import csv
 import json
 import math
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from precision import roundings
+from small_runs import csv_rows
 from torch import distributions as td
 
 from ddpm.base.rng import Rng
@@ -242,7 +242,7 @@ def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpo
     printed = capsys.readouterr().out
     assert "L_T, the prior" in printed
     (table,) = folder.glob("*nll*.csv")
-    rows = list(csv.DictReader(table.open()))  # numbers of 8 digits
+    rows = csv_rows(table)  # numbers of 8 digits
     assert [row["term"] for row in rows] == ["L_12", *(f"L_{t}" for t in range(11, -1, -1))]
     for name in ("small", "large", "learned", "optimal"):
         assert sum(float(row[name]) for row in rows) == pytest.approx(result.metrics[f"nll_{name}_6"], rel=1e-7)
@@ -258,7 +258,7 @@ def test_the_terms_do_not_depend_on_the_batch_size(terms):
 
 def test_metric_rate_distortion_ends_where_the_bound_does(measured):
     result, folder = measured("metric=rate_distortion", "metric.rate_distortion.num_images=6")
-    rows = list(csv.DictReader(next(folder.glob("*rate_distortion*.csv")).open()))
+    rows = csv_rows(next(folder.glob("*rate_distortion*.csv")))
     rates = [float(row["rate_bits_per_dim"]) for row in rows]
     assert [int(row["t"]) for row in rows] == list(range(12, 0, -1))
     assert rates == sorted(rates)

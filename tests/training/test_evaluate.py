@@ -1,6 +1,5 @@
 """evaluate.py from a checkpoint, or from images, to values with their protocol; with a small extractor."""
 
-import csv
 import json
 import shutil
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from small_models import Quarters
+from small_runs import csv_rows
 
 from ddpm.commands import evaluate, train
 from ddpm.config import build
@@ -217,8 +217,7 @@ def test_many_checkpoints_give_one_table_and_a_curve(scored, checkpoint):
     results = scored(source=f"ckpt='{checkpoint.parent}/*.ckpt'")
     assert sorted(each.subject["step"] for each in results) == [2, 4]  # last.ckpt is one of them
     folder = checkpoint.parents[2] / "results"
-    with open(next(folder.glob("table_*.csv"))) as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(next(folder.glob("table_*.csv")))
     assert [row["step"] for row in rows] == ["2", "4"]
     for row, result in zip(rows, sorted(results, key=lambda each: each.subject["step"]), strict=True):
         assert float(row["fid_quarters_33"]) == result.metrics["fid_quarters_33"]
@@ -262,8 +261,7 @@ def measured(small, *overrides):
 
 
 def logged(run):
-    with open(run / "metrics.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(run / "metrics.csv")
     return {int(row["step"]): float(row["eval/fid_quarters_33"]) for row in rows if row.get("eval/fid_quarters_33")}
 
 
@@ -378,10 +376,8 @@ def test_runs_of_one_name_in_two_sweeps_are_told_apart(scored, checkpoint, tmp_p
         shutil.copytree(checkpoint.parent, tmp_path / sweep / "0" / "checkpoints", symlinks=True)
     results = scored(source=f"ckpt='{tmp_path}/[ab]/0/checkpoints/*.ckpt'", out="sweeps")
     assert len(results) == 4
-    with open(next((tmp_path / "sweeps").glob("table_*.csv"))) as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [
-            f"{sweep}/0/{step:08d}" for sweep in "ab" for step in (2, 4)
-        ]
+    names = [row["name"] for row in csv_rows(next((tmp_path / "sweeps").glob("table_*.csv")))]
+    assert names == [f"{sweep}/0/{step:08d}" for sweep in "ab" for step in (2, 4)]
 
 
 def test_statistics_that_no_score_needs_are_refused_before_the_work(scored, monkeypatch, tmp_path):

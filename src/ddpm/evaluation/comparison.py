@@ -21,7 +21,7 @@ from typing import Any
 from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
-from ddpm.evaluation.table import align_columns, format_estimate
+from ddpm.evaluation.table import align_columns, format_estimate, titled_table
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate, lower_is_better
 
@@ -126,8 +126,9 @@ def format_comparison(
         ("subject", "differs in what was measured"),
         ("environment", "differs in the environment, which may move the last digits"),
     ):
-        rows = [(field, *map(str, each.values())) for field, each in context_differences(results, part).items()]
-        table = "\n" + indent(align_columns([("", *results), *rows]), "  ") if rows else " nothing"
+        fields = context_differences(results, part)
+        cells = {field: {name: str(value) for name, value in values.items()} for field, values in fields.items()}
+        table = "\n" + indent(titled_table(cells), "  ") if cells else " nothing"
         lines += ["", f"{title}:{table}"]
     return "\n".join(lines)
 

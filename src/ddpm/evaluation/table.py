@@ -23,11 +23,18 @@ def metric_columns(results: Sequence[Result]) -> list[str]:
 
 def text_table(results: Mapping[str, Result]) -> str:
     """One line a result; the keys are their names."""
-    names = metric_columns(list(results.values()))
-    rows = [["", *names]]
-    for title, result in results.items():
-        rows.append([title, *(format_estimate(result.estimates[n]) if n in result.metrics else "" for n in names)])
-    return align_columns(rows)
+    return estimates_table({title: result.estimates for title, result in results.items()})
+
+
+def estimates_table(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
+    return titled_table({title: {name: format_estimate(e) for name, e in row.items()} for title, row in rows.items()})
+
+
+def titled_table(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """A line for each title, a column for each name that any row has; a cell is empty where a row lacks the name."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    lines = [[title, *(row.get(name, "") for name in names)] for title, row in rows.items()]
+    return align_columns([["", *names], *lines])
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:

@@ -34,15 +34,14 @@ class Weights(NamedTuple):
 class Published:
     """A file of weights as its makers publish it.
 
-    file: its name in torch hub's cache, where other programs look for it too. needed_by: which metric needs it, for
-    the error, as "FID and IS need Inception weights". is_program: TorchScript with the tensors inside.
+    file: its name in torch hub's cache, where other programs look for it too. is_program: TorchScript with the tensors
+    inside.
     """
 
     url: str
     file: str
     sha256: str
     megabytes: int
-    needed_by: str
     is_program: bool = False
 
     @property
@@ -67,8 +66,8 @@ class Published:
                 return response.read()
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ValueError(
-                f"{self.needed_by}, the file {self.file}. It is not in {self.path.parent} and could not be "
-                f"downloaded from {self.url} ({error}). Put it there, or give features.weights=PATH"
+                f"these features need the weights {self.file}, which are not in {self.path.parent} and could not be "
+                f"downloaded from {self.url} ({error}). Put the file there, or give features.weights=PATH"
             ) from None
 
 

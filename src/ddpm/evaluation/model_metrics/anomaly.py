@@ -19,8 +19,7 @@ from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
-from ddpm.evaluation.model_metrics.anomaly_report import anomaly_picture, anomaly_rows, anomaly_table
-from ddpm.evaluation.model_metrics.anomaly_values import Judge
+from ddpm.evaluation.model_metrics.anomaly_values import Judge, anomaly_picture, anomaly_rows, anomaly_table
 from ddpm.evaluation.model_metrics.images import ImagePass, PredictedImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.model.diffusion_model import DiffusionModel

@@ -25,7 +25,7 @@ from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.inversion import draws_noise
 from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
-from ddpm.diffusion.samplers.base import Sampler, describe_setting
+from ddpm.diffusion.samplers.base import Sampler, State, describe_setting
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.evaluation.curves import logarithmic
 from ddpm.evaluation.model_metric import Measurement, ModelRun
@@ -97,10 +97,10 @@ class SamplerError:
         found = []
         display = ProgressDisplay("sampler", len(self.samplers))
         for number, (name, factory) in enumerate(self.samplers.items(), 1):
-            make = lambda steps, factory=factory: wiring.complete(  # noqa: E731
-                factory, "sampler", process=laboratory.process, steps=steps
-            )
-            found.append(laboratory.convergence(name, make, self.steps))
+            samplers = [
+                wiring.complete(factory, "sampler", process=laboratory.process, steps=steps) for steps in self.steps
+            ]
+            found.append(laboratory.convergence(name, samplers))
             if display.is_due(number):
                 display.show(number, name)
         display.close()
@@ -132,32 +132,30 @@ class Laboratory:
     def denoiser(self) -> OracleDenoiser:
         return OracleDenoiser(self.oracle, self.schedule)
 
-    def convergence(self, name: str, make: Callable[[int], Sampler], steps: Sequence[int]) -> Convergence:
-        samplers = [make(number) for number in steps]
-        evaluations = tuple(sampler.evaluations(number) for sampler, number in zip(samplers, steps, strict=True))
+    def convergence(self, name: str, samplers: Sequence[Sampler]) -> Convergence:
+        """samplers: one sampler with rising numbers of steps."""
         floor = 0.0
         if not draws_noise(samplers[0]):
-            kind, errors = "path", [self.path_error(sampler) for sampler in samplers]
+            kind, error = "path", self.path_error
         elif isinstance(self.oracle, GaussianOracle):
-            kind, errors = "distribution", [self.distribution_error(sampler) for sampler in samplers]
+            kind, error = "distribution", self.distribution_error
         else:
-            kind, floor = "samples", self.sample_distance(self.truth(0), self.truth(1))
-            errors = [self.sample_error(sampler) for sampler in samplers]
-        return Convergence(name, kind, samplers[0].order, evaluations, tuple(errors), floor)
+            kind, error = "samples", self.sample_error
+            floor = self.sample_distance(self.truth(0), self.truth(1))
+        evaluations = tuple(sampler.evaluations(sampler.steps) for sampler in samplers)
+        return Convergence(name, kind, samplers[0].order, evaluations, tuple(map(error, samplers)), floor)
 
-    def run(self, sampler: Sampler, num: int, seed: int) -> Tensor:
-        x, ids = self.start(num), torch.arange(num)
-        *_, last = sampler.trajectory(self.denoiser, x, Rng(seed, "sample"), ids)
-        return last.x_t
+    def states(self, sampler: Sampler, num: int) -> list[State]:
+        rng = Rng(self.seed, "sample")
+        return list(sampler.trajectory(self.denoiser, self.start(num), rng, torch.arange(num)))
 
     def start(self, num: int) -> Tensor:
         return self.process.prior(self.oracle.shape, Rng(self.seed, "prior").at(0, torch.arange(num))).double()
 
     def path_error(self, sampler: Sampler) -> float:
         """Root of the mean squared distance from the exact flow."""
-        x = self.start(NUM_PATHS)
-        *_, last, _ = sampler.trajectory(self.denoiser, x, Rng(self.seed, "sample"), torch.arange(NUM_PATHS))
-        truth = exact_flow(self.oracle, self.schedule, x, self.process.T, last.t)
+        *_, last, _ = self.states(sampler, NUM_PATHS)
+        truth = exact_flow(self.oracle, self.schedule, self.start(NUM_PATHS), self.process.T, last.t)
         return float((last.x_t - truth).flatten(1).square().sum(1).mean().sqrt())
 
     def distribution_error(self, sampler: Sampler) -> float:
@@ -166,7 +164,7 @@ class Laboratory:
         return wasserstein(output_distribution(sampler, self.denoiser, self.oracle.shape), truth)
 
     def sample_error(self, sampler: Sampler) -> float:
-        return self.sample_distance(self.run(sampler, NUM_SAMPLES, self.seed), self.truth(0))
+        return self.sample_distance(self.states(sampler, NUM_SAMPLES)[-1].x_t, self.truth(0))
 
     def truth(self, seed: int) -> Tensor:
         return self.oracle.draw(Rng(seed, "truth").at(0, torch.arange(NUM_SAMPLES)))

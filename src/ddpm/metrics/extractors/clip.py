@@ -28,8 +28,7 @@ def published_clip(model: str) -> Published:
     """OpenAI's file, under the name by which torch-fidelity keeps it."""
     name = f"clip-{model}"
     sha256 = MODEL_METADATA[name]["hash"]
-    need = f"features=clip needs the weights of {model}"
-    return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], need, is_program=True)
+    return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], is_program=True)
 
 
 class Clip(NetworkExtractor):

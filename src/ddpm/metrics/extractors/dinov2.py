@@ -21,24 +21,18 @@ PATCH, SIZE, TRAINED_GRID = 14, 224, 37
 MODELS = {"vit-s-14": (384, 12, 6), "vit-b-14": (768, 12, 12), "vit-l-14": (1024, 24, 16)}
 """Width, depth, heads. The giant has other blocks and is not here."""
 
-SHA256 = {
-    "vit-s-14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-    "vit-b-14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-    "vit-l-14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+FILES = {
+    "vit-s-14": ("b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88),
+    "vit-b-14": ("0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73", 346),
+    "vit-l-14": ("d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", 1218),
 }
-MEGABYTES = {"vit-s-14": 88, "vit-b-14": 346, "vit-l-14": 1218}
+"""sha256 and megabytes of the published files."""
 
 
 def published_dinov2(model: str) -> Published:
     code = f"dinov2_{model.replace('-', '')}"  # dinov2_vitl14
     file = f"{code}_pretrain.pth"
-    return Published(
-        url=f"https://dl.fbaipublicfiles.com/dinov2/{code}/{file}",
-        file=file,
-        sha256=SHA256[model],
-        megabytes=MEGABYTES[model],
-        needed_by=f"features=dinov2 needs the weights of {model}",
-    )
+    return Published(f"https://dl.fbaipublicfiles.com/dinov2/{code}/{file}", file, *FILES[model])
 
 
 class Dinov2(NetworkExtractor):

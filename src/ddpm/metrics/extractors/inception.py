@@ -17,7 +17,6 @@ STANDARD = Published(
     file=URL_INCEPTION_V3.rsplit("/", 1)[1],
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     megabytes=96,
-    needed_by="FID and IS need Inception weights",
 )
 """Converted from TensorFlow's; torch-fidelity and pytorch-fid publish the same 95,628,359 bytes under two names, both
 of which end in the first eight digits of their sha256. A converted copy (safetensors) has another hash."""
