@@ -1,6 +1,7 @@
 """Files that somebody else wrote, read as data: nothing in them is run."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, is_zipfile
@@ -45,8 +46,15 @@ def utf8(data: bytes, where: str) -> str:
         raise ValueError(f"{where} must be a text in UTF-8: {error}") from None
 
 
-def load_tensors(file: Path | IO[bytes], **options: Any) -> Any:
-    """What torch.save wrote, on the CPU. `weights_only` lets it hold tensors, numbers, texts and their containers."""
+class Inert:
+    """In the place of an object whose class is not loaded: it has the object's fields, as data, and no methods."""
+
+
+def load_tensors(file: Path | IO[bytes], inert: Iterable[str] = (), **options: Any) -> Any:
+    """What torch.save wrote, on the CPU. `weights_only` lets it hold tensors, numbers, texts and their containers.
+
+    inert: classes, as "argparse.Namespace", whose objects become `Inert`. Their code is not imported.
+    """
     import torch  # two seconds, for commands that read a YAML file alone
 
     def start() -> Path | IO[bytes]:
@@ -54,9 +62,10 @@ def load_tensors(file: Path | IO[bytes], **options: Any) -> Any:
             file.seek(0)
         return file
 
-    if is_zipfile(file):  # the older format is none, and is not compressed
-        with ZipFile(file) as archive:
-            require_memory(sum(entry.file_size for entry in archive.infolist()), "the inflated archive")
-        if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(start()):
-            raise ValueError(f"it asks for {', '.join(unsafe)}, which is more than tensors and plain values")
-    return torch.load(start(), map_location="cpu", weights_only=True, **options)
+    with torch.serialization.safe_globals([(Inert, name) for name in inert]):
+        if is_zipfile(file):  # the older format is none, and is not compressed
+            with ZipFile(file) as archive:
+                require_memory(sum(entry.file_size for entry in archive.infolist()), "the inflated archive")
+            if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(start()):
+                raise ValueError(f"it asks for {', '.join(unsafe)}, which is more than tensors and plain values")
+        return torch.load(start(), map_location="cpu", weights_only=True, **options)

@@ -18,7 +18,7 @@ from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_m
 from ddpm.config import exported
 from ddpm.config.model import build_model, classifies, with_network_settings
 from ddpm.config.wiring import complete, instantiate
-from ddpm.interop import diffusers, exported_folder, openai, openai_configuration
+from ddpm.interop import ddgan, diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import diffusers_configuration
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs import launch
@@ -30,12 +30,15 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
 
     Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
     Nor is memory taken for more weights than it holds.
-    A folder is one of ours, written by `ddpm export`, or else taken for a model of diffusers; a .pt is one of OpenAI's.
+    A folder is one of ours, written by `ddpm export`, or else taken for a model of diffusers; a .pt is one of OpenAI's;
+    a generator of the authors of denoising diffusion GANs is known by its first weight.
     """
     if path.is_dir():
         return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
     if path.suffix == ".pt":
         return from_openai(path, changes)
+    if ddgan.is_ddgan(path):
+        return from_ddgan(path, changes)
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
     with one_error(path):
@@ -109,19 +112,27 @@ def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, D
     pretrained = diffusers.load_diffusers(folder)
     if pretrained.sample_size is None:
         raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
-    with one_error(folder):
-        config, fitted = changed(diffusers_configuration(pretrained), changes)
-        model = build_model(config, fitted, guide)
-        model.network.load_state_dict(pretrained.network.state_dict())
-    return model.eval(), config
+    return from_weights(folder, diffusers_configuration(pretrained), pretrained.network.state_dict(), changes)
 
 
 def from_openai(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     pretrained = openai.load_openai(path)
+    return from_weights(path, openai_configuration.openai_configuration(pretrained), pretrained.weights, changes)
+
+
+def from_ddgan(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    pretrained = ddgan.load_ddgan(path)
+    return from_weights(path, ddgan.ddgan_configuration(pretrained), pretrained.weights, changes)
+
+
+def from_weights(
+    path: Path, configuration: dict[str, Any], weights: dict[str, torch.Tensor], changes: DictConfig
+) -> tuple[DiffusionModel, DictConfig]:
+    """A model of another program. weights: of the network."""
     with one_error(path):
-        config, fitted = changed(openai_configuration.openai_configuration(pretrained), changes)
+        config, fitted = changed(configuration, changes)
         model = build_model(config, fitted, guide)
-        model.network.load_state_dict(pretrained.weights)
+        model.network.load_state_dict(weights)
     return model.eval(), config
 
 

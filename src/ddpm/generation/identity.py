@@ -108,12 +108,12 @@ def explain_full_disk(store: ImageStore) -> Iterator[None]:
 
 
 def is_of_a_run(checkpoint: Path) -> bool:
-    """Whether train.py wrote it: folders of weights and OpenAI's .pt files name no run and no step."""
-    return not checkpoint.is_dir() and checkpoint.suffix != ".pt"
+    """Whether train.py wrote it: folders and .pt or .pth files of weights name no run and no step."""
+    return not checkpoint.is_dir() and checkpoint.suffix not in (".pt", ".pth")
 
 
 def run_folder_of(checkpoint: Path) -> Path:
-    """The folder of the run that made a checkpoint; a folder of weights is its own, a .pt lies in its."""
+    """The folder of the run that made a checkpoint; a folder of weights is its own, a file of weights lies in its."""
     if is_of_a_run(checkpoint):
         return checkpoint.parent.parent
     return checkpoint if checkpoint.is_dir() else checkpoint.parent

@@ -5,20 +5,16 @@ A file is a bare state dict. Its keys and shapes say the architecture; the flags
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.untrusted import load_tensors
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
-from ddpm.interop.weights import Weights, to_ours
+from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, state_dict_of, to_ours
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
 
@@ -35,15 +31,15 @@ class OpenAIModel:
 
 def load_openai(path: str | Path) -> OpenAIModel:
     path = Path(path)
-    return from_weights(read_tensors(path), path)
+    return from_weights(state_dict_of(read_file(path), path), path)
 
 
 def from_weights(weights: Weights, path: Path) -> OpenAIModel:
     """path: what errors call the file, and beside it flags are looked for. Takes no memory for what shapes claim."""
-    with _name_errors(path):
+    with name_errors(path):
         architecture = architecture_of(weights)
     flags = flags_of(architecture, path)
-    with _name_errors(path):
+    with name_errors(path):
         settings = network_settings(architecture, flags)
         builder = Classifier if "size" in settings else UNet
         with torch.device("meta"):
@@ -55,45 +51,6 @@ def from_weights(weights: Weights, path: Path) -> OpenAIModel:
 
         renamed = to_ours(weights, wanted, lambda key: [their_key(key, settings)], by_kind)
         return OpenAIModel(builder, settings, renamed, flags)
-
-
-@contextmanager
-def _name_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"ckpt={path}: {error}") from None
-
-
-# The file
-
-
-def read_tensors(path: Path) -> Weights:
-    """The tensors of a state dict, which lie in the file until they are used. Nothing in it is run."""
-    if not path.is_file():
-        raise ValueError(f"ckpt must be a file of weights, and there is none at {str(path)!r}")
-    try:
-        with ZipFile(path) as archive:
-            if broken := archive.testzip():
-                raise ValueError(f"{broken} in it is damaged")
-        stored = load_tensors(path, mmap=True)
-    except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
-        is_plain = type(error) in (ValueError, PermissionError)
-        reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
-        raise ValueError(f"ckpt={path} cannot be read as data: {reason}; nothing of it was run") from None
-    if not isinstance(stored, dict) or not stored:
-        raise ValueError(f"ckpt={path} must hold a state dict, tensors by their names")
-    for key, value in stored.items():
-        if not isinstance(key, str) or not _is_whole(value):
-            raise ValueError(f"ckpt={path} must hold a state dict of weights, and {str(key)[:100]!r} is none")
-    return dict(stored)
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a tensor with all its numbers in the file, not one spread over terabytes by strides."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        return False
-    return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 # The architecture, as keys and shapes say it
@@ -117,10 +74,10 @@ def architecture_of(weights: Weights) -> Architecture:
     if period < 2 or len(inputs) % period or len(outputs) not in (0, len(inputs)):
         raise ValueError(f"it has {len(inputs)} input_blocks and {len(outputs)} output_blocks, which do not fit")
 
-    time_channels = _shape(weights, "time_embed.0.weight", 2)[1]
-    stem = _shape(weights, "input_blocks.0.0.weight", 4)
+    time_channels = shape_of(weights, "time_embed.0.weight", 2)[1]
+    stem = shape_of(weights, "input_blocks.0.0.weight", 4)
     firsts = range(1, len(inputs), period)
-    widths = [_shape(weights, f"input_blocks.{first}.0.in_layers.2.weight", 4)[0] for first in firsts]
+    widths = [shape_of(weights, f"input_blocks.{first}.0.in_layers.2.weight", 4)[0] for first in firsts]
     if any(width % stem[0] for width in widths):
         raise ValueError(f"its levels have {widths} channels, and ours can have multiples of the first {stem[0]} only")
     resample = "conv" if any("down" in block for block in inputs) else "block"
@@ -130,7 +87,7 @@ def architecture_of(weights: Weights) -> Architecture:
         "channel_mults": [width // stem[0] for width in widths],
         "num_res_blocks": period - 1,
         "attention_levels": [level for level, first in enumerate(firsts) if "attention" in inputs[first]],
-        "scale_shift": _shape(weights, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
+        "scale_shift": shape_of(weights, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         "resample": resample if len(widths) > 1 else "conv",
     }
     if not outputs:
@@ -139,8 +96,8 @@ def architecture_of(weights: Weights) -> Architecture:
     return {
         **settings,
         "in_channels": 3 if low_res else stem[1],
-        "out_channels": _shape(weights, "out.2.weight", 4)[0],
-        "num_classes": _shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
+        "out_channels": shape_of(weights, "out.2.weight", 4)[0],
+        "num_classes": shape_of(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
         "low_res": low_res,
     }
 
@@ -148,11 +105,11 @@ def architecture_of(weights: Weights) -> Architecture:
 def _of_classifier(weights: Weights, num_levels: int) -> dict[str, Any]:
     if PLACES not in weights:
         raise ValueError(f"it lacks {PLACES}: our classifiers are those of classifier_pool=attention")
-    num_pixels = _shape(weights, PLACES, 2)[1] - 1  # of the last level; the first place is their mean's
+    num_pixels = shape_of(weights, PLACES, 2)[1] - 1  # of the last level; the first place is their mean's
     side = round(num_pixels**0.5)
     if not num_pixels or side**2 != num_pixels:
         raise ValueError(f"{PLACES} has {num_pixels + 1} places, which is not a square and one")
-    return {"num_classes": _shape(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
+    return {"num_classes": shape_of(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
 
 
 def _blocks(weights: Weights, name: str) -> Blocks:
@@ -190,15 +147,6 @@ def _fits(inputs: Blocks, period: int) -> bool:
     levels = [inputs[first : first + period] for first in range(1, len(inputs), period)]
     alike = all(layers == level[0] for level in levels for layers in level[: period - 1])
     return alike and all(level[-1] == ["res"] for level in levels[:-1])
-
-
-def _shape(weights: Weights, key: str, dims: int) -> list[int]:
-    if key not in weights:
-        raise ValueError(f"it lacks {key}")
-    shape = [*weights[key].shape]
-    if len(shape) != dims or not all(shape):
-        raise ValueError(f"{key} has shape {shape}, and {dims} numbers above 0 are needed")
-    return shape
 
 
 def network_settings(architecture: Architecture, flags: Flags) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""Weights in files of safetensors, and under the names that other programs have for them."""
+"""Weights in files of safetensors and of torch.save, and under the names that other programs have for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ddpm.base import untrusted
 
 Weights = dict[str, Tensor]
 
@@ -25,6 +30,59 @@ def load_tensors(path: Path, remedy: str = "") -> Weights:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}{remedy}") from None
+
+
+def read_file(path: Path, inert: Iterable[str] = ()) -> Any:
+    """What torch.save wrote; its tensors lie in the file until they are used. Nothing in it is run.
+
+    inert: as of `untrusted.load_tensors`.
+    """
+    if not path.is_file():
+        raise ValueError(f"ckpt must be a file of weights, and there is none at {str(path)!r}")
+    try:
+        with ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f"{broken} in it is damaged")
+        return untrusted.load_tensors(path, inert, mmap=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
+        is_plain = type(error) in (ValueError, PermissionError)
+        reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
+        raise ValueError(f"ckpt={path} cannot be read as data: {reason}; nothing of it was run") from None
+
+
+def state_dict_of(stored: Any, path: Path) -> Weights:
+    """`stored`, if it is a state dict of weights. path: what errors call the file that it came from."""
+    if not isinstance(stored, dict) or not stored:
+        raise ValueError(f"ckpt={path} must hold a state dict, tensors by their names")
+    for key, value in stored.items():
+        if not isinstance(key, str) or not _is_whole(value):
+            raise ValueError(f"ckpt={path} must hold a state dict of weights, and {str(key)[:100]!r} is none")
+    return dict(stored)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a tensor with all its numbers in the file, not one spread over terabytes by strides."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def shape_of(weights: Weights, key: str, dims: int) -> list[int]:
+    if key not in weights:
+        raise ValueError(f"it lacks {key}")
+    shape = [*weights[key].shape]
+    if len(shape) != dims or not all(shape):
+        raise ValueError(f"{key} has shape {shape}, and {dims} numbers above 0 are needed")
+    return shape
+
+
+@contextmanager
+def name_errors(path: Path) -> Iterator[None]:
+    """ValueErrors within it begin with the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"ckpt={path}: {error}") from None
 
 
 def to_ours(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.networks.embeddings import TimeEmbedding, add_class
-from ddpm.networks.fir import FIRDownsample
+from ddpm.networks.fir import FIR
 from ddpm.networks.layers import initialise_by_outputs
 from ddpm.networks.settings import check_label
 
@@ -35,7 +35,7 @@ class DiscriminatorBlock(nn.Module):
         self.conv2 = conv(out_channels, out_channels, 3, gain=1e-10)
         self.time = initialise_by_outputs(nn.Linear(time_channels, out_channels))
         self.shortcut = conv(in_channels, out_channels, 1, bias=False)
-        self.resize = FIRDownsample() if halves else nn.Identity()
+        self.resize = FIR() if halves else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = activation(self.conv1(activation(x)) + self.time(emb)[:, :, None, None])
@@ -44,14 +44,12 @@ class DiscriminatorBlock(nn.Module):
 
 @final
 class DDGANDiscriminator(nn.Module):
-    """`discriminator(x_s, time, x_t) -> [B]`: logits that x_s is real, x_t being what follows.
+    """`discriminator(x_s, time, x_t) -> [B]`: logits that x_s is real, x_t being what follows. Twice differentiable.
 
-    x_s, x_t: `[B, in_channels, H, W]`, the image that is judged and the noisier one; time: `[B]` in 0..T-1, that of
-    x_s. Differentiable twice, for R1.
+    x_s, x_t: `[B, in_channels, H, W]`, the image that is judged and the noisier one; time: `[B]` in 0..T-1, of x_s.
     channel_mults: widths over base_channels, of the first layer and then of each block. halving_blocks: the blocks,
     from 0, that halve the resolution; an odd side is rounded down.
-    group_size: samples over which `minibatch_deviation` is taken; 1 switches it off.
-    final_gain: of the last convolution's initial variance, 1e-10 in the published small network, and 1 in the large.
+    group_size: of `minibatch_deviation`; 1 switches it off. final_gain: of the last convolution's initial variance.
     patch_size: work on patches of p x p pixels as channels, as `UNet`; 1 in the paper.
     num_classes: label, int64 `[B]`, adds a vector of its class to the embedded time; -1 and no label add nothing.
     """
@@ -70,18 +68,18 @@ class DDGANDiscriminator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"in_channels": in_channels, "base_channels": base_channels, "time_channels": time_channels}
-        for name, value in {**sizes, "group_size": group_size, "patch_size": patch_size}.items():
-            check.positive_int(name, value)
-        if len(channel_mults) < 2:
-            check.fail("channel_mults", channel_mults, "the width of the first layer and of at least one block")
+        self.in_channels = check.positive_int("in_channels", in_channels)
+        self.patch_size = check.positive_int("patch_size", patch_size)
+        self.group_size = check.positive_int("group_size", group_size)
+        self.num_classes = None if num_classes is None else check.positive_int("num_classes", num_classes)
+        check.positive_int("base_channels", base_channels)
         widths = [base_channels * check.positive_int("channel_mults", mult) for mult in channel_mults]
+        if len(widths) < 2:
+            check.fail("channel_mults", channel_mults, "a number for the first layer and for at least one block")
         for block in halving_blocks:
             check.integer("halving_blocks", block, low=0, high=len(widths) - 2)
-        if time_channels < 4 or time_channels % 2:
+        if check.positive_int("time_channels", time_channels) < 4 or time_channels % 2:
             check.fail("time_channels", time_channels, "even and at least 4, since half of the waves are cosines")
-        self.in_channels, self.patch_size, self.group_size = in_channels, patch_size, group_size
-        self.num_classes = num_classes if num_classes is None else check.positive_int("num_classes", num_classes)
         self.smallest_side = patch_size * 2 ** len(set(halving_blocks))
 
         self.time = TimeEmbedding(time_channels, time_channels, activation=activation)
@@ -96,10 +94,9 @@ class DDGANDiscriminator(nn.Module):
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
         if x_s.shape != x_t.shape or x_s.shape[1] != self.in_channels or min(x_s.shape[2:]) < self.smallest_side:
-            takes = f"two images of {self.in_channels} channels and {self.smallest_side} pixels a side at least"
+            takes = f"images of {self.in_channels} channels and at least {self.smallest_side} pixels a side"
             check.fail("x_s and x_t", [[*x_s.shape], [*x_t.shape]], takes)
-        if label is not None:
-            check_label(label, len(x_s), self.num_classes)
+        check_label(label, len(x_s), self.num_classes)
         emb = activation(add_class(self.time(time), self.label, label))
         h = self.stem(F.pixel_unshuffle(torch.cat([x_s, x_t], dim=1), self.patch_size))
         for block in self.blocks:
@@ -113,14 +110,13 @@ class DDGANDiscriminator(nn.Module):
 def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     """How much the samples of a group differ, as one more feature map `[B, 1, H, W]` (Karras et al. 2018, section 3).
 
-    The mean over all features and pixels of their standard deviation in the group. Groups are strided as in the
-    authors' code: sample i lies in group i modulo B / group_size. A batch of fewer samples is one group. So what is
-    said of an image depends on the others beside it.
+    The mean over all features and pixels of their standard deviation in the group. Sample i lies in group i modulo
+    B / group_size, as in the authors' code; fewer samples are one group. So a logit depends on the images beside it.
     """
     size = min(group_size, len(x))
     if len(x) % size:
         raise ValueError(
-            f"a micro-batch of {len(x)} images cannot be divided into groups of adversary.group_size = {size}: choose "
+            f"a micro-batch of {len(x)} images does not divide by adversary.group_size = {size}: choose "
             f"data.batch_size and trainer.accumulate_grad_batches so that each micro-batch of a device divides by "
             f"{size}, or adversary.group_size=1, which compares no images"
         )

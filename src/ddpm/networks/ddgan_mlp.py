@@ -1,5 +1,6 @@
 """Generator and discriminator of a denoising diffusion GAN of points in the plane, and other images of few pixels."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import final
@@ -15,23 +16,21 @@ from ddpm.networks.settings import check_input, check_label, check_latent, heigh
 
 
 class Layers(nn.Module):
-    """Linear layers with LeakyReLU, to each of which the time and the class are added."""
+    """`[B, inputs]` to `[B, outputs]`: linear layers with LeakyReLU, to each of which the time and class are added."""
 
     def __init__(self, inputs: int, outputs: int, width: int, num_layers: int, num_classes: int | None) -> None:
         super().__init__()
         if check.positive_int("width", width) < 4 or width % 2:
             check.fail("width", width, "even and at least 4, since half of the time's waves are cosines")
-        check.positive_int("num_layers", num_layers)
-        self.num_classes = num_classes if num_classes is None else check.positive_int("num_classes", num_classes)
+        self.num_classes = None if num_classes is None else check.positive_int("num_classes", num_classes)
+        widths = [inputs] + [width] * check.positive_int("num_layers", num_layers)
         self.time = TimeEmbedding(width, width)
-        self.layers = nn.ModuleList(linear_layer(inputs if i == 0 else width, width) for i in range(num_layers))
+        self.layers = nn.ModuleList(linear_layer(*pair) for pair in itertools.pairwise(widths))
         self.out = linear_layer(width, outputs)
         self.label = nn.Embedding(num_classes, width) if num_classes else None
 
     def forward(self, h: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
-        """h: `[B, inputs]`."""
-        if label is not None:
-            check_label(label, len(h), self.num_classes)
+        check_label(label, len(h), self.num_classes)
         emb = add_class(self.time(time), self.label, label)
         for layer in self.layers:
             h = F.leaky_relu(layer(h) + emb, 0.2)
@@ -41,9 +40,9 @@ class Layers(nn.Module):
 
 @final
 class MLPGenerator(nn.Module):
-    """`network(x, time, latent=z) -> [B, in_channels, H, W]`, called as `DDGANGenerator`.
+    """`network(x, time, latent=z) -> [B, in_channels, H, W]`, as `DDGANGenerator`.
 
-    size: of the images, one length or [height, width]. z: standard normal, `[B, latent_channels]`.
+    size: of the images, one length or [height, width].
     """
 
     def __init__(
@@ -52,43 +51,33 @@ class MLPGenerator(nn.Module):
         size: int | Sequence[int],
         width: int,
         num_layers: int,
-        *,
         latent_channels: int,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = self.out_channels = check.positive_int("in_channels", in_channels)
-        self.latent_channels = check.positive_int("latent_channels", latent_channels)
-        self.size = height_and_width(size)
-        numbers = in_channels * math.prod(self.size)
+        self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
+        self.in_channels = self.out_channels = in_channels
+        self.latent_channels, numbers = check.positive_int("latent_channels", latent_channels), math.prod(self.shape)
         self.layers = Layers(numbers + latent_channels, numbers, width, num_layers, num_classes)
 
-    def forward(
-        self, x: Tensor, time: Tensor, latent: Tensor | None = None, label: Tensor | None = None, **others: Tensor
-    ) -> Tensor:
-        check_input("generator", x, (self.in_channels, *self.size), others)
+    def forward(self, x: Tensor, time: Tensor, latent: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        check_input("generator", x, self.shape, {})
         check_latent(latent, len(x), self.latent_channels)
         return self.layers(torch.cat([x.flatten(1), latent.to(x.dtype)], dim=1), time, label).tanh().view(x.shape)
 
 
 @final
 class MLPDiscriminator(nn.Module):
-    """`discriminator(x_s, time, x_t) -> [B]`, called as `DDGANDiscriminator`. size: as of `MLPGenerator`."""
+    """`discriminator(x_s, time, x_t) -> [B]` logits, as `DDGANDiscriminator`. size: as of `MLPGenerator`."""
 
     def __init__(
-        self,
-        in_channels: int,
-        size: int | Sequence[int],
-        width: int,
-        num_layers: int,
-        *,
-        num_classes: int | None = None,
+        self, in_channels: int, size: int | Sequence[int], width: int, num_layers: int, num_classes: int | None = None
     ) -> None:
         super().__init__()
-        self.in_channels, self.size = check.positive_int("in_channels", in_channels), height_and_width(size)
-        self.layers = Layers(2 * in_channels * math.prod(self.size), 1, width, num_layers, num_classes)
+        self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
+        self.layers = Layers(2 * math.prod(self.shape), 1, width, num_layers, num_classes)
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
-        for x in (x_s, x_t):
-            check_input("discriminator", x, (self.in_channels, *self.size), {})
+        check_input("discriminator", x_s, self.shape, {})
+        check_input("discriminator", x_t, self.shape, {})
         return self.layers(torch.cat([x_s.flatten(1), x_t.flatten(1)], dim=1), time, label)[:, 0]

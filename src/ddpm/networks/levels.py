@@ -30,12 +30,18 @@ class AttentionBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and the way to the next. A container: `encode` and `UNet` walk through it."""
+    """The blocks of one resolution and the way to the next. A container: `encode` and the U-Nets walk through it.
 
-    def __init__(self, blocks: Iterable[AttentionBlock], resample: Resample | None) -> None:
+    pyramid: brings an image to the next resolution, beside the feature maps.
+    """
+
+    def __init__(
+        self, blocks: Iterable[nn.Module], resample: nn.Module | None, pyramid: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
+        self.pyramid = pyramid
 
 
 @dataclass(frozen=True)

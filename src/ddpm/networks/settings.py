@@ -114,8 +114,10 @@ def check_input(network: str, x: Tensor, shape: tuple[int, ...], cond: dict[str,
         raise ValueError(f"this {network} takes images of {takes} (in_channels, size), got {got}")
 
 
-def check_label(label: Tensor, num_images: int, num_classes: int | None) -> None:
+def check_label(label: Tensor | None, num_images: int, num_classes: int | None) -> None:
     """num_classes: that the network knows; None: it takes no label."""
+    if label is None:
+        return
     if num_classes is None:
         raise ValueError("this network knows no classes (num_classes), and got a label")
     if label.shape != (num_images,) or label.dtype not in (torch.int64, torch.int32):

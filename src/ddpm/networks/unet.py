@@ -139,8 +139,7 @@ class UNet(nn.Module):
         guess, label, low_res, tokens = (conditions.get(name) for name in CONDITIONS)
         if guess is not None and guess.shape != x.shape:
             check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
-        if label is not None:
-            check_label(label, len(x), self.num_classes)
+        check_label(label, len(x), self.num_classes)
         if low_res is not None:
             is_image = low_res.ndim == 4 and low_res.shape[:2] == x.shape[:2]
             if not is_image or any(small > large for small, large in zip(low_res.shape[2:], x.shape[2:], strict=True)):
