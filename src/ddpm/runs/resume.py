@@ -73,7 +73,8 @@ def setting_differences(
     is no difference.
     """
     one, other = resolved_leaves(before), resolved_leaves(after)
-    decays = one.get("optimizer.cosine_decay") or other.get("optimizer.cosine_decay")
+    leaves = [*one.items(), *other.items()]
+    decays = any(value for key, value in leaves if key.endswith("optimizer.cosine_decay"))  # of any network
     counts = {"trainer.max_steps"} if decays else set()
     counts |= set() if data_is_read else {"data.source", "data.name"}
     from_data = set() if data_is_read else flatten(before.get(FITTED, {})).keys()
