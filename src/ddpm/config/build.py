@@ -14,7 +14,7 @@ from ddpm.base import check
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.config.load import guide
-from ddpm.config.model import NOTHING, build_loss, build_model, classifies
+from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, classifies
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.condition import ClassLabel
@@ -41,7 +41,7 @@ OPTIMIZERS = {NETWORK: "optimizer", ADVERSARY: "adversary_optimizer"}
 def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
     model = build_model(config, fitted, guide)
-    adversary = instantiate(config.adversary, "adversary") if config.get("adversary") else None
+    adversary = build_adversary(config, fitted)
     loss = build_loss(config, model.sampler.process, adversary)
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")

@@ -51,10 +51,13 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     if check.boolean("compile", config.compile):
         network.compile()
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
-    sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
+    make_sampler, latent_channels = instantiate(config.sampler, "sampler"), getattr(network, "latent_channels", None)
+    if latent_channels:
+        make_sampler.func.refuse_latents()
+    sampler = complete(make_sampler, "sampler", process=process)
     sampler.times(process.T)  # only to meet its errors now
-    if channels := getattr(network, "latent_channels", None):
-        sampler = sampler.with_latents(channels)
+    if latent_channels:
+        sampler = sampler.with_latents(latent_channels)
     guidance = set_up_guidance(config, condition, sampler, load)
     if not classifies(network):
         guidance.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
@@ -122,7 +125,16 @@ def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
         changed.model.update(needed)
+        if config.get("adversary"):  # takes the same conditions
+            known = inspect.signature(hydra.utils.get_object(config.adversary._target_)).parameters
+            changed.adversary.update({name: value for name, value in needed.items() if name in known})
         return changed
+
+
+def build_adversary(config: DictConfig, fitted: Fitted) -> nn.Module | None:
+    if not config.get("adversary"):
+        return None
+    return instantiate(with_network_settings(config, fitted).adversary, "adversary")
 
 
 def classifies(network: nn.Module) -> bool:

@@ -30,6 +30,10 @@ class Ancestral(Sampler):
         demand_markov(self.process, "sampler=ancestral", "sampler=cold")
         check.one_of("latent", self.latent, ("fresh", "fixed"))
 
+    @classmethod
+    def refuse_latents(cls) -> None:
+        """Its steps are those of the posterior, of whatever x0."""
+
     def with_latents(self, channels: int) -> Self:
         return replace(self, step_inputs=Latents(channels, self.latent == "fixed"))
 

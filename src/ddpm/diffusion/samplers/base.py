@@ -3,7 +3,7 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -15,7 +15,7 @@ from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
-from ddpm.diffusion.samplers.step_inputs import StepInputs, last_prediction
+from ddpm.diffusion.samplers.step_inputs import Latents, StepInputs, last_prediction
 from ddpm.diffusion.timestep_spacing import TimestepSpacing
 
 
@@ -62,12 +62,18 @@ class Sampler(ABC):
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         """From state.x_t to x_s, s < state.t. Draws are keyed by s, so no two steps of a run share one."""
 
-    def with_latents(self, channels: int) -> Self:
-        """This sampler for a network that draws x0 from a latent of so many channels."""
+    @classmethod
+    def refuse_latents(cls) -> None:
+        """ValueError unless the steps are right for an x0 that is drawn from a distribution, and not its mean."""
         raise ValueError(
-            f"this network models a distribution of x0, and the sampler {type(self).__name__} needs its mean: "
+            f"this network models a distribution of x0, and the sampler {cls.__name__} needs its mean: "
             "choose sampler=ancestral"
         )
+
+    def with_latents(self, channels: int) -> Self:
+        """This sampler for a network that draws x0 from a latent of so many channels."""
+        self.refuse_latents()
+        return replace(self, step_inputs=Latents(channels, fixed=False))
 
     def conditions(self, cond: Cond | None, state: State, draws: Draws) -> Cond:
         """Those of a step: what stays, and what the network is given anew."""
