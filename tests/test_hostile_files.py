@@ -189,7 +189,7 @@ PLACES = {
 def test_a_target_is_found_wherever_it_stands(place, stored, mark, refused):
     evil = {"_target_": "torch.utils.collect_env.run", "command": f"touch {mark}"}
     assert "torch.utils.collect_env.run" in refused(
-        with_target(stored, "ddpm.diffusion.schedules.cosine.cosine", **PLACES[place](evil))
+        with_target(stored, "ddpm.diffusion.schedules.curves.cosine", **PLACES[place](evil))
     )
 
 

@@ -32,13 +32,6 @@ def test_the_large_variance_is_right_for_standard_normal_data(s, t):
     assert FixedLarge()(SCHEDULE, PREDICTION, s, t) == pytest.approx(true_variance(s, t, c=1), rel=1e-9)
 
 
-def test_a_single_step_has_beta_tilde_or_beta():
-    for t in (2, 500, 1000):
-        beta_tilde = (1 - ALPHA_BAR[t - 1]) / (1 - ALPHA_BAR[t]) * BETA[t - 1]
-        assert FixedSmall()(SCHEDULE, PREDICTION, t - 1, t) == pytest.approx(beta_tilde, rel=1e-9)
-        assert FixedLarge()(SCHEDULE, PREDICTION, t - 1, t) == pytest.approx(BETA[t - 1], rel=1e-9)
-
-
 def test_times_of_a_batch_give_one_variance_each():
     s, t = (torch.tensor(times) for times in zip(*PAIRS, strict=True))
     for variance in (FixedSmall(), FixedLarge()):

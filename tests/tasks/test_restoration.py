@@ -19,8 +19,8 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, ONE_STEP, WAYS, restorations
 from ddpm.diffusion.samplers.cold import Cold
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.schedule import Steps
+from ddpm.diffusion.schedules.curves import cosine
 from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.metrics.protocol import read_result
 

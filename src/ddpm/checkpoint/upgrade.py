@@ -34,6 +34,29 @@ VALUES = {
 SUBJECT = {"told_by": "conditions_from"}
 """What else a record of images or the subject of a result calls by another name."""
 
+JOINED = {
+    "conditions.base": ["condition"],
+    "conditions.caption": ["caption"],
+    "conditions.low_resolution": ["low_resolution"],
+    "degradations.fade": ["degradations.decolor"],
+    "exact.oracle": ["oracle"],
+    "guidance.difference": ["guidance.classifier_free", "guidance.autoguidance"],
+    "losses.vlb": ["losses.hybrid"],
+    "losses.weight": ["weight"],
+    "noises.base": ["noise", "noises.offset"],
+    "samplers.cold": ["samplers.naive"],
+    "samplers.dpm_solver": ["samplers.dpm_solver_3m", "samplers.sde_dpm_solver"],
+    "samplers.edm": ["samplers.euler", "samplers.heun"],
+    "schedule": ["steps"],
+    "schedules.adjusted": ["schedules.shifted", "schedules.zero_terminal_snr"],
+    "schedules.betas": [
+        *("schedules.constant", "schedules.linear", "schedules.quadratic"),
+        *("schedules.warmup", "schedules.sigmoid_beta", "schedules.dpm2015"),
+    ],
+    "schedules.curves": ["schedules.cosine", "schedules.jsd", "schedules.sigmoid", "schedules.vp"],
+}
+"""Modules of ddpm.diffusion, and the earlier modules whose parts they contain."""
+
 TARGETS = {
     "ddpm.models.": "ddpm.networks.",
     "ddpm.codec.": "ddpm.model.codec.",
@@ -47,6 +70,7 @@ TARGETS = {
     "ddpm.diffusion.losses.distance.squared": "ddpm.diffusion.losses.error.mse",
     "ddpm.diffusion.losses.distance.absolute": "ddpm.diffusion.losses.error.mae",
     "ddpm.diffusion.losses.distance.": "ddpm.diffusion.losses.error.",
+    **{f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}." for new, earlier in JOINED.items() for old in earlier},
 }
 """Modules, with a dot at the end, and parts; in this order, since a part may have moved before it was renamed."""
 

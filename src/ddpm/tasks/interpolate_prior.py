@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 
 from ddpm.base import check
+from ddpm.diffusion.exact.inversion import draws_noise
 from ddpm.diffusion.interpolation import spherical
-from ddpm.diffusion.inversion import draws_noise
 from ddpm.tasks.base import Model, Outcome, gaussian
 from ddpm.tasks.sheet import sheet
 

@@ -18,14 +18,11 @@ class Ancestral(Sampler):
     process: MarkovProcess
     variance: Variance
     uses_guidance_gradient: ClassVar[bool] = True
+    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         demand_markov(self.process, "sampler=ancestral", "sampler=cold")
-
-    @property
-    def order(self) -> int:
-        return 1
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         prediction = denoiser(state.x_t, state.t, cond)

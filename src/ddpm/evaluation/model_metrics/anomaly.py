@@ -15,8 +15,8 @@ from ddpm.config import build
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
-from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
-from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.conditions.base import Condition
+from ddpm.diffusion.restoration import restore_repeatedly, squared_error_map
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines

@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from ddpm.diffusion.oracle import Oracle
+from ddpm.diffusion.exact.oracle import Oracle
 from ddpm.diffusion.schedule import NoiseSchedule
 
 TOLERANCE = 1e-10
