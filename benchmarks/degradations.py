@@ -24,7 +24,7 @@ from ddpm.diffusion.noises.base import Offset
 from ddpm.diffusion.noises.pyramid import Pyramid
 from ddpm.diffusion.noises.simplex import Simplex
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.schedule import Steps
+from ddpm.diffusion.schedules.base import Steps
 from ddpm.diffusion.schedules.curves import cosine
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

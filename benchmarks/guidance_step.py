@@ -22,8 +22,8 @@ from ddpm.diffusion.guidance.difference import ClassifierFree
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.schedules.betas import linear
-from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
 

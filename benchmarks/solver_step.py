@@ -20,9 +20,9 @@ from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, SDEDPMSolver
 from ddpm.diffusion.samplers.edm import Heun
 from ddpm.diffusion.samplers.pndm import PNDM
+from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.samplers.unipc import UniPC
 from ddpm.diffusion.schedules.betas import linear
-from ddpm.diffusion.timestep_spacing import uniform
 
 SHAPE = (16, 3, 32, 32)
 STEPS = 20

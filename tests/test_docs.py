@@ -19,8 +19,8 @@ from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedule import Steps
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.base import Steps
 from ddpm.networks.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]

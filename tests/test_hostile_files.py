@@ -161,7 +161,7 @@ TARGETS = [
     *("torch.utils.collect_env.run", "os.system", "builtins.eval", "pandas.eval", "code.InteractiveInterpreter"),
     *("ddpm.config.build.os.system", "ddpm.something.os.system", "ddpm..os.system", "ddpm.diffusion"),
     *("ddpm.config.build.instantiate", "ddpm.base.atomic.write_atomically", "ddpm.metrics.protocol.write_result"),
-    *("ddpm.diffusion.schedule.torch.hub.load", "ddpm.diffusion.schedule.Tensor", "ddpm.diffusion.${name}"),
+    *("ddpm.diffusion.schedules.base.torch.hub.load", "ddpm.diffusion.schedules.base.Tensor", "ddpm.diffusion.${name}"),
     *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__"),
     *("${name}", "", None, 5, ["os.system"], {"a": "os.system"}),
 ]

@@ -3,7 +3,7 @@
 import functools
 import math
 
-from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, SDEDPMSolver

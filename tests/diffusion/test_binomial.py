@@ -17,15 +17,15 @@ from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.distributions import Bernoulli
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.likelihood import prior_term, step_term
+from ddpm.diffusion.losses.bound import prior_term, step_term
 from ddpm.diffusion.losses.vlb import VLBLoss
 from ddpm.diffusion.objective import CERTAIN, Logit
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedule import from_betas
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.base import from_betas
 from ddpm.diffusion.schedules.curves import jsd
 from ddpm.diffusion.time_sampler import Uniform
-from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.diffusion.variance import FixedSmall
 from ddpm.model.codec import BinaryCodec
 

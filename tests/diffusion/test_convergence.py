@@ -16,10 +16,10 @@ from every_sampler import AFFINE_WITH_NOISE, WITHOUT_NOISE, made
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.exact.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.exact.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver3MMemory
 from ddpm.diffusion.samplers.multistep import Past, multistep_update

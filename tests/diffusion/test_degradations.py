@@ -16,7 +16,7 @@ from ddpm.diffusion.degradations.fade import Decolor, Fade
 from ddpm.diffusion.degradations.mask import Mask
 from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import LEVELS, Snow
-from ddpm.diffusion.schedule import Steps
+from ddpm.diffusion.schedules.base import Steps
 from ddpm.diffusion.schedules.curves import cosine
 
 RNG = Rng(3, "sample")

@@ -11,7 +11,7 @@ from torch import nn
 from ddpm.base.types import Prediction
 from ddpm.diffusion.denoiser import DynamicThresholding, NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.objective import X0, Eps
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(torch.tensor([1, 0.9, 0.5, 0.1], dtype=torch.float64))
 

@@ -12,10 +12,10 @@ from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 from precision import InDouble, assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM

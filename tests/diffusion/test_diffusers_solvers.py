@@ -14,10 +14,10 @@ from every_sampler import made
 from precision import InDouble, assert_same, roundings
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.schedules.betas import linear
 
 T = 1000

@@ -10,7 +10,7 @@ import torch
 from ddpm.base.rng import Rng
 from ddpm.diffusion.coefficients import per_sample
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 T = 1000
 BETA = np.linspace(1e-4, 0.02, T)  # beta_1 .. beta_T of Ho et al. 2020

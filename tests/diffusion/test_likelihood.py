@@ -15,7 +15,7 @@ from ddpm.diffusion.denoiser import NetworkDenoiser, SelfConditioned
 from ddpm.diffusion.distributions import Bernoulli, Gaussian
 from ddpm.diffusion.exact.oracle import GaussianOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, prior_term, step_term
 from ddpm.diffusion.losses.error import mse
 from ddpm.diffusion.losses.vlb import HybridLoss, VLBLoss
 from ddpm.diffusion.losses.weight import uniform

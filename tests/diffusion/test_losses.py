@@ -13,7 +13,7 @@ from ddpm.diffusion.losses.error import Huber, mae, mse
 from ddpm.diffusion.losses.simple import SimpleLoss
 from ddpm.diffusion.losses.weight import MinSNR, signal_to_noise, uniform
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.time_sampler import Stratified, Uniform
 
 T = 1000

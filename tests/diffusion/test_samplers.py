@@ -15,13 +15,13 @@ import torch
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
 
 T = 1000

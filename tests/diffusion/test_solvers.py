@@ -12,12 +12,12 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import X0_GUESS, NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.exact.oracle import MixtureOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.edm import Heun
 from ddpm.diffusion.samplers.unipc import UniPC

@@ -11,7 +11,7 @@ from every_sampler import GRIDS, SCHEDULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.schedules.betas import linear
 
 STARTS_AND_STEPS = st.integers(1, 2000).flatmap(lambda start: st.tuples(st.just(start), st.integers(1, start)))

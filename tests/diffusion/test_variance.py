@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ddpm.base.types import Prediction
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
 
 BETA = np.linspace(1e-4, 0.02, 1000)

@@ -15,10 +15,10 @@ from ddpm.commands import cli, evaluate
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.noises.simplex import Simplex
-from ddpm.diffusion.restoration import restore_repeatedly, squared_error_map
 from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.samplers.restoration import restore_repeatedly, squared_error_map
+from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.schedules.curves import cosine
-from ddpm.diffusion.timestep_spacing import uniform
 from ddpm.evaluation.model_metrics.anomaly import shown_places
 from ddpm.evaluation.model_metrics.anomaly_baselines import FLOOR, baselines
 from ddpm.evaluation.model_metrics.anomaly_values import Judge, halves

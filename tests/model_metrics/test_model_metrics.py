@@ -20,8 +20,8 @@ from ddpm.diffusion.exact.ode_likelihood import log_likelihood
 from ddpm.diffusion.exact.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.timestep_spacing import log_snr, uniform
 from ddpm.diffusion.schedules.betas import linear
-from ddpm.diffusion.timestep_spacing import log_snr, uniform
 from ddpm.diffusion.variance import Analytic
 from ddpm.evaluation.model_metrics.bound import bound_terms
 from ddpm.evaluation.model_metrics.flow import exact_flow

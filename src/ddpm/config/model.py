@@ -20,7 +20,7 @@ from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.noises.base import White
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.schedule import Schedule
+from ddpm.diffusion.schedules.base import Schedule
 from ddpm.model.codec import BinaryCodec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.portable import to_portable

@@ -12,7 +12,7 @@ from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import weighted_sum
 from ddpm.diffusion.distributions import Gaussian
 from ddpm.diffusion.noises.base import WHITE, Noise, demand_white
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import Variance
 
 

@@ -62,7 +62,7 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
         "error": leaf("diffusion.losses.error.mse", **partial),
         "loss": leaf("diffusion.losses.simple.SimpleLoss", **partial, **of_the_loss),
         "variance": leaf("diffusion.variance.FixedSmall"),
-        "timestep_spacing": leaf("diffusion.timestep_spacing.uniform", **partial),
+        "timestep_spacing": leaf("diffusion.samplers.timestep_spacing.uniform", **partial),
         "sampler": leaf("diffusion.samplers.ancestral.Ancestral", **partial, **of_the_sampler),
         "clip": leaf("diffusion.denoiser.StaticThresholding", **partial),
         "guidance": leaf("diffusion.denoiser.no_wrapper", **partial, order=["guidance", "clip"]),

@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.schedule import NoiseSchedule, Schedule
+from ddpm.diffusion.schedules.base import NoiseSchedule, Schedule
 
 
 @dataclass(frozen=True, eq=False)

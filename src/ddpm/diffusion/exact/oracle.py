@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, Prediction
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 class Oracle(Protocol):

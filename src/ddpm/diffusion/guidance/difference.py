@@ -17,7 +17,7 @@ from ddpm.diffusion.coefficients import per_sample
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms, Prediction
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.likelihood import bits_per_dim, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, step_term
 from ddpm.diffusion.losses.error import ErrorFunction
 from ddpm.diffusion.losses.weight import Weight
 from ddpm.diffusion.process import MarkovProcess, demand_markov

@@ -15,7 +15,7 @@ from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import X0_GUESS, Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
-from ddpm.diffusion.timestep_spacing import TimestepSpacing
+from ddpm.diffusion.samplers.timestep_spacing import TimestepSpacing
 
 
 class State(NamedTuple):

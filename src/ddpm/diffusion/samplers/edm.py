@@ -16,7 +16,7 @@ from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.multistep import combine, constant_x0
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 @dataclass(frozen=True)

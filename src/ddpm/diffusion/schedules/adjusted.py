@@ -1,7 +1,7 @@
 """Any schedule, adjusted. of: the schedule that is, of as many num_timesteps."""
 
 from ddpm.base import check
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 def zero_terminal_snr(num_timesteps: int, of: NoiseSchedule) -> NoiseSchedule:

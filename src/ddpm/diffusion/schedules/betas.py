@@ -6,7 +6,7 @@ rescale: multiply the betas by 1000 / num_timesteps, so that any T ends at about
 import torch
 
 from ddpm.base import check
-from ddpm.diffusion.schedule import NoiseSchedule, checked_timesteps, from_betas
+from ddpm.diffusion.schedules.base import NoiseSchedule, checked_timesteps, from_betas
 
 GAP = 1e-5
 """How far the betas of Sohl-Dickstein et al. 2015 stay below 1."""

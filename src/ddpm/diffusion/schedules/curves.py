@@ -5,7 +5,7 @@ import math
 import torch
 
 from ddpm.base import check
-from ddpm.diffusion.schedule import NoiseSchedule, from_alpha_bar, times_in_unit_interval
+from ddpm.diffusion.schedules.base import NoiseSchedule, from_alpha_bar, times_in_unit_interval
 
 
 def cosine(num_timesteps: int, offset: float, max_beta: float) -> NoiseSchedule:

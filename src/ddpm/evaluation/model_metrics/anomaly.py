@@ -16,8 +16,8 @@ from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
 from ddpm.diffusion.conditions.base import Condition
-from ddpm.diffusion.restoration import restore_repeatedly, squared_error_map
 from ddpm.diffusion.samplers.base import Sampler
+from ddpm.diffusion.samplers.restoration import restore_repeatedly, squared_error_map
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
 from ddpm.evaluation.model_metrics.anomaly_report import anomaly_picture, anomaly_rows, anomaly_table

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ddpm.diffusion.exact.oracle import Oracle
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 TOLERANCE = 1e-10
 

@@ -25,7 +25,7 @@ from ddpm.diffusion.exact.inversion import draws_noise
 from ddpm.diffusion.exact.oracle import GaussianOracle, Oracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, describe_setting
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.flow import exact_flow
 from ddpm.metrics.protocol import short_digest
