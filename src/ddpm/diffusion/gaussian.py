@@ -37,6 +37,10 @@ class GaussianDiffusion:
     def T(self) -> int:
         return self.schedule.T
 
+    @property
+    def _reverse_step_noise(self) -> Noise:
+        return self.noise if self.reverse_noise == "same" else WHITE
+
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """eps of the shape of x0."""
         return self.noise(draws, "noise", tuple(x0.shape[1:])).to(x0.dtype)
@@ -56,8 +60,7 @@ class GaussianDiffusion:
 
     def reverse_noise_like(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
         """What a step back adds to images like these `[B, C, H, W]`, of variance 1."""
-        noise = self.noise if self.reverse_noise == "same" else WHITE
-        return noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
+        return self._reverse_step_noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
 
     def marginal(self, x0: Tensor, t: Time) -> Gaussian:
         """q(x_t | x0), eq. 4."""
@@ -79,9 +82,7 @@ class GaussianDiffusion:
         of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
         of_x_t = alpha_t / alpha_s * var_s / var_t
         mean = weighted_sum(of_x0, x0, of_x_t, x_t)
-        return Gaussian(
-            mean, self.schedule.posterior_variance(s, t), self.noise if self.reverse_noise == "same" else WHITE
-        )
+        return Gaussian(mean, self.schedule.posterior_variance(s, t), self._reverse_step_noise)
 
     def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
         """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
