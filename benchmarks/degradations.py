@@ -15,18 +15,17 @@ from torch import Tensor
 from benchmarks.interleaved import measure
 from ddpm.base.rng import Rng
 from ddpm.diffusion.degradations.blur import Blur
-from ddpm.diffusion.degradations.decolor import Decolor
-from ddpm.diffusion.degradations.fade import Fade
+from ddpm.diffusion.degradations.fade import Decolor, Fade
 from ddpm.diffusion.degradations.mask import Mask
 from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import Snow
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.noises.offset import Offset
+from ddpm.diffusion.noises.base import Offset
 from ddpm.diffusion.noises.pyramid import Pyramid
 from ddpm.diffusion.noises.simplex import Simplex
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.schedules.base import Steps
+from ddpm.diffusion.schedules.curves import cosine
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH, PART = 32, 4

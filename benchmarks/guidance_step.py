@@ -14,16 +14,16 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from benchmarks.interleaved import measure
-from ddpm.diffusion.condition import LABEL, ClassLabel
+from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.classifier import ClassifierGuided
-from ddpm.diffusion.guidance.classifier_free import ClassifierFree
+from ddpm.diffusion.guidance.difference import ClassifierFree
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.betas import linear
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
 

@@ -16,8 +16,8 @@ from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.betas import linear
 from ddpm.diffusion.variance import FixedSmall
 
 SHAPE = (16, 3, 32, 32)

@@ -14,8 +14,8 @@ from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import V
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.curves import cosine
 from ddpm.networks.unet import UNet
 
 

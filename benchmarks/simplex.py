@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.interleaved import measure
 from ddpm.base.rng import Rng
-from ddpm.diffusion.noise import WHITE
+from ddpm.diffusion.noises.base import WHITE
 from ddpm.diffusion.noises.simplex import Simplex
 
 SIZE, ROWS = 256, 8

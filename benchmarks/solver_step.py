@@ -17,14 +17,12 @@ from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import Eps
 from ddpm.diffusion.samplers.base import Sampler, State
-from ddpm.diffusion.samplers.dpm_solver import DPMSolver
-from ddpm.diffusion.samplers.dpm_solver_3m import DPMSolver3M
-from ddpm.diffusion.samplers.heun import Heun
+from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, SDEDPMSolver
+from ddpm.diffusion.samplers.edm import Heun
 from ddpm.diffusion.samplers.pndm import PNDM
-from ddpm.diffusion.samplers.sde_dpm_solver import SDEDPMSolver
+from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.samplers.unipc import UniPC
-from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.schedules.betas import linear
 
 SHAPE = (16, 3, 32, 32)
 STEPS = 20

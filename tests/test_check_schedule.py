@@ -14,10 +14,8 @@ from PIL import Image
 
 from ddpm.commands import check_schedule, cli, train
 from ddpm.config import build
-from ddpm.diffusion.schedules.constant import constant
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.schedules.jsd import jsd
-from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.schedules.betas import constant, linear
+from ddpm.diffusion.schedules.curves import cosine, jsd
 from ddpm.schedule_check import examination
 
 HO = {"beta_start": 1e-4, "beta_end": 0.02}

@@ -14,13 +14,13 @@ from precision import assert_same
 from ddpm.base.rng import Rng
 from ddpm.commands import cli
 from ddpm.commands.former_options import FORMER_OPTIONS
-from ddpm.diffusion.condition import drop_conditions
+from ddpm.diffusion.conditions.base import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.steps import Steps
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.base import Steps
 from ddpm.networks.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -187,7 +187,7 @@ TARGETS = [
     *("torch.utils.collect_env.run", "os.system", "builtins.eval", "pandas.eval", "code.InteractiveInterpreter"),
     *("ddpm.config.build.os.system", "ddpm.something.os.system", "ddpm..os.system", "ddpm.diffusion"),
     *("ddpm.config.build.instantiate", "ddpm.base.atomic.write_atomically", "ddpm.metrics.protocol.write_result"),
-    *("ddpm.diffusion.schedule.torch.hub.load", "ddpm.diffusion.schedule.Tensor", "ddpm.diffusion.${name}"),
+    *("ddpm.diffusion.schedules.base.torch.hub.load", "ddpm.diffusion.schedules.base.Tensor", "ddpm.diffusion.${name}"),
     *("ddpm.data.sources.cifar10.Cifar10.download", "ddpm.networks.unet.UNet.__init__.__globals__"),
     *("${name}", "", None, 5, ["os.system"], {"a": "os.system"}),
 ]
@@ -215,7 +215,7 @@ PLACES = {
 def test_a_target_is_found_wherever_it_stands(place, stored, mark, refused):
     evil = {"_target_": "torch.utils.collect_env.run", "command": f"touch {mark}"}
     assert "torch.utils.collect_env.run" in refused(
-        with_target(stored, "ddpm.diffusion.schedules.cosine.cosine", **PLACES[place](evil))
+        with_target(stored, "ddpm.diffusion.schedules.curves.cosine", **PLACES[place](evil))
     )
 
 

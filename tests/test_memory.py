@@ -16,7 +16,7 @@ from ddpm.data.open_image import open_image
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
-from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.schedules.betas import linear
 from ddpm.metrics.statistics import read_arrays
 from ddpm.networks import UNet
 from ddpm.networks.caption_unet import CaptionUNet

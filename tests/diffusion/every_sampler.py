@@ -1,18 +1,18 @@
-"""One of each sampler, for tests of what all of them must do."""
+"""One of each sampler, grid and schedule, for tests of what all of them must do."""
 
+import functools
 import math
 
-from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.samplers.dpm_solver import DPMSolver
-from ddpm.diffusion.samplers.dpm_solver_3m import DPMSolver3M
-from ddpm.diffusion.samplers.euler import Euler
-from ddpm.diffusion.samplers.heun import Heun
+from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, SDEDPMSolver
+from ddpm.diffusion.samplers.edm import Euler, Heun
 from ddpm.diffusion.samplers.langevin import Langevin
 from ddpm.diffusion.samplers.pndm import PNDM
-from ddpm.diffusion.samplers.sde_dpm_solver import SDEDPMSolver
 from ddpm.diffusion.samplers.unipc import UniPC
+from ddpm.diffusion.schedules.betas import constant, linear
+from ddpm.diffusion.schedules.curves import cosine, jsd, sigmoid
 from ddpm.diffusion.variance import FixedLarge, FixedSmall
 
 EDM = {"churn_low": 0.0, "churn_high": math.inf, "noise_scale": 1.0}
@@ -40,6 +40,20 @@ WITH_NOISE = {
     "langevin": (Langevin, {"variance": FixedSmall(), "corrections": 2, "snr": 0.16}),
 }
 ALL = {**WITHOUT_NOISE, **WITH_NOISE}
+SCHEDULES = {
+    "linear": lambda T: linear(T, 1e-4, 0.02, rescale=T > 20),
+    "cosine": lambda T: cosine(T, 0.008, 0.999),
+    "sigmoid": lambda T: sigmoid(T, -3, 3, 1, 0.999),
+    "constant": lambda T: constant(T, 0.05, rescale=False),
+    "jsd": jsd,  # nothing is left of the signal at T
+}
+GRIDS = {
+    "uniform": timestep_spacing.uniform,
+    "trailing": timestep_spacing.trailing,
+    "quadratic": timestep_spacing.quadratic,
+    "log_snr": timestep_spacing.log_snr,
+    "rho": functools.partial(timestep_spacing.rho, rho=7),
+}
 
 
 def made(name, process, steps, times=timestep_spacing.uniform):

@@ -7,8 +7,8 @@ import torch
 from precision import assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.caption import Attribute, Caption, slant, stroke_width
-from ddpm.diffusion.condition import drop_conditions
+from ddpm.diffusion.conditions.base import drop_conditions
+from ddpm.diffusion.conditions.caption import Attribute, Caption, slant, stroke_width
 
 NAMES = ["zero", "one", "two"]
 

@@ -8,18 +8,17 @@ from precision import assert_rounded, roundings
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.degradations.animorph import PicturesAsNoise, animorph
 from ddpm.diffusion.degradations.base import Degradation, HasFittedPrior, fit_statistics
+from ddpm.diffusion.exact.oracle import GaussianOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.oracle import GaussianOracle, OracleDenoiser
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
-from ddpm.diffusion.samplers.cold import Cold
+from ddpm.diffusion.samplers.cold import Cold, Naive
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.samplers.naive import Naive
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.schedules.base import Steps
+from ddpm.diffusion.schedules.curves import cosine
 from ddpm.diffusion.variance import FixedSmall
 
 RNG = Rng(3, "sample")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.condition import ClassLabel, NoCondition, Several, drop_conditions
-from ddpm.diffusion.low_resolution import LowResolution
+from ddpm.diffusion.conditions.base import ClassLabel, NoCondition, Several, drop_conditions
+from ddpm.diffusion.conditions.low_resolution import LowResolution
 
 NAMES = ["cat", "dog", "eel"]
 

@@ -12,13 +12,12 @@ from precision import assert_same
 from ddpm.base.rng import Rng
 from ddpm.diffusion.degradations.base import fit_statistics
 from ddpm.diffusion.degradations.blur import Blur
-from ddpm.diffusion.degradations.decolor import Decolor
-from ddpm.diffusion.degradations.fade import Fade
+from ddpm.diffusion.degradations.fade import Decolor, Fade
 from ddpm.diffusion.degradations.mask import Mask
 from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import LEVELS, Snow
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.schedules.base import Steps
+from ddpm.diffusion.schedules.curves import cosine
 
 RNG = Rng(3, "sample")
 IDS = torch.arange(5)

@@ -1,13 +1,17 @@
 """The border to the network: its own numbering of times, its extra channels, its dtype; and clipping."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from precision import assert_same
 from torch import nn
 
-from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
+from ddpm.base.types import Prediction
+from ddpm.diffusion.denoiser import DynamicThresholding, NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.objective import X0, Eps
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(torch.tensor([1, 0.9, 0.5, 0.1], dtype=torch.float64))
 
@@ -78,3 +82,14 @@ def test_clipping_holds_x0_in_its_range_and_leaves_the_rest_alone(channels):
     prediction = denoiser(torch.zeros(1, 1, 2, 2), 1, {})
     assert prediction.x0.flatten().tolist() == [-1, -1, 0.25, 1]
     assert prediction.extra is None if channels == 1 else torch.equal(prediction.extra, answer[:, 1:])
+
+
+def test_dynamic_thresholding_divides_by_the_quantile_but_never_enlarges():
+    """Saharia et al. 2022, section 2.3, by hand: 200 pixels of 0.01, 0.02, ..., 2; and an image within [-1, 1]."""
+    x0 = torch.stack([torch.arange(1, 201).double() / 100, torch.linspace(-0.5, 0.9, 200)]).view(2, 1, 10, 20)
+    found = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, math.inf)(x0, 5, {}).x0
+    bound = np.quantile(np.arange(1, 201) / 100, 0.995)
+    np.testing.assert_allclose(found[0].flatten(), np.minimum(np.arange(1, 201) / 100, bound) / bound, rtol=1e-12)
+    assert torch.equal(found[1], x0[1])
+    clipped = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, 1.0)(x0, 5, {}).x0
+    assert torch.equal(clipped, x0.clamp(-1, 1))

@@ -14,12 +14,11 @@ from every_sampler import made
 from precision import InDouble, assert_same, roundings
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import NetworkDenoiser, StaticThresholding
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.samplers.base import State
-from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.samplers import timestep_spacing
+from ddpm.diffusion.schedules.betas import linear
 
 T = 1000
 PROCESS = GaussianDiffusion(linear(T, 1e-4, 0.02, rescale=True))
@@ -176,11 +175,3 @@ def test_the_grid_of_edm_has_the_sigmas_of_diffusers():
     np.testing.assert_allclose(found[:12], expected[:12], rtol=0.02)
     assert found[0] == pytest.approx(expected[0], rel=roundings(2))
     assert found[-1] == pytest.approx(expected[17], rel=1e-3)
-
-
-def test_the_second_sample_of_heun_does_not_depend_on_where_the_first_state_came_from():
-    """Its state is x_t alone, so a run may go on from any time: no memory is kept."""
-    net, x = denoiser("epsilon"), start()
-    sampler = made("heun", PROCESS, 10)
-    state = sampler.step(net, State(500, x), 400, {}, RNG.at(400, IDS))
-    assert state.memory is None

@@ -8,18 +8,18 @@ from torch import nn
 
 import ddpm.base.rng
 from ddpm.base.rng import Rng
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.losses.error import mse
 from ddpm.diffusion.losses.simple import SimpleLoss
+from ddpm.diffusion.losses.weight import uniform
 from ddpm.diffusion.objective import Eps
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.schedules.betas import linear
 from ddpm.diffusion.time_sampler import Stratified, Uniform
 from ddpm.diffusion.variance import FixedLarge
-from ddpm.diffusion.weight import uniform
 
 T = 30
 SCHEDULE = linear(T, 1e-4, 0.02, rescale=True)

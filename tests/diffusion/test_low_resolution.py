@@ -7,11 +7,11 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion.condition import drop_conditions
+from ddpm.diffusion.conditions.base import drop_conditions
+from ddpm.diffusion.conditions.low_resolution import LowResolution
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.guidance.classifier_free import ClassifierFree
-from ddpm.diffusion.low_resolution import LowResolution
-from ddpm.diffusion.schedules.linear import linear
+from ddpm.diffusion.guidance.difference import ClassifierFree
+from ddpm.diffusion.schedules.betas import linear
 
 
 def images(num=3, channels=2, height=6, width=4):

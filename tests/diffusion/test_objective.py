@@ -6,7 +6,7 @@ import torch
 
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 ALPHA_BAR = np.array([1, 0.9999, 0.9, 0.5, 0.1, 1e-4])
 SCHEDULE = NoiseSchedule(torch.tensor(ALPHA_BAR))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.diffusion.schedule import NoiseSchedule, from_alpha_bar, from_betas
+from ddpm.diffusion.schedules.base import NoiseSchedule, from_alpha_bar, from_betas
 
 TABLE = [1.0, 0.9, 0.5, 0.2, 0.01]
 TIMES = [1, 2, 3, 4]

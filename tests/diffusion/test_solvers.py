@@ -1,51 +1,31 @@
 """What every sampler must do, for any T, number of steps, start, schedule, objective and grid."""
 
 import functools
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
-from every_sampler import ALL, EDM, WITHOUT_NOISE, made
+from every_sampler import ALL, EDM, GRIDS, SCHEDULES, WITHOUT_NOISE, made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.binomial import BinomialDiffusion
-from ddpm.diffusion.denoiser import X0_GUESS, DynamicThresholding, NetworkDenoiser, StaticThresholding
+from ddpm.diffusion.denoiser import X0_GUESS, NetworkDenoiser, StaticThresholding
+from ddpm.diffusion.exact.oracle import MixtureOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.oracle import MixtureOracle, OracleDenoiser
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.base import State
-from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.samplers.heun import Heun
+from ddpm.diffusion.samplers.edm import Heun
 from ddpm.diffusion.samplers.unipc import UniPC
-from ddpm.diffusion.schedules.constant import constant
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.schedules.jsd import jsd
-from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.schedules.sigmoid import sigmoid
+from ddpm.diffusion.schedules.betas import linear
+from ddpm.diffusion.schedules.curves import cosine, jsd
 
 RNG = Rng(0, "sample")
 EVERY_SAMPLER = pytest.mark.parametrize("name", ALL)
-SCHEDULES = {
-    "linear": lambda T: linear(T, 1e-4, 0.02, rescale=T > 20),
-    "cosine": lambda T: cosine(T, 0.008, 0.999),
-    "sigmoid": lambda T: sigmoid(T, -3, 3, 1, 0.999),
-    "constant": lambda T: constant(T, 0.05, rescale=False),
-    "jsd": jsd,  # nothing is left of the signal at T
-}
-GRIDS = {
-    "uniform": timestep_spacing.uniform,
-    "trailing": timestep_spacing.trailing,
-    "quadratic": timestep_spacing.quadratic,
-    "log_snr": timestep_spacing.log_snr,
-    "rho": functools.partial(timestep_spacing.rho, rho=7),
-}
 
 
 class Counted:
@@ -69,7 +49,7 @@ def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, n
     T = data.draw(st.integers(1, 60), "T")
     process = GaussianDiffusion(SCHEDULES[schedule](T))
     objective = data.draw(st.sampled_from([X0, V] if schedule == "jsd" else [Eps, X0, V]))(process.schedule)
-    steps, start = data.draw(st.integers(1, T), "steps"), data.draw(st.integers(1, T), "start")
+    steps, start = data.draw(st.none() | st.integers(1, T), "steps"), data.draw(st.integers(1, T), "start")
     denoiser = Counted(StaticThresholding(NetworkDenoiser(wave, objective)))
     ids = torch.arange(2)
     sampler = made(name, process, steps, GRIDS[times])
@@ -79,10 +59,10 @@ def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, n
     assert visited == sorted(set(visited), reverse=True)
     assert visited[-1] == 0
     assert all(state.x_t.isfinite().all() for state in states)
-    assert len(states) == max(1, round(steps * start / T))
+    assert len(states) == max(1, round((steps or T) * start / T))
     denoiser.calls.clear()
     sampler.sample(denoiser, (1, 2, 2), RNG, ids)
-    assert len(denoiser.calls) == sampler.evaluations(steps)
+    assert len(denoiser.calls) == sampler.evaluations(steps or T)
 
 
 @EVERY_SAMPLER
@@ -234,75 +214,10 @@ def test_a_sampler_hands_on_the_x0_that_it_predicted_last():
     assert [guess.item() for guess in told[1:]] == [1.0, 1.0, 1.0]
 
 
-def test_dynamic_thresholding_divides_by_the_quantile_but_never_enlarges():
-    """Saharia et al. 2022, section 2.3, by hand: 200 pixels of 0.01, 0.02, ..., 2; and an image within [-1, 1]."""
-    x0 = torch.stack([torch.arange(1, 201).double() / 100, torch.linspace(-0.5, 0.9, 200)]).view(2, 1, 10, 20)
-    found = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, math.inf)(x0, 5, {}).x0
-    bound = np.quantile(np.arange(1, 201) / 100, 0.995)
-    np.testing.assert_allclose(found[0].flatten(), np.minimum(np.arange(1, 201) / 100, bound) / bound, rtol=1e-12)
-    assert torch.equal(found[1], x0[1])
-    clipped = DynamicThresholding(lambda x, t, cond: Prediction(x0), 0.995, 1.0)(x0, 5, {}).x0
-    assert torch.equal(clipped, x0.clamp(-1, 1))
-
-
-@settings(deadline=None)
-@given(st.data(), st.sampled_from(sorted(GRIDS)), st.sampled_from(sorted(SCHEDULES)))
-def test_every_grid_has_just_so_many_steps_from_its_start_to_zero(data, name, schedule):
-    T = data.draw(st.integers(1, 300))
-    start = data.draw(st.integers(1, T))
-    steps = data.draw(st.integers(1, start))
-    times = GRIDS[name](start, steps, SCHEDULES[schedule](T))
-    assert len(times) == steps + 1
-    assert (times[0], times[-1]) == (start, 0)
-    assert all(a > b for a, b in itertools.pairwise(times))
-
-
-def test_the_grid_of_edm_is_even_in_the_root_of_the_noise():
-    """Karras et al. 2022, eq. 5, on T = 100,000, where rounding to whole times is small."""
-    schedule = linear(100_000, 1e-4, 0.02, rescale=True)
-    times = timestep_spacing.rho(100_000, 18, schedule, 7)[:-1]
-    ratio = [math.sqrt(1 / schedule.snr(t)) for t in times]
-    i = np.arange(18)
-    expected = (ratio[0] ** (1 / 7) + i / 17 * (ratio[-1] ** (1 / 7) - ratio[0] ** (1 / 7))) ** 7
-    np.testing.assert_allclose(ratio, expected, rtol=1e-2)
-
-
-def test_the_grid_of_log_snr_is_even_in_it():
-    schedule = linear(100_000, 1e-4, 0.02, rescale=True)
-    places = np.diff([schedule.half_log_snr(t) for t in timestep_spacing.log_snr(100_000, 20, schedule)[:-1]])
-    even = (schedule.half_log_snr(1) - schedule.half_log_snr(100_000)) / 19
-    np.testing.assert_allclose(places[:14], even, rtol=2e-3)  # the last times are below 100, where rounding shows
-
-
-def test_trailing_times_are_those_of_diffusers():
-    import diffusers
-
-    for steps in (7, 30, 50, 999):
-        theirs = diffusers.DDIMScheduler(1000, timestep_spacing="trailing")
-        theirs.set_timesteps(steps)
-        assert timestep_spacing.trailing(1000, steps)[:-1] == [t + 1 for t in theirs.timesteps.tolist()]
-
-
-def test_a_grid_of_ones_own_is_taken_as_it_is_and_from_any_start():
-    schedule = linear(1000, 1e-4, 0.02, rescale=True)
-    assert timestep_spacing.custom(1000, 1000, schedule, [1000, 600, 20]) == [1000, 600, 20, 0]
-    assert timestep_spacing.custom(1000, 3, schedule, [600, 20]) == [1000, 600, 20, 0]
-    assert timestep_spacing.custom(300, 1, schedule, [1000, 600, 20]) == [300, 20, 0]
-    with pytest.raises(ValueError, match=r"grid.times make 3 steps, so leave sampler.steps=50 out"):
-        timestep_spacing.custom(1000, 50, schedule, [1000, 600, 20])
-    with pytest.raises(ValueError, match="times must be falling, none twice"):
-        timestep_spacing.custom(1000, 1000, schedule, [20, 600])
-    with pytest.raises(ValueError, match=r"times must be an integer in 1\.\.1000, got 2000"):
-        timestep_spacing.custom(1000, 1000, schedule, [2000, 600])
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda p: UniPC(p, timestep_spacing.uniform, 5, 4),
-            "predictor_order must be an integer in 1..3",
-        ),
+        (lambda p: UniPC(p, timestep_spacing.uniform, 5, 4), "predictor_order must be an integer in 1..3"),
         (
             lambda p: Heun(p, timestep_spacing.uniform, 5, -1.0, 0.0, 1.0, 1.0),
             "churn must be a number at least 0, got -1.0",
@@ -311,8 +226,6 @@ def test_a_grid_of_ones_own_is_taken_as_it_is_and_from_any_start():
             lambda p: Heun(p, timestep_spacing.uniform, 5, 1.0, 2.0, 1.0, 1.0),
             "churn_high must be a number at least 2, got 1.0",
         ),
-        (lambda p: DDIM(p, timestep_spacing.uniform, 5, 2.0), "eta must be a number at least 0 and at most 1"),
-        (lambda p: timestep_spacing.rho(10, 5, p.schedule, 0), "rho must be greater than 0"),
     ],
 )
 def test_a_wrong_number_is_refused(call, message):

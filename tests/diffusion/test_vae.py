@@ -13,7 +13,7 @@ from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.losses.vae import VAELoss
 from ddpm.diffusion.objective import X0
-from ddpm.diffusion.schedules.vp import vp
+from ddpm.diffusion.schedules.curves import vp
 from ddpm.diffusion.time_sampler import Uniform
 
 PROCESS = GaussianDiffusion(vp(1, 0.1, 20, 1e-3))

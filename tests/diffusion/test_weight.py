@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from ddpm.diffusion.losses.weight import P2, MinSNR, signal_to_noise, uniform
 from ddpm.diffusion.objective import X0, Eps, V
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.steps import Steps
-from ddpm.diffusion.weight import P2, MinSNR, signal_to_noise, uniform
+from ddpm.diffusion.schedules.base import NoiseSchedule, Steps
 
 SNR = torch.tensor([1e4, 10, 5, 1, 0.01], dtype=torch.float64)
 SCHEDULE = NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), SNR / (1 + SNR)]))

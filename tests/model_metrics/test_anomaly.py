@@ -11,12 +11,12 @@ from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
 from ddpm.commands import cli, evaluate
 from ddpm.data.anomalies.base import AnomalySet
-from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.noises.simplex import Simplex
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.restoration import restore_repeatedly, squared_error_map
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.curves import cosine
 from ddpm.evaluation.model_metrics.anomaly import shown_places
 from ddpm.evaluation.model_metrics.anomaly_baselines import FLOOR, baselines
 from ddpm.evaluation.model_metrics.anomaly_values import Judge, halves

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from densities import log_density
 from precision import roundings
 from small_runs import csv_rows
 from torch import distributions as td
@@ -13,13 +14,13 @@ from torch import distributions as td
 from ddpm.base.rng import Rng
 from ddpm.commands import evaluate, sample
 from ddpm.config import analytic, build, load
-from ddpm.diffusion.affine import output_distribution
+from ddpm.diffusion.exact.affine import output_distribution
+from ddpm.diffusion.exact.ode_likelihood import log_likelihood
+from ddpm.diffusion.exact.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.ode_likelihood import log_likelihood
-from ddpm.diffusion.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
 from ddpm.diffusion.samplers.ancestral import Ancestral
-from ddpm.diffusion.schedules.linear import linear
-from ddpm.diffusion.timestep_spacing import log_snr, uniform
+from ddpm.diffusion.samplers.timestep_spacing import log_snr, uniform
+from ddpm.diffusion.schedules.betas import linear
 from ddpm.diffusion.variance import Analytic
 from ddpm.evaluation.model_metrics.bound import bound_terms
 from ddpm.evaluation.model_metrics.images import Split
@@ -45,7 +46,7 @@ def test_the_likelihood_by_the_ode_is_the_exact_log_density(oracle):
     assert (times[0], times[-1]) == (1, schedule.T)
     probes = math.sqrt(2) * torch.eye(2, dtype=torch.float64).view(2, 1, 1, 1, 2).expand(2, 4, 1, 1, 2)
     found = log_likelihood(process, denoiser, POINTS, times, probes)
-    exact = oracle.log_density(POINTS * schedule.alpha(1), schedule.alpha(1), schedule.sigma(1))
+    exact = log_density(oracle, POINTS * schedule.alpha(1), schedule.alpha(1), schedule.sigma(1))
     assert torch.allclose(found, exact, rtol=0, atol=1e-3)
 
 

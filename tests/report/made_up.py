@@ -10,7 +10,7 @@ from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result
 
 CONFIG = {
     "data": {"_target_": "ddpm.data.datamodule.ImageDataModule", "name": "digits", "size": 8, "batch_size": 16},
-    "schedule": {"_target_": "ddpm.diffusion.schedules.linear.linear", "num_timesteps": 100, "beta_end": 0.02},
+    "schedule": {"_target_": "ddpm.diffusion.schedules.betas.linear", "num_timesteps": 100, "beta_end": 0.02},
     "objective": {"_target_": "ddpm.diffusion.objective.Eps", "_partial_": True},
     "sampler": {"steps": "${schedule.num_timesteps}"},
     "trainer": {"max_steps": 40, "accelerator": "cpu", "devices": 1, "precision": "32-true"},

@@ -48,7 +48,7 @@ def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
 
 
 def test_a_part_that_differs_is_one_column_and_its_fields_are_its_details():
-    cosine = {"_target_": "ddpm.diffusion.schedules.cosine.cosine", "num_timesteps": 100, "offset": 0.008}
+    cosine = {"_target_": "ddpm.diffusion.schedules.curves.cosine", "num_timesteps": 100, "offset": 0.008}
     found, common = differing_settings([flat(), flat(schedule=cosine)])
     assert found == {"schedule": [("linear", "beta_end 0.02", "linear"), ("cosine", "offset 0.008", "cosine")]}
     assert common["sampler.steps"] == "100"  # followed to what it refers to
@@ -56,7 +56,7 @@ def test_a_part_that_differs_is_one_column_and_its_fields_are_its_details():
 
 
 def test_a_field_that_differs_is_a_column_and_what_refers_to_it_is_none():
-    longer = {"_target_": "ddpm.diffusion.schedules.linear.linear", "num_timesteps": 500, "beta_end": 0.02}
+    longer = {"_target_": "ddpm.diffusion.schedules.betas.linear", "num_timesteps": 500, "beta_end": 0.02}
     found, _ = differing_settings([flat(), flat(schedule=longer)])
     assert {key: [value for value, _, _ in cells] for key, cells in found.items()} == {
         "schedule.num_timesteps": ["100", "500"]

@@ -9,14 +9,13 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
+from ddpm.diffusion.exact.inversion import draws_noise, invert
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.interpolation import linear, spherical
-from ddpm.diffusion.inversion import draws_noise, invert
-from ddpm.diffusion.noise_level import time_of_snr
+from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule, time_of_snr
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 
 T = 1000

@@ -15,9 +15,11 @@ import torch
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.diffusion import timestep_spacing
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.replacement import (
+from ddpm.diffusion.samplers import timestep_spacing
+from ddpm.diffusion.samplers.ancestral import Ancestral
+from ddpm.diffusion.samplers.ddim import DDIM
+from ddpm.diffusion.samplers.replacement import (
     BlockMean,
     PixelProjection,
     channel_mean,
@@ -27,9 +29,7 @@ from ddpm.diffusion.replacement import (
     replacement_trajectory,
     resampling_path,
 )
-from ddpm.diffusion.samplers.ancestral import Ancestral
-from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import FixedSmall
 
 T = 1000

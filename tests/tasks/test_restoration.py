@@ -16,12 +16,12 @@ from ddpm.commands import evaluate, sample
 from ddpm.diffusion.degradations.base import Degradation
 from ddpm.diffusion.degradations.fade import Fade
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, ONE_STEP, WAYS, restorations
 from ddpm.diffusion.samplers.cold import Cold
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.schedules.cosine import cosine
-from ddpm.diffusion.steps import Steps
-from ddpm.diffusion.timestep_spacing import uniform
+from ddpm.diffusion.samplers.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, ONE_STEP, WAYS, restorations
+from ddpm.diffusion.samplers.timestep_spacing import uniform
+from ddpm.diffusion.schedules.base import Steps
+from ddpm.diffusion.schedules.curves import cosine
 from ddpm.metrics.protocol import read_result
 
 RNG = Rng(5, "sample")

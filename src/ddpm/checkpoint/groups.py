@@ -26,8 +26,8 @@ class Group:
     before: Mapping[str, Any] | None = None
 
 
-WHITE = {"_target_": "ddpm.diffusion.noise.White"}
-NO_CONDITION = {"_target_": "ddpm.diffusion.condition.NoCondition"}
+WHITE = {"_target_": "ddpm.diffusion.noises.base.White"}
+NO_CONDITION = {"_target_": "ddpm.diffusion.conditions.base.NoCondition"}
 UNGUIDED = {"_target_": "ddpm.diffusion.denoiser.no_wrapper", "_partial_": True, "order": ["guidance", "clip"]}
 
 GROUPS = [

@@ -34,6 +34,30 @@ VALUES = {
 SUBJECT = {"told_by": "conditions_from"}
 """What else a record of images or the subject of a result calls by another name."""
 
+DIFFUSION_MODULES = {
+    "conditions.base": ["condition"],
+    "conditions.caption": ["caption"],
+    "conditions.low_resolution": ["low_resolution"],
+    "degradations.fade": ["degradations.decolor"],
+    "exact.oracle": ["oracle"],
+    "guidance.difference": ["guidance.classifier_free", "guidance.autoguidance"],
+    "losses.vlb": ["losses.hybrid"],
+    "losses.weight": ["weight"],
+    "noises.base": ["noise", "noises.offset"],
+    "samplers.cold": ["samplers.naive"],
+    "samplers.dpm_solver": ["samplers.dpm_solver_3m", "samplers.sde_dpm_solver"],
+    "samplers.edm": ["samplers.euler", "samplers.heun"],
+    "samplers.timestep_spacing": ["timestep_spacing"],
+    "schedules.adjusted": ["schedules.shifted", "schedules.zero_terminal_snr"],
+    "schedules.base": ["schedule", "steps"],
+    "schedules.betas": [
+        *("schedules.constant", "schedules.linear", "schedules.quadratic"),
+        *("schedules.warmup", "schedules.sigmoid_beta", "schedules.dpm2015"),
+    ],
+    "schedules.curves": ["schedules.cosine", "schedules.jsd", "schedules.sigmoid", "schedules.vp"],
+}
+"""Modules of ddpm.diffusion, and the earlier modules whose parts they contain."""
+
 TARGETS = {
     "ddpm.models.": "ddpm.networks.",
     "ddpm.codec.": "ddpm.model.codec.",
@@ -42,11 +66,16 @@ TARGETS = {
     "ddpm.diffusion.denoiser.Clipped": "ddpm.diffusion.denoiser.StaticThresholding",
     "ddpm.diffusion.denoiser.DynamicallyThresholded": "ddpm.diffusion.denoiser.DynamicThresholding",
     "ddpm.diffusion.denoiser.plain": "ddpm.diffusion.denoiser.no_wrapper",
-    "ddpm.diffusion.grid.": "ddpm.diffusion.timestep_spacing.",
+    "ddpm.diffusion.grid.": "ddpm.diffusion.samplers.timestep_spacing.",
     "ddpm.diffusion.timesteps.": "ddpm.diffusion.time_sampler.",
     "ddpm.diffusion.losses.distance.squared": "ddpm.diffusion.losses.error.mse",
     "ddpm.diffusion.losses.distance.absolute": "ddpm.diffusion.losses.error.mae",
     "ddpm.diffusion.losses.distance.": "ddpm.diffusion.losses.error.",
+    **{
+        f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}."
+        for new, earlier in DIFFUSION_MODULES.items()
+        for old in earlier
+    },
 }
 """Modules, with a dot at the end, and parts; in this order, since a part may have moved before it was renamed."""
 

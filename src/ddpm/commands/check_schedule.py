@@ -14,7 +14,7 @@ from ddpm.base import check
 from ddpm.base.program import CONF
 from ddpm.commands import cli
 from ddpm.config import wiring
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.schedule_check import examination, picture
 
 STEPS = (10, 20, 50, 100)

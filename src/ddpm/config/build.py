@@ -17,7 +17,7 @@ from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, classifies
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.diffusion.condition import ClassLabel
+from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.diffusion.losses.classification import Classification
 from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over

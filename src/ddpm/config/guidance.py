@@ -16,7 +16,7 @@ from ddpm.base.types import Time
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.reading import hold
 from ddpm.config.wiring import complete, instantiate
-from ddpm.diffusion.condition import ClassLabel, Condition, NoCondition
+from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler

@@ -19,9 +19,9 @@ from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses import AdversarialLoss, Loss
-from ddpm.diffusion.noise import White
+from ddpm.diffusion.noises.base import White
 from ddpm.diffusion.process import ForwardProcess
-from ddpm.diffusion.steps import Schedule
+from ddpm.diffusion.schedules.base import Schedule
 from ddpm.model.codec import BinaryCodec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.portable import to_portable

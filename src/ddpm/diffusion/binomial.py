@@ -16,7 +16,7 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import Coefficient, per_sample, weighted_sum
 from ddpm.diffusion.distributions import Bernoulli
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import Variance
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
+from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.objective import Objective
 
@@ -43,6 +44,25 @@ class NetworkDenoiser:
         channels = x_t.shape[1]
         extra = output[:, channels:] if output.shape[1] > channels else None
         return Prediction(self.objective.to_x0(output[:, :channels], x_t, t), extra)
+
+
+@dataclass(frozen=True, eq=False)
+class SelfConditioned(NetworkDenoiser):
+    """In training, a network that is conditioned on its previous prediction (Chen et al. 2023, "Analog Bits").
+
+    For half of the samples it is first asked without a guess, outside of the gradient, then with its own answer. Which
+    half is drawn for each sample, so it depends on no batch. In sampling the loop hands on the last prediction, and
+    NetworkDenoiser is all that is needed.
+    """
+
+    draws: Draws
+
+    def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
+        with torch.no_grad():
+            first = super().raw(x_t, t, cond)
+            guess = self.objective.to_x0(first[:, : x_t.shape[1]], x_t, t)
+            is_given = self.draws.integers("self-conditioning", 2).view(-1, *[1] * (x_t.ndim - 1))
+        return super().raw(x_t, t, {**cond, X0_GUESS: guess * is_given})
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,14 @@
 All of the variational bound is written in `kl` and `log_likelihood`, all of ancestral sampling in `sample` and `mode`.
 """
 
-import math
-from typing import NamedTuple, NoReturn, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ddpm.base.rng import Draws
 from ddpm.diffusion.coefficients import Coefficient, per_sample
-from ddpm.diffusion.noise import Noise, refuse_coloured
+from ddpm.diffusion.noises.base import WHITE, Noise, demand_white
 
 HALF_BIN = 1 / 255
 """Half the distance of two neighbouring 8-bit levels in [-1, 1]."""
@@ -37,20 +36,25 @@ class Distribution(Protocol):
 
 
 class Gaussian(NamedTuple):
-    """mean: `[B, C, H, W]`; variance: a float, `[B]`, or `[B, C, H, W]`; 0 is a point."""
+    """mean: `[B, C, H, W]`; variance: a float, `[B]`, or `[B, C, H, W]`; 0 is a point.
+
+    Where noise is not white, its pixels are not independent: it can be drawn from, but has no likelihood here.
+    """
 
     mean: Tensor
     variance: Coefficient
+    noise: Noise = WHITE
 
     def mode(self) -> Tensor:
         return self.mean
 
     def sample(self, draws: Draws, stream: str) -> Tensor:
-        noise = draws.normal(stream, tuple(self.mean.shape[1:])).to(self.mean.dtype)
+        noise = self.noise(draws, stream, tuple(self.mean.shape[1:])).to(self.mean.dtype)
         return self.mean + per_sample(self.variance**0.5, self.mean) * noise
 
     def kl(self, other: "Gaussian") -> Tensor:
         """Infinite where self is a point and other is not."""
+        demand_white(self.noise)
         mine, theirs = self._variances(), other._variances()
         apart = ((self.mean - other.mean).square() + mine) / theirs
         return (apart - 1 + theirs.log() - mine.log()) / 2  # no log of a ratio, whose gradient is no number at 0
@@ -61,6 +65,7 @@ class Gaussian(NamedTuple):
         x0: in [-1, 1]. With the exact error function and no floor, where their code has an approximation by tanh and
         clamps the probability at 1e-12; so the masses of the 256 bins sum to 1.
         """
+        demand_white(self.noise)
         std = self._variances().sqrt()
         lower = torch.where(x0 < -0.999, -FAR, (x0 - HALF_BIN - self.mean) / std)
         upper = torch.where(x0 > 0.999, FAR, (x0 + HALF_BIN - self.mean) / std)
@@ -69,36 +74,8 @@ class Gaussian(NamedTuple):
         log_right = torch.special.log_ndtr(right)
         return log_right + torch.log(-torch.expm1(torch.special.log_ndtr(left) - log_right))
 
-    def log_density(self, x0: Tensor) -> Tensor:
-        """For data that are real numbers."""
-        variance = self._variances()
-        return -((x0 - self.mean).square() / variance + variance.log() + math.log(2 * math.pi)) / 2
-
     def _variances(self) -> Tensor:
         return torch.as_tensor(per_sample(self.variance, self.mean), dtype=self.mean.dtype, device=self.mean.device)
-
-
-class Coloured(NamedTuple):
-    """As `Gaussian`, with noise whose pixels are not independent. It can be drawn from, but has no likelihood here."""
-
-    mean: Tensor
-    variance: Coefficient
-    noise: Noise
-
-    def mode(self) -> Tensor:
-        return self.mean
-
-    def sample(self, draws: Draws, stream: str) -> Tensor:
-        noise = self.noise(draws, stream, tuple(self.mean.shape[1:])).to(self.mean.dtype)
-        return self.mean + per_sample(self.variance**0.5, self.mean) * noise
-
-    def kl(self, other: "Coloured") -> NoReturn:
-        """ValueError."""
-        refuse_coloured(self.noise)
-
-    def log_likelihood(self, x0: Tensor) -> NoReturn:
-        """ValueError."""
-        refuse_coloured(self.noise)
 
 
 class Bernoulli(NamedTuple):

@@ -9,10 +9,10 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Prediction, Time
-from ddpm.diffusion.coefficients import Coefficient, weighted_sum
-from ddpm.diffusion.distributions import Coloured, Gaussian
-from ddpm.diffusion.noise import WHITE, Noise, refuse_coloured
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.coefficients import weighted_sum
+from ddpm.diffusion.distributions import Gaussian
+from ddpm.diffusion.noises.base import WHITE, Noise, demand_white
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.diffusion.variance import Variance
 
 
@@ -37,6 +37,10 @@ class GaussianDiffusion:
     def T(self) -> int:
         return self.schedule.T
 
+    @property
+    def _reverse_step_noise(self) -> Noise:
+        return self.noise if self.reverse_noise == "same" else WHITE
+
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """eps of the shape of x0."""
         return self.noise(draws, "noise", tuple(x0.shape[1:])).to(x0.dtype)
@@ -56,19 +60,18 @@ class GaussianDiffusion:
 
     def reverse_noise_like(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
         """What a step back adds to images like these `[B, C, H, W]`, of variance 1."""
-        noise = self.noise if self.reverse_noise == "same" else WHITE
-        return noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
+        return self._reverse_step_noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
 
-    def marginal(self, x0: Tensor, t: Time) -> Gaussian | Coloured:
+    def marginal(self, x0: Tensor, t: Time) -> Gaussian:
         """q(x_t | x0), eq. 4."""
         mean = weighted_sum(self.schedule.alpha(t), x0, 0.0, x0)
-        return normal(mean, self.schedule.sigma(t) ** 2, self.noise)
+        return Gaussian(mean, self.schedule.sigma(t) ** 2, self.noise)
 
-    def limit(self, like: Tensor) -> Gaussian | Coloured:
+    def limit(self, like: Tensor) -> Gaussian:
         """What x_T is taken for where nothing is known of x0: standard normal, of the shape of `like`."""
-        return normal(torch.zeros_like(like), 1.0, self.noise)
+        return Gaussian(torch.zeros_like(like), 1.0, self.noise)
 
-    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian | Coloured:
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian:
         """q(x_s | x_t, x0) for any 0 <= s < t, eqs. 6-7 generalized to strided steps.
 
         x0, x_t: `[B, C, H, W]`; s, t: both ints or both int64 `[B]`. The variance, a float or float64 `[B]`, is 0 at
@@ -79,11 +82,9 @@ class GaussianDiffusion:
         of_x0 = alpha_s * self.schedule.beta(s, t) / var_t
         of_x_t = alpha_t / alpha_s * var_s / var_t
         mean = weighted_sum(of_x0, x0, of_x_t, x_t)
-        return normal(
-            mean, self.schedule.posterior_variance(s, t), self.noise if self.reverse_noise == "same" else WHITE
-        )
+        return Gaussian(mean, self.schedule.posterior_variance(s, t), self._reverse_step_noise)
 
-    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian | Coloured:
+    def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
         """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
 
         A guidance gradient moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
@@ -100,8 +101,7 @@ class GaussianDiffusion:
 
         Of white noise: any other would put its covariance between eps and the score.
         """
-        if not self.noise.white:
-            refuse_coloured(self.noise)
+        demand_white(self.noise)
         sigma = self.schedule.sigma(t)
         return weighted_sum(-1 / sigma**2, x_t, self.schedule.alpha(t) / sigma**2, x0)
 
@@ -109,8 +109,3 @@ class GaussianDiffusion:
         """A sample of q(x_t | x_s), s < t, with the standard normal z: eq. 2 over several steps at once."""
         signal = self.schedule.alpha(t) / self.schedule.alpha(s)
         return weighted_sum(signal, x_s, self.schedule.beta(s, t) ** 0.5, z)
-
-
-def normal(mean: Tensor, variance: Coefficient, noise: Noise) -> Gaussian | Coloured:
-    """The distribution of mean + sqrt(variance) noise."""
-    return Gaussian(mean, variance) if noise.white else Coloured(mean, variance, noise)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.base.types import Time
 from ddpm.diffusion.coefficients import weighted_sum
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 class Objective(Protocol):

@@ -7,8 +7,7 @@ from torch import Tensor
 from ddpm.base.rng import Draws
 from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.distributions import Distribution
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.steps import Schedule
+from ddpm.diffusion.schedules.base import NoiseSchedule, Schedule
 from ddpm.diffusion.variance import Variance
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that fractions approach worst
 

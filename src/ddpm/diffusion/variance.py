@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.coefficients import Coefficient, per_sample
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 class Variance(Protocol):

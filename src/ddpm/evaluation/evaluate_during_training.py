@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.condition import LABEL
+from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.evaluator import Evaluator

@@ -18,7 +18,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.config import analytic, build, load
 from ddpm.data.any_images import image_data
 from ddpm.data.pixels import ImageData
-from ddpm.diffusion.condition import LABEL, ClassLabel, NoCondition
+from ddpm.diffusion.conditions.base import LABEL, ClassLabel, NoCondition
 from ddpm.evaluation.evaluation_callback import StoredImages
 from ddpm.evaluation.reference import ImageReference, Reference, StatisticsReference
 from ddpm.evaluation.sweeps.base import Variant

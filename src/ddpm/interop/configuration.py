@@ -16,14 +16,14 @@ def schedule(scheduler: Scheduler) -> Config:
     """The leaf of conf/schedule that makes the same betas."""
     timesteps = {"num_timesteps": scheduler.num_train_timesteps}
     if scheduler.beta_schedule == "squaredcos_cap_v2":
-        return leaf("diffusion.schedules.cosine.cosine", **timesteps, offset=0.008, max_beta=0.999)
+        return leaf("diffusion.schedules.curves.cosine", **timesteps, offset=0.008, max_beta=0.999)
     names = {"linear": "linear", "scaled_linear": "quadratic"}
     if scheduler.beta_schedule not in names:
         known = ", ".join([*names, "squaredcos_cap_v2"])
         raise ValueError(f"beta_schedule must be one of {known}, got {scheduler.beta_schedule!r}")
     name = names[scheduler.beta_schedule]
     betas = {"beta_start": scheduler.beta_start, "beta_end": scheduler.beta_end, "rescale": False}
-    return leaf(f"diffusion.schedules.{name}.{name}", **timesteps, **betas)
+    return leaf(f"diffusion.schedules.betas.{name}", **timesteps, **betas)
 
 
 def averages(*decays: float) -> Config:
@@ -54,19 +54,19 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
         "data": {"name": "none", "channels": model["in_channels"], "size": size, "batch_size": 1},
         "model": model,
         "schedule": betas,
-        "noise": leaf("diffusion.noise.White"),
+        "noise": leaf("diffusion.noises.base.White"),
         "process": leaf("diffusion.gaussian.GaussianDiffusion", **partial),
         "objective": leaf(f"diffusion.objective.{objective}", **partial),
         "time_sampler": leaf("diffusion.time_sampler.Uniform"),
-        "weight": leaf("diffusion.weight.uniform", **partial),
+        "weight": leaf("diffusion.losses.weight.uniform", **partial),
         "error": leaf("diffusion.losses.error.mse", **partial),
         "loss": leaf("diffusion.losses.simple.SimpleLoss", **partial, **of_the_loss),
         "variance": leaf("diffusion.variance.FixedSmall"),
-        "timestep_spacing": leaf("diffusion.timestep_spacing.uniform", **partial),
+        "timestep_spacing": leaf("diffusion.samplers.timestep_spacing.uniform", **partial),
         "sampler": leaf("diffusion.samplers.ancestral.Ancestral", **partial, **of_the_sampler),
         "clip": leaf("diffusion.denoiser.StaticThresholding", **partial),
         "guidance": leaf("diffusion.denoiser.no_wrapper", **partial, order=["guidance", "clip"]),
-        "cond": leaf("diffusion.condition.NoCondition"),
+        "cond": leaf("diffusion.conditions.base.NoCondition"),
         "codec": leaf("model.codec.PixelCodec"),
         "ema": averages(),
         "optimizer": leaf("training.optimizer.adam", **partial, **rates),

@@ -120,5 +120,5 @@ def ddgan_configuration(pretrained: DDGANModel) -> Config:
     """What build.module needs for sampling, as theirs do it: all steps, each from the posterior of an x0 of its own."""
     betas = {"num_timesteps": pretrained.num_timesteps, "beta_min": 0.1, "beta_max": 20, "t_min": 1e-3}
     model = leaf("networks.ddgan_generator.DDGANGenerator", **pretrained.settings)
-    config = all_groups(model, [pretrained.size] * 2, leaf("diffusion.schedules.vp.vp", **betas), "X0")
+    config = all_groups(model, [pretrained.size] * 2, leaf("diffusion.schedules.curves.vp", **betas), "X0")
     return {**config, "clip": leaf("diffusion.denoiser.no_wrapper", _partial_=True)}

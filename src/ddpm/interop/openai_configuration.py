@@ -18,21 +18,21 @@ def openai_configuration(pretrained: OpenAIModel) -> Config:
     conditions = {}
     if settings["num_classes"]:  # none of which was hidden in training
         fields = {"num_classes": settings["num_classes"], "dropout": 0.0, "names": None}
-        conditions["class"] = leaf("diffusion.condition.ClassLabel", **fields)
+        conditions["class"] = leaf("diffusion.conditions.base.ClassLabel", **fields)
     if flags.small_size:
         fields = {"factor": flags.image_size // flags.small_size, "dropout": 0.0}
-        conditions["low_res"] = leaf("diffusion.low_resolution.LowResolution", **fields)
+        conditions["low_res"] = leaf("diffusion.conditions.low_resolution.LowResolution", **fields)
     if conditions:
         config["cond"], *others = conditions.values()
         if others:
-            config["cond"] = leaf("diffusion.condition.Several", parts=conditions)
+            config["cond"] = leaf("diffusion.conditions.base.Several", parts=conditions)
     if pretrained.builder is Classifier:
         loss = leaf("diffusion.losses.classification.Classification", _partial_=True, time_sampler="${time_sampler}")
         return {**config, "loss": loss}
     if settings["out_channels"] == settings["in_channels"]:
         return {**config, "variance": leaf(f"diffusion.variance.{'FixedSmall' if flags.sigma_small else 'FixedLarge'}")}
     references = {group: f"${{{group}}}" for group in ("time_sampler", "weight", "error", "variance")}
-    hybrid = leaf("diffusion.losses.hybrid.HybridLoss", _partial_=True, **references, vlb_weight=0.001)
+    hybrid = leaf("diffusion.losses.vlb.HybridLoss", _partial_=True, **references, vlb_weight=0.001)
     return {**config, "variance": leaf("diffusion.variance.LearnedRange"), "loss": hybrid}
 
 

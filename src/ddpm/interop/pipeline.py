@@ -22,7 +22,7 @@ Config = dict[str, Any]
 
 WORDS: dict[str, dict[str, Config]] = {
     "process": {"ddpm.diffusion.gaussian.GaussianDiffusion": {}},
-    "noise": {"ddpm.diffusion.noise.White": {}},
+    "noise": {"ddpm.diffusion.noises.base.White": {}},
     "codec": {"ddpm.model.codec.PixelCodec": {}},
     "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.metrics.class_accuracy import share_estimate
 from ddpm.metrics.classes import refuse_unlabelled_real
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
@@ -64,7 +63,7 @@ class PointModes(ModeScore):
         outside = len(centres)  # a column of the counts that is no mode
         counts = torch.where(within, nearest, outside).bincount(minlength=outside + 1)
         modes = self.estimate(lambda counts: num_hit(counts[..., :outside]), counts)
-        return {"modes": modes, "within_3_sigma": share_estimate(within)}
+        return {"modes": modes, "within_3_sigma": Estimate.of_mean(within)}
 
     def describe(self) -> str:
         return f"PointModes(sigmas={NUM_SIGMAS})"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
-from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler, State

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.caption import WORDS, Caption
-from ddpm.diffusion.condition import LABEL, ClassLabel, Condition
+from ddpm.diffusion.conditions.base import LABEL, ClassLabel, Condition
+from ddpm.diffusion.conditions.caption import WORDS, Caption
 
 
 class Requested(NamedTuple):

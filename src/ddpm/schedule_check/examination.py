@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import timestep_spacing
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.samplers import timestep_spacing
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 MOST_PRIOR_BITS = 1e-3
 """Bits a dimension that x_T may tell about x0. Ho et al. 2020 leave 3e-5; Stable Diffusion's 3e-3 are too much for Lin

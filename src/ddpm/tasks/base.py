@@ -15,7 +15,7 @@ from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import choose_subset
-from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, State

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ddpm.base import check
-from ddpm.diffusion.condition import ClassLabel
+from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
 from ddpm.tasks.upsample import agreement, disagreement, enlarge, refuse_without_low_res

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ddpm.diffusion.replacement import Projection, channel_mean
+from ddpm.diffusion.samplers.replacement import Projection, channel_mean
 from ddpm.tasks.base import Model, gaussian
 from ddpm.tasks.restore import ResampledCompletion
 

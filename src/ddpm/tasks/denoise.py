@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ddpm.base import check
-from ddpm.diffusion.noise_level import time_of_snr
+from ddpm.diffusion.schedules.base import time_of_snr
 from ddpm.metrics.fidelity import psnr
 from ddpm.tasks.base import ImageTask, Model, Outcome, format_decibels, gaussian
 from ddpm.tasks.sheet import beside_originals

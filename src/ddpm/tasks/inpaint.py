@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ddpm.diffusion.replacement import PixelProjection
+from ddpm.diffusion.samplers.replacement import PixelProjection
 from ddpm.tasks.base import Model
 from ddpm.tasks.masks import known_pixels
 from ddpm.tasks.restore import ResampledCompletion

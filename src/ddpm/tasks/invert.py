@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.inversion import draws_noise, invert
+from ddpm.diffusion.exact.inversion import draws_noise, invert
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.metrics.fidelity import squared_error
 from ddpm.tasks.base import ImageTask, Model, Outcome, gaussian

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.inversion import draws_noise
+from ddpm.diffusion.exact.inversion import draws_noise
 from ddpm.diffusion.samplers.base import State
 from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet

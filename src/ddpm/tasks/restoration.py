@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.restoration import WAYS, restorations
+from ddpm.diffusion.samplers.restoration import WAYS, restorations
 from ddpm.metrics.fidelity import rmse, ssim
 from ddpm.tasks.base import ImageTask, Model, Outcome, num_steps
 from ddpm.tasks.sheet import beside_originals

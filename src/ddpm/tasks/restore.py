@@ -11,8 +11,14 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.replacement import KnownSampler, Projection, independent, replacement_trajectory, resampling_path
 from ddpm.diffusion.samplers.base import State
+from ddpm.diffusion.samplers.replacement import (
+    KnownSampler,
+    Projection,
+    independent,
+    replacement_trajectory,
+    resampling_path,
+)
 from ddpm.metrics.fidelity import squared_error
 from ddpm.model.codec import BinaryCodec, PixelCodec
 from ddpm.tasks.base import ImageTask, Model, Outcome

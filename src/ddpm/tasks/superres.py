@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.diffusion.replacement import BlockMean
+from ddpm.diffusion.samplers.replacement import BlockMean
 from ddpm.tasks.base import Model, gaussian
 from ddpm.tasks.restore import ResampledCompletion
 

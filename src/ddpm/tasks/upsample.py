@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.low_resolution import LOW_RES, LowResolution
+from ddpm.diffusion.conditions.low_resolution import LOW_RES, LowResolution
 from ddpm.metrics.fidelity import psnr
 from ddpm.tasks.base import ImageTask, Model, Outcome, format_decibels, num_steps
 from ddpm.tasks.restore import completion_ids

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Batch, LossTerms
 from ddpm.checkpoint.layout import VERSION
-from ddpm.diffusion.condition import drop_conditions
-from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.conditions.base import drop_conditions
+from ddpm.diffusion.denoiser import NetworkDenoiser, SelfConditioned
 from ddpm.diffusion.losses import AdversarialLoss, Example, Loss
-from ddpm.diffusion.self_condition import SelfConditioned
 from ddpm.diffusion.time_sampler import LossAware
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training import sharding

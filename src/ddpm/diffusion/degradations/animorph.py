@@ -9,8 +9,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.steps import Schedule
+from ddpm.diffusion.schedules.base import NoiseSchedule, Schedule
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Time
-from ddpm.diffusion.steps import Steps
+from ddpm.diffusion.schedules.base import Steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Fading towards one colour: the simplest degradation there is, linear in time."""
+"""Fading towards one colour or towards grey: the simplest degradations there are, linear in time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Time
-from ddpm.diffusion.degradations.base import HasFittedPrior, fraction_of_T
+from ddpm.diffusion.degradations.base import Degradation, HasFittedPrior, fraction_of_T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,3 +43,14 @@ class Fade(HasFittedPrior):
         if len(self.colours) not in (1, like.shape[1]):
             check.fail("process.colour", self.colour, f"one number, or one for each of the {like.shape[1]} channels")
         return like.new_tensor(self.colours).view(1, -1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decolor(Degradation):
+    """Colourisation: x_t = x0 + t / T (mean of the channels - x0), grey at T (Bansal et al. 2022, appendix A.5)."""
+
+    def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
+        if x0.shape[1] < 2:
+            raise ValueError("process=decolor takes colours away, and these images have one channel: choose data of 3")
+        grey = x0.mean(1, keepdim=True).expand_as(x0)
+        return torch.lerp(x0, grey, fraction_of_T(t, self.T, x0))

@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.coefficients import weighted_sum
-from ddpm.diffusion.condition import LABEL
+from ddpm.diffusion.conditions.base import LABEL
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 

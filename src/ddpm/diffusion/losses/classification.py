@@ -8,7 +8,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms
-from ddpm.diffusion.condition import LABEL
+from ddpm.diffusion.conditions.base import LABEL
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.time_sampler import TimeSampler

@@ -9,9 +9,9 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses.error import ErrorFunction
+from ddpm.diffusion.losses.weight import Weight
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.time_sampler import TimeSampler
-from ddpm.diffusion.weight import Weight
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
-"""The variational bound itself, L_vlb of Nichol and Dhariwal 2021 (eqs. 4-7), a term at a time."""
+"""The variational bound as a loss, alone or to train the variance of L_simple (Nichol and Dhariwal 2021)."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ddpm.base import check
 from ddpm.base.rng import Draws
-from ddpm.base.types import Cond, LossTerms
+from ddpm.base.types import Cond, LossTerms, Prediction
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.likelihood import bits_per_dim, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, step_term
+from ddpm.diffusion.losses.error import ErrorFunction
+from ddpm.diffusion.losses.weight import Weight
 from ddpm.diffusion.process import MarkovProcess, demand_markov
 from ddpm.diffusion.time_sampler import TimeSampler
 from ddpm.diffusion.variance import Variance
@@ -15,7 +18,7 @@ from ddpm.diffusion.variance import Variance
 
 @dataclass(frozen=True)
 class VLBLoss:
-    """total = T times the term of the drawn time, in bits per dimension.
+    """L_vlb (eqs. 4-7): total = T times the term of the drawn time, in bits per dimension.
 
     That is an unbiased estimate of the bound but for L_T, which no network changes. parts["bits"] is the same.
     time_sampler=loss_aware was made for it.
@@ -36,3 +39,40 @@ class VLBLoss:
         prediction = denoiser(x_t, t, cond)
         bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
         return LossTerms(bits, t, {"bits": bits}, self.time_sampler.importance(t, T))
+
+
+@dataclass(frozen=True)
+class HybridLoss:
+    """L_hybrid (eq. 16): total = L_simple + vlb_weight * T * the bound's term in bits per dimension, from one pass.
+
+    The bound sees the predicted x0 without its gradient, so it trains the variance alone. vlb_weight: lambda, 0.001 in
+    the paper. parts: "error" as in loss=simple, and "bits", the bound.
+    """
+
+    process: MarkovProcess
+    time_sampler: TimeSampler
+    weight: Weight
+    error: ErrorFunction
+    variance: Variance
+    vlb_weight: float
+
+    def __post_init__(self) -> None:
+        check.number("vlb_weight", self.vlb_weight, low=0)
+        demand_markov(self.process, "loss=hybrid", "loss=simple")
+
+    def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
+        """x0: `[B, C, H, W]` in [-1, 1]."""
+        T, channels = self.process.T, x0.shape[1]
+        t = self.time_sampler(draws, T)
+        z = self.process.draw(x0, draws)
+        x_t = self.process.apply(x0, z, t)
+        output = denoiser.raw(x_t, t, cond)
+        if output.shape[1] != channels * self.variance.num_outputs or self.variance.num_outputs == 1:
+            check.fail("model.out_channels", output.shape[1], f"{2 * channels}, with variance=learned_range")
+        mean, extra = output[:, :channels], output[:, channels:]
+        error = self.error(mean, denoiser.objective.target(x0, z, t))
+        weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
+        prediction = Prediction(denoiser.objective.to_x0(mean.detach(), x_t, t), extra)
+        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
+        parts = {"error": error, "bits": bits}
+        return LossTerms(weight * error + self.vlb_weight * bits, t, parts, self.time_sampler.importance(t, T))

@@ -24,6 +24,7 @@ class Ancestral(Sampler):
     variance: Variance
     latent: str = "fresh"
     uses_guidance_gradient: ClassVar[bool] = True
+    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,10 +37,6 @@ class Ancestral(Sampler):
 
     def with_latents(self, channels: int) -> Self:
         return replace(self, step_inputs=Latents(channels, self.latent == "fixed"))
-
-    @property
-    def order(self) -> int:
-        return 1
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         prediction = denoiser(state.x_t, state.t, cond)

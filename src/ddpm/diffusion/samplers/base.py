@@ -16,7 +16,7 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.process import ForwardProcess, MarkovProcess
 from ddpm.diffusion.samplers.step_inputs import Latents, StepInputs, last_prediction
-from ddpm.diffusion.timestep_spacing import TimestepSpacing
+from ddpm.diffusion.samplers.timestep_spacing import TimestepSpacing
 
 
 class State(NamedTuple):

@@ -1,4 +1,7 @@
-"""Algorithm 2 of Cold Diffusion (Bansal et al. 2022): from x_t to x_s by what one belief about x0 says of both."""
+"""The two algorithms of Cold Diffusion (Bansal et al. 2022), for any forward process.
+
+Where z is inferred from x_t and x0, as Gaussian noise is ("hot diffusion"), they are one, and are DDIM without noise.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -11,12 +14,25 @@ from ddpm.diffusion.samplers.base import Sampler, State
 
 
 @dataclass(frozen=True)
+class Naive(Sampler):
+    """Algorithm 1, restore, degrade a little less, and again: x_s = D(x0, z, s).
+
+    An error of x0 stays in x_s, and errors add up.
+    """
+
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        z = trajectory_state(self, state, draws)
+        prediction = denoiser(state.x_t, state.t, cond)
+        believed = self.process.recover_noise(state.x_t, prediction.x0, state.t, z)
+        return State(s, self.process.apply(prediction.x0, believed, s), prediction, z)
+
+
+@dataclass(frozen=True)
 class Cold(Sampler):
-    """x_s = x_t - D(x0, z, t) + D(x0, z, s), for any forward process.
+    """Algorithm 2: x_s = x_t - D(x0, z, t) + D(x0, z, s), from x_t to x_s by what one belief about x0 says of both.
 
     An error of x0 costs only as much as D(., z, s) and D(., z, t) differ on it: none where D is linear in t, but for
-    the slope. Where z is inferred from x_t and x0, as Gaussian noise is ("hot diffusion"), D(x0, z, t) is x_t itself,
-    and this is DDIM without noise.
+    the slope.
     """
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:

@@ -1,6 +1,7 @@
 """Denoising diffusion implicit models: the non-Markovian family of Song et al. 2021 (eqs. 12 and 16)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
@@ -19,14 +20,11 @@ class DDIM(GaussianSampler):
     """
 
     eta: float
+    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.number("eta", self.eta, low=0, high=1)
-
-    @property
-    def order(self) -> int:
-        return 1
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,9 +26,7 @@ class PNDM(GaussianSampler):
     under schedule=cosine on an even grid, the first step is DDIM's. Clipping reaches each eps, not their combination.
     """
 
-    @property
-    def order(self) -> int:
-        return 2
+    order: ClassVar[int] = 2
 
     def evaluations(self, steps: int) -> int:
         times = self.timestep_spacing(self.process.T, steps, self.process.schedule)

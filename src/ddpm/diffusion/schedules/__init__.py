@@ -1,1 +1,1 @@
-"""Noise schedules: each a function from a few numbers to a NoiseSchedule, one a file."""
+"""Noise schedules: functions from a few numbers to a NoiseSchedule."""

@@ -15,8 +15,8 @@ from ddpm.config import build
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
-from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
 from ddpm.diffusion.samplers.base import Sampler
+from ddpm.diffusion.samplers.restoration import restore_repeatedly, squared_error_map
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
 from ddpm.evaluation.model_metrics.anomaly_values import Judge, anomaly_picture, anomaly_rows, anomaly_table

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.data.datamodule import ImageData
-from ddpm.diffusion.anomaly_map import squared_error_map
+from ddpm.diffusion.samplers.restoration import squared_error_map
 
 FLOOR = (8 / 127.5) ** 2
 """Added to a pixel's variance, that of 8 of 255 levels, since a pixel that never changed would rule the whole map."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.base.types import Batch, Prediction
 from ddpm.diffusion.distributions import Gaussian
-from ddpm.diffusion.likelihood import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, prior_term, step_term
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
 from ddpm.evaluation.model_metrics.images import ImagePass, Split, mean_and_error
 from ddpm.metrics.score import Estimate

@@ -11,9 +11,9 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Batch, Cond
 from ddpm.diffusion.denoiser import NetworkDenoiser
+from ddpm.diffusion.exact.ode_likelihood import log_likelihood
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.ode_likelihood import log_likelihood
-from ddpm.diffusion.timestep_spacing import log_snr
+from ddpm.diffusion.samplers.timestep_spacing import log_snr
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.images import ImagePass, OfLikelihood, mean_and_error
 from ddpm.model.diffusion_model import DiffusionModel

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Batch
-from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
+from ddpm.diffusion.samplers.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.images import ImagePass, OfImages, Split, mean_and_error
 from ddpm.evaluation.table import estimates_table, with_errors

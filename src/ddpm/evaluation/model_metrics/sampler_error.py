@@ -21,12 +21,12 @@ from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.config import wiring
-from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
+from ddpm.diffusion.exact.affine import Normal, output_distribution, wasserstein
+from ddpm.diffusion.exact.inversion import draws_noise
+from ddpm.diffusion.exact.oracle import GaussianOracle, Oracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.inversion import draws_noise
-from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
 from ddpm.diffusion.samplers.base import Sampler, State, describe_setting
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.evaluation.curves import logarithmic
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.metrics.protocol import short_digest
@@ -88,7 +88,7 @@ class SamplerError:
                 "model=oracle_gaussian, oracle_mixture or oracle_dataset"
             )
         oracle = wiring.instantiate(run.config.model, "model")
-        if not hasattr(oracle, "log_density"):
+        if not hasattr(oracle, "x0"):
             raise ValueError(f"metric=sampler_error needs model=oracle_..., got {type(oracle).__name__}")
         schedule = self.schedule
         if run.config.get("schedule"):

@@ -9,7 +9,7 @@ from ddpm.base.image_grid import tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.data.loader import to_batch
-from ddpm.diffusion.condition import LABEL, ClassLabel
+from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.training.callbacks.interruption import stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.logs import log_picture, picture_path

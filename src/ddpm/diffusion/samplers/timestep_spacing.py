@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ddpm.base import check
-from ddpm.diffusion.steps import Schedule
+from ddpm.diffusion.schedules.base import Schedule
 
 
 class TimestepSpacing(Protocol):

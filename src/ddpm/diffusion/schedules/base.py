@@ -6,7 +6,7 @@ Times are 0..T with 0 = clean, so row 0 of the table is 1 (Ho et al. 2020 number
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -44,8 +44,6 @@ class NoiseSchedule:
     def alpha(self, t: int) -> float: ...
     @overload
     def alpha(self, t: Tensor) -> Tensor: ...
-    @overload
-    def alpha(self, t: Time) -> Coefficient: ...
     def alpha(self, t: Time) -> Coefficient:
         """Scale of the signal in x_t, the root of alpha_bar."""
         return self._at(t) ** 0.5
@@ -54,8 +52,6 @@ class NoiseSchedule:
     def sigma(self, t: int) -> float: ...
     @overload
     def sigma(self, t: Tensor) -> Tensor: ...
-    @overload
-    def sigma(self, t: Time) -> Coefficient: ...
     def sigma(self, t: Time) -> Coefficient:
         """Scale of the noise in x_t, the root of 1 - alpha_bar; 0 at t = 0."""
         return (1 - self._at(t)) ** 0.5
@@ -108,6 +104,12 @@ class NoiseSchedule:
         return self.alpha_bar.tolist()
 
 
+def time_of_snr(schedule: NoiseSchedule, snr: float) -> int:
+    """The t in 1..T whose signal-to-noise ratio alpha^2 / sigma^2 is nearest to snr, by their logarithms."""
+    wanted = math.log(check.positive_number("snr", snr)) / 2
+    return min(range(1, schedule.T + 1), key=lambda t: abs(schedule.half_log_snr(t) - wanted))
+
+
 def first_fault(alpha_bar: Tensor) -> str:
     """Where a table float64 `[T + 1]` is no schedule, and what would mend it."""
     if alpha_bar[0] != 1:
@@ -141,20 +143,6 @@ def from_alpha_bar(alpha_bar: Tensor, max_beta: float) -> NoiseSchedule:
     return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
 
-def rescale_beta(beta: float, num_timesteps: int, rescale: bool, name: str) -> float:
-    """A beta made for 1,000 steps, for `num_timesteps` of them: times 1000 / T, so that the same noise is reached."""
-    check.number(name, beta)
-    if not 0 < beta < 1:
-        check.fail(name, beta, "greater than 0 and less than 1")
-    scaled = beta * 1000 / num_timesteps if check.boolean("rescale", rescale) else beta
-    if scaled >= 1:
-        raise ValueError(
-            f"{name} must be less than 1 after the rescaling by 1000 / T, got {beta:g} * 1000 / {num_timesteps} = "
-            f"{scaled:g}; take more num_timesteps, rescale=false, or schedule=cosine, which has no such limit"
-        )
-    return scaled
-
-
 def checked_timesteps(num_timesteps: int) -> int:
     check.positive_int("num_timesteps", num_timesteps)
     require_memory(64 * num_timesteps, f"a schedule of num_timesteps = {num_timesteps}")  # a few tables of float64
@@ -166,14 +154,27 @@ def times_in_unit_interval(num_timesteps: int) -> Tensor:
     return torch.linspace(0, 1, checked_timesteps(num_timesteps) + 1, dtype=torch.float64)
 
 
-def of_length(num_timesteps: int, of: NoiseSchedule, at_least: int = 1) -> NoiseSchedule:
-    """`of`, the schedule that another adjusts, once it is known to have num_timesteps, and enough of them."""
-    check.integer("num_timesteps", num_timesteps, at_least)
-    if not isinstance(of, NoiseSchedule):
-        check.fail("of", of, "a schedule, which is chosen as schedule@schedule.of=linear")
-    if num_timesteps != of.T:
+@dataclass(frozen=True)
+class Steps:
+    """Times 0..T without noise: for a process that says itself how much is left at each of them. num_timesteps: T."""
+
+    num_timesteps: int
+
+    def __post_init__(self) -> None:
+        checked_timesteps(self.num_timesteps)
+
+    @property
+    def T(self) -> int:
+        return self.num_timesteps
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Whoever asks for alpha, sigma, a signal-to-noise ratio, ... was made for noise."""
+        if name.startswith("_"):
+            raise AttributeError(name)
         raise ValueError(
-            f"num_timesteps must be that of the schedule which is adjusted, {of.T}, got {num_timesteps}; set "
-            "schedule.num_timesteps alone, from which schedule.of takes its own"
+            f"schedule=steps has times but no noise, so there is no {name}: with a process that has none (blur, mask, "
+            "...) use objective=x0, weight=uniform, loss=simple, timestep_spacing=uniform; with noise, schedule=cosine"
         )
-    return of
+
+
+Schedule = NoiseSchedule | Steps

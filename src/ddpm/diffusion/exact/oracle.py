@@ -1,4 +1,4 @@
-"""Data of which everything is known: the ideal denoiser E[x0 | x_t] and the density, in closed form at any noise.
+"""Data of which everything is known: the ideal denoiser E[x0 | x_t], in closed form at any noise.
 
 They take alpha and sigma instead of a time, so they know no schedule. All in the dtype of x_t.
 """
@@ -15,9 +15,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, Prediction
-from ddpm.diffusion.schedule import NoiseSchedule
-
-LOG_TWO_PI = math.log(2 * math.pi)
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 class Oracle(Protocol):
@@ -28,10 +26,6 @@ class Oracle(Protocol):
 
     def x0(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
         """E[x0 | x_t], `[B, *shape]`, for sigma > 0."""
-        ...
-
-    def log_density(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-        """Of x_t, in nats, `[B]`."""
         ...
 
     def draw(self, draws: Draws) -> Tensor:
@@ -68,12 +62,6 @@ class GaussianOracle:
         gain = alpha * variances / (alpha**2 * variances + sigma**2)
         return mean + ((x_t - alpha * mean) @ axes * gain) @ axes.T
 
-    def log_density(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-        mean, variances, axes = (part.to(x_t) for part in self._axes)
-        total = alpha**2 * variances + sigma**2
-        along = ((x_t - alpha * mean) @ axes).flatten(1)
-        return -(along.square() / total + total.log() + LOG_TWO_PI).sum(1) / 2
-
     def draw(self, draws: Draws) -> Tensor:
         mean, variances, axes = (part.to(draws.ids.device) for part in self._axes)
         return mean + draws.normal("data", self.shape).double() * variances.sqrt() @ axes.T
@@ -84,11 +72,6 @@ class GaussianOracle:
         stds = [(schedule.alpha(u) ** 2 * variances + schedule.sigma(u) ** 2).sqrt() for u in (t, s)]
         along = (x_t - schedule.alpha(t) * mean) @ axes
         return schedule.alpha(s) * mean + along * (stds[1] / stds[0]) @ axes.T
-
-    @property
-    def entropy(self) -> float:
-        """Differential, of one sample, in nats."""
-        return float((self._axes[1].log() + LOG_TWO_PI + 1).sum() / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,21 +94,11 @@ class MixtureOracle:
     def _centers(self) -> Tensor:
         return torch.as_tensor(self.centers, dtype=torch.float64)
 
-    def _log_parts(self, x_t: Tensor, alpha: float, sigma: float) -> tuple[Tensor, float]:
-        """Logarithm of each part's density at x_t but for its constant, `[B, K]`, and a part's variance."""
-        variance = alpha**2 * self.std**2 + sigma**2
-        squares = (x_t.flatten(1)[:, None] - alpha * self._centers.to(x_t)).square().sum(2)
-        return -squares / (2 * variance), variance
-
     def x0(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-        logs, variance = self._log_parts(x_t, alpha, sigma)
-        center = (logs.softmax(1) @ self._centers.to(x_t)).view_as(x_t)
+        centers, variance = self._centers.to(x_t), alpha**2 * self.std**2 + sigma**2
+        squares = (x_t.flatten(1)[:, None] - alpha * centers).square().sum(2)
+        center = ((-squares / (2 * variance)).softmax(1) @ centers).view_as(x_t)
         return center + alpha * self.std**2 / variance * (x_t - alpha * center)
-
-    def log_density(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-        logs, variance = self._log_parts(x_t, alpha, sigma)
-        d = self._centers.shape[1]
-        return logs.logsumexp(1) - math.log(len(self._centers)) - d * (math.log(variance) + LOG_TWO_PI) / 2
 
     def draw(self, draws: Draws) -> Tensor:
         chosen = self._centers.to(draws.ids.device)[draws.integers("part", len(self._centers))]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.diffusion.objective import Objective
-from ddpm.diffusion.steps import Schedule
+from ddpm.diffusion.schedules.base import Schedule
 
 
 class Weight(Protocol):

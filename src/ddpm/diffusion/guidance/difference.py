@@ -1,0 +1,126 @@
+"""Guidance by the difference of two predictions: x0 = weaker + scale * (stronger - weaker).
+
+That is the same in eps or v, which are affine in x0.
+interval: the levels of noise sigma / alpha between which there is guidance, null: all (Kynkaanniemi et al. 2024,
+"Applying Guidance in a Limited Interval").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.types import Cond, Prediction, Time
+from ddpm.diffusion.coefficients import per_sample
+from ddpm.diffusion.conditions.base import Condition
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.schedules.base import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """Between what a model predicts with and without being told (Ho and Salimans 2022).
+
+    scale: 1 is the conditional model, 0 the unconditional one, more is guidance; Ho and Salimans' w is scale - 1.
+    rescale: phi in [0, 1], how far the deviation of x0 over its pixels is brought back to that of the conditional x0
+    (Lin et al. 2024, eqs. 15-16).
+    """
+
+    denoiser: Denoiser
+    condition: Condition
+    process: GaussianDiffusion
+    scale: float
+    rescale: float = 0.0
+    interval: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check.number("scale", self.scale, low=0)
+        check.number("rescale", self.rescale, low=0, high=1)
+        check_interval(self.interval)
+        if not self.condition.network_settings:
+            raise ValueError("guidance=classifier_free needs a conditional model: train it with cond=class")
+        if self.condition.dropout == 0 and self.scale != 1:
+            raise ValueError(
+                "guidance=classifier_free needs a model whose condition was dropped for some images: train it with "
+                "cond.dropout=0.1 (this one has 0), or choose guidance=classifier or autoguidance"
+            )
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
+        """Both branches in one call of the denoiser, with twice the batch; where the scale is 1 or 0 one branch."""
+        scale = scale_at(self.scale, self.interval, self.process.schedule, t)
+        null_cond = self.condition.unconditional(cond)
+        if isinstance(scale, float | int) and scale in (0, 1):
+            return self.denoiser(x_t, t, cond if scale == 1 else null_cond)
+        both = {name: torch.cat([conditional, null_cond[name]]) for name, conditional in cond.items()}
+        times = t if isinstance(t, int) else torch.cat([t, t])
+        prediction = self.denoiser(torch.cat([x_t, x_t]), times, both)
+        assert prediction.guidance_gradient is None, (
+            "a guidance gradient is of one branch: guidance by a classifier stands around this one"
+        )
+        conditional, unconditional = prediction.x0.chunk(2)
+        x0 = torch.lerp(unconditional, conditional, per_sample(scale, unconditional))
+        if self.rescale:
+            x0 = rescale_guidance(x0, conditional, self.rescale)
+        extra = None if prediction.extra is None else prediction.extra.chunk(2)[0]
+        return Prediction(x0, extra)
+
+
+@dataclass(frozen=True)
+class Autoguided:
+    """Away from the errors of a weaker model, both told the same (Karras et al. 2024, "Guiding a Diffusion Model with a
+    Bad Version of Itself"). guide: of the same data and schedule, smaller or trained for less. scale: 1 is the model.
+    """
+
+    denoiser: Denoiser
+    guide: Denoiser
+    process: GaussianDiffusion
+    scale: float
+    interval: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check.number("scale", self.scale, low=0)
+        check_interval(self.interval)
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
+        prediction = self.denoiser(x_t, t, cond)
+        scale = scale_at(self.scale, self.interval, self.process.schedule, t)
+        if isinstance(scale, float | int) and scale == 1:
+            return prediction
+        weaker = self.guide(x_t, t, cond).x0
+        return replace(prediction, x0=torch.lerp(weaker, prediction.x0, per_sample(scale, weaker)))
+
+
+def scale_at(scale: float, interval: Sequence[float] | None, schedule: NoiseSchedule, t: Time) -> float | Tensor:
+    """The scale within the interval and 1, no guidance, outside: a float for an int, float64 `[B]` for times `[B]`."""
+    if interval is None:
+        return scale
+    low, high = interval
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)  # compared so, as alpha may be 0 and high infinite
+    above, below = low * alpha <= sigma, sigma / high <= alpha
+    if isinstance(above, Tensor):
+        return torch.where(above & below, scale, 1.0).double()
+    return scale if above and below else 1.0
+
+
+def check_interval(bounds: Sequence[float] | None) -> None:
+    """ValueError unless bounds are None or [low, high]."""
+    if bounds is None:
+        return
+    if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
+        check.fail("interval", bounds, "null or two noise levels sigma / alpha, as [0.3, 5.0]")
+    low, high = (check.number("interval", bound, low=0) for bound in bounds)
+    if low >= high:
+        check.fail("interval", list(bounds), "[low, high] with low < high")
+
+
+def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
+    """x0 whose deviation over all pixels of an image goes a share phi of the way to that of `conditional`."""
+    dims = tuple(range(1, x0.ndim))
+    deviation = x0.std(dim=dims, keepdim=True)
+    ratio = torch.where(
+        deviation > 0, conditional.std(dim=dims, keepdim=True) / deviation, 1.0
+    )  # 0 / 0 in an even image
+    return x0 * (phi * ratio + (1 - phi))

@@ -1,0 +1,65 @@
+"""Where noise comes from: what Gaussian diffusion adds and, unless process.reverse_noise=white, reverse steps add."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.rng import Draws
+
+
+class Noise(Protocol):
+    @property
+    def white(self) -> bool:
+        """Whether all its numbers are independent standard normals, which every formula of a likelihood needs."""
+        ...
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        """float32 `[B, *shape]`, of mean 0; a sample's noise depends on its draws alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class White:
+    """Independent standard normals (Ho et al. 2020)."""
+
+    white: ClassVar[bool] = True
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        return draws.normal(stream, shape)
+
+
+WHITE = White()
+
+
+@dataclass(frozen=True)
+class Offset:
+    """White noise and `strength` times one normal number for each channel, to learn an image's mean (Guttenberg 2023).
+
+    unit_variance: divide by sqrt(1 + strength^2). Two pixels of a channel have the covariance strength^2 before it.
+    """
+
+    strength: float
+    unit_variance: bool
+
+    white: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check.number("noise.strength", self.strength, low=0)
+        check.boolean("noise.unit_variance", self.unit_variance)
+
+    def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
+        whole = draws.normal(f"{stream}, offset", (shape[0], 1, 1))
+        noise = draws.normal(stream, shape).add_(whole, alpha=self.strength)
+        return noise.div_(math.sqrt(1 + self.strength**2)) if self.unit_variance else noise
+
+
+def demand_white(noise: Noise) -> None:
+    """ValueError of any other, by what is stated for white noise alone."""
+    if not noise.white:
+        raise ValueError(
+            f"likelihoods and scores are those of white noise, and this process adds {type(noise).__name__}: choose "
+            "noise=gaussian, or a loss, sampler and metric without them (loss=simple, sampler=ddim, metric=fid)"
+        )

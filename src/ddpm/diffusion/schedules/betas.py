@@ -1,0 +1,86 @@
+"""Schedules that are given by the variances of their single steps, the betas.
+
+rescale: multiply the betas by 1000 / num_timesteps, so that any T ends at about the same noise.
+"""
+
+import torch
+
+from ddpm.base import check
+from ddpm.diffusion.schedules.base import NoiseSchedule, checked_timesteps, from_betas
+
+GAP = 1e-5
+"""How far the betas of Sohl-Dickstein et al. 2015 stay below 1."""
+
+
+def linear(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
+    """Betas that grow evenly: the schedule of Ho et al. 2020, section 4 (1e-4 to 0.02 in 1,000 steps)."""
+    T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
+    return from_betas(torch.linspace(start, end, T, dtype=torch.float64))
+
+
+def quadratic(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
+    """Their square roots grow evenly: "quad" in the code of Ho et al. 2020, "scaled linear" in latent diffusion."""
+    T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
+    return from_betas(torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2)
+
+
+def constant(num_timesteps: int, beta: float, rescale: bool) -> NoiseSchedule:
+    """The same beta at every step ("const" in the code of Ho et al. 2020)."""
+    T = checked_timesteps(num_timesteps)
+    return from_betas(torch.full((T,), rescale_beta(beta, T, rescale, "beta"), dtype=torch.float64))
+
+
+def warmup(num_timesteps: int, beta_start: float, beta_end: float, fraction: float, rescale: bool) -> NoiseSchedule:
+    """Betas that rise evenly and then stay: "warmup10" and "warmup50" of Ho's code.
+
+    fraction: the share of the steps, in [0, 1], over which beta rises from beta_start to beta_end.
+    """
+    T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
+    rise = int(T * check.number("fraction", fraction, low=0, high=1))
+    betas = torch.full((T,), end, dtype=torch.float64)
+    betas[:rise] = torch.linspace(start, end, rise, dtype=torch.float64)
+    return from_betas(betas)
+
+
+def sigmoid_beta(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
+    """Betas that rise along a logistic curve from -6 to 6 (code of GeoDiff, Xu et al. 2022; "sigmoid" in diffusers).
+
+    Not schedule=sigmoid, where alpha_bar is the logistic curve. beta_start, beta_end: the limits of the curve, of which
+    sigmoid(-6) = 0.25% is cut off at either end.
+    """
+    T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
+    return from_betas(start + (end - start) * torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)))
+
+
+def dpm2015(num_timesteps: int, min_beta: float, step1_beta: float) -> NoiseSchedule:
+    """1 / linspace(T, 2, T), raised to a floor: `generate_beta_arr` in the code of Sohl-Dickstein et al. 2015.
+
+    The paper's 1 / (T - t + 1) (schedule=jsd) removes all signal; here about 1 / T of its variance is left. min_beta:
+    the floor of every step; step1_beta: what that of the first has above it, the least variance that their model can
+    have. Their perturbation by temporal bumps is always 0.
+    """
+    T = checked_timesteps(num_timesteps)
+    floor = torch.full((T,), check.number("min_beta", min_beta, low=0, high=0.5), dtype=torch.float64)
+    floor[0] += check.number("step1_beta", step1_beta, low=0, high=0.4)
+    baseline = 1 / torch.linspace(T, 2, T, dtype=torch.float64)
+    return from_betas(floor + baseline * (1 - floor - GAP))
+
+
+def limits(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> tuple[int, float, float]:
+    """T and both betas, checked and rescaled."""
+    T = checked_timesteps(num_timesteps)
+    return T, rescale_beta(beta_start, T, rescale, "beta_start"), rescale_beta(beta_end, T, rescale, "beta_end")
+
+
+def rescale_beta(beta: float, T: int, rescale: bool, name: str) -> float:
+    """A beta made for 1,000 steps, for T of them: times 1000 / T."""
+    check.number(name, beta)
+    if not 0 < beta < 1:
+        check.fail(name, beta, "greater than 0 and less than 1")
+    scaled = beta * 1000 / T if check.boolean("rescale", rescale) else beta
+    if scaled >= 1:
+        raise ValueError(
+            f"{name} must be less than 1 after the rescaling by 1000 / T, got {beta:g} * 1000 / {T} = {scaled:g}; "
+            "take more num_timesteps, rescale=false, or schedule=cosine, which has no such limit"
+        )
+    return scaled
