@@ -11,6 +11,8 @@ from ddpm.networks import UNet
 from ddpm.networks.attention import Attention
 from ddpm.networks.caption_unet import CaptionUNet
 from ddpm.networks.classifier import Classifier
+from ddpm.networks.ddgan_generator import DDGANGenerator
+from ddpm.networks.ddgan_mlp import MLPGenerator
 from ddpm.networks.mlp import MLP
 
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
@@ -31,6 +33,9 @@ TOLD = {
     "low_res": drawn(3, 2, 4, 8, seed=3),
     "tokens": drawn(3, 7, 6, seed=4),
 }
+GENERATOR = {**SMALL, "attention_levels": [1], "latent_channels": 5, "style_channels": 6, "num_mapping_layers": 1}
+GENERATOR.pop("num_groups")
+DRAWN = {"latent": drawn(3, 5, seed=5), "label": TOLD["label"]}
 WORDS = {"words": torch.tensor([[1, 2, 3], [0, 0, 5], [4, 5, 1]])}
 NETWORKS = {
     "ddpm": (lambda: UNet(**SMALL | {"attention_levels": [0], "num_heads": 2}), {}),
@@ -39,6 +44,8 @@ NETWORKS = {
     "classifier": (lambda: Classifier(**ADM, attention_levels=[1], patch_size=2, size=[8, 16], num_classes=5), {}),
     "prompted": (lambda: CaptionUNet(**SMALL, num_words=5, num_tokens=3, token_channels=6), WORDS),
     "mlp": (lambda: MLP(2, [8, 16], 16, 2), {}),
+    "ddgan": (lambda: DDGANGenerator(**GENERATOR, num_classes=5), DRAWN),
+    "ddgan of points": (lambda: MLPGenerator(2, [8, 16], 16, 2, 5, num_classes=5), DRAWN),
 }
 
 
@@ -126,6 +133,8 @@ def test_the_settings_of_a_unet_build_it_again(settings):
         ("model=adm_classifier_128", {"num_classes": 1000, "size": 128}, 42_568_040),
         ("model=adm_classifier_256", {"num_classes": 1000, "size": 256}, 54_096_360),
         ("experiment=anoddpm_256", {"in_channels": 1}, 131_649_793),
+        ("model=ddgan_cifar10", {}, 48_432_515),  # counted in the authors' classes
+        ("model=ddgan_256", {}, 39_726_979),
     ],
 )
 def test_the_published_networks_have_their_published_number_of_parameters(config, words, changes, published):

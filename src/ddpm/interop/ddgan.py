@@ -49,23 +49,24 @@ def is_ddgan(path: Path) -> bool:
 
 
 def load_ddgan(path: Path) -> DDGANModel:
-    stored = read_file(path, inert=["argparse.Namespace"])
+    stored, arguments = read_file(path, inert=["argparse.Namespace"]), {}
+    if isinstance(stored, dict) and "netG_dict" in stored:
+        arguments = vars(stored["args"]) if isinstance(stored.get("args"), Inert) else {}
+        stored = averaged(stored, path)
+    weights = state_dict_of(stored, path)
     with name_errors(path):
-        if not isinstance(stored, dict) or "netG_dict" not in stored:
-            return generator(state_dict_of(stored, path), {})
-        arguments = stored.get("args")
-        return generator(averaged(stored, path), vars(arguments) if isinstance(arguments, Inert) else {})
+        return generator(weights, arguments)
 
 
-def averaged(stored: dict[Any, Any], path: Path) -> Weights:
+def averaged(stored: dict[Any, Any], path: Path) -> dict[str, Any]:
     """The generator of a content.pth. Its averages are in its optimizer's state, by number; without any, it is raw."""
     raw, optimizer = state_dict_of(stored["netG_dict"], path), stored.get("optimizerG")
     states = optimizer.get("state") if isinstance(optimizer, dict) else None
     states = states.items() if isinstance(states, dict) else ()
     averages = {number: state["ema"] for number, state in states if isinstance(state, dict) and "ema" in state}
     if averages and averages.keys() != set(range(len(raw))):
-        raise ValueError(f"it has averages of {len(averages)} weights, and its generator has {len(raw)}")
-    return state_dict_of({key: averages[i] for i, key in enumerate(raw)}, path) if averages else raw
+        raise ValueError(f"ckpt={path} has averages of {len(averages)} weights, and its generator has {len(raw)}")
+    return {key: averages[i] for i, key in enumerate(raw)} if averages else raw
 
 
 LAYERS = {
