@@ -17,9 +17,9 @@ from ddpm.diffusion.objective import X0
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.samplers.step_inputs import Latents
+from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.schedules.curves import vp
 from ddpm.diffusion.time_sampler import Uniform
-from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.variance import FixedSmall
 
 IDS = torch.arange(20_000)
