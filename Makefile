@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help env train sample evaluate report doctor test test-all lint bench verify-resume chaos clean
+.PHONY: help env train sample evaluate report doctor test test-all lint bench trilemma verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -61,3 +61,6 @@ chaos: env  ## kill short runs N times at random moments and count lost steps: m
 clean:  ## remove the environment and caches, but not runs/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+trilemma: env  ## train and measure what docs/trilemma.md compares, at equal minutes: make trilemma ARGS="--seeds 1"
+	$(BIN)/python -m benchmarks.trilemma $(ARGS)

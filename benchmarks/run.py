@@ -21,6 +21,7 @@ from benchmarks import (
     simplex,
     solver_step,
     training_step,
+    turns,
 )
 from ddpm.runs.console import quiet_libraries
 
@@ -53,6 +54,7 @@ def main() -> None:
         "Guided step": (guidance_step, lambda: guidance_step.rows(rounds)),
         "Sampling loop, compiled": (sampling_loop, lambda: sampling_loop.rows(rounds)),
         "Lightning's loop against a bare loop": (lightning_loop, lambda: lightning_loop.rows(max(3, rounds // 3))),
+        "Two networks in turns against their passes": (turns, lambda: turns.rows(max(3, rounds // 3))),
         "Data loader": (loader, loader.measure),
         "Metrics": (metrics, lambda: metrics.rows(max(3, rounds // 3))),
     }
