@@ -137,7 +137,7 @@ def typed(monkeypatch, tmp_path, capsys):
 
 def test_the_command_prints_figures_and_a_verdict_and_draws_the_picture(typed, tmp_path):
     text = typed("schedule=linear", "T=100", "schedule.rescale=false")
-    assert "x_T tells 0.326 bits/dim of data with a mean square of 1\n" in text
+    assert "x_T contains 0.326 bits/dim about data with mean square 1\n" in text
     assert text.splitlines()[-1].startswith("linear with T = 100: x_T still tells 0.33 bits/dim of x0")
     with Image.open(tmp_path / "schedules" / "linear_100.png") as picture:
         assert picture.format == "PNG"
@@ -155,7 +155,7 @@ def test_schedules_that_adjust_others_compose_for_any_schedule(typed, tmp_path):
 
 def test_schedules_that_cannot_have_so_few_steps_are_named_and_left_out(typed):
     assert "constant, linear, quadratic" in next(
-        x for x in typed("schedule=vp", "T=4").splitlines() if "not in it" in x
+        x for x in typed("schedule=vp", "T=4").splitlines() if "not plotted" in x
     )
 
 

@@ -122,8 +122,8 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["loss=vlb", "weight=snr"], "weight=snr has no effect, since the loss VLBLoss has no weight; leave it out"),
-        (["sampler=ddim", "variance=large"], "since the sampler DDIM and the loss SimpleLoss has no variance"),
+        (["loss=vlb", "weight=snr"], "weight=snr has no effect, because the loss VLBLoss has no weight; leave it out"),
+        (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss has no variance"),
     ],
 )
 def test_a_choice_that_nothing_reads_is_refused(config, typed, message):

@@ -176,7 +176,7 @@ def test_a_finished_generation_is_left_alone_and_says_so(generate, monkeypatch, 
     capsys.readouterr()
     assert files(folder := generate("out", f"format={format}")) == before
     assert "9 samples in" in (said := capsys.readouterr().out)
-    assert "all there already" in said
+    assert "all of them stored before" in said
     generate("out", f"format={format}", "gif=true")
     assert set(files(folder)) - set(before) == {"denoising.gif"}, "what is asked for and missing is added"
 

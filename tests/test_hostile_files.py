@@ -170,7 +170,7 @@ TARGETS = [
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_target_outside_of_the_models_parts_is_not_called(target, stored, mark, refused):
     error = refused(with_target(stored, target, command=f"touch {mark}"))
-    assert "asks for code" in error
+    assert "names code" in error
 
 
 PLACES = {
@@ -216,7 +216,7 @@ def test_a_stored_configuration_resolves_nothing_but_references_to_itself(value,
     monkeypatch.setenv("HOME", "a secret")
     stored["config"]["schedule"]["num_timesteps"] = value
     error = refused(stored)
-    assert "asks for more than a reference to itself at schedule.num_timesteps" in error
+    assert "has more than a reference to itself at schedule.num_timesteps" in error
     assert "secret" not in error
 
 
@@ -265,7 +265,7 @@ def test_a_list_that_holds_itself_is_refused(stored, refused):
     loop = []
     loop.append(loop)
     stored["config"]["name"] = loop
-    assert "larger or deeper" in refused(stored)
+    assert "too large or too deeply nested" in refused(stored)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, con
     about = json.loads((folder / "config.json").read_text())
     about["config"]["sampler"]["timestep_spacing"] = {"_target_": "os.mkdir", "path": str(tmp_path / "owned")}
     (folder / "config.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"code that is not part of .*ddpm.*: 'os.mkdir'"):
+    with pytest.raises(ValueError, match=r"code that is not a part of .*ddpm.*: 'os.mkdir'"):
         loaded(config, folder)
     assert not (tmp_path / "owned").exists()
 

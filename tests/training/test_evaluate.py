@@ -120,7 +120,7 @@ def test_another_metric_of_the_same_model_makes_no_image_again(scored, monkeypat
     (second,) = scored("metric=all")
     assert second.metrics["fid_corners_33"] == pytest.approx(first.metrics["fid_corners_33"], rel=1e-9)
     assert {"kid", "precision", "recall", "density", "coverage", "is"} < set(values(second))
-    assert "left out: FrechetDistance(layer=spatial)" in scored.printed
+    assert "skipped: FrechetDistance(layer=spatial)" in scored.printed
     (fewer,) = scored("metric=fid", "num_samples=20")
     assert set(fewer.metrics) == {"fid_corners_20"}
 
@@ -291,9 +291,9 @@ def test_copies_are_shown_beside_what_they_are_copies_of(scored, small, tmp_path
 WRONG = {
     "neither": ((), None, "ckpt or images must be given"),
     "both": (("images=here",), "ckpt=there", "ckpt or images must be given, and not both"),
-    "no file": ((), "ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that fits at least one file"),
+    "no file": ((), "ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that matches at least one file"),
     "no reference": ((), "images={images}", "images must be compared with something"),
-    "repeats": (("num_repeats=2",), "images={images}", "num_repeats has no effect on images that are there"),
+    "repeats": (("num_repeats=2",), "images={images}", "num_repeats has no effect on stored images"),
     "too many": (("data=digits", "num_samples=99"), "images={images}", "num_samples must be"),
     "split": (("reference={images}", "split=test"), "images={images}", "split has no effect with reference"),
 }
