@@ -151,7 +151,7 @@ def test_a_killed_generation_goes_on_where_it_stopped(scored, monkeypatch):
         with pytest.raises(BaseException):  # noqa: B017
             scored("batch_size=8")
     (found,) = scored("batch_size=8")
-    assert "continuing: 16 of 33 are there" in scored.printed
+    assert "continuing: 16 of 33 images exist" in scored.printed
     (whole,) = scored("batch_size=8", "keep_images=false", out="whole")
     assert found.metrics == pytest.approx(whole.metrics, rel=1e-9)
 
@@ -173,7 +173,7 @@ def test_rows_that_were_changed_are_made_again(made, scored, checkpoint):
     data[3:13, 20] ^= 255
     data.tofile(rows)
     (again,) = scored("metric=[fid,is]", out="again")
-    assert "10 stored images are damaged and are made again" in scored.printed
+    assert "10 stored images are damaged and are generated again" in scored.printed
     assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
 
 

@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(small, copied, r
 def test_a_damaged_checkpoint_that_was_asked_for_by_name_is_refused(small, stopped):
     run = stopped(4)
     damaged_by("a flipped bit", run / "checkpoints" / "00000004.ckpt")
-    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*the newest whole one is .*00000003\.ckpt"):
+    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*the newest intact one is .*00000003\.ckpt"):
         train.run_train(small(*RUN, f"resume.path={run / 'checkpoints' / '00000004.ckpt'}"))
 
 
