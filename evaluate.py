@@ -1,4 +1,4 @@
-"""Measure a trained model: python evaluate.py ckpt=... metric=fid [FIELD=VALUE] ...   (--help lists them)"""
+"""Evaluate a trained model: python evaluate.py ckpt=... metric=fid [FIELD=VALUE] ...   (--help lists all)"""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    from ddpm.commands import evaluate  # torch is imported only once the configuration is known to be sound
+    from ddpm.commands import evaluate  # torch is imported only after the configuration is composed
 
     cli.run_job(evaluate.run_evaluate, config)
 

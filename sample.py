@@ -1,4 +1,4 @@
-"""Draw images from a trained model: python sample.py ckpt=... [FIELD=VALUE] ...   (--help lists them)"""
+"""Generate images with a trained model: python sample.py ckpt=... [FIELD=VALUE] ...   (--help lists all)"""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")
 def main(config: DictConfig) -> None:
-    from ddpm.commands import sample  # torch is imported only once the configuration is known to be sound
+    from ddpm.commands import sample  # torch is imported only after the configuration is composed
 
     cli.run_job(sample.run_sample, config)
 

@@ -1,4 +1,4 @@
-"""Train a diffusion model: python train.py [GROUP=OPTION] [FIELD=VALUE] ...   (--help lists them)"""
+"""Train a diffusion model: python train.py [GROUP=OPTION] [FIELD=VALUE] ...   (--help lists all)"""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def main(config: DictConfig) -> None:
 
 
 def run(config: DictConfig) -> None:
-    """torch is imported once the configuration is composed, and Lightning once its values are known to be sound."""
+    """Import torch after the configuration is composed, and Lightning after its values are checked."""
     from ddpm.commands.values import check_values
 
     check_values(config)

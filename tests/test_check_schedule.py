@@ -99,17 +99,17 @@ def test_the_largest_jump_of_jsd_is_at_the_end_that_still_has_signal():
 @pytest.mark.parametrize(
     ("schedule", "leaf", "words"),
     [
-        (linear(1000, **HO, rescale=True), {}, "fit; x_T tells 2.9e-05 bits/dim of x0"),
-        (jsd(1000), {}, "fit for objective=v and x0; no signal is left at T"),
-        (linear(100, **HO, rescale=False), {"rescale": False}, "0.33 bits/dim of x0: take schedule.rescale=true"),
-        (constant(1000, 1e-4, rescale=False), {"beta": 1e-4}, "take a larger schedule.beta, or schedule=zero_terminal"),
+        (linear(1000, **HO, rescale=True), {}, "fit; x_T contains 2.9e-05 bits/dim about x0"),
+        (jsd(1000), {}, "fit for objective=v and x0, not for eps, because no signal is left at T"),
+        (linear(100, **HO, rescale=False), {"rescale": False}, "0.33 bits/dim about x0: use schedule.rescale=true"),
+        (constant(1000, 1e-4, rescale=False), {"beta": 1e-4}, "use a larger schedule.beta, or schedule=zero_terminal"),
         (
             constant(1000, 0.02, rescale=True),
             {"beta": 0.02},
-            "66% of the steps lie below an SNR of 0.001: take a small",
+            "66% of the steps are below an SNR of 0.001: use a small",
         ),
-        (linear(4000, **HO, rescale=False), {"rescale": False}, "an SNR of 0.001: take schedule.rescale=true"),
-        (jsd(10), {}, "the last step, from x_1 with an SNR of 9, has much to mend at once: take more num_timesteps"),
+        (linear(4000, **HO, rescale=False), {"rescale": False}, "an SNR of 0.001: use schedule.rescale=true"),
+        (jsd(10), {}, "the last step, from x_1 with an SNR of 9, removes much noise at once: increase num_timesteps"),
     ],
     ids=["Ho", "jsd", "short", "weak", "strong", "long", "coarse"],
 )
@@ -135,8 +135,8 @@ def typed(monkeypatch, tmp_path, capsys):
 
 def test_the_command_prints_figures_and_a_verdict_and_draws_the_picture(typed, tmp_path):
     text = typed("schedule=linear", "T=100", "schedule.rescale=false")
-    assert "x_T tells 0.326 bits/dim of data with a mean square of 1\n" in text
-    assert text.splitlines()[-1].startswith("linear with T = 100: x_T still tells 0.33 bits/dim of x0")
+    assert "x_T contains 0.326 bits/dim about data with mean square 1\n" in text
+    assert text.splitlines()[-1].startswith("linear with T = 100: x_T still contains 0.33 bits/dim about x0")
     with Image.open(tmp_path / "schedules" / "linear_100.png") as picture:
         assert picture.format == "PNG"
     assert [path.name for path in (tmp_path / "schedules").iterdir()] == ["linear_100.png"]
@@ -153,7 +153,7 @@ def test_schedules_that_adjust_others_compose_for_any_schedule(typed, tmp_path):
 
 def test_schedules_that_cannot_have_so_few_steps_are_named_and_left_out(typed):
     assert "constant, linear, quadratic" in next(
-        x for x in typed("schedule=vp", "T=4").splitlines() if "not in it" in x
+        x for x in typed("schedule=vp", "T=4").splitlines() if "not plotted" in x
     )
 
 
@@ -194,4 +194,4 @@ def test_training_says_at_its_start_whether_its_schedule_is_fit(small, capsys):
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(world_size=1, strategy=strategy, precision="32-true")
     train.print_run(config, build.module(config), trainer, checkpoint=None, step=0)
-    assert "\nschedule: x_T still tells 0.33 bits/dim of x0: take schedule.rescale=true" in capsys.readouterr().out
+    assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in capsys.readouterr().out

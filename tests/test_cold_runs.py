@@ -74,7 +74,7 @@ def test_samples_without_a_prior_begin_at_degraded_images(trained):
 
 def test_sample_py_says_what_a_model_without_a_prior_is_for(run_of, config):
     ckpt = run_of(*COLD, *PROCESSES["blur"]) / "checkpoints" / "last.ckpt"
-    with pytest.raises(ValueError, match=r"leaves something of an image at T, .* choose task=restoration"):
+    with pytest.raises(ValueError, match=r"does not remove all information at T, .* choose task=restoration"):
         sample.run_sample(config("sample", f"ckpt={ckpt}", "trainer=cpu"))
 
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(small, copied, run_of, name):
         (("sampler=ancestral", "sampler.steps=null"), "sampler=ancestral needs .* use sampler=cold"),
         (("loss=vlb",), "needs steps that are distributions"),
         (("weight=min_snr",), "schedule=steps has times but no noise"),
-        (("noise=offset",), "process=Mask has no use for noise=Offset"),
+        (("noise=offset",), "process=Mask does not use noise=Offset"),
         (("schedule=cosine",), "choose schedule=steps"),
         (("timestep_spacing=log_snr",), "schedule=steps has times but no noise"),
     ],

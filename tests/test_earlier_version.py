@@ -97,7 +97,7 @@ def test_images_are_continued_and_not_made_again(run, config, capsys):
     before = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
     words = (f"ckpt={run}/checkpoints/00000003.ckpt", "num_samples=4", "batch_size=2", "format=png", "trainer=cpu")
     sample.run_sample(config("sample", *words, f"out={run / 'samples'}"))
-    assert "continuing: 2 of 4 are there" in capsys.readouterr().out
+    assert "continuing: 2 of 4 images exist" in capsys.readouterr().out
     after = {path.name: path.read_bytes() for path in (run / "samples/images").glob("*.png")}
     assert len(after) == 4
     assert {name: after[name] for name in before} == before

@@ -20,11 +20,11 @@ BAD_TRAINING = [
     (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set"),
     (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ddpm_cifar10'?"),
-    (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of lightning's Trainer; did you mean 'max_epochs'?"),
+    (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
     (["metric=nll"], "metric=nll measures a trained model, not images: choose it in evaluate.py"),
-    (["model=oracle_mixture"], "model=MixtureOracle is a closed form with nothing to train"),
+    (["model=oracle_mixture"], "model=MixtureOracle is a closed-form denoiser, which cannot be trained"),
     # a value of the wrong kind or out of range
     (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be a positive integer, got 'abc'"),
     (["schedule.num_timesteps=0"], "schedule.num_timesteps must be a positive integer, got 0"),
@@ -60,9 +60,9 @@ BAD_TRAINING = [
     (["data=folder", "data.source.root=nowhere"], "nowhere"),
     (["data=cifar10"], "data=parquet"),
     # what this machine lacks
-    (["trainer.devices=4096"], "trainer.devices=4096, but this machine has .* type trainer.devices="),
+    (["trainer.devices=4096"], "trainer.devices=4096, but this machine has .* set trainer.devices="),
     (["trainer.accelerator=mps"], "trainer.accelerator=mps has no float64"),
-    (["resume.path=nowhere.ckpt"], "resume=nowhere.ckpt must be a checkpoint or a run.s folder, and is not there"),
+    (["resume.path=nowhere.ckpt"], "resume=nowhere.ckpt must be a checkpoint or a run folder, but does not exist"),
 ]
 
 
@@ -94,7 +94,7 @@ def test_more_gpus_than_there_are_is_refused_with_their_number(config):
 
 BAD_SAMPLING = [
     (["ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
-    (["ckpt=latest"], "ckpt=latest finds no whole checkpoint under runs"),
+    (["ckpt=latest"], "ckpt=latest finds no intact checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
     (["ckpt=latest", "format=gif"], "format must be one of grid, png, npz, got 'gif'"),
@@ -123,8 +123,8 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["loss=vlb", "weight=snr"], "weight=snr has no effect, since the loss VLBLoss has no weight; leave it out"),
-        (["sampler=ddim", "variance=large"], "since the sampler DDIM and the loss SimpleLoss has no variance"),
+        (["loss=vlb", "weight=snr"], "weight=snr has no effect, because the loss VLBLoss has no weight; leave it out"),
+        (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss has no variance"),
     ],
 )
 def test_a_choice_that_nothing_reads_is_refused(config, typed, message):

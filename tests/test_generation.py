@@ -153,8 +153,8 @@ def test_only_batches_that_lack_a_sample_are_made_again(generate, monkeypatch, c
     capsys.readouterr()
     assert files(generate("out", "format=png")) == expected
     assert made == [2, 3]
-    assert "continuing: 8 of 9 are there" in (said := capsys.readouterr().out)
-    assert ("1 stored images are damaged and are made again" in said) == (spoil is not Path.unlink)
+    assert "continuing: 8 of 9 images exist" in (said := capsys.readouterr().out)
+    assert ("1 stored images are damaged and are generated again" in said) == (spoil is not Path.unlink)
 
 
 @pytest.mark.parametrize("name", ["samples.npz", "grid.png", "denoising.gif"])
@@ -176,7 +176,7 @@ def test_a_finished_generation_is_left_alone_and_says_so(generate, monkeypatch, 
     capsys.readouterr()
     assert files(folder := generate("out", f"format={format}")) == before
     assert "9 samples in" in (said := capsys.readouterr().out)
-    assert "all there already" in said
+    assert "all of them stored before" in said
     generate("out", f"format={format}", "gif=true")
     assert set(files(folder)) - set(before) == {"denoising.gif"}, "what is asked for and missing is added"
 
@@ -199,7 +199,7 @@ def test_another_generation_in_the_same_folder_is_refused_field_by_field(generat
         (["format=grid"], {"format: 'png' there, 'grid' asked for"}),
         (["+schedule.max_beta=0.5"], {"schedule.max_beta: "}),
     ):
-        with pytest.raises(ValueError, match="holds another generation") as caught:
+        with pytest.raises(ValueError, match="contains another generation") as caught:
             generate("out", *(["format=png"] if not overrides[0].startswith("format") else []), *overrides)
         lines = str(caught.value).splitlines()
         assert len(lines) == 2 + len(fields)
@@ -317,7 +317,7 @@ def continued(process, store):
     found = int(store.done_mask().sum())
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    return f"continuing: {found:,} of {store.num_samples:,} are there" in output
+    return f"continuing: {found:,} of {store.num_samples:,} images exist" in output
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_an_unknown_class_is_refused_with_the_known_ones(trained, drawn, choice,
 
 
 def test_a_class_asked_of_a_model_that_knows_none_is_refused(trained, drawn):
-    with pytest.raises(ValueError, match="class=3 has no effect on a model that knows no classes"):
+    with pytest.raises(ValueError, match="class=3 has no effect on a model without classes"):
         drawn(trained(), "class=3")
 
 
@@ -161,9 +161,9 @@ def test_a_model_guides_itself_to_where_it_is(trained, drawn):
         (["guidance=classifier_free"], "cond=class"),
         (["guidance=autoguidance"], "guidance.guide must be given"),
         (["guidance=classifier"], "guidance.classifier must be given"),
-        (["guidance=classifier", "guidance.classifier={plain}"], "names no classes"),
-        (["guidance=autoguidance", "guidance.guide={classifier}"], "holds a classifier"),
-        (["guidance=autoguidance", "guidance.guide={classes}"], "has ClassLabel.*, and this model has NoCondition"),
+        (["guidance=classifier", "guidance.classifier={plain}"], "is not a classifier"),
+        (["guidance=autoguidance", "guidance.guide={classifier}"], "is a classifier"),
+        (["guidance=autoguidance", "guidance.guide={classes}"], "has ClassLabel.*, but this model has NoCondition"),
         (["guidance=autoguidance", "guidance.guide={other}"], "another schedule"),
         (["guidance=classifier_free", "guidance.order=[guidance]"], "guidance.order must be"),
     ],
@@ -178,7 +178,7 @@ def test_guidance_that_cannot_work_is_refused(trained, drawn, words, message):
 
 
 def test_a_classifier_makes_no_images(trained, drawn):
-    with pytest.raises(ValueError, match="holds a classifier, which makes no images"):
+    with pytest.raises(ValueError, match="is a classifier, which generates no images"):
         drawn(trained(*CLASSIFIER))
 
 
@@ -198,10 +198,10 @@ def test_a_classifier_logs_its_accuracy_in_bands_of_time(tmp_path):
     ("words", "message"),
     [
         (["cond.dropout=0.1"], "cond.dropout must be 0 with loss=classification"),
-        (["callbacks.samples.num_samples=4"], "callbacks.samples needs images, and a classifier makes none"),
+        (["callbacks.samples.num_samples=4"], "callbacks.samples needs images, but a classifier generates none"),
         (["cond=none"], "model.num_classes must be the number of classes, which cond=class sets, got None"),
-        (["loss=simple"], "loss=classification goes with a model that names classes"),
-        (["model=unet_tiny"], "loss=classification goes with a model that names classes"),
+        (["loss=simple"], "loss=classification needs a classifier"),
+        (["model=unet_tiny"], "loss=classification needs a classifier"),
     ],
 )
 def test_a_classifier_that_cannot_be_trained_is_refused(tmp_path, words, message):

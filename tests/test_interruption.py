@@ -48,7 +48,7 @@ def test_a_signal_ends_a_generation_which_says_what_is_kept_and_goes_on(tmp_path
     images = lambda: len(list(tmp_path.glob("made/images/[0-9]*.png")))  # noqa: E731
     code, output = stopped(tmp_path, number, (trained, *ENDLESS), images, nohup=number == signal.SIGTERM)
     assert code == 128 + number, output
-    assert f"{number.name}: {images()} of 5,000 samples are kept; type the same command again to continue" in output
+    assert f"{number.name}: {images()} of 5,000 samples are kept; run the same command again to continue" in output
     assert "Traceback" not in output
 
 

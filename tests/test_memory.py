@@ -86,7 +86,7 @@ ASKING = {
 @pytest.mark.parametrize("name", ASKING)
 def test_what_does_not_fit_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: FEW)
-    with pytest.raises(ValueError, match=r"GB of memory, and only 0\.0 GB are available"):
+    with pytest.raises(ValueError, match=r"GB of memory, but only 0\.0 GB are available"):
         ASKING[name](tmp_path / "a")
 
 

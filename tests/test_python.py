@@ -72,7 +72,7 @@ def test_arguments_of_a_call_hold_for_that_call_alone(trained):
         (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
         (["sampler.steps=${nope}"], "'nope' not found"),
         (["sampler.eta=[1"], "no viable alternative"),
-        (["grid=rho"], "there is no 'grid'; it is called 'timestep_spacing' now"),
+        (["grid=rho"], "there is no 'grid'; its current name is 'timestep_spacing'"),
     ],
 )
 def test_a_wrong_word_is_one_error(trained, words, message):

@@ -104,7 +104,7 @@ def test_a_run_that_is_named_or_found_goes_on_in_its_folder_however_that_is_writ
 
 
 def test_what_is_named_and_not_there_is_an_error(folder):
-    with pytest.raises(ValueError, match=r"resume must be a checkpoint or a run's folder, .* 'runs/gone'"):
+    with pytest.raises(ValueError, match=r"resume must be a checkpoint or a run folder, .* 'runs/gone'"):
         folder("resume=runs/gone")
 
 
@@ -117,7 +117,7 @@ def test_a_folder_of_any_name_is_found_and_read_back_by_hydra(folder, run, name)
 def test_a_folder_whose_name_hydra_would_replace_is_named_and_passed_over(folder, run, capsys):
     run("mine").rename(Path("runs") / "${seed}")
     assert folder("resume=auto") != Path("runs/${seed}")
-    assert "runs/${seed}/checkpoints/config.yaml cannot be read and is passed over" in capsys.readouterr().err
+    assert "runs/${seed}/checkpoints/config.yaml cannot be read and is skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["resume=", "resume=''", "resume=runs/mine,runs/other", "resume='runs/\\${seed}'"])
@@ -149,7 +149,7 @@ def test_auto_says_field_by_field_why_a_run_of_the_name_does_not_fit(folder, run
     run("other", "name=other")
     assert folder("resume=auto", "data.batch_size=32", "objective=x0") != Path("runs/mine")
     told = capsys.readouterr().err
-    assert "resume=auto begins a new run; of those named digits, the nearest is runs/mine" in told
+    assert "resume=auto starts a new run; of those named digits, the nearest is runs/mine" in told
     assert "  data.batch_size: 16 -> 32" in told
     assert "objective._target_" in told
     folder("resume=auto", "name=third")
@@ -172,13 +172,13 @@ def test_damaged_settings_of_another_run_are_named_and_passed_over(folder, run, 
     Path("runs/zz/checkpoints/config.yaml").write_bytes(damage)
     os.utime("runs/mine", (0, 0))  # so the damaged one is looked at first
     assert folder("resume=auto") == Path("runs/mine")
-    assert "runs/zz/checkpoints/config.yaml cannot be read and is passed over" in capsys.readouterr().err
+    assert "runs/zz/checkpoints/config.yaml cannot be read and is skipped" in capsys.readouterr().err
 
 
 def test_a_checksum_that_is_no_text_is_damage_of_that_checkpoint_alone(folder, run, small, capsys, tmp_path):
     run("mine", "checkpoint_every_n_steps=2")
     Path("runs/mine/checkpoints/00000004.ckpt.sha256").write_bytes(b"\xff" * 70)
     words = ("checkpoint_every_n_steps=2", "resume.path=auto", f"run_dir={tmp_path / 'runs' / 'mine'}")
-    with pytest.warns(UserWarning, match=r"00000004\.ckpt cannot be used: its sha256 is not"):
+    with pytest.warns(UserWarning, match=r"00000004\.ckpt cannot be used: its sha256 differs"):
         train.run_train(small(*words))
     assert "00000002.ckpt, at step 2" in capsys.readouterr().out

@@ -132,7 +132,7 @@ def test_a_killed_sweep_goes_on_where_it_was(swept, calls, monkeypatch):
     calls.clear()
     found = swept(*points)
     assert calls == [8] * 4 + [4] * 4  # what is left of the second point
-    assert "continuing: 8 of 20 are there" in swept.printed
+    assert "continuing: 8 of 20 images exist" in swept.printed
     for one, other in zip(found, whole, strict=True):
         assert float(one["fid_quarters_20"]) == pytest.approx(float(other["fid_quarters_20"]), rel=1e-9)
         assert one["steps"] == other["steps"]

@@ -93,7 +93,7 @@ def environment(monkeypatch):
 
 def test_outside_of_a_job_the_option_is_refused_with_what_to_type(environment):
     environment()
-    with pytest.raises(ValueError, match=r"and this is none; .* srun .*trainer=slurm, and outside trainer=ddp"):
+    with pytest.raises(ValueError, match=r"but there is none; .* srun .*trainer=slurm, otherwise use trainer=ddp"):
         cluster.resolve_slurm(SETTINGS)
 
 

@@ -49,5 +49,5 @@ def test_two_jobs_train_and_the_preempted_one_saves_is_put_back_and_goes_on(tmp_
     told = logs[0].read_text()
     saved = told.partition("SIGUSR2 at step ")[2].partition(":")[0]
     assert "Requeued job" in told
-    assert f"at step {int(saved):,}\n" in told.partition("going on from ")[2]
-    assert "going on from" not in logs[1].read_text()
+    assert f"at step {int(saved):,}\n" in told.partition("continuing from ")[2]
+    assert "continuing from" not in logs[1].read_text()

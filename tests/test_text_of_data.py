@@ -92,7 +92,7 @@ def test_a_checkpoint_that_keeps_names_among_its_settings_reads_them_as_text(tra
 
 
 def test_what_could_not_be_read_again_is_refused_before_training(small):
-    with pytest.raises(ValueError, match=r"this run asks for more than a reference to itself at name"):
+    with pytest.raises(ValueError, match=r"this run has more than a reference to itself at name"):
         to_portable(small("name='a\\${b'"))
 
 

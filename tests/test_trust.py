@@ -98,10 +98,10 @@ def test_a_training_with_code_of_ones_own_is_sampled_and_resumed(mine):
     train = ("--config-dir", str(mine / "mine" / "conf"), *small, "model=tinyconv", "name=mine")
     code, text = command("train.py", *train)
     assert code == 0, text
-    assert "mynet.nets.Tiny; what loads this run needs trust=[mynet]" in text
+    assert "mynet.nets.Tiny; commands that load this run need trust=[mynet]" in text
     code, text = command("sample.py", "ckpt=latest", "num_samples=2", "trainer=cpu")
     assert code == 2
-    assert "if it is your own, add trust=[mynet]" in text
+    assert "if it is your own code, add trust=[mynet]" in text
     code, text = command("sample.py", "ckpt=latest", "num_samples=2", "trainer=cpu", "trust=[mynet]")
     assert code == 0, text
     code, text = command("train.py", *train, "resume=auto")  # names the code itself, so it need not be trusted

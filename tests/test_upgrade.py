@@ -66,7 +66,7 @@ def test_the_commands_say_so_in_one_line(monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as ended:
         cli.run_command(lambda: None, CONF, name)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: there is no 'grid'; it is called 'timestep_spacing' now\n")
+    assert capsys.readouterr().err.startswith("error: there is no 'grid'; its current name is 'timestep_spacing'\n")
 
 
 def test_no_word_of_today_is_an_earlier_one(config):

@@ -11,8 +11,8 @@ def test_it_says_of_every_part_that_it_is_equal(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["verify_resume", *SMALL, "model.dropout=0.1", "data.num_val=20"])
     verify_resume.main()
     told = capsys.readouterr().out
-    assert told.count("equal to the bit") == 8
-    assert "the resumed run is the same as the one without a break" in told
+    assert told.count("bitwise equal") == 8
+    assert "the resumed run is the same as the uninterrupted run" in told
 
 
 def test_it_sees_every_kind_of_difference(small, tmp_path):

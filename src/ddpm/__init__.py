@@ -1,6 +1,6 @@
 """Denoising diffusion models: train, sample, evaluate and compare them.
 
-`ddpm.load("latest").sample(16)` is a trained model's images; docs/python.md shows more.
+`ddpm.load("latest").sample(16)` returns 16 images of the newest model; see docs/python.md.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __all__ = ["DiffusionModel", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """torch is imported on first use, so that `import ddpm` takes no time."""
+    """Import torch on first use, so that `import ddpm` is fast."""
     if name == "load":
         from ddpm.commands.python import load
 

@@ -1,4 +1,4 @@
-"""ddpm train|sample|evaluate|..., also as `python -m ddpm train`: one program, whose first word says what it does."""
+"""The program `ddpm COMMAND`, also as `python -m ddpm COMMAND`."""
 
 import runpy
 import sys
@@ -15,7 +15,7 @@ COMMANDS = {
 
 def main() -> None:
     name, words = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
-    if name in SCRIPTS:  # processes that Lightning starts for other ranks run this path again
+    if name in SCRIPTS:  # the processes that Lightning starts for other ranks run this script again
         script = str(PROGRAM / f"{name}.py")
         sys.argv = [script, *words]
         runpy.run_path(script, run_name="__main__")
@@ -25,7 +25,7 @@ def main() -> None:
     else:
         wrong = f"there is no command {name!r}; " if name not in ("", "--help", "-h") else ""
         print(
-            f"{wrong}ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [WORDS]; each has --help",
+            f"{wrong}usage: ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [ARGUMENTS]; ddpm COMMAND --help describes one",
             file=sys.stderr if wrong else sys.stdout,
         )
         sys.exit(2 if wrong else 0)

@@ -97,16 +97,16 @@ def test_images_in_which_nothing_fits_are_named(digits):
         chosen.read((1, 28, 28), lambda: (blank, torch.arange(3)))
     with pytest.raises(ValueError, match=r"data.size must be at least 16 for anomalies=planted"):
         planted().read((1, 8, 8), lambda: digits)
-    with pytest.raises(ValueError, match="all 500 images are healthy; a detector is measured on both kinds"):
+    with pytest.raises(ValueError, match="all 500 images are healthy; the evaluation needs both kinds"):
         planted(share_good=1.0).read((1, 28, 28), lambda: digits)
 
 
 def test_a_set_that_contradicts_itself_is_refused():
     images, masks = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match="image 1 is crack, but has an empty mask"):
+    with pytest.raises(ValueError, match="image 1 is crack, but its mask is empty"):
         AnomalySet(images, masks, (GOOD, "crack"), torch.arange(2), "x")
     masks[0, 0, 0] = True
-    with pytest.raises(ValueError, match="image 0 is good, but has something in its mask"):
+    with pytest.raises(ValueError, match="image 0 is good, but its mask is not empty"):
         AnomalySet(images, masks, (GOOD, GOOD), torch.arange(2), "x")
     with pytest.raises(ValueError, match="need as many masks"):
         AnomalySet(images, masks[:1], (GOOD, "crack"), torch.arange(2), "x")
@@ -186,12 +186,12 @@ def test_folders_that_lack_something_say_what(bottle, tmp_path):
     with pytest.raises(ValueError, match=r"000_mask.png is 40 x 20, but .*000.png is 40 x 40"):
         mvtec(bottle).read((3, 10, 10), None)
     Image.new("L", (40, 40)).save(bottle / "ground_truth/crack/000_mask.png")
-    with pytest.raises(ValueError, match=r"crack.000_mask.png marks nothing in the part of 000.png"):
+    with pytest.raises(ValueError, match=r"crack.000_mask.png is empty in the part of 000.png"):
         mvtec(bottle).read((3, 10, 10), None)
     Image.new("L", (40, 40), 255).save(bottle / "ground_truth/crack/000_mask.png")
     (bottle / "test/good/001.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(ValueError, match=r"good.001.png: is none of PNG"):
+    with pytest.raises(ValueError, match=r"good.001.png: is not one of PNG"):
         mvtec(bottle).read((3, 10, 10), None)
     (bottle / "ground_truth/crack/000_mask.png").unlink()
-    with pytest.raises(ValueError, match=r"crack.000.png has no mask: .*000_mask.png is not there"):
+    with pytest.raises(ValueError, match=r"crack.000.png has no mask: .*000_mask.png does not exist"):
         mvtec(bottle).read((3, 10, 10), None)

@@ -76,9 +76,9 @@ def test_what_holds_no_images_gets_one_error_that_lists_what_may(tmp_path):
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "a.txt", tmp_path / "nowhere.npz"):
-        with pytest.raises(ValueError, match=rf"{path.name} is .* a folder of them, a .zip .* .npz or .npy .*parquet"):
+        with pytest.raises(ValueError, match=rf"{path.name} is .* a folder or .zip of images, .* .npy .*parquet"):
             image_source(path)
-    with pytest.raises(ValueError, match="empty holds neither images"):
+    with pytest.raises(ValueError, match="empty contains neither images"):
         image_source(tmp_path / "empty")
 
 
@@ -86,7 +86,7 @@ def test_images_beside_folders_of_images_are_refused_with_the_folder_to_give(tmp
     """As where a picture of all lies beside the folder of single ones."""
     save(tmp_path / "run", pixels[0])
     save(tmp_path / "run" / "images", *pixels)
-    with pytest.raises(ValueError, match=r"itself \(0.png\) .* as .*run/images$"):
+    with pytest.raises(ValueError, match=r"directly \(0.png\) .* example .*run/images$"):
         image_data(tmp_path / "run")
     assert len(image_data(tmp_path / "run" / "images").split("train")) == 12
 
@@ -104,7 +104,7 @@ def test_no_image_is_resized_and_the_first_that_differs_is_named(tmp_path, pixel
     with pytest.raises(ValueError, match="2 of 4 images do not have the size") as caught:
         image_data(tmp_path / "a").setup("fit")
     first, second = str(caught.value).splitlines()[1:]
-    assert "2.png: is 6 x 8, but the first image is 8 x 8; bring all to one size by one known method" in first
+    assert "2.png: is 6 x 8, but the first image is 8 x 8; resize all of them by one known method" in first
     assert "3.png: is 8 x 6" in second
 
 

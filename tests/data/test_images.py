@@ -132,7 +132,7 @@ def test_exif_orientation_is_applied(kind):
 
 @pytest.mark.parametrize("values", [np.ones((4, 6), np.float32), np.full((4, 6), 70000, np.int32)])
 def test_pixels_of_unknown_range_are_refused(values):
-    with pytest.raises(UnusableImage, match="range is not known"):
+    with pytest.raises(UnusableImage, match="range is unknown"):
         prepare(Image.fromarray(values))
 
 
@@ -190,7 +190,7 @@ def test_size_is_one_length_or_height_and_width():
         ({"channels": 2}, r"data\.channels must be one of 1, 3, got 2"),
         ({"resize": "bicubik"}, "did you mean 'bicubic'"),
         ({"background": "grey"}, r"data\.background must be one of white, black"),
-        ({"crop": (9, 9)}, r"data\.crop must be data\.size .* where data\.resize is not set"),
+        ({"crop": (9, 9)}, r"data\.crop must be data\.size .* if data\.resize is not set"),
     ],
 )
 def test_wrong_options_name_field_and_value(options, message):

@@ -104,7 +104,7 @@ WRONG = {
     "four channels": (np.zeros((2, 8, 8, 4), np.uint8), r"1 or 3\]"),
     "one image": (np.zeros((8, 8), np.uint8), r"\[8, 8\]"),
     "no image": (np.zeros((0, 8, 8, 3), np.uint8), r"\[0, 8, 8, 3\]"),
-    "Fortran's order": (np.asfortranarray(np.zeros((2, 8, 8, 3), np.uint8)), "ascontiguousarray"),
+    "Fortran order": (np.asfortranarray(np.zeros((2, 8, 8, 3), np.uint8)), "ascontiguousarray"),
 }
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_image_of_8_bits_is_refused_with_the_remedy(save, kind, tmp_p
 
 def test_an_archive_of_statistics_is_told_from_images(tmp_path):
     np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3))
-    assert "mu and sigma are the statistics of images" in refusal(tmp_path / "a.npz")
+    assert "mu and sigma are statistics, not images" in refusal(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,13 @@ def test_a_folder_that_can_be_read_two_ways_is_refused(class_folder, pixels):
     Image.fromarray(pixels[0]).save(class_folder / "x.png")
     with pytest.raises(ValueError, match=r"layout=flat or data\.source\.layout=classes"):
         Folder(str(class_folder)).open()
-    with pytest.raises(ValueError, match=r"x\.png lies in no class folder"):
+    with pytest.raises(ValueError, match=r"x\.png is not in a class folder"):
         Folder(str(class_folder), layout="classes").open()
 
 
 def test_an_empty_class_folder_is_refused(class_folder):
     (class_folder / "aa").mkdir()
-    with pytest.raises(ValueError, match="class folder 'aa' holds no image"):
+    with pytest.raises(ValueError, match="class folder 'aa' contains no image"):
         Folder(str(class_folder)).open()
 
 
@@ -218,7 +218,7 @@ def test_cifar10_is_read_from_torchvisions_layout(cifar_root):
 
 
 def test_missing_cifar10_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"does not hold CIFAR-10.*data\.download=true.*data=parquet"):
+    with pytest.raises(ValueError, match=r"does not contain CIFAR-10.*data\.download=true.*data=parquet"):
         Cifar10(str(tmp_path)).open()
 
 

@@ -192,7 +192,7 @@ def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, con
     about = json.loads((folder / "config.json").read_text())
     about["config"]["sampler"]["timestep_spacing"] = {"_target_": "os.mkdir", "path": str(tmp_path / "owned")}
     (folder / "config.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"code that is not part of .*ddpm.*: 'os.mkdir'"):
+    with pytest.raises(ValueError, match=r"code that is not a part of .*ddpm.*: 'os.mkdir'"):
         loaded(config, folder)
     assert not (tmp_path / "owned").exists()
 
@@ -202,7 +202,7 @@ def test_a_folder_that_asks_for_foreign_code_is_refused(checkpoint, exports, con
     [
         ({"ddpm_format_version": 2}, "must have ddpm_format_version 1, got 2"),
         ({"weights": None}, "config.json is damaged: it has no 'weights'"),
-        ({"weights": "raw"}, "other weights than its configuration asks for"),
+        ({"weights": "raw"}, "has weights that do not match its configuration"),
         ({"weights": "ema_0.99"}, "must hold ema_0.5 weights, as its configuration says, got 'ema_0.99'"),
     ],
 )
@@ -255,7 +255,7 @@ def test_an_export_that_fails_leaves_nothing(checkpoint, exports, tmp_path, monk
 def test_an_export_over_something_that_is_there_is_refused(checkpoint, exports, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="out must be a folder that is not there yet"):
+    with pytest.raises(ValueError, match="out must be a folder that does not exist"):
         exports(checkpoint(), "format=safetensors")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
 

@@ -433,7 +433,9 @@ def test_the_schedule_of_a_published_file_is_that_of_its_flags(name, schedule, s
 
 
 def test_a_file_of_other_shapes_without_flags_says_which_it_needs(file):
-    with pytest.raises(ValueError, match=r"none of the published models.*model\.json beside it must be") as refusal:
+    with pytest.raises(
+        ValueError, match=r"not have the shapes of a published model.*model\.json beside it must be"
+    ) as refusal:
         openai.load_openai(file(filled(shapes(**SMALL))))
     needed = ["image_size", "diffusion_steps", "noise_schedule", "rescale_timesteps", "use_new_attention_order"]
     assert f"{', '.join(needed)}, num_heads or num_head_channels among them" in str(refusal.value)
@@ -457,7 +459,7 @@ def test_a_flag_that_is_left_out_is_asked_for(name, file):
         ({"num_head_channels": 8}, r"num_heads and num_head_channels must be one or the other"),
         ({"rescale_timesteps": 1}, r"rescale_timesteps must be true or false, got 1"),
         ({"num_chanels": 32}, r"has 'num_chanels', which is none of image_size"),
-        ({"small_size": 8}, r"small_size has no effect, since model\.pt is no upsampler"),
+        ({"small_size": 8}, r"small_size has no effect, as model\.pt is not an upsampler"),
         ({"dropout": 2}, r"dropout must be a number at least 0 and at most 1"),
     ],
 )
@@ -476,7 +478,7 @@ def test_flags_beside_a_published_file_replace_what_is_known_of_it(tmp_path):
 
 def test_a_classifier_knows_the_size_of_its_images(file):
     weights = filled(shapes(**SMALL, side=8, outputs=10))
-    with pytest.raises(ValueError, match="image_size must be 16, as the weights have it, got 32"):
+    with pytest.raises(ValueError, match="image_size must be 16, as in the weights, got 32"):
         openai.load_openai(file(weights, **FLAGS | {"image_size": 32}))
 
 
@@ -550,7 +552,7 @@ def bare_pickle(content, path):
 def test_a_file_that_calls_something_leaves_no_mark(call, save, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "evil.pt"
     save({"time_embed.0.weight": CALLS[call](mark)}, path)
-    with pytest.raises(ValueError, match=r"^ckpt=.*evil\.pt cannot be read as data: .*nothing of it was run$") as error:
+    with pytest.raises(ValueError, match=r"^ckpt=.*evil\.pt cannot be read as data: .*no code in it was run$") as error:
         openai.load_openai(path)
     assert "weights_only" not in str(error.value)
     assert not mark.exists()
@@ -565,7 +567,7 @@ def test_a_file_that_is_cut_off_or_changed_is_one_error(file):
             openai.load_openai(path)
     place = len(whole) // 2
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match="is damaged; nothing of it was run"):
+    with pytest.raises(ValueError, match="is damaged; no code in it was run"):
         openai.load_openai(path)
 
 
@@ -585,7 +587,7 @@ def test_a_file_of_something_else_is_one_error(content, file):
 
 def test_a_state_dict_of_another_program_is_told_from_theirs(file):
     network = torch.nn.Sequential(torch.nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="no weights of improved-diffusion or guided-diffusion"):
+    with pytest.raises(ValueError, match="not weights of improved-diffusion or guided-diffusion"):
         openai.load_openai(file(network.state_dict()))
     with pytest.raises(ValueError, match="there is none at"):
         openai.load_openai(file(network.state_dict()).with_name("absent.pt"))

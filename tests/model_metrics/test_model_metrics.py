@@ -285,7 +285,7 @@ def test_an_analytic_variance_is_estimated_once_and_kept_beside_the_checkpoint(c
         return module
 
     module = prepared()
-    assert "variance=analytic: estimated" in capsys.readouterr().out
+    assert "variance=analytic: the estimate is stored" in capsys.readouterr().out
     (file,) = (checkpoint.parents[1] / "analytic").glob("*.json")
     stored = json.loads(file.read_text())
     monkeypatch.setattr(analytic, "measure_errors", None)  # would fail if it were asked again

@@ -143,7 +143,7 @@ def test_conditions_and_other_images_are_refused():
         ({"size": "8"}, "size must be one length or .height, width., got '8'"),
         ({"size": [8, 0]}, r"size\[1\] must be a positive integer, got 0"),
         ({"size": [8, 8, 8]}, "size must be one length or"),
-        ({"size": 9}, "image size 9 x 9 does not divide by 2 = patch_size"),
+        ({"size": 9}, "image size 9 x 9 is not divisible by 2 = patch_size"),
         ({"head_channels": 3}, "head_channels must be a divisor of 16"),
         ({"num_heads": 2}, "num_heads must be 1 with head_channels"),
         ({"channel_mults": []}, "channel_mults must be a list of one integer per level"),

@@ -127,8 +127,8 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
         ("upsample", ["ckpt=BASE"], "task=upsample needs a model of cond=low_res, .* with cond=low_res"),
         ("upsample", ["task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
-        ("generate", [], "for small images choose task=upsample or task=cascade"),
-        ("inpaint", ["task.num_resamples=1", "task.images=1"], "only task=upsample and task=cascade have some"),
+        ("generate", [], "for low-resolution images choose task=upsample or task=cascade"),
+        ("inpaint", ["task.num_resamples=1", "task.images=1"], "use task=upsample or task=cascade"),
     ],
 )
 def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, overrides, message):

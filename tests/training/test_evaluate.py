@@ -104,7 +104,7 @@ def test_another_metric_of_the_same_model_makes_no_image_again(scored, monkeypat
     (second,) = scored("metric=all")
     assert second.metrics["fid_quarters_33"] == pytest.approx(first.metrics["fid_quarters_33"], rel=1e-9)
     assert {"kid", "precision", "recall", "density", "coverage", "is"} < set(values(second))
-    assert "left out: FrechetDistance(layer=spatial)" in scored.printed
+    assert "skipped: FrechetDistance(layer=spatial)" in scored.printed
     (fewer,) = scored("metric=fid", "num_samples=20")
     assert set(fewer.metrics) == {"fid_quarters_20"}
 
@@ -138,7 +138,7 @@ def test_rows_that_were_changed_are_made_again(made, scored, checkpoint):
     data[3:13, 20] ^= 255
     data.tofile(rows)
     (again,) = scored("metric=[fid,is]", out="again")
-    assert "10 stored images are damaged and are made again" in scored.printed
+    assert "10 stored images are damaged and are generated again" in scored.printed
     assert again.metrics == pytest.approx(made[0].metrics, rel=1e-6)
 
 

@@ -75,7 +75,7 @@ def test_resumed_twice_first_at_the_end_of_an_epoch(small, copied, run_of):
 
 def test_auto_begins_a_new_run_where_there_is_none_and_says_so(small, capsys):
     train.run_train(small(*RUN, "resume.path=auto", "trainer.max_steps=1"))
-    assert "a new one begins" in capsys.readouterr().out
+    assert "starting a new one" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_left_as_it_is(small, copied, tmp_path, capsys):
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(small, copied, r
     damaged_by(how, last)
     if not hashed:
         sidecar(last).unlink()
-    with pytest.warns(UserWarning, match="00000010.ckpt cannot be used: .* Taking the one before"):
+    with pytest.warns(UserWarning, match="00000010.ckpt cannot be used: .* Using the previous one"):
         train.run_train(small(*RUN, "resume.path=auto"))
     assert "00000009.ckpt, at step 9" in capsys.readouterr().out
     assert not any(compare_runs(run_of(*RUN), run).values())
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(small, copied, r
 def test_a_damaged_checkpoint_that_was_asked_for_by_name_is_refused(small, stopped):
     run = stopped(4)
     damaged_by("a flipped bit", run / "checkpoints" / "00000004.ckpt")
-    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*the newest whole one is .*00000003\.ckpt"):
+    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*the newest intact one is .*00000003\.ckpt"):
         train.run_train(small(*RUN, f"resume.path={run / 'checkpoints' / '00000004.ckpt'}"))
 
 

@@ -136,7 +136,7 @@ def test_a_training_that_ends_early_says_so_and_goes_on_to_the_same_weights(
     assert f"done: {steps} of 6 steps, {16 * steps} images; trainer.{limit} ended the training" in told
     assert len(list(named_files(told))) == 4
     assert same_weights(whole, trained(small(*settings, "resume.path=auto")))
-    assert f"done: 6 steps; this run went on at step {steps} and used {16 * (6 - steps)}" in capsys.readouterr().out
+    assert f"done: 6 steps; this run started at step {steps} and used {16 * (6 - steps)}" in capsys.readouterr().out
 
 
 def test_a_run_with_nothing_left_to_train_names_the_checkpoint_that_there_is(small, run_of, tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_a_run_with_nothing_left_to_train_names_the_checkpoint_that_there_is(sma
     capsys.readouterr()
     train.run_train(small(f"resume.path={checkpoint}", f"run_dir={tmp_path / 'other'}"))
     told = capsys.readouterr().out
-    assert "done: 4 steps; this run went on at step 4 and used 0 images" in told
+    assert "done: 4 steps; this run started at step 4 and used 0 images" in told
     assert next(named_files(told)) == checkpoint
 
 

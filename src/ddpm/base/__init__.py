@@ -1,1 +1,1 @@
-"""Checks of input, what travels between rooms, noise as a pure function, whole files, files of strangers."""
+"""Input checks, shared types, counter-based random numbers, atomic file writes, readers for untrusted files."""

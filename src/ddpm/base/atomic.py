@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Atomic file writes: a file is written under a temporary name in the same folder, then renamed."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """The path of a file to write, which becomes `path` at the end. A kill before leaves what was there, or nothing."""
+    """Yield a temporary path that is renamed to `path` at the end. After an error or a kill, `path` is unchanged."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -19,7 +19,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Puts a file, or a folder's list of names, on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -28,13 +28,13 @@ def sync(path: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+    """Remove temporary files of processes that were killed while writing."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, making its folder. On the disk when it returns, so that a power cut spares it too."""
+    """Write `data` to `path` and create its folder. The file is synced, so it survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, open(partial, "wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""Checks of what a user can get wrong: each raises one ValueError that names field, value and remedy."""
+"""Checks of user input. Each raises one ValueError that names the field, the value and the remedy."""
 
 import difflib
 import math
@@ -13,13 +13,13 @@ def fail(name: str, value: Any, must_be: str) -> NoReturn:
 
 
 def suggestion(word: str, options: Iterable[str]) -> str:
-    """The text ", did you mean 'x'?" for the nearest of `options`, or nothing if none is near."""
+    """The text "; did you mean 'x'?" with the most similar option, or "" if none is similar."""
     found = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """`value` as an int in `low..high`; both bounds are allowed values."""
+    """`value`, if it is an int in `low..high` (bounds included)."""
     inside = isinstance(value, int) and not isinstance(value, bool) and value >= low
     if not inside or (high is not None and value > high):
         fail(name, value, f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}")

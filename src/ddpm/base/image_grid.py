@@ -1,4 +1,4 @@
-"""Pictures for people: grids of images, points in the plane, and pictures in motion."""
+"""Image grids, plots of 2-D points, and GIFs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,20 +12,20 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 POINT = (1, 1, 2)
-"""The shape of an image that is a point in the plane (data=swirl and the like): grey, one row, two pixels x and y."""
+"""Image shape (C, H, W) of a 2-D point, as in data=swirl: the two pixels are x and y."""
 
 ROW_HEIGHT, TEXT_HEIGHT = 16, 12
-"""Pixels: of a class's row at least, and of its name."""
+"""Minimum height of the row of a class and height of its name, in pixels."""
 
 Colour = tuple[int, int, int]
 BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225, 225, 225)
 
 
 def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
-    """uint8 `[B, C, H, W]` as one picture, uint8 `[H', W', 3]` on the CPU; nearly square by default.
+    """Grid of images, uint8 `[B, C, H, W]`, as one picture, uint8 `[H', W', 3]` on the CPU; about square by default.
 
-    Points in the plane are drawn as such, all in one frame; with `num_columns` in so many frames side by side, each
-    with the points that would have been its column: those of even rows in blue, those of odd rows over them in orange.
+    2-D points are plotted in one frame. With `num_columns`, there is one frame per column, in which the points of even
+    rows are blue and those of odd rows orange.
     """
     if images.shape[1:] == POINT:
         return plane(images.cpu(), num_columns)
@@ -34,9 +34,9 @@ def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
 
 
 def tile_by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str]) -> Tensor:
-    """uint8 `[B, C, H, W]` as one picture: a row for each class, its name before it; a `grid` if all are of one.
+    """Picture of images, uint8 `[B, C, H, W]`, with one named row per class; as `tile_images` for a single class.
 
-    labels: one an image, -1 for none, which come last.
+    labels: class of each image, or -1; the row of -1 is the last.
     """
     classes = sorted(set(labels), key=lambda label: (label < 0, label))
     if len(classes) == 1 or images.shape[1:] == POINT:
@@ -54,7 +54,7 @@ def tile_by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int]
 
 
 def draw_text(lines: Sequence[str], spacing: int, height: int) -> Tensor:
-    """Black on white, uint8 `[height, W, 3]`, each in the middle of its `spacing` rows of pixels."""
+    """Lines of text, black on white, uint8 `[height, W, 3]`; each is centred within `spacing` rows of pixels."""
     font = ImageFont.load_default(TEXT_HEIGHT)
     width = 8 + math.ceil(max(font.getlength(line) for line in lines))
     page = Image.new("RGB", (width, height), (255, 255, 255))
@@ -72,9 +72,9 @@ def plane(points: Tensor, num_columns: int | None) -> Tensor:
 
 
 def draw_points(layers: Sequence[tuple[Tensor, Colour]], scale: int) -> Tensor:
-    """Points `[N, 1, 1, 2]` and their colours, one layer over the other, within [-1, 1]^2: uint8 `[side, side, 3]`.
+    """Scatter plot, uint8 `[side, side, 3]`, of layers of points, uint8 `[N, 1, 1, 2]`, with their colours.
 
-    x grows to the right and y upwards. scale: pixels for each of the 256 levels of a coordinate.
+    x points to the right and y upwards. scale: pixels per level of a coordinate.
     """
     low, middle, high = (scale * (8 + level) for level in (0, 128, 255))
     side = high + low + 1
@@ -85,27 +85,27 @@ def draw_points(layers: Sequence[tuple[Tensor, Colour]], scale: int) -> Tensor:
         x, y = points.reshape(-1, 2).long().unbind(1)
         numbers = torch.zeros(side, side)
         numbers.index_put_((high - scale * y, low + scale * x), torch.ones(len(x)), accumulate=True)
-        radius = scale * min(max(25 / math.sqrt(max(len(x), 1)), 1.25), 2.5)  # larger where there are less than 400
+        radius = scale * min(max(25 / math.sqrt(max(len(x), 1)), 1.25), 2.5)  # larger for fewer than 400 points
         covered = opacity(numbers, radius)[:, :, None]
         paper = paper * (1 - covered) + torch.tensor(colour) * covered
     return paper.round().to(torch.uint8)
 
 
 def opacity(numbers: Tensor, radius: float) -> Tensor:
-    """How much of each pixel is covered by translucent discs, of which `numbers` `[H, W]` are centred there.
+    """Opacity in [0, 1], `[H, W]`, of translucent discs. numbers: `[H, W]`, the number of discs centred at each pixel.
 
-    Each lets 40 % through, so that where points are dense it is darker.
+    Each disc transmits 40 %, so dense regions are darker.
     """
     reach = math.ceil(radius)
     offsets = torch.arange(-reach, reach + 1)
     distance = torch.hypot(offsets[:, None].float(), offsets.float())
-    disc = 0.6 * (radius + 0.5 - distance).clamp(0, 1)  # soft at its rim, by a pixel
+    disc = 0.6 * (radius + 0.5 - distance).clamp(0, 1)  # with a soft edge of one pixel
     passing = F.conv2d(numbers[None, None], (1 - disc).log()[None, None], padding=reach)
     return 1 - passing[0, 0].exp()
 
 
 def save_gif(path: Path, frames: Sequence[Tensor], seconds: float = 4, hold_seconds: float = 2) -> None:
-    """Frames, uint8 `[H, W, 3]`, as a GIF of `seconds` that holds its last frame, then starts again."""
+    """Write frames, uint8 `[H, W, 3]`, as a looping GIF of `seconds`; the last frame stays for `hold_seconds`."""
     images = [Image.fromarray(frame.numpy()) for frame in frames]
     each = round(1000 * seconds / len(images))
     durations = [each] * (len(images) - 1) + [round(1000 * hold_seconds)]

@@ -1,4 +1,4 @@
-"""The one guard against a file or a setting that asks for more memory than there is."""
+"""Check that a file or a setting does not need more memory than is available."""
 
 import os
 import re
@@ -6,16 +6,19 @@ from pathlib import Path
 
 
 def require_memory(num_bytes: int, what: str) -> None:
-    """ValueError if they are not available. To be called before each allocation whose size a file chooses."""
+    """Raise ValueError if they are not available. Call it before each allocation whose size a file determines.
+
+    what: subject of the error message.
+    """
     available = available_bytes()
     if num_bytes > available:
         raise ValueError(
-            f"{what} takes {num_bytes / 1e9:,.1f} GB of memory, and only {available / 1e9:,.1f} GB are available"
+            f"{what} takes {num_bytes / 1e9:,.1f} GB of memory, but only {available / 1e9:,.1f} GB are available"
         )
 
 
 def available_bytes() -> int:
-    """What can be allocated without swapping; where the system does not say, all of the machine's memory."""
+    """Memory that can be allocated without swapping; if the system does not report it, the total memory."""
     try:
         found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     except OSError:

@@ -1,11 +1,11 @@
-"""Nested dictionaries as flat ones."""
+"""Flattening of nested dictionaries."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
-    """`{"sampler": {"steps": 50}}` as `{"sampler.steps": 50}`. Lists stay whole, and empty dictionaries vanish."""
+    """`{"sampler": {"steps": 50}}` as `{"sampler.steps": 50}`. Lists are leaves; empty dictionaries are dropped."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # it takes a second to import
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as a PNG of 120 dots per inch, making its folder."""
+    """Write a figure as a PNG with 120 dots per inch, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=120)

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job: a bar in a terminal, occasional plain lines elsewhere."""
 
 import time
 
@@ -12,7 +12,9 @@ def clock(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """unit: what is counted, as in "step". every_seconds: pause between two plain lines; a bar moves each second."""
+    """unit: name of what is counted, for example "step". every_seconds: time between plain lines; a bar is updated each
+    second. first: count at the start of this process.
+    """
 
     def __init__(self, unit: str, total: int, first: float = 0, every_seconds: float = 15) -> None:
         self.unit, self.total, self.first = unit, total, first
@@ -28,7 +30,7 @@ class ProgressDisplay:
             self.bar.start()
 
     def is_due(self, done: float) -> bool:
-        """Whether it is time to show something, so that what costs time is worked out only then."""
+        """Whether the display should be updated now. Compute an expensive `note` only then."""
         return time.perf_counter() - self.shown >= self.every_seconds or done >= self.total
 
     def rate(self, done: float) -> float:

@@ -1,9 +1,10 @@
 """Random numbers as a pure function of (seed, scope, stream, step, id).
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in integer tensor operations: the
-counter is (block, step, id), the key comes from (seed, scope, stream). Nothing has a state, so neither the batch size
-nor the order, the number of processes or a resume changes what is drawn; asked twice it answers the same, so two draws
-need two streams or two steps. Bitwise on one device and mode (eager or compiled); to rounding between them.
+counter is (block, step, id), the key comes from (seed, scope, stream). There is no state, so the draws do not depend on
+batch size, order, number of processes or resuming. A repeated call returns the same numbers, so two different draws
+need two streams or two steps. Results are bitwise equal on one device and mode (eager or compiled), else equal up to
+rounding.
 """
 
 import functools
@@ -29,7 +30,7 @@ def philox(counter: Words, key: tuple[int | Tensor, int | Tensor]) -> Words:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # 64-bit products; the wrap into the sign bit is harmless
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # 64-bit products; overflow into the sign bit does not matter
         c0, c1, c2, c3 = ((p1 >> 32) & MASK) ^ c1 ^ k0, p1 & MASK, ((p0 >> 32) & MASK) ^ c3 ^ k1, p0 & MASK
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
     return c0, c1, c2, c3
@@ -44,7 +45,7 @@ def gaussian_pair(radius_bits: Tensor, angle_bits: Tensor) -> tuple[Tensor, Tens
 
 
 def normals(blocks: Tensor, ids: Tensor, step: int | Tensor, k0: int | Tensor, k1: int | Tensor) -> Tensor:
-    """float32 `[B, 4 * len(blocks)]` of standard normals: one Philox call gives four."""
+    """Standard normals, float32 `[B, 4 * len(blocks)]`; one Philox call gives four."""
     w0, w1, w2, w3 = philox(counters(blocks, ids, step), (k0, k1))
     return torch.cat([*gaussian_pair(w0, w1), *gaussian_pair(w2, w3)], dim=1)
 
@@ -56,15 +57,15 @@ def counters(blocks: Tensor, ids: Tensor, step: int | Tensor) -> Words:
 
 @functools.cache
 def compiled_normals() -> Callable[..., Tensor]:
-    """`normals` in one kernel for all sizes: about a sixth of the eager time, after some seconds of compilation."""
+    """`normals`, compiled once for all sizes: about a sixth of the eager time, after some seconds of compilation."""
     return torch.compile(normals, dynamic=True)
 
 
 @dataclass(frozen=True)
 class Rng:
-    """The random numbers of one purpose ("train", "sample", ...) under one seed.
+    """Random numbers for one purpose (scope: "train", "sample", ...) and one seed.
 
-    compiled: make normals in one compiled kernel; equal to the eager ones to rounding (1e-6), not bitwise.
+    compiled: compute normals in a compiled kernel; they equal the eager ones up to rounding (1e-6), not bitwise.
     """
 
     seed: int
@@ -72,12 +73,14 @@ class Rng:
     compiled: bool = False
 
     def at(self, step: int, ids: Tensor, positions: Tensor | None = None) -> "Draws":
-        """Training: step = epoch, ids = data set indices. Sampling: step = time stepped to, ids = sample numbers."""
+        """Draws for the samples `ids`, int64 `[B]`. In training, step is the epoch and ids are data set indices. In
+        sampling, step is the time stepped to and ids are sample numbers.
+        """
         return Draws(self, step, ids, positions)
 
     def key(self, stream: str) -> tuple[int, int]:
-        """The two key words of a stream, the same on every machine and in every process."""
-        name = f"{self.seed}/{self.scope!r}/{stream!r}"  # quoted, since either text may hold a slash
+        """The two 32-bit key words of a stream, the same on every machine and in every process."""
+        name = f"{self.seed}/{self.scope!r}/{stream!r}"  # quoted, because the texts can contain a slash
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
@@ -86,8 +89,8 @@ class Rng:
 class Draws:
     """All random numbers of one step for the samples `ids` (int64 `[B]`, at least 0).
 
-    positions: int64 `[B]` or None, the samples' places in the epoch's order: for what should be spread evenly over a
-    batch (stratified times), which a function of the id alone cannot be.
+    positions: int64 `[B]` or None, the samples' positions in the order of the epoch. Stratified times need them,
+    because a function of the id alone cannot be spread evenly over a batch.
     """
 
     rng: Rng
@@ -108,16 +111,16 @@ class Draws:
         """float32 `[B, *shape]` of standard normals."""
         num = math.prod(shape)
         numbers = (self.step, *self.rng.key(stream))
-        if self.rng.compiled:  # as tensors, since a compiled kernel is made anew for every other int
+        if self.rng.compiled:  # tensors, because a compiled kernel is specialized on ints
             scalars = [torch.full((), n, dtype=torch.int64, device=self.ids.device) for n in numbers]
-            blocks = self._blocks(max(num, 5))  # two at least: one alone would get a kernel that rounds otherwise
+            blocks = self._blocks(max(num, 5))  # at least two blocks: a kernel for one block rounds differently
             drawn = compiled_normals()(blocks, self.ids, *scalars)
         else:
             drawn = normals(self._blocks(num), self.ids, *numbers)
         return drawn[:, :num].reshape(len(self.ids), *shape)
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
-        """float32 `[B, *shape]` in [0, 1), on a grid of 2^-24."""
+        """float32 `[B, *shape]`, uniform on multiples of 2^-24 in [0, 1)."""
         return (self.bits(stream, math.prod(shape)) >> 8).float().mul_(2.0**-24).reshape(len(self.ids), *shape)
 
     def integers(self, stream: str, num: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote, read as data: nothing in them is run."""
+"""Readers for untrusted files. Files are parsed as data; code in them is never run."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from ddpm.base.memory import require_memory
 
 
 def json_data(text: str, where: str) -> Any:
-    """The value of a JSON text. where: what an error calls it."""
+    """The value of a JSON text. where: name of the text in error messages."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -28,13 +28,13 @@ def yaml_file(path: Path) -> Any:
     try:
         return yaml.safe_load(text_file(path))
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML that can be read: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
 
 
 def text_file(path: Path) -> str:
-    """The text of a regular file; pipes and devices, which never end, are not opened."""
+    """The text of a regular file. Pipes and devices raise ValueError, because they may never end."""
     if not path.is_file():
-        raise ValueError(f"{path} must be a file, and is {'something else' if path.exists() else 'not there'}")
+        raise ValueError(f"{path} must be a file, but {'is something else' if path.exists() else 'does not exist'}")
     require_memory(path.stat().st_size, str(path))
     return utf8(path.read_bytes(), str(path))
 
@@ -43,7 +43,7 @@ def utf8(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} must be a text in UTF-8: {error}") from None
+        raise ValueError(f"{where} must be UTF-8 text: {error}") from None
 
 
 class Inert:

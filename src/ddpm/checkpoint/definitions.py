@@ -1,4 +1,4 @@
-"""What a module of this package defines, read from its text: looking for a name imports nothing and runs nothing."""
+"""Names defined in a module of this package, found by parsing its source without importing it."""
 
 import ast
 import functools
@@ -8,8 +8,10 @@ from ddpm.base.program import PACKAGE
 
 @functools.cache
 def definitions(module: str) -> frozenset[str]:
-    """The functions and classes of `ddpm.ROOM.FILE` at its top, and functions with some arguments given (`partial`);
-    not what it imports. Empty if there is no such module."""
+    """Top-level functions and classes of the module `ddpm.PACKAGE.MODULE`, and assignments of `partial(...)`.
+
+    Imported names are not included. Empty if there is no such module.
+    """
     below = PACKAGE.joinpath(*module.split(".")[1:])
     path = next((path for path in (below.with_suffix(".py"), below / "__init__.py") if path.is_file()), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: which there are, which is the newest whole one, and the links to them."""
+"""The checkpoints in a run folder: list them, find the newest intact one, update links."""
 
 import os
 import re
@@ -16,13 +16,13 @@ def step_of(path: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Those that carry their step as a name, newest first."""
+    """The checkpoints named by their step, newest first."""
     found = [path for path in folder.glob("*.ckpt") if re.fullmatch(r"\d{8,}", path.stem) and not path.is_symlink()]
     return sorted(found, key=step_of, reverse=True)
 
 
 def newest_intact(folder: Path) -> Path | None:
-    """The newest checkpoint that verifies. One that does not is named in a warning and passed over."""
+    """The newest checkpoint that passes verification, or None. Damaged ones are skipped with a warning."""
     for path in list_checkpoints(folder):
         try:
             problem = find_damage(path)
@@ -30,16 +30,16 @@ def newest_intact(folder: Path) -> Path | None:
             problem = str(error)
         if problem is None:
             return path
-        if not path.exists():  # removed by a training that goes on, and has written a newer one
+        if not path.exists():  # removed by a running training, which has written a newer one
             return newest_intact(folder)
-        from lightning.pytorch.utilities import rank_zero_warn  # takes a second to import, and is seldom needed
+        from lightning.pytorch.utilities import rank_zero_warn  # slow to import and rarely needed
 
-        rank_zero_warn(f"{path} cannot be used: {problem}. Taking the one before")
+        rank_zero_warn(f"{path} cannot be used: {problem}. Using the previous one")
     return None
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Makes `link` a link to `target` in the same folder; a kill leaves the old link or the new one."""
+    """Make `link` point to `target` in the same folder, atomically."""
     new = link.with_name(f".{link.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target.name)
@@ -47,17 +47,17 @@ def point_link(link: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """The hash first: a file without one can still be checked by its CRCs."""
+    """Remove a checkpoint and its hash. The hash goes first, because a file without one is checked by its CRCs."""
     sidecar(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Renames what lies after a step that a run goes back to (or is damaged): it is not that run's future any more."""
+    """Rename the checkpoints after `step`, from which a run continues, to NAME.aside."""
     from lightning.pytorch.utilities import rank_zero_info
 
     for path in list_checkpoints(folder):
         if step_of(path) > step:
-            rank_zero_info(f"{path} is of an abandoned or damaged run; renamed to {path.name}.aside")
+            rank_zero_info(f"{path} belongs to an abandoned or damaged run; renamed to {path.name}.aside")
             sidecar(path).unlink(missing_ok=True)
             path.rename(path.with_name(path.name + ".aside"))

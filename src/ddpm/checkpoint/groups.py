@@ -1,4 +1,4 @@
-"""The groups of the configuration and the fields at its top: what each matters for. All lists of groups follow from it.
+"""Properties of the groups and top-level fields of the configuration. All lists of groups are derived from this table.
 
 A new group is one row here and one folder in conf/.
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Group:
-    """builds: a model is built from it. stored: it travels in checkpoints; what belongs to one machine, or to what is
-    measured in training, does not. decides_images: with other settings of it a trained model makes other images.
+    """builds: the model is built from this group. stored: the group is stored in checkpoints; settings of the machine
+    and of metrics during training are not. decides_images: other settings give other images with the same weights.
 
-    may_change: on resuming, without being allowed: the whole group, or its fields of these names, since they change no
-    step of the training, or only its rounding. Data are compared by their content. before: what it means that an older
-    configuration has no such group.
+    may_change: the group, or these fields of it, may differ on resuming without `resume.allow`, because they change no
+    training step except for rounding. Data are compared by content. before: the settings that an older configuration
+    without this group implies.
     """
 
     name: str
@@ -39,9 +39,9 @@ GROUPS = [
     Group("weight", builds=True),
     Group("error", builds=True),
     Group("loss", builds=True),
-    Group("variance", builds=True, may_change=True),  # decides images as a part of the sampler
+    Group("variance", builds=True, may_change=True),  # affects images as a part of the sampler
     Group("timestep_spacing", builds=True, may_change=True),  # likewise
-    Group("sampler", builds=True, may_change=True),  # decides images by what it says of itself, see `identity`
+    Group("sampler", builds=True, may_change=True),  # affects images; see `generation.identity.identity`
     Group("clip", builds=True, decides_images=True, may_change=True),
     Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
     Group("codec", builds=True, decides_images=True),
@@ -77,16 +77,16 @@ GROUPS = [
 
 
 def group_names(**wanted: bool) -> list[str]:
-    """Of the groups with these properties, in the order of the table: `names(builds=True)`."""
+    """Names of the groups with these properties, in the order of the table: `group_names(builds=True)`."""
     return [group.name for group in GROUPS if all(getattr(group, key) == value for key, value in wanted.items())]
 
 
 def old_config_defaults() -> dict[str, dict[str, Any]]:
-    """The groups that older configurations do not have, as they mean them."""
+    """Settings of the groups that older configurations lack."""
     return {group.name: dict(group.before) for group in GROUPS if group.before is not None}
 
 
 def changeable_on_resume() -> list[str]:
-    """Groups, and fields as `trainer.devices`, that may differ from those of the checkpoint."""
+    """Names of groups, and of fields such as `trainer.devices`, that may differ from the checkpoint on resuming."""
     whole = [group.name for group in GROUPS if group.may_change is True]
     return whole + [f"{g.name}.{field}" for g in GROUPS if isinstance(g.may_change, tuple) for field in g.may_change]

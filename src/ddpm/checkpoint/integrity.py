@@ -1,4 +1,4 @@
-"""Whether a file is still what was written: against the sha256 beside it, or the archive's own CRCs if it has none."""
+"""Verification of checkpoint files by the sha256 file beside them, or by the CRCs of the archive if there is none."""
 
 import hashlib
 import zipfile
@@ -7,35 +7,35 @@ from typing import BinaryIO
 
 
 def sidecar(path: Path) -> Path:
-    """Where the sha256 of a checkpoint stands, as `sha256sum --check` reads it."""
+    """Path of the sha256 file of a checkpoint, in the format of `sha256sum --check`."""
     return path.with_name(path.name + ".sha256")
 
 
 def open_with_hash(path: Path) -> tuple[BinaryIO, bytes | None]:
-    """A file, which may be removed or replaced from here on, and what its sidecar says."""
+    """The open file and its stored sha256 (None if there is none). The path may be removed or replaced afterwards."""
     real = path.resolve()
     written = sidecar(real)
     return open(real, "rb"), written.read_bytes()[:64] if written.exists() else None
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a file of torch.save, or None."""
+    """A description of the damage of a file of torch.save, or None if it is intact."""
     if not path.is_file():
-        return "it is not there"
+        return "it does not exist"
     file, written = open_with_hash(path)
     with file:
         return damage_in(file, written)
 
 
 def damage_in(file: BinaryIO, written: bytes | None) -> str | None:
-    """As `damage`, of an open file. written: the sha256 that it was written with, if that is known."""
+    """As `find_damage`, for an open file. written: the stored sha256, as hexadecimal digits, or None."""
     file.seek(0)
     if written is not None:
         same = hashlib.file_digest(file, "sha256").hexdigest().encode() == written
-        return None if same else "its sha256 is not the one it was written with"
+        return None if same else "its sha256 differs from the stored one"
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-        return f"it is not whole: {error}"
+        return f"it is incomplete: {error}"
     return f"{broken} in it is damaged" if broken else None

@@ -1,8 +1,8 @@
-"""The layout of a checkpoint has a number, and a file of an older layout is brought to today's when it is read.
+"""Versions of the checkpoint layout. A file of an older layout is upgraded when it is read.
 
-1: the first. 2: the loader's position in images; `validation_is_due`, `batches` and `sums` (see the callbacks that
-write them); the hash of the training images; no state of Lightning's ModelCheckpoint.
-3: the weights of the time sampler and the state of the callback that evaluates have today's names.
+1: the first layout. 2: adds the loader's position in images, `validation_is_due`, `batches` and `sums` (see the
+callbacks that write them) and the hash of the training images; removes the state of Lightning's ModelCheckpoint.
+3: renames the weights of the time sampler and the state of the callback that evaluates.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ VERSION = 3
 
 
 def upgrade_layout(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint in today's layout. ValueError if it is of a later one."""
+    """Upgrade the checkpoint in place to the current layout. Raises ValueError if its layout is newer."""
     version = checkpoint.get("format", 1)
     if version not in range(1, VERSION + 1):
         raise ValueError(
@@ -32,7 +32,7 @@ def from_1_to_2(checkpoint: dict[str, Any]) -> None:
     data = checkpoint.get("ImageDataModule")
     if data:
         checkpoint["batches"] = {name: data["train_loader"][name] for name in ("batch_size", "accumulation")}
-        checkpoint["batches"]["world_size"] = 1  # it was not written
+        checkpoint["batches"]["world_size"] = 1  # layout 1 did not store it
         data["train_loader"] = in_images(data["train_loader"])
     for loop in checkpoint.get("loops", {}).values():
         loader = loop.get("state_dict", {}).get("combined_loader")
@@ -52,6 +52,6 @@ def from_2_to_3(checkpoint: dict[str, Any]) -> None:
 
 
 CALLBACKS = {"Scores": "EvaluateDuringTraining"}
-"""Callbacks that have a state, by their earlier names."""
+"""Callbacks with state: former name -> current name."""
 
 UPGRADES = {1: from_1_to_2, 2: from_2_to_3}

@@ -1,4 +1,4 @@
-"""A checkpoint as plain data, whoever wrote it: nothing in it is run, and nothing in it names files of one's own."""
+"""Read checkpoints as plain data, also from untrusted sources: code in them is never run."""
 
 import threading
 from collections.abc import Container, Iterator
@@ -16,9 +16,10 @@ from ddpm.checkpoint.stored_config import check_config
 
 
 def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) -> dict[str, Any]:
-    """Its parts are `config`, which is safe to build from, `state_dict` and what Lightning adds.
+    """The verified and upgraded content: `config`, which is safe to build from, `state_dict`, and what Lightning adds.
 
-    name: the option that gave the path. known: code that today's configuration names itself.
+    name: the option that gave the path, for error messages. known: targets that the current configuration names itself.
+    Raises ValueError if the file is missing, damaged or not a checkpoint of this project.
     """
     stored = read_data(path, name, known)
     if "state_dict" not in stored:
@@ -27,7 +28,7 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
     if not isinstance(weights, dict) or not all(
         isinstance(key, str) and is_intact(key, weights[key]) for key in weights
     ):
-        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' holds more than weights")
+        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' has more than weights")
     try:
         return upgrade_layout(stored)
     except ValueError as error:
@@ -35,7 +36,7 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
 
 
 def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, Any]:
-    """Any file of torch.save that holds a `config`, which is safe to build from when it is returned."""
+    """The content of a file of torch.save with a `config`, which is checked and safe to build from."""
     if path not in HELD.files and not path.is_file():
         raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
     try:
@@ -45,9 +46,9 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
             file, written = open_with_hash(path)
             with file:
                 stored = data_in(file, written)
-    except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
+    except Exception as error:  # any error; torch's own message advises to trust the file
         reason = str(error) if type(error) in (ValueError, PermissionError) else f"damaged ({type(error).__name__})"
-        raise ValueError(f"{name}={path} cannot be read as data: {reason}; nothing of it was run") from None
+        raise ValueError(f"{name}={path} cannot be read as data: {reason}; no code in it was run") from None
     if not isinstance(stored, dict) or "config" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
     stored["config"] = check_config(stored["config"], f"{name}={path}", known)
@@ -63,7 +64,8 @@ def data_in(file: BinaryIO, written: bytes | None) -> Any:
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Within it, a file stays what it was when `hold` named it: a training that goes on removes or replaces files."""
+    """Within this context, files opened by `hold` stay readable, even if a running training removes or replaces
+    them."""
     with ExitStack() as stack:
         HELD.stacks.append(stack)
         try:
@@ -74,14 +76,14 @@ def holding() -> Iterator[None]:
 
 
 def hold(path: Path) -> None:
-    """Opens a file until the end of `holding`; without effect outside of it. FileNotFoundError if it is not there."""
+    """Keep a file open until the end of `holding`; no effect outside of it. Raises FileNotFoundError."""
     if HELD.stacks and path not in HELD.files:
         HELD.files[path] = open_with_hash(path)
         HELD.stacks[-1].enter_context(HELD.files[path][0])
 
 
 class Held(threading.local):
-    """Open files, of each thread its own."""
+    """Open files of each thread."""
 
     def __init__(self) -> None:
         self.stacks: list[ExitStack] = []
@@ -92,7 +94,7 @@ HELD = Held()
 
 
 def is_intact(key: str, value: Any) -> bool:
-    """Whether a tensor has all its elements in the file; one number spread by strides over terabytes has not."""
+    """Whether the file contains all elements of a tensor. Strides can make one number look like terabytes."""
     if key.endswith("_extra_state"):
         return not isinstance(value, Tensor)
     whole = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"

@@ -1,7 +1,7 @@
-"""A configuration that came out of a file: plain values, references to itself, and targets among our own parts.
+"""Check and upgrade a configuration that was read from a file.
 
-Hydra calls whatever `_target_` names, and OmegaConf's resolvers read the environment or build new nodes, so all of that
-is looked for here, before either of them sees the file.
+Hydra calls whatever `_target_` names, and OmegaConf's resolvers can read the environment. Therefore a configuration is
+checked here first. It may contain plain values, references to its own fields, and targets among the parts of a model.
 """
 
 import functools
@@ -18,21 +18,21 @@ from ddpm.checkpoint.trust import trust_hint, trusted_packages
 from ddpm.checkpoint.upgrade import upgrade
 
 FITTED = "fitted"
-"""The field of a stored configuration with what the data gave its parts, by group: values that nothing interpolates."""
+"""The field of a stored configuration with the values fitted to the data, by group. They are never interpolated."""
 
 Fitted = Mapping[str, Mapping[str, Any]]
 
 TEXT = "data.name"
-"""The field that is stored as the text it is, and never as an interpolation."""
+"""A field that is stored as plain text and never interpolated."""
 
 OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
-"""Fields that older configurations keep in the groups themselves."""
+"""Fitted fields that older configurations store in the groups themselves."""
 
 PARTS = (
     *("ddpm.diffusion.", "ddpm.networks.", "ddpm.data.", "ddpm.model.codec."),
     *("ddpm.model.ema.", "ddpm.training.optimizer."),
 )
-"""Where their code lies. Other code of this package writes files and starts runs, which no file may ask for."""
+"""Modules that a stored configuration may name. Other modules of this package write files or start runs."""
 
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
@@ -41,20 +41,23 @@ REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
 def check_config(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
-    """`upgrade_config`, to build from: ValueError for a `_target_` that is neither ours, nor trusted, nor `known`."""
+    """`upgrade_config`, and ValueError for a `_target_` that is not a part of this project, not trusted and not
+    `known`."""
     config = upgrade_config(stored, where)
     for target in targets(config):
         if not is_ours(target) and target not in known:
             raise ValueError(
-                f"{where} asks for code that is not part of ddpm's models: {target!r}; it was not loaded"
+                f"{where} names code that is not a part of ddpm's models: {target!r}; it was not loaded"
                 f"{trust_hint(target)}"
             )
     return config
 
 
 def upgrade_config(stored: Any, where: str) -> dict[str, Any]:
-    """The configuration in containers of its own, as today's version writes it; nothing in it is executed, and
-    ValueError names what it must not hold. where: the file."""
+    """A copy of the configuration, upgraded to the current version. No code is run.
+
+    where: the file, for error messages. Raises ValueError for content that is not allowed.
+    """
     if not isinstance(stored, dict):
         check.fail(f"the configuration in {where}", type(stored).__name__, "a mapping of groups")
     given = stored.get(FITTED, {})
@@ -66,7 +69,7 @@ def upgrade_config(stored: Any, where: str) -> dict[str, Any]:
 
 
 def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
-    """A stored configuration without what the data gave its parts, and that by itself."""
+    """A stored configuration without its fitted values, and the fitted values."""
     config = {name: group for name, group in stored.items() if name != FITTED}
     fitted = dict(stored.get(FITTED, {}))
     for name, fields in OF_THE_DATA.items():
@@ -80,7 +83,7 @@ def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
 
 
 def refuse_without_model(config: dict[str, Any], where: str) -> None:
-    """ValueError unless every group is there that a model is built from."""
+    """Raise ValueError unless the configuration has all groups that a model is built from."""
     needed = groups.group_names(builds=True)
     for group in (*needed, "data", "trainer"):
         if not isinstance(config.get(group), dict) or (group in needed and "_target_" not in config[group]):
@@ -88,16 +91,17 @@ def refuse_without_model(config: dict[str, Any], where: str) -> None:
 
 
 def copy_plain(value: Any, key: str, values: Iterator[int], where: str, depth: int = 0, is_text: bool = False) -> Any:
-    """A copy of dicts, lists, tuples (as lists) and scalars. values: ends, as one list may be held many times.
+    """A copy of dicts, lists, tuples (as lists) and scalars.
 
-    is_text: interpolations are no interpolations, and pass.
+    values: iterator that limits the number of values, because one list can occur many times. is_text: strings are plain
+    text and may contain "${".
     """
     if next(values, None) is None or depth > MAX_DEPTH:
-        raise ValueError(f"the configuration in {where} is larger or deeper than any of ours: {key or 'at its top'}")
+        raise ValueError(f"the configuration in {where} is too large or too deeply nested: {key or 'at its top'}")
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str) or len(name) > 100:
-                raise ValueError(f"the configuration in {where} has a field that is no name at {key or 'its top'}")
+                raise ValueError(f"the configuration in {where} has an invalid field name at {key or 'its top'}")
         return {
             name: copy_plain(item, f"{key}.{name}".strip("."), values, where, depth + 1, is_text)
             for name, item in value.items()
@@ -107,13 +111,13 @@ def copy_plain(value: Any, key: str, values: Iterator[int], where: str, depth: i
     if type(value) is str:
         if not (is_text or key == TEXT) and "${" in REFERENCE.sub("", value):
             raise ValueError(
-                f"{where} asks for more than a reference to itself at {key}: {value!r}; an interpolation in a stored "
+                f"{where} has more than a reference to itself at {key}: {value!r}; an interpolation in a stored "
                 "configuration may be ${field} or ${group.field} only"
             )
         return value
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 2**63):
         return value
-    raise ValueError(f"the configuration in {where} holds {type(value).__name__} at {key}, which is not a plain value")
+    raise ValueError(f"the configuration in {where} has {type(value).__name__} at {key}, which is not a plain value")
 
 
 def targets(config: Any) -> Iterator[Any]:
@@ -128,10 +132,9 @@ def targets(config: Any) -> Iterator[Any]:
 
 
 def is_ours(target: Any) -> bool:
-    """Whether a dotted name is MODULE.NAME of a function or class that one of our parts defines.
+    """Whether a dotted name is MODULE.NAME of a function or class defined in `PARTS` or in a trusted package.
 
-    Or one that a trusted package does. A path through such code to somebody else's (`ddpm.config.build.os.system`) is
-    none, nor is a method.
+    Imported names (`ddpm.config.build.os.system`) and methods are refused.
     """
     if not isinstance(target, str) or not DOTTED.fullmatch(target):
         return False

@@ -1,8 +1,8 @@
-"""Packages of one's own whose classes and functions a stored configuration may name.
+"""Trusted packages: other packages whose classes and functions a stored configuration may name.
 
-Said by `trust=[mynet]` on any command, by DDPM_TRUST=mynet, by a line `trust: [mynet]` in ~/.config/ddpm/config.yaml,
-or by an installed package that announces modules under the entry point `ddpm.parts`. Nothing that is stored makes
-anybody trust anything.
+A package is trusted by `trust=[mynet]` on any command, by DDPM_TRUST=mynet, by the line `trust: [mynet]` in
+~/.config/ddpm/config.yaml, or by the entry point `ddpm.parts` of an installed package, which lists its modules. A
+stored file cannot add trust.
 """
 
 import os
@@ -18,7 +18,7 @@ VARIABLE = "DDPM_TRUST"
 
 
 def take_trust(arguments: list[str]) -> list[str]:
-    """The arguments without `trust=...`, which holds from here on in this process and in those that it starts."""
+    """The arguments without `trust=...`, which then applies to this process and its child processes."""
     for argument in arguments:
         if argument.startswith("trust="):
             words = argument.removeprefix("trust=").strip("[]").split(",")
@@ -28,7 +28,7 @@ def take_trust(arguments: list[str]) -> list[str]:
 
 
 def trusted_packages() -> tuple[str, ...]:
-    """Modules and packages, as `mynet` or `mynet.parts`."""
+    """Names of trusted modules and packages, such as `mynet` or `mynet.parts`."""
     announced = (entry.module for entry in entry_points(group="ddpm.parts"))
     return (*from_environment(), *from_user_file(), *announced)
 
@@ -47,27 +47,28 @@ def from_user_file() -> list[str]:
     settings = yaml_file(user_file()) or {}
     named = settings.get("trust") if isinstance(settings, dict) and settings.keys() == {"trust"} else None
     if not isinstance(named, list):
-        check.fail(str(user_file()), settings, "one line, as trust: [mynet]")
+        check.fail(str(user_file()), settings, "one line such as trust: [mynet]")
     return checked_names(f"trust in {user_file()}", named)
 
 
 def checked_names(where: str, names: Iterable[object]) -> list[str]:
-    """ValueError for what is no package, or one of everybody's: its functions write files and start programs."""
+    """The names as a list. Raises ValueError for ddpm, torch and the standard library, which can write files and start
+    programs, and for names that are not identifiers."""
     names = list(names)
     for name in names:
         is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
         if not is_name or name.split(".")[0] in {"ddpm", "torch", *sys.stdlib_module_names}:
-            check.fail(where, name, "packages of your own, as [mynet]")
+            check.fail(where, name, "packages of your own, for example [mynet]")
     return names
 
 
 def trust_hint(target: object) -> str:
-    """What to type if the code that a stored configuration names is one's own."""
+    """The end of an error message about an untrusted target: how to trust its package, if that is possible."""
     package = target.partition(".")[0] if isinstance(target, str) else ""
     try:
         checked_names("trust", [package])
     except ValueError:
         return ""
     if package in {name.partition(".")[0] for name in trusted_packages()}:
-        return f"; {package} is trusted, but no such name is defined in what can be imported of it"
-    return f"; if it is your own, add trust=[{package}]"
+        return f"; {package} is trusted, but it does not define this name, or cannot be imported"
+    return f"; if it is your own code, add trust=[{package}]"

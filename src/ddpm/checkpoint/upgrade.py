@@ -1,7 +1,7 @@
-"""What earlier versions called things, and one function that brings what they wrote to today's names.
+"""Tables of former names, and functions that upgrade stored data to the current names.
 
-Configurations, records of images, results and exports are upgraded by the same tables by which a word of the command
-line is recognised as an earlier one. A new rename is one row here.
+The same tables upgrade configurations, records of images, results and exports, and recognize former names in
+command-line arguments. A new rename is one row here.
 """
 
 import re
@@ -9,30 +9,30 @@ from collections.abc import Mapping
 from typing import Any
 
 GROUPS = {"timesteps": "time_sampler", "distance": "error", "grid": "timestep_spacing", "denoiser": "clip"}
-"""Groups of the configuration: the earlier name, and today's."""
+"""Groups of the configuration: former name -> current name."""
 
 OPTIONS = {
     "clip": {"clipped": "static", "thresholded": "dynamic", "plain": "none"},
     "error": {"squared": "mse", "absolute": "mae"},
     "model": {"prompted_tiny": "caption_unet_tiny"},
 }
-"""Options, by today's group."""
+"""Options by current group: former name -> current name."""
 
 FIELDS = {
     "loss": {"timesteps": "time_sampler", "distance": "error"},
     "process": {"same_noise_back": "reverse_noise", "asymmetry": "symmetry_noise"},
     "sampler": {"grid": "timestep_spacing"},
 }
-"""Fields, by today's group."""
+"""Fields by current group: former name -> current name."""
 
 VALUES = {
     ("process", "reverse_noise"): {True: "same", False: "white"},
     ("guidance", "order"): {"denoiser": "clip"},
 }
-"""Values of fields, and of the entries of lists, by today's group and field."""
+"""Values of fields and entries of lists, by current group and field: former value -> current value."""
 
 SUBJECT = {"told_by": "conditions_from"}
-"""What else a record of images or the subject of a result calls by another name."""
+"""Other names in a record of images or the subject of a result: former name -> current name."""
 
 DIFFUSION_MODULES = {
     "conditions.base": ["condition"],
@@ -77,7 +77,8 @@ TARGETS = {
         for old in earlier
     },
 }
-"""Modules, with a dot at the end, and parts; in this order, since a part may have moved before it was renamed."""
+"""Modules (with a dot at the end) and parts: former name -> current name. Applied in this order, because a part may
+have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
@@ -86,15 +87,15 @@ NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.training.optimizer.adam": {"min_lr": 0.0},
     "ddpm.training.optimizer.adamw": {"min_lr": 0.0},
 }
-"""Fields that a part got later, with the value that earlier configurations mean."""
+"""Fields added to a part later, with the value that earlier configurations imply."""
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def upgrade(stored: Mapping[str, Any], new_groups: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A configuration, the identity of images, or the subject of a result, in today's names; plain containers.
+    """Upgrade a configuration, an identity of images, or the subject of a result to the current names.
 
-    new_groups: groups that it has not, if it is older than they are, with what it means.
+    Values are plain containers. new_groups: settings of groups that an older configuration lacks.
     """
     named = {(GROUPS | SUBJECT).get(name, name): value for name, value in stored.items()}
     return {
@@ -104,7 +105,7 @@ def upgrade(stored: Mapping[str, Any], new_groups: Mapping[str, Any] | None = No
 
 
 def upgrade_group(group: str, value: Any) -> Any:
-    """The settings of a group. The name of a data set is a text, in which nothing refers to anything."""
+    """Upgrade the settings of a group. The name of a data set is plain text and is not changed."""
     if group == "data" and isinstance(value, dict) and "name" in value:
         return {**upgrade_parts(value), "name": value["name"]}
     if isinstance(value, dict):
@@ -122,7 +123,7 @@ def upgrade_value(group: str, field: str, value: Any) -> Any:
 
 
 def upgrade_parts(value: Any) -> Any:
-    """Plain containers with every `_target_` and every reference by its name of today, and the fields that are new."""
+    """Upgrade every `_target_` and every reference in plain containers, and add new fields."""
     if isinstance(value, list):
         return [upgrade_parts(each) for each in value]
     if isinstance(value, str):
@@ -144,7 +145,7 @@ def upgrade_target(target: str) -> str:
 
 
 def upgrade_key(key: str) -> str:
-    """`group.field`, with more behind it or nothing."""
+    """Upgrade a dotted key: group, group.field or longer."""
     group, *fields = key.split(".")
     group = GROUPS.get(group, group)
     if fields:
@@ -153,19 +154,19 @@ def upgrade_key(key: str) -> str:
 
 
 def upgrade_text(text: str) -> str:
-    """The description of a part, as "Ancestral(grid=uniform, variance=FixedSmall())"."""
+    """Upgrade the description of a part, such as "Ancestral(grid=uniform, variance=FixedSmall())"."""
     for old, new in DESCRIPTIONS.items():
         text = re.sub(old, new, text)
     return text
 
 
 def upgrade_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict of the module."""
+    """Upgrade the state dict of a `DiffusionModule`."""
     return {re.sub(r"^timesteps\.", "time_sampler.", name): value for name, value in weights.items()}
 
 
 def upgrade_word(word: str) -> str:
-    """A word of the command line; of a sweep, each of its values."""
+    """Upgrade a command-line argument; in a sweep, each of its values."""
     prefix, key, package, equals, text = WORD.fullmatch(word).groups()
     new = upgrade_key(key)
     if new == "resume.allow":
@@ -181,7 +182,8 @@ def upgrade_word(word: str) -> str:
 
 
 def earlier_word(word: str) -> tuple[str, str] | None:
-    """What an earlier version called so, and today's name: keys where only they differ. None for a word of today."""
+    """The former and the current name in a command-line argument, or None if it is current. Only the keys are returned
+    if the values are equal."""
     new = upgrade_word(word)
     if new == word:
         return None
@@ -193,7 +195,7 @@ YAML = {True: "true", False: "false"}
 WORD = re.compile(r"([+~]*)([^=@]*)((?:@[^=]*)?)(=?)(.*)", re.DOTALL)
 
 TEXTS = {*FIELDS, *GROUPS.values(), "schedule", "noise", "objective", "variance", "guidance", "codec", "cond", "model"}
-"""Groups that a record or a result may describe by a text."""
+"""Groups that a record or a result can describe by a text."""
 
 CLASSES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in TARGETS.items() if not old.endswith(".")}
 DESCRIPTIONS = {

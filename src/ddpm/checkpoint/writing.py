@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written beside the target, synced to the disk, renamed over it, and hashed."""
+"""Atomic checkpoint writes: to a temporary file in the same folder, synced, renamed and hashed."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from ddpm.checkpoint.layout import upgrade_layout
 
 
 class HashedFile:
-    """A file being written whose sha256 is known when it is done, without reading it again."""
+    """A file that computes its sha256 while it is written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
@@ -28,10 +28,10 @@ class HashedFile:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's own writer moves a file from the system's temp folder, which across file systems is a slow copy.
+    """Write checkpoints atomically. Lightning's own writer copies from the temporary folder of the system.
 
-    A write that fails (a full disk) leaves everything as it was. It is not raised, since only the first rank writes and
-    the others would wait for it for ever, but kept in `failure` until the next write.
+    If a write fails (full disk), the previous files are unchanged. The error is kept in `failure` until the next write.
+    It is not raised, because only the first rank writes and the others would wait forever.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             digest = write_synced(checkpoint, partial)
-            sidecar(target).unlink(missing_ok=True)  # a kill now leaves a file without a hash, never with a wrong one
+            sidecar(target).unlink(missing_ok=True)  # a kill here leaves a file without a hash, not a wrong hash
             os.replace(partial, target)
             write_atomically(sidecar(target), f"{digest}  {target.name}\n".encode())
             sync(target.parent)
@@ -53,16 +53,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failure = str(error).splitlines()[0]
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As data only, in today's layout. Lightning's spawned processes hand back bare weights in this way too.
+        """Read a file as data only, and upgrade its layout. Spawned processes also return bare weights through this
+        method.
 
-        What a stranger's file may hold is checked where the path comes from (`ddpm.checkpoint.reading`).
+        `ddpm.checkpoint.reading` checks untrusted files before.
         """
         stored = torch.load(path, map_location="cpu", weights_only=True)
         return upgrade_layout(stored) if "state_dict" in stored else stored
 
 
 def write_synced(checkpoint: dict[str, Any], path: Path) -> str:
-    """Writes and returns the sha256."""
+    """Write a checkpoint, sync it, and return its sha256 as hexadecimal digits."""
     with open(path, "wb") as file:
         hashed = HashedFile(file)
         torch.save(checkpoint, hashed)

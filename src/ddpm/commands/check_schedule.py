@@ -1,4 +1,4 @@
-"""Whether a noise schedule is fit: python -m ddpm check-schedule schedule=linear T=100   (--help has the schedules)"""
+"""Analyze a noise schedule: python -m ddpm check-schedule schedule=linear T=100   (--help lists the schedules)"""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.schedule_check import examination, picture
 
 STEPS = (10, 20, 50, 100)
-"""Numbers of sampling steps that are looked at."""
+"""Numbers of sampling steps for which the largest rise of log-SNR is printed."""
 
 
 def run_check_schedule(config: DictConfig) -> None:
@@ -27,7 +27,7 @@ def run_check_schedule(config: DictConfig) -> None:
         check.fail("out", config.out, "the name of a .png")
     schedule = wiring.instantiate(config.schedule, "schedule")
     if not isinstance(schedule, NoiseSchedule):
-        raise ValueError("schedule=steps has times and no noise, so nothing to examine: choose another one")
+        raise ValueError("schedule=steps has no noise levels to analyze; choose another schedule")
     leaf = OmegaConf.to_container(config.schedule, resolve=True)
     name = schedule_name(HydraConfig.get().runtime.choices)
     out = Path(config.out or f"schedules/{name}_{schedule.T}.png")
@@ -43,7 +43,7 @@ def run_check_schedule(config: DictConfig) -> None:
     picture.draw_schedule(out, name, schedule, others)
     print(f"  {'picture':16} {out}")
     if refused:
-        print(f"  {'not in it':16} {', '.join(refused)}: impossible with T = {schedule.T}")
+        print(f"  {'not plotted':16} {', '.join(refused)}: impossible with T = {schedule.T}")
     print(f"{name} with T = {schedule.T}: {examination.verdict(schedule, leaf, power)}")
 
 
@@ -54,10 +54,10 @@ def describe_schedule(schedule: NoiseSchedule, leaf: Mapping[str, Any], data_pow
         "T": f"{schedule.T}",
         "SNR at t = 1": format_snr(schedule.snr(1)),
         "SNR at T": format_snr(schedule.snr(schedule.T)),
-        "prior": f"x_T tells {left:.3g} bits/dim of data with a mean square of {data_power:g}",
+        "prior": f"x_T contains {left:.3g} bits/dim about data with mean square {data_power:g}",
         "largest beta": f"{betas.max():.3g} at t = {1 + int((betas > betas.max() * (1 - 1e-9)).nonzero()[0])}",
         "clipped betas": describe_clipped_betas(leaf),
-        "in float32": f"1 - alpha_bar would be wrong by up to {examination.float32_error(schedule):.1e} of itself",
+        "in float32": f"1 - alpha_bar would have a relative error of up to {examination.float32_error(schedule):.1e}",
     }
 
 
@@ -66,7 +66,7 @@ def format_snr(snr: float) -> str:
 
 
 def describe_clipped_betas(leaf: Mapping[str, Any]) -> str:
-    """Of the innermost schedule, since those that adjust another clip nothing."""
+    """For the innermost schedule, because schedules that modify another one do not clip."""
     while "of" in leaf:
         leaf = leaf["of"]
     if "max_beta" not in leaf:
@@ -76,13 +76,13 @@ def describe_clipped_betas(leaf: Mapping[str, Any]) -> str:
 
 
 def schedule_name(choices: Mapping[str, str]) -> str:
-    """ "linear", or "zero_terminal_snr_of_linear" where one schedule adjusts another."""
+    """ "linear", or "zero_terminal_snr_of_linear" if one schedule modifies another."""
     inner = sorted((key for key in choices if key.startswith("schedule@")), key=len)
     return "_of_".join(choices[key] for key in ("schedule", *inner))
 
 
 def other_schedules(name: str, schedule: NoiseSchedule) -> tuple[dict[str, NoiseSchedule], list[str]]:
-    """All other schedules of conf/schedule with the same T, and the names of those that cannot have it."""
+    """All other schedules of conf/schedule with the same T, and the names of those that do not allow this T."""
     found, refused = {}, []
     for option, leaf in schedule_configs(schedule.T).items():
         try:
@@ -91,14 +91,14 @@ def other_schedules(name: str, schedule: NoiseSchedule) -> tuple[dict[str, Noise
             refused.append(option)
             continue
         if not isinstance(other, NoiseSchedule):
-            continue  # times alone
+            continue  # schedule=steps
         if not other.alpha_bar.equal(schedule.alpha_bar):
             found[f"{option} as in conf" if option == name else option] = other
     return found, refused
 
 
 def schedule_configs(num_timesteps: int) -> DictConfig:
-    """conf/schedule, each file under its name, composed at once, which is faster than one by one."""
+    """The configurations in conf/schedule by name. They are composed together, which is faster than one at a time."""
     options = cli.options_of(CONF, "schedule")
     leaves = [f"+schedule@every.{option}={option}" for option in options]
     lengths = [f"every.{option}.num_timesteps={num_timesteps}" for option in options]
@@ -106,7 +106,7 @@ def schedule_configs(num_timesteps: int) -> DictConfig:
 
 
 def expand_arguments(typed: list[str], conf: Path) -> list[str]:
-    """T=100 is schedule.num_timesteps=100."""
+    """Replace T=100 by schedule.num_timesteps=100."""
     return [re.sub(r"^T=", "schedule.num_timesteps=", word) for word in typed]
 
 

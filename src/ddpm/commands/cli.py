@@ -1,4 +1,4 @@
-"""What the commands share: help that lists the groups, and errors of one line with the nearest right name."""
+"""Shared by all commands: expansion of short forms, help texts, and one-line errors that suggest the nearest name."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from ddpm.config.compose import compose
 from ddpm.runs import launch
 from ddpm.runs.interruption import end_children, heed_signals
 
-# Read once and handed on under a name of our own: processes that a run starts see the HYDRA_FULL_ERROR set below.
+# Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaConfBaseException)
 
@@ -34,9 +34,9 @@ def run_command(
     name: str,
     prepare: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
 ) -> None:
-    """Runs a Hydra main. An error that a user can cause is printed without traceback, and the exit code is 2.
+    """Run a Hydra main. Errors that a user can cause are printed without traceback, with exit code 2.
 
-    prepare: changes the arguments before Hydra sees them.
+    prepare: changes the command-line arguments before Hydra parses them.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(conf, name))
@@ -44,13 +44,13 @@ def run_command(
     launch.follow_parent()
     if "${" in str(Path.cwd()):
         exit_with_error(
-            f"the folder to work in must be one without ${{ in its name, which Hydra would replace: {Path.cwd()}"
+            f"the path of the working directory must not contain ${{, which Hydra would interpolate: {Path.cwd()}"
         )
     if TRACEBACK:
         sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
         main()
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing in its own way and leaving
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them and exiting
     try:
         sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
         main()
@@ -61,8 +61,10 @@ def run_command(
 
 
 def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
-    """What a Hydra main does with its configuration. Caught here, an error is not reported by Hydra as well. No process
-    is left behind."""
+    """Call `work` with the configuration and end all child processes.
+
+    Errors are caught here, so that Hydra does not report them a second time.
+    """
     try:
         refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
         work(config)
@@ -77,9 +79,9 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
-    """A choice that nothing reads is a mistake of the one who typed it."""
+    """Raise ValueError for an override that no selected part uses."""
     if any(typed.startswith("resume.allow=") for typed in overrides) and config.resume.path is None:
-        raise ValueError("resume.allow has no effect on a new run; say which to go on with, as resume=auto")
+        raise ValueError("resume.allow has no effect on a new run; choose a run to continue, for example resume=auto")
     readers = {
         "variance": ("sampler", "loss"),
         "timestep_spacing": ("sampler",),
@@ -91,19 +93,19 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
         chosen = {part: config[part] for part in parts if config.get(part) and "_target_" in config[part]}
         if typed and chosen and not any(group in part for part in chosen.values()):
             names = " and ".join(f"the {part} {leaf['_target_'].rpartition('.')[2]}" for part, leaf in chosen.items())
-            raise ValueError(f"{typed} has no effect, since {names} has no {group}; leave it out")
+            raise ValueError(f"{typed} has no effect, because {names} has no {group}; leave it out")
 
 
 def refuse_earlier_words(arguments: list[str]) -> None:
-    """ValueError, with today's name, for a group, a field, an option or a value by its earlier name."""
+    """Raise ValueError with the current name if an argument uses a former name of a group, field, option or value."""
     for argument in arguments:
         names = None if argument.startswith("-") else earlier_word(argument)
         if names:
-            raise ValueError(f"there is no {names[0]!r}; it is called {names[1]!r} now")
+            raise ValueError(f"there is no {names[0]!r}; its current name is {names[1]!r}")
 
 
 def end_processes() -> None:
-    """Lightning leaves its process group open, whose threads can abort a process that is about to end well."""
+    """Close the process group that Lightning leaves open; its threads can abort a process at exit."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -111,19 +113,20 @@ def end_processes() -> None:
 
 
 def exit_with_error(message: str) -> NoReturn:
-    print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+    print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
     sys.exit(2)
 
 
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:
-    """Short ways of saying it: what is typed, as Hydra wants it.
+    """Replace short forms of arguments by Hydra overrides.
 
-    `run_dir=X` is hydra.run.dir=X, `resume=PATH` is resume.path=PATH, `task=anomaly task.times=[250]` of evaluate.py is
-    metric=anomaly metric.anomaly.times=[250], `anomalies=mvtec` is anomalies@metric.anomaly.anomalies=mvtec, and
-    `sampler.steps=50` changes the checkpoint's sampler where no sampler is chosen, for which Hydra wants a + before it.
+    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH. For evaluate.py,
+    `task=anomaly task.times=[250]` becomes metric=anomaly metric.anomaly.times=[250], and `anomalies=mvtec` becomes
+    anomalies@metric.anomaly.anomalies=mvtec. `sampler.steps=50` without a selected sampler changes the sampler of the
+    checkpoint; Hydra needs a + before such an override.
     """
     refuse_earlier_words(arguments)
-    arguments = [argument for argument in arguments if argument != "ema=default"]  # the only one that there was
+    arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
@@ -161,25 +164,31 @@ def options_of(conf: Path, group: str) -> list[str]:
 
 
 def help_text(conf: Path, name: str) -> str:
-    """Every group with its options, one line each, then the plain fields."""
+    """One line per option of each group, then one line per top-level field."""
     lines = [first_comment(conf / f"{name}.yaml"), "", "Groups, chosen as GROUP=OPTION:"]
     for group in groups_of(conf, name):
         for option in options_of(conf, group):
             lines.append(f"  {group}={option}".ljust(36) + first_comment(conf / group / f"{option}.yaml"))
-    lines += ["", "Fields, set as NAME=VALUE (--cfg job shows all of them, --cfg job --resolve with their values):"]
+    lines += ["", "Fields, set as FIELD=VALUE, in groups as GROUP.FIELD=VALUE (--cfg job --resolve prints all fields):"]
     for line in (conf / f"{name}.yaml").read_text().splitlines():
         if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
             field, _, comment = line.partition("  # ")
             lines.append(f"  {field}".ljust(36) + comment)
-    lines += ["", "Several runs at once: -m GROUP=OPTION,OPTION. Code of your own in what is loaded: trust=[PACKAGE]."]
+    lines += [
+        "",
+        "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE].",
+    ]
     return "\n".join(lines)
 
 
-# Hints
+# Error messages
 
 
 def config_error(error: Exception, conf: Path, name: str, words: list[str] | None = None) -> str:
-    """Hydra's complaint about an override, with the nearest name that exists. words: as typed, if not in a shell."""
+    """The message for an error of Hydra about an override, with the nearest existing name.
+
+    words: the overrides, if they are not the command-line arguments.
+    """
     chain = [error, *filter(None, [error.__cause__])]
     text = "\n".join(str(each) for each in chain)
     option = re.search(r"Could not find '(\w+)/([\w-]+)'", text)
@@ -198,7 +207,7 @@ def config_error(error: Exception, conf: Path, name: str, words: list[str] | Non
 
 
 def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
-    """Every group and every dotted field, for the groups that were chosen."""
+    """All groups and all dotted fields, with the selected options."""
     groups = groups_of(conf, name)
     choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
     choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]

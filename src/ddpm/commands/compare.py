@@ -1,4 +1,4 @@
-"""python -m ddpm compare A.json B.json [MORE.json ...] [--json]: results of evaluate.py, against the first of them."""
+"""Compare results of evaluate.py with the first one: python -m ddpm compare A.json B.json [MORE.json ...] [--json]"""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from ddpm.runs.interruption import heed_signals
 @heed_signals()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m ddpm compare", description="Compare results of evaluate.py.")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of evaluate.py; all are held to the first")
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files; all are compared with the first")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""What a run would be and would cost, without running it."""
+"""dry_run=true: describe a training run and its cost without running it."""
 
 import io
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from ddpm.training.turn import describe_sizes
 
 
 def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
-    """The configuration as a tree, then parameters, FLOPs, memory and the folder."""
+    """Text with the configuration as a tree, the parameters, FLOPs, memory and the output folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     flops, activations = cost_of_one_image(module.model)
     trained, averaged = sum(turn.num_parameters for turn in module.turns), module.own_turn.num_parameters
@@ -41,19 +41,19 @@ def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataMod
 
 
 def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
-    """FLOPs of a forward pass, and bytes kept for the backward pass, of one image; nothing is computed."""
+    """FLOPs of a forward pass and bytes kept for the backward pass, for one image; uses fake tensors only."""
     x = torch.zeros(1, *model.latent_shape)
-    condition = model.condition  # which costs nothing: the unconditional network takes the same time
+    condition = model.condition  # a class label does not change the cost, so it is left out
     cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
     cond |= model.sampler.step_inputs(None, model.sample_rng.at(0, torch.zeros(1, dtype=torch.int64)))
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
-        model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # never the compiled call
+        model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # `forward` avoids the compiled call
     return counter.get_total_flops(), sum(saved)
 
 
 @contextmanager
 def saved_bytes() -> Iterator[list[int]]:
-    """The sizes of the tensors that autograd keeps within this context."""
+    """Collect the sizes in bytes of the tensors that autograd saves within this context, without parameters."""
     sizes: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:

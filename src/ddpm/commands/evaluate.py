@@ -1,4 +1,4 @@
-"""How good images are: a trained model's or any others, measured against real ones, and stored with the protocol."""
+"""evaluate.py: measure images of a trained model or of any program, or the model itself, and store the results."""
 
 import glob
 from contextlib import nullcontext
@@ -62,11 +62,11 @@ def run_evaluate(config: DictConfig) -> None:
 
 
 def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
-    """The configuration with the scores of images alone, and the metrics of models."""
+    """The configuration with only the metrics of images, and the metrics of the model."""
     parts = wiring.instantiate(config.metric, "metric") if config.get("metric") else {}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
-        raise ValueError("metric must be given, as metric=fid")
+        raise ValueError("metric must be given, for example metric=fid")
     model_metrics = {name: part for name, part in parts.items() if hasattr(part, "measure")}
     config = config.copy()
     config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in model_metrics])
@@ -78,11 +78,11 @@ def refuse_what_is_for_images(config: DictConfig) -> None:
     given += ["num_repeats"] if config.num_repeats > 1 else []
     given += ["class"] if config["class"] is not None else []
     if given:
-        raise ValueError(f"{given[0]} has no effect without a metric of images, as metric=fid; leave it out")
+        raise ValueError(f"{given[0]} has no effect without a metric of images, for example metric=fid; leave it out")
 
 
 def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> list[Path]:
-    """Every checkpoint that `ckpt` names, each file once however many links lead to it."""
+    """The checkpoints that `ckpt` names. A file that several links point to is listed once."""
     models = [type(part).__name__ for part in model_metrics if getattr(part, "needs_checkpoint", True)]
     if config.metric and (config.ckpt is None) == (config.images is None):
         raise ValueError("ckpt or images must be given, and not both: ckpt=latest, or images=FOLDER")
@@ -92,13 +92,13 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
         if config.get("sweep"):
             raise ValueError("sweep has no effect without a model; leave it out, or give ckpt")
         if config.num_repeats > 1:
-            raise ValueError("num_repeats has no effect on images that are there; leave it out")
+            raise ValueError("num_repeats has no effect on stored images; leave it out")
         return []
     if Path(config.ckpt).exists() or not glob.has_magic(str(config.ckpt)):
         return [load.checkpoint_path(config.ckpt)]
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
-        check.fail("ckpt", config.ckpt, "a pattern that fits at least one file")
+        check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")
     for path in found.values():
         hold(path)
     return sorted(found.values())
@@ -111,15 +111,15 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     changes = load.changes(config)
     sweep = build_sweep(config)
     variants = sweep.variants(config, changes) if sweep else [Variant(changes)]
-    evaluator = evaluators.build_evaluator(config, data_name(config, paths)).to("cpu")  # missing weights show now
+    evaluator = evaluators.build_evaluator(config, data_name(config, paths)).to("cpu")  # raises if weights are missing
     report_left_out(evaluator)
     if config.save_statistics and not any(score.moments for score in evaluator.scores):
-        raise ValueError("save_statistics needs a metric of mean and covariance, as metric=fid")
+        raise ValueError("save_statistics needs a metric of mean and covariance, for example metric=fid")
     for path in paths if sweep else ():
         sweep.refuse(path, variants, changes)
     results: dict[str, Result] = {}
     swept: dict[str, dict[str, SweepPoint]] = {}  # by checkpoint and result
-    shown: str | None = None  # the reference that the evaluator knows
+    shown: str | None = None  # hash of the reference whose features the evaluator holds
     for target, reference in evaluation_targets(config, paths, variants, trainer):
         if shown != reference.identity["data_hash"]:
             evaluator, shown = evaluator.renewed(), reference.identity["data_hash"]
@@ -139,7 +139,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
 
 
 def data_name(config: DictConfig, paths: list[Path]) -> str:
-    """The data set whose usual features are used."""
+    """Name of the data set that decides features=usual; empty if unknown."""
     if "name" in config.get("data", {}):
         return str(config.data.name)
     if paths and is_of_a_run(paths[0]):
@@ -150,7 +150,7 @@ def data_name(config: DictConfig, paths: list[Path]) -> str:
 @rank_zero_only
 def report_left_out(evaluator: Evaluator) -> None:
     for score in evaluator.left_out:
-        print(f"left out: {score.describe()}, since features={evaluator.extractor.name} have no layer {score.layer!r}")
+        print(f"skipped: {score.describe()}, because features={evaluator.extractor.name} has no layer {score.layer!r}")
 
 
 TARGET_CALLBACKS = (EvaluationCallback, ImageWriter, GenerationProgress, GenerationClock)
@@ -159,10 +159,10 @@ TARGET_CALLBACKS = (EvaluationCallback, ImageWriter, GenerationProgress, Generat
 def measure_target(
     config: DictConfig, target: EvaluationTarget, reference: Reference, evaluator: Evaluator, trainer: Trainer
 ) -> tuple[Result, Timing | None]:
-    """Generates what is not there, measures all, and stores the values. The timing is None where nothing is known."""
+    """Generate missing images, measure all images, and store the result. The timing is None if it is unknown."""
     num = target.samples.num_samples
     real = reference.images.labels[reference.images.indices] if isinstance(reference, ImageReference) else None
-    evaluator.names(real, target.samples.labels_of(torch.arange(num)))  # what cannot be measured shows before the work
+    evaluator.names(real, target.samples.labels_of(torch.arange(num)))  # raises if they cannot be measured
     scoring = EvaluationCallback(evaluator, reference, target.samples, target.stored)
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]
     done_mask = target.samples.done_mask()
@@ -212,7 +212,7 @@ def current_environment(trainer: Trainer) -> Environment:
 
 
 def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Path | None, trainer: Trainer) -> None:
-    """The metrics of the model itself; without a path they build their own model of `config`."""
+    """Compute the metrics of the model itself. Without a path, the metric builds its own model from `config`."""
     if not model_metrics:
         return
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]

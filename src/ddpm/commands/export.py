@@ -1,4 +1,4 @@
-"""A trained model as a folder to hand on: python -m ddpm export ckpt=... format=...   (--help lists the fields)"""
+"""Export a trained model to a folder: python -m ddpm export ckpt=... format=...   (--help lists the fields)"""
 
 from pathlib import Path
 
@@ -50,10 +50,10 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> 
 
 
 FORMATS = {
-    "safetensors": (write_safetensors, "to be used as ckpt={out}, a classifier as guidance.classifier={out}"),
+    "safetensors": (write_safetensors, "use it as ckpt={out}, or a classifier as guidance.classifier={out}"),
     "diffusers": (write_diffusers, "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"),
 }
-"""How each is written, and how it is used."""
+"""The function that writes each format, and the hint printed after an export."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")

@@ -1,4 +1,4 @@
-"""Options of earlier versions that are other options with other values: what to type for them today."""
+"""Options of earlier versions that were replaced by several overrides, with these overrides."""
 
 FORMER_OPTIONS = {
     "experiment=ddpm_cifar10_cosine": "experiment=ddpm_cifar10 schedule=cosine",

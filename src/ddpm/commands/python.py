@@ -1,4 +1,4 @@
-"""What `import ddpm` offers: a trained model as an object, without a command line and without Lightning."""
+"""`ddpm.load`: a trained model as a Python object, without a command line and without Lightning."""
 
 from pathlib import Path
 
@@ -24,12 +24,13 @@ OF_LOADING = ("weights", "seed", "batch_size", "trainer")
 def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = None) -> DiffusionModel:
     """A trained model, ready to sample: `ddpm.load("latest", "sampler=ddim", "sampler.steps=20").sample(16)`.
 
-    ckpt: a checkpoint, a run's folder, an exported folder, a folder of a diffusers model, a .pt of OpenAI's, or
-    `latest`, the newest checkpoint under runs/. overrides: what sample.py takes: groups of a model and their fields,
-    `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device: where the
-    model goes; None is the GPU if there is one, as for sample.py.
+    ckpt: a checkpoint, a run folder, an exported folder, a folder of a diffusers model, a .pt file of OpenAI's code, or
+    `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and their fields,
+    `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device: device
+    of the model; None selects the GPU if there is one, as in sample.py.
 
-    Raises ValueError, in one line with the field, its value and the remedy. A file is read as data: nothing in it runs.
+    Raises ValueError with one line that names the field, its value and the remedy. Files are parsed as data; code in
+    them is never run.
     """
     words = cli.expand_short_forms(take_trust(list(overrides)), CONF, "sample")
     try:
@@ -49,14 +50,14 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
     model.use_for_prediction(config.weights, config.seed)
     variance = getattr(model.sampler, "variance", None)
     if isinstance(variance, Analytic) and not variance.errors:
-        from ddpm.config import analytic, build  # which needs the training data, and so Lightning
+        from ddpm.config import analytic, build  # imports Lightning to read the training data
 
         analytic.prepare(model, stored, path, build.trainer(config))
     return model.to(device or {"gpu": "cuda"}.get(accelerator, accelerator)).eval()
 
 
 def refuse_other_words(words: list[str], config: DictConfig) -> None:
-    """What sample.py takes, and loading has no use for."""
+    """Raise ValueError for overrides of sample.py that have no effect on loading."""
     for word in words:
         field = word.lstrip("+~").partition("=")[0].partition(".")[0]
         if field in ("class", "prompt", "num_samples"):

@@ -1,4 +1,4 @@
-"""python -m ddpm replay RUN/nonfinite/STEP.pt: the training step that went wrong, once more, naming where it began."""
+"""Replay a training step and print its first non-finite values: python -m ddpm replay RUN/nonfinite/STEP.pt"""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ from ddpm.training.turn import NETWORK, Turn
 
 
 def replay(path: Path, slow_bf16: bool = False) -> list[str]:
-    """What was not finite, in the order in which it was met; nothing if this machine computes finite numbers."""
+    """Names of the non-finite values in order of computation; empty if all values are finite on this machine."""
     stored = read_data(path, "replay")
     module = build.module(*open_config({**stored["config"], "compile": False}))
     for turn in module.turns:
@@ -94,16 +94,16 @@ def main() -> None:
     path, *rest = take_trust(sys.argv[1:]) or [""]
     if not path or rest not in ([], [f"trainer.precision={devices.SLOW}"]):
         exit_with_error(
-            f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and, if wanted, trainer.precision={devices.SLOW}"
+            f"python -m ddpm replay takes RUN/nonfinite/STEP.pt, and optionally trainer.precision={devices.SLOW}"
         )
     try:
         found = replay(Path(path), slow_bf16=bool(rest))
     except USER_ERRORS as error:
         exit_with_error(str(error))
     if not found:
-        print("everything is finite here: the step went wrong on another device or with other versions")
+        print("all values are finite here: the step failed on another device or with other versions")
         sys.exit(1)
-    print("not finite, in the order in which it was met:")
+    print("not finite, in order of computation:")
     for what in found[:20]:
         print(f"  {what}")
     if len(found) > 20:

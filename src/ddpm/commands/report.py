@@ -1,4 +1,4 @@
-"""One page that compares runs: python -m ddpm report RUN_OR_SWEEP ... [--out report.html]"""
+"""Write one HTML page that compares runs: python -m ddpm report RUN_OR_SWEEP ... [--out report.html]"""
 
 import argparse
 import sys
@@ -12,9 +12,9 @@ from ddpm.runs.interruption import heed_signals
 
 @heed_signals()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m ddpm report", description="One HTML page that compares training runs.")
+    parser = argparse.ArgumentParser("python -m ddpm report", description="Write an HTML page that compares runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, a sweep, or a folder of runs")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write (report.html)")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)")
     given = parser.parse_args(arguments)
     try:
         if given.out.is_dir():

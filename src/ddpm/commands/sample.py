@@ -1,6 +1,7 @@
-"""Images from a trained model, written as they come; the same command continues what was interrupted.
+"""sample.py: generate images with a trained model, or run a task with it (task=NAME).
 
-And its other uses, `task=NAME`: each is one picture, what it was made of, and figures where there are any.
+Images are written batch by batch; the same command continues an interrupted generation. A task writes pictures, the
+arrays they show, and numbers.
 """
 
 import json
@@ -50,7 +51,7 @@ def run_sample(config: DictConfig) -> None:
 
 def generate(config: DictConfig) -> None:
     if config.get("data"):
-        raise ValueError("data has no effect on images from noise; leave it out, or choose a task that reads images")
+        raise ValueError("data has no effect on the generation of images; leave it out, or choose a task with images")
     check.positive_int("batch_size", config.batch_size)
     if config.num_samples is not None:
         check.positive_int("num_samples", config.num_samples)
@@ -88,12 +89,12 @@ Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
 def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
-    """The samples to make, how they are drawn, and their requested conditions, for the record."""
+    """The samples to generate, the function that draws their grid, and the requested conditions for the record."""
     refuse_without_prior(model)
     rows, names, about = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
-        check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one picture; choose format=png or npz")
+        check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one grid; choose format=png or npz")
 
     def picture(first: torch.Tensor) -> torch.Tensor:
         kinds = list(dict.fromkeys(names))
@@ -106,7 +107,7 @@ def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[Generati
 def draw_gif(
     trainer: Trainer, model: DiffusionModel, data: GenerationDataModule, writer: ImageWriter, num_frames: int = 50
 ) -> None:
-    """The samples of the grid coming into being, from noise to the image."""
+    """Write an animation of the sampling process for the samples of the grid."""
     times = model.sampler.times(model.sampler.process.T)[1:]
     chosen = torch.linspace(0, len(times) - 1, min(num_frames, len(times))).round().int().tolist()
     shown = {times[i] for i in chosen}
@@ -117,7 +118,7 @@ def draw_gif(
             frames.append(tile_images(to_uint8(model.codec.decode(state.x_t).float())))
 
     model.on_sampling_step = watch
-    model.to(trainer.strategy.root_device)  # Lightning left it on the CPU
+    model.to(trainer.strategy.root_device)  # Lightning moves it to the CPU after predict
     batch = {name: conditions.to(model.device) for name, conditions in data.first(writer.store.num_first).items()}
     with model.inference(trainer.precision_plugin.forward_context()):
         GenerationModule(model).predict_step(batch, 0)
@@ -128,13 +129,13 @@ def draw_gif(
 
 @rank_zero_only
 def print_files(folder: Path, num_samples: int, finished: bool) -> None:
-    print(f"{num_samples} samples in {folder}" + (", all there already" if finished else ""))
+    print(f"{num_samples} samples in {folder}" + (", all of them stored before" if finished else ""))
     for path in sorted(folder.iterdir()):
         print(f"  {path}")
 
 
 def run_task(config: DictConfig) -> None:
-    """A task on one device, in this process."""
+    """Run a task on one device, in this process."""
     task = wiring.instantiate(config.task, "task")
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
@@ -145,7 +146,7 @@ def run_task(config: DictConfig) -> None:
     folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{model.predict_weights}")
     trainer = build.trainer(config)
     if trainer.world_size > 1:
-        raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
+        raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes: trainer.devices=1")
     analytic.prepare(model, stored, path, trainer)
     model.to(trainer.strategy.root_device)
     with model.inference(trainer.precision_plugin.forward_context()):
@@ -164,7 +165,7 @@ def run_task(config: DictConfig) -> None:
 
 
 def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    """The model and its configuration; data that are chosen anew do not reach it."""
+    """The model and its configuration. A data set chosen by the command does not change the model."""
     changes = load.changes(config)
     model, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
     model.use_for_prediction(config.weights, config.seed)
@@ -172,7 +173,7 @@ def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConf
 
 
 def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
-    """What the model was trained on, or what the command chooses; None where neither says it."""
+    """The data set chosen by the command, else that of the training; None if neither has a source."""
     other = OmegaConf.masked_copy(load.changes(config), {"data"} & set(config))
     about = load.merged(stored.copy(), other)
     return build.data(about) if "source" in about.data else None
@@ -181,11 +182,11 @@ def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
 def task_model(
     model: DiffusionModel, data: ImageDataModule | None, batch_size: int, requested: Mapping[str, torch.Tensor]
 ) -> Model:
-    """requested: the conditions that the rows take in turn, see `SampleLoader`."""
+    """requested: conditions `[K, ...]`; row i uses condition i mod K, see `SampleLoader`."""
 
     def conditions_of(rows: torch.Tensor) -> Cond:
         if model.sample_condition.needs_images:
-            raise ValueError("this model is conditioned on small images: only task=upsample and task=cascade have some")
+            raise ValueError("this model is conditioned on low-resolution images; use task=upsample or task=cascade")
         return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
     def another(ckpt: str) -> Model:
@@ -211,7 +212,7 @@ def task_model(
 
 
 def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> None:
-    """The pictures, NAME.npz of what they show, NAME.json of figures and how they were made."""
+    """Write the pictures, their arrays as NAME.npz, and the numbers and settings as NAME.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for each, picture in outcome.pictures.items():
         save_png(folder / f"{each}.png", picture.numpy())

@@ -1,4 +1,4 @@
-"""One training run, from a configuration to a checkpoint, pictures and numbers."""
+"""train.py: run one training, from a configuration to checkpoints, sample grids and logged values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -41,7 +41,7 @@ from ddpm.training.wandb_run import finished_runs
 
 @finished_runs()
 def run_train(config: DictConfig) -> None:
-    """Nothing of the folder is read or written before it is this training's alone; a dry run does neither."""
+    """Train within a lock on the run folder, so that no other training uses it. A dry run does not use the folder."""
     locks = launch.is_first_process() and not check.boolean("dry_run", config.dry_run)
     with run_folder.lock_folder(Path(config.run_dir)) if locks else nullcontext():
         train(config)
@@ -52,7 +52,7 @@ def train(config: DictConfig) -> None:
     torch.set_float32_matmul_precision("high")
     if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
-    devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # before long work
+    devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # fails early
     checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
     module = build.module(config, fitting.fitted_to_data(config, data))
@@ -60,7 +60,7 @@ def train(config: DictConfig) -> None:
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config, training_evaluations(config, module.model.config[FITTED]))
-    if not trainer.checkpoint_callbacks:  # what was trained is saved in any case
+    if not trainer.checkpoint_callbacks:  # the trained weights are always saved
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
     if config.dry_run:
@@ -86,16 +86,16 @@ def refuse_pictures_of_a_classifier(config: DictConfig, module: DiffusionModule)
         return
     if module.model.condition.dropout:
         check.fail(
-            "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which learns from each label"
+            "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which needs every label"
         )
     drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
     given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.get("metric") else [])]
     if given:
-        raise ValueError(f"{given[0]} needs images, and a classifier makes none: add {given[0]}=null")
+        raise ValueError(f"{given[0]} needs images, but a classifier generates none: add {given[0]}=null")
 
 
 def refuse_to_sweep_with_children(trainer: Trainer) -> None:
-    """The processes that Lightning's launcher starts run the whole command again, which of a sweep is every job."""
+    """Raise ValueError for a sweep with a launcher that would run the whole sweep again in each child process."""
     sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     launcher = trainer.strategy.launcher
     if not sweeps or trainer.num_devices == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
@@ -103,12 +103,12 @@ def refuse_to_sweep_with_children(trainer: Trainer) -> None:
     if not trainer.strategy.cluster_environment.creates_processes_externally:
         raise ValueError(
             f"-m with trainer.devices={trainer.num_devices} would start the sweep again in every process; use "
-            "trainer.strategy=ddp_spawn, the launcher of a scheduler (docs/clusters.md), or one command a setting"
+            "trainer.strategy=ddp_spawn, the launcher of a scheduler (docs/clusters.md), or one command per setting"
         )
 
 
 def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, data: ImageDataModule) -> int:
-    """Refuses a checkpoint of another run before any long work starts. Returns its step."""
+    """Check that the checkpoint belongs to this configuration, before any long work. Returns its step."""
     stored = read_checkpoint(path, "resume", known=set(targets(module.model.config)))
     resume.refuse_changes(path, stored["config"], module.model.config, config.resume.allow)
     data.other_content_is_allowed = "data.content" in config.resume.allow
@@ -122,7 +122,7 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 @rank_zero_only
 def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None:
-    """The folder is this run's from here on: its settings are written, and what lies after its step is set aside."""
+    """Write the settings of this run to its folder, and rename checkpoints after `step`."""
     folder = Path(config.run_dir) / "checkpoints"
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
@@ -131,7 +131,7 @@ def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None
 
 @contextmanager
 def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None]:
-    """What can end a training from outside, as one clear error each."""
+    """Raise one clear error for an out-of-memory error or the loss of another process."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -152,23 +152,23 @@ def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None
 def describe_lost_steps(config: DictConfig, trainer: Trainer) -> str:
     good = newest_intact(Path(config.run_dir) / "checkpoints")
     return (
-        f"rank {trainer.global_rank} ends, because another process of this run is gone: its own message, or "
-        f"the system's log, says why. Last good checkpoint: {good or 'none yet'}; resume=auto goes on from it"
+        f"rank {trainer.global_rank} ends, because another process of this run is gone; its own message or "
+        f"the system's log states the cause. Last good checkpoint: {good or 'none yet'}; resume=auto continues from it"
     )
 
 
 def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
-    """The next accumulation that keeps the global batch."""
+    """The error message, with the next larger accumulation that keeps the global batch size."""
     batch, world, now = config.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
     here = f"out of memory on {trainer.strategy.root_device}: {micro_batch_size(batch, world, now)} images at once"
     larger = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
     if not larger:
-        return f"{here}, and fewer are not possible: take a smaller model, or more devices for its optimizer"
+        return f"{here}, and fewer are not possible; use a smaller model or more devices"
     remedy = (
         f"trainer.accumulate_grad_batches={larger[0]} keeps the batch of {batch} with {batch // world // larger[0]}"
     )
     good = last_good(trainer)
-    resuming = "; with resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' the run goes on" if good else ""
+    resuming = "; resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' continues the run" if good else ""
     return f"{here}; {remedy}{resuming}"
 
 
@@ -187,17 +187,17 @@ def print_run(
     own = sorted({target for target in targets(module.model.config) if not target.startswith(PARTS)})
     if own:
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
-        print(f"code of your own: {', '.join(own)}; what loads this run needs trust=[{packages}]", flush=True)
+        print(f"uses your own code: {', '.join(own)}; commands that load this run need trust=[{packages}]", flush=True)
     if checkpoint and step >= config.trainer.max_steps:
-        print(f"{checkpoint} has {step:,} steps already: nothing is left to train", flush=True)
+        print(f"{checkpoint} already has {step:,} steps: nothing is left to train", flush=True)
     elif checkpoint:
-        print(f"going on from {checkpoint}, at step {step:,}", flush=True)
+        print(f"continuing from {checkpoint}, at step {step:,}", flush=True)
     elif config.resume.path == "auto":
-        print("there was no run of these settings to go on with: a new one begins", flush=True)
+        print("no run with these settings was found: starting a new one", flush=True)
 
 
 def find_cause(config: DictConfig, trainer: Trainer) -> str:
-    """What ended a training before its last step. Where it was in processes of its own, the trainer here cannot say."""
+    """The setting that ended a training before its last step. Unknown if the training ran in spawned processes."""
     ended = {
         "fast_dev_run": trainer.fast_dev_run,
         "limit_train_batches": trainer.limit_train_batches == 0,
@@ -210,12 +210,13 @@ def find_cause(config: DictConfig, trainer: Trainer) -> str:
 
 @rank_zero_only
 def print_summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
-    """What was done, and where everything lies. Trained in processes of its own, the trainer here knows no step."""
+    """Print the steps and the files of this run. The step is read from the folder, because spawned processes do not
+    report it."""
     folder, max_steps = Path(config.run_dir) / "checkpoints", config.trainer.max_steps
     step = max(map(step_of, list_checkpoints(folder)), default=first_step)
     done = f"{step:,} of {max_steps:,} steps" if step < max_steps else f"{step:,} steps"
     images = f"{(step - first_step) * config.data.batch_size:,} images"
-    images = f"; this run went on at step {first_step:,} and used {images}" if resumed else f", {images}"
+    images = f"; this run started at step {first_step:,} and used {images}" if resumed else f", {images}"
     why = f"; {find_cause(config, trainer)} ended the training" if step < max_steps else ""
     print(f"\ndone: {done}{images}{why}")
     lines = {"checkpoint": str(folder / "last.ckpt" if list_checkpoints(folder) else resumed)}

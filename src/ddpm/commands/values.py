@@ -1,4 +1,4 @@
-"""Values of a training that are wrong, met before Lightning is imported, which takes three seconds."""
+"""Check the values of a training before Lightning is imported, which takes three seconds."""
 
 import torch
 from omegaconf import DictConfig
@@ -9,7 +9,7 @@ from ddpm.config.wiring import complete, instantiate
 
 
 def check_values(config: DictConfig) -> None:
-    """Builds all parts that need neither data nor much memory: not the network. ValueError names the field."""
+    """Build all parts except the network and the data. Raises ValueError that names the field."""
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, {})
     complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)

@@ -1,7 +1,7 @@
-"""ddpm verify-resume [OVERRIDES]: proves on your own configuration that a killed run loses nothing.
+"""Test for a configuration that a killed and resumed run is bitwise equal: ddpm verify-resume [OVERRIDES of train.py]
 
-Trains a few steps without a break, then again with a SIGKILL after the first checkpoint and the same command once
-more, and compares what the two leave behind, bit for bit.
+Trains a few steps without interruption. Then trains again, kills the run with SIGKILL after its first checkpoint and
+resumes it. Compares weights, optimizer state, logged values and pictures of both runs bit by bit.
 """
 
 import csv
@@ -33,7 +33,7 @@ TRAIN = PROGRAM / "train.py"
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested containers with its name."""
+    """All leaves of nested dicts and lists, with dotted names."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if isinstance(value, dict | list):
         for key, below in items:
@@ -49,9 +49,9 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def compare_runs(one: Path, other: Path) -> dict[str, list[str]]:
-    """What differs between two runs' folders: raw and averaged weights, optimizer, position, logged numbers, pictures.
+    """Names of weights, optimizer state, loader position, logged values and pictures that differ between two runs.
 
-    Speeds are left out, since no two runs have the same.
+    Speeds are not compared.
     """
     first, second = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (one, other))
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "ImageDataModule", "sums")
@@ -66,7 +66,7 @@ def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
 
 
 def logged_numbers(path: Path) -> dict[tuple[str, str], str]:
-    """Numbers as they are written, by step and name."""
+    """Logged values as text, by step and name."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     return {(row["step"], k): v for row in rows for k, v in row.items() if v and not k.startswith("sys/")}
@@ -97,9 +97,9 @@ def main() -> None:
     overrides = take_trust(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="verify_resume_", ignore_cleanup_errors=True) as temporary:
         whole, killed, log = (Path(temporary) / name for name in ("whole", "killed", "log"))
-        print("training 6 steps without a break", flush=True)
+        print("training 6 steps without interruption", flush=True)
         wait_until_finished(start_training(overrides, whole, log), log)
-        print("again, to be killed (SIGKILL) after its first checkpoint", flush=True)
+        print("training again; the run is killed (SIGKILL) after its first checkpoint", flush=True)
         process = start_training(overrides, killed, log)
         while not list_checkpoints(killed / "checkpoints") and process.poll() is None:
             time.sleep(0.01)
@@ -107,17 +107,18 @@ def main() -> None:
         process.wait()
         steps = [path.stem for path in list_checkpoints(killed / "checkpoints")]
         print(
-            f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. The same command again", flush=True
+            f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. Resuming it",
+            flush=True,
         )
         wait_until_finished(start_training(overrides, killed, log), log)
-        if "going on from" not in log.read_text():
-            sys.exit("the run had ended before the kill, so nothing was resumed: give it more to do, as a larger batch")
+        if "continuing from" not in log.read_text():
+            sys.exit("the run ended before it was killed, so nothing was resumed; make it longer, with a larger batch")
         found = compare_runs(whole, killed)
     for part, names in found.items():
-        print(f"  {part:18} {'equal to the bit' if not names else f'{len(names)} differ, as {min(names)}'}")
+        print(f"  {part:18} {'bitwise equal' if not names else f'{len(names)} differ, for example {min(names)}'}")
     if any(found.values()):
-        sys.exit("the resumed run is NOT the same: on a GPU, kernels that are not deterministic are the usual reason")
-    print("the resumed run is the same as the one without a break")
+        sys.exit("the resumed run is NOT the same; on a GPU, the usual reason is kernels that are not deterministic")
+    print("the resumed run is the same as the uninterrupted run")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A configuration in, wired objects out."""
+"""Build models and trainings from configurations."""

@@ -1,4 +1,4 @@
-"""Estimates what variance=analytic needs of a trained model, once, and keeps it beside the checkpoint."""
+"""Estimate the variance of variance=analytic from a trained model, once, and store it beside the checkpoint."""
 
 import json
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ BATCH = 64
 
 
 def prepare(model: DiffusionModel, stored: DictConfig, path: Path, trainer: Trainer) -> None:
-    """Gives the module's sampler its variance, if that is one to be estimated. To be called on all ranks."""
+    """Set the variance of the model's sampler if it is analytic. Must be called on all ranks."""
     variance = getattr(model.sampler, "variance", None)
     if not isinstance(variance, Analytic) or variance.errors:
         return
@@ -62,7 +62,7 @@ def prepare(model: DiffusionModel, stored: DictConfig, path: Path, trainer: Trai
 
 
 def refuse(*parts: Any) -> None:
-    """ValueError if a training by these parts would need what only a trained model can give."""
+    """Raise ValueError if one of these parts of a training needs the analytic variance of a trained model."""
     for part in parts:
         variance = getattr(part, "variance", None)
         if isinstance(variance, Analytic):
@@ -70,7 +70,7 @@ def refuse(*parts: Any) -> None:
 
 
 def read_estimate(file: Path) -> dict[str, Any] | None:
-    """What was estimated before; None if there is no such file, or if it is not what was written."""
+    """A stored estimate; None if the file is missing or damaged."""
     try:
         found = json_file(file)
         return found if found.pop("digest") == short_digest(found) else None
@@ -79,7 +79,7 @@ def read_estimate(file: Path) -> dict[str, Any] | None:
 
 
 def earlier_estimate(files: Iterable[Path], about: dict[str, Any]) -> dict[str, Any] | None:
-    """The same that an earlier version named otherwise."""
+    """An estimate for the same settings under the names of an earlier version, or None."""
     estimates = filter(None, map(read_estimate, sorted(files)))
     return next((e for e in estimates if {**e["about"], "model": upgrade(e["about"]["model"])} == about), None)
 
@@ -87,12 +87,13 @@ def earlier_estimate(files: Iterable[Path], about: dict[str, Any]) -> dict[str, 
 @rank_zero_only
 def write_estimate(file: Path, content: str) -> None:
     write_atomically(file, content.encode())
-    print(f"variance=analytic: estimated, and kept in {file}", flush=True)
+    print(f"variance=analytic: the estimate is stored in {file}", flush=True)
 
 
 @torch.no_grad()
 def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
-    """The mean squared error of the predicted x0 at each time, over all pixels of all images; one draw each."""
+    """The mean squared error of the predicted x0 at each time, over all pixels of all images, with one noise draw per
+    image."""
     device = trainer.strategy.root_device
     model = model.to(device).eval()
     denoiser, process, rng = model.denoiser(model.predict_weights), model.sampler.process, Rng(0, "analytic")
@@ -110,6 +111,6 @@ def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], t
                 prediction = denoiser(x_t, t, cond)
             totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
             if display.is_due(number * len(times) + k):
-                display.show(number * len(times) + k, "variance=analytic: the error of x0")
+                display.show(number * len(times) + k, "variance=analytic: measuring the error of x0")
     display.close()
     return (totals / len(images)).tolist()

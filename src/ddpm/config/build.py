@@ -1,4 +1,4 @@
-"""From a configuration to what trains: the data, Lightning's module and its Trainer."""
+"""Build the data module, Lightning's module and the Trainer from a configuration."""
 
 import inspect
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from ddpm.training.turn import ADVERSARY, NETWORK, Turn, turns_of
 
 
 def data(config: DictConfig) -> ImageDataModule:
-    named = {"name": str(config.data.name)} if config.data.get("name") is not None else {}  # a text, see `TEXT`
+    named = {"name": str(config.data.name)} if config.data.get("name") is not None else {}  # plain text, see `TEXT`
     return instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
 
 
@@ -47,7 +47,7 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
         raise ValueError("loss=classification needs labels: choose cond=class")
     if classifies(model.network) != isinstance(loss, Classification):
         raise ValueError(
-            "loss=classification goes with a model that names classes, as model=classifier_tiny, and no other does"
+            "loss=classification needs a classifier, such as model=classifier_tiny, and a classifier needs this loss"
         )
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
     if len(turns) == 1:
@@ -63,7 +63,7 @@ def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | N
     groups = {name: group for name, group in OPTIMIZERS.items() if networks[name] is not None}
     optimizers = {name: instantiate(config[group], group) for name, group in groups.items()}
     for name, group in groups.items():
-        complete(optimizers[name], group, parameters=networks[name].parameters())  # only to meet its errors now
+        complete(optimizers[name], group, parameters=networks[name].parameters())  # only to raise its errors early
     return turns_of(loss, networks, optimizers)
 
 
@@ -73,7 +73,7 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     unknown = [name for name in settings if name not in inspect.signature(Trainer).parameters]
     if unknown:
         hint = check.suggestion(unknown[0], inspect.signature(Trainer).parameters)
-        raise ValueError(f"trainer.{unknown[0]} is not a setting of lightning's Trainer{hint}")
+        raise ValueError(f"trainer.{unknown[0]} is not a setting of Lightning's Trainer{hint}")
     check.integer("trainer.max_steps", settings["max_steps"], low=1)
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
@@ -102,7 +102,7 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
         ],
         plugins=[AtomicCheckpointIO(), *cluster.cluster_environment()],
         default_root_dir=config.run_dir,
-        use_distributed_sampler=False,  # our loaders know their rank
+        use_distributed_sampler=False,  # the loaders split the data among ranks
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -112,6 +112,6 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
 
 
 def build_parts(group: DictConfig | None, key: str) -> list[Any]:
-    """The parts of a group; one that was set to null is left out, and so are settings of a part that is not there."""
+    """The parts of a group, without those set to null and without settings of absent parts."""
     parts = instantiate(group, key).values() if group else []
     return [part for part in parts if part is not None and not isinstance(part, dict)]

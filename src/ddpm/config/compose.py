@@ -1,4 +1,4 @@
-"""The configuration of a command without Hydra's main, for use inside any other program, in any thread."""
+"""Compose the configuration of a command without Hydra's main, inside another program and in any thread."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from omegaconf import DictConfig, open_dict
 
 
 def compose(conf: Path, name: str, overrides: Sequence[str]) -> DictConfig:
-    """What `hydra.compose` returns for `conf/NAME.yaml`, neither reading nor leaving any global state of Hydra's.
+    """As `hydra.compose` for `conf/NAME.yaml`, without reading or changing Hydra's global state.
 
-    Raises Hydra's own errors. What belongs to Hydra, a run's folder among it, is not there to be read.
+    Raises Hydra's own errors. The group `hydra`, which includes the run folder, is not available.
     """
     loader = ConfigLoaderImpl(create_config_search_path(f"file://{conf.resolve()}"))
-    words = [f"hydra.job.name={name}", *overrides]  # else the name of the program around it is looked up
+    words = [f"hydra.job.name={name}", *overrides]  # otherwise Hydra looks up the name of the running program
     config = loader.load_configuration(name, words, RunMode.RUN, from_shell=False)
     with open_dict(config):
         del config["hydra"]

@@ -1,6 +1,6 @@
-"""A model with one set of weights alone, as an exported folder holds it.
+"""Convert a model to and from an exported folder, which holds one set of weights.
 
-An average stays an average and not a network, so that it is built, named and run as it is from the checkpoint.
+An exported average stays an average of the model, so that it is built, named and used as from the checkpoint.
 """
 
 from pathlib import Path
@@ -14,21 +14,21 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 
 class MissingWeights(nn.Module):
-    """In the place of raw weights that were not exported."""
+    """Placeholder for raw weights that were not exported. `forward` raises ValueError."""
 
     def __init__(self, present: str) -> None:
         super().__init__()
         self.present = present
 
     def refuse(self) -> None:
-        raise ValueError(f"weights must be ema or {self.present}, got 'raw'; the exported folder holds no others")
+        raise ValueError(f"weights must be ema or {self.present}, got 'raw'; the exported folder has no other weights")
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         self.refuse()
 
 
 def to_exported(model: DiffusionModel, weights: str) -> Exported:
-    """What a folder is to hold of the model. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
+    """The content of an exported folder. weights: `raw`, `ema` (the first average) or `ema_DECAY`."""
     network = exported_network(model, weights)
     decays = [decay for decay in model.averages.decays if model.weights(f"ema_{decay:g}") is network]
     name = weights_name(decays)
@@ -36,17 +36,17 @@ def to_exported(model: DiffusionModel, weights: str) -> Exported:
 
 
 def weights_name(decays: list[float]) -> str:
-    """The name of the weights of a folder whose model has these averages, one or none."""
+    """Name of the weights in a folder whose model has these averages (one or none)."""
     return f"ema_{decays[0]:g}" if decays else "raw"
 
 
 def state_prefix(weights: str) -> str:
-    """Where the state dict of a model has them, if no other average is there."""
+    """Prefix of these weights in the state dict of a model with at most one average."""
     return "network." if weights == "raw" else "averages.copies.0."
 
 
 def exported_network(model: DiffusionModel, weights: str) -> nn.Module:
-    """The network with these weights, or a ValueError if they were left out of the folder that the model is from."""
+    """The network with these weights. Raises ValueError if the model is from a folder without them."""
     network = model.weights(weights)
     if isinstance(network, MissingWeights):
         network.refuse()
@@ -54,18 +54,18 @@ def exported_network(model: DiffusionModel, weights: str) -> nn.Module:
 
 
 def state_entries(model: DiffusionModel, weights: str) -> dict[str, Tensor]:
-    """The state dict of the model without weights but these."""
+    """The state dict of the model with only these weights."""
     state = {key: value for key, value in model.state_dict().items() if not key.startswith(("network.", "averages."))}
     return {**state, **model.weights(weights).state_dict(prefix=state_prefix(weights))}
 
 
 def load_exported(model: DiffusionModel, exported: Exported, folder: Path) -> None:
-    """Into a model built from the folder's configuration, the folder's tensors, which are known to fit."""
+    """Load the tensors of a folder into a model built from its configuration. Their shapes must be checked before."""
     name = weights_name(model.averages.decays)
     if exported.weights != name:
         raise ValueError(f"{folder} must hold {name} weights, as its configuration says, got {exported.weights!r}")
     if exported.damaged:
-        raise ValueError(f"{folder} holds damaged tensors: their sha256 is another than it says; export the model anew")
+        raise ValueError(f"{folder} has damaged tensors: their sha256 differs from the stored one; export it again")
     model.load_state_dict(exported.tensors, strict=False)
     if exported.weights != "raw":
         model.network = MissingWeights(exported.weights)

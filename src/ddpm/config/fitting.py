@@ -1,4 +1,4 @@
-"""What the parts of a model take from the training data, so that nobody needs the data to sample."""
+"""Fit values of model parts to the training data, so that sampling does not need the data."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from ddpm.diffusion.degradations.base import fit_statistics
 
 
 def fitted_to_data(config: DictConfig, data: ImageDataModule) -> Fitted:
-    """What the parts take from the data, so that nobody needs the data to sample; fields set by hand stay."""
+    """The fitted values by group. Fields set in the configuration are kept."""
     found = {"cond": classes(config, data), "process": prior(config, data)}
     return {group: values for group, values in found.items() if values}
 
 
 def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
-    """What the training images look like once they are fully degraded, if that is a handful of numbers."""
+    """The prior of fully degraded training images, if a few numbers describe them; else {}."""
     if "fitted" not in config.process or config.process.fitted is not None:
         return {}
     process = forward_process(config, instantiate(config.schedule, "schedule"), {})
@@ -33,13 +33,13 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
 
 
 def classes(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
-    """Number and names of the classes, for a condition that takes both."""
+    """Number and names of the classes, for a condition with both fields; else {}."""
     if "names" not in config.cond or "num_classes" not in config.cond:
         return {}
     if data.download:
         rank_zero_only(data.prepare_data)()
     num, names = data.listed_classes()
     if num is None:
-        raise ValueError(f"cond=class needs labels, which data={data.name} does not have")
+        raise ValueError(f"cond=class needs labels, but data={data.name} has none")
     found = {"num_classes": num if config.cond.num_classes is None else config.cond.num_classes}
     return found if config.cond.names is not None or not names else {**found, "names": list(names)}

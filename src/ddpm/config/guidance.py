@@ -1,4 +1,4 @@
-"""The guidance of a model: its wrappers in their order, and the other models that guide."""
+"""Set up the guidance of a model: the order of its wrappers, and the other models that it uses."""
 
 import inspect
 from collections.abc import Callable
@@ -24,11 +24,12 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 Load = Callable[[Path], DiffusionModel]
 READ_HERE = ("order", "weights")
-"""Fields of a guidance that its constructor does not take."""
+"""Fields of a guidance that are used here and not passed to its constructor."""
 
 
 class GuidanceSetup(NamedTuple):
-    """wrap: around the network's denoiser. sample_condition: of the samples. networks: of the models that guide."""
+    """wrap: adds guidance and clipping to a denoiser. sample_condition: condition of samples. networks: other
+    networks."""
 
     wrap: Callable[[Denoiser], Denoiser]
     sample_condition: Condition
@@ -36,12 +37,12 @@ class GuidanceSetup(NamedTuple):
 
 
 def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, load: Load) -> GuidanceSetup:
-    """condition: the network's. load: a model, from the checkpoint that the guidance names."""
+    """condition: condition of the network. load: loads a model from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
     if leaf._target_ != UNGUIDED["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
         name = type(sampler.process).__name__
-        raise ValueError(f"guidance mixes predictions of process=gaussian, and this model has {name}; leave it out")
+        raise ValueError(f"guidance needs process=gaussian, but this model has {name}; leave guidance out")
     given: dict[str, Any] = {
         "condition": condition,
         "process": sampler.process,
@@ -51,7 +52,7 @@ def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, 
     if "guide" in leaf:
         guide = guide_model("guide", leaf, sampler, load)
         if guide.condition.network_settings != condition.network_settings:
-            raise ValueError(f"guidance.guide={leaf.guide} has {guide.condition}, and this model has {condition}")
+            raise ValueError(f"guidance.guide={leaf.guide} has {guide.condition}, but this model has {condition}")
         networks.append(guide.weights(guide.predict_weights))
         given["guide"] = NetworkDenoiser(networks[0], guide.objective)
     if "classifier" in leaf:
@@ -76,7 +77,7 @@ def apply_wrappers(inner: Callable[..., Denoiser], outer: Callable[..., Denoiser
 
 def order_wrappers(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> list[Callable[..., Denoiser]]:
     if not OmegaConf.is_list(order) or sorted(map(str, order)) != sorted(wrappers):
-        check.fail("guidance.order", order, "[guidance, clip] or [clip, guidance], the innermost first")
+        check.fail("guidance.order", order, "[guidance, clip] or [clip, guidance], innermost first")
     return [wrappers[name] for name in order]
 
 
@@ -91,34 +92,34 @@ class Logits:
 
 
 def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModel:
-    """The model that guides, which must know the same noise."""
+    """Load the guide or classifier. Raises ValueError if its kind, process or schedule does not match the model."""
     path = leaf[field]
     if path is None:
-        raise ValueError(f"guidance.{field} must be given, as guidance.{field}=runs/.../last.ckpt")
+        raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")
     if Path(str(path)).is_file():
         hold(Path(str(path)))
     model = load(Path(str(path)))
     wants_classes, names_classes = field == "classifier", bool(getattr(model.network, "classifies", False))
     if wants_classes and not names_classes:
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"
-        raise ValueError(f"guidance.classifier={path} holds a model that names no classes; {remedy}")
+        raise ValueError(f"guidance.classifier={path} is not a classifier; {remedy}")
     if names_classes and not wants_classes:
-        raise ValueError(f"guidance.{field}={path} holds a classifier, which predicts no image: guidance=classifier")
+        raise ValueError(f"guidance.{field}={path} is a classifier; use guidance=classifier")
     model.use_for_prediction(leaf.get("weights", "best"), seed=0)
     ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, model.sampler))
     if type(model.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
         raise ValueError(
             f"guidance.{field}={path} was trained with another schedule than this model, so its times "
-            "mean another noise; train it with the same schedule"
+            "have other noise levels; train it with the same schedule"
         )
     return model
 
 
 def shared_condition(of_classifier: Condition, condition: Condition, path: str) -> Condition:
-    """A classifier provides the classes that can be requested, also for an unconditional model."""
+    """The condition of samples: for an unconditional model, the classes of the classifier."""
     if isinstance(condition, NoCondition):
         return of_classifier
     if condition.network_settings != of_classifier.network_settings:
-        raise ValueError(f"guidance.classifier={path} knows {of_classifier}, and this model {condition}")
+        raise ValueError(f"guidance.classifier={path} has {of_classifier}, but this model has {condition}")
     assert isinstance(condition, ClassLabel)
     return condition

@@ -1,4 +1,4 @@
-"""A trained model from a file or a folder, its own or another program's, with what a command changes of it."""
+"""Load a trained model from a file or folder of this or another program, with the changes that a command makes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from ddpm.runs.portable import open_config
 
 
 def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
-    """The model of a checkpoint and its configuration, in which `changes` replace what was stored.
+    """The model of a checkpoint and its configuration, in which `changes` replace stored settings.
 
     Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
     Nor is memory taken for more weights than it holds.
@@ -50,29 +50,30 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
 
 
 def guide(path: Path) -> DiffusionModel:
-    """A model that guides another, as it was stored."""
+    """Load a model that guides another one, without changes."""
     return from_checkpoint(path, OmegaConf.create())[0]
 
 
 @contextmanager
 def one_error(path: Path) -> Iterator[None]:
-    """For work with a stored configuration, whose wrong types (a text for a number) may come up anywhere."""
+    """Turn any error of building from a stored configuration (for example, a text instead of a number) into
+    ValueError."""
     try:
         yield
     except (ValueError, OmegaConfBaseException):
         raise
     except Exception as error:
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"ckpt={path} holds a configuration from which no model can be built: {reason}") from error
+        raise ValueError(f"ckpt={path} has a configuration from which no model can be built: {reason}") from error
 
 
 def model_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the model itself has of a training's weights: not what its loss has learned."""
+    """The weights of the model in the state dict of a training, without those of the loss."""
     return {key: value for key, value in weights.items() if key.startswith(("network.", "averages."))}
 
 
 def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """ValueError unless the weights are those of the network and its averages; takes no memory for either."""
+    """Raise ValueError unless the weights match the network and its averages. Allocates no memory for them."""
     time_sampler = instantiate(config.time_sampler, "time_sampler")
     with torch.device("meta"):
         network = instantiate(config.model, "model")
@@ -88,8 +89,7 @@ def refuse_other_shapes(wanted: dict[str, torch.Tensor], weights: dict[str, torc
     different = [key for key in shapes.keys() | found.keys() if shapes.get(key, 0) != found.get(key, 0)]
     if different:
         raise ValueError(
-            f"ckpt={path} holds other weights than its configuration asks for: {len(different)} differ, as "
-            f"{min(different)}"
+            f"ckpt={path} has weights that do not match its configuration: {len(different)} differ, as {min(different)}"
         )
 
 
@@ -111,7 +111,7 @@ def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
 def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     pretrained = diffusers.load_diffusers(folder)
     if pretrained.sample_size is None:
-        raise ValueError(f"ckpt={folder} does not say the size of its images: add sample_size to its config.json")
+        raise ValueError(f"ckpt={folder} does not state the size of its images: add sample_size to its config.json")
     return from_weights(folder, diffusers_configuration(pretrained), pretrained.network.state_dict(), changes)
 
 
@@ -139,13 +139,13 @@ def from_weights(
 def refuse_classifier(model: DiffusionModel, path: Path) -> None:
     if classifies(model.network):
         raise ValueError(
-            f"ckpt={path} holds a classifier, which makes no images; it is for guidance=classifier "
+            f"ckpt={path} is a classifier, which generates no images; use it with guidance=classifier "
             f"guidance.classifier={path}"
         )
 
 
 def changes(config: DictConfig) -> DictConfig:
-    """What a command chooses anew of a stored model: those of its groups that are not left empty."""
+    """The settings of a model that a command changes: its groups that are not empty."""
     container = OmegaConf.to_container(config, resolve=False)
     return OmegaConf.create(
         {group: container[group] for group in (*groups.group_names(builds=True), "data") if container.get(group)}
@@ -153,14 +153,14 @@ def changes(config: DictConfig) -> DictConfig:
 
 
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
-    """A stored model with what is chosen anew. The data gave nothing to a part that replaces another."""
+    """The stored configuration with the changes. Fitted values of a replaced part are dropped."""
     config, fitted = open_config(stored)
     config = merged(with_network_settings(config, fitted), changes)
     return config, {group: fitted[group] for group in fitted if "_target_" not in changes.get(group, {})}
 
 
 def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
-    """A group that was chosen replaces the stored one; fields that were given alone change it."""
+    """Apply the changes in place: a selected option replaces the stored group; single fields change it."""
     for group, value in changes.items_ex(resolve=False):
         known = set(stored[group])
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
@@ -171,9 +171,9 @@ def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
 
 
 def checkpoint_path(ckpt: str) -> Path:
-    """`latest` is the newest whole checkpoint under runs/, a run's folder its newest; anything else is a path.
+    """The path of `ckpt`: for `latest`, the newest intact checkpoint under runs/; for a run folder, its newest one.
 
-    The same on all ranks, and held (`ddpm.checkpoint.reading`) if a file can be.
+    All ranks get the same path. A file is held open (`ddpm.checkpoint.reading`).
     """
     path = Path(str(ckpt))
     if ckpt == "latest" or (path / "checkpoints").is_dir():
@@ -184,7 +184,8 @@ def checkpoint_path(ckpt: str) -> Path:
 
 
 def newest_of(ckpt: str) -> Path:
-    """Held as soon as it is found: a training may remove it at any time, and then has written a newer one."""
+    """Find and hold the newest checkpoint. Retries if a running training removes it, because a newer one then
+    exists."""
     for attempt in range(20):
         try:
             path = newest_under_runs() if ckpt == "latest" else newest_intact(Path(ckpt) / "checkpoints")
@@ -202,5 +203,5 @@ def newest_under_runs() -> Path:
     newest.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     found = next(filter(None, (newest_intact(path.parent) for path in newest)), None)
     if found is None:
-        raise ValueError("ckpt=latest finds no whole checkpoint under runs/; train first, or give a path")
+        raise ValueError("ckpt=latest finds no intact checkpoint under runs/; train first, or give a path")
     return found

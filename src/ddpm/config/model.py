@@ -1,4 +1,4 @@
-"""From a configuration to a model: schedule -> process -> objective and sampler, network -> averages, all joined."""
+"""Build a model from a configuration: schedule -> process -> objective and sampler; network -> averages."""
 
 import copy
 import inspect
@@ -30,7 +30,7 @@ NOTHING: Fitted = MappingProxyType({})
 
 
 def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> DiffusionModel:
-    """The model, untrained. fitted: what its parts take from the data. load: a model that guides it, from its file."""
+    """Build an untrained model. fitted: values fitted to the data, by group. load: loads a model used by guidance."""
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, fitted)
     stored, config = {**to_portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
@@ -42,7 +42,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     network = instantiate(config.model, "model")
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"model={type(network).__name__} is a closed form with nothing to train or to load; it is for "
+            f"model={type(network).__name__} is a closed-form denoiser, which cannot be trained; use it with "
             "python evaluate.py model=oracle_mixture metric=sampler_error"
         )
     if check.boolean("channels_last", config.channels_last):
@@ -55,12 +55,12 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     if latent_channels:
         make_sampler.func.refuse_latents()
     sampler = complete(make_sampler, "sampler", process=process)
-    sampler.times(process.T)  # only to meet its errors now
+    sampler.times(process.T)  # only to raise its errors early
     if latent_channels:
         sampler = sampler.with_latents(latent_channels)
     guidance = set_up_guidance(config, condition, sampler, load)
     if not classifies(network):
-        guidance.wrap(NetworkDenoiser(network, objective))  # only to meet its errors now
+        guidance.wrap(NetworkDenoiser(network, objective))  # only to raise its errors early
     return DiffusionModel(
         network=network,
         averages=averages,
@@ -79,7 +79,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
 
 
 def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> ForwardProcess:
-    """The process with its schedule, and with its noise if it adds any."""
+    """Build the forward process with its schedule and, if it uses one, its noise."""
     process, noise = instantiate(config.process, "process"), instantiate(config.noise, "noise")
     arguments = {"schedule": schedule, **fitted.get("process", {})}
     if "noise" in inspect.signature(process).parameters:
@@ -87,7 +87,7 @@ def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> F
     made = complete(process, "process", **arguments)
     if not isinstance(noise, White):
         name, source = type(made).__name__, type(noise).__name__
-        raise ValueError(f"process={name} has no use for noise={source}; choose noise=gaussian, or process=gaussian")
+        raise ValueError(f"process={name} does not use noise={source}; choose noise=gaussian, or process=gaussian")
     return made
 
 
@@ -105,19 +105,19 @@ def build_loss(config: DictConfig, process: ForwardProcess, adversary: nn.Module
 
 
 def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
-    """The configuration whose network has what the other parts need of it, unless the network's own settings say so.
+    """The configuration with the network settings that other parts need, unless they are set already.
 
-    A learned variance needs outputs of its own, a condition an entrance. Before another variance is chosen for
-    sampling: the network stays the one that was trained.
+    A learned variance needs more outputs, a condition needs an input. Call this before a command changes the variance
+    for sampling, because the network must stay the trained one.
     """
     taken = inspect.signature(hydra.utils.get_object(config.model._target_)).parameters
     needed = dict(instantiate(config.cond, "cond", **fitted.get("cond", {})).network_settings)
     for name, value in needed.items():
         if name not in taken:
             model, cond = (config[group]._target_.rpartition(".")[2] for group in ("model", "cond"))
-            raise ValueError(f"model={model} cannot be conditioned by cond={cond} (it has no {name}); choose another")
+            raise ValueError(f"model={model} does not support cond={cond} (it has no {name}); choose another model")
         if config.model.get(name) not in (None, False, value):
-            check.fail(f"model.{name}", config.model[name], f"{value}, as cond needs it, or left out")
+            check.fail(f"model.{name}", config.model[name], f"{value}, which cond needs, or left out")
     per_channel = instantiate(config.variance, "variance").num_outputs
     if per_channel > 1 and "out_channels" in taken and config.model.get("out_channels") is None:
         needed["out_channels"] = per_channel * config.model.in_channels
@@ -138,5 +138,5 @@ def build_adversary(config: DictConfig, fitted: Fitted) -> nn.Module | None:
 
 
 def classifies(network: nn.Module) -> bool:
-    """Whether the network names classes, and makes no images."""
+    """Whether the network is a classifier."""
     return bool(getattr(network, "classifies", False))

@@ -1,4 +1,4 @@
-"""From a leaf of the configuration to an object, with errors that name the field by its whole key."""
+"""Instantiate parts of a configuration, with errors that name the full key of a field."""
 
 import re
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 
 def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
-    """Hydra's instantiate; a ValueError names the field by its whole key, as in "schedule.offset must be ...".
+    """Hydra's instantiate, with ValueErrors that name the full key: "schedule.offset must be ...".
 
-    fitted: arguments that Hydra must not see, since it would take a text in them for an interpolation.
+    fitted: further arguments that bypass Hydra, because it would interpolate texts in them.
     """
     try:
         part = hydra.utils.instantiate(config, _convert_="all", **({"_partial_": True} if fitted else {}))
@@ -26,7 +26,7 @@ def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
 
 
 def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
-    """The rest of the arguments, those that no file knows, for what the configuration left `_partial_`."""
+    """Call a `_partial_` factory with the remaining arguments, which come from other parts."""
     try:
         return factory(**arguments)
     except ValueError as error:
@@ -34,6 +34,6 @@ def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
 
 
 def name_field(error: ValueError, key: str) -> ValueError:
-    """The error with the key before a bare field name."""
+    """The error with `key.` before the field name, if the message starts with one."""
     bare = re.match(r"\w+ must ", str(error))
     return ValueError(f"{key}.{error}" if bare else str(error))

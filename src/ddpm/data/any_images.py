@@ -1,4 +1,4 @@
-"""Images that somebody else made, whatever holds them: a folder, a .zip, an .npz or .npy, Parquet files."""
+"""Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,15 @@ GREY = ("1", "L", "LA", "La", "I", "F")
 
 
 def image_source(path: str | Path) -> Source:
-    """What reads `path`, decided by whether it is a folder, else by its ending. ValueError if nothing does."""
+    """The source that reads `path`, by its type and extension. Raises ValueError if none does."""
     path = Path(path)
     if path.is_dir():
         return folder_source(path)
     if path.suffix.lower() not in BY_SUFFIX or not path.is_file():
-        is_it = "is another file" if path.is_file() else "is something else" if path.exists() else "is not there"
+        is_it = "is another kind of file" if path.is_file() else "is not a file" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} {is_it}; images may be a folder of them, a .zip of them, an .npz or .npy of uint8 pixels "
-            "[N, H, W, C], a .parquet file or a folder of such"
+            f"{path} {is_it}; give a folder or .zip of images, an .npz or .npy of uint8 pixels "
+            "[N, H, W, C], a .parquet file or a folder of such files"
         )
     return BY_SUFFIX[path.suffix.lower()](str(path))
 
@@ -38,13 +38,13 @@ def folder_source(path: Path) -> Source:
     if not names and any(path.glob("*.parquet")):
         return Parquet(str(path))
     if not names:
-        raise ValueError(f"{path} holds neither images (png, jpg, webp, bmp, tif, gif) nor .parquet files")
+        raise ValueError(f"{path} contains neither images (png, jpg, webp, bmp, tif, gif) nor .parquet files")
     direct = sorted(name for name in names if "/" not in name)
     if 0 < len(direct) < len(names) and not (path / "dataset.json").is_file():
         below = min(set(names) - set(direct))
         raise ValueError(
-            f"{path} holds images both itself ({direct[0]}) and in folders below ({below}); "
-            f"give the folder that holds nothing but those that are meant, as {path / below.split('/')[0]}"
+            f"{path} contains images both directly ({direct[0]}) and in subfolders ({below}); "
+            f"give a folder with only the images to use, for example {path / below.split('/')[0]}"
         )
     return Folder(str(path))
 
@@ -52,25 +52,25 @@ def folder_source(path: Path) -> Source:
 def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
     """All images of `path`, in the order of their names or rows, as its split "train".
 
-    None is resized, since that would become part of whatever is measured: all must have the first one's size, and
-    be grey if it is (else grey ones become RGB of equal channels). `content_hash()` identifies them. name: what tables
-    call them; None: the path's last part.
+    Images are not resized, because a resize would affect the measured values: all must have the size of the first one.
+    If the first image is grey, all must be; otherwise grey images become RGB. name: name in tables; None: the last part
+    of the path. `content_hash()` identifies the images.
     """
     images = image_source(path).open()
     if len(images) == 0:
-        raise ValueError(f"{path} holds no image")
+        raise ValueError(f"{path} contains no image")
     try:
         first = open_any(images, 0)
         height, width = size_of(first)
         channels = channels_of(first)
-    except Exception as error:  # whatever a broken first image provokes
+    except Exception as error:  # any error of a broken image
         raise ValueError(f"{images.name(0)} cannot be read: {error}") from error
     alike = Alike(images, (height, width), channels)
     return ImageDataModule(alike, name or Path(path).resolve().name, channels, (height, width), 64, num_workers=2)
 
 
 def open_any(images: Images, number: int) -> Image.Image | np.ndarray:
-    """As it is meant to be seen, where a camera has stored it lying on its side."""
+    """The image, rotated as its EXIF orientation states."""
     image = images.image(number)
     return image if isinstance(image, np.ndarray) else turn_upright(image)
 
@@ -88,7 +88,7 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Alike:
-    """Images that are open already, as their own source; each is refused unless it is like the first."""
+    """A source of open images that refuses images of another size or kind than the first one."""
 
     images: Images
     size: tuple[int, int]
@@ -113,11 +113,11 @@ class Alike:
         size = size_of(image)
         if size != self.size:
             raise WrongSize(
-                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}; bring all to one "
-                "size by one known method before, since a resize becomes part of what is measured"
+                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}; resize all of "
+                "them by one known method first, because a resize affects the measured values"
             )
         if channels_of(image) > self.channels:
-            raise UnusableImage("is in colour, but the first image is grey; store all in one way")
+            raise UnusableImage("is in colour, but the first image is grey; store all in the same way")
         return image
 
     def name(self, index: int) -> str:

@@ -1,4 +1,4 @@
-"""The data room's door to Lightning: a source of images becomes loaders for this run's ranks."""
+"""The LightningDataModule: loaders for each rank from a source of images."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,14 +23,13 @@ SPLITS = ("train", "val", "test")
 class ImageDataModule(LightningDataModule):
     """Images of one source as batches in [-1, 1] (`ddpm.base.types.Batch`).
 
-    channels, size, crop, resize, background: what every image becomes, see `Preparation`. batch_size: images of one
-    optimizer step on all devices together. num_val: training images that are held out, the same in every run.
-    num_train: train on so many of the others; None takes all.
-    test_source: a test split of its own. num_classes: checked against the labels; None takes them as they come.
-    memory_limit_mb: up to this size the images are decoded once and held as uint8, by each process; larger sets are
-    decoded in num_workers processes as they are needed. verify: decode every image before training also when
-    streaming. on_broken: stop, listing the broken files, or skip them. eval_batch_size: images a device; None takes
-    the training micro-batch. Without a trainer there is one device and no accumulation.
+    channels, size, crop, resize, background: see `Preparation`. batch_size: images of one optimizer step on all devices
+    together. num_val: number of held-out training images, the same ones in every run. num_train: number of training
+    images among the others; None: all. test_source: source of the test split. num_classes: checked against the labels;
+    None: derived from them. memory_limit_mb: data sets up to this size are decoded once and held as uint8 in each
+    process; larger ones are decoded on demand in num_workers processes. verify: decode every image before training,
+    also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device; None: the
+    training micro-batch. Without a trainer, there is one device and no accumulation.
     """
 
     def __init__(
@@ -84,15 +83,15 @@ class ImageDataModule(LightningDataModule):
             None if eval_batch_size is None else check.positive_int("data.eval_batch_size", eval_batch_size)
         )
         if on_broken == "skip" and not verify:
-            raise ValueError("data.on_broken=skip needs data.verify=true: only a look at every image finds broken ones")
+            raise ValueError("data.on_broken=skip needs data.verify=true: broken images are found only by decoding all")
         if check.boolean("data.download", download) and not isinstance(source, Downloadable):
             check.fail("data.download", download, f"false for data={name}, which has nothing to download")
         self.download = download
-        self.other_content_is_allowed = False  # when a run goes on from a checkpoint
+        self.other_content_is_allowed = False  # set when a run is resumed
         self._loader: TrainLoader | None = None
         self._loader_state: dict[str, Any] = {}
 
-    # What a network and a report need to know.
+    # Properties of the data set.
 
     @property
     def channels(self) -> int:
@@ -113,31 +112,31 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Empty where the source has none."""
+        """Empty if the source has none."""
         return self._training.class_names
 
     @property
     def num_classes(self) -> int | None:
-        """As configured, else as the source's names or labels say; None without labels."""
+        """As configured, else from the names or labels of the source; None without labels."""
         if self._num_classes is not None:
             return self._num_classes
         largest = int(self._training.data.labels.max())
         return len(self.class_names) or (largest + 1 if largest >= 0 else None)
 
     def listed_classes(self) -> tuple[int | None, tuple[str, ...]]:
-        """Number and names of the classes, without a look at any image; (None, ()) without labels."""
+        """Number and names of the classes, without decoding images; (None, ()) without labels."""
         images = self.source.open()
         names, largest = tuple(images.class_names), int(images.labels.max())
         return self._num_classes or len(names) or (largest + 1 if largest >= 0 else None), names
 
     def content_hash(self, split: str = "train", num_images: int | None = None) -> str:
-        """Of exactly the images that `eval_loader` with the same arguments yields."""
+        """Hash of the images that `eval_loader` yields for the same arguments."""
         opened = self._test if split == "test" and self.test_source is not None else self._training
         return opened.content_hash(self.split(split, num_images).indices)
 
     @cached_property
     def _chosen(self) -> ImageData:
-        """What a run trains on."""
+        """The training images."""
         data = self.split("train")
         if self._num_train is None:
             return data
@@ -156,7 +155,7 @@ class ImageDataModule(LightningDataModule):
                     source.download()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open and look at the data, so that broken files stop a run here and not in its first night."""
+        """Open and verify the data, so that broken files stop a run at its start."""
         if stage in (None, "fit"):
             self._loader, self._loader_state = None, {}
             self.num_train  # noqa: B018
@@ -183,14 +182,14 @@ class ImageDataModule(LightningDataModule):
             return self.eval_loader("val")
         if self.test_source is not None:
             return self.eval_loader("test")
-        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # it is meant
+        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # this is intended
         return []
 
     def test_dataloader(self) -> EvalLoader:
         return self.eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """The training loader's position. Lightning by itself restores a loader only within an epoch, not between."""
+        """The position of the training loader. Lightning restores a loader only within an epoch, not between epochs."""
         state = self._loader.state_dict() if self._loader is not None else self._loader_state
         return {"train_loader": state, "content": self._training_content} if state else {}
 
@@ -202,7 +201,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(
                 f"the checkpoint was trained on other images than data={self.name} has: "
                 f"data.content: {before} -> {self._training_content}. "
-                "Use the same, or allow the change: resume.allow=[data.content]"
+                "Use the same images, or allow the change: resume.allow=[data.content]"
             )
         self._loader_state = state_dict.get("train_loader", {})
         if self._loader is not None and self._loader_state:
@@ -213,7 +212,7 @@ class ImageDataModule(LightningDataModule):
     def eval_loader(self, split: str = "train", num_images: int | None = None) -> EvalLoader:
         """The images of a split in order, unflipped, each on exactly one rank.
 
-        num_images: so many of them, the same ones in every run; None: all.
+        num_images: number of images, the same ones in every run; None: all.
         """
         data = self.split(split, num_images)
         world_size = self._place["world_size"]
@@ -241,16 +240,16 @@ class ImageDataModule(LightningDataModule):
             return data
         return data.only(choose_subset(len(data), check.integer("num_images", num_images, low=1, high=len(data))))
 
-    # This run's machine.
+    # Devices.
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of an optimizer step."""
+        """Micro-batches per rank in one optimizer step."""
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
     @property
     def eval_batch_size(self) -> int:
-        """Images a device; rounded down where evaluation runs on devices that do not divide the training's batch."""
+        """Images per device. Rounded down if the number of devices does not divide the batch size of training."""
         if self._eval_batch_size is not None:
             return self._eval_batch_size
         return max(1, self.batch_size // (self._place["world_size"] * self.accumulation))
@@ -266,7 +265,7 @@ class ImageDataModule(LightningDataModule):
             "pinned": self.pin_memory and on_gpu,
         }
 
-    # Opening.
+    # Opening the sources.
 
     @cached_property
     def _training(self) -> OpenedData:
@@ -278,8 +277,8 @@ class ImageDataModule(LightningDataModule):
         test = self._opened(self.test_source, "test")
         if test.class_names != self.class_names:
             raise ValueError(
-                f"data.test_source numbers its classes otherwise than data.source: {test.class_names} "
-                f"against {self.class_names}"
+                f"data.test_source numbers its classes differently from data.source: {test.class_names} "
+                f"instead of {self.class_names}"
             )
         return test
 
@@ -298,4 +297,4 @@ class ImageDataModule(LightningDataModule):
         names = len(images.class_names)
         if self._num_classes is not None and (largest >= self._num_classes or names not in (0, self._num_classes)):
             right = names or largest + 1
-            check.fail("data.num_classes", self._num_classes, f"{right}, which is what the labels of {self.name} need")
+            check.fail("data.num_classes", self._num_classes, f"{right}, as the labels of {self.name} require")

@@ -1,4 +1,4 @@
-"""Images of a source to one uint8 tensor, here or in worker processes, and the look at all of them before training."""
+"""Decode images to uint8 tensors, in this or in worker processes, and verify all images before training."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ class Decoder:
     preparation: Preparation
 
     def one(self, index: int) -> np.ndarray | Problem:
-        """uint8 `[C, H, W]`, or what is the matter. Image libraries raise all kinds of errors on broken files."""
+        """The image, uint8 `[C, H, W]`, or the problem. Image libraries raise many kinds of errors for broken files."""
         try:
             return self.preparation(self.images.image(index))
         except Exception as error:
@@ -40,7 +40,7 @@ class Decoder:
             return Problem(index, f"{self.images.name(index)}: {kind}{error}", isinstance(error, WrongSize))
 
     def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
-        """uint8 `[B, C, H, W]`, zeros where there is a problem."""
+        """The images, uint8 `[B, C, H, W]`, with zeros for images that have a problem, and the problems."""
         pixels = np.zeros((len(indices), *self.preparation.shape), dtype=np.uint8)
         problems = []
         for row, index in enumerate(indices):
@@ -53,7 +53,7 @@ class Decoder:
 
 
 class DecodedBatches(Dataset):
-    """The decoder as torch's DataLoader wants it: one call a batch."""
+    """The decoder as a data set for torch's DataLoader, with one call per batch."""
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
@@ -63,7 +63,7 @@ class DecodedBatches(Dataset):
 
 
 class Inspections(Dataset):
-    """As DecodedBatches, with the sha256 of each image; the pixels stay behind unless they are wanted."""
+    """As DecodedBatches, with the sha256 of each image. keep: whether to return the pixels."""
 
     def __init__(self, decoder: Decoder, keep: bool):
         self.decoder = decoder
@@ -76,7 +76,7 @@ class Inspections(Dataset):
 
 
 class Plan:
-    """The batches to be read next, as a DataLoader's batch_sampler."""
+    """The batches to read next, as the batch_sampler of a DataLoader."""
 
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
@@ -86,9 +86,9 @@ class Plan:
 
 
 class BatchReader:
-    """A data set's batches in an order given when reading starts, decoded ahead by `num_workers` processes.
+    """Read batches of a data set in a given order, prefetched by `num_workers` processes.
 
-    persistent: keep the processes from one reading to the next.
+    persistent: keep the processes between calls of `read`.
     """
 
     def __init__(self, dataset: Dataset, num_workers: int, persistent: bool = False):
@@ -100,10 +100,10 @@ class BatchReader:
             collate_fn=identity_collate,
             worker_init_fn=end_with_the_parent_alone,
             persistent_workers=persistent and num_workers > 0,
-            generator=torch.Generator(),  # its own, or starting to read would advance the global one
+            generator=torch.Generator(),  # a separate one, because reading would advance the global one
         )
-        # Workers whose queues the garbage collector takes apart in a cycle (a Trainer's, say) miss their signal to stop
-        # and are waited for 5 s each. What a finalizer holds is not part of the cycle and is taken down in order.
+        # If the garbage collector destroys the queues of workers as part of a cycle (of a Trainer, for example), the
+        # workers miss the signal to stop, and each is waited for 5 s. A finalizer keeps them out of the cycle.
         self.running: list[Iterator[Any]] = []
         weakref.finalize(self, self.running.clear)
 
@@ -118,9 +118,9 @@ def identity_collate(batch: Any) -> Any:
 
 
 def end_with_the_parent_alone(worker: int) -> None:
-    """In a worker: SIGTERM of anybody but the process that it works for changes nothing.
+    """In a worker: ignore SIGTERM unless the parent process sent it.
 
-    Schedulers send it to all processes of a job at once, and the parent needs its workers until it has saved.
+    Schedulers send SIGTERM to all processes of a job, and the parent needs its workers until it has saved.
     """
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
@@ -137,8 +137,8 @@ def end_with_the_parent_alone(worker: int) -> None:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in N images. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels; pixels: uint8
-    `[N, C, H, W]` if they were kept. Both mean nothing where there is a problem."""
+    """The result of inspecting N images. digests: uint8 `[N, 32]`, sha256 of the uint8 pixels. pixels: uint8
+    `[N, C, H, W]`, or None if they were not kept. Both are undefined for images with a problem."""
 
     digests: Tensor
     problems: list[Problem]
@@ -163,7 +163,10 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
 
 
 def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
-    """int64, the numbers of the images of 0..num-1 without a problem; ValueError that lists the others if it must."""
+    """int64, the numbers in 0..num-1 of images without a problem.
+
+    Raises ValueError that lists the others unless on_broken is "skip", and always for wrong sizes.
+    """
     wrong_sizes = [p for p in problems if p.wrong_size]
     if wrong_sizes:
         raise ValueError(
@@ -173,7 +176,7 @@ def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
         remedy = "Repair or remove them, or train without them: data.on_broken=skip"
         raise ValueError(list_problems(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
     if len(problems) == num:
-        raise ValueError(list_problems("Not one image can be used", problems))
+        raise ValueError(list_problems("No image can be used", problems))
     mask = torch.ones(num, dtype=torch.bool)
     mask[[p.number for p in problems]] = False
     return mask.nonzero()[:, 0]

@@ -1,8 +1,8 @@
-"""Any decoded image to uint8 `[C, H, W]` of one size: what a file may hold, and what becomes of it.
+"""Conversion of any decoded image to uint8 `[C, H, W]` of one size.
 
 Transparency is composited over `background`; 16-bit grey is divided by 257 and rounded (65535 -> 255; Pillow itself
 reads 16-bit colour as its high byte); palettes, CMYK, YCbCr and bilevel images become RGB or grey (Rec. 601 luma) by
-Pillow's own conversion, without ICC profiles; an EXIF orientation is applied; of several frames the first is taken.
+Pillow's own conversion, without ICC profiles; an EXIF orientation is applied; the first of several frames is used.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,12 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 BACKGROUNDS = {"white": 255, "black": 0}
-ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow keeps an orientation
+ORIENTED = {
+    "exif",
+    "Raw profile type exif",
+    "xmp",
+    "XML:com.adobe.xmp",
+}  # where Pillow stores an orientation
 
 
 class UnusableImage(ValueError):
@@ -29,7 +34,7 @@ class UnusableImage(ValueError):
 
 
 class WrongSize(UnusableImage):
-    """A whole image of another size than the configuration says: never skipped, since the remedy is a setting."""
+    """An intact image of another size than configured. It is never skipped, because the remedy is a setting."""
 
 
 def height_width(name: str, value: Any) -> tuple[int, int]:
@@ -43,12 +48,12 @@ def height_width(name: str, value: Any) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image becomes uint8 `[channels, *size]`.
+    """Converts an image to uint8 `[channels, *size]`.
 
-    crop: (height, width) of a centre crop in the file's own pixels, before anything is resized; None: none. resize: the
-    filter (antialiased) by which the largest centred part of the right shape is brought to `size`; None: every image
-    must have that size. background: what shows through transparent pixels; white, since that is what drawings and
-    icons are made for (dropping the alpha channel would show whatever colour the program left under it).
+    crop: (height, width) of a centre crop in pixels of the file, before resizing; None: no crop. resize: antialiased
+    filter that resizes the largest centred part with the aspect ratio of `size`; None: every image must have this size.
+    background: colour behind transparent pixels; white suits drawings and icons (without compositing, the arbitrary
+    colour stored under transparent pixels would appear).
     """
 
     channels: int
@@ -63,7 +68,7 @@ class Preparation:
         if self.resize is not None:
             check.one_of("data.resize", self.resize, FILTERS)
         if self.crop is not None and self.resize is None and self.crop != self.size:
-            check.fail("data.crop", list(self.crop), f"data.size ({list(self.size)}) where data.resize is not set")
+            check.fail("data.crop", list(self.crop), f"data.size ({list(self.size)}) if data.resize is not set")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,26 +104,26 @@ class Preparation:
 
 
 def centre_crop(size: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a part (width, height) in the middle, nearer the top left by half a pixel."""
+    """(left, top, right, bottom) of a centred part (width, height); odd margins are rounded towards the top left."""
     left, top = (size[0] - part[0]) // 2, (size[1] - part[1]) // 2
     return left, top, left + part[0], top + part[1]
 
 
 def turn_upright(image: Image.Image) -> Image.Image:
     image.load()
-    if image.format == "TIFF" or not ORIENTED.isdisjoint(image.info):  # reading EXIF costs a third of a small decode
+    if image.format == "TIFF" or not ORIENTED.isdisjoint(image.info):  # reading EXIF is slow: a third of a small decode
         return ImageOps.exif_transpose(image)
     return image
 
 
 def eight_bit(image: Image.Image, channels: int, background: int) -> Image.Image:
-    """`image` as an "L" or "RGB" image of 8 bits a channel."""
+    """`image` as an "L" or "RGB" image of 8 bits per channel."""
     if image.mode == "F":
-        raise UnusableImage("holds floating-point pixels, whose range is not known; store 8 or 16 bits")
+        raise UnusableImage("has floating-point pixels, whose range is unknown; store 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise UnusableImage("holds 32-bit pixels, whose range is not known; store 8 or 16 bits")
+            raise UnusableImage("has 32-bit pixels, whose range is unknown; store 8 or 16 bits")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,7 +1,7 @@
-"""Batches for training, resumable to the batch, and batches for evaluation, every image once.
+"""A resumable training loader, and an evaluation loader that yields every image once.
 
-torch's DataLoader has no position and torchdata's resumes in another order under DDP, so the order is ours
-(`order.py`) and DataLoader only decodes ahead.
+torch's DataLoader has no position, and torchdata's loader resumes in another order under DDP. Therefore `order.py`
+computes the order, and DataLoader only prefetches.
 """
 
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pin
 
 def mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
     """`pixels` `[B, C, H, W]` with left and right exchanged in the images where `mirrored`, bool `[B]`, is true."""
-    both = torch.cat([pixels, pixels.flip(-1)])  # copying whole images is five times as fast as torch.where on uint8
+    both = torch.cat([pixels, pixels.flip(-1)])  # five times as fast as torch.where on uint8
     return both.index_select(0, torch.arange(len(pixels)) + len(pixels) * mirrored)
 
 
 class TrainLoader:
     """One rank's micro-batches of shuffled images.
 
-    The order is a function of (seed, epoch). Iterating starts where the loader stands and stops at the end of the
-    epoch; the position moves when a batch is handed out, so batches decoded ahead are not counted. So with
-    trainer.limit_train_batches an epoch of the trainer goes on where the one before stopped, and the one that meets the
-    end of the data is shorter. batch_size is that of one optimizer step on all ranks; `accumulation` consecutive
-    micro-batches of all ranks make it up, and what is left over at the end of an epoch is dropped. flip: mirror each
-    image with probability 1/2, as a function of (seed, epoch, index).
+    The order is a function of (seed, epoch). Iteration starts at the current position and stops at the end of the
+    epoch. The position counts yielded batches, not prefetched ones. With trainer.limit_train_batches, an epoch of the
+    trainer therefore continues where the previous one stopped, and the last part of the data gives a shorter epoch.
+    batch_size: images of one optimizer step on all ranks. It consists of `accumulation` consecutive micro-batches of
+    all ranks; an incomplete batch at the end of an epoch is dropped. flip: mirror each image with probability 1/2, as a
+    function of (seed, epoch, index).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrainLoader:
         self._reader = data.pixels.reader(persistent=True)
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch, wherever the loader stands."""
+        """Micro-batches of a full epoch, independent of the position."""
         return len(self.data) // self.batch_size * self.accumulation
 
     def __iter__(self) -> Iterator[Batch]:
@@ -90,12 +90,12 @@ class TrainLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """epoch, and images of it that whole optimizer steps on all ranks have seen: the same on every rank, and valid
-        for any number of ranks, accumulation and batch size."""
+        """The epoch, and the number of its images used by complete optimizer steps of all ranks. It is the same on
+        every rank, and valid for any number of ranks, accumulation and batch size."""
         return {"epoch": self.epoch, "images": self.batch // self.accumulation * self.batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration starts where the saved loader stood, rounded up to a whole batch of this one."""
+        """Set the position to the saved one, rounded up to a whole batch of this loader."""
         steps = -(-state["images"] // self.batch_size)
         self.epoch, self.batch = state["epoch"], steps * self.accumulation
         if self.batch >= len(self):
@@ -103,9 +103,9 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """One rank's share of all images in order, unflipped: nothing is dropped, and nothing repeated to fill up.
+    """One rank's share of all images in order, unflipped. No image is dropped or repeated.
 
-    Ranks may differ by one batch, so nothing in a batch may wait for the other ranks. batch_size is a rank's own.
+    Ranks can differ by one batch, so the work on a batch must not wait for other ranks. batch_size: images per rank.
     """
 
     def __init__(self, data: ImageData, batch_size: int, *, rank: int = 0, world_size: int = 1, pinned: bool = False):

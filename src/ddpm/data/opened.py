@@ -1,4 +1,4 @@
-"""A source of images once it is open: all of them looked at, in memory or streamed, and hashed by their content."""
+"""An opened source of images: verified, in memory or streamed, with content hashes."""
 
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from ddpm.data.sources.base import Images, sha256_of_parts
 
 
 class OpenedData:
-    """digests: uint8 `[N, 32]`, sha256 of the pixels of each image; None where none was looked at."""
+    """digests: uint8 `[N, 32]`, sha256 of the pixels of each image; None if images were not verified."""
 
     def __init__(self, images: Images, data: ImageData, digests: Tensor | None, preparation: Preparation):
         self.data = data
@@ -25,7 +25,7 @@ class OpenedData:
 
     @classmethod
     def unseen(cls, images: Images, preparation: Preparation, num_workers: int) -> Self:
-        """Streamed, and not looked at."""
+        """Streamed, without verification."""
         pixels = StreamedPixels(Decoder(images, preparation), num_workers)
         return cls(images, ImageData(pixels, images.labels, torch.arange(len(images))), None, preparation)
 
@@ -33,7 +33,7 @@ class OpenedData:
     def inspected(
         cls, images: Images, preparation: Preparation, num_workers: int, in_memory: bool, on_broken: str
     ) -> Self:
-        """ValueError for images that cannot be used, unless on_broken is "skip"."""
+        """Decode every image once. Raises ValueError for images that cannot be used, unless on_broken is "skip"."""
         decoder = Decoder(images, preparation)
         found = inspect_on_all_ranks(decoder, num_workers, keep=in_memory)
         indices = usable(len(images), found.problems, on_broken)
@@ -45,7 +45,7 @@ class OpenedData:
     def content_hash(self, indices: Tensor) -> str:
         """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
 
-        Where no image was decoded yet (verify=false) it is one over names and sizes instead, and says so: "listing-".
+        Without verification (verify=false), it is a hash of names and sizes with the prefix "listing-".
         """
         labels = self.data.labels[indices].numpy().tobytes()
         shape = "x".join(map(str, self._preparation.shape))
@@ -57,7 +57,8 @@ class OpenedData:
 
 
 def inspect_on_all_ranks(decoder: Decoder, num_workers: int, keep: bool) -> Inspection:
-    """All images; in memory each rank needs all of them, otherwise the ranks share the work and the findings."""
+    """Inspect all images. If they are kept in memory, each rank decodes all; else ranks share the work and the
+    results."""
     everything = torch.arange(len(decoder.images))
     if keep or not (dist.is_available() and dist.is_initialized()):
         return inspect(decoder, everything, num_workers, keep)

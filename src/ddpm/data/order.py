@@ -1,7 +1,7 @@
-"""Who sees which image when: pure functions of numbers, so that a resumed or a differently spread run sees the same.
+"""The order of images and its distribution among ranks, as pure functions, so that a resumed run sees the same images.
 
-A global batch is a stretch of the epoch's order. It is cut into accumulation x world_size micro-batches, of which rank
-r takes every world_size-th; a mean over micro-batches of one size is then the mean over the global batch.
+A global batch is a contiguous part of the order of an epoch. It is split into accumulation x world_size micro-batches
+of equal size, of which rank r takes every world_size-th. The mean over micro-batches is the mean over the global batch.
 """
 
 import torch
@@ -17,7 +17,7 @@ def keyed_order(rng: Rng, stream: str, step: int, num: int) -> Tensor:
 
 
 def choose_subset(num: int, num_chosen: int) -> Tensor:
-    """int64 `[num_chosen]`, ascending, from 0..num-1: the same ones in every run, whatever its seed."""
+    """int64 `[num_chosen]`, ascending, from 0..num-1: the same numbers in every run, independent of its seed."""
     return keyed_order(Rng(0, "data"), "chosen", 0, num)[:num_chosen].sort().values
 
 
@@ -34,14 +34,15 @@ def micro_batch_size(batch_size: int, world_size: int, accumulation: int) -> int
 
 
 def micro_batch(number: int, size: int, rank: int, world_size: int) -> Tensor:
-    """int64 `[size]`, the positions in the epoch's order of a rank's micro-batch `number`, 0 the epoch's first."""
+    """int64 `[size]`, the positions in the epoch's order of a rank's micro-batch `number`, 0 is the first of the
+    epoch."""
     first = (number * world_size + rank) * size
     return torch.arange(first, first + size)
 
 
 def split_among_ranks(first: int, last: int, rank: int, world_size: int, size: int) -> list[Tensor]:
-    """A rank's part of first..last-1 in batches of up to `size`: every number once, none repeated to fill up.
+    """A rank's part of first..last-1 in batches of up to `size`. Every number occurs once on one rank.
 
-    Ranks may differ by one image and so by one batch. The k-th batches of all ranks cover a stretch without gaps.
+    Ranks can differ by one image, and so by one batch. The k-th batches of all ranks together are contiguous.
     """
     return list(torch.arange(first + rank, last, world_size).split(size)) if first + rank < last else []

@@ -1,4 +1,4 @@
-"""All images of a data set at once, for a process that turns images into these."""
+"""All images of a data set, for process=animorph."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A data set as the loaders see it: numbered uint8 images, in memory or decoded on request, and labels."""
+"""A data set for the loaders: numbered uint8 images, in memory or decoded on demand, and labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class StreamedPixels:
     num_workers: int
 
     def reader(self, persistent: bool) -> "StreamReader":
-        """One of one's own. persistent: it will read many times."""
+        """A new reader. persistent: keep its worker processes between reads."""
         return StreamReader(BatchReader(DecodedBatches(self.decoder), self.num_workers, persistent))
 
 
@@ -41,15 +41,16 @@ class StreamReader:
         for pixels, problems in self.batches.read(plan):
             if problems:
                 raise ValueError(
-                    f"{problems[0].message}\nThis image was met in the middle of a run; "
-                    "data.verify=true looks at every image before it starts, and data.on_broken=skip leaves such out"
+                    f"{problems[0].message}\nThis image was read during the run; "
+                    "data.verify=true checks every image before the start, and data.on_broken=skip skips broken images"
                 )
             yield pixels
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of the whole."""
+    """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of all images of
+    the source."""
 
     pixels: MemoryPixels | StreamedPixels
     labels: Tensor

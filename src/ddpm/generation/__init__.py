@@ -1,1 +1,1 @@
-"""Sampling many images: sample numbers as a data set, stores that continue, records of what a folder holds."""
+"""Generation of many images: sample numbers as a data set, resumable image stores, records of their content."""

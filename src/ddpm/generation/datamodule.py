@@ -1,4 +1,4 @@
-"""Lightning's door to generation: the numbers of the samples that each rank is to make, and their conditions."""
+"""The LightningDataModule of generation: sample numbers for each rank, and their conditions."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,10 +11,10 @@ from ddpm.generation.samples import NO_LABEL, SampleBatch, SampleLoader
 
 
 class GenerationDataModule(LightningDataModule):
-    """num_samples: of all ranks together. batch_size: samples at once on each rank. conditions, images: what samples
-    take in turn, see `SampleLoader`.
+    """num_samples: of all ranks together. batch_size: samples per batch and rank. conditions, images: see
+    `SampleLoader`.
 
-    done_mask: which samples exist already, bool `[num_samples]`, or None; set it to continue.
+    done_mask: bool `[num_samples]`, samples that exist already, or None; set it to continue a generation.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class GenerationDataModule(LightningDataModule):
         return next(iter(SampleLoader(num, num, conditions=self.conditions, images=self.images)))
 
     def labels_of(self, ids: Tensor) -> Tensor:
-        """Of the samples with the numbers `ids`, int64 `[B]`; -1 where there is none."""
+        """Labels of the samples numbered `ids`, int64 `[B]`; -1 for no label."""
         labels = (
             {**NO_LABEL, **self.conditions}["label"] if self.images is None else self.images.labels[self.images.indices]
         )

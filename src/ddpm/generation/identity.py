@@ -1,4 +1,4 @@
-"""What sample.py and evaluate.py share: which images a folder holds, what is there of them, and a disk that is full."""
+"""Shared by sample.py and evaluate.py: the identity of images, messages about stored images, and a full disk."""
 
 import errno
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from ddpm.runs.interruption import Interrupted
 
 
 def identity(stored: DictConfig, model: DiffusionModel, trainer: Trainer) -> dict[str, Any]:
-    """All that decides the images, but for their rounding. stored: the model's configuration with what was changed."""
+    """All settings that determine the images, except for rounding. stored: the model's configuration with changes."""
     return {
         "image_shape": list(model.image_shape),
         "seed": model.sample_rng.seed,
@@ -36,9 +36,9 @@ def identity(stored: DictConfig, model: DiffusionModel, trainer: Trainer) -> dic
 
 
 def image_settings(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
-    """The settings of the groups that decide images, beside the sampler's, which include variance and grid.
+    """The settings of the groups with `decides_images`. The sampler, with variance and time spacing, is not included.
 
-    A group that older configurations do not have is left out where it has their meaning, as in records from before it.
+    A group that older configurations lack is left out if it has the value that they imply, as in older records.
     """
     older = groups.old_config_defaults()
     chosen = [group for group in groups.group_names(decides_images=True) if stored[group] != older.get(group)]
@@ -47,12 +47,13 @@ def image_settings(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
 
 
 def describe_groups(images: dict[str, Any]) -> dict[str, Any]:
-    """An identity as the subject of a result has it: each group as a text."""
+    """An identity with each group as a text, for the subject of a result."""
     return {name: describe_part(value) if isinstance(value, dict) else value for name, value in images.items()}
 
 
 def describe_part(part: Any) -> str:
-    """ "StaticThresholding()" for a part of a configuration. A long list or mapping by its digest."""
+    """A short text such as "StaticThresholding()" for a part of a configuration. Long lists and mappings become
+    digests."""
     if isinstance(part, dict) and "_target_" in part:
         name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
         settings = ", ".join(
@@ -63,7 +64,7 @@ def describe_part(part: Any) -> str:
 
 
 def circumstances(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
-    """What changes the rounding."""
+    """Settings that change only the rounding of images."""
     return {
         "batch_size": config.batch_size,
         "processes": trainer.world_size,
@@ -76,9 +77,9 @@ def circumstances(config: DictConfig, trainer: Trainer) -> dict[str, Any]:
 def report_progress(num_found: int, store: ImageStore, record: GenerationRecord) -> None:
     num_damaged = sum(number < store.num_samples for number, _ in store.stored()) - num_found
     if num_damaged:
-        print(f"{num_damaged:,} stored images are damaged and are made again", flush=True)
+        print(f"{num_damaged:,} stored images are damaged and are generated again", flush=True)
     if num_found:
-        print(f"continuing: {num_found:,} of {store.num_samples:,} are there", flush=True)
+        print(f"continuing: {num_found:,} of {store.num_samples:,} images exist", flush=True)
     for earlier in record.earlier():
         changes = [f"{name} {was} before, {record.made_with[name]} now" for name, was in earlier.items()]
         changed = [text for text, name in zip(changes, earlier, strict=True) if earlier[name] != record.made_with[name]]
@@ -91,17 +92,18 @@ def describe_kept(store: ImageStore) -> str:
 
 @contextmanager
 def explain_full_disk(store: ImageStore) -> Iterator[None]:
-    """And, if a signal ends the generation, what is kept of it."""
+    """Raise one clear error if the disk is full. If a signal ends the generation, set the message about kept
+    samples."""
     try:
         yield
     except Interrupted as interrupted:
-        how = "continue" if store.continues else "begin again (format=png and npz continue)"
-        interrupted.kept = f"{describe_kept(store)}; type the same command again to {how}"
+        how = "continue" if store.continues else "start again (format=png and npz continue)"
+        interrupted.kept = f"{describe_kept(store)}; run the same command again to {how}"
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        remedy = "free some space and type the same command again, and it continues"
+        remedy = "free some space and run the same command again to continue"
         raise ValueError(
             f"out={store.folder} has no room left ({error.strerror}): {describe_kept(store)}; {remedy}"
         ) from error
@@ -120,5 +122,5 @@ def run_folder_of(checkpoint: Path) -> Path:
 
 
 def stem(checkpoint: Path) -> str:
-    """A checkpoint's name without its ending, which a folder's name has none of."""
+    """The name of a checkpoint without extension, or the name of a folder."""
     return checkpoint.name if checkpoint.is_dir() else checkpoint.stem

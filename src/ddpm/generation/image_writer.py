@@ -1,4 +1,4 @@
-"""Hands generated images to a store as they come, on any number of ranks, and draws the first of them."""
+"""Write generated images to a store batch by batch, on any number of ranks, and draw a grid of the first ones."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +16,9 @@ from ddpm.generation.stores.base import GIF, GRID, ImageStore, save_png
 
 
 class ImageWriter(Callback):
-    """Needs memory for one batch, whatever the number of samples. draw: the first images, uint8, as a picture.
+    """Holds one batch in memory. draw: maps the first images, uint8 `[B, C, H, W]`, to a picture.
 
-    grid.png is the last file that is written: without it a generation is unfinished.
+    grid.png is written last; without it, a generation is unfinished.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ImageWriter(Callback):
         trainer.strategy.barrier()
 
     def begin(self) -> None:
-        """The pictures of fewer samples go before the record names more; the record is there before any sample."""
+        """Remove grids of fewer samples, then write the record, before any sample is written."""
         self.store.folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(self.store.folder)
         if self.store.continues:

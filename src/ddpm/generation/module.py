@@ -1,4 +1,4 @@
-"""Lightning's door to a model that generates: a batch of sample numbers in, images out, on any number of ranks."""
+"""The LightningModule of generation: maps a batch of sample numbers to images."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 
 class GenerationModule(LightningModule):
-    """Generation is a data set of sample numbers and what is requested of each (`ddpm.generation.samples`).
+    """Batches contain sample numbers and conditions (`ddpm.generation.samples`).
 
-    model: None where all images are there, and nothing is to be made.
+    model: None if all images exist already.
     """
 
     def __init__(self, model: DiffusionModel | None) -> None:
@@ -20,7 +20,7 @@ class GenerationModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         model = self.model
-        assert model is not None, "all images are there"
+        assert model is not None, "all images exist"
         return model.generate(
             batch["index"], model.predict_weights, model.sample_condition.of(batch), batch.get("image")
         )

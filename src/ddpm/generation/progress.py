@@ -1,4 +1,4 @@
-"""How far a generation is, and how long an image takes."""
+"""Progress and timing of a generation."""
 
 import time
 from typing import Any
@@ -13,7 +13,10 @@ from ddpm.generation.record import GenerationRecord, Timing
 
 
 class GenerationProgress(Callback):
-    """In images of all ranks, judged by the first; within a batch by the sampler's steps. num_found: there already."""
+    """Progress in images of all ranks, estimated on the first rank, with sampling steps within a batch.
+
+    num_found: number of images that existed before.
+    """
 
     def __init__(self, num_samples: int, num_found: int = 0) -> None:
         self.num_samples, self.num_found = num_samples, num_found
@@ -51,9 +54,9 @@ class GenerationProgress(Callback):
 
 
 class GenerationClock(Callback):
-    """Seconds per image from noise to pixels, judged by the first rank; to be the first callback, before any writes.
+    """Measures seconds per image on the first rank. It must be the first callback, before one that writes.
 
-    The first batch warms up: it counts only where it is the only one. record: where it is noted, if anywhere.
+    The first batch is a warm-up and counts only if there is no other. record: stores the timing, if given.
     """
 
     def __init__(self, device: str, record: GenerationRecord | None) -> None:
@@ -62,7 +65,7 @@ class GenerationClock(Callback):
 
     @property
     def timing(self) -> Timing | None:
-        """Of this generation, None if it made nothing."""
+        """Timing of this generation; None if it generated nothing."""
         if not self.batches:
             return None
         seconds, images = (sum(each) for each in zip(*(self.batches[1:] or self.batches), strict=True))
@@ -86,7 +89,7 @@ class GenerationClock(Callback):
 
 
 def synchronize(trainer: Trainer) -> None:
-    """Until the device has done all that is queued."""
+    """Wait until the device has finished all queued work."""
     device = trainer.strategy.root_device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

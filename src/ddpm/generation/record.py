@@ -1,4 +1,4 @@
-"""What a folder of generated images holds, written in its generation.json, so that only the same is continued there."""
+"""generation.json describes the images in a folder, so that only the same generation is continued there."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,11 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.upgrade import upgrade
 from ddpm.data.sources.base import sha256_of_parts
 
-NOT_IDENTITY = ("made_with", "timings")  # what a folder says besides what its images are
+NOT_IDENTITY = ("made_with", "timings")  # fields of the record that are not part of the identity
 
 
 class Timing(NamedTuple):
-    """seconds: per image, by all devices together. num_images: on how many that was measured."""
+    """seconds: per image, of all devices together. num_images: number of measured images."""
 
     seconds: float
     num_images: int
@@ -27,8 +27,8 @@ class Timing(NamedTuple):
 
 
 class GenerationRecord:
-    """identity: all that decides the images, as plain containers, `num_samples` among it. made_with: what changes no
-    more than their rounding, such as the batch size; a folder's record lists each that had a hand in it.
+    """identity: all settings that determine the images, including `num_samples`, as plain containers. made_with:
+    settings that change only rounding, such as the batch size; a record lists all that were used.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GenerationRecord:
         self.identity, self.made_with = identity, made_with
 
     def stored(self) -> dict[str, Any] | None:
-        """What the folder says of itself, None where it says nothing."""
+        """The record in the folder, or None if there is none. Raises ValueError if it cannot be read."""
         if not self.path.exists():
             return None
         try:
@@ -50,7 +50,8 @@ class GenerationRecord:
         return stored
 
     def refuse_to_mix(self, grows: bool, has_images: bool) -> None:
-        """ValueError if the folder holds something else, field by field. grows: more samples are not something else."""
+        """Raise ValueError with the fields that differ if the folder has other images. grows: more samples are
+        allowed."""
         stored = self.stored()
         if stored is None:
             if has_images:
@@ -61,18 +62,17 @@ class GenerationRecord:
         if grows and stored_fields.get("num_samples", 0) < requested.get("num_samples", 0):
             fields.pop("num_samples")
         if fields:
-            lines = [f"  {name}: {was!r} there, {wanted!r} asked for" for name, (wanted, was) in fields.items()]
-            raise ValueError("\n".join([f"{self.path.parent} holds another generation:", *lines, self._remedy()]))
+            lines = [f"  {name}: {was!r} in the folder, {wanted!r} requested" for name, (wanted, was) in fields.items()]
+            raise ValueError("\n".join([f"{self.path.parent} contains another generation:", *lines, self._remedy()]))
 
     def fields(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """In today's names, by dotted names. A group that an identity leaves out has the meaning of the time before it,
-        and the condition is the checkpoint's own."""
+        """The identity with current, dotted names. Missing groups get the values that older records imply."""
         older = groups.old_config_defaults()
         older["cond"] = self.identity.get("cond", older["cond"])
         return flatten(upgrade({k: v for k, v in identity.items() if k not in NOT_IDENTITY}, older))
 
     def restore(self) -> None:
-        """Writes a record that cannot be read anew, in a folder whose name says what it holds."""
+        """Replace an unreadable record, in a folder whose name identifies its images."""
         try:
             self.stored()
         except ValueError:
@@ -80,7 +80,7 @@ class GenerationRecord:
             self.write()
 
     def earlier(self) -> list[dict[str, Any]]:
-        """With what else than now the images that are there were made."""
+        """Other settings of rounding with which stored images were generated."""
         stored = self.stored()
         return (
             [circumstances for circumstances in stored["made_with"] if circumstances != self.made_with]
@@ -92,12 +92,12 @@ class GenerationRecord:
         return (self.stored() or {}).get("timings", [])
 
     def timing(self) -> Timing | None:
-        """Where the most images were timed, if any were."""
+        """The timing with the most images, or None."""
         most = max(self.timings(), key=lambda each: each["num_images"], default=None)
         return Timing(most["seconds"] / most["num_images"], most["num_images"], most["device"]) if most else None
 
     def add_timing(self, timing: Timing) -> None:
-        """Added to what was measured in the same circumstances, if anything was."""
+        """Combine a timing with an earlier one of the same circumstances, and store it."""
         before = self.timings()
         same = [each for each in before if self.made_with.items() <= each.items()]
         images = timing.num_images + sum(each["num_images"] for each in same)
@@ -106,7 +106,7 @@ class GenerationRecord:
         self.write([*others, {**self.made_with, "num_images": images, "seconds": seconds}])
 
     def write(self, timings: list[dict[str, Any]] | None = None) -> None:
-        """timings: in place of those that the folder has."""
+        """Write the record. timings: replace the stored ones; None keeps them."""
         content = {**self.identity, "made_with": [*self.earlier(), self.made_with]}
         timings = self.timings() if timings is None else timings
         if timings:
@@ -118,9 +118,9 @@ class GenerationRecord:
 
 
 def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:
-    """`folder`, or one beside it whose record says the same in the words of an earlier version.
+    """`folder`, or one beside it with a record of the same identity under names of an earlier version.
 
-    earlier: a pattern of the names that it may have.
+    earlier: glob pattern of the names of such folders.
     """
     if folder.exists():
         return folder
@@ -136,7 +136,7 @@ def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """sha256 of names, types, shapes and values: the same wherever the checkpoint lies."""
+    """sha256 of names, dtypes, shapes and values of the weights."""
     state = network.state_dict()
     parts = ((f"{name} {value.dtype} {list(value.shape)}", raw_bytes(value)) for name, value in state.items())
     return sha256_of_parts(part for pair in parts for part in pair)

@@ -1,4 +1,4 @@
-"""Generation is a data set: sample numbers, shared out among ranks as images are."""
+"""Sample numbers as a data set, distributed among ranks like images."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
@@ -12,22 +12,22 @@ from ddpm.data.pixels import ImageData
 
 
 class SampleBatch(TypedDict, total=False):
-    index: Tensor  # int64 [B], the samples' numbers: with the seed, all that decides their noise
-    label: Tensor  # int64 [B], -1 where there is none
-    image: Tensor  # float32 [B, C, H, W] in [-1, 1], where samples are made from images
-    words: Tensor  # int64 [B, N], where they are made from captions
+    index: Tensor  # int64 [B], sample numbers; together with the seed, they determine the noise
+    label: Tensor  # int64 [B], -1 for no label
+    image: Tensor  # float32 [B, C, H, W] in [-1, 1], if samples start from images
+    words: Tensor  # int64 [B, N], if the condition is a caption
 
 
 NO_LABEL: Mapping[str, Tensor] = {"label": torch.tensor([-1])}
 
 
 class SampleLoader:
-    """The numbers 0..num_samples-1, each on exactly one rank, in batches of up to batch_size a rank.
+    """The numbers 0..num_samples-1, each on exactly one rank, in batches of up to batch_size per rank.
 
-    conditions: of the samples, as {"label": int64 `[n]`}, of which sample i takes row i modulo n.
-    images: real images that samples are made from, in turn, with their labels.
-    done_mask: bool `[num_samples]`, samples that exist already. A batch is left out only if all of it is there, and the
-    others are those that they always were: kernels round differently in a batch of another size.
+    conditions: for example {"label": int64 `[n]`}; sample i uses row i modulo n. images: real images from which samples
+    start, used in the same way, with their labels. done_mask: bool `[num_samples]`, samples that exist already. A batch
+    is skipped only if all of its samples exist, and the other batches stay the same, because kernels round differently
+    for another batch size.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class SampleLoader:
         self.done_mask = torch.zeros(num_samples, dtype=torch.bool) if done_mask is None else done_mask
 
     def __len__(self) -> int:
-        """As many as the first rank has, were nothing there. Never 0: Lightning leaves out the hooks of such a rank."""
+        """Number of batches of the first rank without `done_mask`. Never 0, because Lightning would skip hooks of the
+        rank."""
         return len(split_among_ranks(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:

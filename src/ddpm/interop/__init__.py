@@ -1,1 +1,1 @@
-"""Networks of other programs, read and written in their own formats without those programs."""
+"""Read and write models in the formats of other programs, without these programs."""

@@ -1,4 +1,4 @@
-"""A model of another program as a configuration of this project, so that the commands take it for a checkpoint."""
+"""Configurations for models of other programs, so that commands can use them like checkpoints."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def leaf(target: str, **fields: Any) -> Config:
 
 
 def schedule(scheduler: Scheduler) -> Config:
-    """The leaf of conf/schedule that makes the same betas."""
+    """The configuration of a schedule with the same betas. Raises ValueError if there is none."""
     timesteps = {"num_timesteps": scheduler.num_train_timesteps}
     if scheduler.beta_schedule == "squaredcos_cap_v2":
         return leaf("diffusion.schedules.curves.cosine", **timesteps, offset=0.008, max_beta=0.999)
@@ -27,12 +27,12 @@ def schedule(scheduler: Scheduler) -> Config:
 
 
 def averages(*decays: float) -> Config:
-    """The leaf that makes averages of these decays, whatever leaf they came from."""
+    """The configuration of averages with these decays."""
     return leaf("model.ema.WeightAverages", _partial_=True, decay=list(decays))
 
 
 def diffusers_configuration(pretrained: DiffusersModel) -> Config:
-    """What build.module needs for sampling. The sampler is the paper's: all steps, with the small variance."""
+    """The configuration for sampling, with the ancestral sampler, all steps and the small variance."""
     scheduler = pretrained.scheduler or Scheduler()
     if scheduler.prediction_type not in OBJECTIVES:
         raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
@@ -41,9 +41,9 @@ def diffusers_configuration(pretrained: DiffusersModel) -> Config:
 
 
 def all_groups(model: Config, size: list[int] | None, betas: Config, objective: str) -> Config:
-    """All groups of a configuration, those that are not given in their plainest form.
+    """A complete configuration, with the simplest option for all groups that are not given.
 
-    model, betas: leaves of a network and of a schedule. size: height and width. objective: the name of its class.
+    model, betas: configurations of network and schedule. size: height and width. objective: name of its class.
     """
     partial = {"_partial_": True}
     of_the_loss = {name: f"${{{name}}}" for name in ("time_sampler", "weight", "error")}

@@ -1,7 +1,7 @@
 """Read and write the folders of diffusers' `UNet2DModel`, such as google/ddpm-cifar10-32, without diffusers.
 
 A folder has config.json and diffusion_pytorch_model.safetensors; a pipeline's folder has these in unet/, and
-scheduler/scheduler_config.json. Settings that our `UNet` does not have are refused by name, never dropped.
+scheduler/scheduler_config.json. A setting that `UNet` does not support raises ValueError and is never ignored.
 """
 
 import json
@@ -22,7 +22,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The process that a network was trained on, in the words of scheduler_config.json. Here: diffusers' defaults."""
+    """The scheduler of the training, with the names and defaults of diffusers' scheduler_config.json."""
 
     num_train_timesteps: int = 1000
     beta_schedule: str = "linear"
@@ -34,7 +34,7 @@ class Scheduler:
 @dataclass(frozen=True)
 class DiffusersModel:
     """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
-    scheduler: None where the folder has none. sample_size: height and width of the images, None where not said."""
+    scheduler: None if the folder has none. sample_size: height and width of the images, None if unknown."""
 
     network: UNet
     scheduler: Scheduler | None
@@ -48,7 +48,7 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     scheduler = next((scheduler_from(_read_config(path)) for path in schedulers if path.exists()), None)
     config = _read_config(unet / "config.json")
     settings = unet_settings(config)
-    with torch.device("meta"):  # no memory for what the file only claims to have
+    with torch.device("meta"):  # no memory for shapes that the file only states
         shapes = _built(settings).state_dict()
     found = _read_weights(unet)
     for old, new in OLD_NAMES.items():
@@ -63,7 +63,7 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
 def _built(settings: dict[str, Any]) -> UNet:
     try:
         return UNet(**settings)
-    except (RuntimeError, TypeError) as error:  # torch's words for sizes that no machine counts
+    except (RuntimeError, TypeError) as error:  # raised by torch for impossible sizes
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot load a diffusers config whose network cannot be built: {reason}") from error
 
@@ -77,7 +77,7 @@ def save_network(network: UNet, folder: str | Path, sample_size: int | list[int]
     save_tensors(_to_theirs(network.state_dict()), folder / f"{WEIGHTS}.safetensors")
 
 
-# The settings. What UNet2DModel does where a config says nothing, and the only values that our network can follow.
+# Settings: the defaults of UNet2DModel, and the only values that our network supports.
 
 DEFAULTS: Config = {
     "sample_size": None,
@@ -121,7 +121,7 @@ PLAIN: Config = {
     **{"scale_shift": False, "resample": "conv", "convention": "ddpm", "self_condition": False, "low_res": False},
     **dict.fromkeys(("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")),
 }
-"""Settings of our `UNet` that are not written to theirs, and what they must be for it."""
+"""Settings of our `UNet` that a UNet2DModel does not have, with the only values that can be exported."""
 
 
 def unet_settings(config: Config) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def unet_settings(config: Config) -> dict[str, Any]:
             _refuse(field, config[field], "a field that this version does not know")
     config = DEFAULTS | config
     if not config["block_out_channels"] or min(config["block_out_channels"]) < 1:
-        _refuse("block_out_channels", config["block_out_channels"], "one width of at least 1 a level")
+        _refuse("block_out_channels", config["block_out_channels"], "one width of at least 1 per level")
     for field, value in OURS.items():
         if config[field] != value:
             _refuse(field, config[field], f"our U-Net has {value!r}")
@@ -168,7 +168,7 @@ def unet_settings(config: Config) -> dict[str, Any]:
 
 
 def config_from(settings: dict[str, Any]) -> Config:
-    """The config of the UNet2DModel that does what our `UNet` of these settings does."""
+    """The config of the UNet2DModel that equals our `UNet` with these settings. Raises ValueError if there is none."""
     widths = [settings["base_channels"] * mult for mult in settings["channel_mults"]]
     attended = _attention_levels(widths, settings["attention_levels"])
     if settings["patch_size"] != 1:
@@ -209,7 +209,7 @@ def scheduler_from(config: Config) -> Scheduler:
 
 
 def _check_types(config: Config) -> None:
-    """Refuses values of another kind than diffusers writes: a text for a number, a number for a list."""
+    """Raise ValueError for values of another type than diffusers writes."""
     for field in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
         if type(config.get(field, 1)) is not int:
             _refuse(field, config[field], "a number is needed")
@@ -225,7 +225,7 @@ def _refuse(field: str, value: Any, reason: str) -> None:
     raise ValueError(f"cannot load a diffusers config with {field} = {value!r}: {reason}")
 
 
-# The weights. Each of our keys is one of theirs, but for our qkv, which is three of theirs.
+# Weights. Each of our keys is one key of diffusers, except qkv, which is three.
 
 WEIGHTS = "diffusion_pytorch_model"
 TO_THEIRS = [
@@ -257,7 +257,7 @@ def _to_theirs(weights: Weights) -> Weights:
     for key, weight in weights.items():
         keys = _their_keys(key)
         if ".attention." in key and weight.dim() == 4:
-            weight = weight[:, :, 0, 0]  # their linear maps are our 1x1 convolutions
+            weight = weight[:, :, 0, 0]  # linear maps in diffusers, 1x1 convolutions here
         renamed.update(zip(keys, weight.chunk(len(keys)), strict=True))
     return renamed
 
@@ -275,7 +275,7 @@ def _read_weights(folder: Path) -> Weights:
     path = folder / f"{WEIGHTS}.safetensors"
     if not path.is_file() and path.with_suffix(".bin").exists():
         raise ValueError(
-            f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; convert it where you trust "
+            f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; if you trust it, convert "
             f"it: UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False).save_pretrained({str(folder)!r})"
         )
     return load_tensors(path)

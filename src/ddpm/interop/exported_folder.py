@@ -1,4 +1,4 @@
-"""A trained model as a folder that can be handed on: config.json and model.safetensors, of which nothing can run."""
+"""The exported folder of a trained model: config.json and model.safetensors. It contains data only, no code."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Exported:
-    """config: plain containers, from which the model can be built. weights: which ones these are, as `ema_0.9999`.
-    tensors: the entries of the model's state dict that sampling with these weights reads, and no others.
-    damaged: whether their file is not the one that was saved."""
+    """config: plain containers, from which the model can be built. weights: name of the weights, such as `ema_0.9999`.
+    tensors: the entries of the model's state dict for these weights. damaged: whether the hash of their file
+    differs."""
 
     config: dict[str, Any]
     weights: str
@@ -29,12 +29,12 @@ class Exported:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether the folder's config.json is of this program. Others' (diffusers') do not know the version's name."""
+    """Whether the folder's config.json has the version field of this project."""
     return (folder / CONFIG).is_file() and "ddpm_format_version" in _read_about(folder / CONFIG)
 
 
 def save_exported_folder(folder: Path, exported: Exported) -> None:
-    """Into a folder that is there."""
+    """Write to an existing folder."""
     about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
     save_tensors(exported.tensors, folder / TENSORS)
     about[HASH] = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()

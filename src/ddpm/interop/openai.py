@@ -1,7 +1,7 @@
-"""Networks of OpenAI's improved-diffusion and guided-diffusion out of their .pt files, without those programs.
+"""Read networks of OpenAI's improved-diffusion and guided-diffusion from their .pt files, without these programs.
 
-A file is a bare state dict. Its keys and shapes say the architecture; the flags that they do not say are those of
-`openai_flags`. Whatever has no place in our networks is refused by name.
+A file is a state dict. Its keys and shapes determine the architecture; `openai_flags` provides the remaining flags.
+Whatever our networks do not support raises ValueError.
 """
 
 import re
@@ -35,7 +35,7 @@ def load_openai(path: str | Path) -> OpenAIModel:
 
 
 def from_weights(weights: Weights, path: Path) -> OpenAIModel:
-    """path: what errors call the file, and beside it flags are looked for. Takes no memory for what shapes claim."""
+    """path: the file, for error messages and for the flags beside it. Allocates no memory for stated shapes."""
     with name_errors(path):
         architecture = architecture_of(weights)
     flags = flags_of(architecture, path)
@@ -60,7 +60,7 @@ PARTS = {
     **dict.fromkeys(("norm", "qkv", "proj_out"), "attention"),
     **{"op": "down", "conv": "up", "weight": "conv", "bias": "conv"},
 }
-"""What a layer is, by a name within it. Blocks that change the resolution have the names of others: theirs is `res`."""
+"""Kind of a layer by a key within it. Blocks that change the resolution have the keys of `res`."""
 
 Blocks = list[list[str]]
 
@@ -69,7 +69,7 @@ def architecture_of(weights: Weights) -> Architecture:
     inputs, outputs = (_blocks(weights, name) for name in ("input_blocks", "output_blocks"))
     if not inputs or "time_embed.0.weight" not in weights:
         lacking = "time_embed.0.weight" if inputs else "input_blocks.0.0.weight"
-        raise ValueError(f"it lacks {lacking}, so these are no weights of improved-diffusion or guided-diffusion")
+        raise ValueError(f"it lacks {lacking}, so these are not weights of improved-diffusion or guided-diffusion")
     period = _period(inputs, outputs)
     if period < 2 or len(inputs) % period or len(outputs) not in (0, len(inputs)):
         raise ValueError(f"it has {len(inputs)} input_blocks and {len(outputs)} output_blocks, which do not fit")
@@ -79,7 +79,7 @@ def architecture_of(weights: Weights) -> Architecture:
     firsts = range(1, len(inputs), period)
     widths = [shape_of(weights, f"input_blocks.{first}.0.in_layers.2.weight", 4)[0] for first in firsts]
     if any(width % stem[0] for width in widths):
-        raise ValueError(f"its levels have {widths} channels, and ours can have multiples of the first {stem[0]} only")
+        raise ValueError(f"its levels have {widths} channels, but only multiples of the first are supported")
     resample = "conv" if any("down" in block for block in inputs) else "block"
     settings = {
         "time_channels": None if time_channels == stem[0] else time_channels,
@@ -92,7 +92,7 @@ def architecture_of(weights: Weights) -> Architecture:
     }
     if not outputs:
         return {**settings, "in_channels": stem[1], **_of_classifier(weights, len(widths))}
-    low_res = stem[1] == 6  # their images have 3 channels, and so have the small ones beside them
+    low_res = stem[1] == 6  # 3 channels of the image and 3 of the low-resolution image
     return {
         **settings,
         "in_channels": 3 if low_res else stem[1],
@@ -104,22 +104,22 @@ def architecture_of(weights: Weights) -> Architecture:
 
 def _of_classifier(weights: Weights, num_levels: int) -> dict[str, Any]:
     if PLACES not in weights:
-        raise ValueError(f"it lacks {PLACES}: our classifiers are those of classifier_pool=attention")
-    num_pixels = shape_of(weights, PLACES, 2)[1] - 1  # of the last level; the first place is their mean's
+        raise ValueError(f"it lacks {PLACES}: only classifier_pool=attention is supported")
+    num_pixels = shape_of(weights, PLACES, 2)[1] - 1  # of the last level; the first position is that of the mean
     side = round(num_pixels**0.5)
     if not num_pixels or side**2 != num_pixels:
-        raise ValueError(f"{PLACES} has {num_pixels + 1} places, which is not a square and one")
+        raise ValueError(f"{PLACES} has {num_pixels + 1} positions, which is not a square plus 1")
     return {"num_classes": shape_of(weights, "out.2.c_proj.weight", 3)[0], "size": side * 2 ** (num_levels - 1)}
 
 
 def _blocks(weights: Weights, name: str) -> Blocks:
-    """For each block its layers, as ["res", "attention"]."""
+    """The layers of each block, for example ["res", "attention"]."""
     found: dict[tuple[int, int], str] = {}
     for key in weights:
         if match := re.fullmatch(rf"{name}\.(\d{{1,3}})\.(\d)\.(\w+)(\.[\w.]+)?", key):
             part = match[3]
             if part not in PARTS:
-                raise ValueError(f"it has {key}, which ours has not")
+                raise ValueError(f"it has {key}, which is not supported")
             found[int(match[1]), int(match[2])] = PARTS[part]
     blocks: Blocks = [[] for _ in range(1 + max((block for block, _ in found), default=-1))]
     for (block, _), kind in sorted(found.items()):
@@ -130,7 +130,7 @@ def _blocks(weights: Weights, name: str) -> Blocks:
 
 
 def _period(inputs: Blocks, outputs: Blocks) -> int:
-    """How many input blocks a level has, with the one that leads to the next: num_res_blocks + 1."""
+    """Number of input blocks per level, including the downsampling: num_res_blocks + 1."""
     if outputs:  # the last block of a level has an upsampling behind its attention
         ends = (n for n, layers in enumerate(outputs, 1) if [k for k in layers if k != "attention"][1:])
         return next(ends, len(outputs))
@@ -138,12 +138,12 @@ def _period(inputs: Blocks, outputs: Blocks) -> int:
         return next(n for n, layers in enumerate(inputs) if "down" in layers)
     periods = [n for n in range(2, len(inputs) + 1) if len(inputs) % n == 0 and _fits(inputs, n)]
     if len(periods) != 1:
-        raise ValueError(f"its {len(inputs)} input_blocks do not say where the resolution changes")
+        raise ValueError(f"its {len(inputs)} input_blocks do not show where the resolution changes")
     return periods[0]
 
 
 def _fits(inputs: Blocks, period: int) -> bool:
-    """Whether each level's blocks are alike but for the last, the block down, which has no attention."""
+    """Whether all blocks of a level are equal, except the last, which downsamples and has no attention."""
     levels = [inputs[first : first + period] for first in range(1, len(inputs), period)]
     alike = all(layers == level[0] for level in levels for layers in level[: period - 1])
     return alike and all(level[-1] == ["res"] for level in levels[:-1])
@@ -167,7 +167,7 @@ def network_settings(architecture: Architecture, flags: Flags) -> dict[str, Any]
     }
 
 
-# The weights. Each of our keys is one of theirs.
+# Weights. Each of our keys corresponds to one key of the file.
 
 OF_RES = {
     **{"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1"},
@@ -183,8 +183,8 @@ PLACES = "out.2.positional_embedding"
 
 
 def their_key(key: str, settings: dict[str, Any]) -> str:
-    """The name of one of our weights in their files."""
-    period = settings["num_res_blocks"] + 1  # their blocks a level, see `_period`
+    """The key in the file for one of our keys."""
+    period = settings["num_res_blocks"] + 1  # blocks per level in the file, see `_period`
     if key == "pool.places":
         return PLACES
     module, _, kind = key.rpartition(".")
@@ -206,7 +206,8 @@ def their_key(key: str, settings: dict[str, Any]) -> str:
 
 
 def _within(names: list[str], conv: str = "") -> str:
-    """What weights are called in their layer. names: in ours, as ["res", "norm1"]. conv: of one that resamples."""
+    """The key within a layer of the file. names: our names, for example ["res", "norm1"]. conv: name of a resampling
+    convolution."""
     if names[-1] == "conv":
         return conv
     return (OF_ATTENTION if names[0] == "attention" else OF_RES)[names[-1]]

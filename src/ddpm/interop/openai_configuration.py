@@ -1,4 +1,4 @@
-"""A network of improved-diffusion or guided-diffusion as a configuration of this project."""
+"""Configurations for networks of improved-diffusion and guided-diffusion."""
 
 from ddpm.interop.configuration import Config, all_groups, leaf, schedule
 from ddpm.interop.diffusers import Scheduler
@@ -8,15 +8,15 @@ from ddpm.networks.classifier import Classifier
 
 
 def openai_configuration(pretrained: OpenAIModel) -> Config:
-    """What build.module needs. The sampler is theirs: all steps, with the learned variance or the large one.
+    """The configuration of the model, with the sampler of the original code: all steps, learned or large variance.
 
-    A classifier is no model of images; its configuration is that of its training.
+    For a classifier, it is the configuration of its training.
     """
     flags, settings = pretrained.flags, pretrained.settings
     model = {"_target_": f"{pretrained.builder.__module__}.{pretrained.builder.__name__}", **settings}
     config = all_groups(model, [flags.image_size] * 2, schedule_config(flags), "X0" if flags.predict_xstart else "Eps")
     conditions = {}
-    if settings["num_classes"]:  # none of which was hidden in training
+    if settings["num_classes"]:  # trained without dropped labels
         fields = {"num_classes": settings["num_classes"], "dropout": 0.0, "names": None}
         conditions["class"] = leaf("diffusion.conditions.base.ClassLabel", **fields)
     if flags.small_size:
@@ -37,7 +37,7 @@ def openai_configuration(pretrained: OpenAIModel) -> Config:
 
 
 def schedule_config(flags: Flags) -> Config:
-    """The leaf of conf/schedule. Their linear betas end at the same noise for any number of steps."""
+    """The configuration of the schedule. Linear betas are rescaled to reach the same noise for any number of steps."""
     if flags.noise_schedule == "cosine":
         return schedule(Scheduler(flags.diffusion_steps, "squaredcos_cap_v2"))
     return {**schedule(Scheduler(flags.diffusion_steps)), "rescale": True}

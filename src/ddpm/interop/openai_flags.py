@@ -1,8 +1,8 @@
-"""What weights of OpenAI's programs do not say of their networks: the flags that those were trained with.
+"""Training flags of OpenAI's programs that cannot be derived from the weights.
 
-Known for the published files (Nichol and Dhariwal 2021, github.com/openai/improved-diffusion; Dhariwal and Nichol 2021,
-github.com/openai/guided-diffusion; the flags are those of the READMEs), which are recognised by their shapes. For
-others, or where they are not those of the README, they stand beside the weights: NAME.pt, NAME.json.
+They are known for the published files (Nichol and Dhariwal 2021, github.com/openai/improved-diffusion; Dhariwal and
+Nichol 2021, github.com/openai/guided-diffusion; flags from the READMEs), which are recognized by their shapes. For
+other weights NAME.pt, or for other flags, write the flags to NAME.json beside the weights.
 """
 
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -16,17 +16,17 @@ SCHEDULES = ("linear", "cosine")
 
 
 Architecture = dict[str, Any]
-"""What the weights themselves say: settings of our `UNet`, or with a `size` of our `Classifier`."""
+"""Settings derived from the weights, for our `UNet` or, with `size`, our `Classifier`."""
 
 
 @dataclass(frozen=True)
 class Flags:
     """The flags of OpenAI's training commands, by their names there.
 
-    Exactly one of num_heads and num_head_channels. use_new_attention_order: how the rows of queries, keys and values
-    are sorted. rescale_timesteps: the network sees t * 1000 / diffusion_steps. sigma_small: which variance is used
-    where the network has none of its own. small_size: of the images that an upsampler enlarges, each pixel of which is
-    the mean of a block. dropout has no part in sampling.
+    Exactly one of num_heads and num_head_channels is set. use_new_attention_order: order of the rows of queries, keys
+    and values. rescale_timesteps: the network receives t * 1000 / diffusion_steps. sigma_small: use the small variance
+    if the network does not learn one. small_size: size of the images that an upsampler enlarges; each of their pixels
+    is the mean of a block. dropout does not affect sampling.
     """
 
     image_size: int
@@ -57,7 +57,7 @@ class Flags:
             check.positive_int(name, value)
 
     def num_heads_at(self, width: int) -> int:
-        """Of an attention over `width` channels."""
+        """Number of heads of an attention over `width` channels."""
         heads = self.num_heads or (width // self.num_head_channels if width % self.num_head_channels == 0 else 0)
         if not heads or width % heads:
             name = "num_heads" if self.num_heads else "num_head_channels"
@@ -70,10 +70,10 @@ NEEDED = [field.name for field in fields(Flags) if field.default is MISSING]
 KNOWN = [field.name for field in fields(Flags)]
 
 
-# The published files. Levels are numbered from the finest, 0.
+# The published files. Level 0 has the highest resolution.
 
 AT_32, AT_64, AT_128, AT_256 = [1, 2, 2, 2], [1, 2, 3, 4], [1, 1, 2, 3, 4], [1, 1, 2, 2, 4, 4]
-AT_512 = [1, 2, 2, 4, 4, 8, 8]  # their 0.5, 1, 1, 2, 2, 4, 4 of twice the base channels
+AT_512 = [1, 2, 2, 4, 4, 8, 8]  # 0.5, 1, 1, 2, 2, 4, 4 in the original, for twice the base channels
 
 
 def levels(base: int, mults: list[int], blocks: int, attention: list[int], **others: Any) -> Architecture:
@@ -149,7 +149,7 @@ def published_name(architecture: Architecture) -> str | None:
 
 
 def flags_of(architecture: Architecture, path: Path) -> Flags:
-    """The published flags, in which those of the file beside the weights `path`, if it is there, replace some."""
+    """The published flags, updated by the file beside the weights `path`, if there is one. Raises ValueError."""
     name, flags_file = published_name(architecture), path.with_suffix(".json")
     flags = asdict(PUBLISHED[name][1]) if name else {}
     if flags_file.exists():
@@ -161,10 +161,10 @@ def flags_of(architecture: Architecture, path: Path) -> Flags:
     if low_res and not flags.get("small_size"):
         missing.append("small_size")
     if flags.get("small_size") and not low_res:
-        raise ValueError(f"{flags_file}: small_size has no effect, since {path.name} is no upsampler; leave it out")
+        raise ValueError(f"{flags_file}: small_size has no effect, as {path.name} is not an upsampler; leave it out")
     if missing:
         raise ValueError(
-            f"ckpt={path} has the shapes of none of the published models, and weights do not say all: "
+            f"ckpt={path} does not have the shapes of a published model, so its flags are needed: "
             f"{flags_file.name} beside it must be a JSON object of the flags it was trained with, "
             f"{', '.join(missing)} among them; known "
             f"are {', '.join(KNOWN)}"
@@ -174,7 +174,7 @@ def flags_of(architecture: Architecture, path: Path) -> Flags:
     except ValueError as error:
         raise ValueError(f"{flags_file if flags_file.exists() else path}: {error}") from None
     if size not in (None, flags.image_size):
-        check.fail(f"{flags_file}: image_size", flags.image_size, f"{size}, as the weights have it")
+        check.fail(f"{flags_file}: image_size", flags.image_size, f"{size}, as in the weights")
     return flags
 
 
@@ -186,8 +186,8 @@ def _read_flags(path: Path) -> dict[str, Any]:
         if name not in KNOWN:
             raise ValueError(
                 f"{path} has {name!r}, which is none of {', '.join(KNOWN)}{check.suggestion(name, KNOWN)}; leave out "
-                "what the weights say themselves, and what has no part in sampling"
+                "flags that follow from the weights or do not affect sampling"
             )
     if any(flags.get(name) is not None for name in HEADS):
-        flags = {**dict.fromkeys(HEADS), **flags}  # either takes the place of either
+        flags = {**dict.fromkeys(HEADS), **flags}  # one replaces the other
     return flags

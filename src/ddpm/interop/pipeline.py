@@ -1,6 +1,7 @@
-"""A model of ours as the folder of diffusers' DDPMPipeline, written without diffusers.
+"""Export a model as a folder of diffusers' DDPMPipeline, without diffusers.
 
-Its scheduler makes ancestral steps and takes their number when it is called. What it cannot follow is refused by name.
+Its scheduler is ancestral; the number of steps is an argument of its call. Settings that it does not support raise
+ValueError.
 """
 
 import json
@@ -35,7 +36,7 @@ WORDS: dict[str, dict[str, Config]] = {
         "ddpm.diffusion.variance.FixedLarge": {"variance_type": "fixed_large"},
     },
 }
-"""What each part of a model is in scheduler_config.json; a part that is not here has no equal there."""
+"""The entries of scheduler_config.json for each supported part of a model."""
 
 FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
 INDEX = {
@@ -49,7 +50,7 @@ OTHERWISE = "format=safetensors exports everything"
 def save_pipeline(folder: Path, network: nn.Module, scheduler: Config, image_shape: Sequence[int]) -> None:
     """A folder that `DDPMPipeline.from_pretrained` opens. image_shape: `(C, H, W)`."""
     if not isinstance(network, UNet):
-        raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, UNet can; {OTHERWISE}")
+        raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, only UNet can; {OTHERWISE}")
     channels, height, width = image_shape
     if network.out_channels != channels:
         need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
@@ -61,7 +62,8 @@ def save_pipeline(folder: Path, network: nn.Module, scheduler: Config, image_sha
 
 
 def part_words(parts: dict[str, Config]) -> Config:
-    """What the parts of a model are in scheduler_config.json. parts: the leaf, resolved, of each key of WORDS."""
+    """The entries of scheduler_config.json for the parts of a model. parts: resolved configuration of each key of
+    WORDS."""
     words: Config = {}
     for group, leaf in parts.items():
         known = {target.rpartition(".")[2]: found for target, found in WORDS[group].items()}
@@ -75,9 +77,9 @@ def part_words(parts: dict[str, Config]) -> Config:
 
 
 def scheduler_config(words: Config, alpha_bar: Tensor, times: list[int]) -> Config:
-    """The DDPMScheduler that samples as our model does.
+    """The config of the DDPMScheduler that samples as our model does.
 
-    words: see `part_words`. alpha_bar: float64 `[T + 1]`, row 0 is 1. times: those that our sampler visits, T to 0.
+    words: see `part_words`. alpha_bar: float64 `[T + 1]`, row 0 is 1. times: times of our sampler, from T to 0.
     """
     T = len(alpha_bar) - 1
     _check_times(times, T, words["variance_type"])
@@ -86,10 +88,10 @@ def scheduler_config(words: Config, alpha_bar: Tensor, times: list[int]) -> Conf
 
 
 def schedule_words(alpha_bar: Tensor) -> Config:
-    """The name of the schedule where diffusers has one for these betas, else the betas themselves."""
+    """The name of the schedule if diffusers has one with these betas, else the betas themselves."""
     T = len(alpha_bar) - 1
     betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
-    start, end = (float(f"{beta:.10g}") for beta in (betas[0], betas[-1]))  # 0.02, which a division made 0.0200...01
+    start, end = (float(f"{beta:.10g}") for beta in (betas[0], betas[-1]))  # rounds 0.0200...01 to 0.02
     time = torch.arange(T + 1, dtype=torch.float64) / T
     curve = ((time + 0.008) / 1.008 * math.pi / 2).cos() ** 2
     known = {
@@ -105,10 +107,10 @@ def schedule_words(alpha_bar: Tensor) -> Config:
 
 def _check_times(times: list[int], T: int, variance_type: str) -> None:
     steps = len(times) - 1
-    if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # as their trailing spacing has it
+    if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # trailing spacing in diffusers
         even = f"null or a divisor of {T}, with timestep_spacing=uniform, to be exported for diffusers ({OTHERWISE})"
         check.fail("sampler.steps", steps, even)
-    if variance_type == "fixed_large" and times[-2] != 1:  # theirs adds noise to a step to 0 from any time but 1
+    if variance_type == "fixed_large" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
         check.fail("sampler.steps", steps, "null to be exported for diffusers with variance=large, or use small")
 
 

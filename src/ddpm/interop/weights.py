@@ -1,4 +1,4 @@
-"""Weights in files of safetensors and of torch.save, and under the names that other programs have for them."""
+"""Read and write weights in files of safetensors and torch.save, and rename weights of other programs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,19 +17,19 @@ Weights = dict[str, Tensor]
 
 
 def save_tensors(weights: Weights, path: Path) -> None:
-    """Each in memory of its own: safetensors refuses tensors that share it, as tied weights do."""
+    """Write copies of the tensors, because safetensors refuses tensors that share memory, such as tied weights."""
     apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     save_file(apart, path, metadata={"format": "pt"})
 
 
 def load_tensors(path: Path, remedy: str = "") -> Weights:
-    """remedy: what an error ends with."""
+    """Read the tensors. remedy: end of the error message."""
     if not path.is_file():
         raise ValueError(f"{path.parent} has no {path.name}{remedy}")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}{remedy}") from None
+        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}{remedy}") from None
 
 
 def read_file(path: Path, inert: Iterable[str] = ()) -> Any:
@@ -91,9 +91,9 @@ def to_ours(
     their_keys: Callable[[str], list[str]],
     reorder: Callable[[str, Tensor], Tensor] = lambda key, weight: weight,
 ) -> Weights:
-    """Their weights under our names, float32. wanted: our state dict, for its keys and shapes.
+    """Weights of another program under our keys, in float32. wanted: our state dict, for its keys and shapes.
 
-    their_keys: of one of ours those of theirs that it is made of. reorder: the rows of one of ours.
+    their_keys: maps one of our keys to the keys that are concatenated for it. reorder: reorders the rows of a weight.
     """
     left, renamed = dict(weights), {}
     for key, like in wanted.items():
@@ -102,8 +102,8 @@ def to_ours(
             raise ValueError(f"the weights lack {missing[0]}")
         weight = torch.cat([torch.atleast_1d(left.pop(name)) for name in keys]).float()
         if weight.shape != like.shape[: weight.dim()] or weight.numel() != like.numel():
-            raise ValueError(f"{keys[0]} has shape {[*weight.shape]}, where {[*like.shape]} is needed")
+            raise ValueError(f"{keys[0]} has shape {[*weight.shape]}, but {[*like.shape]} is needed")
         renamed[key] = reorder(key, weight).reshape(like.shape)
     if left:
-        raise ValueError(f"the weights have {min(left)}, which such a network has not")
+        raise ValueError(f"the weights have {min(left)}, which such a network does not have")
     return renamed

@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there: filled beside their place, synced, then renamed into it."""
+"""Atomic writes of folders: filled under a temporary name, synced, then renamed."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from ddpm.base.atomic import sync
 
 @contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder that is renamed to `path` at the end, and removed after an error.
 
-    path: absent or an empty folder; anything else is refused before the block, since it would be lost.
+    path: must not exist, or be an empty folder; otherwise ValueError is raised first.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"out must be a folder that is not there yet, got {str(path)!r}; remove it or give another")
+        raise ValueError(f"out must be a folder that does not exist, got {str(path)!r}; remove it or choose another")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:

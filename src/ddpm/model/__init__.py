@@ -1,1 +1,1 @@
-"""What joins the mathematics and a network: the codec at the pixel border, the averaged weights."""
+"""`DiffusionModel`, which combines a network with the diffusion process; the codec; averaged weights."""

@@ -1,4 +1,4 @@
-"""What stands between pixels and the space that diffuses. The loss and the samplers never learn which it is."""
+"""Codecs: conversion between images and the tensors that are diffused. Losses and samplers do not depend on them."""
 
 from typing import Protocol
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 class Codec(Protocol):
     def encode(self, image: Tensor) -> Tensor:
-        """x0 for images `[B, C, H, W]` in [-1, 1]."""
+        """Encode images `[B, C, H, W]` in [-1, 1] to x0 `[B, *latent_shape]`."""
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Images `[B, C, H, W]`, about in [-1, 1]."""
+        """Decode x0 to images `[B, C, H, W]`, approximately in [-1, 1]."""
         ...
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The shape of one x0 for images `[C, H, W]`."""
+        """Shape of one x0 for images of shape (C, H, W)."""
         ...
 
 
@@ -34,9 +34,9 @@ class PixelCodec:
 
 
 class BinaryCodec:
-    """Pixels that are black or white, -1 or 1, for process=binomial: in the image the upper half of 0..255 is white.
+    """Binary pixels, -1 or 1, for process=binomial. `encode` thresholds at the middle of the range.
 
-    What is predicted on the way to a sample, the mean of such a pixel, is shown as grey.
+    `decode` leaves values between -1 and 1, such as predicted means, as grey.
     """
 
     def encode(self, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A diffusion model: a network with its averages, and all that turns noise into images with them."""
+"""A diffusion model: a network with its averaged weights, and everything needed to generate images with it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,15 +20,15 @@ from ddpm.model.ema import WeightAverages
 from ddpm.model.requests import resolve_request
 
 AUTOCAST_DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Precisions by Lightning's names, and what autocast computes in."""
+"""Lightning's names of precisions, and the dtype of autocast."""
 
 
 class DiffusionModel(nn.Module):
-    """image_shape: `(C, H, W)` of the images. wrap: what the denoiser is wrapped in for sampling (guidance, clipping).
+    """image_shape: `(C, H, W)`. wrap: adds guidance and clipping to the denoiser for sampling.
 
-    condition: of the network in training. sample_condition: what can be requested of samples, which is the same unless
-    a classifier guides an unconditional network. guides: networks of other models that guide the sampling, no
-    part of this one nor of its state dict. config: plain containers, from which the model can be built again.
+    condition: condition of the network in training. sample_condition: condition of samples; it differs only if a
+    classifier guides an unconditional network. guides: networks of other models, used by guidance; they are not in the
+    state dict. config: plain containers, from which the model can be built again.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DiffusionModel(nn.Module):
         self.precision = "32-true"
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The guides go where the model goes."""
+        """Also move the guides."""
         for guide in self.guides:
             guide._apply(move, recurse)
         return super()._apply(move, recurse)
@@ -78,7 +78,7 @@ class DiffusionModel(nn.Module):
     # Weights
 
     def weights(self, name: str) -> nn.Module:
-        """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`."""
+        """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`. Raises ValueError."""
         averages = {
             f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
         }
@@ -88,16 +88,16 @@ class DiffusionModel(nn.Module):
         return networks[name]
 
     def describe_weights(self, name: str) -> str:
-        """The name with its decay, for the record: "ema 0.9999"."""
+        """The name with its decay, for example "ema 0.9999"."""
         return f"ema {self.averages.decays[0]:g}" if name == "ema" else name.replace("_", " ")
 
     @property
     def best_weights(self) -> str:
-        """`ema` where there are averages, else `raw`."""
+        """`ema` if there are averages, else `raw`."""
         return "ema" if self.averages.decays else "raw"
 
     def use_for_prediction(self, weights: str, seed: int) -> None:
-        """The weights (see `weights`; `best` are the averaged ones, if any) and the seed of the samples to come."""
+        """Set the weights (see `weights`; `best` means `ema` if there is one, else `raw`) and the seed for sampling."""
         name = self.best_weights if weights == "best" else weights
         self.weights(name)
         self.predict_weights = name
@@ -115,12 +115,12 @@ class DiffusionModel(nn.Module):
         weights: str | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Images `[num_samples, C, H, W]`, float32 in [-1, 1], on the CPU: those that sample.py makes.
+        """Generate images `[num_samples, C, H, W]`, float32 in [-1, 1], on the CPU, as sample.py does.
 
-        seed: with the number of a sample, all that decides its noise. label: a class's number or name, a list which
-        samples take in turn, "all" (the default of a model that knows classes) or "none". prompt: a text or a list of
-        texts, of a model that is given captions. weights: see `use_for_prediction`. What is None is as it was loaded.
-        ValueError for what the model cannot do.
+        seed: together with the sample number, it determines the noise. label: for class-conditional models, a class
+        number or name, a list through which samples cycle, "all" (default) or "none". prompt: for caption-conditional
+        models, a text or a list of texts. weights: see `use_for_prediction`. None keeps the loaded value.
+        Raises ValueError for a request that the model does not support.
         """
         refuse_without_prior(self)
         check.positive_int("num_samples", num_samples)
@@ -157,11 +157,12 @@ class DiffusionModel(nn.Module):
 
     @property
     def needs_images(self) -> bool:
-        """Whether samples are made from real images: conditioned on them, or begun at them."""
+        """Whether sampling needs real images, as condition or to start from."""
         return self.sample_condition.needs_images or not self.sampler.process.has_prior
 
     def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
-        """x_T of the samples numbered `ids`: from the prior or, where there is none, `images` fully degraded."""
+        """x_T `[B, *latent_shape]` of the samples `ids`, int64 `[B]`: from the prior, or degraded `images` if there is
+        none."""
         process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
         if process.has_prior or images is None:
             return process.prior(self.latent_shape, draws)
@@ -169,9 +170,10 @@ class DiffusionModel(nn.Module):
         return process.apply(x0, process.draw(x0, draws), process.T)
 
     def generate(self, ids: Tensor, weights: str, cond: Cond | None = None, images: Tensor | None = None) -> Tensor:
-        """Images `[B, C, H, W]` of the samples numbered `ids`, the same whatever batch they come in.
+        """Generate images `[B, C, H, W]` of the samples `ids`, int64 `[B]`. Their noise does not depend on the other
+        ids.
 
-        cond: one row a sample. images: real ones, where samples begin at them (see `needs_images`).
+        cond: one row per sample. images: real images `[B, C, H, W]`, if sampling needs them (see `needs_images`).
         """
         x = self.start(ids, images)
         for state in self.sampler.trajectory(self.denoiser(weights), x, self.sample_rng, ids, cond):
@@ -180,7 +182,7 @@ class DiffusionModel(nn.Module):
         return self.codec.decode(x)
 
     def denoiser(self, weights: str) -> Denoiser:
-        """What samplers use: the network with these weights, wrapped."""
+        """The denoiser for samplers: the network with these weights, with guidance and clipping."""
         return self.wrap(NetworkDenoiser(self.weights(weights), self.objective))
 
     @property
@@ -189,21 +191,21 @@ class DiffusionModel(nn.Module):
 
 
 def refuse_without_prior(model: DiffusionModel) -> None:
-    """ValueError unless images can be made from noise, and from what a person can request, alone."""
+    """Raise ValueError unless the model can generate images without real images."""
     if getattr(model.network, "classifies", False):
-        raise ValueError("this model is a classifier, which makes no images; it guides another: guidance=classifier")
+        raise ValueError("this model is a classifier, which generates no images; use it with guidance=classifier")
     if not model.sampler.process.has_prior:
         raise ValueError(
-            f"this model's process, {type(model.sampler.process).__name__}, leaves something of an image at T, so "
-            "samples are made from real ones: choose task=restoration"
+            f"this model's process, {type(model.sampler.process).__name__}, does not remove all information at T, so "
+            "samples need real images: choose task=restoration"
         )
     if model.sample_condition.needs_images:
         name = type(model.sample_condition).__name__
         raise ValueError(
-            f"this model is conditioned on real images ({name}), and here are none; for small images choose "
+            f"this model is conditioned on real images ({name}); for low-resolution images choose "
             "task=upsample or task=cascade"
         )
 
 
 def do_nothing(state: State) -> None:
-    """The default of `on_sampling_step`, by name so that a model can be sent to another process."""
+    """The default of `on_sampling_step`; a named function, so that a model can be pickled."""

@@ -1,4 +1,4 @@
-"""Exponential moving averages of a network's weights, several decays at once, beside the raw weights."""
+"""Exponential moving averages of a network's weights, with one or several decays."""
 
 import copy
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from ddpm.base import check
 class WeightAverages(nn.Module):
     """avg <- decay * avg + (1 - decay) * weights, once after each optimizer step.
 
-    decay: one or several in [0, 1). warmup: use min(decay, (1 + n) / (10 + n)) at the n-th update, so that the random
-    initial weights are soon forgotten (as in the code of Ho et al. 2020). start_step: before so many updates each
-    average is a plain copy of the weights. Copies are child modules, so a checkpoint holds raw and averaged weights.
+    decay: one or several in [0, 1). warmup: use min(decay, (1 + n) / (10 + n)) at the n-th update, to forget the
+    initial weights quickly (as in the code of Ho et al. 2020). start_step: until this number of updates, each average
+    is a copy of the weights. Averages are child modules, so a checkpoint contains raw and averaged weights.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class WeightAverages(nn.Module):
 
 
 def decay_of_half_life(half_life_images: float, batch_size: int) -> float:
-    """The decay whose average halves its memory of old weights in so many images: 0.5^(batch / half-life)."""
+    """The decay with which the weight of an old value halves in this many images: 0.5^(batch_size /
+    half_life_images)."""
     if check.number("half_life_images", half_life_images, low=0) == 0:
         check.fail("half_life_images", half_life_images, "greater than 0")
     return 0.5 ** (check.positive_int("batch_size", batch_size) / half_life_images)
@@ -71,10 +72,10 @@ def weight_averages(
     warmup: bool,
     start_step: int,
 ) -> WeightAverages:
-    """Averages by their decays, or by half-lives in images seen, whose meaning does not change with the batch size."""
+    """Build averages from decays, or from half-lives in training images, which do not depend on the batch size."""
     if (decay is None) == (half_life_images is None):
         raise ValueError(
-            f"ema.decay={decay} and ema.half_life_images={half_life_images} say the same thing in two ways; "
+            f"ema.decay={decay} and ema.half_life_images={half_life_images} set the same thing twice; "
             "give one of them and set the other to null"
         )
     if half_life_images is not None:

@@ -1,4 +1,4 @@
-"""What a person requests of samples, a class or words, as the conditions that samples take in turn."""
+"""Convert requested classes or captions to conditions of samples."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from ddpm.diffusion.conditions.caption import WORDS, Caption
 
 
 class Requested(NamedTuple):
-    """rows: of conditions, sample i takes row i modulo their number. names: of the rows. about: for the record."""
+    """rows: conditions `[K, ...]`; sample i uses row i modulo K. names: name of each row. about: for the record."""
 
     rows: dict[str, Tensor]
     names: list[str]
@@ -19,8 +19,8 @@ class Requested(NamedTuple):
 
 
 def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
-    """label, prompt: a class or a list of classes, a text or a list of texts; where both are None, `otherwise` is
-    requested, `all` classes and words or `none`."""
+    """label: a class or a list of classes. prompt: a text or a list of texts. If both are None, `otherwise` is
+    requested: `all` classes and captions, or `none`. Raises ValueError."""
     if prompt is not None and not isinstance(condition, Caption):
         raise ValueError("prompt has no effect on a model without captions (cond=caption); leave it out")
     labels = sample_labels(label, condition, otherwise)
@@ -37,10 +37,10 @@ def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str
 
 
 def sample_labels(choice: Any, condition: Condition, otherwise: str = "all") -> list[int] | None:
-    """The labels that samples take in turn; None where there is no class to request. choice: `class` of a command."""
+    """The labels through which samples cycle; None without classes. choice: `class` of a command. Raises ValueError."""
     if not isinstance(condition, ClassLabel):
         if choice is not None:
-            raise ValueError(f"class={choice} has no effect on a model that knows no classes; leave it out")
+            raise ValueError(f"class={choice} has no effect on a model without classes; leave it out")
         return None
     labels = condition.from_request(("none" if condition.dropout == 1 else otherwise) if choice is None else choice)
     if condition.dropout == 1 and max(labels) >= 0:

@@ -1,4 +1,4 @@
-"""Networks: `network(x, time, **cond)` with `in_channels` and `out_channels`, and nothing known of diffusion."""
+"""Networks: `network(x, time, **cond)` with `in_channels` and `out_channels`. They do not depend on `diffusion`."""
 
 from ddpm.networks.unet import UNet
 

@@ -1,4 +1,4 @@
-"""Attention over the pixels of a feature map: of each to all, of each to tokens, and of their mean to all."""
+"""Self-attention over pixels, cross-attention from pixels to tokens, and attention pooling."""
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,7 @@ from ddpm.networks.layers import conv1x1, conv1x1_of, group_norm, linear_layer, 
 class Attention(nn.Module):
     """x + out(attention(norm(x))) over `[B, channels, H, W]` (Ho et al. 2020, appendix B).
 
-    Queries, keys and values come from one 1x1 convolution: in channels_last no pixel is moved between it, the
-    attention and the convolution behind.
+    Queries, keys and values come from one 1x1 convolution, so that no memory is rearranged in channels_last.
     """
 
     def __init__(self, channels: int, num_heads: int, num_groups: int, *, norm_eps: float = 1e-6) -> None:
@@ -30,8 +29,8 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """x + out(attention(norm(x), tokens)) (Rombach et al. 2022, section 3.3).
 
-    x: `[B, channels, H, W]`, tokens, as of a text: `[B, N, token_channels]`, N any. Each pixel asks, all tokens answer;
-    the order of the tokens tells nothing but what they say themselves.
+    x: `[B, channels, H, W]`. tokens: `[B, N, token_channels]`, any N, for example of a text. Queries come from pixels,
+    keys and values from tokens. The result does not depend on the order of the tokens.
     """
 
     def __init__(
@@ -53,10 +52,10 @@ class CrossAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """`[B, channels, H, W]` to `[B, out_channels]`: the mean asks all pixels (CLIP: Radford et al. 2021, section 2.3).
+    """Attention pooling, `[B, channels, H, W]` to `[B, out_channels]` (CLIP: Radford et al. 2021, section 2.3).
 
-    H x W must be num_pixels, since each has a learned place. The mean is one token more, and the first; only its
-    answer is looked at.
+    The query is the mean over pixels, which is prepended to the pixels as a token. H x W must be num_pixels, because
+    each pixel has a learned position.
     """
 
     def __init__(self, channels: int, out_channels: int, num_heads: int, num_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""What a U-Net is made of: residual blocks, and the ways to change the resolution. Ho et al. 2020, appendix B."""
+"""Building blocks of a U-Net: residual blocks, down- and upsampling. Ho et al. 2020, appendix B."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,13 @@ from ddpm.networks.layers import conv1x1, conv3x3, group_norm, initialise, linea
 
 
 class ResBlock(nn.Module):
-    """shortcut(x) + two times (norm, SiLU, convolution), with the time added in between.
+    """shortcut(x) + two times (norm, SiLU, convolution), with the time embedding added in between.
 
-    scale_shift: the time instead stretches and moves what the second norm returns, norm(h) * (1 + scale) + shift
-    (Nichol and Dhariwal 2021, appendix A; "adaptive group normalization" in Dhariwal and Nichol 2021, eq. 3).
-    resize: changes the resolution of both branches, behind the first norm and SiLU (BigGAN's way, Brock et al. 2019, of
-    Song et al. 2021 and ADM): `nn.AvgPool2d(2)`, `nn.Upsample(scale_factor=2)`.
-    x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`, already through its SiLU. Returns `[B, out_channels, H, W]`,
-    or of the size that resize leaves.
+    scale_shift: the time embedding instead scales and shifts the output of the second norm, norm(h) * (1 + scale) +
+    shift (Nichol and Dhariwal 2021, appendix A; "adaptive group normalization" in Dhariwal and Nichol 2021, eq. 3).
+    resize: `nn.AvgPool2d(2)` or `nn.Upsample(scale_factor=2)`, applied to both branches after the first norm and SiLU
+    (as in BigGAN, Brock et al. 2019, Song et al. 2021 and ADM). x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`,
+    after its SiLU. Returns `[B, out_channels, H, W]`, with H and W changed by resize.
     """
 
     def __init__(
@@ -53,11 +52,10 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width by a convolution of stride 2.
+    """Halve height and width by a convolution of stride 2.
 
-    One row and column of padding at the bottom and right only, as TensorFlow's 'SAME' does on even sizes, or
-    (pads_both_sides) at the top and left, as PyTorch's padding of 1. emb is not looked at: all that changes the
-    resolution is called alike.
+    It pads one row and column at the bottom and right, as TensorFlow's 'SAME' on even sizes, or (pads_both_sides) as
+    PyTorch's padding of 1. emb is unused, so that all resampling layers have the same signature.
     """
 
     def __init__(self, channels: int, *, pads_both_sides: bool = False) -> None:
@@ -71,10 +69,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: every pixel written four times, then a 3x3 convolution.
+    """Double height and width: nearest-neighbour upsampling, then a 3x3 convolution.
 
-    Computed as one transposed convolution of stride 2 on the small image, which is the same linear map in 4/9 of the
-    multiplications: where several taps fall on copies of one pixel, they are summed beforehand into a 4x4 kernel.
+    It is computed as one transposed convolution of stride 2 with a 4x4 kernel, in which the taps on copies of one pixel
+    are summed. This is the same linear map with 4/9 of the multiplications.
     """
 
     taps: Tensor
@@ -82,7 +80,7 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv3x3(channels, channels)
-        taps = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])  # of 3, into those of 4
+        taps = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])  # maps 3 taps to 4
         self.register_buffer("taps", torch.kron(taps, taps), persistent=False)  # [9, 16]
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:

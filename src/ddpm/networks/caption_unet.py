@@ -1,4 +1,4 @@
-"""A U-Net that looks at words: each becomes a token, to which the pixels attend (Rombach et al. 2022, section 3.3)."""
+"""A U-Net with cross-attention to the words of a caption (Rombach et al. 2022, section 3.3)."""
 
 from typing import Any, final
 
@@ -15,9 +15,9 @@ from ddpm.networks.unet import UNet
 class CaptionUNet(nn.Module):
     """`network(x, time, words) -> [B, out_channels, H, W]`; words: int64 `[B, num_tokens]` in 0..num_words, 0 for none.
 
-    A token is a vector of its word and one of its place, added; no word is a token of zeros, and no words at all are
-    all zeros. What words mean together is left to the U-Net; a longer text would need an encoder in between.
-    token_channels: of each token. settings: of the `UNet`, which takes its other conditions too.
+    A token is the sum of a word embedding and a position embedding; number 0 gives a token of zeros. There is no text
+    encoder, which longer texts would need. token_channels: size of a token. settings: arguments of `UNet`, which can
+    also receive other conditions.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CaptionUNet(nn.Module):
     def tokens(self, words: Tensor) -> Tensor:
         """int64 `[B, num_tokens]` to `[B, num_tokens, token_channels]`.
 
-        Zeros by multiplication: DDP waits for a gradient of the vectors in each step, also where no word is said.
+        Tokens of number 0 are multiplied by 0, because DDP expects a gradient of the embeddings in each step.
         """
         return (self.words((words - 1).clamp(min=0)) + self.places.weight) * (words > 0)[:, :, None]
 

@@ -1,4 +1,5 @@
-"""A classifier of noisy images: the U-Net's way down, then attention pooling. Dhariwal and Nichol 2021, section 4."""
+"""A classifier of noisy images: the encoder of the U-Net, then attention pooling. Dhariwal and Nichol 2021, section
+4."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
@@ -17,8 +18,8 @@ from ddpm.networks.settings import UNetSettings, check_input, check_size, height
 class Classifier(nn.Module):
     """`network(x, time) -> [B, num_classes]`, logits in float32; x: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
 
-    size: of the images, one length or [height, width]; the pooling learns a vector for each place, so it takes no
-    other. settings: of `UNetSettings`. Under autocast all behind the middle stays float32.
+    size: of the images, one length or [height, width]; it is fixed, because the pooling learns a vector for each
+    position. settings: fields of `UNetSettings`. Under autocast, all layers after the middle blocks stay float32.
     """
 
     classifies: ClassVar[bool] = True

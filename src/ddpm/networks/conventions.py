@@ -1,6 +1,6 @@
-"""Where the programs of two families of networks differ, though their papers say the same.
+"""Implementation details in which the published programs differ although their papers agree.
 
-Weights that were trained under one convention are worth less under the other.
+Weights must be used with the convention with which they were trained.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ddpm.networks.embeddings import Waves, cosinusoid, sinusoid
 
 @dataclass(frozen=True)
 class Convention:
-    """waves: of a time. norm_eps: of all group norms. pads_both_sides: before a convolution of stride 2."""
+    """waves: sinusoidal embedding of a time. norm_eps: eps of all group norms. pads_both_sides: see `Downsample`."""
 
     waves: Waves
     norm_eps: float

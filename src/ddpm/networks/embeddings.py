@@ -1,4 +1,4 @@
-"""Time and class as vectors: sines and cosines of many frequencies through a small MLP; a row of a table.
+"""Embeddings of time (sinusoidal features and an MLP) and class (a table).
 
 Ho et al. 2020, appendix B; classes as in Nichol and Dhariwal 2021.
 """
@@ -13,23 +13,24 @@ from torch import Tensor, nn
 from ddpm.networks.layers import linear_layer
 
 Waves = Callable[[Tensor, int], Tensor]
-"""`[B]` times and a number of channels to float32 `[B, channels]`."""
+"""Maps times `[B]` and a number of channels to float32 `[B, channels]`."""
 
 
 def sinusoid(time: Tensor, channels: int) -> Tensor:
-    """`[B]` times to float32 `[B, channels]`: all sines, then all cosines, wavelengths 2 pi to 10000 * 2 pi.
+    """Sinusoidal embedding, times `[B]` to float32 `[B, channels]`: sines, then cosines, wavelengths 2 pi to 10000 * 2
+    pi.
 
     The convention of the published DDPM checkpoints.
     """
     half = channels // 2
-    # Rounded in the order of the published code: an angle of 999 radians magnifies the last bit of its frequency.
+    # Same order of operations as the published code, because an angle of 999 radians magnifies rounding errors.
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=time.device) / (half - 1))
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def cosinusoid(time: Tensor, channels: int) -> Tensor:
-    """The same with all cosines first, and wavelengths that end one short of 10000 * 2 pi.
+    """As `sinusoid`, with cosines first, and wavelengths that end one step before 10000 * 2 pi.
 
     The convention of the published checkpoints of Improved DDPM and ADM.
     """
@@ -40,7 +41,7 @@ def cosinusoid(time: Tensor, channels: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """`[B]` times 0..T-1, whole or not, to `[B, out_channels]`. scale: what a time is multiplied by beforehand."""
+    """Maps times `[B]` in 0..T-1, integer or not, to `[B, out_channels]`. scale: factor of the times."""
 
     def __init__(
         self,
@@ -69,8 +70,8 @@ def add_class(vectors: Tensor, table: nn.Embedding | None, label: Tensor | None)
 
 
 def rows_of(table: nn.Embedding, label: Tensor) -> Tensor:
-    """The vectors of the classes `label`, int64 `[B]`, as `[B, channels]`: zeros for -1, which is no class.
+    """Class embeddings `[B, channels]` of `label`, int64 `[B]`; zeros for -1 (no class).
 
-    Multiplied by 0 instead of left out: DDP waits for a gradient of the table in each step, also without labels.
+    They are multiplied by 0, because DDP expects a gradient of the table in each step, also without labels.
     """
     return table(label.clamp(min=0)) * (label >= 0)[:, None]

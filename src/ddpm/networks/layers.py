@@ -17,7 +17,7 @@ def initialise(layer: Layer) -> Layer:
 
 
 def zero_init(layer: Layer) -> Layer:
-    """For the last layer of a branch, so that the branch starts as nothing (Ho et al. scale it by 1e-10)."""
+    """Initialize the last layer of a branch to 0, so that the branch starts at 0 (Ho et al. scale it by 1e-10)."""
     nn.init.zeros_(layer.weight)
     return layer
 
@@ -50,7 +50,7 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def conv1x1_of(num: int, channels: int) -> nn.Conv2d:
-    """`num` maps of `channels` to as many in one: each is initialised for itself, since the fans differ."""
+    """`num` 1x1 convolutions in one layer, each initialized separately, because its fans differ."""
     maps = conv1x1(channels, num * channels)
     for weight in maps.weight.data.chunk(num):
         nn.init.xavier_uniform_(weight)

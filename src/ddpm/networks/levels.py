@@ -1,4 +1,4 @@
-"""The levels of a U-Net: the blocks of each resolution, and the way from one to the next."""
+"""The levels of a U-Net: the blocks of each resolution, and the resampling between levels."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Resample = ResBlock | Downsample | Upsample
 
 
 class AttentionBlock(nn.Module):
-    """A residual block, then attention where there is some: between pixels, then of pixels to tokens."""
+    """A residual block, then optional self-attention, then optional cross-attention to tokens."""
 
     def __init__(self, res: ResBlock, attention: Attention | None, cross: CrossAttention | None = None) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class AttentionBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and the way to the next. A container: `encode` and the U-Nets walk through it.
+    """Container of the blocks of one resolution and the resampling to the next. `encode` and the U-Nets walk through it.
 
     pyramid: brings an image to the next resolution, beside the feature maps.
     """
@@ -46,7 +46,7 @@ class Level(nn.Module):
 
 @dataclass(frozen=True)
 class BlockFactory:
-    """Makes the parts of one network. token_channels: of the tokens that pixels look at; None: they look at none."""
+    """Builds the parts of one network. token_channels: size of tokens for cross-attention; None: no cross-attention."""
 
     settings: UNetSettings
     token_channels: int | None = None
@@ -64,7 +64,7 @@ class BlockFactory:
         return TimeEmbedding(self.emb_channels // 4, self.emb_channels, scale, self.convention.waves)
 
     def stem(self, num_images: int = 1) -> nn.Conv2d:
-        """num_images: that go in beside each other."""
+        """The first convolution. num_images: number of images concatenated along the channels."""
         return conv3x3(
             num_images * self.settings.in_channels * self.settings.patch_size**2, self.settings.base_channels
         )
@@ -110,7 +110,7 @@ class BlockFactory:
         return nn.ModuleList([self.block(width, width, attends=True), self.block(width, width, attends=False)])
 
     def up_path(self) -> nn.ModuleList:
-        """The feature maps of the way down come in beside, the last one first."""
+        """The decoder, whose blocks also receive the feature maps of the encoder, last one first."""
         s, skips = self.settings, [self.settings.base_channels]
         for level, width in enumerate(s.widths):
             skips += [width] * (s.num_res_blocks + (level < len(s.widths) - 1))
@@ -124,7 +124,7 @@ class BlockFactory:
 
 
 def encode(down: nn.ModuleList, h: Tensor, emb: Tensor, tokens: Tensor | None = None) -> list[Tensor]:
-    """All feature maps of the way down: what goes in, then each block's and each smaller one's."""
+    """All feature maps of the encoder: the input, then the output of each block and each downsampling."""
     maps = [h]
     for level in down:
         for block in level.blocks:

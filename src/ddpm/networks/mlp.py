@@ -1,4 +1,4 @@
-"""A residual network of fully connected layers: for points in the plane and other images of a few pixels."""
+"""A residual network of fully connected layers, for 2-D points and other images of a few pixels."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,12 @@ from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import linear_layer, zero_init
 from ddpm.networks.settings import check_input, height_and_width
 
-BLOCK_BYTES = 2**15  # of the Python objects of a residual block
+BLOCK_BYTES = 2**15  # memory of the Python objects of a residual block
 
 
 class MLPBlock(nn.Module):
-    """h + two times (norm, SiLU, linear), with the time added in between, as in the U-Net. h, emb: `[B, width]`."""
+    """h + two times (norm, SiLU, linear), with the time embedding added in between, as in the U-Net. h, emb:
+    `[B, width]`."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -38,9 +39,9 @@ class MLPBlock(nn.Module):
 class MLP(nn.Module):
     """`network(x, time) -> [B, out_channels, H, W]`; x: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
 
-    size: of the images, one length or [height, width]. width: of the layers and of the embedded time; even.
-    out_channels: at least in_channels; more of them where the loss asks for a learned variance.
-    Under autocast the last norm and layer stay float32.
+    size: of the images, one length or [height, width]. width: width of the layers and of the time embedding; even.
+    out_channels: at least in_channels; more for a learned variance. Under autocast, the last norm and layer stay
+    float32.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class MLP(nn.Module):
         require_memory(num_blocks * BLOCK_BYTES, f"a network of num_blocks = {num_blocks}")
         check.number("dropout", dropout, low=0.0, high=1.0)
         if width < 4 or width % 2:
-            check.fail("width", width, "even and at least 4, since half of the time's waves are cosines")
+            check.fail("width", width, "even and at least 4, because half of the time features are cosines")
         if out_channels < in_channels:
             check.fail("out_channels", out_channels, f"at least in_channels = {in_channels}")
         self.in_channels, self.out_channels, self.size = in_channels, out_channels, height_and_width(size)

@@ -1,4 +1,4 @@
-"""What U-Nets and halves of them have in common: their settings, checked, and the checks of what goes in."""
+"""Settings shared by U-Net and classifier, and checks of settings and inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.networks.conventions import CONVENTIONS
 
-BLOCK_BYTES = 2**15  # of the Python objects of a residual block
+BLOCK_BYTES = 2**15  # memory of the Python objects of a residual block
 
 
 @dataclass(frozen=True)
 class UNetSettings:
-    """The settings of a U-Net's levels; see `UNet` for what each means. ValueError names the first that cannot be."""
+    """Settings of the levels of a U-Net; `UNet` describes them. Raises ValueError for the first invalid one."""
 
     in_channels: int
     base_channels: int
@@ -67,9 +67,9 @@ class UNetSettings:
         if base < 4 or base % 2 or base % groups:
             check.fail("base_channels", base, f"even, at least 4 and a multiple of num_groups = {groups}")
         if time is not None and (time < 4 or time % 2):
-            check.fail("time_channels", time, "even and at least 4, since half of the waves are cosines")
+            check.fail("time_channels", time, "even and at least 4, because half of the time features are cosines")
         if self.head_channels is not None and self.num_heads != 1:
-            check.fail("num_heads", self.num_heads, "1 with head_channels, which says how many heads each level has")
+            check.fail("num_heads", self.num_heads, "1 with head_channels, which determines the number of heads")
         name = "num_heads" if self.head_channels is None else "head_channels"
         for width in {base * mults[level] for level in (*self.attention_levels, -1)}:
             if width % getattr(self, name):
@@ -100,13 +100,13 @@ def check_size(size: Sequence[int], num_levels: int, patch_size: int) -> None:
         smaller = " x ".join(str(max(side // divisor, 1) * divisor) for side in size)
         larger = " x ".join(str(-(-side // divisor) * divisor) for side in size)
         raise ValueError(
-            f"image size {' x '.join(map(str, size))} does not divide by {divisor} = patch_size * 2^(levels - 1); "
+            f"image size {' x '.join(map(str, size))} is not divisible by {divisor} = patch_size * 2^(levels - 1); "
             f"resize or pad the images to {smaller} or {larger}, or use fewer levels (channel_mults)"
         )
 
 
 def check_input(network: str, x: Tensor, shape: tuple[int, ...], cond: dict[str, Tensor]) -> None:
-    """Of a network for images of one shape, `(channels, height, width)`, that takes no conditions."""
+    """Check the input of a network for images of one shape (C, H, W) without conditions."""
     if cond:
         raise ValueError(f"this {network} takes no conditions, got {', '.join(sorted(cond))}")
     if x.shape[1:] != shape:
@@ -137,7 +137,7 @@ def check_latent(latent: Tensor | None, num_images: int, channels: int) -> None:
 
 
 def check_numbers(name: str, numbers: Tensor, low: int, high: int, must_be: str) -> None:
-    """Whether all are in low..high; on the CPU alone, since elsewhere reading them would make all wait."""
+    """Raise ValueError unless all are in low..high. Checked only on the CPU, because it would synchronize a GPU."""
     if numbers.device.type == "cpu" and not torch.compiler.is_compiling():
         lowest, highest = numbers.aminmax()
         if lowest < low or highest > high:

@@ -21,29 +21,28 @@ from ddpm.networks.settings import UNetSettings, check_label, check_size
 class UNet(nn.Module):
     """`network(x, time) -> [B, out_channels, H, W]`; x, x0_guess: `[B, in_channels, H, W]`, time: `[B]` in 0..T-1.
 
-    base_channels: width at full resolution; channel_mults: width of each level over that, finest first.
-    num_res_blocks: per level on the way down; one more on the way up.
-    attention_levels: numbers of the levels with attention, 0 = finest (any image size: at 32 x 32, level 1 is
-    16 x 16). The middle always has it. num_heads: of each; head_channels: or heads of so many channels, more of them
-    where a level is wider.
-    patch_size: work on patches of p x p pixels as channels, which costs p^2 times less. Not in the paper; 1 = as there.
-    scale_shift: the time scales and shifts in each block instead of being added (`ResBlock`).
-    resample: the resolution changes by a convolution ("conv") or within a residual block more ("block", as in ADM).
-    convention: "ddpm" or "adm", where the published programs differ and their papers do not (`Convention`).
-    time_channels: of the time's waves, and a quarter of its embedding; None: base_channels.
-    num_timesteps: T, where the network shall see time * 1000 / T, so that a time means the same noise under a schedule
-    of another T (rescale_timesteps in the code of Nichol and Dhariwal); None: the time as it is.
+    base_channels: width at full resolution; channel_mults: width of each level relative to it, finest level first.
+    num_res_blocks: per level of the encoder; the decoder has one more.
+    attention_levels: numbers of the levels with attention, 0 = finest (for 32 x 32 images, level 1 is 16 x 16). The
+    middle block always has attention. num_heads: heads per attention; head_channels: alternatively, channels per head.
+    patch_size: rearrange patches of p x p pixels to channels, which costs p^2 times less. Not in the paper (1 = none).
+    scale_shift: the time embedding scales and shifts in each block instead of being added (`ResBlock`).
+    resample: change the resolution by a convolution ("conv") or by an additional residual block ("block", as in ADM).
+    convention: "ddpm" or "adm", for details in which the published programs differ (`Convention`).
+    time_channels: number of sinusoidal time features, a quarter of the time embedding; None: base_channels.
+    num_timesteps: T, if the network receives time * 1000 / T, so that a time has the same noise level for another T
+    (rescale_timesteps in the code of Nichol and Dhariwal); None: the time is not rescaled.
 
-    Its conditions, beside x_t and the time:
-    self_condition: x0_guess, the x0 predicted last, goes in beside x, and zeros where there is none (Chen et al.
+    Conditions:
+    self_condition: the input x0_guess, the previous prediction of x0 (default zeros), is concatenated to x (Chen et al.
     2023, "Analog Bits").
-    num_classes: label, int64 `[B]`, adds a vector of its class to the embedded time; -1 and no label at all add
-    nothing. Labels beyond are refused on the CPU, and by torch's own assertion on a GPU, which nobody waits for.
-    low_res: low_res `[B, in_channels, h, w]`, a small image, goes in beside x, resized bilinearly (ADM's upsamplers).
-    token_channels: the pixels look at tokens `[B, N, token_channels]` behind every attention (`CrossAttention`).
+    num_classes: the input label, int64 `[B]`, adds a class embedding to the time embedding; -1 and None add nothing.
+    Other labels raise ValueError on the CPU, and an asynchronous assertion of torch on a GPU.
+    low_res: the input low_res `[B, in_channels, h, w]` is resized bilinearly and concatenated to x (ADM's upsamplers).
+    token_channels: the input tokens `[B, N, token_channels]` is used by cross-attention after every self-attention.
 
-    The arguments that the signature does not name are those of `UNetSettings`.
-    H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
+    The other arguments are those of `UNetSettings`. H and W must be divisible by patch_size * 2^(levels - 1). Under
+    autocast, the last norm and convolution stay float32.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class UNet(nn.Module):
         self.down, self.middle, self.up = kit.down_path(), kit.middle(), kit.up_path()
         self.norm = kit.norm(settings.widths[0])
         self.out = zero_init(conv3x3(settings.widths[0], self.out_channels * self.patch_size**2))
-        # The last to be made: the others are drawn as in a network without classes.
+        # Created last, so that the other weights are initialized as in a network without classes.
         self.label = nn.Embedding(num_classes, kit.emb_channels) if num_classes else None
 
     def forward(
@@ -135,7 +134,7 @@ class UNet(nn.Module):
             raise ValueError(f"this U-Net takes no conditions{but}, got {', '.join(refused)}")
         for name in ("low_res", "tokens"):
             if name in taken and name not in conditions:
-                raise ValueError(f"this U-Net needs the condition {name}, which it was not given")
+                raise ValueError(f"this U-Net needs the condition {name}, which is missing")
         guess, label, low_res, tokens = (conditions.get(name) for name in CONDITIONS)
         if guess is not None and guess.shape != x.shape:
             check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
@@ -151,4 +150,4 @@ class UNet(nn.Module):
 
 
 CONDITIONS = {"x0_guess": "self_condition", "label": "num_classes", "low_res": "low_res", "tokens": "token_channels"}
-"""The conditions that a U-Net can take, and the setting of each."""
+"""The conditions of a U-Net, and the setting that enables each."""

@@ -1,1 +1,1 @@
-"""A run as seen from outside: its folder, its processes, devices, signals, and what was typed to start it."""
+"""The environment of a run: folder, resuming, processes, devices, signals, console output, and its overrides."""

@@ -1,4 +1,4 @@
-"""What a SLURM job gives a run: the tasks that srun started are its ranks. https://slurm.schedmd.com/srun.html"""
+"""SLURM: the tasks that srun started are the ranks of a run. https://slurm.schedmd.com/srun.html"""
 
 import os
 import re
@@ -13,14 +13,15 @@ WORD = "slurm"
 
 
 def resolve_slurm(settings: dict[str, Any]) -> dict[str, Any]:
-    """The trainer's settings, in which trainer=slurm's devices and num_nodes have become the job's numbers."""
+    """The trainer settings with devices and num_nodes of trainer=slurm replaced by those of the job. Raises
+    ValueError."""
     requested = [name for name in ("devices", "num_nodes") if settings[name] == WORD]
     if not requested:
         return settings
     if "SLURM_JOB_ID" not in os.environ:
         raise ValueError(
-            f"trainer.{requested[0]}={WORD} takes it from a SLURM job, and this is none; in one, type "
-            "srun --nodes=2 --ntasks-per-node=8 python train.py trainer=slurm, and outside trainer=ddp or trainer=cpu"
+            f"trainer.{requested[0]}={WORD} needs a SLURM job, but there is none; in a job, run "
+            "srun --nodes=2 --ntasks-per-node=8 python train.py trainer=slurm, otherwise use trainer=ddp or trainer=cpu"
         )
     if not launch.by_srun():
         raise ValueError(
@@ -31,14 +32,14 @@ def resolve_slurm(settings: dict[str, Any]) -> dict[str, Any]:
     gpus = torch.cuda.device_count()
     if settings["accelerator"] != "cpu" and 0 < gpus < step["devices"]:
         raise ValueError(
-            f"srun started {step['devices']} tasks on a node, and this one sees {gpus} GPU{'s' * (gpus != 1)} of it; "
-            f"each must see all: ask for --gpus-per-node={step['devices']}, and not for --gpus-per-task"
+            f"srun started {step['devices']} tasks on a node, but this one sees {gpus} GPU{'s' * (gpus != 1)}; "
+            f"each task must see all: use --gpus-per-node={step['devices']} instead of --gpus-per-task"
         )
     return settings | {name: step[name] for name in requested}
 
 
 def tasks_per_node() -> int:
-    """SLURM writes 4 on each of two nodes as `4(x2)`, and 4 and 3 as `4,3`."""
+    """Tasks per node, from a SLURM variable such as `4(x2)` for two nodes. Raises ValueError for `4,3`."""
     tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"]
     even = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
     if not even:
@@ -47,8 +48,8 @@ def tasks_per_node() -> int:
 
 
 class SrunTasks(SLURMEnvironment):
-    """Lightning's, which by itself takes a job named `interactive` for no SLURM at all, and will have
-    SLURM_NTASKS_PER_NODE, which is set only where it was asked for by that name."""
+    """Lightning's SLURM environment, without two restrictions: Lightning ignores jobs named `interactive`, and requires
+    SLURM_NTASKS_PER_NODE, which is not always set."""
 
     @staticmethod
     def _validate_srun_variables() -> None: ...
@@ -66,9 +67,9 @@ class SrunTasks(SLURMEnvironment):
 
 
 def cluster_environment() -> list[ClusterEnvironment]:
-    """Whom Lightning is to ask for ranks, if not the one it would find by itself.
+    """The environment from which Lightning takes ranks; empty if Lightning finds it by itself.
 
-    Callbacks of our own save and requeue. A job with one task is a machine like any other: Lightning starts the rest.
+    Our callbacks save and requeue. In a job with one task, Lightning starts the other processes.
     """
     if launch.by_slurm():
         return [SrunTasks(auto_requeue=False)]

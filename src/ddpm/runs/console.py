@@ -1,4 +1,4 @@
-"""What a person reads while a command runs: our own lines, without the advice that libraries add to them."""
+"""Console output of a command, without the advice that libraries print."""
 
 import logging
 import warnings
@@ -18,10 +18,10 @@ NOISE = (
 
 
 def quiet_libraries() -> None:
-    """Leaves warnings and the project's own messages, each once and without a prefix."""
+    """Print only warnings and messages of this project, each once and without a prefix."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for logger in [logging.getLogger(name), *_children(name)]:
-            logger.handlers.clear()  # Hydra's root handler prints what they printed
+            logger.handlers.clear()  # Hydra's root handler prints their messages
             logger.propagate = True
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not any(noise in record.getMessage() for noise in NOISE))
@@ -31,13 +31,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Lightning's call
-    warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have no one layout
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have several layouts
 
 
 def print_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning to the user is a sentence, and not a place in the code."""
+    """Format a warning as its message, without the location in the code."""
     return f"note: {message}\n" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 

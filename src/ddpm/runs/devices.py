@@ -1,4 +1,4 @@
-"""What this machine computes on, checked before Lightning starts processes: it would wait for ones that cannot come."""
+"""Devices and precision, checked before Lightning starts processes, which would wait for missing devices."""
 
 import os
 import statistics
@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", SLOW)
 
 
 def accelerator(name: str) -> str:
-    """`gpu` or `cpu`. Apple's MPS is left out: it has no float64, which the schedules' tables need."""
+    """`gpu` or `cpu`. Apple's MPS is not supported: it has no float64, which schedules need."""
     if name == "mps":
         raise ValueError("trainer.accelerator=mps has no float64, which the noise schedules need; use trainer=cpu")
     check.one_of("trainer.accelerator", name, ACCELERATORS)
@@ -29,9 +29,9 @@ def accelerator(name: str) -> str:
 
 
 def precision(name: str, accelerator: str) -> str:
-    """`auto` is bf16 mixed precision on a GPU that has it, else float32; bf16-mixed-slow is bf16-mixed on any CPU.
+    """`auto` is bf16-mixed on GPUs that support it, else 32-true; bf16-mixed-slow is bf16-mixed on any CPU.
 
-    16-mixed, with a scaled loss, is for GPUs that have no bfloat16.
+    16-mixed, with a scaled loss, is for GPUs without bfloat16.
     """
     check.one_of("trainer.precision", name, PRECISIONS)
     if name == "16-mixed" and accelerator == "cpu":
@@ -44,7 +44,7 @@ def precision(name: str, accelerator: str) -> str:
 
 
 def refuse_slow_bf16() -> None:
-    """By a measurement, since no flag of a CPU says whether it computes in bfloat16 or only imitates it."""
+    """Raise ValueError if bfloat16 is slow on this CPU. It is measured, because no CPU flag shows it reliably."""
     exact, rough = (1e3 * convolution_seconds(dtype) for dtype in (torch.float32, torch.bfloat16))
     if rough > exact:
         raise ValueError(
@@ -54,17 +54,17 @@ def refuse_slow_bf16() -> None:
 
 
 def convolution_seconds(dtype: torch.dtype) -> float:
-    """The median of small convolutions on one thread: two that wait for each other on a busy machine take any time."""
+    """Median time of small convolutions on one thread; with two threads, it would vary on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     x, weight = torch.ones(1, 64, 32, 32, dtype=dtype), torch.ones(64, 64, 3, 3, dtype=dtype)
     seconds = timeit.repeat(lambda: torch.conv2d(x, weight, padding=1), number=1, repeat=9)
     torch.set_num_threads(threads)
-    return statistics.median(seconds[2:])  # the first two warm up
+    return statistics.median(seconds[2:])  # the first two are warm-up
 
 
 def check_number(accelerator: str, devices: int | str | list[int]) -> None:
-    """ValueError, with what to type, if more devices of one machine are asked for than it has."""
+    """Raise ValueError if more devices are requested than this machine has."""
     num = torch.cuda.device_count() if accelerator == "gpu" else os.cpu_count() or 1
     if isinstance(devices, list):
         requested = max(devices, default=-1) + 1 if accelerator == "gpu" else len(devices)
@@ -77,5 +77,5 @@ def check_number(accelerator: str, devices: int | str | list[int]) -> None:
         without = "" if accelerator == "gpu" or torch.cuda.is_available() else "no NVIDIA GPU and "
         raise ValueError(
             f"trainer.devices={devices}, but this machine has {without}{num} {kind}{'s' * (num != 1)}; "
-            f"type trainer.devices={num} or less"
+            f"set trainer.devices={num} or less"
         )

@@ -1,7 +1,7 @@
-"""A signal ends a command at once with what it has stored, says how to go on, and the exit code is 128 + its number.
+"""Signal handling: a signal ends a command at once, prints how to continue, and gives exit code 128 + its number.
 
-Files are written whole or row by row, so an exception between any two steps of Python harms none. A training acts at
-the end of a step instead (`ddpm.training.callbacks.interruption`).
+Files are written atomically or row by row, so an exception at any point damages none. A training acts at the end of a
+step instead (`ddpm.training.callbacks.interruption`).
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from ddpm.runs import launch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 USUAL = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
-LAUNCHERS: list[Any] = []  # Lightning's, which start the other ranks
+LAUNCHERS: list[Any] = []  # Lightning's launchers, which start the other ranks
 CHILDREN: list[subprocess.Popen] = []  # processes to end with this one
 
 
 class Interrupted(SystemExit):
-    """A command that a signal ended. kept: what is kept and how to go on; empty where that has been said."""
+    """Raised by a signal. kept: message about kept files and how to continue; empty if it was printed already."""
 
-    def __init__(self, number: int, kept: str = "ended; what is stored by now is whole, and stays"):
+    def __init__(self, number: int, kept: str = "ended; all files written so far are intact and kept"):
         super().__init__(128 + number)
         self.number, self.kept = number, kept
         take_children()
@@ -37,14 +37,14 @@ def ignored_by_nohup(number: int) -> bool:
 
 @contextlib.contextmanager
 def heed_signals() -> Iterator[None]:
-    """For the whole of a command. A handler that a launcher has put there stays, as submitit's."""
+    """Handle signals during a command. Handlers of a launcher (submitit, for example) are kept."""
     process, parent = os.getpid(), os.getppid()
 
     def end(number: int, frame: Any) -> None:
-        if os.getpid() != process:  # a forked worker, which the process that it works for ends
+        if os.getpid() != process:  # a forked worker; its parent process ends it
             return
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # it is ending
+            signal.signal(each, signal.SIG_IGN)  # already ending
         timer = threading.Timer(60, os._exit, [128 + number])  # in case it waits for a GPU
         timer.daemon = True
         timer.start()
@@ -57,7 +57,7 @@ def heed_signals() -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        before = dict.fromkeys(before, signal.SIG_IGN)  # further ones change nothing
+        before = dict.fromkeys(before, signal.SIG_IGN)  # ignore further signals
         if interrupted.kept and launch.is_first_process():
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"{signal.Signals(interrupted.number).name}: {interrupted.kept}", flush=True)
@@ -69,32 +69,32 @@ def heed_signals() -> Iterator[None]:
 
 
 def take_over(trainer: Any) -> None:
-    """Lightning's own handler swallows SIGTERM, and sends to other ranks while they may be doing so themselves."""
+    """Disable Lightning's signal handlers, which ignore SIGTERM and send signals to other ranks."""
     trainer._signal_connector.register_signal_handlers = int  # does nothing
     if hasattr(trainer.strategy.launcher, "_call_children_scripts"):
         LAUNCHERS.append(trainer.strategy.launcher)
 
 
 def take_children() -> None:
-    """From Lightning's watch, which kills this process when one of them ends in any other way than well."""
+    """Take over the child processes from Lightning, which would kill this process if one of them fails."""
     for launcher in LAUNCHERS:
         CHILDREN.extend(launcher.procs)
         launcher.procs.clear()
 
 
 def end_children() -> None:
-    """By the signal that ends this process, if one does; else they have time to say what went wrong with them."""
+    """End child processes with the signal that ends this process; without one, wait for their error messages first."""
     take_children()
     error = sys.exception()
     number = error.number if isinstance(error, Interrupted) else 0
     for child in CHILDREN if number else ():
         child.send_signal(number)
     for spawned in multiprocessing.active_children() if number else ():
-        if spawned.pid and not spawned.daemon:  # Python waits for it
+        if spawned.pid and not spawned.daemon:  # Python would wait for it
             os.kill(spawned.pid, number)
     for child in CHILDREN:
         try:
             child.wait(5 if error else 30)
-        except subprocess.TimeoutExpired:  # it waits for this one
+        except subprocess.TimeoutExpired:  # it waits for this process
             child.kill()
     CHILDREN.clear()

@@ -1,6 +1,6 @@
-"""How the processes of a run come to be, and what they must share before they can talk: the run's folder.
+"""How the processes of a run are started, and how they agree on a run folder before they can communicate.
 
-Lightning's own launcher hands the folder to the processes it starts; torchrun's share a store, SLURM's a disk.
+Lightning's launcher passes the folder to its child processes; torchrun has a store, SLURM a shared disk.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ PATIENCE = 300  # seconds that a rank waits for the first
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that decides: rank 0, or the one that will start the others."""
+    """Whether this process makes the choices: rank 0, or the one that will start the others."""
     numbers = ("RANK",) if by_torchrun() else ("SLURM_PROCID",) if by_slurm() else ("NODE_RANK", "LOCAL_RANK")
     return all(int(os.environ.get(number, "0")) == 0 for number in numbers)
 
@@ -28,7 +28,7 @@ def by_torchrun() -> bool:
 
 
 def by_srun() -> bool:
-    """Whether this is a task of a job's step. A batch script, and the shell of salloc, know the job and are none."""
+    """Whether this is a task of a job step, not a batch script or a shell of salloc."""
     return "SLURM_STEP_NUM_TASKS" in os.environ
 
 
@@ -43,19 +43,19 @@ def by_lightning() -> bool:
 
 
 def refuse_launcher(words: list[str]) -> None:
-    """ValueError, with the remedy, for a launcher of jobs that this machine has not got."""
+    """Raise ValueError for a Hydra launcher that is not available on this machine."""
     requested = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=submitit")), None)
     if requested and importlib.util.find_spec("submitit") is None:
         raise ValueError(f"hydra/launcher={requested} needs the submitit launcher: pip install '.[slurm]'")
     if requested == "submitit_slurm" and shutil.which("srun") is None:
         raise ValueError(
-            "hydra/launcher=submitit_slurm finds no srun: type it where jobs are submitted; "
+            "hydra/launcher=submitit_slurm finds no srun: run it where jobs are submitted; "
             "hydra/launcher=submitit_local starts the jobs on this machine"
         )
 
 
 def share_choice(choose: Callable[[], str], what: str) -> str:
-    """What the first process chooses, on all processes of a run. what: names this choice."""
+    """The value chosen by the first process, on all processes of a run. what: key of this choice."""
     key = f"ddpm_{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if by_torchrun():
         return through_store(choose, key)
@@ -67,7 +67,7 @@ def share_choice(choose: Callable[[], str], what: str) -> str:
 
 
 def through_store(choose: Callable[[], str], name: str) -> str:
-    """torchrun's agents keep a store, at the address that the ranks meet at."""
+    """Share a choice through the store of torchrun's agents."""
     from torch.distributed import TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -80,7 +80,7 @@ def through_store(choose: Callable[[], str], name: str) -> str:
 
 
 def through_file(choose: Callable[[], str], key: str) -> str:
-    """Every start of every step of every job has files of its own, runs/.slurm/JOB.STEP.RESTART.KEY."""
+    """Share a choice through the file runs/.slurm/JOB.STEP.RESTART.KEY. Raises ValueError after a timeout."""
     from ddpm.base.atomic import write_atomically
 
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
@@ -96,7 +96,7 @@ def through_file(choose: Callable[[], str], key: str) -> str:
 
 
 def follow_parent() -> None:
-    """Ends this process when the one that started it is gone, so that none is left behind waiting for it."""
+    """End this process when its parent process is gone, so that no process remains."""
     if not (by_lightning() or by_torchrun()):
         return
     parent = os.getppid()

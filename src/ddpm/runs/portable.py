@@ -1,4 +1,4 @@
-"""A run's configuration as plain containers that any machine can read, and back."""
+"""Convert the configuration of a run to plain containers that any machine can read, and back."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from ddpm.checkpoint.stored_config import MAX_VALUES, REFERENCE, TEXT, Fitted, c
 
 
 def to_portable(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers, without what belongs to one machine: folders, loggers, callbacks.
+    """The configuration as plain containers, without settings of the machine: folders, loggers, callbacks.
 
-    References stay as they are written, so that `variance=large` still reaches the sampler of a loaded model.
+    References are kept, so that `variance=large` still changes the sampler of a loaded model.
     """
     local = groups.group_names(stored=False)
     container = OmegaConf.to_container(config, resolve=False)
     stored = resolve_env({key: value for key, value in container.items() if key not in local}, config)
     if "name" in stored.get("data", {}):
         stored["data"]["name"] = config.data.name  # see `stored_config.TEXT`
-    return copy_plain(stored, "", iter(range(MAX_VALUES)), "this run")  # what could not be read again is refused now
+    return copy_plain(stored, "", iter(range(MAX_VALUES)), "this run")  # raises now if it could not be read again
 
 
 def resolve_env(container: Any, config: Any) -> Any:
-    """The plain `container` of `config`, in which interpolations that call something have become their values.
+    """The plain `container` of `config` with the values of resolver interpolations.
 
-    `${oc.env:DATA}` was for this machine to answer, and a file that holds it would be refused; `${variance}` stays.
+    `${oc.env:DATA}` is replaced, because a stored configuration may not contain it; `${variance}` stays.
     """
     if not isinstance(container, dict | list):
         return container
@@ -38,7 +38,7 @@ def resolve_env(container: Any, config: Any) -> Any:
 
 
 def open_config(stored: dict[str, Any]) -> tuple[DictConfig, Fitted]:
-    """A stored configuration for OmegaConf and Hydra, and the text and numbers that neither may see."""
+    """A stored configuration for OmegaConf and Hydra, and its fitted values, which they must not interpolate."""
     config, fitted = split_fitted(stored)
     group, field = TEXT.split(".")
     if isinstance(config.get(group), dict) and isinstance(config[group].get(field), str):

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, and whether the circumstances are still those it was written under."""
+"""Resuming: find the checkpoint, and check that the settings match."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,8 @@ from ddpm.runs.portable import open_config
 
 
 def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
-    """What `resume.path` means: nothing, a file, a run's folder, or `auto` for this run's own folder if it has any."""
+    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run. Raises
+    ValueError."""
     if path is None:
         return None
     if path != "auto" and not Path(path).is_dir():
@@ -29,26 +30,26 @@ def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
     folder = folder if folder.name == "checkpoints" else folder / "checkpoints"
     found = files.newest_intact(folder)
     if found is None and path != "auto":
-        raise ValueError(f"resume={path} must be a checkpoint or a run's folder; {folder} holds no whole checkpoint")
+        raise ValueError(f"resume={path} must be a checkpoint or a run folder; {folder} has no intact checkpoint")
     return found
 
 
 def checkpoint_problem(path: Path) -> str | None:
     if not path.is_file():
-        return "must be a checkpoint or a run's folder, and is not there"
+        return "must be a checkpoint or a run folder, but does not exist"
     problem = files.find_damage(path)
     if problem is None:
         return None
     others = [other for other in files.list_checkpoints(path.resolve().parent) if files.find_damage(other) is None]
-    return f"is damaged: {problem}" + (f"; the newest whole one is {others[0]}" if others else "")
+    return f"is damaged: {problem}" + (f"; the newest intact one is {others[0]}" if others else "")
 
 
 def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allow: Sequence[str]) -> None:
-    """ValueError, field by field, if a setting is another than the checkpoint's and `allow` does not name it."""
+    """Raise ValueError with each setting that differs from the checkpoint and is not in `allow`."""
     known = flatten(now).keys() | {"data.content"}
     for name in allow:
         if not any(covers(name, key) for key in known):
-            raise ValueError(f"resume.allow names no setting: {name!r}{check.suggestion(name, known)}")
+            raise ValueError(f"resume.allow names an unknown setting: {name!r}{check.suggestion(name, known)}")
     changed = setting_differences(stored, now)
     lines_by_key = {key: f"{key}: {before} -> {after}" for key, (before, after) in changed.items()}
     refused = [key for key in lines_by_key if not any(covers(name, key) for name in allow)]
@@ -65,12 +66,11 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
 def setting_differences(
     before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True
 ) -> dict[str, tuple[Any, Any]]:
-    """The settings of a training that are not equal. Configurations as `to_portable` makes them.
+    """The settings of two trainings that differ. Configurations are in the format of `to_portable`.
 
-    Left out are those that change nothing in it (the number of steps does where the learning rate falls towards the
-    last of them), and those that only repeat another by a reference.
-    data_is_read: where it is not, the place of the images tells two runs apart, and what `after` will take from them
-    is no difference.
+    Settings that do not change the training are not compared (the number of steps does change it if the learning rate
+    decays to the last step), nor are references to other settings. data_is_read: if false, data sets are compared by
+    location instead of content, and values that `after` will fit to the data are ignored.
     """
     one, other = resolved_leaves(before), resolved_leaves(after)
     leaves = [*one.items(), *other.items()]

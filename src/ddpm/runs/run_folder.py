@@ -1,4 +1,4 @@
-"""The folder of a run: the newest one of the same settings that has a whole checkpoint, or a new one of its own."""
+"""The folder of a run: a new one, or the newest one with the same settings and an intact checkpoint."""
 
 import fcntl
 import itertools
@@ -26,11 +26,11 @@ from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
 SETTINGS = "config.yaml"
-"""Beside the checkpoints: what they were trained with, written once it is accepted."""
+"""File beside the checkpoints with the settings of the training."""
 
 
 def add_run_folder(typed: list[str], conf: Path) -> list[str]:
-    """What was typed, with the folder to use. The first process chooses it, and makes it if it is new."""
+    """The arguments with the run folder added. The first process chooses it, and creates a new one."""
     flags, rest = get_args_parser().parse_known_args(typed)
     words = [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
     asks_hydra = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion or flags.experimental_rerun
@@ -52,7 +52,7 @@ def add_run_folder(typed: list[str], conf: Path) -> list[str]:
 
 
 def resume_path(words: list[str]) -> str | None:
-    """The value of `resume.path`: None for a new run, auto, or a path. ValueError if nothing is at that path."""
+    """The value of `resume.path`: None for a new run, auto, or a path. Raises ValueError if the path does not exist."""
     value = None
     for override in OverridesParser.create().parse_overrides(words):
         if override.key_or_group in ("resume", "resume.path"):
@@ -62,17 +62,17 @@ def resume_path(words: list[str]) -> str | None:
     if value in (None, "never", "auto"):
         return None if value == "never" else value
     if not Path(str(value)).exists():
-        raise ValueError(f"resume must be a checkpoint or a run's folder, and nothing is at {str(value)!r}")
+        raise ValueError(f"resume must be a checkpoint or a run folder, but {str(value)!r} does not exist")
     return str(value)
 
 
 def parent_run(folder: Path) -> Path:
-    """The run's folder, for it or for its checkpoints."""
+    """The run folder, for itself or its folder of checkpoints."""
     return folder.parent if folder.name == "checkpoints" else folder
 
 
 def quote_for_hydra(text: str) -> str:
-    """A text as Hydra reads it back, whatever it looks like."""
+    """Quote a text for an override of Hydra."""
     if re.fullmatch(r"[\w/.:-]+", text):
         return text
     escaped = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", text)
@@ -81,13 +81,13 @@ def quote_for_hydra(text: str) -> str:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of the folder for as long as this process lives; its workers have no part in it."""
+    """Lock the folder against other trainings while this process lives. Child processes do not inherit the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # systems differ
-            raise ValueError(f"run_dir={folder} is in use by another training; let it end, or choose another") from None
+        except (BlockingIOError, PermissionError):  # depends on the system
+            raise ValueError(f"run_dir={folder} is in use by another training; wait for it or choose another") from None
         yield
 
 
@@ -103,9 +103,9 @@ def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: boo
 
 
 def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
-    """A new folder, made now: as Hydra would name it, and with _2, _3, ... where another run was faster.
+    """Create a new folder, named as by Hydra, with _2, _3, ... if the name is taken.
 
-    Words with several values are for Hydra's sweeper to take apart.
+    Arguments with several values are left to Hydra's sweeper.
     """
     overrides = OverridesParser.create().parse_overrides(words)
     single = [override.input_line for override in overrides if not override.is_sweep_override()]
@@ -121,14 +121,15 @@ def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> st
 
 
 def to_continue(words: list[str], conf: Path, flags: Namespace) -> Path | None:
-    """With resume=auto, the run or the sweep of the same settings."""
+    """With resume=auto, the run or sweep with the same settings, or None."""
     if resume_path(words) != "auto":
         return None
     return find_sweep(words) if flags.multirun else find_run(compose_config(words, conf, flags))
 
 
 def find_run(config: DictConfig) -> Path | None:
-    """The newest run whose training differs in no setting. If only others of its name are there, stderr says why."""
+    """The newest run with the same settings, or None. If there are only others of the same name, print the
+    differences."""
     from ddpm.checkpoint.folder import newest_intact
     from ddpm.runs.resume import covers, setting_differences
 
@@ -140,7 +141,7 @@ def find_run(config: DictConfig) -> Path | None:
             changed = setting_differences(stored, now, data_is_read=False)
             changed = {k: each for k, each in changed.items() if not any(covers(a, k) for a in config.resume.allow)}
             if "${" in str(path):
-                raise ValueError("its folder's name holds ${, which Hydra would replace")
+                raise ValueError("its folder's name contains ${, which Hydra would interpolate")
             if not changed and newest_intact(path.parent):
                 return path.parent.parent
             if open_config(stored)[0].get("name") == config.name and (
@@ -150,15 +151,15 @@ def find_run(config: DictConfig) -> Path | None:
     if nearest:
         folder, changed = nearest
         lines = [f"  {key}: {before} -> {after}" for key, (before, after) in changed.items()]
-        remedy = f"to go on with it, set them back or add 'resume.allow=[{','.join(changed)}]'"
-        reasons = ["it differs in", *lines, remedy] if changed else ["it has no whole checkpoint"]
-        print(f"resume=auto begins a new run; of those named {config.name}, the nearest is {folder}:", file=sys.stderr)
+        remedy = f"to continue it, set them back or add 'resume.allow=[{','.join(changed)}]'"
+        reasons = ["it differs in", *lines, remedy] if changed else ["it has no intact checkpoint"]
+        print(f"resume=auto starts a new run; of those named {config.name}, the nearest is {folder}:", file=sys.stderr)
         print("\n".join(reasons), file=sys.stderr)
     return None
 
 
 def find_sweep(words: list[str]) -> Path | None:
-    """The newest sweep of the same words."""
+    """The newest sweep with the same arguments, or None."""
     wanted = sorted(word for word in words if not word.startswith(("hydra.", "hydra/")))
     for path, content in stored_yaml("*/multirun.yaml"):
         with skip_unreadable(path):
@@ -168,7 +169,7 @@ def find_sweep(words: list[str]) -> Path | None:
 
 
 def stored_yaml(pattern: str) -> Iterator[tuple[Path, Any]]:
-    """The files under runs/ that fit and their content, those of the folders that changed last first."""
+    """Matching YAML files under runs/ and their content, newest folders first."""
     changed = []
     for path in RUNS.glob(pattern):
         with skip_unreadable(path):
@@ -180,9 +181,9 @@ def stored_yaml(pattern: str) -> Iterator[tuple[Path, Any]]:
 
 @contextmanager
 def skip_unreadable(path: Path) -> Iterator[None]:
-    """What is wrong with another run's file is said, and does not stop this one."""
+    """Print errors of another run's file instead of raising them."""
     try:
         yield
     except (ValueError, OSError, TypeError, KeyError, OmegaConfBaseException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        print(f"{path} cannot be read and is passed over: {reason}", file=sys.stderr)
+        print(f"{path} cannot be read and is skipped: {reason}", file=sys.stderr)

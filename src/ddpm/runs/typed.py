@@ -1,4 +1,4 @@
-"""What was typed to start a run, by which W&B tells runs apart: text, of which nothing is interpolated."""
+"""Names and tags of a run for W&B from its overrides, as text without interpolation."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def chosen_options() -> dict[str, str | None]:
-    """The chosen option of each group, as `{"schedule": "cosine", ...}`."""
+    """The selected option of each group: `{"schedule": "cosine", ...}`."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return {group: option for group, option in choices.items() if not group.startswith("hydra/")}
 
@@ -23,7 +23,7 @@ def wandb_labels(config: DictConfig) -> dict[str, Any]:
     hydra = HydraConfig.get()
     words = [re.sub(r"\\(.)", r"\1", word) for word in OmegaConf.to_container(hydra.overrides.task, resolve=False)]
     changes = [word for word in words if not re.match(r"[+~]*(experiment|resume|logger)\b", word)]
-    changes.sort(key=lambda word: word in sys.argv)  # what a sweep varies comes first: W&B takes 128 characters
+    changes.sort(key=lambda word: word in sys.argv)  # values of a sweep come first: W&B allows 128 characters
     return {
         "name": " ".join([chosen_options().get("experiment") or config.name, *changes])[:128],
         "group": Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None,

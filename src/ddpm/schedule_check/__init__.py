@@ -1,1 +1,1 @@
-"""What a noise schedule does: numbers, verdict, picture."""
+"""Analysis of a noise schedule: numbers, verdict, plot."""

@@ -1,4 +1,4 @@
-"""The numbers by which a schedule is judged, and the judgement. Pure functions of a NoiseSchedule."""
+"""Numbers that describe a noise schedule, and a verdict. Pure functions of a NoiseSchedule."""
 
 import itertools
 import math
@@ -12,14 +12,14 @@ from ddpm.diffusion.samplers import timestep_spacing
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
 MOST_PRIOR_BITS = 1e-3
-"""Bits a dimension that x_T may tell about x0. Ho et al. 2020 leave 3e-5; Stable Diffusion's 3e-3 are too much for Lin
-et al. 2024, section 3.1."""
+"""Largest acceptable bits per dimension about x0 in x_T. Ho et al. 2020 have 3e-5; Lin et al. 2024, section 3.1,
+consider the 3e-3 of Stable Diffusion too much."""
 
 LEAST_FIRST_SNR = 50.0
-"""Below it the noise of x_1 is more than 18 of 256 grey levels, which one Gaussian step must take away."""
+"""Below this SNR, the noise of x_1 exceeds 18 of 256 grey levels, too much for the last step."""
 
 FAINT = 1e-3
-"""Below this SNR there is nothing to see of an image; half the steps there are too many."""
+"""Below this SNR, an image is not visible; half of the steps there are too many."""
 
 
 def log_snr_of(schedule: NoiseSchedule) -> Tensor:
@@ -29,7 +29,7 @@ def log_snr_of(schedule: NoiseSchedule) -> Tensor:
 
 
 def single_betas(schedule: NoiseSchedule) -> Tensor:
-    """Variance that each single step adds, float64 `[T]`."""
+    """beta of each step, float64 `[T]`."""
     return 1 - schedule.alpha_bar[1:] / schedule.alpha_bar[:-1]
 
 
@@ -38,13 +38,13 @@ def decibels(snr: float) -> float:
 
 
 def prior_bits(schedule: NoiseSchedule, data_power: float) -> float:
-    """KL(N(alpha x0, sigma^2) || N(0, 1)) at T in bits a dimension, for data whose mean square is data_power."""
+    """KL(N(alpha x0, sigma^2) || N(0, 1)) at T in bits per dimension, for data whose mean square is data_power."""
     alpha_bar = schedule.alpha_bar[-1].item()
     return (alpha_bar * (data_power - 1) - math.log1p(-alpha_bar)) / (2 * math.log(2))
 
 
 def num_clipped(schedule: NoiseSchedule, max_beta: float) -> int:
-    """How many single steps add as much as `max_beta` lets them."""
+    """Number of steps whose beta is clipped at `max_beta`."""
     return int((single_betas(schedule) > max_beta * (1 - 1e-9)).sum())
 
 
@@ -74,9 +74,9 @@ class Jump(NamedTuple):
 
 
 def largest_jump(schedule: NoiseSchedule, num_steps: int) -> Jump:
-    """Of a sampler with so many even steps. Left out are infinite ones: to time 0, and from no signal at all.
+    """The largest jump of a sampler with evenly spaced steps, except for infinite ones (to time 0, or from SNR 0).
 
-    num_steps: at least 3, so that another is there.
+    num_steps: at least 3, so that a finite jump exists.
     """
     times = timestep_spacing.uniform(schedule.T, num_steps)
     levels = [math.inf, *log_snr_of(schedule).tolist()]
@@ -85,27 +85,27 @@ def largest_jump(schedule: NoiseSchedule, num_steps: int) -> Jump:
 
 
 def verdict(schedule: NoiseSchedule, leaf: Mapping[str, Any], data_power: float = 1.0) -> str:
-    """ "fit", or what is wrong with a schedule for Gaussian diffusion and what would mend it, in one line.
+    """ "fit", or the problems of a schedule for Gaussian diffusion with remedies, in one line.
 
-    leaf: its configuration, plain, so that the remedy may name the field.
+    leaf: plain configuration of the schedule, to name fields in the remedy.
     """
     first, last = schedule.snr(1), schedule.snr(schedule.T)
     left = prior_bits(schedule, data_power)
     faint = (log_snr_of(schedule) < math.log(FAINT)).double().mean().item()
     faults = []
     if left > MOST_PRIOR_BITS:
-        faults.append(f"x_T still tells {left:.2g} bits/dim of x0: take {more_noise(schedule, leaf)}")
+        faults.append(f"x_T still contains {left:.2g} bits/dim about x0: use {more_noise(schedule, leaf)}")
     if faint > 0.5:
-        faults.append(f"{faint:.0%} of the steps lie below an SNR of {FAINT:g}: take {less_noise(schedule, leaf)}")
+        faults.append(f"{faint:.0%} of the steps are below an SNR of {FAINT:g}: use {less_noise(schedule, leaf)}")
     if first < LEAST_FIRST_SNR:
         faults.append(
-            f"the last step, from x_1 with an SNR of {first:.2g}, has much to mend at once: take more num_timesteps"
+            f"the last step, from x_1 with an SNR of {first:.2g}, removes much noise at once: increase num_timesteps"
         )
     if faults:
         return "; ".join(faults)
     if last == 0:
-        return "fit for objective=v and x0; no signal is left at T, where eps would say nothing"
-    return f"fit; x_T tells {left:.2g} bits/dim of x0"
+        return "fit for objective=v and x0, not for eps, because no signal is left at T"
+    return f"fit; x_T contains {left:.2g} bits/dim about x0"
 
 
 def more_noise(schedule: NoiseSchedule, leaf: Mapping[str, Any]) -> str:
@@ -122,5 +122,5 @@ def less_noise(schedule: NoiseSchedule, leaf: Mapping[str, Any]) -> str:
 
 
 def strength(leaf: Mapping[str, Any]) -> str | None:
-    """The field by which a schedule makes more noise or less, if it has one."""
+    """The field that scales the noise of a schedule, or None."""
     return next((field for field in ("beta_end", "beta", "beta_max") if field in leaf), None)

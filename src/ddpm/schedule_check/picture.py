@@ -1,4 +1,4 @@
-"""One schedule among the others: log-SNR, alpha_bar and betas over the share of the way."""
+"""Plot a schedule among the others: log-SNR, alpha_bar and betas over t / T."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from ddpm.schedule_check.examination import log_snr_of, single_betas
 
 
 def draw_schedule(path: Path, name: str, schedule: NoiseSchedule, others: Mapping[str, NoiseSchedule]) -> None:
-    """A PNG. others: of the same T, by name."""
+    """Write a PNG. others: schedules with the same T, by name."""
     figure = Figure(figsize=(14, 4.6), layout="constrained")
     panels = figure.subplots(1, 3)
     styles = {"linewidth": 1.2, "alpha": 0.85}
@@ -36,7 +36,7 @@ def draw_schedule(path: Path, name: str, schedule: NoiseSchedule, others: Mappin
 
 
 def add_curve(panels: Sequence[Axes], name: str, schedule: NoiseSchedule, **style: object) -> None:
-    """The three curves of one schedule. Minus infinity, where no signal is left, is not drawn."""
+    """Add the three curves of one schedule. A log-SNR of minus infinity is not drawn."""
     share = torch.arange(schedule.T + 1) / schedule.T
     marker = {"marker": "o", "markersize": 3} if schedule.T <= 20 else {}
     panels[0].plot(share[1:], log_snr_of(schedule), label=name, **style, **marker)

@@ -1,4 +1,4 @@
-"""Images of which some hold what a model has never seen, and masks that say where."""
+"""Data sets for anomaly detection: images with and without anomalies, and masks of the anomalies."""
 
 import hashlib
 import re
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 GOOD = "good"
-"""The kind of a healthy image, by the name of its folder in MVTec AD."""
+"""Kind of an image without anomaly, named as its folder in MVTec AD."""
 
 
 @dataclass(frozen=True)
 class AnomalySet:
-    """images: uint8 `[N, C, H, W]`. masks: bool `[N, H, W]`, True where something is wrong. kinds: of each image,
-    "good" or what is wrong. numbers: int64 `[N]`, its number in what it came from. name: of the whole.
+    """images: uint8 `[N, C, H, W]`. masks: bool `[N, H, W]`, True at anomalous pixels. kinds: kind of anomaly of each
+    image, or "good". numbers: int64 `[N]`, image numbers in the source. name: name of the set.
     """
 
     images: Tensor
@@ -36,11 +36,11 @@ class AnomalySet:
             )
         wrong = [i for i, kind in enumerate(self.kinds) if (kind != GOOD) != bool(self.anomalous[i])]
         if wrong:
-            what = "has something in its mask" if self.kinds[wrong[0]] == GOOD else "has an empty mask"
+            what = "its mask is not empty" if self.kinds[wrong[0]] == GOOD else "its mask is empty"
             raise ValueError(f"{self.name}: image {int(self.numbers[wrong[0]])} is {self.kinds[wrong[0]]}, but {what}")
         if self.anomalous.all() or not self.anomalous.any():
             which = "anomalous" if self.anomalous.all() else "healthy"
-            raise ValueError(f"{self.name}: all {num} images are {which}; a detector is measured on both kinds")
+            raise ValueError(f"{self.name}: all {num} images are {which}; the evaluation needs both kinds")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,7 +59,7 @@ class AnomalySet:
         return content.hexdigest()
 
     def first(self, num: int) -> "AnomalySet":
-        """So many, spread evenly over all."""
+        """`num` of the images, spread evenly over all."""
         rows = torch.linspace(0, len(self) - 1, num).round().long()
         kinds = tuple(self.kinds[row] for row in rows)
         return AnomalySet(self.images[rows], self.masks[rows], kinds, self.numbers[rows], self.name)
@@ -67,7 +67,7 @@ class AnomalySet:
 
 @contextmanager
 def our_fields() -> Iterator[None]:
-    """What is said of a field of the data is said of the field of anomalies in its place."""
+    """Replace `data.FIELD` by `anomalies.FIELD` in the messages of ValueErrors."""
     try:
         yield
     except ValueError as error:
@@ -75,10 +75,10 @@ def our_fields() -> Iterator[None]:
 
 
 Healthy = Callable[[], tuple[Tensor, Tensor]]
-"""Images uint8 `[N, C, H, W]` and numbers int64 `[N]` that the model was not trained on."""
+"""Returns images, uint8 `[N, C, H, W]`, that the model was not trained on, and their numbers, int64 `[N]`."""
 
 
 class AnomalySource(Protocol):
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
-        """Images of this shape (C, H, W). healthy: of the model's own data, for sources that plant anomalies."""
+        """Read images of this shape (C, H, W). healthy: held-out images, for sources that add synthetic anomalies."""
         ...

@@ -1,4 +1,4 @@
-"""Four ways in which a drawing can be wrong, each a function of images and of what is drawn for them."""
+"""Four kinds of synthetic lesions in drawings, as functions of images and random draws."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from ddpm.base.rng import Draws
 
 Lesion = Callable[[Tensor, Tensor, Draws], Tensor]
-"""Of images in [0, 1], `[N, C, H, W]`, and of their backgrounds `[N, C, 1, 1]`: the images with something wrong."""
+"""Maps images in [0, 1], `[N, C, H, W]`, and their backgrounds, `[N, C, 1, 1]`, to images with a lesion."""
 
 
 def stroke(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
-    """One more line of a pen, bent, as wide and about as bright as those of a digit."""
+    """A bent stroke, as wide and about as bright as those of a digit."""
     side = min(images.shape[-2:])
     u = draws.uniform("stroke", (7,)).double()
     middle = 0.25 + 0.5 * u[:, :2]  # of height and width
@@ -33,7 +33,7 @@ def stroke(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
 
 
 def blob(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
-    """A soft spot."""
+    """A spot with a soft edge."""
     u = draws.uniform("blob", (4,)).double()
     squared = distance(images, 0.2 + 0.6 * u[:, :2]).square()
     radius = (0.06 + 0.05 * u[:, 2]) * min(images.shape[-2:])
@@ -42,7 +42,7 @@ def blob(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
 
 
 def texture(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
-    """A round patch of stripes or, by the draw, of checks, no finer than 2.5 pixels."""
+    """A round patch of stripes or (at random) checks, with a period of at least 2.5 pixels."""
     u = draws.uniform("texture", (7,)).double()
     rows, columns = places(images)
     angle, wavelength = torch.pi * u[:, 2], (2.5 + 1.5 * u[:, 3]) * max(1, min(images.shape[-2:]) / 28)
@@ -58,7 +58,7 @@ def texture(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
 
 
 def missing_stroke(images: Tensor, background: Tensor, draws: Draws) -> Tensor:
-    """Background where there was ink, round a place that has some."""
+    """A part of a stroke is replaced by background."""
     height, width = images.shape[-2:]
     ink = (images - background).abs().amax(1).flatten(1)
     inked = ink > ink.amax(1, keepdim=True) / 2
@@ -73,23 +73,23 @@ LESIONS: dict[str, Lesion] = {"stroke": stroke, "blob": blob, "texture": texture
 
 
 def places(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows `[1, H, 1]` and columns `[1, 1, W]` of the pixels' middles."""
+    """Coordinates of the pixel centres: rows `[1, H, 1]` and columns `[1, 1, W]`."""
     height, width = (torch.arange(side, dtype=torch.float64) + 0.5 for side in images.shape[-2:])
     return height.view(1, -1, 1), width.view(1, 1, -1)
 
 
 def distance(images: Tensor, center: Tensor) -> Tensor:
-    """`[N, H, W]` in pixels, from centers `[N, 2]` in shares of height and width."""
+    """Distance of each pixel from a centre, `[N, H, W]` in pixels. center: `[N, 2]`, as shares of height and width."""
     rows, columns = places(images)
     down = rows - center[:, 0, None, None] * images.shape[-2]
     return torch.hypot(down, columns - center[:, 1, None, None] * images.shape[-1])
 
 
 def opposite(background: Tensor) -> Tensor:
-    """White on what is dark, black on what is bright."""
+    """The contrasting colour: white for a dark background, black for a bright one."""
     return (background < 0.5).to(background.dtype)
 
 
 def towards(images: Tensor, colour: Tensor, share: Tensor) -> Tensor:
-    """share: `[N, H, W]`, 0 where an image stays as it is."""
+    """Interpolate images towards a colour. share: `[N, H, W]`, weight of the colour."""
     return images + (colour - images) * share[:, None]

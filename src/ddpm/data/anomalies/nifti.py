@@ -1,4 +1,4 @@
-"""Slices of medical volumes with masks of their lesions beside them: images/NAME.nii.gz and masks/NAME.nii.gz."""
+"""Slices of medical volumes with lesion masks: images/NAME.nii.gz and masks/NAME.nii.gz."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, sli
 
 @dataclass(frozen=True)
 class NiftiLesions:
-    """root: of both folders. axis, slices, step, window, resize: as the model's data has them (data=nifti)."""
+    """root: parent of both folders. axis, slices, step, window, resize: as in the data of the model (data=nifti)."""
 
     root: str
     axis: str
@@ -52,10 +52,10 @@ class NiftiLesions:
             return Nifti(str(Path(self.root) / "images"), self.axis, self.slices, self.step, self.window)
 
     def lesions(self, root: Path, path: Path) -> np.ndarray:
-        """bool `[X, Y, Z]`."""
+        """The mask of a volume, bool `[X, Y, Z]`."""
         truth = root / "masks" / path.relative_to(root / "images")
         if not truth.is_file():
-            raise ValueError(f"{path} has no mask: {truth} is not there")
+            raise ValueError(f"{path} has no mask: {truth} does not exist")
         if canonical_shape(truth) != canonical_shape(path):
             raise ValueError(f"{truth} has the shape {canonical_shape(truth)}, but {path} {canonical_shape(path)}")
         return canonical(truth) > 0

@@ -1,4 +1,4 @@
-"""Lesions planted in healthy images, so that what is wrong, and where, is known exactly."""
+"""Synthetic lesions in healthy images, with exact masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class Planted:
-    """An image's number and the seed decide all of its lesion, on every machine and in any company.
+    """The image's number and the seed determine its lesion on every machine.
 
-    kinds: of "stroke", "blob", "texture", "missing", one of which an image gets. share_good: of images that stay as
-    they are. threshold: levels of 255 by which a pixel has changed if the mask has it. min_area: so many pixels a mask
-    has at least, as a share of the image; a lesion with fewer is drawn again.
+    kinds: "stroke", "blob", "texture" or "missing"; each image gets one of them. share_good: share of images without
+    lesion. threshold: the mask contains pixels that changed by at least this many of 255 levels. min_area: minimum
+    share of the image in the mask; a smaller lesion is drawn again.
     """
 
     kinds: Sequence[str]
@@ -39,7 +39,7 @@ class Planted:
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         if min(shape[1:]) < 16:
-            check.fail("data.size", min(shape[1:]), "at least 16 for anomalies=planted, whose lesions take some pixels")
+            check.fail("data.size", min(shape[1:]), "at least 16 for anomalies=planted")
         before, numbers = healthy()
         rng = Rng(self.seed, "lesions")
         choice = rng.at(0, numbers)
@@ -52,7 +52,7 @@ class Planted:
         return AnomalySet(images, self.changed(before, images), kinds, numbers, f"planted, seed {self.seed}")
 
     def plant(self, name: str, images: Tensor, rows: Tensor, numbers: Tensor, rng: Rng) -> None:
-        """Changes the images of these rows in place."""
+        """Add lesions to the images of these rows in place."""
         smallest = self.min_area * images[0, 0].numel()
         for attempt in range(1, ATTEMPTS + 1):
             if not len(rows):
@@ -67,15 +67,15 @@ class Planted:
         which = ", ".join(map(str, numbers[rows[:5]].tolist()))
         raise ValueError(
             f"anomalies.min_area={self.min_area:g}: no lesion {name!r} of that size fits images {which} in {ATTEMPTS} "
-            "attempts; choose a smaller one, or a smaller anomalies.threshold"
+            "attempts; decrease it or anomalies.threshold"
         )
 
     def changed(self, before: Tensor, after: Tensor) -> Tensor:
-        """bool `[N, H, W]`, the mask."""
+        """The masks, bool `[N, H, W]`."""
         return ((after.int() - before.int()).abs() >= self.threshold).any(1)
 
 
 def background(images: Tensor) -> Tensor:
-    """`[N, C, 1, 1]`, the median of the pixels at the border."""
+    """Background colour `[N, C, 1, 1]`, the median of the border pixels."""
     edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
     return edge.median(-1).values[..., None, None]

@@ -1,1 +1,1 @@
-"""Where images come from. One file each; all that the rest of the room knows of them is `base.py`."""
+"""Image sources, one file each. Other modules depend on `base.py` only."""

@@ -1,4 +1,4 @@
-"""What a source of images is: a description that costs nothing, and the images it opens."""
+"""Interfaces of image sources: `Source` describes a data set, and `open` returns its `Images`."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,42 +17,42 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"
 
 
 class Images(Protocol):
-    """Numbered images. Travels into worker processes, so open files are opened per process."""
+    """Numbered images. They are sent to worker processes, so each process opens its own files."""
 
-    labels: Tensor  # int64 [N], -1 where there is none
-    class_names: Sequence[str]  # empty where they are not known
+    labels: Tensor  # int64 [N], -1 for no label
+    class_names: Sequence[str]  # empty if unknown
 
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Image.Image | np.ndarray:
-        """Decoded, or opened and decoded on first use; an array is uint8 `[H, W]` or `[H, W, 3]`."""
+        """An image, or an array uint8 `[H, W]` or `[H, W, 3]`. A Pillow image may be decoded on first use."""
         ...
 
     def name(self, index: int) -> str:
-        """What an error message calls it."""
+        """Name of an image in error messages."""
         ...
 
     def fingerprint(self) -> str:
-        """Changes when the data do, found without decoding: a hash of names and sizes, or better."""
+        """A hash that changes with the data, computed without decoding (from names and sizes, for example)."""
         ...
 
 
 class Source(Protocol):
     def open(self) -> Images:
-        """Raises ValueError, with a remedy, where there is nothing to open."""
+        """Open the images. Raises ValueError with a remedy if there are none."""
         ...
 
 
 @runtime_checkable
 class Downloadable(Protocol):
     def download(self) -> None:
-        """Fetch the files unless they are there. Called on one process a machine."""
+        """Download missing files. Called in one process per machine."""
         ...
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images that are arrays already. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`."""
+    """Images in one array. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`."""
 
     title: str
     pixels: np.ndarray

@@ -23,9 +23,9 @@ class Cifar10:
 
         try:
             data = CIFAR10(self.root, train=self.split == "train")
-        except RuntimeError as error:  # torchvision's word for missing or damaged files
+        except RuntimeError as error:  # raised by torchvision for missing or damaged files
             raise ValueError(
-                f"data.source.root={str(self.root)!r} does not hold CIFAR-10 (or a file of it is damaged); {REMEDY}"
+                f"data.source.root={str(self.root)!r} does not contain CIFAR-10 (or a file is damaged); {REMEDY}"
             ) from error
         labels = torch.tensor(data.targets, dtype=torch.int64)
         return ArrayImages(f"cifar10 {self.split}", data.data, labels, tuple(data.classes))

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of 8 x 8 that scikit-learn ships. Alpaydin and Kaynak 1998 (UCI optdigits)."""
+"""The 1,797 handwritten digits of 8 x 8 pixels in scikit-learn. Alpaydin and Kaynak 1998 (UCI optdigits)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ddpm.data.sources.base import ArrayImages
 @dataclass(frozen=True)
 class Digits:
     def open(self) -> ArrayImages:
-        from sklearn.datasets import load_digits  # a second to import
+        from sklearn.datasets import load_digits  # takes a second to import
 
         data = load_digits()
         pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)  # 0..16 to 0..255

@@ -1,4 +1,4 @@
-"""A folder of image files: one folder a class, or flat, or as EDM's dataset_tool.py writes it (`dataset.json`)."""
+"""A folder of image files: one subfolder per class, flat, or as written by EDM's dataset_tool.py (`dataset.json`)."""
 
 import os
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LAYOUTS = ("auto", "classes", "flat", "edm")
 
 @dataclass(frozen=True)
 class Folder:
-    """root: the folder. Other files than images (by extension) and hidden ones are passed over.
+    """root: the folder. Hidden files and files without an image extension are ignored.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
     the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
@@ -50,7 +50,8 @@ class Folder:
 
 
 def image_names(root: Path) -> list[str]:
-    """Paths below the root, with forward slashes. Links are followed, but to no folder twice: they can form a loop."""
+    """Image paths below the root, with forward slashes. Links are followed; two paths to one folder raise
+    ValueError."""
     found = []
     known: dict[tuple[int, int], str] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -58,7 +59,7 @@ def image_names(root: Path) -> list[str]:
         status = os.stat(folder)
         first = known.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
-            raise ValueError(f"data.source.root: {folder} and {first} are one folder, by a link; remove the link")
+            raise ValueError(f"data.source.root: {folder} and {first} are the same folder by a link; remove the link")
         below = Path(folder).relative_to(root)
         found += [name for file in files if is_image_name(name := (below / file).as_posix())]
     return found
@@ -70,23 +71,24 @@ def guess_layout(root: Path, names: list[str]) -> str:
     direct = [name for name in names if "/" not in name]
     if direct and len(direct) < len(names):
         raise ValueError(
-            f"{root} has images both in it ({direct[0]}) and in folders below it; "
-            "say which is meant with data.source.layout=flat or data.source.layout=classes"
+            f"{root} has images both directly ({direct[0]}) and in subfolders; "
+            "choose one with data.source.layout=flat or data.source.layout=classes"
         )
     return "flat" if direct else "classes"
 
 
 def class_labels(root: Path, names: list[str]) -> tuple[Tensor, tuple[str, ...]]:
-    """int64 `[N]` and the class names. A class folder without images is refused: it would shift the numbers."""
+    """int64 `[N]` and the class names. A class folder without images raises ValueError, because it would shift the
+    numbers."""
     stray = [name for name in names if "/" not in name]
     if stray:
-        raise ValueError(f"{root}: {stray[0]} lies in no class folder; move it, or set data.source.layout=flat")
+        raise ValueError(f"{root}: {stray[0]} is not in a class folder; move it, or set data.source.layout=flat")
     first_folders = [name.split("/", 1)[0] for name in names]
     class_names = tuple(sorted(set(first_folders)))
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     empty = sorted(folders - set(class_names))
     if empty:
-        raise ValueError(f"{root}: the class folder {empty[0]!r} holds no image; fill or remove it")
+        raise ValueError(f"{root}: the class folder {empty[0]!r} contains no image; fill or remove it")
     number = {name: i for i, name in enumerate(class_names)}
     return torch.tensor([number[folder] for folder in first_folders], dtype=torch.int64), class_names
 

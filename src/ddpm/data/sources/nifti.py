@@ -21,11 +21,11 @@ AXES = ("sagittal", "coronal", "axial")
 
 @dataclass(frozen=True)
 class Nifti:
-    """Every volume below `root`, turned so that its axes are left to right, back to front and feet to head.
+    """Slices of every volume below `root`, reoriented to left to right, back to front and feet to head.
 
-    axis: across which it is cut: sagittal, coronal or axial. slices: [first, last] of each volume, or None for all; of
-    these every `step`-th. window: the two percentiles of a volume's values that become 0 and 255; only values above its
-    least one count, since most of a scan is air.
+    axis: direction of the slices: sagittal, coronal or axial. slices: [first, last] of each volume, or None for all;
+    every `step`-th of these is used. window: the two percentiles of a volume's values that map to 0 and 255, computed
+    over values above the minimum, because most of a scan is air.
     """
 
     root: str
@@ -52,7 +52,7 @@ class Nifti:
         return NiftiSlices(places, AXES.index(self.axis), tuple(self.window))
 
     def numbers(self, path: Path) -> range:
-        """Of the slices of a volume that are wanted."""
+        """Numbers of the selected slices of a volume."""
         depth = canonical_shape(path)[AXES.index(self.axis)]
         first, last = self.slices or (0, depth - 1)
         if last >= depth:
@@ -63,7 +63,7 @@ class Nifti:
 
 
 class NiftiSlices:
-    """An image a slice. A process keeps the last volumes that it read."""
+    """Each slice is an image. A process caches the volumes that it read last."""
 
     class_names: Sequence[str] = ()
 
@@ -90,7 +90,7 @@ class NiftiSlices:
 
 
 def slice_upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
-    """`[H, W]`, a slice with the head, or the front, above."""
+    """A slice, `[H, W]`, with the head or the front at the top."""
     return np.ascontiguousarray(np.rot90(np.moveaxis(volume, axis, 0)[number]))
 
 
@@ -103,19 +103,19 @@ def nibabel() -> Any:
 
 
 def load_volume(path: Path) -> Any:
-    """A volume of which the header has been read."""
+    """Open a volume and check its header. Raises UnusableImage."""
     try:
         volume = nibabel().load(path)
-    except Exception as error:  # whatever a damaged header makes of nibabel
+    except Exception as error:  # any error of a damaged header
         if isinstance(error, ValueError) and "nibabel" in str(error):
             raise
-        raise UnusableImage(f"{path} is no NIfTI volume, or its header is damaged ({error})") from None
+        raise UnusableImage(f"{path} is not a NIfTI volume, or its header is damaged ({error})") from None
     if len(volume.shape) != 3:
-        raise UnusableImage(f"{path} has {len(volume.shape)} dimensions, and a volume has 3; split it first")
+        raise UnusableImage(f"{path} has {len(volume.shape)} dimensions, but a volume has 3; split it first")
     if (dtype := volume.get_data_dtype()).kind not in "iuf":
-        raise UnusableImage(f"{path} holds {dtype}, and a voxel has one real number; convert it first")
+        raise UnusableImage(f"{path} has voxels of type {dtype}, but they must be real numbers; convert it first")
     if not abs(np.linalg.det(volume.affine[:3, :3])) > 0:
-        raise UnusableImage(f"{path} does not say which way its axes run: its affine has no inverse")
+        raise UnusableImage(f"{path} has no orientation: its affine is singular")
     return volume
 
 
@@ -126,7 +126,7 @@ def canonical_shape(path: Path) -> tuple[int, ...]:
 
 
 def canonical(path: Path) -> np.ndarray:
-    """float64 `[X, Y, Z]`, from left to right, back to front and feet to head; what is no number is 0."""
+    """The volume, float64 `[X, Y, Z]`, from left to right, back to front and feet to head; NaN becomes 0."""
     volume = load_volume(path)
     try:
         if path.suffix == ".gz":
@@ -138,7 +138,7 @@ def canonical(path: Path) -> np.ndarray:
 
 
 def read_through(path: Path) -> None:
-    """To the checksum at its end, which nibabel never reaches."""
+    """Read a file to its end, so that the checksum there is verified; nibabel does not do this."""
     with gzip.open(path) as file:
         while file.read(2**20):
             pass

@@ -1,6 +1,6 @@
-"""Images in an .npz file as guided diffusion's evaluations use them (Dhariwal and Nichol 2021), or in a plain .npy.
+"""Images in an .npz file as used by the evaluations of guided diffusion (Dhariwal and Nichol 2021), or in an .npy file.
 
-`arr_0` holds the pixels, uint8 `[N, H, W, 1 or 3]` or `[N, H, W]`, and `arr_1`, if it is there, a class for each.
+`arr_0` contains the pixels, uint8 `[N, H, W, 1 or 3]` or `[N, H, W]`. `arr_1` is optional and contains the classes.
 """
 
 import math
@@ -17,13 +17,13 @@ from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.data.sources.base import ArrayImages, Images, sha256_of_parts
 
-LOCAL_HEADER = 30  # bytes before an entry's name; the lengths of name and extra field are the last four
+LOCAL_HEADER = 30  # bytes before the name of an entry; the last four are the lengths of name and extra field
 
 
 @dataclass(frozen=True)
 class Npz:
-    """path: the file, of which nothing is unpickled. Of an array that is stored as it is (np.savez, np.save) each
-    image is read when it is needed; a compressed one is held in memory."""
+    """path: the file. Pickled content is not loaded. From an uncompressed array (np.savez, np.save), images are read on
+    demand; a compressed array is held in memory."""
 
     path: str
 
@@ -37,7 +37,7 @@ class Npz:
                 return of_npy(path, found)
             with found:
                 return of_npz(path, found)
-        except Exception as error:  # whatever a damaged or hostile file provokes
+        except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(
                 f"data.source.path={str(path)!r} cannot be read as an .npz or .npy file of images: {error}"
             ) from error
@@ -51,8 +51,8 @@ def of_npy(path: Path, pixels: np.memmap) -> "RowImages":
 def of_npz(path: Path, arrays: NpzFile) -> Images:
     if "arr_0" not in arrays.files:
         found = ", ".join(sorted(arrays.files)[:10]) or "nothing"
-        hint = "; mu and sigma are the statistics of images and no images" if "mu" in arrays.files else ""
-        raise ValueError(f"it must hold the pixels as arr_0, and holds {found}{hint}")
+        hint = "; mu and sigma are statistics, not images" if "mu" in arrays.files else ""
+        raise ValueError(f"it must contain the pixels as arr_0, but contains {found}{hint}")
     entry = arrays.zip.getinfo("arr_0.npy")
     with arrays.zip.open(entry) as file:
         version, _ = np.lib.format.read_magic(file)
@@ -61,40 +61,40 @@ def of_npz(path: Path, arrays: NpzFile) -> Images:
         start = file.tell()
     shape = image_shape("arr_0", dtype, shape, fortran)
     if start + math.prod(shape) != entry.file_size:
-        raise ValueError(f"arr_0 has {entry.file_size:,} bytes, but says that it is uint8 {list(shape)}")
+        raise ValueError(f"arr_0 has {entry.file_size:,} bytes, but states uint8 {list(shape)}")
     labels = labels_in(arrays, shape[0]) if "arr_1" in arrays.files else no_labels(shape)
     if entry.compress_type == ZIP_STORED:
         listing = " ".join(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in arrays.zip.infolist())
         return RowImages(path, start_in_file(path, entry) + start, shape, labels, listing)
-    require_memory(entry.file_size, "arr_0 (which is held if it is compressed: write it with np.savez)")
+    require_memory(entry.file_size, "arr_0 (which is held in memory if it is compressed; write it with np.savez)")
     return ArrayImages(str(path), arrays["arr_0"], labels, ())
 
 
 def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> tuple[int, int, int, int]:
-    """(N, H, W, C); ValueError with a remedy unless these are images of 8 bits."""
+    """(N, H, W, C). Raises ValueError with a remedy unless these are 8-bit images."""
     if dtype != np.uint8:
         raise ValueError(
-            f"{name} must be uint8, and is {dtype}, whose range is not known; "
+            f"{name} must be uint8, but is {dtype}, whose range is unknown; "
             "store 8-bit pixels, as (255 * x).round().clip(0, 255).astype(np.uint8) for x in 0..1"
         )
     all_four = shape if len(shape) == 4 else (*shape, 1)
     if len(all_four) != 4 or all_four[3] not in (1, 3) or min(all_four) < 1:
         channels_first = len(all_four) == 4 and all_four[1] in (1, 3)
-        remedy = "; turn it with .transpose(0, 2, 3, 1)" if channels_first else ""
-        raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], and is {list(shape)}{remedy}")
+        remedy = "; use .transpose(0, 2, 3, 1)" if channels_first else ""
+        raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], but is {list(shape)}{remedy}")
     if fortran:
-        raise ValueError(f"{name} is in Fortran's order; store np.ascontiguousarray of it")
+        raise ValueError(f"{name} is in Fortran order; store np.ascontiguousarray of it")
     return all_four
 
 
 def labels_in(arrays: NpzFile, num_images: int) -> Tensor:
-    """int64 `[N]`"""
+    """Labels, int64 `[N]`."""
     require_memory(arrays.zip.getinfo("arr_1.npy").file_size, "arr_1")
     labels = arrays["arr_1"]
     if labels.dtype.kind not in "iu" or labels.shape != (num_images,):
         raise ValueError(
             f"arr_1 must be the class of each image, integers [{num_images}], "
-            f"and is {labels.dtype} {list(labels.shape)}; leave it out if it is something else"
+            f"but is {labels.dtype} {list(labels.shape)}; leave it out if it is something else"
         )
     if labels.min() < -1 or labels.max() >= 2**31:
         wrong = labels[(labels < -1) | (labels >= 2**31)][0]
@@ -107,7 +107,7 @@ def no_labels(shape: tuple[int, ...]) -> Tensor:
 
 
 def start_in_file(path: Path, entry: ZipInfo) -> int:
-    """Where the bytes of a stored entry begin. Its own header may be longer than the one in the file's directory."""
+    """Offset of the data of an uncompressed entry. Its local header can be longer than the one in the directory."""
     with open(path, "rb") as file:
         file.seek(entry.header_offset)
         lengths = np.frombuffer(file.read(LOCAL_HEADER)[-4:], "<u2")
@@ -116,10 +116,10 @@ def start_in_file(path: Path, entry: ZipInfo) -> int:
 
 @dataclass(frozen=True)
 class RowImages:
-    """Images that lie one after another in a file from byte `start` on. shape: (N, H, W, C).
+    """Images stored contiguously in a file from byte `start`. shape: (N, H, W, C).
 
-    Nothing is kept open or mapped, so any process reads any image, and a file that was cut short is an error that names
-    the image. The zip file's checksum is of the whole array, so it is not looked at.
+    The file is opened for each read, so any process can read any image, and a truncated file raises an error that names
+    the image. The checksum of the zip file is not verified, because it covers the whole array.
     """
 
     path: Path

@@ -1,4 +1,5 @@
-"""Images in Parquet files as the Hugging Face hub stores them: a struct {bytes, path} column and a label column."""
+"""Images in Parquet files in the format of the Hugging Face hub: a column of structs {bytes, path} and a label
+column."""
 
 import glob
 import os
@@ -32,10 +33,10 @@ LABEL_NAMES = ("label", "labels", "class")
 class Parquet:
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
-    image_column, label_column: None finds them by the files' Hugging Face features, else by name and type.
-    encoded_limit_mb: files whose image column is at most this large (as encoded, PNG or JPEG) are held in memory, which
-    forked workers share. From larger ones a whole row group is read to get one image: write them with small groups
-    (`row_group_size=64`) if they are to be streamed in random order.
+    image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
+    type. encoded_limit_mb: image columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers
+    share. From larger ones, a row group is read for each image; write small groups (`row_group_size=64`) to stream them
+    in random order.
     """
 
     path: str | Sequence[str]
@@ -60,7 +61,7 @@ class Parquet:
         )
         if image_column is None:
             raise ValueError(
-                f"{paths[0]} has no column of images (a struct with bytes, or bytes) among {schema.names}; "
+                f"{paths[0]} has no image column (struct with bytes, or bytes) among {schema.names}; "
                 "name it with data.source.image_column"
             )
         groups = [
@@ -83,24 +84,24 @@ class Parquet:
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
-    """Opened, its footer read."""
+    """Open a file and read its footer. Raises ValueError."""
     try:
         if not os.path.isfile(path):
             raise OSError("it is not a regular file")
         file = pq.ParquetFile(path, memory_map=True)
         file.schema_arrow  # noqa: B018
         return file
-    except Exception as error:  # whatever a damaged or hostile footer provokes
+    except Exception as error:  # any error of a damaged or hostile footer
         raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
 
 
 def read_column(path: str, column: str, number: int) -> pa.ChunkedArray:
-    """Of a row group."""
+    """Read a column of a row group. Raises ValueError."""
     file = parquet_file(path)
     require_memory(column_bytes(file.metadata.row_group(number), column), f"row group {number} of {path}")
     try:
         return file.read_row_group(number, [column], use_threads=False).column(0)
-    except Exception as error:  # whatever damaged or hostile pages provoke
+    except Exception as error:  # any error of damaged or hostile pages
         raise ValueError(f"data.source.path: {path} cannot be read as Parquet: {error}") from error
 
 
@@ -113,13 +114,13 @@ def parquet_files(path: str | Sequence[str]) -> list[str]:
     for pattern in map(str, patterns):
         matches = sorted(glob.glob(os.path.join(pattern, "*.parquet") if os.path.isdir(pattern) else pattern))
         if not matches:
-            check.fail("data.source.path", pattern, "a Parquet file, a folder of them or a pattern that matches some")
+            check.fail("data.source.path", pattern, "a Parquet file, a folder of them or a pattern that matches files")
         found += matches
     return found
 
 
 def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
-    """Column -> feature, {} where the files did not come from that library."""
+    """Column -> feature; {} if the files were not written by Hugging Face datasets."""
     try:
         stored = json_data((schema.metadata or {}).get(b"huggingface", b"{}").decode(), "the files' metadata")
         features = stored.get("info", {}).get("features", {})
@@ -147,7 +148,7 @@ def find_column(
     names: Sequence[str],
     is_right_type: Callable[[pa.DataType], bool],
 ) -> str | None:
-    """The column the user named, or the only one that the features, else name and type, point to; None if none."""
+    """The column `wanted`, or the only one that matches by features, else by name and type; None if none matches."""
     right = [field.name for field in schema if is_right_type(field.type)]
     if wanted is not None:
         return check.one_of(f"data.source.{what}_column", wanted, right)
@@ -156,7 +157,7 @@ def find_column(
     if not found and what == "image":
         found = right
     if len(found) > 1:
-        raise ValueError(f"{' and '.join(found)} could each be the {what}; say which with data.source.{what}_column")
+        raise ValueError(f"{' and '.join(found)} could each be the {what}; choose one with data.source.{what}_column")
     return found[0] if found else None
 
 
@@ -166,7 +167,7 @@ def read_labels(places: list[tuple[str, int]], column: str, features: dict[str, 
     feature = features.get(column)
     names = (feature.get("names") if isinstance(feature, dict) else None) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{places[0][0]} must name the classes of {column!r} by a list of texts, got {names!r:.100}")
+        raise ValueError(f"{places[0][0]} must name the classes of {column!r} in a list of strings, got {names!r:.100}")
     if not pa.types.is_integer(values.type):
         names = sorted(values.unique().drop_null().to_pylist())
         values = pc.index_in(values, pa.array(names, values.type))
@@ -181,9 +182,10 @@ def column_bytes(group: Any, column: str) -> int:
 
 @dataclass
 class ParquetImages:
-    """groups: (file, number) of each row group; starts: the number of its first row, and at the end of all rows.
+    """groups: (file, number) of each row group. starts: number of the first row of each group, and the number of all
+    rows.
 
-    held: their images, if they are kept for good, which forked workers share.
+    held: image columns in memory, which forked workers share, or None.
     """
 
     column: str
@@ -201,14 +203,14 @@ class ParquetImages:
         path, group = self.groups[number]
         column = read_recent(path, self.column, group) if self.held is None else self.held[number]
         value = column[index - self.starts[number]].as_py()
-        if isinstance(value, dict):  # the struct may name a file beside the Parquet file instead of holding it
+        if isinstance(value, dict):  # the struct can name a file beside the Parquet file instead
             beside, value = value.get("path"), value["bytes"]
             if value is None and beside is not None:
                 if Path(beside).is_absolute() or ".." in Path(beside).parts:
-                    raise UnusableImage(f"names a file that does not lie beside the Parquet file: {beside!r}")
+                    raise UnusableImage(f"names a file that is not beside the Parquet file: {beside!r}")
                 return open_image(Path(path).parent / beside)
         if value is None:
-            raise UnusableImage("holds no bytes")
+            raise UnusableImage("has no bytes")
         return open_image(value)
 
     def name(self, index: int) -> str:

@@ -1,8 +1,7 @@
-"""Points in the plane as grey images of one row and two pixels, x and y: data of which one picture shows all.
+"""2-D points as grey images of one row and two pixels, x and y.
 
-The plane is [-1, 1]^2. Like every image here points are uint8, so they lie on a grid of 1 / 127.5, which is finer than
-what the pictures show; the few beyond the edge are moved onto it. Point i is a function of (seed, i), so that more
-points only add to fewer.
+Coordinates are in [-1, 1]. Points are uint8 like all images, so they lie on a grid of 1 / 127.5; the few outside are
+moved to the border. Point i is a function of (seed, i), so a larger set contains the smaller ones.
 """
 
 import math
@@ -20,7 +19,7 @@ from ddpm.data.sources.base import ArrayImages
 
 @dataclass(frozen=True)
 class Points(ABC):
-    """noise: standard deviation in x and in y around where a set places its points. seed: of the set, not the run's."""
+    """noise: standard deviation of Gaussian noise in x and y. seed: seed of the points, independent of the run."""
 
     num_points: int
     noise: float
@@ -35,7 +34,7 @@ class Points(ABC):
 
     @abstractmethod
     def place(self, draws: Draws) -> tuple[Tensor, Tensor | None]:
-        """Points without their noise, `[N, 2]`, x to the right and y upwards; int64 labels `[N]` if there are any."""
+        """Points without noise, `[N, 2]` as (x, y), and labels, int64 `[N]`, or None."""
 
     def open(self) -> ArrayImages:
         draws = Rng(self.seed, "points").at(0, torch.arange(self.num_points))
@@ -48,7 +47,7 @@ class Points(ABC):
 
 @dataclass(frozen=True)
 class Gaussian(Points):
-    """One round Gaussian, for which the score and the flow have closed forms."""
+    """An isotropic Gaussian, whose score and probability flow have closed forms."""
 
     def place(self, draws: Draws) -> tuple[Tensor, None]:
         return torch.zeros(self.num_points, 2), None
@@ -56,7 +55,7 @@ class Gaussian(Points):
 
 @dataclass(frozen=True)
 class Mixture(Points):
-    """Eight Gaussians on a ring of radius 0.7, labelled by where they lie: do the samples reach all, and evenly?"""
+    """Eight Gaussians on a ring of radius 0.7, labelled by component."""
 
     class_names = ("east", "north-east", "north", "north-west", "west", "south-west", "south", "south-east")
 
@@ -81,7 +80,7 @@ class Grid25(Points):
 
 @dataclass(frozen=True)
 class Swirl(Points):
-    """The swiss roll seen from its end: the radius grows with the angle (Sohl-Dickstein et al. 2015, figure 1).
+    """The 2-D swiss roll: the radius grows with the angle (Sohl-Dickstein et al. 2015, figure 1).
 
     One and a half turns, from the angle 1.5 pi to 4.5 pi, where the radius is 0.9.
     """
@@ -93,7 +92,7 @@ class Swirl(Points):
 
 @dataclass(frozen=True)
 class Checkerboard(Points):
-    """Even in the eight dark squares of a board of 4 x 4 that fills [-0.9, 0.9]^2: hard edges, corners that touch."""
+    """Uniform on the eight dark squares of a 4 x 4 checkerboard on [-0.9, 0.9]^2."""
 
     def place(self, draws: Draws) -> tuple[Tensor, None]:
         square = draws.integers("square", 8)
@@ -103,5 +102,5 @@ class Checkerboard(Points):
 
 
 def polar(angle: Tensor, radius: Tensor | float) -> Tensor:
-    """`[N, 2]`"""
+    """Cartesian coordinates `[N, 2]`."""
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)

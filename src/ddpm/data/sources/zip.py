@@ -1,4 +1,4 @@
-"""A zip file of images as EDM's dataset_tool.py writes it: PNGs, and labels in `dataset.json`. Karras et al. 2022."""
+"""A zip file of images as written by EDM's dataset_tool.py: PNGs, and labels in `dataset.json`. Karras et al. 2022."""
 
 import os
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ TABLE = "dataset.json"
 
 @dataclass(frozen=True)
 class Zip:
-    """path: the file, of which nothing is unpacked to the disk. Stored entries read faster than deflated ones, and
-    PNGs do not shrink further."""
+    """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
+    further."""
 
     path: str
 
@@ -34,7 +34,7 @@ class Zip:
             with ZipFile(path) as archive:
                 entries = sorted((e for e in archive.infolist() if is_image_name(e.filename)), key=lambda e: e.filename)
                 table = read_entry(archive, archive.getinfo(TABLE)) if TABLE in archive.namelist() else None
-        except Exception as error:  # whatever a damaged or hostile file provokes
+        except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         if not entries:
             check.fail("data.source.path", str(path), "a zip file with images (png, jpg, webp, bmp, tif, gif)")
@@ -56,7 +56,7 @@ class ZipImages:
     entries: list[ZipInfo]
     labels: Tensor
     class_names: tuple[str, ...] = ()
-    opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id and its own file
+    opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id, and the file it opened
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -71,7 +71,7 @@ class ZipImages:
         return sha256_of_parts(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in self.entries)
 
     def _archive(self) -> ZipFile:
-        """A forked worker shares its parent's file position, so each process opens the file for itself."""
+        """The open file. Each process opens its own, because forked processes share a file position."""
         if self.opened is None or self.opened[0] != os.getpid():
             self.opened = os.getpid(), ZipFile(self.path)
         return self.opened[1]

@@ -1,4 +1,4 @@
-"""Where generated images go: one file each, rows of one array, or only the picture of the first of them."""
+"""Image stores: one PNG per image, one array, or only a grid of the first images."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What every store of generated images can do: say which are there, take more, and finish."""
+"""Interface of image stores: report stored samples, write samples, finish."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from torch import Tensor
 from ddpm.base.atomic import atomic_write
 
 SIZE = 8  # bytes of a checksum
-GRID, GIF = -2, -1  # the numbers of the pictures among the checksums
+GRID, GIF = -2, -1  # numbers of both pictures in the list of checksums
 
 
 def checksum(data: bytes) -> bytes:
@@ -24,11 +24,11 @@ def checksum(data: bytes) -> bytes:
 
 
 def is_picture(file: Path | IO[bytes]) -> bool:
-    """Whether there is one that can be read to its end."""
+    """Whether the file is an image that can be decoded completely."""
     try:
         for frame in ImageSequence.Iterator(Image.open(file)):
             frame.load()
-    except Exception:  # whatever damaged files provoke
+    except Exception:  # any error of a damaged file
         return False
     return True
 
@@ -36,14 +36,14 @@ def is_picture(file: Path | IO[bytes]) -> bool:
 class ImageStore(ABC):
     """Holds the samples 0..num_samples-1 in `folder`; image_shape: `(C, H, W)`.
 
-    Processes write different samples at once. What is there is whole whenever they are killed; a power cut is another
-    matter, since nothing waits for the disk. images.sums has the checksum of each sample at the place of its number,
-    written before the sample: one that differs, or has none, is damaged, but for folders of before, without the file.
+    Several processes can write different samples at the same time. Stored samples stay intact if processes are killed,
+    but not in a power cut, because writes are not synced. images.sums contains the checksum of each sample, written
+    before the sample. A sample without a matching checksum is damaged, except in older folders without this file.
     """
 
-    NUM_FIRST = 64  # of which a picture is drawn
-    continues: ClassVar[bool]  # whether what a killed process wrote is kept
-    grows: ClassVar[bool]  # whether a finished one takes further samples
+    NUM_FIRST = 64  # number of samples in the grid
+    continues: ClassVar[bool]  # whether a killed generation can be continued
+    grows: ClassVar[bool]  # whether samples can be added to a finished store
 
     def __init__(self, folder: Path, num_samples: int, image_shape: tuple[int, int, int]) -> None:
         self.folder, self.num_samples = folder, num_samples
@@ -53,27 +53,27 @@ class ImageStore(ABC):
         self.sums = folder / "images.sums"
 
     def done_mask(self) -> Tensor:
-        """bool `[num_samples]`, which samples need not be made again. Reads only, and before `begin` too."""
+        """bool `[num_samples]`, samples that are stored and intact. Only reads, and works before `begin`."""
         fits = self.fits()
         found = {number for number, data in self.stored() if fits(number, data)}
         return torch.tensor([number in found for number in range(self.num_samples)])
 
     @abstractmethod
     def stored(self) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of each sample that seems to be there."""
+        """Number and bytes of each stored sample, intact or not."""
 
     def is_image(self, data: bytes) -> bool:
         return len(data) == math.prod(self.shape)
 
     def fits(self) -> Callable[[int, bytes], bool]:
-        """Whether the bytes of a sample are what was written or, where there are no checksums yet, an image."""
+        """Returns a check whether the bytes of a sample match its checksum or, without checksums, are an image."""
         if not self.sums.exists():
             return lambda number, data: self.is_image(data)
         known = memoryview(self.sums.read_bytes())
         return lambda number, data: known[SIZE * (number + 2) :][:SIZE] == checksum(data)
 
     def holds(self, number: int, picture: Path) -> bool:
-        """Whether one of the two pictures is there as it was drawn."""
+        """Whether a picture (GRID or GIF) exists and is intact."""
         noted = self.sums.read_bytes()[SIZE * (number + 2) :][:SIZE] if self.sums.exists() else b""
         return is_picture(picture) and (not any(noted) or noted == checksum(picture.read_bytes()))
 
@@ -84,7 +84,7 @@ class ImageStore(ABC):
                 file.write(checksum(data) if data else bytes(SIZE))
 
     def adopt(self) -> None:
-        """Gives checksums to what an older version stored."""
+        """Add checksums to samples stored by an older version."""
         if not self.sums.exists():
             with atomic_write(self.sums) as partial, open(partial, "wb") as file:
                 for number, data in self.stored():
@@ -93,19 +93,20 @@ class ImageStore(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """On one process, before any writes."""
+        """Prepare the folder. Called on one process, before any process writes."""
 
     @abstractmethod
     def write(self, number: int, image: np.ndarray) -> None:
-        """image: uint8 `[H, W, C]`. One that is there already is replaced."""
+        """Write or replace a sample. image: uint8 `[H, W, C]`."""
 
     @abstractmethod
     def finish(self) -> np.ndarray:
-        """On one process, once all samples are there. Returns the first, uint8 `[num_first, H, W, C]`."""
+        """Finish the store on one process when all samples are written. Returns the first ones, uint8
+        `[num_first, H, W, C]`."""
 
 
 def save_png(path: Path, image: np.ndarray, seal: Callable[[bytes], None] = lambda data: None) -> None:
-    """image: uint8 `[H, W, 1 or 3]`. Encoded in memory, since Pillow's errors of writing do not name a full disk."""
+    """image: uint8 `[H, W, 1 or 3]`. Encoded in memory, because Pillow's write errors do not report a full disk."""
     encoded = io.BytesIO()
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, "PNG")
     seal(encoded.getvalue())

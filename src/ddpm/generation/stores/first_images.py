@@ -1,4 +1,4 @@
-"""Keeps the first images only, for the picture that is drawn of them."""
+"""A store that keeps only the first images, for their grid."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from ddpm.generation.stores.row_file import RowFile
 
 
 class FirstImages(ImageStore):
-    """Kept until the picture is drawn; a run that was killed starts anew."""
+    """Images are kept until the grid is drawn. A killed generation starts again."""
 
     NUM_FIRST = 400
     continues, grows = False, False

@@ -14,7 +14,7 @@ from ddpm.generation.stores.row_file import RowFile
 
 
 class NpzArchive(ImageStore):
-    """Rows of a working file until all are there; the archive is made of them at the end, and does not grow."""
+    """Samples are written to a working file, which becomes the archive at the end. Samples cannot be added later."""
 
     continues, grows = True, False
 
@@ -27,7 +27,7 @@ class NpzArchive(ImageStore):
         return RowFile(self.folder / ".samples.rows", self.num_samples, self.shape)
 
     def stored(self) -> Iterator[tuple[int, bytes]]:
-        """In an archive that zip cannot read to its end the first is damaged, so that the archive is made again."""
+        """As in `ImageStore`. If the archive cannot be read completely, its first sample counts as damaged."""
         if not self.archive.exists():
             yield from self.rows.written()
             return
@@ -41,7 +41,7 @@ class NpzArchive(ImageStore):
                 yield number, row if reliable or (number and self.sums.exists()) else b""
 
     def begin(self) -> None:
-        """What is whole of a damaged archive goes back into the rows that it was made of."""
+        """As in `ImageStore`. Intact samples of a damaged archive are copied to the working file."""
         done_mask = self.done_mask()
         if not self.archive.exists() or not done_mask.all():
             self.rows.create()
@@ -58,7 +58,7 @@ class NpzArchive(ImageStore):
     def finish(self) -> np.ndarray:
         if not self.archive.exists():
             with atomic_write(self.archive) as partial, open(partial, "wb") as file:
-                np.savez(file, self.rows.images())  # its entries carry no time, so equal rows make equal files
+                np.savez(file, self.rows.images())  # without time stamps, so equal images give equal files
         self.rows.path.unlink(missing_ok=True)
         first = bytearray().join(row for _, row in itertools.islice(self.stored(), self.num_first))
         return np.frombuffer(first, np.uint8).reshape(-1, *self.shape)

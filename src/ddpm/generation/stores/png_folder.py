@@ -1,4 +1,4 @@
-"""One PNG an image: images/NUMBER.png."""
+"""A store with one PNG per image: images/NUMBER.png."""
 
 import io
 import math
@@ -15,7 +15,7 @@ from ddpm.generation.stores.base import ImageStore, is_picture, save_png
 
 
 class PngFolder(ImageStore):
-    """A file's name depends on its number alone, with six digits or more, so that a folder can grow."""
+    """File names depend only on the sample number (six or more digits), so samples can be added."""
 
     continues, grows = True, True
 

@@ -1,4 +1,4 @@
-"""An array on disk that several processes fill, and that knows which of its rows are whole."""
+"""An array on disk that several processes can fill, with a flag for each complete row."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 class RowFile:
     """uint8 rows of one shape, each followed by a byte that is set once the row is written.
 
-    Filled by system calls and not through a memory map: on a full disk a map ends the process without a word.
+    It is written by system calls, because writing through a memory map on a full disk kills the process.
     """
 
     def __init__(self, path: Path, num_rows: int, shape: tuple[int, ...]) -> None:
@@ -18,19 +18,19 @@ class RowFile:
         self.row = np.dtype([("image", np.uint8, shape), ("whole", np.uint8)])
 
     def create(self) -> None:
-        """All rows empty, unless the file is there; one of fewer rows grows, one of more stays as it is.
+        """Create the file with empty rows, or extend an existing one that has fewer rows.
 
-        One system call gives it its size, so it is never half made.
+        One system call sets the size, so there is no incomplete state.
         """
         with open(self.path, "ab") as file:
             file.truncate(max(file.tell(), self.num_rows * self.row.itemsize))
 
     def images(self) -> np.ndarray:
-        """uint8 `[num_rows, *shape]`, all of them whole, read from the disk as they are used."""
+        """All rows, uint8 `[num_rows, *shape]`, memory-mapped. Every row must be complete."""
         return np.memmap(self.path, self.row, "r", shape=(self.num_rows,))["image"]
 
     def written(self) -> Iterator[tuple[int, bytes]]:
-        """Each whole row by its number, also those beyond num_rows."""
+        """Number and bytes of each complete row, also beyond num_rows."""
         if self.path.exists():
             with open(self.path, "rb") as file:
                 for number, row in enumerate(iter(lambda: file.read(self.row.itemsize), b"")):
@@ -44,12 +44,12 @@ class RowFile:
             put(file.fileno(), b"\1", self.mark(number))
 
     def mark(self, number: int) -> int:
-        """The place of the byte that says whether a row is whole."""
+        """Offset of the byte that flags a complete row."""
         return (number + 1) * self.row.itemsize - 1
 
 
 def put(file: int, data: bytes, place: int) -> None:
-    """All of `data` at byte `place`. Where a disk is nearly full a write is cut short, and the next says why."""
+    """Write all of `data` at offset `place`. A write may be partial on a nearly full disk; the next one then raises."""
     while data:
         written = os.pwrite(file, data, place)
         data, place = data[written:], place + written

@@ -1,4 +1,4 @@
-"""Rows of a working file, kept for measuring: every evaluation of a model takes the first of them that it needs."""
+"""The store of evaluate.py: images in one file, of which an evaluation reads as many as it needs."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from ddpm.generation.stores.row_file import RowFile
 
 
 class RowStore(ImageStore):
-    """images.rows: one file, of which only the requested images are read."""
+    """The file images.rows. Only the requested images are read."""
 
     continues, grows = True, True
 
