@@ -30,7 +30,7 @@ class AttentionBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """Container of the blocks of one resolution and the resampling to the next. `encode` and the U-Nets walk through it.
+    """Container of the blocks of one resolution and the resampling to the next, for `encode` and the U-Nets.
 
     pyramid: brings an image to the next resolution, beside the feature maps.
     """
