@@ -159,7 +159,7 @@ def test_a_sweep_makes_one_folder_and_one_wandb_run_a_job(tmp_path, offline_run)
         assert each.about.display_name.startswith(f"mnist schedule={schedule} model.base_channels=8 ")
         assert {f"schedule={schedule}", "logger.wandb.project=${oc.env:SECRET}"} < set(each.about.tags)
         assert (each.config["options"]["schedule"], each.config["num_parameters"]) == (schedule, 41609)
-        assert each.config["schedule"]["_target_"].endswith(f"{schedule}.{schedule}")
+        assert each.config["schedule"]["_target_"].endswith(f".{schedule}")
         assert (min(each.steps), max(each.steps), each.exits) == (2, 4, [0])
 
 

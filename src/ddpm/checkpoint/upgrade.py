@@ -49,7 +49,7 @@ DIFFUSION_MODULES = {
     "samplers.edm": ["samplers.euler", "samplers.heun"],
     "samplers.timestep_spacing": ["timestep_spacing"],
     "schedules.adjusted": ["schedules.shifted", "schedules.zero_terminal_snr"],
-    "schedules.base": ["schedule", "steps"],
+    "schedules.base": ["steps"],
     "schedules.betas": [
         *("schedules.constant", "schedules.linear", "schedules.quadratic"),
         *("schedules.warmup", "schedules.sigmoid_beta", "schedules.dpm2015"),
