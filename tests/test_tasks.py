@@ -208,9 +208,9 @@ def test_pixels_of_two_values_are_inpainted_by_the_product_and_shown_as_the_mode
     assert np.array_equal(arrays["completions"][..., 4:], right[:, None].repeat(2, axis=1))
     assert np.array_equal(arrays["known"][..., 4:], right)
     assert set(np.unique(arrays["completions"])) == {-1, 1}
-    with pytest.raises(ValueError, match=r"task\.num_resamples=10 needs process=gaussian; take task\.num_resamples=1"):
+    with pytest.raises(ValueError, match=r"task\.num_resamples=10 needs process=gaussian; use task\.num_resamples=1"):
         do("inpaint", ckpt=ckpt)
-    with pytest.raises(ValueError, match="task=denoise needs process=gaussian, and the model has BinomialDiffusion"):
+    with pytest.raises(ValueError, match="task=denoise needs process=gaussian, but the model has BinomialDiffusion"):
         do("denoise", ckpt=ckpt)
 
 
@@ -254,8 +254,8 @@ def test_strips_end_at_the_samples_and_completions_of_sample_0_hold_it(do, check
 
 
 BAD = [
-    ("invert", [], "task=invert needs a sampler that draws no noise, and Ancestral.* does; add sampler=ddim"),
-    ("interpolate_prior", [], "task=interpolate_prior needs a sampler that draws no noise"),
+    ("invert", [], "task=invert needs a deterministic sampler, but Ancestral.* adds noise; add sampler=ddim"),
+    ("interpolate_prior", [], "task=interpolate_prior needs a deterministic sampler"),
     ("progressive", ["sampler=ddim"], "completions of one x_t are the same; add sampler=ancestral"),
     ("invert", ["task.steps=[1001]", "sampler=ddim"], "task.steps must be an integer in 1..1000, got 1001"),
     ("invert", ["task.steps=10", "sampler=ddim"], "task.steps must be a list of numbers of steps"),
@@ -267,7 +267,7 @@ BAD = [
     ("interpolate", ["task.times=[0]"], "task.times must be an integer in 1..1000, got 0"),
     ("inpaint", ["task.mask=lft"], "task.mask must be one of left, .* got 'lft'; did you mean 'left'"),
     ("inpaint", ["task.jump_length=6"], "task.jump_length must be less than the sampler's number of steps, 6"),
-    ("colorize", [], "task=colorize needs images with colours"),
+    ("colorize", [], "task=colorize needs colour images"),
     ("denoise", ["data=mnist"], r"data must be of the model's images, \[1, 8, 8\], got \[1, 28, 28\]"),
 ]
 

@@ -1,4 +1,4 @@
-"""Between samples: along a great circle from one x_T to the next (Song et al. 2021, section 5.3 and figure 6)."""
+"""Spherical interpolation between the x_T of samples (Song et al. 2021, section 5.3 and figure 6)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,14 +14,15 @@ from ddpm.tasks.sheet import sheet
 
 @dataclass(frozen=True)
 class InterpolatePrior:
-    """samples: numbers of samples, a row from each to the next. Its ends are those of `task=generate`."""
+    """samples: sample numbers; each row interpolates from one to the next. The ends equal samples of
+    `task=generate`."""
 
     samples: list[int]
     num_mixtures: int
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list | tuple) or len(self.samples) < 2:
-            check.fail("task.samples", self.samples, "two or more numbers of samples, as [0, 1, 2]")
+            check.fail("task.samples", self.samples, "two or more sample numbers, for example [0, 1, 2]")
         for number in self.samples:
             check.non_negative_int("task.samples", number)
         check.integer("task.num_mixtures", self.num_mixtures, low=2)
@@ -44,8 +45,8 @@ class InterpolatePrior:
 
 
 def refuse_noise(model: Model, task: str) -> None:
-    """ValueError unless x_T alone decides the sample."""
+    """Raise ValueError unless the sampler is deterministic."""
     if draws_noise(model.sampler):
         raise ValueError(
-            f"task={task} needs a sampler that draws no noise, and {model.sampler.describe()} does; add sampler=ddim"
+            f"task={task} needs a deterministic sampler, but {model.sampler.describe()} adds noise; add sampler=ddim"
         )
