@@ -209,9 +209,9 @@ def test_pixels_of_two_values_are_inpainted_by_the_product_and_shown_as_the_mode
     assert np.array_equal(arrays["completions"][..., 4:], right[:, None].repeat(2, axis=1))
     assert np.array_equal(arrays["known"][..., 4:], right)
     assert set(np.unique(arrays["completions"])) == {-1, 1}
-    with pytest.raises(ValueError, match=r"task\.num_resamples=10 needs process=gaussian; take task\.num_resamples=1"):
+    with pytest.raises(ValueError, match=r"task\.num_resamples=10 needs process=gaussian; use task\.num_resamples=1"):
         do("inpaint", ckpt=ckpt)
-    with pytest.raises(ValueError, match="task=denoise needs process=gaussian, and the model has BinomialDiffusion"):
+    with pytest.raises(ValueError, match="task=denoise needs process=gaussian, but the model has BinomialDiffusion"):
         do("denoise", ckpt=ckpt)
 
 
@@ -255,7 +255,7 @@ def test_strips_end_at_the_samples_and_completions_of_sample_0_hold_it(do, check
 
 
 BAD = [
-    ("invert", [], "task=invert needs a sampler that draws no noise, and Ancestral.* does; add sampler=ddim"),
+    ("invert", [], "task=invert needs a deterministic sampler, but Ancestral.* adds noise; add sampler=ddim"),
     ("interpolate_prior", ["task.of=latent"], "task.of=latent needs a model that draws x0 from a latent"),
     ("interpolate_prior", ["task.of=noise"], "task.of must be one of all, prior, latent, got 'noise'"),
     ("progressive", ["sampler=ddim"], "completions of one x_t are the same; add sampler=ancestral"),
@@ -269,7 +269,7 @@ BAD = [
     ("interpolate", ["task.times=[0]"], "task.times must be an integer in 1..1000, got 0"),
     ("inpaint", ["task.mask=lft"], "task.mask must be one of left, .* got 'lft'; did you mean 'left'"),
     ("inpaint", ["task.jump_length=6"], "task.jump_length must be less than the sampler's number of steps, 6"),
-    ("colorize", [], "task=colorize needs images with colours"),
+    ("colorize", [], "task=colorize needs colour images"),
     ("denoise", ["data=mnist"], r"data must be of the model's images, \[1, 8, 8\], got \[1, 28, 28\]"),
 ]
 

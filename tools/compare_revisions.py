@@ -1,8 +1,8 @@
-"""python tools/compare_revisions.py OLD NEW [--cases mnist,swirl]: shows that two checkouts compute the same.
+"""Check that two checkouts compute the same: python tools/compare_revisions.py OLD NEW [--cases mnist,swirl]
 
-OLD and NEW are folders or revisions of git. Each trains every case of its own `tools/revision_cases.py` for 30 steps,
-and the table says what is equal to the bit: the losses, the raw and the averaged weights (sha256 of their bytes in the
-order of their names), eight samples, and the values of one evaluation or validation.
+OLD and NEW are folders or git revisions. Each trains every case of its own `tools/revision_cases.py` for 30 steps. The
+table shows what is bitwise equal: losses, raw and averaged weights (sha256 of their bytes in the order of their names),
+eight samples, and the values of one evaluation or validation.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COLUMNS = ("losses", "raw weights", "averaged weights", "samples", "evaluation")
 
 @contextmanager
 def checkout(name: str) -> Iterator[Path]:
-    """A folder as it is; a revision in a folder of its own for as long as it is needed."""
+    """Yield the folder itself, or a temporary worktree of a revision."""
     if Path(name).is_dir():
         yield Path(name).resolve()
         return
@@ -44,7 +44,7 @@ def checkout(name: str) -> Iterator[Path]:
 
 
 def words_of(folder: Path) -> dict[str, Any]:
-    """A checkout from before this tool speaks as the one that the tool lies in."""
+    """The cases of a checkout; one without this tool uses those of the tool's own checkout."""
     own = folder / "tools" / "revision_cases.py"
     return runpy.run_path(str(own if own.exists() else ROOT / "tools" / "revision_cases.py"))
 
@@ -83,7 +83,7 @@ def trained(folder: Path, case: str, words: dict[str, Any]) -> dict[str, Any]:
 
 
 def sha256_of(picture: Path) -> str:
-    """Of the pixels."""
+    """sha256 of the pixels."""
     return hashlib.sha256(np.asarray(Image.open(picture)).tobytes()).hexdigest()
 
 
@@ -113,9 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", help="a folder or a revision")
     parser.add_argument("new", help="a folder or a revision")
-    parser.add_argument("--cases", default="", help="names of cases, with commas; all if not given")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
-    parser.add_argument("--keep", type=Path, help="write what was measured to this JSON file")
+    parser.add_argument("--cases", default="", help="names of cases, separated by commas (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel trainings")
+    parser.add_argument("--keep", type=Path, help="write the measured values to this JSON file")
     given = parser.parse_args()
     cases = [case for case in given.cases.split(",") if case]
     old, new = (measured(name, cases, given.jobs) for name in (given.old, given.new))

@@ -1,4 +1,4 @@
-"""What `tools/compare_revisions.py` trains, in the words of this checkout; other checkouts have their own words."""
+"""The trainings of `tools/compare_revisions.py`, with the option names of this checkout."""
 
 SHORT = (
     *(
@@ -34,9 +34,9 @@ CASES = {
     "two_processes": ("experiment=mnist", *TINY, *FEW, *SCORED, "trainer.devices=2"),
     "accumulation": ("experiment=mnist", *TINY, *FEW, *SCORED, "trainer.accumulate_grad_batches=2"),
 }
-"""By a name that is the same in every checkout: what is typed after train.py."""
+"""Overrides of train.py by case; the names of cases are the same in every checkout."""
 
 RAW, AVERAGED = "network.", "averages.copies.0."
-"""What the weights' names begin with in a checkpoint."""
+"""Prefixes of raw and averaged weights in a checkpoint."""
 
 SAMPLES = "samples/ema/00000030.png"

@@ -1,8 +1,8 @@
-"""Makes the classifier behind features=mnist: python tools/train_mnist_features.py [FILE]
+"""Train the classifier of features=mnist: python tools/train_mnist_features.py [FILE]
 
-Trained on 4,000 of the 5,000 embedded digits, shifted, turned and scaled at random; the 1,000 others, those that
-data.num_val=1000 holds out, are never seen, so that train-against-held-out figures are honest. One thread, one seed:
-the same file every time on the same version of torch.
+It is trained on 4,000 of the 5,000 bundled digits with random shifts, rotations and scales. The other 1,000 digits,
+which data.num_val=1000 holds out, are not used, so that comparisons with held-out digits are valid. One thread and one
+seed give the same file each time with the same version of torch.
 """
 
 import math
@@ -33,7 +33,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def moved(images: Tensor, make: torch.Generator) -> Tensor:
-    """Each turned by up to 12 degrees, scaled by 0.88..1.12, and shifted by up to 2 pixels."""
+    """Images rotated by up to 12 degrees, scaled by 0.88..1.12, and shifted by up to 2 pixels, at random."""
     n = len(images)
     turn, scale = (2 * torch.rand(2, n, generator=make) - 1) * torch.tensor([[math.radians(12)], [0.12]])
     shift = (2 * torch.rand(n, 2, 1, generator=make) - 1) * 2 / 14

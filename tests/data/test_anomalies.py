@@ -180,7 +180,7 @@ def test_folders_that_lack_something_say_what(bottle, tmp_path):
         mvtec(bottle, None).read((3, 10, 10), None)
     with pytest.raises(ValueError, match=r"anomalies.resize must be one of"):
         mvtec(bottle, "nearest")
-    with pytest.raises(ValueError, match=r"anomalies.crop must be data.size .* where anomalies.resize is not set"):
+    with pytest.raises(ValueError, match=r"anomalies.crop must be data.size .* if anomalies.resize is not set"):
         mvtec(bottle, None, 12).read((3, 10, 10), None)
     Image.new("L", (20, 40), 255).save(bottle / "ground_truth/crack/000_mask.png")
     with pytest.raises(ValueError, match=r"000_mask.png is 40 x 20, but .*000.png is 40 x 40"):

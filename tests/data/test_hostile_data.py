@@ -237,7 +237,7 @@ def test_hostile_class_names_are_one_error_or_texts(names, tmp_path):
     table = pa.table({"image": [png()], "label": [0]})
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="must name the classes of 'label' by"):
+    with pytest.raises(ValueError, match="must name the classes of 'label' in"):
         Parquet(str(tmp_path / "a.parquet")).open()
 
 

@@ -286,7 +286,7 @@ def test_the_order_of_tokens_does_not_matter_and_their_values_do():
 
 @pytest.mark.parametrize("name", ["low_res", "tokens"])
 def test_what_a_network_cannot_do_without_is_asked_for(name):
-    with pytest.raises(ValueError, match=f"^this U-Net needs the condition {name}, which it was not given$"):
+    with pytest.raises(ValueError, match=f"^this U-Net needs the condition {name}, which is missing$"):
         UNet(**ALL)(images(), TIMES, **{other: tensor for other, tensor in told().items() if other != name})
 
 

@@ -133,7 +133,7 @@ def test_empty_and_broken_runs_are_sentences_on_the_page(tmp_path):
     for sentence in (
         "NaN, infinite or beyond 1e30, marked by crosses: train/loss (2, first at step 10)",
         "00000040.png cannot be shown",
-        "put together from its settings",
+        "derived from its settings",
     ):
         assert sentence in text
 

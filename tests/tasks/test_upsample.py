@@ -122,9 +122,13 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
     [
         ("cascade", [], r"task\.base must be the checkpoint of a model of small images, .* got None"),
         ("cascade", ["task.num_columns=0", "task.base=x"], "task.num_columns must be a positive integer"),
-        ("cascade", ["task.base=UPSAMPLER"], r"task\.base must be a model of images \[1, 4, 4\], and it makes \[1, 8,"),
-        ("cascade", ["ckpt=BASE", "task.base=BASE"], "task=cascade needs a model of cond=low_res, .* has ClassLabel"),
-        ("upsample", ["ckpt=BASE"], "task=upsample needs a model of cond=low_res, .* with cond=low_res"),
+        (
+            "cascade",
+            ["task.base=UPSAMPLER"],
+            r"task\.base must be a model of images \[1, 4, 4\], but it generates \[1, 8,",
+        ),
+        ("cascade", ["ckpt=BASE", "task.base=BASE"], "task=cascade needs a model with cond=low_res, .* has ClassLabel"),
+        ("upsample", ["ckpt=BASE"], "task=upsample needs a model with cond=low_res, .* with cond=low_res"),
         ("upsample", ["task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
         ("generate", [], "for low-resolution images choose task=upsample or task=cascade"),

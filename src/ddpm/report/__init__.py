@@ -1,4 +1,5 @@
-"""One page about several runs: what they differ in, how well they did, how they learned, what they drew.
+"""An HTML page that compares runs: settings, results, curves and samples.
 
-`report` and what it imports read and know no HTML; `page`, `panels`, `charts` and `templates` open no file of a run.
+`report` and its imports read files and contain no HTML; `page`, `panels`, `charts` and `templates` read no file of a
+run.
 """

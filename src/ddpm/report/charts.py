@@ -1,6 +1,6 @@
-"""Curves as inline SVG, drawn by matplotlib in colours that are variables of the page's style.
+"""Curves as inline SVG, drawn by matplotlib. Colours are CSS variables of the page.
 
-matplotlib writes the numbers at the axes; names out of files are put beside its drawing as escaped text.
+matplotlib draws the numbers at the axes; names from files are added as escaped text.
 """
 
 import io
@@ -21,9 +21,9 @@ from ddpm.report.series import thin
 
 WIDTH, HEIGHT = 400, 250
 NUM_COLOURS = 8
-DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # tell the ninth run from the first
-MOST_CROSSES, ALL_POINTS, ALL_TOOLTIPS = 50, 5_000, 240  # of a curve, and of a drawing
-TEXT, RULE, RUN = "#000010", "#000011", "#00002{}"  # stand for the variables --c10, --c11, and --c20 to --c27
+DASHES = ("-", (0, (5, 3)), (0, (1, 2.5)))  # line styles from the ninth run on
+MOST_CROSSES, ALL_POINTS, ALL_TOOLTIPS = 50, 5_000, 240  # limits for a curve and for a chart
+TEXT, RULE, RUN = "#000010", "#000011", "#00002{}"  # placeholders of the variables --c10, --c11, and --c20 to --c27
 STYLE = {
     **{"svg.fonttype": "none", "svg.hashsalt": "ddpm", "text.parse_math": False, "figure.dpi": 72},
     **{"figure.facecolor": "none", "axes.facecolor": "none", "axes.grid": True, "axes.xmargin": 0.01},
@@ -32,14 +32,14 @@ STYLE = {
     **{"xtick.bottom": False, "ytick.left": False, "axes.formatter.limits": (-3, 6)},
 }
 NEEDLESS = re.compile(r' (id|clip-path)="[^"]*"|</?g\b[^>]*>| transform="rotate[^"]*"|font-size[^"]*sans-serif;')
-"""What would be most of the page: ids, groups, fonts."""
+"""Parts of the SVG to remove, because they would be most of the page: ids, groups, fonts."""
 
 POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}"><title>{}: {} at {} {:,.6g}</title></circle>')
 CROSS = Markup('<text x="{:.1f}" y="21" fill="{}" class="cross">&times;<title>{}: no number at {} {:,}</title></text>')
 
 
 def format_rounded(value: float, error: float | None = None) -> str:
-    """ "3.17 ± 0.03": as many digits as the error leaves meaning in; four where there is no error but rounding."""
+    """Text such as "3.17 ± 0.03", with as many digits as the error allows; four significant digits without an error."""
     if error and 1e-9 * abs(value) < error < 1e9:
         return format_estimate(Estimate(value, error))
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
@@ -47,9 +47,10 @@ def format_rounded(value: float, error: float | None = None) -> str:
 
 @dataclass
 class Curve:
-    """x, y: float `[N]`. run: its number, for the colour. error: half the height of a band about it.
+    """x, y: float `[N]`. run: number of the run, for the colour. error: `[N]`, half the height of the error band, or
+    None.
 
-    faint: y before smoothing, drawn behind. odd: places on x where y was no number.
+    faint: y before smoothing, drawn behind. odd: values of x where y was not finite.
     """
 
     label: str
@@ -65,7 +66,7 @@ class Curve:
 
 
 def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_be_log: bool = True) -> Markup:
-    """Log scale where a linear one would press most curves to its foot. about: a text in place of the drawing."""
+    """Draw a chart, with a log scale if most curves would be flat on a linear one. about: alternative text."""
     values = np.concatenate([curve.y if curve.faint is None else curve.faint for curve in curves])
     is_log = may_be_log and len(values) > 0 and bool(0 < 8 * values.min() < values.max())
     with matplotlib.style.context(["default", STYLE]):
@@ -107,7 +108,7 @@ def draw_curve(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
 
 
 def marks(axes: Axes, curve: Curve, x_label: str, num: int) -> Iterator[Markup]:
-    """Points that tell their values under the pointer, as dots where they are few; crosses where y was no number."""
+    """Tooltips with values, on visible dots if there are few points, and crosses where y was not finite."""
     colour = f"var(--c2{curve.run % NUM_COLOURS})"
     for k in np.unique(np.linspace(0, len(curve.x) - 1, max(8, num)).round().astype(int)) if len(curve.x) else ():
         x, y = axes.transData.transform((curve.x[k], np.clip(curve.y[k], *axes.get_ylim())))

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing beside it, and in which no script runs."""
+"""The report page: one self-contained HTML file without scripts."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from ddpm.report.results import Row, best_rows, metric_columns_of, newest_rows
 from ddpm.report.settings import format_setting, resolve_reference
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""For the browser: whatever a name out of a file should manage to become, nothing is run and nothing is fetched."""
+"""Content security policy: the browser runs no script and loads nothing, whatever names in files contain."""
 
 NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Characters that HTML forbids."""
@@ -49,7 +49,8 @@ def page(report: Report) -> str:
 
 
 def results_table(rows: list[Row], marks: bool) -> dict[str, Any]:
-    """shown: what distinguishes the rows, beside run and step. metrics: (name, lower is better, cells, marks)."""
+    """Template variables of a table. shown: fields that differ between rows. metrics: (name, lower is better, cells,
+    marks)."""
     shown = [*differing(*(row.how for row in rows))]
     found, metrics = metric_columns_of(rows), []
     for (metric, score), values in found.items():

@@ -1,4 +1,4 @@
-"""Which charts the page has, and what must be said beside them."""
+"""The charts of the page and their notes."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ddpm.report.results import measurement_settings
 from ddpm.report.series import smooth
 
 SMOOTHED_FROM = 20  # rows
-TITLES = {  # in their order on the page, with the unit of the axis; "eval/" stands for all scores
+TITLES = {  # in order on the page, with the unit of the axis; "eval/" stands for all scores
     "train/loss": ("Training loss", "loss"),
     "val/loss": ("Validation loss", "loss"),
     "eval/": ("", ""),
@@ -27,7 +27,7 @@ MOST_BANDS = 20
 
 
 def build_panels(report: Report) -> dict[str, list[dict[str, Any]]]:
-    """main: those that are always shown, in their order. bands: the loss by time. rest."""
+    """main: charts that are always visible, in order. bands: the loss by time. rest: all other charts."""
     names = dict.fromkeys(name for run in report.runs for name in run.series.values if run.series.has(name))
     bands = dict(sorted((tuple(map(int, match.groups())), name) for name in names if (match := BAND.fullmatch(name))))
     left_out = {"train/epoch", "train/images", *bands.values(), *(f"{name}_error" for name in names)}
@@ -43,13 +43,13 @@ def build_panels(report: Report) -> dict[str, list[dict[str, Any]]]:
 
 
 def group_panels(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
-    """Runs that may share a drawing, which of a score are those with one protocol; and what distinguishes them."""
+    """Groups of runs that can share a chart (for a score, those with one protocol), and what distinguishes them."""
     metric = name.removeprefix("eval/")
     ways: dict[frozenset[tuple[str, str]], list[int]] = {}
     for k, run in enumerate(report.runs):
         if run.series.has(name):
             results = [each for each in run.results if metric in each.metrics and metric != name]
-            own = [each for each in results if "ckpt" not in each.subject] or results  # those of the training itself
+            own = [each for each in results if "ckpt" not in each.subject] or results  # results during training
             fields = [
                 {**fields, "score": score} for fields, score in (measurement_settings(metric, each) for each in own)
             ]

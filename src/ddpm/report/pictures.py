@@ -1,6 +1,6 @@
-"""The pictures of a run that the page shows, within a number of bytes: the last grid large, earlier ones small.
+"""The pictures of a run on the page, within a size limit: the last grid large, earlier ones small.
 
-Each is decoded, made smaller where it is large, and written anew, so that only a file's pixels reach the page.
+Each is decoded, reduced if it is large, and encoded again, so that only pixels of a file reach the page.
 """
 
 import base64
@@ -12,14 +12,14 @@ from PIL import Image
 
 from ddpm.data.open_image import open_image
 
-MAX_BYTES = 12 * 2**20  # of all pictures of a page, as PNG; base64 makes a third more of them
+MAX_BYTES = 12 * 2**20  # all pictures of a page as PNG; base64 adds a third
 MAX_WIDTH, THUMBNAIL = 1200, 160
-MAX_THUMBNAILS, MAX_KINDS = 10, 3  # of weights
+MAX_THUMBNAILS, MAX_KINDS = 10, 3  # kinds of weights
 
 
 @dataclass
 class Picture:
-    """step: in words. address: `data:image/png;base64,...`; empty where problem says why it cannot be shown."""
+    """step: as text. address: `data:image/png;base64,...`; empty if `problem` states why it cannot be shown."""
 
     step: str
     size: tuple[int, int] = (0, 0)
@@ -34,7 +34,8 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def album(folder: Path, max_bytes: int) -> dict[str, list[Picture]]:
-    """Grids by weights, averaged ones first: earlier ones of the first weights, and the last of each. "": the strip."""
+    """Grids by weights, averaged ones first: the last grid of each, and earlier ones of the first. "": denoising
+    strip."""
     kinds = {path.name: files for path in (folder / "samples").glob("[!.]*") if (files := picture_paths(path))}
     found = {"": [load_picture(path, MAX_WIDTH, max_bytes // 8) for path in picture_paths(folder / "denoising")[-1:]]}
     for place, name in enumerate(sorted(kinds, key=lambda name: (not name.startswith("ema"), name))[:MAX_KINDS]):
@@ -47,7 +48,7 @@ def album(folder: Path, max_bytes: int) -> dict[str, list[Picture]]:
 
 
 def load_picture(path: Path, width: int, max_bytes: int) -> Picture:
-    """At most so wide. max_bytes: of the PNG; the picture shrinks until it fits."""
+    """Load a picture with at most this width. max_bytes: limit of the PNG; the picture is reduced until it fits."""
     is_number = path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 16
     found = Picture(f"step {int(path.stem):,}" if is_number else "step not known")
     try:

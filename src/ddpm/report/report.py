@@ -1,4 +1,4 @@
-"""Everything that the page shows of some runs, read and compared, before any of it is HTML."""
+"""Read and compare runs: all content of the page, without HTML."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +26,9 @@ from ddpm.report.settings import (
 
 @dataclass
 class Report:
-    """labels, albums, commands: one a run. columns, common: settings that differ, and those that all runs share.
+    """labels, albums, commands: one per run. columns: settings that differ. common: settings that all runs share.
 
-    comparisons: results by protocol. sweep: the one command that trains all runs, if there is one.
+    comparisons: results by protocol. sweep: one command that trains all runs, or empty.
     """
 
     runs: list[Run]
@@ -49,13 +49,13 @@ def read_report(folders: Sequence[Path]) -> Report:
         if run.overrides is None and run.config and (CONF / "train.yaml").is_file():
             try:
                 run.overrides = derive_overrides(run.config)
-                run.notes.append("What was typed is not stored; its command is put together from its settings.")
+                run.notes.append("Its overrides are not stored; its command is derived from its settings.")
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 reason = str(error).splitlines()[0]
-                run.notes.append(f"What was typed is not stored, and conf/ cannot be composed: {reason}.")
+                run.notes.append(f"Its overrides are not stored, and conf/ cannot be composed: {reason}.")
     commands = ["" if run.overrides is None else train_command(run.overrides) for run in runs]
     names = run_labels(columns, [run.name for run in runs])
     places = comparisons(Row(number, result) for number, run in enumerate(runs) for result in run.results)
-    with ThreadPoolExecutor(4) as pool:  # decoding pictures takes most of the time, and holds no lock
+    with ThreadPoolExecutor(4) as pool:  # decoding pictures takes most of the time and releases the GIL
         albums = list(pool.map(lambda run: album(run.folder, MAX_BYTES // len(runs)), runs))
     return Report(runs, names, columns, common, places, albums, commands, swept)

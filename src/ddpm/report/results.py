@@ -1,4 +1,4 @@
-"""Results of evaluate.py, and which of them may be compared: values of one name that were measured in the same way."""
+"""Read results of evaluate.py and group those that can be compared: equal names and equal protocols."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ from ddpm.report.settings import format_setting
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "clip": "clip"}
 HOW |= {name: name for name in ("guides_sha256", "labels", "conditions_from", "image_shape", "precision")}
-"""Fields of a result's subject that tell its rows apart, beside the run and the step."""
+"""Fields of a result's subject that distinguish rows, besides run and step."""
 
 
 def read_results(folder: Path) -> tuple[list[Result], list[str]]:
-    """And a sentence for each file that is no result."""
+    """The results in a folder, and a sentence for each file that cannot be read."""
     found: list[Result] = []
     failed: list[str] = []
     for path in [*sorted(folder.glob("evaluations/*.json")), *sorted(folder.glob("checkpoints/*.json"))]:
@@ -31,7 +31,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
 
 @dataclass(eq=False)
 class Row:
-    """A result, and the number of its run. step: None where it is not stored. how: how and where images were made."""
+    """A result and the number of its run. step: None if unknown. how: how and where its images were generated."""
 
     run: int
     result: Result
@@ -50,9 +50,9 @@ class Row:
 
 
 def measurement_settings(metric: str, result: Result) -> tuple[dict[str, Any], str]:
-    """What a value must share with another to be compared: the fields of the protocol and the settings of its score.
+    """What must be equal for two values to be compared: fields of the protocol, and settings of the score.
 
-    Those are "scores.fid" of "fid_mnist_1k", as other scores had no hand in it; all where none has its name.
+    For "fid_mnist_1k", the settings are those of "scores.fid"; if no score has the name, those of all scores.
     """
     fields = protocol(result)
     scores = {key: fields.pop(key) for key in list(fields) if key.partition(".")[0] == "scores"}
@@ -61,7 +61,7 @@ def measurement_settings(metric: str, result: Result) -> tuple[dict[str, Any], s
 
 
 def comparisons(rows: Iterable[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """The fields of each protocol without the settings of scores, and the rows that may stand in its table."""
+    """The protocols (without settings of scores), each with the rows of its table."""
     found: dict[str, tuple[dict[str, Any], list[Row]]] = {}
     for row in rows:
         fields, _ = measurement_settings("", row.result)
@@ -70,13 +70,13 @@ def comparisons(rows: Iterable[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
 
 
 def newest_rows(rows: list[Row]) -> list[Row]:
-    """Of each run, and each way of sampling it, the result of the last step."""
+    """The result of the last step for each run and each way of sampling."""
     last = {(row.run, *row.how.values()): row for row in sorted(rows, key=lambda row: row.step or -1)}
     return sorted(last.values(), key=lambda row: row.run)
 
 
 def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimate | None]]:
-    """(metric, settings of the score) -> a value for each row: under other settings it is another column."""
+    """(metric, settings of the score) -> one value per row, or None."""
     found: dict[tuple[str, str], list[Estimate | None]] = {}
     for k, row in enumerate(rows):
         for metric, value in row.result.estimates.items():
@@ -85,7 +85,7 @@ def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimat
 
 
 def best_rows(values: Sequence[Estimate | None], lower: bool | None) -> tuple[set[int], set[int]]:
-    """Places of the best value, and of those that two standard errors of the difference do not tell from it."""
+    """Indices of the best value, and of those within two standard errors of the difference from it."""
     known = {k: each for k, each in enumerate(values) if each is not None}
     if lower is None or len(known) < 2:
         return set(), set()

@@ -1,4 +1,4 @@
-"""A run's folder as one value. Whatever is missing or broken in it becomes a sentence among its notes."""
+"""Read a run folder. Missing or damaged parts become sentences in its notes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,37 +11,37 @@ from ddpm.report.series import Series, read_series
 from ddpm.report.settings import Config, read_config, read_overrides, resolve_reference
 
 MAX_DEPTH = 6
-SIGNS = ("checkpoints/config.yaml", "metrics.csv")  # one of which every run has
+SIGNS = ("checkpoints/config.yaml", "metrics.csv")  # every run has one of these
 
 
 @dataclass
 class Run:
-    """name: its folder, with the sweep's where that is a number. notes: what a reader must know, in sentences."""
+    """name: its folder, with the folder of the sweep if it is a number. notes: sentences about problems."""
 
     folder: Path
     name: str
     config: Config = field(default_factory=dict)
-    overrides: list[str] | None = None  # what was typed, if it is stored
+    overrides: list[str] | None = None  # None if they are not stored
     series: Series = field(default_factory=Series)
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Every run in the folders, each once, sweeps in their order. ValueError names a folder that holds none."""
+    """All runs in the folders, each once, sweeps in order. Raises ValueError for a folder without runs."""
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs, and is not there")
+            raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs, but does not exist")
         here = {each.resolve(): each for each in runs_below(folder)}
         if not here:
-            raise ValueError(f"{folder} holds no run: a run is a folder with checkpoints/ and {' or '.join(SIGNS)}")
+            raise ValueError(f"{folder} contains no run: a run is a folder with checkpoints/ and {' or '.join(SIGNS)}")
         found |= here
     return list(found.values())
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """Runs at a folder or under it, 2 before 10. Hidden folders, links and folders of runs are not entered."""
+    """Runs at or below a folder, in numerical order. Hidden folders, links and subfolders of runs are not searched."""
     for place, names, _ in os.walk(folder):
         here = Path(place)
         is_run = "checkpoints" in names and any((here / file).is_file() for file in SIGNS)
@@ -58,7 +58,7 @@ def read_run(folder: Path) -> Run:
     for name, read, file, shown in (
         ("config", read_config, "", "Its settings cannot be read"),
         ("overrides", read_overrides, "", "Its command is not known"),
-        ("series", read_series, "metrics.csv", "Its numbers cannot be read"),
+        ("series", read_series, "metrics.csv", "Its logged values cannot be read"),
     ):
         try:
             setattr(run, name, read(folder / file))
@@ -72,13 +72,13 @@ def read_run(folder: Path) -> Run:
 def describe_state(run: Run) -> Iterator[str]:
     series, most = run.series, resolve_reference(run.config, "trainer.max_steps")
     if type(most) is int and len(series.steps) and series.last_step < most:
-        yield f"It is at step {series.last_step:,} of {most:,}: still training, or ended before its time."
+        yield f"It is at step {series.last_step:,} of {most:,}: still training, or ended early."
     if len(series.steps) == 0 and not series.unreadable and not any("metrics.csv" in note for note in run.notes):
         yield "Its metrics.csv has no rows yet."
     if len(series.steps) == 1:
         yield "Its metrics.csv has a single row, so its curves are points."
     if series.unreadable:
-        yield f"Rows of its metrics.csv that could not be read and are left out: {series.unreadable:,}."
+        yield f"Skipped rows of its metrics.csv that cannot be read: {series.unreadable:,}."
     if series.not_finite:
         odd = [f"{name} ({len(steps):,}, first at step {steps[0]:,})" for name, steps in series.not_finite.items()]
         yield f"NaN, infinite or beyond 1e30, marked by crosses: {', '.join(odd[:5])}{' and more' if odd[5:] else ''}."

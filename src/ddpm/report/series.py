@@ -11,16 +11,16 @@ import numpy as np
 from ddpm.base.untrusted import text_file
 
 MAX_COLUMNS = 2_000
-LARGEST = 1e30  # that can be summed and drawn
+LARGEST = 1e30  # largest value that can be summed and drawn
 STEP = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass
 class Series:
-    """steps: int64 `[N]`, ascending. values: float64 `[N]` by column, NaN where a row has no number for it.
+    """steps: int64 `[N]`, ascending. values: float64 `[N]` by column, NaN if a row has no number.
 
-    not_finite: by column, the steps of NaN, infinity and what is beyond 1e30. unreadable: number of rows left out, such
-    as the torn last one of a killed run.
+    not_finite: by column, the steps with NaN, infinity or values beyond 1e30. unreadable: number of skipped rows, such
+    as the truncated last one of a killed run.
     """
 
     steps: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -33,7 +33,7 @@ class Series:
         return int(self.steps[-1]) if len(self.steps) else None
 
     def points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of a column where it has a finite number; both empty where there is no such column."""
+        """Steps and values of a column at its finite numbers; both empty if there is no such column."""
         values = self.values.get(name, np.full(len(self.steps), np.nan))
         finite = np.isfinite(values)
         return self.steps[finite], values[finite]
@@ -43,7 +43,7 @@ class Series:
 
 
 def read_series(path: Path) -> Series:
-    """ValueError, with the file's name, where it is no table with a column of steps."""
+    """Read metrics.csv. Raises ValueError with the file's name if it is not a table with a column `step`."""
     try:
         rows = [row for row in csv.reader(io.StringIO(text_file(path), newline="")) if row]
     except csv.Error as error:
@@ -73,7 +73,7 @@ def parse_number(text: str) -> float | None:
 
 
 def smooth(values: np.ndarray, num_windows: int = 25) -> np.ndarray:
-    """Mean over a centred window of 1/num_windows of the rows, which narrows towards both ends."""
+    """Moving average over a centred window of 1/num_windows of the rows; the window is smaller at both ends."""
     index = np.arange(len(values))
     reach = np.minimum(max(1, len(values) // num_windows // 2), np.minimum(index, index[::-1]))
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -81,7 +81,7 @@ def smooth(values: np.ndarray, num_windows: int = 25) -> np.ndarray:
 
 
 def thin(steps: np.ndarray, values: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most about num points: of each stretch its least and its greatest value, so that no peak is lost."""
+    """Reduce to about `num` points: the minimum and maximum of each interval, so that no peak is lost."""
     parts = np.array_split(np.arange(len(steps)), max(1, num // 2))
     kept = {0, len(steps) - 1, *(part[f(values[part])] for part in parts for f in (np.argmin, np.argmax) if len(part))}
     return (steps[sorted(kept)], values[sorted(kept)]) if len(steps) > num else (steps, values)

@@ -1,4 +1,4 @@
-"""The settings of runs, as plain data: their settings, in which they differ, and the command that repeats them."""
+"""Settings of runs as plain data: read and compare them, and derive the commands that repeat the runs."""
 
 import functools
 import json
@@ -27,11 +27,11 @@ BOOKKEEPING = ("name", "data.source", "data.num_workers", "compile", "channels_l
 
 Config = dict[str, Any]  # group.field -> value
 Columns = dict[str, list[tuple[str, str, str]]]
-"""Setting -> of each run its value; what else differs in it, if it is a group; and its words for a label."""
+"""Setting -> for each run: its value, other fields of the group that differ, and its text in a label."""
 
 
 def read_config(folder: Path) -> Config:
-    """The leaves of a run's configuration, of older runs as Hydra stored it; empty where none is stored."""
+    """The flat configuration of a run, for older runs as stored by Hydra; empty if none is stored."""
     for path in (folder / "checkpoints" / "config.yaml", folder / ".hydra" / "config.yaml"):
         if path.is_file():
             stored = yaml_file(path)
@@ -42,16 +42,16 @@ def read_config(folder: Path) -> Config:
 
 
 def read_overrides(folder: Path) -> list[str] | None:
-    """What was typed after train.py, in a sweep with this run's values; None where it is not stored."""
+    """The overrides of a run, in a sweep with its own values; None if they are not stored."""
     path = folder / ".hydra" / "overrides.yaml"
     words = (yaml_file(path) or []) if path.is_file() else None
     if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-        raise ValueError(f"{path.name} must be a list of texts")
+        raise ValueError(f"{path.name} must be a list of strings")
     return None if words is None else [upgrade_word(word) for word in words]
 
 
 def resolve_reference(config: Config, key: str) -> Any:
-    """The value of a leaf; of one that refers to another, the other's. A reference to a group stays as written."""
+    """The value of a field, with references to other fields resolved. References to groups are kept."""
     value = config.get(key)
     for _ in range(10):
         reference = WHOLE_REFERENCE.fullmatch(str(value))
@@ -68,7 +68,7 @@ def format_setting(value: Any) -> str:
 
 
 def differing_settings(configs: list[Config]) -> tuple[Columns, dict[str, str]]:
-    """What differs, without settings that only repeat another one by a reference; and what all share."""
+    """Settings that differ, without references to other settings, and settings that all runs share."""
     shown = [{key: format_setting(resolve_reference(config, key)) for key in config} for config in configs]
     keys = dict.fromkeys(key for each in shown for key in each)
     unequal = [key for key in keys if len({each.get(key) for each in shown if each}) > 1]
@@ -89,7 +89,7 @@ def differing_settings(configs: list[Config]) -> tuple[Columns, dict[str, str]]:
 
 
 def run_labels(columns: Columns, folders: list[str]) -> list[str]:
-    """A short name for each run: its values of few settings that differ, or its folder; both where values repeat."""
+    """A short name for each run: values of a few settings that differ, or its folder; both if values repeat."""
     shown = [cells for key, cells in columns.items() if not key.startswith(BOOKKEEPING)]
     names = list(folders)
     for run, cells in enumerate(zip(*shown, strict=True) if len(shown) <= MOST_IN_A_NAME else ()):
@@ -104,7 +104,7 @@ def train_command(words: list[str]) -> str:
 
 
 def sweep_command(runs: list[list[str]]) -> str:
-    """One command that trains all of these runs, where they are every combination of some values; else empty."""
+    """One command that trains all runs, if they are all combinations of some values; else empty."""
     pairs = [dict(word.split("=", 1) for word in words if "=" in word) for words in runs]
     values = {key: list(dict.fromkeys(each.get(key, "") for each in pairs)) for key in pairs[0]}
     same_keys = all([*each] == [*values] and len(each) == len(words) for each, words in zip(pairs, runs, strict=True))
@@ -120,7 +120,7 @@ def default_config() -> Config:
 
 
 def derive_overrides(config: Config) -> list[str]:
-    """Overrides that lead from the defaults to these leaves, as far as they are not equal."""
+    """Overrides that change the defaults to these values."""
     defaults = default_config()
     words = {
         key: quote_for_hydra(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()

@@ -1,1 +1,1 @@
-"""Uses of a trained model besides drawing samples, one a file: python sample.py ckpt=... task=NAME."""
+"""Other uses of a trained model, one file each: python sample.py ckpt=... task=NAME."""

@@ -1,4 +1,4 @@
-"""What a use of a model is given, and what it gives back."""
+"""Interfaces of tasks: the model that a task receives, and the outcome that it returns."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,14 +22,15 @@ from ddpm.diffusion.samplers.base import Sampler, State
 from ddpm.model.codec import Codec
 
 Run = Callable[[Tensor], Iterator[State]]
-"""The states of the samples with the given rows, int64 `[B]`, of all that a task makes."""
+"""Maps row numbers, int64 `[B]`, to the sampling states of these rows."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """pictures: uint8 `[H, W, 3]` by name. arrays: images `[..., C, H, W]` about in [-1, 1], and others, by name.
+    """pictures: uint8 `[H, W, 3]` by name. arrays: images `[..., C, H, W]`, approximately in [-1, 1], and other arrays,
+    by name.
 
-    numbers: what goes into JSON. lines: what a person reads.
+    numbers: values for the JSON file. lines: text to print.
     """
 
     pictures: dict[str, Tensor]
@@ -40,11 +41,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, ready to be used without gradients.
+    """A trained model for a task, used without gradients.
 
-    condition: of its samples. conditions_of: the request for the samples with these numbers, int64
-    `[B]`, nothing if it says nothing. image_shape: `(C, H, W)`. batch_size: images at once. data: what it was
-    trained on, or None where nobody knows. another: the model of another checkpoint, on the same device.
+    condition: condition of samples. conditions_of: maps row numbers, int64 `[B]`, to requested conditions (possibly
+    empty). image_shape: `(C, H, W)`. batch_size: images per batch. data: data set of the task, or None if unknown.
+    another: loads the model of another checkpoint, on the same device.
     """
 
     denoiser: Denoiser
@@ -67,7 +68,7 @@ class Model:
         return torch.tensor(numbers, device=self.device)
 
     def prior(self, ids: Tensor) -> Tensor:
-        """x_T of the samples `ids`, that of `task=generate`."""
+        """x_T of the samples `ids`, int64 `[B]`, the same as in `task=generate`."""
         return self.sampler.process.prior(self.codec.latent_shape(self.image_shape), self.rng.at(self.T, ids))
 
     def sampled(
@@ -81,7 +82,8 @@ class Model:
     ) -> Tensor:
         """Images `[N, C, H, W]` on the CPU, sampled from x `[N, C, H, W]` at `start`.
 
-        cond: what each of the N has; None: as the command requests. watch: given each state, and which rows it has.
+        cond: conditions of the N samples; None: those of the command. watch: called with the row numbers and each
+        state.
         """
         sampler = sampler or self.sampler
 
@@ -96,7 +98,7 @@ class Model:
         return self.decode(self.finish(run, len(ids), num_steps(sampler, start)))
 
     def finish(self, run: Run, num: int, num_steps: int) -> Tensor:
-        """The last x `[num, C, H, W]` of a run, made in batches; shows how far it is."""
+        """The final x `[num, C, H, W]` of a run, computed in batches with a progress display."""
         batches = self.batches(num)
         display, done, ends = ProgressDisplay("step", len(batches) * num_steps), 0, []
         for rows in batches:
@@ -109,18 +111,18 @@ class Model:
         return torch.cat(ends)
 
     def batches(self, num: int) -> tuple[Tensor, ...]:
-        """The rows 0..num-1, so many at once as the command allows."""
+        """The row numbers 0..num-1 in batches of `batch_size`."""
         return torch.arange(num, device=self.device).split(self.batch_size)
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Images `[..., C, H, W]` on the CPU."""
+        """Decode x0 to images `[..., C, H, W]` on the CPU."""
         images = self.codec.decode(x0.flatten(0, -4)).float().cpu()
         return images.view(*x0.shape[:-3], *images.shape[-3:])
 
 
 @dataclass(frozen=True)
 class ImageTask(ABC):
-    """A use of real images. images: how many of the split, the same ones in every run, or a list of their numbers."""
+    """A task with real images. images: number of images of the split (the same ones in every run), or their numbers."""
 
     images: list[int] | int
     split: str
@@ -140,7 +142,7 @@ class ImageTask(ABC):
     def real(self, model: Model) -> tuple[list[int], Tensor]:
         """Numbers and images `[N, C, H, W]` in [-1, 1], on the model's device."""
         if model.data is None:
-            raise ValueError("the checkpoint does not say what it was trained on: choose the data, as in data=mnist")
+            raise ValueError("the checkpoint does not state its data set: choose one, for example data=mnist")
         if model.data.image_shape != model.image_shape:
             check.fail("data", list(model.data.image_shape), f"of the model's images, {list(model.image_shape)}")
         model.data.prepare_data()
@@ -154,10 +156,10 @@ class ImageTask(ABC):
 
 
 def gaussian(model: Model, task: str) -> GaussianDiffusion:
-    """The process of the model; ValueError unless it is Gaussian."""
+    """The process of the model. Raises ValueError unless it is Gaussian."""
     process = model.sampler.process
     if not isinstance(process, GaussianDiffusion):
-        raise ValueError(f"task={task} needs process=gaussian, and the model has {type(process).__name__}")
+        raise ValueError(f"task={task} needs process=gaussian, but the model has {type(process).__name__}")
     return process
 
 

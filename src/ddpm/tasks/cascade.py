@@ -1,4 +1,4 @@
-"""Small images of one model, made large by another (Ho et al. 2022, "Cascaded Diffusion Models")."""
+"""Cascade: small images of one model are upsampled by another (Ho et al. 2022, "Cascaded Diffusion Models")."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,16 @@ from ddpm.tasks.base import Model, Outcome
 from ddpm.tasks.sheet import sheet
 from ddpm.tasks.upsample import agreement, disagreement, enlarge, refuse_without_low_res
 
-NUM_ROWS = 8  # of a base without classes
+NUM_ROWS = 8  # if the base model has no classes
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """base: checkpoint of the model of small images, with its own sampler; where it knows classes, all are requested.
+    """base: checkpoint of the model of small images. It uses its own sampler and, if it has classes, generates all.
 
-    num_columns: images of each class. The images are those of `sample.py ckpt=BASE class=all` with the same seed.
-    (The paper adds noise to the small images in training and in sampling, against the errors of the base. Not here.)
+    num_columns: images per class. The small images equal those of `sample.py ckpt=BASE class=all` with the same seed.
+    (The paper adds noise to the small images in training and sampling, to reduce the effect of errors of the base
+    model. This is not implemented.)
     """
 
     base: str | None
@@ -35,9 +36,9 @@ class Cascade:
         base = model.another(str(self.base))
         base_condition, size = base.condition, list(condition.small_shape(model.image_shape))
         if list(base.image_shape) != size:
-            check.fail("task.base", self.base, f"a model of images {size}, and it makes {list(base.image_shape)}")
+            check.fail("task.base", self.base, f"a model of images {size}, but it generates {list(base.image_shape)}")
         if base_condition.needs_images:
-            check.fail("task.base", self.base, f"a model that makes images of noise alone, and it has {base_condition}")
+            check.fail("task.base", self.base, f"a model that needs no images, but it has {base_condition}")
         num_rows = base_condition.num_classes if isinstance(base_condition, ClassLabel) else NUM_ROWS
         ids = torch.arange(num_rows * self.num_columns, device=model.device)
         small = base.sampled(base.prior(ids), ids, base.T, cond=base_condition.default_conditions(ids)).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Colours for a grey picture: the mean over the channels is known (as ILVR, Choi et al. 2021, algorithm 1)."""
+"""Colorization: the mean over channels is known (similar to ILVR, Choi et al. 2021, algorithm 1)."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,10 @@ from ddpm.tasks.restore import ResampledCompletion
 
 @dataclass(frozen=True)
 class Colorize(ResampledCompletion):
-    """num_resamples = 1 is ILVR."""
+    """With num_resamples = 1, this is ILVR."""
 
     def projection(self, model: Model) -> Projection:
         gaussian(model, "colorize")
         if model.image_shape[0] == 1:
-            raise ValueError(
-                "task=colorize needs images with colours, and this model's have one channel: they are grey"
-            )
+            raise ValueError("task=colorize needs colour images, but this model generates grey images")
         return channel_mean

@@ -1,4 +1,4 @@
-"""Real images on their way to nothing, as the model's process takes them."""
+"""Real images, degraded step by step by the model's forward process."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from ddpm.tasks.sheet import sheet
 
 @dataclass(frozen=True)
 class Degradation(ImageTask):
-    """num_times: how many times are shown, from 0 to T in even steps; all where there are fewer.
+    """num_times: number of evenly spaced times from 0 to T; at most T + 1.
 
-    The state of a row is one, as in sampling.
+    All images of a row share one random state z, as in sampling.
     """
 
     num_times: int

@@ -1,4 +1,4 @@
-"""Real images with a known strength of noise, and what is made of them (Sohl-Dickstein et al. 2015, figure 3)."""
+"""Add noise of a given SNR to real images and denoise them (Sohl-Dickstein et al. 2015, figure 3)."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from ddpm.tasks.sheet import beside_originals
 
 @dataclass(frozen=True)
 class Denoise(ImageTask):
-    """snr: signal-to-noise ratio alpha^2 / sigma^2 of the noisy images; the time nearest to it is taken.
+    """snr: signal-to-noise ratio alpha^2 / sigma^2 of the noisy images; the nearest time is used.
 
-    A sample given the noisy image looks sharp; the mean of all such samples, which the network predicts in one step,
-    is blurred, and nearer to the original: it has the least squared error that can be had.
+    A sample given the noisy image is sharp. The mean of all such samples, which the network predicts in one step, is
+    blurred but has the least possible squared error.
     """
 
     snr: float
@@ -30,7 +30,7 @@ class Denoise(ImageTask):
         t = time_of_snr(process.schedule, self.snr)
         snr, alpha = process.schedule.snr(t), process.schedule.alpha(t)
         if alpha == 0:
-            check.fail("task.snr", self.snr, f"larger, since at t = {t} nothing is left of the images")
+            check.fail("task.snr", self.snr, f"larger, because at t = {t} no signal is left")
         numbers, images = self.real(model)
         ids, x0 = model.ids(*numbers), model.codec.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)

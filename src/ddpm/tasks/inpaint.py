@@ -1,4 +1,4 @@
-"""Painting a part of an image anew: RePaint (Lugmayr et al. 2022, algorithm 1)."""
+"""Inpainting with RePaint (Lugmayr et al. 2022, algorithm 1)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ddpm.tasks.restore import ResampledCompletion
 
 @dataclass(frozen=True)
 class Inpaint(ResampledCompletion):
-    """mask: the part that is painted anew, see `ddpm.tasks.masks`."""
+    """mask: the unknown part, see `ddpm.tasks.masks`."""
 
     mask: str
 

@@ -1,4 +1,4 @@
-"""Painting a part of an image anew by a product of distributions (Sohl-Dickstein et al. 2015, section 2.5)."""
+"""Inpainting by a product of distributions (Sohl-Dickstein et al. 2015, section 2.5)."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from ddpm.tasks.restore import Completion
 
 @dataclass(frozen=True)
 class InpaintProduct(Completion):
-    """Each step p(x_s | x_t) times r(x_s), which is all on the known pixels: they come from q(x_s | x_t, x0).
+    """Each step samples p(x_s | x_t) r(x_s), where r fixes the known pixels: they are drawn from q(x_s | x_t, x0).
 
-    So the known part is one trajectory of the forward process, in one pass downwards. The paper's code keeps it clean
-    at all times, which is r(x_s) = r(x_0); a network of today has never seen clean pixels beside noisy ones.
+    The known part is therefore one trajectory of the forward process. The paper's code keeps known pixels clean at all
+    times, r(x_s) = r(x_0). Current networks are not trained on clean pixels beside noisy ones.
 
-    mask: the part that is painted anew, see `ddpm.tasks.masks`.
+    mask: the unknown part, see `ddpm.tasks.masks`.
     """
 
     redraw = staticmethod(posterior)

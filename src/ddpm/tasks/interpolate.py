@@ -1,4 +1,5 @@
-"""Between two real images: both diffused to t, mixed, and denoised again (Ho et al. 2020, section 4.4 and figure 8)."""
+"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4 and
+figure 8)."""
 
 from dataclasses import dataclass
 
@@ -12,10 +13,10 @@ from ddpm.tasks.sheet import sheet
 
 @dataclass(frozen=True)
 class Interpolate(ImageTask):
-    """images: two numbers, or 2. times: one row each, rising; None: an eighth, a quarter, a half, ... of T.
+    """images: two image numbers, or 2. times: rising, one row each; None: 1/8, 1/4, 1/2, 3/4 and 1 times T.
 
-    All images of a row share their noise, that of the diffusion and that of the sampler, as in the paper; both ends
-    share that of the diffusion too, where the paper's code draws two, of which a mixture has half the variance.
+    All images of a row share the noise of diffusion and sampler, as in the paper. Both ends also share the noise of
+    diffusion. The paper's code draws two, whose mixture has half of the variance.
     """
 
     times: list[int] | None
@@ -24,7 +25,7 @@ class Interpolate(ImageTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.images if isinstance(self.images, int) else len(self.images)) != 2:
-            check.fail("task.images", self.images, "two numbers of images, as [3, 17], or 2")
+            check.fail("task.images", self.images, "two image numbers, for example [3, 17], or 2")
         check.integer("task.num_mixtures", self.num_mixtures, low=2)
 
     def __call__(self, model: Model) -> Outcome:

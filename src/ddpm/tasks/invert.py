@@ -1,4 +1,4 @@
-"""Real images to x_T and back: how much of them comes back (Song et al. 2021, section 5.4 and table 2)."""
+"""Inversion: encode real images to x_T and reconstruct them (Song et al. 2021, section 5.4 and table 2)."""
 
 from dataclasses import dataclass, replace
 
@@ -15,9 +15,9 @@ from ddpm.tasks.sheet import beside_originals
 
 @dataclass(frozen=True)
 class Invert(ImageTask):
-    """steps: numbers of steps, in place of the sampler's own, each taken on the way up and on the way down.
+    """steps: numbers of steps for encoding and for decoding, instead of the sampler's own.
 
-    On the way up they are DDIM's at the sampler's times, on the way down the sampler's.
+    Encoding uses inverse DDIM steps at the sampler's times, decoding uses the sampler.
     """
 
     steps: list[int]
@@ -25,25 +25,25 @@ class Invert(ImageTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.steps, list | tuple) or not self.steps:
-            check.fail("task.steps", self.steps, "a list of numbers of steps, as [10, 20, 50]")
+            check.fail("task.steps", self.steps, "a list of numbers of steps, for example [10, 20, 50]")
 
     def __call__(self, model: Model) -> Outcome:
         gaussian(model, "invert")
         if draws_noise(model.sampler):
             name = model.sampler.describe()
-            raise ValueError(f"task=invert needs a sampler that draws no noise, and {name} does; add sampler=ddim")
+            raise ValueError(f"task=invert needs a deterministic sampler, but {name} adds noise; add sampler=ddim")
         for steps in self.steps:
             check.integer("task.steps", steps, low=1, high=model.T)
         samplers = [replace(model.sampler, steps=steps) for steps in self.steps]
         for sampler in samplers:
-            sampler.times(model.T)  # a grid that cannot have so many shows now
+            sampler.times(model.T)  # raises early if that many steps are impossible
         numbers, images = self.real(model)
         there, back = zip(*(both_ways(model, sampler, images) for sampler in samplers), strict=True)
         images = images.cpu()
         each = [squared_error(outputs, images) for outputs in back]  # [N] for each number of steps
         errors = [error.mean().item() for error in each]
         labelled = {f"{s} steps\n{error:.2g}": x for s, error, x in zip(self.steps, errors, back, strict=True)}
-        title = "up to x_T and back; mean squared error of pixels in [0, 1]"
+        title = "encoded to x_T and decoded; mean squared error of pixels in [0, 1]"
         drawn = beside_originals(numbers, images, labelled, title)
         lines = ["steps  mean squared error of pixels in [0, 1]"]
         lines += [f"{steps:5}  {error:.2g}" for steps, error in zip(self.steps, errors, strict=True)]

@@ -1,4 +1,4 @@
-"""Which pixels of an image are known: the halves, the middle, pixels at random, or a picture of one's own."""
+"""Masks of known pixels: halves, the centre, random pixels, or an image file."""
 
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
 
 HIDDEN = ("left", "right", "top", "bottom", "center", "random")
-"""Names of the part that is painted anew: half of the image; for `center` half of its height and width; for `random`
-each pixel with probability 1/2, the same in every run."""
+"""Names of unknown parts: half of the image; `center`: half of its height and width; `random`: each pixel with
+probability 1/2, the same ones in every run."""
 
 
 def known_pixels(mask: str, height: int, width: int) -> Tensor:
-    """float32 `[H, W]`: 1 where the pixel is known, 0 where it is painted anew. mask: one of HIDDEN, or a file."""
+    """float32 `[H, W]`: 1 at known pixels, 0 at unknown ones. mask: one of HIDDEN, or an image file. Raises
+    ValueError."""
     known = torch.ones(height, width)
     half_height, half_width = height // 2, width // 2
     match mask:
@@ -37,22 +38,20 @@ def known_pixels(mask: str, height: int, width: int) -> Tensor:
         case _:
             known = of_file(mask, height, width)
     if known.all() or not known.any():
-        check.fail(
-            "task.mask", mask, "a picture with some pixels white, to be painted anew, and some black, to be kept"
-        )
+        check.fail("task.mask", mask, "an image with some white (unknown) and some black (known) pixels")
     return known.float()
 
 
 def of_file(mask: str, height: int, width: int) -> Tensor:
-    """bool `[H, W]` of a picture that is white where the image is painted anew, and black where it is kept."""
+    """bool `[H, W]` of an image file, True at white (unknown) pixels. Raises ValueError."""
     path = Path(mask)
     if not path.exists():
         hint = check.suggestion(mask, HIDDEN)
-        raise ValueError(f"task.mask must be one of {', '.join(HIDDEN)}, or a picture's file, got {mask!r}{hint}")
+        raise ValueError(f"task.mask must be one of {', '.join(HIDDEN)}, or an image file, got {mask!r}{hint}")
     try:
         image = open_image(path)
     except UnusableImage as error:
         raise ValueError(f"task.mask={mask} {error}") from error
     if (image.height, image.width) != (height, width):
-        check.fail("task.mask", f"{image.height} x {image.width}", f"a picture of the images' size, {height} x {width}")
+        check.fail("task.mask", f"{image.height} x {image.width}", f"a mask of the images' size, {height} x {width}")
     return torch.from_numpy(np.asarray(image.convert("L")) < 128)

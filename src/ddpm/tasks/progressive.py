@@ -1,4 +1,5 @@
-"""When details appear: the predicted x0 over time, and completions of one x_t (Ho et al. 2020, figures 6 and 7)."""
+"""Progressive generation: the predicted x0 over time, and samples that share one x_t (Ho et al. 2020, figures 6 and
+7)."""
 
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ from ddpm.tasks.sheet import sheet
 
 @dataclass(frozen=True)
 class Progressive:
-    """num_samples: rows of the strips. num_times: their columns, spread over the sampler's steps.
+    """num_samples: rows of the strips. num_times: columns of the strips, spread over the sampler's steps.
 
-    times: at each, `num_completions` samples that share x_t, which is that of sample 0; None: 7/8, 3/4, 1/2, 1/4 and
-    1/8 of T. The nearest that the sampler visits are taken. num_completions = 0 leaves this picture out.
+    times: times at which `num_completions` samples share the x_t of sample 0; None: 7/8, 3/4, 1/2, 1/4 and 1/8 of T.
+    The nearest times of the sampler are used. num_completions = 0 skips this picture.
     """
 
     num_samples: int
@@ -45,19 +46,19 @@ class Progressive:
                 [[x, *row] for x, row in zip(seen, outputs, strict=True)],
                 rows=[f"t = {t}" for t in shared],
                 columns=["shared x_t", *map(str, range(self.num_completions))],
-                title=f"samples that share x_t, the rest of the noise being their own; T = {model.T}",
+                title=f"samples that share x_t, with different noise below t; T = {model.T}",
             )
             outcome.arrays.update(shared_x_t=seen, completions=outputs)
             outcome.numbers["shared_times"] = shared
         return outcome
 
     def shared_times(self, model: Model, visited: list[int]) -> list[int]:
-        """Those of the wanted times that are shared, falling; none without completions."""
+        """The falling times at which x_t is shared; empty without completions. Raises ValueError."""
         if not self.num_completions:
             return []
         if not draws_noise(model.sampler):
             raise ValueError(
-                f"{model.sampler.describe()} draws no noise, so all completions of one x_t are the same; "
+                f"{model.sampler.describe()} adds no noise, so all completions of one x_t are the same; "
                 "add sampler=ancestral, or task.num_completions=0"
             )
         wanted = self.times or [max(1, model.T * part // 8) for part in (7, 6, 4, 2, 1)]
@@ -66,7 +67,7 @@ class Progressive:
         return sorted({min(visited[:-1], key=lambda v, t=t: abs(v - t)) for t in wanted}, reverse=True)
 
     def complete(self, model: Model, x_t: Tensor, t: int) -> Tensor:
-        """Images `[num_completions, C, H, W]`, from one x_t `[C, H, W]`."""
+        """Samples `[num_completions, C, H, W]` from one x_t `[C, H, W]`."""
         ids = torch.arange(self.num_completions, device=model.device)
         return model.sampled(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
 
@@ -74,8 +75,8 @@ class Progressive:
 def collect_states(
     model: Model, num: int, shown: set[int], shared: set[int]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """On the way of samples 0..num-1: the x0 `[num, C, H, W]` from which x at the times `shown` were made, as images,
-    and x_t `[C, H, W]` of sample 0 at the times `shared`."""
+    """Sample 0..num-1 and collect two mappings: from the times `shown` to the decoded prediction of x0,
+    `[num, C, H, W]`, that led to this time; and from the times `shared` to x_t `[C, H, W]` of sample 0."""
     ids = torch.arange(num, device=model.device)
     x_T = model.prior(ids)
     x0: dict[int, list[Tensor]] = {t: [] for t in shown}
@@ -92,13 +93,13 @@ def collect_states(
 
 
 def strips(x0: dict[int, Tensor], columns: list[int], visited: list[int]) -> Outcome:
-    """x0: by the time stepped to; columns: places of these in `visited`."""
+    """Draw the strips. x0: predictions by the time stepped to. columns: indices of these times in `visited`."""
     seen_from = [visited[i - 1] for i in columns]
     images = torch.stack([x0[visited[i]] for i in columns], dim=1)  # [samples, columns, C, H, W]
     drawn = sheet(
         list(images),
         rows=[f"sample {number}" for number in range(len(images))],
         columns=[f"t = {t}" for t in seen_from],
-        title="x0 as it is predicted from x_t",
+        title="x0 predicted from x_t",
     )
     return Outcome({"progressive": drawn}, {"predicted_x0": images}, {"times": seen_from})

@@ -1,4 +1,4 @@
-"""Real images, degraded and restored: Algorithms 1 and 2 of Cold Diffusion side by side (Bansal et al. 2022)."""
+"""Restore degraded real images with algorithms 1 and 2 of Cold Diffusion (Bansal et al. 2022)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the tasks share that paint an image anew of which a part is known."""
+"""Shared code of tasks that complete images of which a projection is known."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -25,20 +25,20 @@ from ddpm.tasks.base import ImageTask, Model, Outcome
 from ddpm.tasks.sheet import sheet
 
 COMPLETIONS_OF_AN_IMAGE = 2**20
-"""The noise of completion k of image n is keyed by n times this + k, so neither number changes that of the others."""
+"""The id of completion k of image n is n times this + k, so that its noise does not depend on the other numbers."""
 
 
 def completion_ids(model: Model, numbers: list[int], num_completions: int) -> Tensor:
-    """int64 `[N * num_completions]`, those of one image in a row."""
+    """Sample ids, int64 `[N * num_completions]`; those of one image are consecutive."""
     first = model.ids(*numbers) * COMPLETIONS_OF_AN_IMAGE
     return (first[:, None] + torch.arange(num_completions, device=model.device)).flatten()
 
 
 @dataclass(frozen=True)
 class Completion(ImageTask):
-    """Completions of images of which only a projection is used.
+    """Complete images from a projection of them.
 
-    As a picture that is what is known, with hidden pixels in the middle of black and white.
+    In pictures of the projection, unknown pixels are mid-grey.
     """
 
     redraw: ClassVar[KnownSampler] = staticmethod(independent)
@@ -50,15 +50,15 @@ class Completion(ImageTask):
 
     @abstractmethod
     def projection(self, model: Model) -> Projection:
-        """ValueError for a model that cannot keep such a part."""
+        """The known projection. Raises ValueError if the model does not support it."""
 
     def times(self, model: Model) -> list[int]:
         return model.sampler.times(model.T)
 
     def __call__(self, model: Model) -> Outcome:
         task = type(self).__module__.rpartition(".")[2]
-        if not isinstance(model.codec, PixelCodec | BinaryCodec):  # known pixels are no part of a latent
-            raise ValueError(f"task={task} needs a model of pixels, and this one has {type(model.codec).__name__}")
+        if not isinstance(model.codec, PixelCodec | BinaryCodec):  # known pixels do not fix a part of a latent
+            raise ValueError(f"task={task} needs a model of pixels, but this one has {type(model.codec).__name__}")
         projection, times = self.projection(model), self.times(model)
         numbers, images = self.real(model)
         ids, images = completion_ids(model, numbers, self.num_completions), model.codec.encode(images)
@@ -77,7 +77,7 @@ class Completion(ImageTask):
             [[images[i], known[i], *outputs[i]] for i in range(len(numbers))],
             rows=[f"image {number}" for number in numbers],
             columns=["original", "known", *(f"{k + 1}" for k in range(self.num_completions))],
-            title=f"completions of what is known: {task}, {down} steps",
+            title=f"{task}: completions of the known part, {down} steps",
         )
         figures = {
             "images": numbers,
@@ -86,13 +86,14 @@ class Completion(ImageTask):
             "squared_error": squared_error(outputs, images[:, None]).tolist(),
         }
         arrays = {"originals": images, "known": known, "completions": outputs}
-        return Outcome({task: drawn}, arrays, figures, [f"{down} steps down; what is known is kept to {error:.1g}"])
+        return Outcome({task: drawn}, arrays, figures, [f"{down} steps; the known part is kept up to {error:.1g}"])
 
 
 @dataclass(frozen=True)
 class ResampledCompletion(Completion):
-    """jump_length, num_resamples: after so many steps of the sampler, back up as many, until these have been made
-    num_resamples times; j = 10 and r = 10 in RePaint, with 250 steps. 1 is no resampling, as in ILVR.
+    """Completion with the resampling of RePaint: every jump_length steps are run num_resamples times.
+
+    RePaint uses jump_length 10 and num_resamples 10 with 250 steps. 1 means no resampling, as in ILVR.
     """
 
     jump_length: int
@@ -107,8 +108,8 @@ class ResampledCompletion(Completion):
         times, jump, num = model.sampler.times(model.T), self.jump_length, self.num_resamples
         if num > 1:
             if not isinstance(model.sampler.process, GaussianDiffusion):
-                raise ValueError(f"task.num_resamples={num} needs process=gaussian; take task.num_resamples=1")
+                raise ValueError(f"task.num_resamples={num} needs process=gaussian; use task.num_resamples=1")
             if len(times) < 3 or jump > len(times) - 2:
-                must_be = f"less than the sampler's number of steps, {len(times) - 1}; or take task.num_resamples=1"
+                must_be = f"less than the sampler's number of steps, {len(times) - 1}; or use task.num_resamples=1"
                 check.fail("task.jump_length", jump, must_be)
         return resampling_path(times, jump, num)

@@ -1,4 +1,4 @@
-"""A table of images with words at its rows and columns, for people who see the picture alone."""
+"""A table of images with labelled rows and columns."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
 def sheet(cells: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str = "") -> Tensor:
-    """uint8 `[H, W, 3]`. cells: a list of images `[C, H, W]` in [-1, 1] for each of the rows, which may be shorter.
+    """Draw a table, uint8 `[H, W, 3]`. cells: rows of images `[C, H, W]` in [-1, 1]; rows may have different lengths.
 
-    Labels may hold line breaks; a column is as wide as its label needs.
+    Labels may contain line breaks; columns are widened to fit their labels.
     """
     height, width = cells[0][0].shape[-2:]
     scale = math.ceil(SMALLEST_SIDE / min(height, width))
@@ -54,7 +54,7 @@ def sheet(cells: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Seque
 
 
 def beside_originals(numbers: Sequence[int], originals: Tensor, outputs: Mapping[str, Tensor], title: str) -> Tensor:
-    """A row an image, of these numbers: the original, then what was made of it. made: `[N, C, H, W]` by label."""
+    """Table with one row per image: the original, then the outputs. outputs: images `[N, C, H, W]` by label."""
     cells = [[original, *(each[row] for each in outputs.values())] for row, original in enumerate(originals)]
     return sheet(cells, [f"image {number}" for number in numbers], ["original", *outputs], title)
 

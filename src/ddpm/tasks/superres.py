@@ -1,4 +1,4 @@
-"""Details for a coarse picture: the mean of each block of pixels is known (as ILVR, Choi et al. 2021, algorithm 1)."""
+"""Super-resolution: the mean of each block of pixels is known (similar to ILVR, Choi et al. 2021, algorithm 1)."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from ddpm.tasks.restore import ResampledCompletion
 
 @dataclass(frozen=True)
 class Superres(ResampledCompletion):
-    """factor: side of the blocks. In place of ILVR's bicubic filter, means of blocks are a projection, so that the
-    coarse picture of the result is exactly the given one. num_resamples = 1 is ILVR.
+    """factor: side length of the blocks in pixels. Block means, unlike ILVR's bicubic filter, are a projection, so the
+    block means of the result are exactly the given ones. With num_resamples = 1, this is ILVR.
     """
 
     factor: int

@@ -1,4 +1,4 @@
-"""Real images made small, and large again by a model with cond=low_res (Saharia et al. 2021, section 4)."""
+"""Downsample real images and upsample them with a model with cond=low_res (Saharia et al. 2021, section 4)."""
 
 from dataclasses import dataclass, replace
 
@@ -15,10 +15,10 @@ from ddpm.tasks.sheet import sheet
 
 @dataclass(frozen=True)
 class Upsample(ImageTask):
-    """num_samples: of each image.
+    """num_samples: samples per image.
 
-    Each sample is a picture that may be behind the small one; their mean is nearer to the truth than any of them, since
-    the mean of all that may be has the least squared error that can be had.
+    The mean of the samples is closer to the original than any of them, because the posterior mean has the least
+    possible squared error.
     """
 
     num_samples: int
@@ -66,25 +66,25 @@ class Upsample(ImageTask):
 def refuse_without_low_res(model: Model, task: str) -> LowResolution:
     if not isinstance(model.condition, LowResolution):
         raise ValueError(
-            f"task={task} needs a model of cond=low_res, and this one has {type(model.condition).__name__}; train one "
+            f"task={task} needs a model with cond=low_res, but this has {type(model.condition).__name__}; train one "
             "with cond=low_res"
         )
     return model.condition
 
 
 def enlarge(model: Model, small: Tensor, ids: Tensor) -> Tensor:
-    """`[N, C, H, W]` on the CPU, from small images `[N, C, h, w]` with noise of the numbers `ids`, int64 `[N]`.
+    """Sample large images `[N, C, H, W]`, on the CPU, from small ones `[N, C, h, w]`. ids: int64 `[N]`, sample numbers.
 
-    The noise is not that of other samples with these numbers, of which the small images may be some.
+    The noise differs from that of ordinary samples with these numbers, which may have generated the small images.
     """
     model = replace(model, rng=replace(model.rng, scope=f"{model.rng.scope}, enlarged"))
     return model.sampled(model.prior(ids), ids, model.T, cond={LOW_RES: small})
 
 
 def disagreement(condition: LowResolution, large: Tensor, small: Tensor) -> float:
-    """Of large images made small again with the small ones they are of: root mean square, in levels of 0..255."""
+    """Root mean square difference between downsampled large images and the small images, in levels of 0..255."""
     return float((condition.small(large) - small).square().mean().sqrt()) * 127.5
 
 
 def agreement(off: float) -> str:
-    return f"made small again, samples differ from what they were made of by {off:.2f} of 255 levels (RMS)"
+    return f"downsampled samples differ from the small images by {off:.2f} of 255 levels (RMS)"
