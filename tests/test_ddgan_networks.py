@@ -215,7 +215,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(make, name, value):
 
 
 def test_images_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="does not divide by 2"):
+    with pytest.raises(ValueError, match="is not divisible by 2"):
         DDGANGenerator(**SMALL)(torch.zeros(4, 2, 7, 8), TIMES, latent=torch.zeros(4, 5))
     with pytest.raises(ValueError, match="in_channels = 2, got images of 3"):
         DDGANGenerator(**SMALL)(torch.zeros(4, 3, 8, 8), TIMES, latent=torch.zeros(4, 5))

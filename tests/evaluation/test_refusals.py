@@ -9,9 +9,9 @@ from ddpm.commands import evaluate
 WRONG = [
     ("", "ckpt or images must be given"),
     ("images=here ckpt=there", "ckpt or images must be given, and not both"),
-    ("ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that fits at least one file"),
+    ("ckpt='nowhere/*.ckpt'", "ckpt must be a pattern that matches at least one file"),
     ("images={images}", "images must be compared with something"),
-    ("images={images} num_repeats=2", "num_repeats has no effect on images that are there"),
+    ("images={images} num_repeats=2", "num_repeats has no effect on stored images"),
     ("images={images} data=digits num_samples=99", "num_samples must be"),
     ("images={images} reference={images} split=test", "split has no effect with reference"),
     ("images={images} data=digits class=3", "class has no effect on images that are there"),

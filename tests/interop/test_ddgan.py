@@ -212,7 +212,7 @@ def test_a_whole_training_gives_its_averages_and_its_number_of_steps(saved):
     assert config.schedule.num_timesteps == 8
     read = load_tensors(path, inert=["argparse.Namespace"])["args"]
     assert (type(read), read.dataset) == (Inert, "cifar10")
-    with pytest.raises(ValueError, match=r"asks for argparse\.Namespace"):
+    with pytest.raises(ValueError, match=r"refers to argparse\.Namespace"):
         load_tensors(path)
     raw = ddgan.load_ddgan(saved({**content, "optimizerG": {"state": {}}}, "raw.pth")).weights
     assert raw["stem.weight"].equal(content["netG_dict"]["module.all_modules.2.weight"])
@@ -247,7 +247,7 @@ def test_a_training_that_calls_something_leaves_no_mark(place, saved, tmp_path):
     content, _ = training()
     call = Call(os.system, f"touch {tmp_path / 'mark'}")
     content[place] = {**content[place], "call": call} if place == "netG_dict" else call
-    with pytest.raises(ValueError, match=r"content\.pth cannot be read as data: it asks for .*nothing of it was run$"):
+    with pytest.raises(ValueError, match=r"content\.pth cannot be read as data: it refers to .*no code in it was run$"):
         load.from_checkpoint(saved(content, "content.pth"), NOTHING)
     assert not (tmp_path / "mark").exists()
 
@@ -258,7 +258,7 @@ def test_a_training_that_calls_something_leaves_no_mark(place, saved, tmp_path):
         ("all_modules.5.Conv_2.bias", None, "the weights lack all_modules.5.Conv_2.bias"),
         ("all_modules.8.NIN_0.W", torch.zeros(3), "NIN_0.W has shape"),
         ("all_modules.40.weight", torch.zeros(3), "last layer must be one of 39, 55"),
-        ("extra", torch.zeros(3), "have extra, which such a network has not"),
+        ("extra", torch.zeros(3), "have extra, which such a network does not have"),
         ("extra", 3, "'module.extra' is none"),
     ],
 )

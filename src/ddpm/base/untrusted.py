@@ -67,5 +67,5 @@ def load_tensors(file: Path | IO[bytes], inert: Iterable[str] = (), **options: A
             with ZipFile(file) as archive:
                 require_memory(sum(entry.file_size for entry in archive.infolist()), "the inflated archive")
             if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(start()):
-                raise ValueError(f"it asks for {', '.join(unsafe)}, which is more than tensors and plain values")
+                raise ValueError(f"it refers to {', '.join(unsafe)}; only tensors and plain values are allowed")
         return torch.load(start(), map_location="cpu", weights_only=True, **options)

@@ -47,7 +47,7 @@ def read_file(path: Path, inert: Iterable[str] = ()) -> Any:
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         is_plain = type(error) in (ValueError, PermissionError)
         reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
-        raise ValueError(f"ckpt={path} cannot be read as data: {reason}; nothing of it was run") from None
+        raise ValueError(f"ckpt={path} cannot be read as data: {reason}; no code in it was run") from None
 
 
 def state_dict_of(stored: Any, path: Path) -> Weights:
