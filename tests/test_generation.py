@@ -192,11 +192,11 @@ def test_a_missing_grid_is_drawn_again_without_making_samples(generate, monkeypa
 def test_another_generation_in_the_same_folder_is_refused_field_by_field(generate):
     before = files(folder := generate("out", "format=png"))
     for overrides, fields in (
-        (["seed=1"], {"seed: 0 there, 1 asked for"}),
-        (["+sampler.steps=2", "weights=raw"], {"steps: 3 there, 2", "weights: 'ema ", "weights_sha256: '"}),
-        (["num_samples=8"], {"num_samples: 9 there, 8 asked for"}),
-        (["format=npz"], {"format: 'png' there, 'npz' asked for"}),
-        (["format=grid"], {"format: 'png' there, 'grid' asked for"}),
+        (["seed=1"], {"seed: 0 in the folder, 1 requested"}),
+        (["+sampler.steps=2", "weights=raw"], {"steps: 3 in the folder, 2", "weights: 'ema ", "weights_sha256: '"}),
+        (["num_samples=8"], {"num_samples: 9 in the folder, 8 requested"}),
+        (["format=npz"], {"format: 'png' in the folder, 'npz' requested"}),
+        (["format=grid"], {"format: 'png' in the folder, 'grid' requested"}),
         (["+schedule.max_beta=0.5"], {"schedule.max_beta: "}),
     ):
         with pytest.raises(ValueError, match="contains another generation") as caught:
@@ -233,7 +233,7 @@ def test_a_folder_of_pngs_grows_into_that_of_a_longer_generation(generate):
 
 def test_an_archive_does_not_grow(generate):
     generate("out", "format=npz", "num_samples=5")
-    with pytest.raises(ValueError, match="num_samples: 5 there, 9 asked for"):
+    with pytest.raises(ValueError, match="num_samples: 5 in the folder, 9 requested"):
         generate("out", "format=npz")
 
 

@@ -263,7 +263,7 @@ BAD = [
     ("denoise", ["task.snr=0"], "task.snr must be greater than 0"),
     ("denoise", ["task.split=test"], "split must be train or val: data=digits has no data.test_source, got 'test'"),
     ("denoise", ["task.images=0"], "task.images must be an integer of at least 1, got 0"),
-    ("interpolate", ["task.images=3"], "task.images must be two numbers of images"),
+    ("interpolate", ["task.images=3"], "task.images must be two image numbers"),
     ("interpolate", ["task.times=[0]"], "task.times must be an integer in 1..1000, got 0"),
     ("inpaint", ["task.mask=lft"], "task.mask must be one of left, .* got 'lft'; did you mean 'left'"),
     ("inpaint", ["task.jump_length=6"], "task.jump_length must be less than the sampler's number of steps, 6"),
@@ -297,5 +297,5 @@ def test_a_command_that_cannot_be_writes_nothing(checkpoint, tmp_path, name, ove
 def test_an_outcome_is_replaced_by_its_like_alone(checkpoint, tmp_path):
     for batch_size in (1, 2):
         written("denoise", checkpoint, tmp_path / "out", "task.images=2", f"batch_size={batch_size}")
-    with pytest.raises(ValueError, match=r"task\.images: 2 there, 3 asked for"):
+    with pytest.raises(ValueError, match=r"task\.images: 2 in the folder, 3 requested"):
         written("denoise", checkpoint, tmp_path / "out", "task.images=3")

@@ -190,7 +190,7 @@ def test_a_picture_is_made_smaller_and_only_whole_png_is_shown(tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "gif", "GIF")
     for name, content, told in (
         ("cut", data[:5000], "truncated"),
-        ("text", b"GIF", "none of"),
+        ("text", b"GIF", "not one of"),
         ("huge", huge, "pixels"),
     ):
         (tmp_path / name).write_bytes(content)
