@@ -45,11 +45,11 @@ def load_exported_folder(folder: Path) -> Exported:
     about = _read_about(folder / CONFIG)
     if about["ddpm_format_version"] != VERSION:
         found = about["ddpm_format_version"]
-        raise ValueError(f"{folder} must have ddpm_format_version {VERSION}, got {found!r}; export the model anew")
+        raise ValueError(f"{folder} must have ddpm_format_version {VERSION}, got {found!r}; export the model again")
     for field, kind in (("weights", str), ("config", dict)):
         if not isinstance(about.get(field), kind):
-            raise ValueError(f"{folder / CONFIG} is damaged: it has no {field!r}; export the model anew")
-    tensors = load_tensors(folder / TENSORS, "; export the model anew")
+            raise ValueError(f"{folder / CONFIG} is damaged: it has no {field!r}; export the model again")
+    tensors = load_tensors(folder / TENSORS, "; export the model again")
     sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     is_damaged = about.get(HASH, sha256) != sha256
     return Exported(about["config"], about["weights"], upgrade_weights(tensors), is_damaged)
