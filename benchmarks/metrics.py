@@ -25,10 +25,9 @@ from ddpm.metrics.extractors import inception
 from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.fid import FrechetDistance, frechet_distance
 from ddpm.metrics.kid import KernelDistance
-from ddpm.metrics.moments import Moments
 from ddpm.metrics.prdc import PrecisionRecall
-from ddpm.metrics.score import FeatureSet
-from ddpm.metrics.weights import Weights
+from ddpm.metrics.score import FeatureSet, Moments
+from ddpm.metrics.weights import Weights, WeightsFile
 
 D = 2048
 
@@ -42,7 +41,7 @@ def random_inception() -> tuple[fidelity.FeatureExtractorInceptionV3, Inception]
         if isinstance(part, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(part.weight)
     weights = Weights(their.state_dict(), inception.STANDARD.sha256)
-    with patch.object(inception.WeightsFile, "load", lambda file: weights):
+    with patch.object(WeightsFile, "load", lambda file: weights):
         return their, Inception().to("cpu")
 
 

@@ -1,6 +1,7 @@
 """Settings with which any run is a matter of seconds, and the environment of a command that a test starts."""
 
 import copy
+import csv
 import os
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,11 @@ def configured(name, folder, *words):
     config = copy.deepcopy(composed(name, *(word for word in words if not word.startswith("run_dir="))))
     config.run_dir = str(folders[-1])
     return config
+
+
+def csv_rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
 
 
 def command_environment():

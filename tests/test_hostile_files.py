@@ -8,21 +8,28 @@ import os
 import pickle
 import re
 import struct
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from processes import Command
+from torch import nn
 
 from ddpm.checkpoint import groups as groups_table
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import PARTS, is_ours
 from ddpm.config import build, load
 from ddpm.interop import diffusers
+from ddpm.metrics.extractors.clip import Clip
+from ddpm.metrics.extractors.dinov2 import Dinov2
 from ddpm.metrics.extractors.inception import Inception
+from ddpm.metrics.extractors.module import Module
 from ddpm.metrics.protocol import read_result
+from ddpm.metrics.statistics import read_statistics
 from ddpm.networks import UNet
 from ddpm.runs.portable import to_portable
 from ddpm.training.wandb_run import reopen_run
@@ -125,6 +132,25 @@ def test_inception_weights_that_call_something_are_not_read(call, save, mark, tm
     save({"Conv2d_1a_3x3.conv.weight": CALLS[call](mark)}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"evil\.pth holds more than tensors"):
         Inception(tmp_path / "evil.pth").to("cpu")
+
+
+@pytest.mark.parametrize("extractor", [Dinov2, Clip, partial(Module, nn.Linear(1, 1), "mine", 8)])
+def test_weights_of_every_extractor_are_read_as_data(extractor, mark, tmp_path):
+    torch.save({"weight": CALLS["a command"](mark)}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="more than tensors"):
+        extractor(weights=tmp_path / "evil.pth").to("cpu")
+
+
+@pytest.mark.parametrize("name", ["mu", "sigma", "num", "about"])
+def test_statistics_of_features_are_never_unpickled(name, mark, tmp_path):
+    call = CALLS["a command"](mark)
+    arrays = {"mu": np.zeros(2), "sigma": np.eye(2), name: np.array(call, dtype=object)}
+    np.savez(tmp_path / "a.npz", **arrays, allow_pickle=True)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        read_statistics(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes(pickle.dumps({"mu": call}))
+    with pytest.raises(ValueError, match=r"b\.npz cannot be read as an \.npz file of numbers"):
+        read_statistics(tmp_path / "b.npz")
 
 
 def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):

@@ -17,7 +17,7 @@ from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
 from ddpm.diffusion.schedules.linear import linear
-from ddpm.metrics.arrays import read_arrays
+from ddpm.metrics.statistics import read_arrays
 from ddpm.networks import UNet
 from ddpm.networks.caption_unet import CaptionUNet
 

@@ -15,7 +15,8 @@ from ddpm.base.plots import save_figure
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import evaluate, export, sample, train
 from ddpm.config import build, load
-from ddpm.evaluation import table
+from ddpm.evaluation.curves import curves_over_training
+from ddpm.metrics.score import Estimate
 from ddpm.runs import run_folder
 from ddpm.runs.portable import to_portable
 
@@ -101,6 +102,9 @@ def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(confi
     path.touch()
     assert evaluate.checkpoint_paths(config("evaluate", f"ckpt='{path}'"), []) == [path]
     names = [f"$x_{{${run}/{step}" for run in "ab" for step in (1, 2)]
-    results = {n: SimpleNamespace(metrics={"fid": 1.0}, errors={}, subject={"step": int(n[-1])}) for n in names}
-    save_figure(table.curves(results), tmp_path / "curves.png")
+    results = {
+        n: SimpleNamespace(metrics=["fid"], estimates={"fid": Estimate(1.0)}, subject={"step": int(n[-1])})
+        for n in names
+    }
+    save_figure(curves_over_training(results), tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size > (0, 0)

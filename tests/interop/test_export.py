@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from networks import awake
 from precision import InDouble, assert_same
 from safetensors.torch import load_file, save_file
+from small_models import Quarters
 from torch import nn
 
 from ddpm.commands import cli, evaluate, export, sample
@@ -154,26 +155,11 @@ def test_sample_py_writes_the_same_pictures_from_the_folder(checkpoint, exports,
     assert len(np.unique(made[0])) > 20
 
 
-class Corners:
-    """Four numbers of an image in the place of Inception's."""
-
-    dims = {"pooled": 4, "logits": 4}  # noqa: RUF012
-    preprocessing, name, weights_hash = "uint8", "corners", "0" * 64
-
-    def to(self, device):
-        return self
-
-    def __call__(self, pixels, layers):
-        x = pixels.double()[:, 0] / 255
-        corners = torch.stack([x.mean((1, 2)), x[:, 1, 2], x[:, 4, 4], x[:, 6, 3]], 1).float()
-        return dict.fromkeys(layers, corners)
-
-
 @pytest.mark.filterwarnings("ignore:(FID|IS) of")
 def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoint(
     checkpoint, exports, config, monkeypatch
 ):
-    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Corners())
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
     path = checkpoint()
     folder = exports(path, "format=safetensors", "weights=ema_0.9", out="model_v1.5")
     results = []
@@ -181,7 +167,7 @@ def test_evaluate_py_gives_the_folder_the_score_and_the_protocol_of_the_checkpoi
         evaluate.run_evaluate(
             config("evaluate", f"ckpt={place}", "num_samples=20", "trainer=cpu", f"weights={weights}")
         )
-        (result,) = (run / "evaluations").glob("*_fid_corners_20_*.json")
+        (result,) = (run / "evaluations").glob("*_fid_quarters_20_*.json")
         results.append(read_result(result))
     assert results[0].metrics == results[1].metrics
     assert results[0].protocol == results[1].protocol

@@ -20,6 +20,7 @@ from ddpm.metrics.per_class import PerClass
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 
 NUM_IMAGES = 33
+EVERY = torch.arange(NUM_IMAGES)
 
 
 class Projection:
@@ -53,6 +54,16 @@ def evaluator(scores=None, **options):
     return Evaluator(Projection(), scores or [FrechetDistance(), InceptionScore()], **options)
 
 
+def shown(scores=None, real=EVERY, fake=EVERY, batch=NUM_IMAGES):
+    """An evaluator that was given the images of these numbers, of five classes in turn."""
+    scoring = evaluator(scores)
+    for ids in real.split(batch) if scoring.needs_real else ():
+        scoring.update_real(images("real", ids), ids, ids % 5)
+    for ids in fake.split(batch):
+        scoring.update_fake(images("generated", ids), ids, ids % 5)
+    return scoring
+
+
 def every_score():
     return [FrechetDistance(), InceptionScore(), KernelDistance(), PrecisionRecall(), ClassCoverage(), Memorization()]
 
@@ -64,27 +75,21 @@ def class_scores():
 
 def evaluate(real_ids, fake_ids, batch=5, scores=None):
     """Values and error bars in one mapping."""
-    scoring = evaluator(scores)
-    for ids in real_ids.split(batch):
-        scoring.update_real(images("real", ids), ids, ids % 5)
-    for ids in fake_ids.split(batch):
-        scoring.update_fake(images("generated", ids), ids, ids % 5)
-    found = scoring.compute()
+    found = shown(scores, real_ids, fake_ids, batch).compute()
     errors = {f"{name}_error": estimate.error for name, estimate in found.items() if estimate.error is not None}
     return {name: estimate.value for name, estimate in found.items()} | errors
 
 
 def evaluate_in_shares(rank, world):
     """All values of 33 images in unequal shares, of shares of which all but one are empty, and of padded ones."""
-    every = torch.arange(NUM_IMAGES)
-    share = every[rank::world]
-    alone = every if rank == 0 else every[:0]
+    share = EVERY[rank::world]
+    alone = EVERY if rank == 0 else EVERY[:0]
     out = {
         "classes": evaluate(share, alone, scores=class_scores()),
         "shares": evaluate(share, share, scores=every_score()),
         "one_rank_has_all": evaluate(share, alone, scores=every_score()),
     }
-    padded = torch.cat([share, every[: -len(share) % 17]])  # what DistributedSampler does to 33 images on 2 ranks
+    padded = torch.cat([share, EVERY[: -len(share) % 17]])  # what DistributedSampler does to 33 images on 2 ranks
     try:
         evaluate(share, padded)
     except ValueError as error:

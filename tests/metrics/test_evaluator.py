@@ -10,8 +10,7 @@ from ddpm.metrics.evaluator import Evaluator, count_name
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
-from ddpm.metrics.moments import Moments
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 
 ALL = torch.arange(33)
 pytestmark = pytest.mark.filterwarnings("ignore:(FID|IS|KID) of")
@@ -77,17 +76,13 @@ def test_an_image_that_comes_twice_is_refused(ranks):
 
 @pytest.mark.parametrize(("real", "generated"), [(33, 1), (1, 33), (0, 33), (33, 0)])
 def test_fewer_than_two_images_are_refused(ranks, real, generated):
-    scoring = ranks.evaluator([FrechetDistance()])
-    scoring.update_real(ranks.images("real", ALL[:real]), ALL[:real])
-    scoring.update_fake(ranks.images("generated", ALL[:generated]), ALL[:generated])
+    scoring = ranks.shown([FrechetDistance()], ALL[:real], ALL[:generated])
     with pytest.raises(ValueError, match=r"FrechetDistance.* needs at least 2 (real|generated) images, got [01]"):
         scoring.compute()
 
 
 def test_few_images_bring_a_warning_once(ranks):
-    scoring = ranks.evaluator()
-    scoring.update_real(ranks.images("real", ALL), ALL)
-    scoring.update_fake(ranks.images("generated", ALL), ALL)
+    scoring = ranks.shown()
     with pytest.warns(UserWarning, match=r"(FID|IS) of 33 generated.*under 10,000") as seen:
         scoring.compute()
     assert len(seen) == 2
@@ -105,19 +100,16 @@ def test_what_is_said_of_n_depends_on_n():
 
 
 def test_inception_score_alone_needs_no_real_images(ranks):
-    scoring = ranks.evaluator([InceptionScore()])
+    scoring = ranks.shown([InceptionScore()])
     assert not scoring.needs_real
     with pytest.raises(ValueError, match="needs_real"):
         scoring.update_real(ranks.images("real", ALL), ALL)
-    scoring.update_fake(ranks.images("generated", ALL), ALL)
     expected = ranks.evaluate(ALL, ALL)
     assert all(found.value == expected[name] for name, found in scoring.compute().items())
 
 
 def test_provenance_belongs_to_computed_values(ranks):
-    scoring = ranks.evaluator()
-    scoring.update_real(ranks.images("real", ALL), ALL)
-    scoring.update_fake(ranks.images("generated", ALL[:20]), ALL[:20])
+    scoring = ranks.shown(fake=ALL[:20])
     with pytest.raises(ValueError, match="compute first"):
         scoring.provenance()
     scoring.compute()
@@ -147,18 +139,15 @@ def test_a_score_without_its_layer_is_left_out_unless_it_is_the_only_one(ranks):
 
 
 def test_what_is_known_of_real_images_stands_for_them(ranks):
-    first = ranks.evaluator(ranks.every_score())
-    first.update_real(ranks.images("real", ALL), ALL, ALL % 3)
+    first = ranks.shown(ranks.every_score())
     second = first.renewed()
     second.use_real(first.real_sets())
-    for scoring in (first, second):
-        scoring.update_fake(ranks.images("generated", ALL), ALL)
+    second.update_fake(ranks.images("generated", ALL), ALL)
     assert first.compute() == second.compute()
 
 
 def test_a_reference_that_holds_too_little_is_refused_by_what_it_lacks(ranks):
-    moments_alone = ranks.evaluator([FrechetDistance()])
-    moments_alone.update_real(ranks.images("real", ALL), ALL)
+    moments_alone = ranks.shown([FrechetDistance()])
     needs_rows = ranks.evaluator([KernelDistance()])
     with pytest.raises(ValueError, match=r"KernelDistance.* needs each image's features of layer 'pooled'"):
         needs_rows.use_real(moments_alone.real_sets())
@@ -170,9 +159,7 @@ def test_a_reference_that_holds_too_little_is_refused_by_what_it_lacks(ranks):
 
 
 def test_memory_does_not_grow_with_the_images_unless_error_bars_are_asked_for(ranks):
-    streamed = ranks.evaluator([FrechetDistance(num_resamples=0)])
-    streamed.update_real(ranks.images("real", ALL), ALL)
-    streamed.update_fake(ranks.images("generated", ALL), ALL)
+    streamed = ranks.shown([FrechetDistance(num_resamples=0)])
     streamed.compute()
     assert streamed.generated["pooled"].rows is None
     assert streamed.real_sets()["pooled"].rows is None
@@ -180,11 +167,9 @@ def test_memory_does_not_grow_with_the_images_unless_error_bars_are_asked_for(ra
 
 
 def test_rows_are_in_the_order_of_their_numbers_however_they_came(ranks):
-    scoring = ranks.evaluator([KernelDistance()])
     order = torch.randperm(33, generator=torch.Generator().manual_seed(0))
-    for ids in order.split(4):
-        scoring.update_real(ranks.images("real", ids), ids, ids % 3)
+    scoring = ranks.shown([KernelDistance()], order, batch=4)
     found = scoring.real_sets()["pooled"]
     expected = scoring.extractor(to_uint8(ranks.images("real", ALL)), ["pooled"])["pooled"]
     assert torch.equal(found.rows, expected)
-    assert torch.equal(found.labels, ALL % 3)
+    assert torch.equal(found.labels, ALL % 5)

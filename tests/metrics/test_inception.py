@@ -20,7 +20,7 @@ from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.metrics.kid import KernelDistance
 from ddpm.metrics.prdc import PrecisionRecall
-from ddpm.metrics.weights import WeightsFile, load_weights
+from ddpm.metrics.weights import WeightsFile
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -187,7 +187,7 @@ def test_a_damaged_file_in_the_cache_is_named(empty_cache):
 def test_torchs_older_file_format_is_read(tmp_path):
     path = tmp_path / "old.pth"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert load_weights(path).tensors["a"].tolist() == [1, 1]
+    assert WeightsFile(path).load().tensors["a"].tolist() == [1, 1]
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path):

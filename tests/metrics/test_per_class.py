@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from precision import roundings
+from small_features import classes, features, gaussian_features, normal
 
 from ddpm.metrics.cas import ClassificationAccuracyScore
 from ddpm.metrics.class_accuracy import ClassAccuracy
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.fid import FrechetDistance
-from ddpm.metrics.moments import Moments
 from ddpm.metrics.per_class import PerClass
 from ddpm.metrics.prdc import ClassCoverage, PrecisionRecall
 from ddpm.metrics.score import FeatureSet
@@ -19,23 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:(FID|FrechetDistance|PrecisionRe
 SCORES = [PerClass(FrechetDistance(num_resamples=0)), ClassAccuracy(), ClassificationAccuracyScore()]
 
 
-def normal(n, d, seed, mean=0.0, spread=1.0):
-    return mean + spread * torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-
-
 def exact(n, d, seed, mean=0.0, spread=1.0):
     """`[n, d]` of which sample mean and unbiased covariance are `mean` and spread^2 I."""
-    x = normal(n, d, seed).double()
-    x = x - x.mean(0)
-    return x @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T * spread + mean
-
-
-def features(*classes, labels=None):
-    """Of class 0, 1, ... the rows that are given."""
-    rows = torch.cat(classes).double()
-    if labels is None:
-        labels = torch.cat([torch.full((len(some),), label) for label, some in enumerate(classes)])
-    return FeatureSet(len(rows), Moments(len(rows), rows.mean(0), rows.T.cov()), rows.float(), None, labels)
+    return gaussian_features(torch.zeros(d) + mean, spread**2 * torch.eye(d).double(), n, seed)
 
 
 # By class
@@ -43,9 +29,9 @@ def features(*classes, labels=None):
 
 def test_the_frechet_distance_of_each_class_is_the_closed_form_of_its_gaussians():
     """N(0, I) against N((3, 0), 4 I): 9 + 2 (2 - 1)^2. The other class is the same on both sides."""
-    real = features(exact(300, 2, 0), exact(200, 2, 1, mean=10))
+    real = classes(exact(300, 2, 0), exact(200, 2, 1, mean=10))
     shifted = torch.tensor([3.0, 0.0])
-    generated = features(exact(100, 2, 2, mean=shifted, spread=2), exact(150, 2, 3, mean=10))
+    generated = classes(exact(100, 2, 2, mean=shifted, spread=2), exact(150, 2, 3, mean=10))
     found = PerClass(FrechetDistance(num_resamples=10))(real, generated)
     assert list(found) == ["fid_per_class", "fid_worst", "fid_of_0", "fid_of_1"]
     assert found["fid_of_0"].value == pytest.approx(11, rel=roundings(10))  # the rows are float32, all else is not
@@ -59,7 +45,7 @@ def test_the_frechet_distance_of_each_class_is_the_closed_form_of_its_gaussians(
 def test_two_classes_exchanged_show_by_class_alone():
     """The same images under each other's names: as a whole nothing has changed, by class they are 8 apart."""
     one, other = exact(100, 2, 0), exact(100, 2, 1, mean=torch.tensor([8.0, 0.0]))
-    real, generated = features(one, other), features(other, one)
+    real, generated = classes(one, other), classes(other, one)
     assert FrechetDistance(num_resamples=0)(real, generated)["fid"].value == pytest.approx(0, abs=1e-9)
     by_class = PerClass(FrechetDistance(num_resamples=0))(real, generated)
     assert [by_class[f"fid_of_{label}"].value for label in (0, 1)] == pytest.approx([64, 64], rel=roundings(10))
@@ -69,8 +55,8 @@ def test_two_classes_exchanged_show_by_class_alone():
 
 
 def test_by_class_the_worst_is_the_lowest_where_high_is_better():
-    real = features(normal(100, 2, 0), normal(100, 2, 1, mean=50))
-    generated = features(normal(100, 2, 2), normal(100, 2, 3, mean=90))
+    real = classes(normal(100, 2, 0), normal(100, 2, 1, mean=50))
+    generated = classes(normal(100, 2, 2), normal(100, 2, 3, mean=90))
     found = PerClass(PrecisionRecall())(real, generated)
     for name in ("precision", "recall", "coverage"):
         assert found[f"{name}_worst"].value == found[f"{name}_of_1"].value == 0
@@ -79,7 +65,7 @@ def test_by_class_the_worst_is_the_lowest_where_high_is_better():
 
 
 def test_only_classes_that_were_asked_for_are_measured():
-    real = features(exact(50, 2, 0), exact(50, 2, 1, mean=10))
+    real = classes(exact(50, 2, 0), exact(50, 2, 1, mean=10))
     asked = features(exact(50, 2, 2, mean=10), labels=torch.ones(50, dtype=torch.int64))
     found = PerClass(FrechetDistance(num_resamples=0))(real, asked)
     assert set(found) == {"fid_per_class", "fid_worst", "fid_of_1"}
@@ -121,7 +107,7 @@ def test_a_classifier_of_other_classes_is_refused():
 
 def test_a_classifier_learns_all_of_classes_that_lie_apart():
     means = [torch.tensor(at) for at in ((0.0, 0.0), (30.0, 0.0), (0.0, 30.0))]
-    real, generated = (features(*(normal(60, 2, s + k, m) for k, m in enumerate(means))) for s in (0, 10))
+    real, generated = (classes(*(normal(60, 2, s + k, m) for k, m in enumerate(means))) for s in (0, 10))
     found = ClassificationAccuracyScore()(real, generated)
     assert {estimate.value for estimate in found.values()} == {1.0}
     assert set(found) == {"cas", "cas_of_real", "cas_of_0", "cas_of_1", "cas_of_2"}
@@ -130,7 +116,7 @@ def test_a_classifier_learns_all_of_classes_that_lie_apart():
 def test_labels_that_were_shuffled_are_told_as_by_chance():
     """Of 3000 real images whose labels say nothing of them, a third is right, whatever was learned."""
     means = [4.0 * torch.eye(3)[k] for k in range(3)]
-    real, generated = (features(*(normal(n, 3, n + k, m) for k, m in enumerate(means))) for n in (1000, 200))
+    real, generated = (classes(*(normal(n, 3, n + k, m) for k, m in enumerate(means))) for n in (1000, 200))
     shuffled = real.labels[torch.randperm(3000, generator=torch.Generator().manual_seed(0))]
     found = ClassificationAccuracyScore()(features(real.rows, labels=shuffled), generated)
     for name in ("cas", "cas_of_real"):
@@ -141,12 +127,12 @@ def test_labels_that_were_shuffled_are_told_as_by_chance():
 def test_two_gaussians_are_told_apart_as_well_as_they_can_be():
     """Means 2 apart in units of their deviation: the best classifier is right in Phi(1) = 0.8413 of all cases."""
     best = 0.5 * (1 + math.erf(1 / math.sqrt(2)))
-    real, generated = (features(normal(4000, 1, s, mean=-1), normal(4000, 1, s + 1, mean=1)) for s in (0, 2))
+    real, generated = (classes(normal(4000, 1, s, mean=-1), normal(4000, 1, s + 1, mean=1)) for s in (0, 2))
     found = ClassificationAccuracyScore()(real, generated)
     for name in ("cas", "cas_of_real"):
         assert found[name].value == pytest.approx(best, abs=4 * found[name].error)
         assert found[name].error == pytest.approx(math.sqrt(best * (1 - best) / 8000), rel=0.05)
-    exchanged = ClassificationAccuracyScore()(real, features(generated.rows[4000:], generated.rows[:4000]))
+    exchanged = ClassificationAccuracyScore()(real, classes(generated.rows[4000:], generated.rows[:4000]))
     assert exchanged["cas"].value == pytest.approx(1 - best, abs=4 * found["cas"].error)
 
 
@@ -165,17 +151,17 @@ def test_the_yardstick_learns_from_no_more_images_than_were_generated(monkeypatc
     monkeypatch.setattr(
         ClassificationAccuracyScore, "fitted", lambda self, x, y: (sizes.append(len(x)), fitted(self, x, y))[1]
     )
-    real = features(normal(50, 2, 0), normal(50, 2, 1, mean=30))
+    real = classes(normal(50, 2, 0), normal(50, 2, 1, mean=30))
     for num, expected in ((10, [20] + [20] * 5), (45, [90] + [80] * 5)):
         sizes.clear()
-        ClassificationAccuracyScore()(real, features(normal(num, 2, 2), normal(num, 2, 3, mean=30)))
+        ClassificationAccuracyScore()(real, classes(normal(num, 2, 2), normal(num, 2, 3, mean=30)))
         assert sizes == expected
 
 
 # What is refused
 
 
-REAL = features(normal(30, 3, 0), normal(30, 3, 1), normal(30, 3, 2))
+REAL = classes(normal(30, 3, 0), normal(30, 3, 1), normal(30, 3, 2))
 
 
 @pytest.mark.parametrize("score", SCORES, ids=lambda score: type(score).__name__)
@@ -197,7 +183,7 @@ def test_what_labels_cannot_tell_is_refused(score, real, labels, message):
 
 
 def test_a_class_with_too_few_images_is_named_with_its_number():
-    few = features(normal(30, 3, 0), normal(5, 3, 1), normal(30, 3, 2))
+    few = classes(normal(30, 3, 0), normal(5, 3, 1), normal(30, 3, 2))
     for real, generated, kind in ((REAL, few, "generated"), (few, REAL, "real")):
         with pytest.raises(ValueError, match=f"at least 6 {kind} images of each class, got 5 of class 1"):
             PerClass(PrecisionRecall())(real, generated)
@@ -217,15 +203,8 @@ def test_a_classifier_needs_two_classes_and_sound_settings():
 ALL = torch.arange(33)
 
 
-def shown(ranks, scores, labels):
-    scoring = ranks.evaluator(scores)
-    scoring.update_real(ranks.images("real", ALL), ALL, ALL % 5)
-    scoring.update_fake(ranks.images("generated", ALL), ALL, labels)
-    return scoring
-
-
 def test_the_protocol_says_which_classes_samples_were_asked_for_where_a_score_looks_at_them(ranks):
-    scoring = shown(ranks, [FrechetDistance(), ClassAccuracy()], ALL % 5)
+    scoring = ranks.shown([FrechetDistance(), ClassAccuracy()])
     assert {"fid_projection_33", "accuracy_projection_33", "accuracy_of_4_projection_33"} < set(scoring.compute())
     made_by = scoring.provenance()["scores"]
     assert made_by["accuracy"] == "ClassAccuracy(layer=logits) of classes 0 to 4, 6 to 7 each"
@@ -234,18 +213,14 @@ def test_the_protocol_says_which_classes_samples_were_asked_for_where_a_score_lo
 
 @pytest.mark.parametrize("scores", ["every_score", "class_scores"])
 def test_the_names_of_values_are_known_before_any_image_is_made(ranks, scores):
-    scoring = shown(ranks, getattr(ranks, scores)(), ALL % 5)
+    scoring = ranks.shown(getattr(ranks, scores)())
     assert set(scoring.names(ALL % 5, ALL % 5)) == set(scoring.compute())
 
 
 def test_labels_stay_with_their_images_however_these_come(ranks):
-    expected = shown(ranks, ranks.class_scores(), ALL % 5).compute()
+    expected = ranks.shown(ranks.class_scores()).compute()
     order = torch.randperm(33, generator=torch.Generator().manual_seed(0))
-    scoring = ranks.evaluator(ranks.class_scores())
-    for ids in order.split(4):
-        scoring.update_real(ranks.images("real", ids), ids, ids % 5)
-        scoring.update_fake(ranks.images("generated", ids), ids, ids % 5)
-    found = scoring.compute()
+    found = ranks.shown(ranks.class_scores(), order, order, batch=4).compute()
     assert {name: each.value for name, each in found.items()} == pytest.approx(
         {name: each.value for name, each in expected.items()}, rel=1e-9, abs=1e-12
     )
@@ -261,7 +236,7 @@ def test_missing_labels_are_refused_before_the_samples_are_made(ranks):
 
 
 def test_two_metrics_that_give_values_of_one_name_are_refused(ranks):
-    scoring = shown(ranks, [ClassCoverage(), PerClass(PrecisionRecall())], ALL % 5)
+    scoring = ranks.shown([ClassCoverage(), PerClass(PrecisionRecall())])
     with pytest.raises(ValueError, match=r"PerClass\(.* and ClassCoverage\(.* both give 'coverage_of_0'"):
         scoring.compute()
 

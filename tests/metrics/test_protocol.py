@@ -5,12 +5,12 @@ import json
 import os
 
 import pytest
+from small_results import PROTOCOL
 
 import ddpm
 from ddpm.base import atomic
 from ddpm.metrics.protocol import (
     Environment,
-    EvaluationProtocol,
     Result,
     device_name,
     library_versions,
@@ -20,18 +20,7 @@ from ddpm.metrics.protocol import (
 )
 from ddpm.metrics.score import Estimate
 
-PROTOCOL = EvaluationProtocol(
-    num_generated=5000,
-    num_real=60_000,
-    preprocessing="uint8",
-    extractor="inception",
-    extractor_hash="ab" * 32,
-    scores={"fid": "FrechetDistance(layer=pooled)", "is": "InceptionScore(num_parts=10)"},
-    data="cifar10",
-    split="train",
-    data_hash="cd" * 32,
-)
-ESTIMATES = {"fid_inception_5k": Estimate(12.345678901234567, 0.1), "is_inception_5k": Estimate(9.46)}
+ESTIMATES = {"fid_mnist_5k": Estimate(12.345678901234567, 0.1), "is_mnist_5k": Estimate(9.46)}
 RESULT = Result.of(
     ESTIMATES,
     protocol=PROTOCOL,
@@ -46,7 +35,7 @@ def test_what_is_written_is_read_back(tmp_path):
     found = read_result(path)
     assert found == RESULT
     assert found.estimates == ESTIMATES
-    assert found.errors == {"fid_inception_5k": 0.1}  # none is made up for the score that has none
+    assert found.errors == {"fid_mnist_5k": 0.1}  # none is made up for the score that has none
     assert json.loads(path.read_text())["environment"]["versions"]["ddpm"] == ddpm.__version__
     assert [each.name for each in path.parent.iterdir()] == ["result.json"]
 
@@ -56,7 +45,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
     write_result(path, RESULT)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_result(path, dataclasses.replace(RESULT, metrics={"fid_inception_5k": 1.0}))
+        write_result(path, dataclasses.replace(RESULT, metrics={"fid_mnist_5k": 1.0}))
     assert read_result(path) == RESULT
     assert list(tmp_path.iterdir()) == [path]
 
@@ -70,14 +59,14 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["metrics", "errors"])
 def test_values_that_are_not_finite_are_not_stored(part, value):
-    with pytest.raises(ValueError, match="fid_inception_5k must be finite"):
-        dataclasses.replace(RESULT, **{part: {"fid_inception_5k": value}})
+    with pytest.raises(ValueError, match="fid_mnist_5k must be finite"):
+        dataclasses.replace(RESULT, **{part: {"fid_mnist_5k": value}})
 
 
 def test_a_file_of_values_that_are_not_finite_is_refused(tmp_path):
     path = tmp_path / "result.json"
     path.write_text(json.dumps(dataclasses.asdict(RESULT)).replace("9.46", "NaN"))
-    with pytest.raises(ValueError, match="is_inception_5k must be finite"):
+    with pytest.raises(ValueError, match="is_mnist_5k must be finite"):
         read_result(path)
 
 
@@ -116,9 +105,9 @@ def test_results_of_another_sampler_seed_or_reference_have_other_names():
     ]
     names = {result_name(each) for each in (RESULT, *others)}
     assert len(names) == 4
-    assert all(name.startswith("00010000_fid_inception_5k_") for name in names)
+    assert all(name.startswith("00010000_fid_mnist_5k_") for name in names)
     elsewhere = dataclasses.replace(RESULT, subject={"run": "theirs", "images": "theirs"})
-    assert result_name(elsewhere).startswith("theirs_fid_inception_5k_")
+    assert result_name(elsewhere).startswith("theirs_fid_mnist_5k_")
 
 
 def test_the_versions_name_what_measures():

@@ -1,13 +1,11 @@
 """task=anomaly: maps that depend on nothing but the image, the time and the seed, and a result that says it all."""
 
-import csv
-
 import pytest
 import torch
 from PIL import Image
 from precision import assert_rounded, roundings
 from small_models import trained
-from small_runs import ROOT
+from small_runs import ROOT, csv_rows
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
@@ -172,7 +170,7 @@ def test_the_command_leaves_values_a_table_and_a_picture(config, run, tmp_path, 
     assert {"auroc_pixel_40", "aupro_40", "auroc_image_40", "dice_40", "auroc_pixel_blob_40"} <= names
     assert all(0 <= estimate.value <= 1 for estimate in result.estimates.values())
     (table,) = out.glob("*_table.csv")
-    rows = list(csv.DictReader(table.read_text().splitlines()))
+    rows = csv_rows(table)
     assert [row["map"] for row in rows] == [
         *("t = 250", "t = 500", "mean of times", "t = 250, frequency 2", "t = 250, frequency 8"),
         *("distance to the training mean", "per-pixel Gaussian", "nearest training image"),

@@ -1,6 +1,5 @@
 """Likelihoods and orders of convergence, against closed forms and computations of their own."""
 
-import csv
 import json
 import math
 
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from precision import roundings
+from small_runs import csv_rows
 from torch import distributions as td
 
 from ddpm.base.rng import Rng
-from ddpm.commands import evaluate, sample, train
+from ddpm.commands import evaluate, sample
 from ddpm.config import analytic, build, load
-from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.affine import output_distribution
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.ode_likelihood import log_likelihood
@@ -23,10 +22,9 @@ from ddpm.diffusion.schedules.linear import linear
 from ddpm.diffusion.timestep_spacing import log_snr, uniform
 from ddpm.diffusion.variance import Analytic
 from ddpm.evaluation.model_metrics.bound import bound_terms
-from ddpm.evaluation.model_metrics.flow import exact_flow
 from ddpm.evaluation.model_metrics.images import Split
 from ddpm.evaluation.model_metrics.rate_distortion import rate_distortion_curve
-from ddpm.evaluation.model_metrics.sampler_error import Convergence
+from ddpm.evaluation.model_metrics.sampler_error import Convergence, exact_flow
 from ddpm.metrics.protocol import read_result
 
 FINE = linear(100_000, 1e-4, 0.02, rescale=True)
@@ -134,18 +132,20 @@ def test_between_measured_times_the_error_is_on_a_logarithmic_scale():
 # On a trained model
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("measured")
+@pytest.fixture
+def checkpoint(copied):
+    """Of a network of 12 times with a learned variance."""
+    words = ("schedule.num_timesteps=12", "variance=learned_range", "loss=hybrid", "objective=eps")
+    return copied(*words) / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture
-def checkpoint(folder, small):
-    """Of a network of 12 times with a learned variance, trained once."""
-    if not (folder / "run").exists():
-        settings = ("schedule.num_timesteps=12", "variance=learned_range", "loss=hybrid", "objective=eps")
-        train.run_train(small(f"run_dir={folder / 'run'}", *settings))
-    return folder / "run" / "checkpoints" / "last.ckpt"
+def terms(config, checkpoint):
+    """`terms(6, 3)`: those of the bound of 6 images in batches of 3, and the model."""
+    settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
+    model, stored = load.from_checkpoint(checkpoint, load.changes(settings))
+    data, trainer = build.data(stored), build.trainer(settings)
+    return lambda num, size: (bound_terms(model, Split(data, "train", num, size), trainer), model, data)
 
 
 @pytest.fixture
@@ -160,15 +160,12 @@ def measured(config, checkpoint, tmp_path):
     return run
 
 
-def test_the_bound_is_the_sum_of_terms_that_another_program_computes(config, checkpoint):
+def test_the_bound_is_the_sum_of_terms_that_another_program_computes(terms):
     """In numpy and torch.distributions, from the network's output to bits, for the first three images.
 
     The network is float32, so batches of 2 and 3 differ by some hundred roundings at most.
     """
-    settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
-    data: ImageDataModule = build.data(stored)
-    terms = bound_terms(module, Split(data, "train", 3, 2), build.trainer(settings))
+    found, module, data = terms(3, 2)
     alpha_bar = module.sampler.process.schedule.alpha_bar.numpy()
     indices = data.split("train", 3).indices
     pixels = next(iter(data.split("train", 3).pixels.reader(False).read([indices])))
@@ -201,9 +198,9 @@ def test_the_bound_is_the_sum_of_terms_that_another_program_computes(config, che
     a = alpha_bar[12]
     prior = td.kl_divergence(td.Normal(math.sqrt(a) * x0.double(), math.sqrt(1 - a)), td.Normal(0.0, 1.0))
     for name, value in total.items():
-        assert terms.total(name)[0] == pytest.approx(value + prior.mean().item() / math.log(2), rel=roundings(100))
+        assert found.total(name)[0] == pytest.approx(value + prior.mean().item() / math.log(2), rel=roundings(100))
     at_one = (guess_at_one(module, x0, indices) - x0).square().mean().item()
-    assert terms.distortion[1].item() == pytest.approx(at_one, rel=roundings(100))
+    assert found.distortion[1].item() == pytest.approx(at_one, rel=roundings(100))
 
 
 def guess_at_one(module, x0, indices):
@@ -213,22 +210,20 @@ def guess_at_one(module, x0, indices):
         return module.denoiser("ema")(x_t, 1, {}).x0
 
 
-def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(config, checkpoint):
-    settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
-    terms = bound_terms(module, Split(build.data(stored), "train", 12, 5), build.trainer(settings))
+def test_the_optimal_variance_is_better_at_every_step_than_any_multiple_of_it(terms):
+    found, module, _ = terms(12, 5)
     for name in ("small", "large"):
-        assert (terms.means["optimal"][2:] <= terms.means[name][2:] + 1e-12).all()
-        assert terms.means["optimal"][1] <= terms.means[name][1] + 0.02  # the decoder's is one of 41 that were tried
+        assert (found.means["optimal"][2:] <= found.means[name][2:] + 1e-12).all()
+        assert found.means["optimal"][1] <= found.means[name][1] + 0.02  # the decoder's is one of 41 that were tried
     schedule = module.sampler.process.schedule
     for t in (2, 7, 12):
         posterior = schedule.posterior_variance(t - 1, t)
         scale = (schedule.alpha(t - 1) * schedule.beta(t - 1, t) / schedule.sigma(t) ** 2) ** 2
-        total = posterior + scale * terms.distortion[t].item()
+        total = posterior + scale * found.distortion[t].item()
         tried = total * np.exp(np.linspace(-1, 1, 41))
         values = (np.log(tried / posterior) + total / tried - 1) / 2 / math.log(2)
         assert values.argmin() == 20
-        assert terms.means["optimal"][t].item() == pytest.approx(values[20], rel=1e-9)
+        assert found.means["optimal"][t].item() == pytest.approx(values[20], rel=1e-9)
 
 
 def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpoint, capsys):
@@ -247,19 +242,15 @@ def test_metric_nll_prints_stores_and_draws_every_term(measured, config, checkpo
     printed = capsys.readouterr().out
     assert "L_T, the prior" in printed
     (table,) = folder.glob("*nll*.csv")
-    rows = list(csv.DictReader(table.open()))  # numbers of 8 digits
+    rows = csv_rows(table)  # numbers of 8 digits
     assert [row["term"] for row in rows] == ["L_12", *(f"L_{t}" for t in range(11, -1, -1))]
     for name in ("small", "large", "learned", "optimal"):
         assert sum(float(row[name]) for row in rows) == pytest.approx(result.metrics[f"nll_{name}_6"], rel=1e-7)
     assert next(folder.glob("*nll*.png")).stat().st_size > 10_000
 
 
-def test_the_terms_do_not_depend_on_the_batch_size(config, checkpoint):
-    settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu")
-    module, stored = load.from_checkpoint(checkpoint, load.changes(settings))
-    one, other = (
-        bound_terms(module, Split(build.data(stored), "train", 7, size), build.trainer(settings)) for size in (7, 3)
-    )
+def test_the_terms_do_not_depend_on_the_batch_size(terms):
+    one, other = (terms(7, size)[0] for size in (7, 3))
     for name in one.means:
         assert torch.allclose(one.means[name], other.means[name], rtol=roundings(100))  # of the network
         assert one.total(name) == pytest.approx(other.total(name), rel=roundings(100))
@@ -267,7 +258,7 @@ def test_the_terms_do_not_depend_on_the_batch_size(config, checkpoint):
 
 def test_metric_rate_distortion_ends_where_the_bound_does(measured):
     result, folder = measured("metric=rate_distortion", "metric.rate_distortion.num_images=6")
-    rows = list(csv.DictReader(next(folder.glob("*rate_distortion*.csv")).open()))
+    rows = csv_rows(next(folder.glob("*rate_distortion*.csv")))
     rates = [float(row["rate_bits_per_dim"]) for row in rows]
     assert [int(row["t"]) for row in rows] == list(range(12, 0, -1))
     assert rates == sorted(rates)
@@ -346,16 +337,3 @@ def test_the_laboratory_finds_the_stated_orders_and_needs_no_checkpoint(config, 
     assert orders["order_dpm_solver_3m"] > 2.75  # from above, as the steps get shorter
     assert "from the exact flow" in capsys.readouterr().out
     assert next(tmp_path.glob("*.png")).stat().st_size > 10_000
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["metric=sampler_error"], "choose model=oracle_gaussian, oracle_mixture or oracle_dataset"),
-        (["metric=sampler_error", "model=oracle_mixture", "metric.sampler_error.steps=[5,10]"], "at least three"),
-        (["metric=nll"], "ckpt must be given, as ckpt=latest: NegativeLogLikelihood measures a trained model"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(config, overrides, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate.run_evaluate(config("evaluate", *overrides))

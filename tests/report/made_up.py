@@ -20,11 +20,7 @@ CONFIG = {
 TABLE = (
     "step,train/loss,train/lr,train/loss_t/0001-0050,train/loss_t/0051-0100,eval/fid_digits_1k,eval/fid_digits_1k_error"
 )
-PROTOCOL = {
-    "num_generated": 1000, "num_real": 1797, "preprocessing": "none", "extractor": "digits", "extractor_hash": "ab12",
-    "scores": {"fid": "FrechetDistance(layer=pool)", "kid": "KernelDistance(num_subsets=100)"},
-    "data": "digits", "split": "train", "data_hash": "cd34",
-}  # fmt: skip
+SCORES = {"fid": "FrechetDistance(layer=pool)", "kid": "KernelDistance(num_subsets=100)"}
 
 
 def config(**changes):
@@ -55,14 +51,8 @@ def make_run(folder: Path, overrides=("objective=eps",), rows=None, **changes):
 
 
 def result(metrics, errors=None, protocol=None, **subject):
-    about = {
-        "run": "a",
-        "step": 40,
-        "seed": 0,
-        "weights": "ema 0.99",
-        "sampler": "Ancestral()",
-        "steps": 100,
-        **subject,
-    }
-    how = EvaluationProtocol(**{**PROTOCOL, **(protocol or {})})
-    return Result(metrics, errors or {}, how, about, Environment("cpu: x86_64", "32-true", {"torch": "2"}))
+    about = {"run": "a", "step": 40, "seed": 0, "weights": "ema 0.99", "sampler": "Ancestral()", "steps": 100}
+    how = {"num_generated": 1000, "num_real": 1797, "extractor": "digits", "data": "digits", "split": "train"}
+    how |= {"scores": SCORES, "data_hash": "cd34", "extractor_hash": "ab12", **(protocol or {})}
+    environment = Environment("cpu: x86_64", "32-true", {"torch": "2"})
+    return Result(metrics, errors or {}, EvaluationProtocol(**how), {**about, **subject}, environment)

@@ -1,6 +1,5 @@
 """task=degradation and task=restoration, and metric=restoration, from commands' settings to their files."""
 
-import csv
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 from precision import assert_same, roundings
 from small_models import trained
+from small_runs import csv_rows
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
@@ -173,7 +173,7 @@ def test_metric_restoration_agrees_with_what_the_task_shows(config, run, tmp_pat
     gained = found["psnr_algorithm_2_40"].value - found["psnr_degraded_40"].value
     assert found["psnr_gain_40"].value == pytest.approx(gained, abs=1e-9)
     (table,) = out.glob("*.csv")
-    rows = list(csv.DictReader(table.read_text().splitlines()))
+    rows = csv_rows(table)
     assert [row["way"] for row in rows] == list(WAYS)
     assert float(rows[0]["rmse"]) == pytest.approx(found["rmse_degraded_40"].value)
     assert len(list(out.glob("*_pictures.png"))) == 1

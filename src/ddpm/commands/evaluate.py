@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
-from ddpm.evaluation import evaluators, model_metric
+from ddpm.evaluation import evaluators
 from ddpm.evaluation.evaluation_callback import EvaluationCallback
 from ddpm.evaluation.model_metric import ModelMetric, ModelRun
 from ddpm.evaluation.reference import ImageReference, Reference
@@ -25,8 +25,8 @@ from ddpm.evaluation.results import (
     show_measurement,
     store_result,
 )
-from ddpm.evaluation.sweep_table import SweepPoint
 from ddpm.evaluation.sweeps.base import Sweep, Variant, build_sweep
+from ddpm.evaluation.sweeps.points import SweepPoint
 from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step, evaluation_targets
 from ddpm.generation.identity import (
     describe_groups,
@@ -67,7 +67,7 @@ def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
         raise ValueError("metric must be given, as metric=fid")
-    model_metrics = {name: part for name, part in parts.items() if model_metric.is_model_metric(part)}
+    model_metrics = {name: part for name, part in parts.items() if hasattr(part, "measure")}
     config = config.copy()
     config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in model_metrics])
     return config, list(model_metrics.values())
@@ -83,7 +83,7 @@ def refuse_what_is_for_images(config: DictConfig) -> None:
 
 def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> list[Path]:
     """Every checkpoint that `ckpt` names, each file once however many links lead to it."""
-    models = [type(part).__name__ for part in model_metrics if model_metric.needs_checkpoint(part)]
+    models = [type(part).__name__ for part in model_metrics if getattr(part, "needs_checkpoint", True)]
     if config.metric and (config.ckpt is None) == (config.images is None):
         raise ValueError("ckpt or images must be given, and not both: ckpt=latest, or images=FOLDER")
     if config.ckpt is None:
@@ -133,7 +133,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
-        compare_variants(config, path, swept[str(path)], sweep.presentation)
+        compare_variants(config, path, swept[str(path)], sweep)
     if len(results) > 1 and not sweep:
         compare_targets(config, paths, results)
 
@@ -232,9 +232,14 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     for part in model_metrics:
-        measured, protocol = model_metric.compute_model_metric(part, run)
+        measured = part.measure(run)
+        if not measured.estimates:
+            check.fail(f"the values of {type(part).__name__}", measured.estimates, "at least one")
         result = Result.of(
-            dict(measured.estimates), protocol=protocol, subject=about, environment=current_environment(trainer)
+            measured.estimates,
+            protocol=EvaluationProtocol(**measured.protocol),
+            subject=about,
+            environment=current_environment(trainer),
         )
         file = folder / f"{result_name(result)}.json"
         store_result(file, type(part).__name__, result)

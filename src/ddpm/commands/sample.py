@@ -37,7 +37,6 @@ from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior
 from ddpm.model.requests import resolve_request
 from ddpm.runs.console import quiet_libraries
 from ddpm.tasks.base import Model, Outcome
-from ddpm.training.callbacks.sample_grid import sampling_mode
 
 
 @holding()
@@ -120,7 +119,7 @@ def draw_gif(
     model.on_sampling_step = watch
     model.to(trainer.strategy.root_device)  # Lightning left it on the CPU
     batch = {name: conditions.to(model.device) for name, conditions in data.first(writer.store.num_first).items()}
-    with sampling_mode(trainer, model):
+    with model.inference(trainer.precision_plugin.forward_context()):
         GenerationModule(model).predict_step(batch, 0)
     with atomic_write(writer.gif) as partial:
         save_gif(partial, frames)
@@ -149,7 +148,7 @@ def run_task(config: DictConfig) -> None:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes; trainer.devices=1")
     analytic.prepare(model, stored, path, trainer)
     model.to(trainer.strategy.root_device)
-    with sampling_mode(trainer, model):
+    with model.inference(trainer.precision_plugin.forward_context()):
         rows, _, requested = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **requested, **identity(stored, model, trainer)}

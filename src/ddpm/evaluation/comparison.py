@@ -13,18 +13,17 @@ import dataclasses
 import json
 import math
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
-from ddpm.evaluation import table
-from ddpm.evaluation.table import format_estimate
-from ddpm.metrics.directions import lower_is_better
+from ddpm.evaluation.table import align_columns, format_estimate, titled_table
 from ddpm.metrics.protocol import Result, read_result
-from ddpm.metrics.score import Estimate
+from ddpm.metrics.score import Estimate, lower_is_better
 
 CLEAR_Z = 2.0
 """Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""
@@ -82,12 +81,8 @@ def compare_results(results: Mapping[str, Result]) -> list[Difference]:
         raise ValueError("\n".join(["the results were not measured alike, so they cannot be compared:", *conflicts]))
     shared = shared_metrics(results)
     if not shared:
-        raise ValueError(
-            "\n".join(
-                ["the results have no metric in common:"]
-                + [f"  {name} has {', '.join(result.metrics) or 'none'}" for name, result in results.items()]
-            )
-        )
+        having = [f"  {name} has {', '.join(result.metrics) or 'none'}" for name, result in results.items()]
+        raise ValueError("\n".join(["the results have no metric in common:", *having]))
     return [
         Difference(metric, first, name, (reference.estimates[metric], other.estimates[metric]))
         for metric in shared
@@ -123,13 +118,18 @@ def format_comparison(
             if each.metric == metric:
                 gap = format_estimate(Estimate(each.difference, each.error))
                 rows.append(("", each.other, format_estimate(each.values[1]), gap, each.verdict))
-    lines += ["", *align_lines(rows)]
+    lines += ["", align_columns(rows)]
     only_in_some = not_compared(results)
     if only_in_some:
         lines += ["", "not compared, since not all have it: " + ", ".join(only_in_some)]
-    lines += section("differs in what was measured", context_differences(results, "subject"))
-    environment = context_differences(results, "environment")
-    lines += section("differs in the environment, which may move the last digits", environment)
+    for part, title in (
+        ("subject", "differs in what was measured"),
+        ("environment", "differs in the environment, which may move the last digits"),
+    ):
+        fields = context_differences(results, part)
+        cells = {field: {name: str(value) for name, value in values.items()} for field, values in fields.items()}
+        table = "\n" + indent(titled_table(cells), "  ") if cells else " nothing"
+        lines += ["", f"{title}:{table}"]
     return "\n".join(lines)
 
 
@@ -137,21 +137,6 @@ def not_compared(results: Mapping[str, Result]) -> list[str]:
     metrics = dict.fromkeys(metric for result in results.values() for metric in result.metrics)
     shared = shared_metrics(results)
     return [metric for metric in metrics if metric not in shared]
-
-
-def section(title: str, fields: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    if fields:
-        yield from ("", f"{title}:")
-        names = next(iter(fields.values()))
-        yield from align_lines(
-            [("", *names), *((field, *map(str, values.values())) for field, values in fields.items())], indent="  "
-        )
-    else:
-        yield from ("", f"{title}: nothing")
-
-
-def align_lines(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    return [(indent + line).rstrip() for line in table.align_columns(rows).splitlines()]
 
 
 def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]) -> str:

@@ -27,7 +27,7 @@ from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
 from ddpm.training.callbacks.interruption import stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
-from ddpm.training.callbacks.sample_grid import preview_inputs, sampling_mode
+from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_numbers
 from ddpm.training.module import DiffusionModule
 
@@ -108,7 +108,7 @@ class EvaluateDuringTraining(PeriodicWork):
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
         for some in ids.split(self.batch_size):
             cond, begun_at = preview_inputs(trainer, module, some)
-            with sampling_mode(trainer, module):
+            with module.model.inference(trainer.precision_plugin.forward_context()):
                 images = module.model.generate(some, module.model.best_weights, cond, begun_at).float()
             wanted = some < self.num_samples
             yield images[wanted], some[wanted], cond[LABEL][wanted] if LABEL in cond else None

@@ -11,16 +11,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ddpm.base import check
-from ddpm.metrics.protocol import EvaluationProtocol
 from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
-
-WITHOUT_FEATURES = {
-    **{"num_real": 0, "preprocessing": "none", "extractor": "none", "extractor_hash": "none"},
-    **{"data": "none", "split": "none", "data_hash": "none"},
-}
-"""The protocol of what looks at no features and at no data, unless a metric says more."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +55,3 @@ class ModelMetric(Protocol):
     needs_checkpoint: ClassVar[bool] = True
 
     def measure(self, run: ModelRun) -> Measurement: ...
-
-
-def is_model_metric(part: Any) -> bool:
-    return hasattr(part, "measure")
-
-
-def needs_checkpoint(part: ModelMetric) -> bool:
-    return getattr(part, "needs_checkpoint", True)
-
-
-def compute_model_metric(part: ModelMetric, run: ModelRun) -> tuple[Measurement, EvaluationProtocol]:
-    measurement = part.measure(run)
-    if not measurement.estimates:
-        check.fail(f"the values of {type(part).__name__}", measurement.estimates, "at least one")
-    return measurement, EvaluationProtocol(**{**WITHOUT_FEATURES, **measurement.protocol})

@@ -4,25 +4,37 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from torch import Tensor
 
+from ddpm.base.image_grid import tile_images
+from ddpm.base.images import to_rgb
 from ddpm.base.plots import save_figure
 from ddpm.base.tables import write_csv
-from ddpm.evaluation import neighbours, sweep_table, table
+from ddpm.evaluation import table
+from ddpm.evaluation.curves import curves_over_training
+from ddpm.evaluation.evaluation_callback import StoredImages
 from ddpm.evaluation.model_metric import Measurement
 from ddpm.evaluation.reference import ImageReference, Reference
-from ddpm.evaluation.sweep_table import SweepPoint
-from ddpm.evaluation.sweeps.base import Presentation
+from ddpm.evaluation.sweeps.base import Sweep
+from ddpm.evaluation.sweeps.points import SweepPoint, average_points
 from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.generation.stores.base import save_png
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.memorization import Memorization
+from ddpm.metrics.neighbours import k_nearest
 from ddpm.metrics.protocol import Result, result_name, short_digest, write_result
+from ddpm.metrics.score import FeatureSet
 from ddpm.metrics.statistics import write_statistics
 from ddpm.training.wandb_run import finished_runs, reopen_run
+
+NUM_SHOWN = 24
+NUM_NEAREST = 3
+"""Generated images in the picture of nearest neighbours, and training images beside each."""
 
 
 @rank_zero_only
@@ -57,13 +69,29 @@ def draw_nearest(result: Path, target: EvaluationTarget, reference: Reference, e
         if target.stored is None or not isinstance(reference, ImageReference):
             print("  no picture of the nearest images: keep_images=false leaves none to show")
             return
-        real, generated = evaluator.real_sets()[score.layer], evaluator.generated[score.layer]
-        strip = neighbours.draw_neighbours(
-            neighbours.most_alike(real, generated), target.stored, reference.images.pixels.reader(False)
-        )
+        found = most_alike(evaluator.real_sets()[score.layer], evaluator.generated[score.layer])
+        strip = draw_neighbours(*found, target.stored, reference.images.pixels.reader(False))
         path = result.with_name(f"{result.stem}_nearest_{score.layer}.png")
         save_png(path, strip.numpy())
         print(f"  generated images beside the three nearest real ones in {path}")
+
+
+def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]:
+    """Numbers of generated images `[n]`, those first that are nearest against the next, and `[n, 3]` real ones."""
+    k = min(NUM_NEAREST, real.num_images)
+    distances, index = k_nearest(generated.rows, real.rows, k)
+    suspects = (distances[:, 0] / distances[:, 1].clamp(min=1e-12)).argsort()[:NUM_SHOWN]
+    return generated.ids[suspects].cpu(), real.ids[index[suspects]].cpu()
+
+
+def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages, real: StoredImages) -> Tensor:
+    """uint8 `[H, W, 3]`: in each row two generated images, each before the real ones nearest to it."""
+    images = to_rgb(next(generated.read([numbers])))
+    theirs = to_rgb(next(real.read([neighbours.flatten()])))
+    rows = torch.cat([images[:, None], theirs.reshape(*neighbours.shape, *theirs.shape[1:])], 1)
+    gap = torch.full_like(rows[:, :1], 128)
+    whole = tile_images(torch.cat([rows, gap], 1).flatten(0, 1), num_columns=2 * rows.shape[1] + 2)
+    return whole[:, : -(images.shape[-1] + 2)]  # without the last gap
 
 
 @rank_zero_only
@@ -78,22 +106,20 @@ def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Re
         print(f"\n{table.spread(results)}")
     print(f"table in {folder / name}.csv")
     if len({result.subject["step"] for result in results.values()} - {None}) > 1:
-        save_figure(table.curves(results), folder / f"{name}.png")
+        save_figure(curves_over_training(results), folder / f"{name}.png")
         print(f"curves in {folder / name}.png")
 
 
 @rank_zero_only
 @finished_runs()
-def compare_variants(
-    config: DictConfig, path: Path, measured: dict[str, SweepPoint], presentation: Presentation
-) -> None:
+def compare_variants(config: DictConfig, path: Path, measured: dict[str, SweepPoint], sweep: Sweep) -> None:
     """A checkpoint's sweep: printed, as CSV, drawn, and in the W&B run that made it. measured: by the result's name."""
     folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
-    points = presentation.order_points(sweep_table.average_points(list(measured.values())))
+    points = sweep.order_points(average_points(list(measured.values())))
     name = f"sweep_{stem(path)}_{short_digest(sorted(measured))}"
-    write_csv(folder / f"{name}.csv", sweep_table.sweep_rows(points, presentation.COLUMNS))
-    save_figure(presentation.picture(points), folder / f"{name}.png")
-    print(f"\n{stem(path)}\n\n{presentation.text(points)}")
+    write_csv(folder / f"{name}.csv", sweep.rows(points))
+    save_figure(sweep.picture(points), folder / f"{name}.png")
+    print(f"\n{stem(path)}\n\n{sweep.text(points)}")
     print(f"table in {folder / name}.csv, plot in {folder / name}.png", flush=True)
     step = checkpoint_step(path)
     logger = None if step is None else reopen_run(run_folder_of(path))

@@ -1,15 +1,12 @@
-"""Results side by side: a table for the terminal, the same as CSV, and their curves over training steps."""
+"""Results side by side: a table for the terminal, and the same as CSV."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from ddpm.metrics.directions import lower_is_better
 from ddpm.metrics.protocol import Result, result_name
-from ddpm.metrics.score import Estimate
+from ddpm.metrics.score import Estimate, lower_is_better
 
 
 def format_estimate(estimate: Estimate) -> str:
@@ -26,11 +23,18 @@ def metric_columns(results: Sequence[Result]) -> list[str]:
 
 def text_table(results: Mapping[str, Result]) -> str:
     """One line a result; the keys are their names."""
-    names = metric_columns(list(results.values()))
-    rows = [["", *names]]
-    for title, result in results.items():
-        rows.append([title, *(format_estimate(result.estimates[n]) if n in result.metrics else "" for n in names)])
-    return align_columns(rows)
+    return estimates_table({title: result.estimates for title, result in results.items()})
+
+
+def estimates_table(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
+    return titled_table({title: {name: format_estimate(e) for name, e in row.items()} for title, row in rows.items()})
+
+
+def titled_table(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """A line for each title, a column for each name that any row has; a cell is empty where a row lacks the name."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    lines = [[title, *(row.get(name, "") for name in names)] for title, row in rows.items()]
+    return align_columns([["", *names], *lines])
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -65,31 +69,3 @@ def result_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         about = {"name": title, "step": result.subject.get("step"), "seed": result.subject.get("seed")}
         rows.append(about | with_errors(result.estimates) | {"result": result_name(result)})
     return rows
-
-
-def curves(results: Mapping[str, Result]) -> Figure:
-    """Every metric over the steps of the checkpoints, a line for each run, with error bars.
-
-    results: by RUN/CHECKPOINT.
-    """
-    names = metric_columns(list(results.values()))
-    runs = sorted({title.rpartition("/")[0] for title in results})
-    wide = min(3, len(names))
-    tall = -(-len(names) // wide)
-    figure = Figure(figsize=(4.5 * wide, 3.2 * tall), layout="constrained")
-    for number, name in enumerate(names):
-        axes = figure.add_subplot(tall, wide, number + 1)
-        for run in runs:
-            theirs = sorted(
-                (r.subject["step"], r.metrics[name], r.errors.get(name, 0.0))
-                for title, r in results.items()
-                if title.rpartition("/")[0] == run and name in r.metrics and r.subject["step"] is not None
-            )
-            steps, values, errors = zip(*theirs, strict=True) if theirs else ((), (), ())
-            label = run.replace("$", r"\$")  # a name, and no formula
-            axes.errorbar(steps, values, yerr=errors, marker="o", markersize=4, capsize=3, linewidth=1.5, label=label)
-        axes.set(title=name, xlabel="training step")
-        axes.grid(alpha=0.3)
-        if len(runs) > 1 and number == 0:
-            axes.legend(fontsize="small")
-    return figure

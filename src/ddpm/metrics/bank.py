@@ -8,8 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from ddpm.metrics.moments import Moments
-from ddpm.metrics.score import FeatureSet
+from ddpm.metrics.score import FeatureSet, Moments
 
 BLOCK = 4096  # rows; of 2048 features 32 MiB, which the allocator takes from the system and gives back
 

@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.metrics.class_accuracy import share_estimate
 from ddpm.metrics.classes import requested_classes, select_classes
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
@@ -57,10 +56,10 @@ class ClassificationAccuracyScore(Score):
         real = select_classes(real, labels)
         right = self.fitted(generated.rows, generated.labels).right(real.rows, real.labels)
         values = {
-            "cas": share_estimate(right),
-            "cas_of_real": share_estimate(self.cross_fitted(real, generated.num_images)),
+            "cas": Estimate.of_mean(right),
+            "cas_of_real": Estimate.of_mean(self.cross_fitted(real, generated.num_images)),
         }
-        return values | {f"cas_of_{label}": share_estimate(right[real.labels.cpu() == label]) for label in labels}
+        return values | {f"cas_of_{label}": Estimate.of_mean(right[real.labels.cpu() == label]) for label in labels}
 
     def fitted(self, rows: Tensor, labels: Tensor) -> "LinearClassifier":
         regression = LogisticRegression(C=1 / self.l2, tol=1e-6, max_iter=5000)

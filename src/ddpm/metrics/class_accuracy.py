@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ddpm.metrics.classes import requested_classes, select_classes
-from ddpm.metrics.fid import standard_error
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
@@ -39,11 +38,11 @@ class ClassAccuracy(Score):
         self.refuse(real, generated)
         as_asked = is_recognised(generated)
         values = {
-            "accuracy": share_estimate(as_asked),
-            "accuracy_of_real": share_estimate(is_recognised(select_classes(real, labels))),
+            "accuracy": Estimate.of_mean(as_asked),
+            "accuracy_of_real": Estimate.of_mean(is_recognised(select_classes(real, labels))),
         }
         return values | {
-            f"accuracy_of_{label}": share_estimate(as_asked[generated.labels == label]) for label in labels
+            f"accuracy_of_{label}": Estimate.of_mean(as_asked[generated.labels == label]) for label in labels
         }
 
     def describe(self) -> str:
@@ -53,8 +52,3 @@ class ClassAccuracy(Score):
 def is_recognised(images: FeatureSet) -> Tensor:
     """bool `[N]`: whether the largest logit is that of the label."""
     return images.rows.argmax(1) == images.labels
-
-
-def share_estimate(true: Tensor) -> Estimate:
-    """Of a bool `[N]`, with its binomial standard error."""
-    return Estimate(float(true.double().mean()), standard_error(true) if len(true) > 1 else None)

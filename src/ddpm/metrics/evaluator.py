@@ -12,7 +12,7 @@ from ddpm.base.images import to_rgb, to_uint8
 from ddpm.metrics.bank import FeatureBank, is_first_rank
 from ddpm.metrics.classes import describe_classes, refuse_unlabelled_samples
 from ddpm.metrics.extractors.base import Extractor
-from ddpm.metrics.pixels import NUM_PIXEL_FEATURES, PIXELS, pixel_features
+from ddpm.metrics.extractors.preprocess import NUM_PIXEL_FEATURES, PIXELS, pixel_features
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 P = ParamSpec("P")

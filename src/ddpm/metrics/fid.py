@@ -4,7 +4,6 @@ Heusel et al. 2017, eq. 6: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), in float
 nor torch-fidelity resamples, or measures against a mean and covariance out of a file; the tests hold it to both.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,7 @@ from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.metrics.moments import Moments
-from ddpm.metrics.score import Estimate, FeatureSet, Score
+from ddpm.metrics.score import Estimate, FeatureSet, Moments, Score
 
 CHUNK = 4096
 SEED = 2020
@@ -204,8 +202,3 @@ def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
         else:
             total += scaled.T @ scaled
     return torch.linalg.eigvalsh(total.addr_(mean, mean, alpha=-float(weight.sum())), UPLO="U")
-
-
-def standard_error(values: Tensor) -> float:
-    """Of the mean of independent values `[N]`."""
-    return float(values.double().std()) / math.sqrt(len(values))

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from ddpm.base import check
-from ddpm.metrics.fid import standard_error
+from ddpm.metrics.extractors.preprocess import PIXELS
 from ddpm.metrics.neighbours import k_nearest
-from ddpm.metrics.pixels import PIXELS
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
@@ -28,12 +27,12 @@ class Memorization(Score):
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         distances, _ = k_nearest(generated.rows, real.rows, 2)
         usual, _ = k_nearest(real.rows, real.rows, 1, leave_out_self=True)
-        copies = (distances[:, 0] < self.ratio * distances[:, 1]).double()
+        copies = distances[:, 0] < self.ratio * distances[:, 1]
         of_median = float(usual.median())
         if of_median == 0:
             raise ValueError("nearest_ratio has no scale: more than half of the real images are there twice")
         ratio = Estimate(float(distances[:, 0].median()) / of_median)
-        return dict(zip(self.values, (Estimate(float(copies.mean()), standard_error(copies)), ratio), strict=True))
+        return dict(zip(self.values, (Estimate.of_mean(copies), ratio), strict=True))
 
     @property
     def values(self) -> tuple[str, str]:

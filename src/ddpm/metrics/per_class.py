@@ -8,8 +8,7 @@ import math
 from dataclasses import dataclass
 
 from ddpm.metrics.classes import requested_classes, select_classes
-from ddpm.metrics.directions import lower_is_better
-from ddpm.metrics.score import Estimate, FeatureSet, Score
+from ddpm.metrics.score import Estimate, FeatureSet, Score, lower_is_better
 
 
 @dataclass(frozen=True)

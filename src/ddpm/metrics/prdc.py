@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
-from ddpm.metrics.fid import standard_error
 from ddpm.metrics.neighbours import k_nearest, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
@@ -71,7 +70,7 @@ class PrecisionRecall(Score):
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         found = vars(membership(real.rows, generated.rows, self.k, self.k_coverage))
-        return {name: Estimate(float(of.mean()), standard_error(of)) for name, of in found.items()}
+        return {name: Estimate.of_mean(each) for name, each in found.items()}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         if num_real and not 0.5 <= num_real / num_generated <= 2:
@@ -108,8 +107,7 @@ class ClassCoverage(Score):
         covered = membership(real.rows, generated.rows, self.k, self.k).coverage
         values = {}
         for label in real.labels[real.labels >= 0].unique().tolist():
-            of = covered[real.labels == label]
-            values[f"coverage_of_{label}"] = Estimate(float(of.mean()), standard_error(of) if len(of) > 1 else None)
+            values[f"coverage_of_{label}"] = Estimate.of_mean(covered[real.labels == label])
         return {**values, "coverage_worst": min(values.values())}
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:

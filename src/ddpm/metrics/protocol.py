@@ -32,24 +32,25 @@ def device_name(device: torch.device | str) -> str:
     return f"{device.type}: {torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationProtocol:
     """How was measured: all that has to be equal before two values are compared.
 
     data_hash: of the reference images' content, not of the file. preprocessing: the way from image to network input.
     extractor_hash: sha256 of the weights. scores: what made each value, with its settings, by short name.
-    `Evaluator.provenance()` gives all but the reference's three.
+    `Evaluator.provenance()` gives all but the reference's three. The defaults are of what looks at no features and at
+    no data.
     """
 
     num_generated: int
-    num_real: int  # 0 where no real images are used
-    preprocessing: str
-    extractor: str
-    extractor_hash: str
+    num_real: int = 0  # real images
+    preprocessing: str = "none"
+    extractor: str = "none"
+    extractor_hash: str = "none"
     scores: Mapping[str, str]
-    data: str
-    split: str
-    data_hash: str
+    data: str = "none"
+    split: str = "none"
+    data_hash: str = "none"
 
     def __post_init__(self) -> None:
         check.positive_int("num_generated", self.num_generated)

@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm.metrics.arrays import array_names, read_arrays, write_arrays
-from ddpm.metrics.bank import is_distributed
+from ddpm.metrics.bank import is_first_rank
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.score import FeatureSet
-from ddpm.metrics.statistics import from_arrays, moments_to_arrays, statistics_names
+from ddpm.metrics.statistics import (
+    array_names,
+    from_arrays,
+    moments_to_arrays,
+    read_arrays,
+    statistics_names,
+    write_arrays,
+)
 
 LAYOUT = 1
 """Of the files. Another number is another key, so that old files are passed over."""
@@ -56,7 +62,7 @@ class ReferenceCache:
 
     def put(self, key: str, sets: Mapping[str, FeatureSet]) -> None:
         """Adds `sets` to what was kept before, of which nothing is lost. Of several ranks the first writes."""
-        if is_distributed() and torch.distributed.get_rank() != 0:
+        if not is_first_rank():
             return
         path = self.path(key)
         try:
@@ -125,5 +131,5 @@ def one_line(error: Exception) -> str:
 
 
 def report(line: str) -> None:
-    if not (is_distributed() and torch.distributed.get_rank() != 0):
+    if is_first_rank():
         print(line, flush=True)

@@ -1,5 +1,6 @@
 """What a score is: a function from the features of real and generated images to named values with their error bars."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.metrics.moments import Moments
+LOWER_IS_BETTER = ("fid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error", "kl")
+HIGHER_IS_BETTER = (
+    *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas", "modes", "within"),
+    *("psnr", "ssim", "auroc", "ap", "aupro", "dice", "iou", "sensitivity", "specificity"),
+)
+
+
+def lower_is_better(metric_name: str) -> bool | None:
+    """By the first word of names like `fid_inf_mnist_5k`; None where neither is: `is_std_...`, `nearest_ratio_...`."""
+    word = metric_name.split("_")[0]
+    if metric_name.startswith("is_std") or word not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
+        return None
+    return word in LOWER_IS_BETTER
 
 
 class Estimate(NamedTuple):
@@ -16,6 +29,31 @@ class Estimate(NamedTuple):
 
     value: float
     error: float | None = None
+
+    @classmethod
+    def of_mean(cls, values: Tensor) -> "Estimate":
+        """The mean of independent values `[N]`, with its standard error."""
+        exact = values.double()
+        return cls(float(exact.mean()), float(exact.std()) / math.sqrt(len(exact)) if len(exact) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """num: of the vectors. mean: float64 `[d]`. covariance: float64 `[d, d]`, divided by num - 1."""
+
+    num: int
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def from_sums(cls, num: int, total: Tensor, outer: Tensor) -> "Moments":
+        """total: sum of the vectors, float64 `[d]`. outer: sum of their outer products, float64 `[d, d]`."""
+        mean = total / max(num, 1)
+        covariance = (outer - num * torch.outer(mean, mean)) / max(num - 1, 1)
+        return cls(num, mean, covariance)
+
+    def to(self, device: torch.device) -> "Moments":
+        return Moments(self.num, self.mean.to(device), self.covariance.to(device))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import http.client
 import io
 import re
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -33,15 +34,15 @@ class Weights(NamedTuple):
 class Published:
     """A file of weights as its makers publish it.
 
-    file: its name in torch hub's cache, where other programs look for it too. needed_by: who cannot do without, for
-    the error, as "FID and IS need Inception weights".
+    file: its name in torch hub's cache, where other programs look for it too. is_program: TorchScript with the tensors
+    inside.
     """
 
     url: str
     file: str
     sha256: str
     megabytes: int
-    needed_by: str
+    is_program: bool = False
 
     @property
     def path(self) -> Path:
@@ -65,8 +66,8 @@ class Published:
                 return response.read()
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ValueError(
-                f"{self.needed_by}, the file {self.file}. It is not in {self.path.parent} and could not be "
-                f"downloaded from {self.url} ({error}). Put it there, or give features.weights=PATH"
+                f"these features need the weights {self.file}, which are not in {self.path.parent} and could not be "
+                f"downloaded from {self.url} ({error}). Put the file there, or give features.weights=PATH"
             ) from None
 
 
@@ -75,70 +76,49 @@ class WeightsFile:
     """A local file, or the published one (path None). sha256: what the local file must have, None: anything."""
 
     path: Path | None
-    published: Published
-    sha256: str | None
+    published: Published | None = None
+    sha256: str | None = None
 
     @classmethod
-    def choose(cls, weights: str | Path | None, sha256: str | None, published: Published) -> Self:
+    def choose(cls, weights: str | Path | None, sha256: str | None, published: Published | None = None) -> Self:
         """From the fields `weights` and `sha256` of a configuration."""
-        path = check_path(weights)
-        if sha256 is not None and path is None:
-            raise ValueError("features.sha256 has no effect without features.weights: the published file has its own")
-        return cls(path, published, check_sha256(sha256))
+        if weights is None and sha256 is not None:
+            raise ValueError("features.sha256 has no effect without features.weights; leave it out")
+        if weights is None:
+            return cls(None, published)
+        if not isinstance(weights, str | Path) or Path(weights).suffix not in SUFFIXES:
+            check.fail("features.weights", weights, f"a path ending in {', '.join(SUFFIXES)}")
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            check.fail("features.weights", str(weights), "an existing file")
+        if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+            check.fail("features.sha256", sha256, "64 hexadecimal digits, as sha256sum prints them")
+        return cls(path, published, sha256 and sha256.lower())
 
     @property
     def source(self) -> Path:
         return self.path or self.published.path
 
-    def read(self) -> bytes:
-        return read_verified(self.path, self.sha256) if self.path else self.published.read()
-
     def load(self) -> Weights:
-        return weights_of(self.read(), self.source)
+        """The bytes that are hashed are those that are read."""
+        data = self.path.read_bytes() if self.path else self.published.read()
+        found = hashlib.sha256(data).hexdigest()
+        if self.path and self.sha256 not in (None, found):
+            raise ValueError(
+                f"features.weights: {self.path} has sha256 {found}, and features.sha256 says {self.sha256}"
+            )
+        if self.is_published(found) and self.published.is_program:
+            return Weights(tensors_of_program(data), found)
+        return Weights(read_tensors(data, self.source), found)
 
-    def name(self, kind: str, sha256: str) -> str:
-        """`kind` alone for the published file; any other carries the first digits of its hash."""
-        return kind if sha256 == self.published.sha256 else f"{kind}-{sha256[:8]}"
-
-
-def check_path(weights: str | Path | None) -> Path | None:
-    """`weights` as a path to an existing file with a known suffix; None passes."""
-    if weights is None:
-        return None
-    if not isinstance(weights, str | Path) or Path(weights).suffix not in SUFFIXES:
-        check.fail("features.weights", weights, f"a path ending in {', '.join(SUFFIXES)}")
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        check.fail("features.weights", str(weights), "an existing file")
-    return path
+    def is_published(self, sha256: str) -> bool:
+        return self.published is not None and sha256 == self.published.sha256
 
 
-def check_sha256(sha256: str | None) -> str | None:
-    """In small letters; None passes."""
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
-        check.fail("features.sha256", sha256, "64 hexadecimal digits, as sha256sum prints them")
-    return sha256 and sha256.lower()
-
-
-def read_verified(path: Path, sha256: str | None) -> bytes:
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 not in (None, found):
-        raise ValueError(f"features.weights: {path} has sha256 {found}, and features.sha256 says {sha256}")
-    return data
-
-
-def load_weights(path: Path, sha256: str | None = None) -> Weights:
-    return weights_of(read_verified(path, sha256), path)
-
-
-def weights_of(data: bytes, source: Path) -> Weights:
-    """The bytes that are hashed are those that are read. All but a flat mapping of names to tensors is refused."""
+def read_tensors(data: bytes, source: Path) -> dict[str, Tensor]:
+    """A flat mapping of names to tensors; all else is refused."""
     try:
-        if source.suffix == ".safetensors":
-            tensors = safetensors.torch.load(data)
-        else:
-            tensors = load_tensors(io.BytesIO(data))
+        tensors = safetensors.torch.load(data) if source.suffix == ".safetensors" else load_tensors(io.BytesIO(data))
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         raise ValueError(
             f"features.weights: {source} holds more than tensors, or is damaged ({type(error).__name__}); nothing of "
@@ -146,7 +126,14 @@ def weights_of(data: bytes, source: Path) -> Weights:
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"features.weights: {source} must hold a flat state dict of tensors")
-    return Weights(tensors, hashlib.sha256(data).hexdigest())
+    return tensors
+
+
+def tensors_of_program(data: bytes) -> dict[str, Tensor]:
+    """Of a TorchScript program, which is opened only if its hash is known to be right."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
+        return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
 
 
 def load_exact(network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str) -> None:

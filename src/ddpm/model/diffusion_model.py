@@ -1,7 +1,7 @@
 """A diffusion model: a network with its averages, and all that turns noise into images with them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -139,13 +139,18 @@ class DiffusionModel(nn.Module):
         return torch.cat([batch.float().clamp(-1, 1).cpu() for batch in batches])
 
     @contextmanager
-    def inference(self) -> Iterator[None]:
-        """Within it the networks neither drop out nor keep gradients, and compute in `precision`."""
+    def inference(self, autocast: AbstractContextManager[Any] | None = None) -> Iterator[None]:
+        """Within it the networks neither drop out nor keep gradients.
+
+        autocast: sets the precision, as a trainer's `precision_plugin.forward_context()`; None: that of `precision`.
+        """
+        if autocast is None:
+            dtype = AUTOCAST_DTYPES[check.one_of("precision", self.precision, AUTOCAST_DTYPES)]
+            autocast = torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
         was_training = self.training
         self.eval()
-        dtype = AUTOCAST_DTYPES[check.one_of("precision", self.precision, AUTOCAST_DTYPES)]
         try:
-            with torch.no_grad(), torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            with torch.no_grad(), autocast:
                 yield
         finally:
             self.train(was_training)

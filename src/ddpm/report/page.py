@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddpm.base.differing import differing
-from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.score import lower_is_better
 from ddpm.report.charts import NUM_COLOURS, format_rounded
 from ddpm.report.panels import build_panels
 from ddpm.report.report import Report

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm.metrics.directions import lower_is_better
+from ddpm.metrics.score import lower_is_better
 from ddpm.report.charts import Curve, chart
 from ddpm.report.report import Report
 from ddpm.report.results import measurement_settings

@@ -10,19 +10,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.types import Batch, Cond
+from ddpm.base.types import Batch
 from ddpm.config import build
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
 from ddpm.data.pixels import MemoryPixels
 from ddpm.diffusion.anomaly_map import restore_repeatedly, squared_error_map
-from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
-from ddpm.evaluation.model_metrics.anomaly_report import anomaly_picture, anomaly_rows, anomaly_table
-from ddpm.evaluation.model_metrics.anomaly_values import Judge
-from ddpm.evaluation.model_metrics.images import ImagePass, Predicted
+from ddpm.evaluation.model_metrics.anomaly_values import Judge, anomaly_picture, anomaly_rows, anomaly_table
+from ddpm.evaluation.model_metrics.images import ImagePass, PredictedImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.model.diffusion_model import DiffusionModel
 
@@ -74,9 +72,12 @@ class Anomaly:
             check.positive_number("metric.anomaly.frequencies", frequency)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         model = run.model
-        require_unconditional(model.condition)
+        if model.condition.needs_images or (model.condition.network_settings and model.condition.dropout == 0):
+            raise ValueError(
+                "task=anomaly gives the model nothing of an image but its noised self, and this model was never "
+                "trained without its condition; train with cond=none, or with a class and cond.dropout=0.1"
+            )
         times = self.chosen_times(model.sampler.process.T)
         samplers = {
             f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
@@ -85,14 +86,13 @@ class Anomaly:
         rank_zero_only(data.prepare_data)()
         found = self.read(data, model.image_shape)
         judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
-        requested = AnomalyImages(found, self.batch_size)
-        main = self.maps(run, requested, model.sampler, times)
+        main = self.maps(run, found, model.sampler, times)
         maps = {f"t = {t}": main.shared["maps"][row] for row, t in enumerate(times)}
         name = f"t = {times[0]}"
         if len(times) > 1:
             name, maps[ALL_TIMES] = ALL_TIMES, main.shared["maps"].mean(0)
         for title, sampler in samplers.items():
-            maps[f"t = {times[0]}, {title}"] = self.maps(run, requested, sampler, times[:1]).shared["maps"][0]
+            maps[f"t = {times[0]}, {title}"] = self.maps(run, found, sampler, times[:1]).shared["maps"][0]
         maps |= baselines(data.split("train"), found)
         rows = {title: judge.values(each) for title, each in maps.items()}
         count = count_name(len(found))
@@ -142,9 +142,10 @@ class Anomaly:
         found = self.anomalies.read(shape, healthy)
         return found.first(self.num_images) if self.num_images and self.num_images < len(found) else found
 
-    def maps(self, run: ModelRun, requested: "AnomalyImages", sampler: Sampler, times: list[int]) -> "AnomalyPass":
-        assert run.model is not None
-        outputs = AnomalyPass(run.model, sampler, requested.found, times, self).run(run.trainer, requested)
+    def maps(self, run: ModelRun, found: AnomalySet, sampler: Sampler, times: list[int]) -> "AnomalyPass":
+        places, no_labels = torch.arange(len(found)), torch.full((len(found),), -1)
+        images = PredictedImages(ImageData(MemoryPixels(found.images), no_labels, places), self.batch_size)
+        outputs = AnomalyPass(run.model, sampler, found, times, self).run(run.trainer, images)
         bad = ~outputs.shared["maps"].isfinite().all(0).flatten(1).all(1)
         if bad.any():
             raise ValueError(
@@ -152,15 +153,6 @@ class Anomaly:
                 "try trainer.precision=32-true, or an earlier checkpoint"
             )
         return outputs
-
-
-class AnomalyImages(Predicted):
-    """Images with anomalies; `position` is their place, 0..N-1."""
-
-    def __init__(self, found: AnomalySet, batch_size: int) -> None:
-        unknown = torch.full((len(found),), -1)
-        super().__init__(ImageData(MemoryPixels(found.images), unknown, torch.arange(len(found))), batch_size)
-        self.found = found
 
 
 class AnomalyPass(ImagePass):
@@ -178,7 +170,8 @@ class AnomalyPass(ImagePass):
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         images, rows, codec = batch["image"], batch["position"], self.model.codec
         ids = self.found.numbers.to(rows.device)[rows]
-        denoiser, cond = self.model.denoiser(self.model.predict_weights), self.nothing(batch)
+        denoiser, condition = self.model.denoiser(self.model.predict_weights), self.model.condition
+        cond = condition.unconditional(condition.of(batch))  # a condition could give away what is wrong with an image
         x0 = codec.encode(images)
         for number, t in enumerate(self.times):
             pairs = list(restore_repeatedly(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
@@ -191,19 +184,6 @@ class AnomalyPass(ImagePass):
                 place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
                 shown = torch.stack([images, codec.decode(pairs[0].degraded), outputs.mean(0)], dim=1)
                 self.shared["first"][place] = shown[row].float()
-
-    def nothing(self, batch: Batch) -> Cond:
-        """The condition is dropped, since it could give away what is wrong with an image."""
-        condition = self.model.condition
-        return condition.unconditional(condition.of(batch))
-
-
-def require_unconditional(condition: Condition) -> None:
-    if condition.needs_images or (condition.network_settings and condition.dropout == 0):
-        raise ValueError(
-            "task=anomaly gives the model nothing of an image but its noised self, and this model was never trained "
-            "without its condition; train with cond=none, or with a class and cond.dropout=0.1"
-        )
 
 
 def shown_places(found: AnomalySet, num: int) -> Tensor:

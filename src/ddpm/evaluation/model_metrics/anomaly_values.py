@@ -1,17 +1,21 @@
-"""The values of a set of anomaly maps, with what chance makes of them: images are drawn anew with repetition."""
+"""The values of a set of anomaly maps with bootstrap intervals over the images; a table and a picture of them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import matplotlib
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet
+from ddpm.evaluation.table import titled_table
 from ddpm.metrics.detection import (
     AREAS,
     NUM_BINS,
     OF_PIXELS,
+    Counts,
     auroc,
     confusion,
     count_pixels,
@@ -21,6 +25,10 @@ from ddpm.metrics.detection import (
     region_shares,
 )
 from ddpm.metrics.score import Estimate
+from ddpm.tasks.sheet import sheet
+
+PRINTED = ("auroc_pixel", "aupro", "ap_pixel", "dice", "iou", "sensitivity", "specificity", "auroc_image")
+WITH_INTERVAL = ("auroc_pixel", "aupro", "auroc_image")
 
 
 class Value(NamedTuple):
@@ -29,6 +37,9 @@ class Value(NamedTuple):
     estimate: Estimate
     low: float
     high: float
+
+
+Rows = Mapping[str, Mapping[str, Value]]
 
 
 class Judge:
@@ -52,32 +63,26 @@ class Judge:
 
     def values(self, maps: Tensor) -> dict[str, Value]:
         """By name, of maps `[N, H, W]`: of pixels, then of images, then overlaps at the threshold."""
-        scores, masks = maps.flatten(1), self.found.masks.flatten(1)
-        exact = count_pixels(scores, masks, self.shares, self.regions, None)
-        resampled = count_pixels(scores, masks, self.shares, self.regions, NUM_BINS).sum(self.weights)
         suffixed = {name: name if name in ("aupro", "dice_best") else f"{name}_pixel" for name in OF_PIXELS}
+        exact, resampled = self.count(maps, None), self.count(maps, NUM_BINS).sum(self.weights)
         found = {suffixed[name]: with_interval(of(exact), of(resampled)) for name, of in OF_PIXELS.items()}
         each = image_scores(maps, self.image_score)[:, None]
-        truth, nothing = self.found.anomalous[:, None], torch.zeros(len(maps), 1)
-        whole = count_pixels(each, truth, nothing, self.regions, None)
-        resampled = count_pixels(each, truth, nothing, self.regions, len(maps)).sum(self.weights)
-        found |= {f"{name}_image": with_interval(of(whole), of(resampled)) for name, of in AREAS.items()}
+        of_images = each, self.found.anomalous[:, None], torch.zeros(len(maps), 1), self.regions
+        exact, resampled = count_pixels(*of_images, None), count_pixels(*of_images, len(maps)).sum(self.weights)
+        found |= {f"{name}_image": with_interval(of(exact), of(resampled)) for name, of in AREAS.items()}
         judged = torch.arange(len(maps)) if self.threshold is not None else self.measured_on
         cells = confusion(maps[judged], self.found.masks[judged], self.threshold_of(maps))
-        resampled_cells = self.weights[:, judged] @ cells
+        resampled_overlaps = overlaps(self.weights[:, judged] @ cells)
         for name, value in overlaps(cells.sum(0)).items():
-            found[name] = with_interval(value, overlaps(resampled_cells)[name])
+            found[name] = with_interval(value, resampled_overlaps[name])
         return found
 
     def threshold_of(self, maps: Tensor) -> float:
         """The configured one, or the one of the best Dice on half the images."""
         if self.threshold is not None:
             return self.threshold
-        half = self.chosen_on
-        scores, masks = maps[half].flatten(1), self.found.masks[half].flatten(1)
-        counts = count_pixels(scores, masks, self.shares[half], self.regions[half], None)
-        levels = scores.flatten().unique().flip(0)
-        best = int(dice_of_all(counts).argmax())
+        levels = maps[self.chosen_on].flatten().unique().flip(0)
+        best = int(dice_of_all(self.count(maps, None, self.chosen_on)).argmax())
         return float(levels[best + 1 : best + 2].mean()) if best + 1 < len(levels) else -1.0
 
     def by_kind(self, maps: Tensor) -> dict[str, Value]:
@@ -85,12 +90,14 @@ class Judge:
         found = {}
         for kind in sorted(set(self.found.kinds) - {GOOD}):
             rows = torch.tensor([each == kind for each in self.found.kinds])
-            scores, masks = maps[rows].flatten(1), self.found.masks[rows].flatten(1)
-            parts = scores, masks, self.shares[rows], self.regions[rows]
             weights = self.weights[:, rows]
-            resampled = count_pixels(*parts, NUM_BINS).sum(weights[weights.sum(1) > 0])
-            found[kind] = with_interval(auroc(count_pixels(*parts, None)), auroc(resampled))
+            resampled = self.count(maps, NUM_BINS, rows).sum(weights[weights.sum(1) > 0])
+            found[kind] = with_interval(auroc(self.count(maps, None, rows)), auroc(resampled))
         return found
+
+    def count(self, maps: Tensor, num_bins: int | None, rows: Tensor | slice = slice(None)) -> Counts:
+        scores, masks = maps[rows].flatten(1), self.found.masks[rows].flatten(1)
+        return count_pixels(scores, masks, self.shares[rows], self.regions[rows], num_bins)
 
 
 def halves(kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -105,3 +112,47 @@ def with_interval(value: Tensor, resampled: Tensor) -> Value:
         return Value(Estimate(float(value)), float("nan"), float("nan"))
     low, high = known.quantile(torch.tensor([0.025, 0.975], dtype=known.dtype)).tolist()
     return Value(Estimate(float(value), float(known.std())), low, high)
+
+
+def anomaly_table(rows: Rows) -> list[str]:
+    cells = {
+        title: {name: format_value(values[name], name in WITH_INTERVAL) for name in PRINTED}
+        for title, values in rows.items()
+    }
+    return titled_table(cells).splitlines()
+
+
+def format_value(value: Value, interval: bool) -> str:
+    return f"{value.estimate.value:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if interval else "")
+
+
+def anomaly_rows(rows: Rows) -> list[dict[str, Any]]:
+    """A row a map; each value has its 95 % interval beside it."""
+    table = []
+    for title, values in rows.items():
+        table.append({"map": title})
+        for name, (estimate, low, high) in values.items():
+            table[-1] |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+    return table
+
+
+def anomaly_picture(
+    found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, threshold: float, title: str
+) -> Tensor:
+    """uint8 `[H, W, 3]`. first: `[K, 3, C, H, W]`, what the columns input, noised and restored show."""
+    largest = float(maps[places].flatten().quantile(0.995))
+    cells = []
+    for (image, noised, restored), place in zip(first, places.tolist(), strict=True):
+        found_here, truth = ((each[None].float() * 2 - 1) for each in (maps[place] > threshold, found.masks[place]))
+        cells.append(
+            [image, noised.clamp(-1, 1), restored.clamp(-1, 1), colour_map(maps[place] / largest), found_here, truth]
+        )
+    rows = [f"{found.kinds[place]}\nimage {int(found.numbers[place])}" for place in places.tolist()]
+    columns = ["input", "noised", "restored", "map", "found", "truth"]
+    return sheet(cells, rows, columns, f"{title}; maps from 0, black, to {largest:.2g}; found: above {threshold:.2g}")
+
+
+def colour_map(values: Tensor) -> Tensor:
+    """`[3, H, W]` in [-1, 1] from values `[H, W]`, of which 0..1 is black to bright yellow."""
+    colours = np.asarray(matplotlib.colormaps["inferno"](values.clamp(0, 1).numpy()))[..., :3]
+    return torch.from_numpy(colours).permute(2, 0, 1).float() * 2 - 1

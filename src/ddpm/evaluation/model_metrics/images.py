@@ -25,7 +25,7 @@ from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
 
 
-class Predicted(LightningDataModule):
+class PredictedImages(LightningDataModule):
     """Images for a pass of prediction, each on one rank; `position` is their place, 0..N-1."""
 
     def __init__(self, images: ImageData, batch_size: int) -> None:
@@ -36,12 +36,11 @@ class Predicted(LightningDataModule):
         return len(self.images)
 
     def predict_dataloader(self) -> EvalLoader:
-        trainer = self.trainer
-        assert trainer is not None
-        return EvalLoader(self.images, self.batch_size, rank=trainer.global_rank, world_size=trainer.world_size)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return EvalLoader(self.images, self.batch_size, rank=rank, world_size=world_size)
 
 
-class Split(Predicted):
+class Split(PredictedImages):
     """Those of a split of a data set."""
 
     def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
@@ -64,7 +63,7 @@ class ImagePass(LightningModule):
         """Fill what `shared` has of the images of a batch. watch: to be told how much of the batch is done, 0..1."""
         raise NotImplementedError
 
-    def run(self, trainer: Trainer, images: "Predicted") -> Self:
+    def run(self, trainer: Trainer, images: PredictedImages) -> Self:
         trainer.predict(self, images, return_predictions=False)
         return self
 
@@ -137,6 +136,5 @@ class OfLikelihood(OfImages):
     def opened(self, run: ModelRun) -> Split:
         if run.config.guidance._target_ != UNGUIDED["_target_"]:
             raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
-        if run.model is not None:
-            demand_markov(run.model.sampler.process, "a likelihood", "metric=fid or metric=restoration")
+        demand_markov(run.model.sampler.process, "a likelihood", "metric=fid or metric=restoration")
         return super().opened(run)

@@ -18,7 +18,6 @@ class NegativeLogLikelihood(OfLikelihood):
     """
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer)
         values = {f"nll_{each}": terms.total(each) for each in terms.means}

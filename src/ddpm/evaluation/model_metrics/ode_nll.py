@@ -35,7 +35,6 @@ class ODELikelihood(OfLikelihood):
         check.positive_int("num_probes", self.num_probes)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         process = run.model.sampler.process
         if not isinstance(process, GaussianDiffusion) or process.schedule.snr(process.T) == 0:
             raise ValueError("metric=nll_ode needs process=gaussian and a schedule with some signal left at T")

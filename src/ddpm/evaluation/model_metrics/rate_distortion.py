@@ -23,7 +23,6 @@ class RateDistortion(OfLikelihood):
     variance: str
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer)
         check.one_of("variance", self.variance, terms.means)

@@ -13,7 +13,7 @@ from ddpm.base.types import Batch
 from ddpm.diffusion.restoration import ALGORITHM_1, ALGORITHM_2, DEGRADED, WAYS, restorations
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.images import ImagePass, OfImages, Split, mean_and_error
-from ddpm.evaluation.table import align_columns, format_estimate, with_errors
+from ddpm.evaluation.table import estimates_table, with_errors
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.fidelity import psnr, rmse, ssim
@@ -46,7 +46,6 @@ class Restoration(OfImages):
         check.positive_int("metric.restoration.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
-        assert run.model is not None
         T = run.model.sampler.process.T
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
         if run.model.sample_condition.needs_images:
@@ -66,8 +65,8 @@ class Restoration(OfImages):
         names = [*FIDELITY, *(["fid"] if evaluators else [])]
         beside = {
             "pictures": {"pictures": restored.picture()},
-            "lines": restoration_table(rows),
-            "tables": {"table": restoration_rows(rows)},
+            "lines": estimates_table(rows).splitlines(),
+            "tables": {"table": [{"way": way, **with_errors(each)} for way, each in rows.items()]},
         }
         found = self.measurement(images, values, names, settings, **beside)
         if evaluators:
@@ -141,14 +140,3 @@ class RestorationPass(ImagePass):
 
 def name_in_code(way: str) -> str:
     return way.replace(" ", "_")
-
-
-def restoration_table(rows: dict[str, dict[str, Estimate]]) -> list[str]:
-    names = list(rows[DEGRADED])
-    cells = [["", *names], *([way, *(format_estimate(each[name]) for name in names)] for way, each in rows.items())]
-    return align_columns(cells).splitlines()
-
-
-def restoration_rows(rows: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
-    """A row a way; each value has its error beside it."""
-    return [{"way": way, **with_errors(values)} for way, values in rows.items()]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ddpm.base import check
@@ -24,16 +25,17 @@ from ddpm.diffusion.affine import Normal, output_distribution, wasserstein
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.inversion import draws_noise
 from ddpm.diffusion.oracle import GaussianOracle, Oracle, OracleDenoiser
-from ddpm.diffusion.samplers.base import Sampler, describe_setting
+from ddpm.diffusion.samplers.base import Sampler, State, describe_setting
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.evaluation.curves import logarithmic
 from ddpm.evaluation.model_metric import Measurement, ModelRun
-from ddpm.evaluation.model_metrics.flow import exact_flow
 from ddpm.metrics.protocol import short_digest
 from ddpm.metrics.score import Estimate
 
 NUM_PATHS = 64
 NUM_SAMPLES = 20_000
 NUM_DIRECTIONS = 32
+TOLERANCE = 1e-10  # of the solver of the exact flow
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class SamplerError:
         found = []
         display = ProgressDisplay("sampler", len(self.samplers))
         for number, (name, factory) in enumerate(self.samplers.items(), 1):
-            make = lambda steps, factory=factory: wiring.complete(  # noqa: E731
-                factory, "sampler", process=laboratory.process, steps=steps
-            )
-            found.append(laboratory.convergence(name, make, self.steps))
+            samplers = [
+                wiring.complete(factory, "sampler", process=laboratory.process, steps=steps) for steps in self.steps
+            ]
+            found.append(laboratory.convergence(name, samplers))
             if display.is_due(number):
                 display.show(number, name)
         display.close()
@@ -130,32 +132,30 @@ class Laboratory:
     def denoiser(self) -> OracleDenoiser:
         return OracleDenoiser(self.oracle, self.schedule)
 
-    def convergence(self, name: str, make: Callable[[int], Sampler], steps: Sequence[int]) -> Convergence:
-        samplers = [make(number) for number in steps]
-        evaluations = tuple(sampler.evaluations(number) for sampler, number in zip(samplers, steps, strict=True))
+    def convergence(self, name: str, samplers: Sequence[Sampler]) -> Convergence:
+        """samplers: one sampler with rising numbers of steps."""
         floor = 0.0
         if not draws_noise(samplers[0]):
-            kind, errors = "path", [self.path_error(sampler) for sampler in samplers]
+            kind, error = "path", self.path_error
         elif isinstance(self.oracle, GaussianOracle):
-            kind, errors = "distribution", [self.distribution_error(sampler) for sampler in samplers]
+            kind, error = "distribution", self.distribution_error
         else:
-            kind, floor = "samples", self.sample_distance(self.truth(0), self.truth(1))
-            errors = [self.sample_error(sampler) for sampler in samplers]
-        return Convergence(name, kind, samplers[0].order, evaluations, tuple(errors), floor)
+            kind, error = "samples", self.sample_error
+            floor = self.sample_distance(self.truth(0), self.truth(1))
+        evaluations = tuple(sampler.evaluations(sampler.steps) for sampler in samplers)
+        return Convergence(name, kind, samplers[0].order, evaluations, tuple(map(error, samplers)), floor)
 
-    def run(self, sampler: Sampler, num: int, seed: int) -> Tensor:
-        x, ids = self.start(num), torch.arange(num)
-        *_, last = sampler.trajectory(self.denoiser, x, Rng(seed, "sample"), ids)
-        return last.x_t
+    def states(self, sampler: Sampler, num: int) -> list[State]:
+        rng = Rng(self.seed, "sample")
+        return list(sampler.trajectory(self.denoiser, self.start(num), rng, torch.arange(num)))
 
     def start(self, num: int) -> Tensor:
         return self.process.prior(self.oracle.shape, Rng(self.seed, "prior").at(0, torch.arange(num))).double()
 
     def path_error(self, sampler: Sampler) -> float:
         """Root of the mean squared distance from the exact flow."""
-        x = self.start(NUM_PATHS)
-        *_, last, _ = sampler.trajectory(self.denoiser, x, Rng(self.seed, "sample"), torch.arange(NUM_PATHS))
-        truth = exact_flow(self.oracle, self.schedule, x, self.process.T, last.t)
+        *_, last, _ = self.states(sampler, NUM_PATHS)
+        truth = exact_flow(self.oracle, self.schedule, self.start(NUM_PATHS), self.process.T, last.t)
         return float((last.x_t - truth).flatten(1).square().sum(1).mean().sqrt())
 
     def distribution_error(self, sampler: Sampler) -> float:
@@ -164,7 +164,7 @@ class Laboratory:
         return wasserstein(output_distribution(sampler, self.denoiser, self.oracle.shape), truth)
 
     def sample_error(self, sampler: Sampler) -> float:
-        return self.sample_distance(self.run(sampler, NUM_SAMPLES, self.seed), self.truth(0))
+        return self.sample_distance(self.states(sampler, NUM_SAMPLES)[-1].x_t, self.truth(0))
 
     def truth(self, seed: int) -> Tensor:
         return self.oracle.draw(Rng(seed, "truth").at(0, torch.arange(NUM_SAMPLES)))
@@ -176,6 +176,27 @@ class Laboratory:
         directions = directions / directions.norm(dim=1, keepdim=True)
         sorted_one, sorted_other = ((x.flatten(1) @ directions.T).sort(dim=0).values for x in (one, other))
         return float((sorted_one - sorted_other).square().mean().sqrt())
+
+
+def exact_flow(oracle: Oracle, schedule: NoiseSchedule, x_t: Tensor, t: int, s: int) -> Tensor:
+    """Where the oracle's probability-flow ODE leads from x_t, float64 `[B, *shape]`, to time s >= 1.
+
+    In y = x / alpha and u = log(sigma / alpha) it is dy/du = y - x0, whatever the schedule; Dormand and Prince's method
+    of eighth order.
+    """
+    start, end = (-schedule.half_log_snr(time) for time in (t, s))
+    if not math.isfinite(start):
+        raise ValueError(
+            "metric=sampler_error needs a schedule with some signal left at T, from which a flow can start"
+        )
+
+    def slope(u: float, flat: np.ndarray) -> np.ndarray:
+        y = torch.from_numpy(flat).view_as(x_t)
+        return (y - oracle.x0(y, 1.0, math.exp(u))).flatten().numpy()
+
+    y = (x_t / schedule.alpha(t)).flatten().numpy()
+    found = solve_ivp(slope, (start, end), y, method="DOP853", rtol=TOLERANCE, atol=TOLERANCE, t_eval=[end])
+    return torch.from_numpy(found.y[:, -1]).view_as(x_t) * schedule.alpha(s)
 
 
 KINDS = {
@@ -222,11 +243,8 @@ def draw_errors(found: list[Convergence]) -> Figure:
         floors = [each.floor for each in found if each.kind in kinds and each.floor]
         if floors:
             axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
-        axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="error", title=title)
-        ticks = sorted({n for each in found if each.kind in kinds for n in each.evaluations})
-        axes.set_xticks(ticks[:: max(1, len(ticks) // 6)], minor=False)
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(yscale="log", xlabel="network evaluations", ylabel="error", title=title)
+        logarithmic(axes.xaxis)
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small", title="fitted order (stated)", title_fontsize="small")
     return figure

@@ -1,15 +1,17 @@
 """What a sweep is: a model in many variants, and how their values are shown together."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from hydra.utils import get_object
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.evaluation.sweep_table import Columns, SweepPoint
+from ddpm.evaluation.sweeps.points import SweepPoint, best_point, direction, metrics
+from ddpm.evaluation.table import format_estimate
 from ddpm.model.diffusion_model import DiffusionModel
 
 
@@ -23,32 +25,55 @@ class Variant(NamedTuple):
     title: str = ""
 
 
-class Presentation(Protocol):
-    """A module: how the points of a sweep are shown. text and picture take them in order."""
+class Sweep(ABC):
+    """text and picture show points in the order of `order_points`. columns: of the table, those that say which variant
+    a row is of."""
 
-    COLUMNS: Columns
+    columns: ClassVar[Mapping[str, Callable[[SweepPoint], object]]]
 
-    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]: ...
-
-    def text(self, points: Sequence[SweepPoint]) -> str: ...
-
-    def picture(self, points: Sequence[SweepPoint]) -> Figure: ...
-
-
-class Sweep(Protocol):
-    presentation: Presentation
-
+    @abstractmethod
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
         """config: the command's; changes: what it changes of a model anyway. ValueError for what has no effect."""
-        ...
 
+    @abstractmethod
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
         """ValueError if a model cannot take a variant, before any image is made."""
-        ...
 
     def value(self, variant: Variant, model: DiffusionModel) -> float:
         """The variant's own, or what that is of this model."""
-        ...
+        return variant.value
+
+    def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]:
+        return sorted(points, key=lambda point: point.value)
+
+    def describe(self, point: SweepPoint) -> str:
+        """The variant of a point in words."""
+        return f"{point.name} {point.value:g}"
+
+    @abstractmethod
+    def text(self, points: Sequence[SweepPoint]) -> str: ...
+
+    @abstractmethod
+    def picture(self, points: Sequence[SweepPoint]) -> Figure: ...
+
+    def rows(self, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
+        """Of the table: every metric of a point with its error, and whether it is the best."""
+        tops = {name: best_point(points, name) for name in metrics(points)}
+        rows = []
+        for point in points:
+            row = {head: column(point) for head, column in self.columns.items()} | {"repeats": point.num_repeats}
+            for name, top in tops.items():
+                value, error = point.estimates[name]
+                row |= {name: value, f"{name}_error": error, f"{name}_best": str(point is top).lower() if top else ""}
+            rows.append(row | {"seconds_per_image": point.seconds, "device": point.device, "settings": point.settings})
+        return rows
+
+    def best_lines(self, points: Sequence[SweepPoint], names: Sequence[str]) -> str:
+        tops = {name: top for name in names if (top := best_point(points, name))}
+        return "\n".join(
+            f"best {name} ({direction(name)}): {self.describe(top)}: {format_estimate(top.estimates[name])}"
+            for name, top in tops.items()
+        )
 
 
 def build_sweep(config: DictConfig) -> Sweep | None:

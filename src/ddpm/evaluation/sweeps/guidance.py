@@ -1,23 +1,42 @@
-"""evaluate.py sweep=guidance: one model, guided ever more strongly."""
+"""evaluate.py sweep=guidance: one model, guided ever more strongly.
 
-from collections.abc import Sequence
+Quality against variety and class, as Ho and Salimans 2022, figure 4, and Dhariwal and Nichol 2021, figure 4.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import StrMethodFormatter
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.config import load
-from ddpm.evaluation import guidance_plot
-from ddpm.evaluation.sweeps.base import Variant, unique_values
-from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.evaluation.curves import draw_line, panel_grid
+from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
+from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, direction, metrics
+from ddpm.evaluation.table import align_columns, format_estimate
+from ddpm.metrics.score import lower_is_better
 
 SCALE = "scale"
 
+PARTS = ("_of_", "_worst_", "_per_class_", "is_std_")
+"""In the names of values that are of some images alone: in the CSV, and too many for a terminal or a picture."""
 
-class GuidanceSweep:
+TOGETHER = (("precision", "recall"), ("density", "coverage"))
+"""First words of metrics that share a panel."""
+
+TRADES = (("accuracy", "fid"), ("is", "fid"), ("recall", "precision"))
+"""First words of what is drawn against each other, as x and y."""
+
+
+class GuidanceSweep(Sweep):
     """scales: of guidance.scale, each a number from 0."""
 
-    presentation = guidance_plot
+    columns = {SCALE: lambda point: point.value}  # noqa: RUF012
 
     def __init__(self, scales: Sequence[float]) -> None:
         self.scales = unique_values("scales", scales)
@@ -41,5 +60,82 @@ class GuidanceSweep:
         except ValueError as error:
             raise ValueError(f"sweep=guidance: {error}") from error
 
-    def value(self, variant: Variant, model: DiffusionModel) -> float:
-        return variant.value
+    def text(self, points: Sequence[SweepPoint]) -> str:
+        """A line a scale, a column a metric; then the best by each."""
+        names = totals(points)
+        columns = [cells(points, name) for name in names]
+        rows = [[f"{point.value:g}", *(column[point] for column in columns)] for point in points]
+        repeats = points[0].num_repeats
+        of_seeds = [f"mean of {repeats} seeds ± its standard error"] if repeats > 1 else []
+        of_real = (name for name in metrics(points) if "_of_real_" in f"{name}_")
+        yardsticks = [f"{name}: {format_estimate(points[0].estimates[name])}" for name in of_real]
+        blocks = [align_columns([[SCALE, *names], *rows]), *of_seeds, self.best_lines(points, names), *yardsticks]
+        return "\n\n".join(blocks)
+
+    def picture(self, points: Sequence[SweepPoint]) -> Figure:
+        """A panel for each metric against the scale, then a panel for each trade-off, its points named by the scale."""
+        over_scale, traded = list(panels_over_scale(totals(points))), list(trades(totals(points)))
+        figure, panels = panel_grid(len(over_scale) + len(traded))
+        for axes, names in zip(panels, over_scale, strict=False):
+            draw_over_scale(axes, points, names)
+        for axes, pair in zip(panels[len(over_scale) :], traded, strict=True):
+            draw_trade(axes, points, *pair)
+        return figure
+
+
+def totals(points: Sequence[SweepPoint]) -> list[str]:
+    """The metrics of all images."""
+    return [name for name in metrics(points) if not any(part in f"{name}_" for part in PARTS)]
+
+
+def panels_over_scale(names: Sequence[str]) -> Iterator[list[str]]:
+    """Metrics that share a panel, those of `TOGETHER`; every other has one alone."""
+    left = list(names)
+    while left:
+        words = next((group for group in TOGETHER if first_word(left[0]) in group), ())
+        shared = [name for name in left if name == left[0] or first_word(name) in words]
+        left = [name for name in left if name not in shared]
+        yield shared
+
+
+def trades(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    plain = [name for name in names if not name.startswith("fid_inf_")]
+    for x, y in TRADES:
+        yield from itertools.product(*([name for name in plain if first_word(name) == each] for each in (x, y)))
+
+
+def first_word(metric: str) -> str:
+    return metric.split("_")[0]
+
+
+def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[str]) -> None:
+    scales = [point.value for point in points]
+    for number, name in enumerate(names):
+        draw_line(axes, scales, [point.estimates[name] for point in points], color=f"C{number}", label=name)
+        top = best_point(points, name)
+        if top is not None:
+            axes.plot(top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=12, zorder=5)
+        of_real = next((each for each in points[0].estimates if each.startswith(f"{first_word(name)}_of_real_")), None)
+        if of_real:
+            level = points[0].estimates[of_real].value
+            axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label="of real images")
+    directions = {direction(name) for name in names if lower_is_better(name) is not None}
+    title = names[0] if len(names) == 1 else " and ".join(map(first_word, names))
+    axes.set(xticks=scales, xlabel="guidance scale", ylabel=", ".join([title, *directions]))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(fontsize="small")
+
+
+def draw_trade(axes: Axes, points: Sequence[SweepPoint], x: str, y: str) -> None:
+    """The curve that the scale runs along."""
+    across, up = ([point.estimates[name] for point in points] for name in (x, y))
+    draw_line(axes, across, up, color="C3")
+    right = {"xytext": (6, 5), "ha": "left"}
+    left = {"xytext": (-6, -12), "ha": "right"}  # by turns, since points lie close where the curve ends
+    for number, point in enumerate(points):
+        named = f"{point.value:g}" if number else f"scale {point.value:g}"
+        place, look = (across[number].value, up[number].value), left if number % 2 else right
+        words = axes.annotate(named, place, textcoords="offset points", fontsize="small", **look)
+        words.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=6)
+    axes.set(xlabel=f"{x}, {direction(x)}", ylabel=f"{y}, {direction(y)}")

@@ -1,11 +1,15 @@
-"""What a score needs to know of a network, and arithmetic that is the same whatever training has switched on."""
+"""What a feature extractor is, and float32 arithmetic that is the same whatever training has switched on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, Self
+from functools import cached_property
+from typing import Protocol, Self, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ddpm.metrics.weights import WeightsFile
 
 
 class Extractor(Protocol):
@@ -55,3 +59,50 @@ def full_float32(device: torch.device) -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+class NetworkExtractor(ABC):
+    """An `Extractor` that is a torch network and nothing more. A leaf adds `dims` and `preprocessing`.
+
+    The network is loaded at the first use or by `to`, not when the object is made, so that a configuration can be
+    built without the weights. kind: its name if the weights are the published ones; with any others it carries the
+    first digits of their hash.
+    """
+
+    def __init__(self, kind: str, file: WeightsFile) -> None:
+        self._device = torch.device("cpu")
+        self._kind, self._file = kind, file
+
+    @abstractmethod
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
+        """The network with its weights."""
+
+    @abstractmethod
+    def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
+        """uint8 `[B, 3, H, W]` to `[B, dims[layer]]` for every layer."""
+
+    @property
+    def name(self) -> str:
+        usual = self._file.published is None or self._file.is_published(self.weights_hash)
+        return self._kind if usual else f"{self._kind}-{self.weights_hash[:8]}"
+
+    @property
+    def weights_hash(self) -> str:
+        return self._network[1]
+
+    def to(self, device: torch.device | str) -> Self:
+        self._device = torch.device(device)
+        self._network[0].to(self._device)
+        return self
+
+    @final
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        with full_float32(pixels.device):
+            found = self._features(self._network[0], pixels)
+        return {layer: found[layer].float() for layer in layers}
+
+    @cached_property
+    def _network(self) -> tuple[nn.Module, str]:
+        tensors, sha256 = self._file.load()
+        return self._build(tensors).eval().requires_grad_(False).to(self._device), sha256

@@ -3,9 +3,6 @@
 The network is torch-fidelity's; the file is read here, since torch-fidelity would run whatever it is given.
 """
 
-import hashlib
-import io
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +11,9 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, VisionTransformer
 
 from ddpm.base import check
-from ddpm.metrics.extractors.network import NetworkExtractor
+from ddpm.metrics.extractors.base import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import normalize, resize
-from ddpm.metrics.weights import Published, WeightsFile, load_exact, weights_of
+from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
 SIZE = 224
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -31,8 +28,7 @@ def published_clip(model: str) -> Published:
     """OpenAI's file, under the name by which torch-fidelity keeps it."""
     name = f"clip-{model}"
     sha256 = MODEL_METADATA[name]["hash"]
-    need = f"features=clip needs the weights of {model}"
-    return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], need)
+    return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], is_program=True)
 
 
 class Clip(NetworkExtractor):
@@ -47,33 +43,17 @@ class Clip(NetworkExtractor):
     preprocessing = "uint8, bicubic 224 with antialias, CLIP's mean and deviation"
 
     def __init__(self, model: str = "vit-b-32", weights: str | Path | None = None, sha256: str | None = None) -> None:
-        super().__init__()
         self._model = check.one_of("features.model", model, MODELS)
-        self._file = WeightsFile.choose(weights, sha256, published_clip(model))
+        super().__init__(f"clip-{model}", WeightsFile.choose(weights, sha256, published_clip(model)))
         self.dims: Mapping[str, int] = {"pooled": MODELS[model][3]}
 
-    @property
-    def name(self) -> str:
-        return self._file.name(f"clip-{self._model}", self.weights_hash)
-
-    def _load(self) -> tuple[nn.Module, str]:
-        data = self._file.read()
-        sha256 = hashlib.sha256(data).hexdigest()
-        known = sha256 == self._file.published.sha256
-        tensors = _tensors_of_program(data) if known else weights_of(data, self._file.source).tensors
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
         encoder = {k.removeprefix("visual."): v.float() for k, v in tensors.items() if k.startswith("visual.")}
         patch, width, depth, dim = MODELS[self._model]
         with torch.device("meta"):
             network = VisionTransformer(SIZE, patch, width, depth, width // 64, dim)
         load_exact(network, encoder, self._file.source, f"CLIP's {self._model}")
-        return network, sha256
+        return network
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
         return {"pooled": network(normalize(resize(pixels, SIZE, "bicubic"), MEAN, STD))}
-
-
-def _tensors_of_program(data: bytes) -> dict[str, Tensor]:
-    """OpenAI publishes a TorchScript program with its tensors inside: opened once its hash is known to be right."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
-        return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()

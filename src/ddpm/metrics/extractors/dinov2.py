@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.metrics.extractors.network import NetworkExtractor
+from ddpm.metrics.extractors.base import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
 from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
@@ -21,24 +21,18 @@ PATCH, SIZE, TRAINED_GRID = 14, 224, 37
 MODELS = {"vit-s-14": (384, 12, 6), "vit-b-14": (768, 12, 12), "vit-l-14": (1024, 24, 16)}
 """Width, depth, heads. The giant has other blocks and is not here."""
 
-SHA256 = {
-    "vit-s-14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-    "vit-b-14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-    "vit-l-14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+FILES = {
+    "vit-s-14": ("b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88),
+    "vit-b-14": ("0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73", 346),
+    "vit-l-14": ("d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", 1218),
 }
-MEGABYTES = {"vit-s-14": 88, "vit-b-14": 346, "vit-l-14": 1218}
+"""sha256 and megabytes of the published files."""
 
 
 def published_dinov2(model: str) -> Published:
     code = f"dinov2_{model.replace('-', '')}"  # dinov2_vitl14
     file = f"{code}_pretrain.pth"
-    return Published(
-        url=f"https://dl.fbaipublicfiles.com/dinov2/{code}/{file}",
-        file=file,
-        sha256=SHA256[model],
-        megabytes=MEGABYTES[model],
-        needed_by=f"features=dinov2 needs the weights of {model}",
-    )
+    return Published(f"https://dl.fbaipublicfiles.com/dinov2/{code}/{file}", file, *FILES[model])
 
 
 class Dinov2(NetworkExtractor):
@@ -52,22 +46,16 @@ class Dinov2(NetworkExtractor):
     preprocessing = "uint8, bicubic 224 with antialias, ImageNet's mean and deviation"
 
     def __init__(self, model: str = "vit-l-14", weights: str | Path | None = None, sha256: str | None = None) -> None:
-        super().__init__()
         self._model = check.one_of("features.model", model, MODELS)
-        self._file = WeightsFile.choose(weights, sha256, published_dinov2(model))
+        super().__init__(f"dinov2-{model}", WeightsFile.choose(weights, sha256, published_dinov2(model)))
         self.dims: Mapping[str, int] = {"pooled": MODELS[model][0]}
 
-    @property
-    def name(self) -> str:
-        return self._file.name(f"dinov2-{self._model}", self.weights_hash)
-
-    def _load(self) -> tuple[nn.Module, str]:
-        tensors, sha256 = self._file.load()
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
         tensors = {name: tensor.float() for name, tensor in tensors.items() if name != "mask_token"}  # for training
         with torch.device("meta"):
             network = VisionTransformer(*MODELS[self._model])
         load_exact(network, tensors, self._file.source, f"DINOv2's {self._model}")
-        return network, sha256
+        return network
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
         return {"pooled": network(normalize(resize(pixels, SIZE, "bicubic"), IMAGENET_MEAN, IMAGENET_STD))}

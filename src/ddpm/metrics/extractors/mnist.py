@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ddpm.metrics.extractors.network import NetworkExtractor
+from ddpm.metrics.extractors.base import NetworkExtractor
 from ddpm.metrics.extractors.preprocess import resize
-from ddpm.metrics.weights import load_exact, load_weights
+from ddpm.metrics.weights import WeightsFile, load_exact
 
 SIZE = 28
 SPATIAL_CHANNELS = 4
@@ -43,13 +43,14 @@ class MnistClassifier(NetworkExtractor):
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 64, "logits": 10, "spatial": SPATIAL_CHANNELS * 7 * 7}
     preprocessing = "uint8, mean of the channels, bilinear 28 with antialias where the size is another"
-    name = "mnist"
 
-    def _load(self) -> tuple[nn.Module, str]:
-        weights = load_weights(FILE)
+    def __init__(self) -> None:
+        super().__init__("mnist", WeightsFile(FILE))
+
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
         network = MnistNetwork()
-        load_exact(network, weights.tensors, FILE, "the digit classifier")
-        return network, weights.sha256
+        load_exact(network, tensors, FILE, "the digit classifier")
+        return network
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
         return network(prepare_digits(pixels))

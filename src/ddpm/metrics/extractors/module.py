@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.metrics.extractors.base import full_float32
 from ddpm.metrics.extractors.preprocess import normalize, resize
-from ddpm.metrics.weights import check_path, check_sha256, load_exact, load_weights
+from ddpm.metrics.weights import WeightsFile, load_exact
 
 
 class Module:
@@ -48,12 +48,10 @@ class Module:
         )
         if min(self._std) <= 0:
             check.fail("features.std", list(self._std), "three numbers greater than 0")
-        path, sha256 = check_path(weights), check_sha256(sha256)
-        if sha256 and path is None:
-            raise ValueError("features.sha256 has no effect without features.weights")
+        file = WeightsFile.choose(weights, sha256)
         self._network = network.eval().requires_grad_(False)
-        if path:
-            load_exact(network, load_weights(path, sha256).tensors, path, f"the network {type(network).__name__}")
+        if file.path:
+            load_exact(network, file.load().tensors, file.path, f"the network {type(network).__name__}")
         self.weights_hash = module_hash(network)
         self.preprocessing = (
             f"uint8, bilinear {size} with antialias, mean {list(self._mean)}, deviation {list(self._std)}"

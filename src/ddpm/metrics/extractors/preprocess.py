@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+PIXELS = "pixels"
+SIDE = 32
+NUM_PIXEL_FEATURES = 3 * SIDE * SIDE
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -23,3 +26,14 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """0..255 to (x / 255 - mean) / std, a mean and a deviation for each of three channels, in units of 0..1."""
     mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (mean, std))
     return (x / 255 - mean) / std
+
+
+def pixel_features(pixels: Tensor) -> Tensor:
+    """The layer "pixels": uint8 `[B, 3, H, W]` to float32 `[B, 3072]` in [0, 1], for distances between the images.
+
+    A side longer than 32 is averaged down to it, a shorter one is filled up with zeros, so that up to 32 x 32 the
+    distances are those of the whole images.
+    """
+    small = nn.functional.adaptive_avg_pool2d(pixels.float() / 255, tuple(min(side, SIDE) for side in pixels.shape[2:]))
+    height, width = small.shape[2:]
+    return nn.functional.pad(small, (0, SIDE - width, 0, SIDE - height)).flatten(1)

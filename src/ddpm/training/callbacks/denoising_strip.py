@@ -10,7 +10,7 @@ from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.interruption import SideWork
-from ddpm.training.callbacks.sample_grid import preview_inputs, sampling_mode
+from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
@@ -38,7 +38,8 @@ class DenoisingStrip(SideWork):
         self.trained = True
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        with self.tolerated(trainer, "the denoising strip"), sampling_mode(trainer, module):
+        autocast = trainer.precision_plugin.forward_context()
+        with self.tolerated(trainer, "the denoising strip"), module.model.inference(autocast):
             ids = torch.arange(self.num_samples, device=module.device)
             strip, times = self.draw(module.model, ids, *preview_inputs(trainer, module, ids))
             caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))

@@ -1,8 +1,5 @@
 """Grids of samples with a fixed seed, so that the same pictures can be watched getting better."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -17,18 +14,6 @@ from ddpm.training.callbacks.interruption import stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
-
-
-@contextmanager
-def sampling_mode(trainer: Trainer, module: DiffusionModule) -> Iterator[None]:
-    """Within it the networks neither drop out nor keep gradients, and compute in the precision of the run."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            yield
-    finally:
-        module.train(was_training)
 
 
 def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
@@ -49,7 +34,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     rank, world = trainer.global_rank, trainer.world_size
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
-    with sampling_mode(trainer, module):
+    with module.model.inference(trainer.precision_plugin.forward_context()):
         mine = module.model.generate(ids, weights, *preview_inputs(trainer, module, ids)).float()
     stop_if_signalled(trainer)
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
