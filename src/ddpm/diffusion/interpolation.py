@@ -44,17 +44,20 @@ class InterpolatedRng(Rng):
 
     def at(self, step: int, ids: Tensor, positions: Tensor | None = None) -> Draws:
         others, shares = self.second[ids], self.shares[ids]
-        return InterpolatedDraws(self, step, self.first[ids], positions, others=others, shares=shares)
+        return InterpolatedDraws(
+            self, step, self.first[ids], positions, others=others, shares=shares, streams=self.streams
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolatedDraws(Draws):
     others: Tensor
     shares: Tensor
+    streams: Collection[str] | None
 
     def normal(self, stream: str, shape: tuple[int, ...]) -> Tensor:
         one = super().normal(stream, shape)
-        if self.rng.streams is not None and stream not in self.rng.streams:
+        if self.streams is not None and stream not in self.streams:
             return one
         other = Draws(self.rng, self.step, self.others).normal(stream, shape)
         rows = zip(one, other, self.shares.split(1), strict=True)

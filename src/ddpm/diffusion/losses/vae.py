@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class VAELoss:
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]`; the conditions are not looked at."""
-        network = denoiser.network
+        network: Any = denoiser.network
         if not hasattr(network, "encode"):
             check.fail("model", type(network).__name__, "an autoencoder with loss=vae, as model=vae_tiny")
         mean, log_variance = (each.float() for each in network.encode(x0))
