@@ -38,11 +38,20 @@ class Layers(nn.Module):
             return self.out(h.to(self.out.weight.dtype))
 
 
+def with_waves(points: Tensor, num_frequencies: int) -> Tensor:
+    """`[B, C]` points beside sines and cosines of pi, 2 pi, 4 pi, ... times themselves, `[B, C (1 + 2 num)]`.
+
+    Without these, linear layers learn narrow structures slowly (Tancik et al. 2020).
+    """
+    angles = [math.pi * 2**k * points for k in range(num_frequencies)]
+    return torch.cat([points, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
+
+
 @final
 class MLPGenerator(nn.Module):
     """`network(x, time, latent=z) -> [B, in_channels, H, W]`, as `DDGANGenerator`.
 
-    size: of the images, one length or [height, width].
+    size: of the images, one length or [height, width]. num_frequencies: of `with_waves`, for all numbers of an image.
     """
 
     def __init__(
@@ -52,18 +61,22 @@ class MLPGenerator(nn.Module):
         width: int,
         num_layers: int,
         latent_channels: int,
+        num_frequencies: int = 0,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
         self.in_channels = self.out_channels = in_channels
         self.latent_channels, numbers = check.positive_int("latent_channels", latent_channels), math.prod(self.shape)
-        self.layers = Layers(numbers + latent_channels, numbers, width, num_layers, num_classes)
+        self.num_frequencies = check.non_negative_int("num_frequencies", num_frequencies)
+        inputs = numbers * (1 + 2 * num_frequencies) + latent_channels
+        self.layers = Layers(inputs, numbers, width, num_layers, num_classes)
 
     def forward(self, x: Tensor, time: Tensor, latent: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         check_input("generator", x, self.shape, {})
         check_latent(latent, len(x), self.latent_channels)
-        return self.layers(torch.cat([x.flatten(1), latent.to(x.dtype)], dim=1), time, label).tanh().view(x.shape)
+        h = torch.cat([with_waves(x.flatten(1), self.num_frequencies), latent.to(x.dtype)], dim=1)
+        return self.layers(h, time, label).tanh().view(x.shape)
 
 
 @final
@@ -71,13 +84,22 @@ class MLPDiscriminator(nn.Module):
     """`discriminator(x_s, time, x_t) -> [B]` logits, as `DDGANDiscriminator`. size: as of `MLPGenerator`."""
 
     def __init__(
-        self, in_channels: int, size: int | Sequence[int], width: int, num_layers: int, num_classes: int | None = None
+        self,
+        in_channels: int,
+        size: int | Sequence[int],
+        width: int,
+        num_layers: int,
+        num_frequencies: int = 0,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
-        self.layers = Layers(2 * math.prod(self.shape), 1, width, num_layers, num_classes)
+        self.num_frequencies = check.non_negative_int("num_frequencies", num_frequencies)
+        inputs = 2 * math.prod(self.shape) * (1 + 2 * num_frequencies)
+        self.layers = Layers(inputs, 1, width, num_layers, num_classes)
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
         check_input("discriminator", x_s, self.shape, {})
         check_input("discriminator", x_t, self.shape, {})
-        return self.layers(torch.cat([x_s.flatten(1), x_t.flatten(1)], dim=1), time, label)[:, 0]
+        pair = torch.cat([x_s.flatten(1), x_t.flatten(1)], dim=1)
+        return self.layers(with_waves(pair, self.num_frequencies), time, label)[:, 0]
