@@ -93,7 +93,7 @@ def measure(checkpoint: Path, words: tuple[str, ...]) -> dict[str, float]:
     settings = (f"ckpt={checkpoint}", "metric=[fid,prdc]", f"num_samples={NUM_SAMPLES}", "trainer=cpu", *words)
     said = run("evaluate.py", *settings)
     stored = json.loads(Path(re.findall(r"stored with its protocol in (\S+)", said)[-1]).read_text())
-    return {name.split("_")[0]: value["value"] for name, value in stored["estimates"].items()}
+    return {name.split("_")[0]: value for name, value in stored["metrics"].items()}
 
 
 def milliseconds(checkpoint: Path, words: tuple[str, ...]) -> float:
@@ -128,8 +128,10 @@ def measured(seeds: int, minutes: float, only: list[str]) -> dict[str, dict[str,
 
 def with_error(values: list[float], digits: int) -> str:
     """Mean and standard error over seeds."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
 
 
 def rows(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
