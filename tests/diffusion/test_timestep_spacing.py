@@ -89,7 +89,7 @@ def test_a_grid_of_ones_own_is_taken_as_it_is_and_from_any_start():
     assert timestep_spacing.custom(1000, 1000, schedule, [1000, 600, 20]) == [1000, 600, 20, 0]
     assert timestep_spacing.custom(1000, 3, schedule, [600, 20]) == [1000, 600, 20, 0]
     assert timestep_spacing.custom(300, 1, schedule, [1000, 600, 20]) == [300, 20, 0]
-    with pytest.raises(ValueError, match=r"grid.times make 3 steps, so leave sampler.steps=50 out"):
+    with pytest.raises(ValueError, match=r"timestep_spacing.times make 3 steps, so leave sampler.steps=50 out"):
         timestep_spacing.custom(1000, 50, schedule, [1000, 600, 20])
     with pytest.raises(ValueError, match="times must be falling, none twice"):
         timestep_spacing.custom(1000, 1000, schedule, [20, 600])

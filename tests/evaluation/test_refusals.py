@@ -14,7 +14,7 @@ WRONG = [
     ("images={images} num_repeats=2", "num_repeats has no effect on stored images"),
     ("images={images} data=digits num_samples=99", "num_samples must be"),
     ("images={images} reference={images} split=test", "split has no effect with reference"),
-    ("images={images} data=digits class=3", "class has no effect on images that are there"),
+    ("images={images} data=digits class=3", "class has no effect on stored images"),
     ("images={images} data=digits sweep=samplers", "sweep has no effect without a model"),
     ("metric=nll", "ckpt must be given, as ckpt=latest: NegativeLogLikelihood measures a trained model"),
     ("metric=sampler_error", "choose model=oracle_gaussian, oracle_mixture or oracle_dataset"),

@@ -88,7 +88,7 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
     if config.reference is None and not config.get("data"):
         raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
     if config["class"] is not None:
-        raise ValueError("class has no effect on images that are there; leave it out")
+        raise ValueError("class has no effect on stored images; leave it out")
     path = Path(config.images)
     data = image_data(config.images)
     num = len(data.split("train"))
