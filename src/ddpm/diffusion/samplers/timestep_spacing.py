@@ -68,7 +68,8 @@ def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int])
         check.fail("times", inner, "falling, none twice, as [1000, 500, 100]")
     visited = [start, *(t for t in inner if t < start), 0]
     if start == schedule.T and num_steps not in (start, len(visited) - 1):
-        raise ValueError(f"timestep_spacing.times make {len(visited) - 1} steps, so leave sampler.steps={num_steps} out or null")
+        made = len(visited) - 1
+        raise ValueError(f"timestep_spacing.times make {made} steps, so leave sampler.steps={num_steps} out or null")
     return visited
 
 
