@@ -6,10 +6,10 @@ values, logs, signals and two checkpoints, hashed and synced, in 50 steps: 200 t
 because two threads vary most. Speeds are relative to the mean of the first and the last row of a round.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.bare_step import bare_step
+from benchmarks.interleaved import between_ends, one_thread
 from ddpm.config import build
 from ddpm.diffusion.denoiser import NetworkDenoiser
 
@@ -100,22 +101,14 @@ LOOPS: dict[str, Callable[[DictConfig], float]] = {
 }
 
 
+def timed(run: Callable[[DictConfig], float]) -> float:
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
+        return run(configuration(folder))
+
+
 def rows(rounds: int) -> list[dict[str, Any]]:
-    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for number in range(rounds):
-        for name, run in list(LOOPS.items())[:: 1 if number % 2 else -1]:
-            with tempfile.TemporaryDirectory() as folder:
-                seconds[name].append(run(configuration(folder)))
-    torch.set_num_threads(threads)
-    first, *_, last = seconds.values()
-    ends = [(a + b) / 2 for a, b in zip(first, last, strict=True)]
+    timings = between_ends({name: partial(timed, run) for name, run in LOOPS.items()}, rounds)
     return [
-        {
-            "loop": name,
-            "it/s": f"{STEPS / statistics.median(own):.1f}",
-            "speed": f"{statistics.median(one / other for one, other in zip(ends, own, strict=True)):.2f}",
-        }
-        for name, own in seconds.items()
+        {"loop": name, "it/s": f"{STEPS / each.seconds:.1f}", "speed": f"{each.speed:.2f}"}
+        for name, each in timings.items()
     ]

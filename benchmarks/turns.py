@@ -6,10 +6,10 @@ noise, posteriors, optimizers, averages, logs, checkpoints and Lightning. "publi
 generator's gradients in the adversary's turn, as the code of Xiao et al. 2022 does, and throws them away. One thread.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from benchmarks.interleaved import between_ends, one_thread
 from benchmarks.lightning_loop import CONF, lightning
 from ddpm.config import build
 
-STEPS = 30
+STEPS = 100
 
 
 def configuration(folder: str) -> DictConfig:
@@ -67,24 +68,16 @@ LOOPS: dict[str, Callable[[DictConfig], float]] = {
 }
 
 
+def timed(run: Callable[[DictConfig], float]) -> float:
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
+        return run(configuration(folder))
+
+
 def rows(rounds: int) -> list[dict[str, Any]]:
-    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for number in range(rounds):
-        for name, run in list(LOOPS.items())[:: 1 if number % 2 else -1]:
-            with tempfile.TemporaryDirectory() as folder:
-                seconds[name].append(run(configuration(folder)))
-    torch.set_num_threads(threads)
-    first, *_, last = seconds.values()
-    ends = [(a + b) / 2 for a, b in zip(first, last, strict=True)]
+    timings = between_ends({name: partial(timed, run) for name, run in LOOPS.items()}, rounds)
     return [
-        {
-            "loop": name,
-            "ms a step": f"{1000 * statistics.median(own) / STEPS:.0f}",
-            "time": f"{statistics.median(one / other for one, other in zip(own, ends, strict=True)):.2f}",
-        }
-        for name, own in seconds.items()
+        {"loop": name, "ms a step": f"{1000 * each.seconds / STEPS:.0f}", "time": f"{1 / each.speed:.2f}"}
+        for name, each in timings.items()
     ]
 
 

@@ -101,14 +101,19 @@ def test_a_great_circle_keeps_the_length_and_goes_at_an_even_pace():
     x, y = torch.zeros(2, 1, 2, 2, dtype=torch.float64)
     x[0, 0, 0], y[0, 1, 1] = 3, 3
     weights = torch.linspace(0, 1, 7)
-    path = spherical(x, y, weights)
+    path = along(x, y, weights)
     angles = weights.double() * math.pi / 2
     expected = angles.cos().view(-1, 1, 1, 1) * x + angles.sin().view(-1, 1, 1, 1) * y
     assert_same(path, expected)
     assert linear(x, y, weights)[3].norm() == pytest.approx(3 / math.sqrt(2), rel=1e-12)
 
 
-@pytest.mark.parametrize("path", [linear, spherical])
+def along(x, y, weights):
+    """A great circle from one x to one y."""
+    return spherical(*(each.expand(len(weights), *each.shape) for each in (x, y)), weights)
+
+
+@pytest.mark.parametrize("path", [linear, along])
 def test_both_ways_begin_and_end_at_the_two_images(path):
     x, y = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     ends = path(x, y, torch.tensor([0.0, 1.0]))

@@ -97,6 +97,11 @@ def test_a_step_is_that_of_the_two_losses_written_out(game):
             assert_rounded(after[name], value, 50, scale=1)
 
 
+def test_an_epoch_of_steps_that_are_not_whole_is_refused(game):
+    with pytest.raises(ValueError, match=r"3 micro-batches \(trainer\.limit_train_batches\) does not divide by .*=2"):
+        train.run_train(game("trainer.accumulate_grad_batches=2", "+trainer.limit_train_batches=3"))
+
+
 def test_the_turns_draw_apart(game):
     module = build.module(game())
     adversary, network = (module.train_rng.at(0, torch.arange(4)) for _ in range(2))

@@ -41,7 +41,8 @@ class Prediction:
 class LossTerms:
     """A loss with one value per sample, not averaged, as weighting, logging by time and loss-aware times need it.
 
-    total: `[B]`, the loss of each sample at its time. t: int64 `[B]`, the times. parts: named terms `[B]`, for logging.
+    total: `[B]`, the loss of each sample at its time. t: int64 `[B]`, the times. parts: named terms `[B]`, for logging;
+    NaN in all of one says that it was not computed in this step.
     importance: `[B]`, 1 / (T p(t)) if times are not drawn uniformly, else None.
     """
 

@@ -18,15 +18,14 @@ def linear(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 def spherical(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     """sin((1 - w) a) / sin(a) x + sin(w a) / sin(a) y, a the angle between x and y (Song et al. 2021, appendix D.5).
 
-    Where a straight line would pass through noise of half the variance, this keeps it. Shapes as in `linear`, which it
-    is where x and y have one direction; opposite directions (a = pi) have no one great circle.
+    x, y: `[N, ...]`, a pair for each of the weights `[N]`. Noise keeps its variance on the way, of which a straight
+    line would lose half. Where both have one direction the way is straight; opposite directions (a = pi) have no one
+    great circle.
     """
-    w = weights.to(torch.float64).view(-1, *[1] * x.ndim)
-    a, b = x.double(), y.double()
-    angle = torch.acos(((a * b).sum() / (a.norm() * b.norm())).clamp(-1, 1))
-    if angle.sin() < 1e-6:
-        return linear(x, y, weights)
-    return (((1 - w) * angle).sin() * a + (w * angle).sin() * b).div(angle.sin()).to(x.dtype)
+    a, b, w = x.double().flatten(1), y.double().flatten(1), weights.double()[:, None]
+    angle = torch.acos(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1))[:, None]
+    curved = (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
+    return torch.where(angle.sin() < 1e-6, (1 - w) * a + w * b, curved).view(x.shape).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,5 +59,4 @@ class InterpolatedDraws(Draws):
         if self.streams is not None and stream not in self.streams:
             return one
         other = Draws(self.rng, self.step, self.others).normal(stream, shape)
-        rows = zip(one, other, self.shares.split(1), strict=True)
-        return torch.cat([spherical(a, b, share) for a, b, share in rows])
+        return spherical(one, other, self.shares)

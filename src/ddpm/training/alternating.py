@@ -25,6 +25,15 @@ class AlternatingModule(DiffusionModule):
         self.automatic_optimization = False  # after Lightning has looked whether accumulation and clipping are set
         self.micro_batches: list[tuple[Batch, int]] = []
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        batches, accumulated = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        if batches % accumulated:
+            raise ValueError(
+                f"an epoch of {batches} micro-batches (trainer.limit_train_batches) does not divide by "
+                f"trainer.accumulate_grad_batches={accumulated}, and several networks are trained in whole steps only"
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         self.micro_batches.append((batch, batch_idx))
         if not ends_step(self.trainer, batch_idx):

@@ -34,7 +34,9 @@ def describe_sizes(turns: Sequence[Turn]) -> str:
     return " and ".join(own + [f"{turn.num_parameters:,} ({turn.name})" for turn in turns if turn.name != NETWORK])
 
 
-def turns_of(loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]):
+def turns_of(
+    loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]
+) -> tuple[Turn, ...]:
     """The turns of a loss, in its order. networks, optimizers: by the names of the turns."""
     losses = loss.turns if hasattr(loss, "turns") else {NETWORK: plain_turn(loss)}
     return tuple(Turn(name, networks[name], each, optimizers[name]) for name, each in losses.items())

@@ -32,7 +32,8 @@ class AdversaryCollapse(Callback):
         if turn is None or not is_log_step(trainer, batch_idx):
             return
         loss = turn["total"].mean().item()
-        logit = max(turn[name].abs().mean().item() for name in turn if name.startswith("part/logit"))
+        logits = [turn[name].abs().mean().item() for name in turn if name.startswith("part/logit")]
+        logit = max(logits, default=0.0)
         self.in_a_row = self.in_a_row + 1 if loss < self.smallest_loss or logit > self.largest_logit else 0
         if self.in_a_row == self.patience:
             rank_zero_warn(
