@@ -30,6 +30,7 @@ MODEL_OPTIONS = [
         *(("guidance", "classifier"), ("guidance", "autoguidance")),  # ask other models: tests/test_guidance_setup.py
         ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
         ("loss", "ddgan"),  # trains two networks: tests/training/test_turns.py
+        ("codec", "latent"),  # asks another model: tests/test_latent_diffusion.py
         ("loss", "vae"),  # has networks of its own: tests/diffusion/test_vae.py
     }
 ]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.base.user_cache import user_cache
 from ddpm.metrics import reference_cache
-from ddpm.metrics.reference_cache import ReferenceCache, default_folder
+from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import FeatureSet, Moments
 from ddpm.metrics.statistics import read_statistics
 
@@ -91,9 +92,9 @@ def test_the_folder_is_where_the_user_says(monkeypatch):
     monkeypatch.delenv("DDPM_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "somebody")
-    assert default_folder() == Path("somebody/.cache/ddpm/references")
+    assert user_cache("references") == Path("somebody/.cache/ddpm/references")
     monkeypatch.setenv("XDG_CACHE_HOME", "shared")
-    assert default_folder() == Path("shared/ddpm/references")
+    assert user_cache("references") == Path("shared/ddpm/references")
     monkeypatch.setenv("DDPM_CACHE", "chosen")
     assert ReferenceCache().folder == Path("chosen/references")
 

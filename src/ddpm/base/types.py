@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -16,7 +16,8 @@ Cond = Mapping[str, Tensor]
 class Batch(TypedDict):
     """A batch of the data module."""
 
-    image: Tensor  # float32 [B, C, H, W] in [-1, 1]
+    image: NotRequired[Tensor]  # float32 [B, C, H, W] in [-1, 1]
+    latent: NotRequired[Tensor]  # in place of the image: float32 [B, M, h, w], moments of a first stage
     label: Tensor  # int64 [B], -1 where there is none
     index: Tensor  # int64 [B], the image's number in the data set
     position: Tensor  # int64 [B], its position in the order of this epoch

@@ -19,16 +19,19 @@ from ddpm.base import check
 from ddpm.base.atomic import write_atomically
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.checkpoint.stored_config import FITTED, PARTS, targets
+from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
 from ddpm.commands.dry_run import describe_run
 from ddpm.config import analytic, build, fitting
-from ddpm.config.model import classifies
+from ddpm.config.codec import preparations, with_latent_shape
+from ddpm.config.load import guide
+from ddpm.config.model import NOTHING, classifies
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.evaluation.evaluators import training_evaluations
 from ddpm.runs import devices, launch, resume, run_folder
 from ddpm.runs.console import quiet_libraries
+from ddpm.runs.portable import to_portable
 from ddpm.runs.typed import chosen_options
 from ddpm.schedule_check.examination import verdict
 from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
@@ -53,13 +56,14 @@ def train(config: DictConfig) -> None:
     if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # fails early
+    config = with_latent_shape(config, guide)
     checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
-    module = build.module(config, fitting.fitted_to_data(config, data))
+    module = build.module(config, fitting.fitted_to_data(config, data, earlier_values(config, checkpoint)))
     analytic.refuse(module.model.sampler, module.loss)
     refuse_pictures_of_a_classifier(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
-    trainer = build.trainer(config, training_evaluations(config, module.model.config[FITTED]))
+    trainer = build.trainer(config, [*training_evaluations(config), *preparations(module.model.codec)])
     if not trainer.checkpoint_callbacks:  # the trained weights are always saved
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
@@ -79,6 +83,14 @@ def train(config: DictConfig) -> None:
     print_summary(config, trainer, checkpoint, step)
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def earlier_values(config: DictConfig, checkpoint: Path | None) -> Fitted:
+    """The values fitted to the data that a resumed run keeps: those of latents, which take a pass over all images."""
+    if checkpoint is None or "first_stage" not in config.codec:
+        return NOTHING
+    stored = read_checkpoint(checkpoint, "resume", known=set(targets(to_portable(config))))["config"]
+    return {"codec": stored[FITTED].get("codec", {})}
 
 
 def refuse_pictures_of_a_classifier(config: DictConfig, module: DiffusionModule) -> None:

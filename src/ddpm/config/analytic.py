@@ -104,7 +104,7 @@ def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], t
     for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
         batch = to_batch(pixels, images.labels[ids], ids, ids, pinned=False)
         batch = {name: part.to(device) for name, part in batch.items()}
-        x0, cond = model.codec.encode(batch["image"]), model.condition.of(batch)
+        x0, cond = model.codec.encode(batch), model.condition.of(batch)
         for k, t in enumerate(times):
             x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
             with trainer.precision_plugin.forward_context():

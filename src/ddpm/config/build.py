@@ -13,6 +13,7 @@ from torch import nn
 from ddpm.base import check
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.checkpoint.writing import AtomicCheckpointIO
+from ddpm.config.codec import refuse_latents
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, classifies
 from ddpm.config.wiring import complete, instantiate
@@ -41,6 +42,7 @@ OPTIMIZERS = {NETWORK: "optimizer", ADVERSARY: "adversary_optimizer"}
 def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
     model = build_model(config, fitted, guide)
+    refuse_latents(config, model.codec, model.condition)
     adversary = build_adversary(config, fitted)
     loss = build_loss(config, model.sampler.process, adversary)
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):

@@ -1,21 +1,36 @@
 """Fit values of model parts to the training data, so that sampling does not need the data."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from ddpm.checkpoint.stored_config import Fitted
-from ddpm.config.model import forward_process
+from ddpm.config.codec import build_codec, first_stage
+from ddpm.config.load import guide
+from ddpm.config.model import NOTHING, forward_process
 from ddpm.config.wiring import instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.degradations.base import fit_statistics
+from ddpm.generation.record import weights_hash
+from ddpm.model.latent_codec import HASH
 
 
-def fitted_to_data(config: DictConfig, data: ImageDataModule) -> Fitted:
-    """The fitted values by group. Fields set in the configuration are kept."""
+def fitted_to_data(config: DictConfig, data: ImageDataModule, earlier: Fitted = NOTHING) -> Fitted:
+    """The fitted values by group. Fields set in the configuration are kept. earlier: those of the run that is resumed.
+
+    The scale of latents is found later, when all processes are there (`ddpm.training.callbacks.latents`).
+    """
     found = {"cond": classes(config, data), "process": prior(config, data)}
+    found["codec"] = first_stage_values(config, earlier)
     return {group: values for group, values in found.items() if values}
+
+
+def first_stage_values(config: DictConfig, earlier: Fitted) -> Mapping[str, Any]:
+    if "first_stage" not in config.codec:
+        return {}
+    return earlier.get("codec") or {HASH: weights_hash(first_stage(config.codec, guide))}
 
 
 def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
@@ -27,8 +42,10 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
         return {}
     if data.download:
         rank_zero_only(data.prepare_data)()
-    codec = instantiate(config.codec, "codec")
-    fitted = fit_statistics(process, (codec.encode(images) for images in data.split("train").batches(256)))
+    codec = build_codec(config, {}, guide)
+    if not codec.pixelwise:  # a prior of degraded pixels
+        return {}
+    fitted = fit_statistics(process, (codec.encode({"image": images}) for images in data.split("train").batches(256)))
     return {} if fitted is None else {"fitted": fitted}
 
 

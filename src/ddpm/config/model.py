@@ -12,7 +12,9 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from ddpm.base import check
+from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import FITTED, Fitted
+from ddpm.config.codec import build_codec
 from ddpm.config.guidance import set_up_guidance
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
@@ -22,7 +24,7 @@ from ddpm.diffusion.losses import AdversarialLoss, Loss
 from ddpm.diffusion.noises.base import White
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.schedules.base import Schedule
-from ddpm.model.codec import BinaryCodec
+from ddpm.model.codec import BinaryCodec, Codec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.portable import to_portable
 
@@ -34,9 +36,11 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, fitted)
     stored, config = {**to_portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
-    codec = instantiate(config.codec, "codec")
+    image_shape = (config.data.channels, *height_width("data.size", config.data.size))
+    codec = build_codec(config, fitted, load)
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
+    refuse_clipping(config, codec)
     condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
@@ -47,6 +51,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
         )
     if check.boolean("channels_last", config.channels_last):
         network = network.to(memory_format=torch.channels_last)
+    refuse_other_channels(network, codec.latent_shape(image_shape))
     averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
     if check.boolean("compile", config.compile):
         network.compile()
@@ -70,12 +75,25 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
         codec=codec,
         condition=condition,
         sample_condition=guidance.sample_condition,
-        image_shape=(config.data.channels, *height_width("data.size", config.data.size)),
+        image_shape=image_shape,
         seed=config.seed,
         compile=config.compile,
         config=stored,
         guides=guidance.networks,
     )
+
+
+def refuse_clipping(config: DictConfig, codec: Codec) -> None:
+    if not codec.bounded and config.clip._target_ != UNGUIDED["_target_"]:
+        name = config.clip._target_.rpartition(".")[2]
+        raise ValueError(f"clip={name} needs x0 in [-1, 1], which latents leave: choose clip=none")
+
+
+def refuse_other_channels(network: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless the network takes x0 of this shape."""
+    channels = getattr(network, "in_channels", shape[0])
+    if channels != shape[0]:
+        check.fail("model.in_channels", channels, f"{shape[0]}, the channels of what is diffused")
 
 
 def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> ForwardProcess:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ddpm.base import check
 from ddpm.data.images import Preparation, height_width
+from ddpm.data.latents import CachedLatents
 from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
@@ -29,7 +31,8 @@ class ImageDataModule(LightningDataModule):
     None: derived from them. memory_limit_mb: data sets up to this size are decoded once and held as uint8 in each
     process; larger ones are decoded on demand in num_workers processes. verify: decode every image before training,
     also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device; None: the
-    training micro-batch. Without a trainer, there is one device and no accumulation.
+    training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode the
+    training images once, see `ddpm.training.latents`) or None.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ImageDataModule(LightningDataModule):
         verify: bool = True,
         on_broken: str = "stop",
         download: bool = False,
+        latents: str | None = None,
     ):
         super().__init__()
         self.name = name
@@ -87,6 +91,8 @@ class ImageDataModule(LightningDataModule):
         if check.boolean("data.download", download) and not isinstance(source, Downloadable):
             check.fail("data.download", download, f"false for data={name}, which has nothing to download")
         self.download = download
+        self.caches_latents = latents is not None and bool(check.one_of("data.latents", latents, ("cache",)))
+        self.latents: CachedLatents | None = None
         self.other_content_is_allowed = False  # set when a run is resumed
         self._loader: TrainLoader | None = None
         self._loader_state: dict[str, Any] = {}
@@ -108,7 +114,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def num_train(self) -> int:
-        return len(self._chosen)
+        return len(self.training_images)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -135,8 +141,8 @@ class ImageDataModule(LightningDataModule):
         return opened.content_hash(self.split(split, num_images).indices)
 
     @cached_property
-    def _chosen(self) -> ImageData:
-        """The training images."""
+    def training_images(self) -> ImageData:
+        """All but the held-out ones, or num_train of them."""
         data = self.split("train")
         if self._num_train is None:
             return data
@@ -165,7 +171,7 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         state = self._loader.state_dict() if self._loader is not None else self._loader_state
         self._loader = TrainLoader(
-            self._chosen,
+            self.training_images if self.latents is None else replace(self.training_images, pixels=self.latents),
             self.batch_size,
             self.seed,
             accumulation=self.accumulation,

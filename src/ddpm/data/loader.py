@@ -6,28 +6,24 @@ computes the order, and DataLoader only prefetches.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Batch
 from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, split_among_ranks
-from ddpm.data.pixels import ImageData
+from ddpm.data.pixels import ImageData, to_floats
 
 
 def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
     """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1."""
-    image = pixels.to(torch.float32).div_(127.5).sub_(1)
-    if pinned:
-        image, label, index, position = (tensor.pin_memory() for tensor in (image, label, index, position))
-    return Batch(image=image, label=label, index=index, position=position)
+    return assemble("image", to_floats(pixels), label, index, position, pinned)
 
 
-def mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
-    """`pixels` `[B, C, H, W]` with left and right exchanged in the images where `mirrored`, bool `[B]`, is true."""
-    both = torch.cat([pixels, pixels.flip(-1)])  # five times as fast as torch.where on uint8
-    return both.index_select(0, torch.arange(len(pixels)) + len(pixels) * mirrored)
+def assemble(field: str, values: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
+    """A batch with `values` as its `field`, "image" or "latent"."""
+    batch = {field: values, "label": label, "index": index, "position": position}
+    return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
 
 
 class TrainLoader:
@@ -80,11 +76,11 @@ class TrainLoader:
         positions = [micro_batch(k, self.micro_batch_size, self.rank, self.world_size) for k in range(first, last)]
         rows = [order[position] for position in positions]
         indices = [self.data.indices[row] for row in rows]
-        for number, pixels in enumerate(self._reader.read(indices)):
-            if mirrored is not None:
-                pixels = mirror(pixels, mirrored[rows[number]])
+        kept = self.data.pixels
+        for number, stored in enumerate(self._reader.read(indices)):
+            values = kept.values(stored, None if mirrored is None else mirrored[rows[number]])
             label = self.data.labels[indices[number]]
-            batch = to_batch(pixels, label, indices[number], positions[number], self.pinned)
+            batch = assemble(kept.field, values, label, indices[number], positions[number], self.pinned)
             done = first + number + 1
             self.epoch, self.batch = (epoch, done) if done < last else (epoch + 1, 0)
             yield batch

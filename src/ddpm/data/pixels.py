@@ -2,15 +2,38 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
+from ddpm.data.latents import CachedLatents
+
+
+def to_floats(pixels: Tensor) -> Tensor:
+    """uint8 to float32, where 0 becomes -1 and 255 becomes 1."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
+    """`pixels` `[B, C, H, W]` with left and right exchanged in the images where `mirrored`, bool `[B]`, is true."""
+    both = torch.cat([pixels, pixels.flip(-1)])  # five times as fast as torch.where on uint8
+    return both.index_select(0, torch.arange(len(pixels)) + len(pixels) * mirrored)
+
+
+class Pixels:
+    """What `reader` reads are uint8 images `[B, C, H, W]`, the field "image" of a batch."""
+
+    field: ClassVar[str] = "image"
+
+    def values(self, stored: Tensor, mirrored: Tensor | None) -> Tensor:
+        """float32 `[B, C, H, W]` in [-1, 1]. mirrored: bool `[B]`."""
+        return to_floats(stored if mirrored is None else mirror(stored, mirrored))
 
 
 @dataclass(frozen=True)
-class MemoryPixels:
+class MemoryPixels(Pixels):
     """images: uint8 `[N, C, H, W]`."""
 
     images: Tensor
@@ -24,7 +47,7 @@ class MemoryPixels:
 
 
 @dataclass(frozen=True)
-class StreamedPixels:
+class StreamedPixels(Pixels):
     decoder: Decoder
     num_workers: int
 
@@ -52,7 +75,7 @@ class ImageData:
     """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of all images of
     the source."""
 
-    pixels: MemoryPixels | StreamedPixels
+    pixels: MemoryPixels | StreamedPixels | CachedLatents
     labels: Tensor
     indices: Tensor
 
@@ -62,7 +85,7 @@ class ImageData:
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images in order, float32 `[B, C, H, W]` in [-1, 1], with B up to `size`."""
         for pixels in self.pixels.reader(persistent=False).read(list(self.indices.split(size))):
-            yield pixels.to(torch.float32).div_(127.5).sub_(1)
+            yield to_floats(pixels)
 
     def only(self, rows: Tensor) -> "ImageData":
         """rows: int64, places in `indices`."""

@@ -1,7 +1,8 @@
 """Measures samples of the averaged weights while a model is being trained, so that the best of it can be kept."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
@@ -37,12 +39,20 @@ class EvaluateDuringTraining(PeriodicWork):
 
     evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
     end of training. The samples are 0..num_samples-1, the same noise each time, measured against the training split.
-    batch_size: samples at once on each device. of: what results say of the model, by group.
+    batch_size: samples at once on each device. describe: from the values fitted to the data to what results say of the
+    model, by group.
     """
 
-    def __init__(self, evaluator: Evaluator, every_n_steps: int, num_samples: int, batch_size: int, of: dict) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        every_n_steps: int,
+        num_samples: int,
+        batch_size: int,
+        describe: Callable[[Fitted], dict[str, Any]],
+    ) -> None:
         super().__init__(check.positive_int("evaluate.every_n_steps", every_n_steps))
-        self.of = of
+        self.describe = describe
         self.evaluator = evaluator
         self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
         self.batch_size = check.positive_int("evaluate.batch_size", batch_size)
@@ -130,7 +140,7 @@ class EvaluateDuringTraining(PeriodicWork):
                 "steps": sampler.steps or sampler.process.T,
                 "precision": str(trainer.precision),
                 "image_shape": list(module.model.image_shape),
-                **self.of,
+                **self.describe(module.model.config[FITTED]),
                 **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
             },
             environment=Environment(device_name(module.device), str(trainer.precision)),

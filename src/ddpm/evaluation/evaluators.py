@@ -1,6 +1,7 @@
 """Features and scores of a configuration, for evaluate.py and for `metric=fid` in training."""
 
 from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -21,7 +22,7 @@ def build_evaluator(config: DictConfig, data: str) -> Evaluator:
     return Evaluator(extractor, build_parts(config.metric, "metric"), config.features_batch_size)
 
 
-def training_evaluations(config: DictConfig, fitted: Fitted) -> list[EvaluateDuringTraining]:
+def training_evaluations(config: DictConfig) -> list[EvaluateDuringTraining]:
     """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
     if not (config.get("metric") and "evaluate" in config):
         return []
@@ -29,5 +30,8 @@ def training_evaluations(config: DictConfig, fitted: Fitted) -> list[EvaluateDur
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.model_metrics."):
             raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
-    model = describe_groups(image_settings(with_network_settings(config, fitted), fitted))
-    return [EvaluateDuringTraining(build_evaluator(config, config.data.name).to("cpu"), **settings, of=model)]
+
+    def describe(fitted: Fitted) -> dict[str, Any]:
+        return describe_groups(image_settings(with_network_settings(config, fitted), fitted))
+
+    return [EvaluateDuringTraining(build_evaluator(config, config.data.name).to("cpu"), **settings, describe=describe)]

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ddpm.base.user_cache import user_cache
 from ddpm.metrics.bank import is_first_rank
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.score import FeatureSet
@@ -25,14 +25,6 @@ LAYOUT = 1
 """Of the files. Another number is another key, so that old files are passed over."""
 
 
-def default_folder() -> Path:
-    """`references` in $DDPM_CACHE, else in $XDG_CACHE_HOME/ddpm, else in ~/.cache/ddpm."""
-    if os.environ.get("DDPM_CACHE"):
-        return Path(os.environ["DDPM_CACHE"]).expanduser() / "references"
-    shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(shared) / "ddpm" / "references"
-
-
 class ReferenceCache:
     """One file KEY.npz for each set of images and extractor; nothing is ever removed but by the user.
 
@@ -42,7 +34,7 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = default_folder() if folder is None else Path(folder)
+        self.folder = user_cache("references") if folder is None else Path(folder)
 
     def key(self, data_hash: str, extractor: Extractor) -> str:
         """sha256 of all that decides the features. data_hash: of the images' content, in their order."""

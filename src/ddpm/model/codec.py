@@ -1,14 +1,29 @@
 """Codecs: conversion between images and the tensors that are diffused. Losses and samplers do not depend on them."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ddpm.base.rng import Draws
+from ddpm.base.types import Batch
 
 
 class Codec(Protocol):
-    def encode(self, image: Tensor) -> Tensor:
-        """Encode images `[B, C, H, W]` in [-1, 1] to x0 `[B, *latent_shape]`."""
+    """pixelwise: each value of x0 depends on one pixel only, so that known pixels can be pasted into it. bounded: x0
+    lies in [-1, 1] and has the 256 levels of the images, so that it can be clipped and its bits can be counted.
+    networks: frozen networks of another checkpoint, which move with the model and are not saved with it.
+    """
+
+    pixelwise: bool
+    bounded: bool
+    networks: tuple[nn.Module, ...]
+
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+        """Encode the images of a batch, `[B, C, H, W]` in [-1, 1], to x0 `[B, *latent_shape]`.
+
+        draws: random numbers of an encoder whose code is a distribution; None: take its mean.
+        """
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -23,8 +38,12 @@ class Codec(Protocol):
 class PixelCodec:
     """Diffusion on the pixels themselves."""
 
-    def encode(self, image: Tensor) -> Tensor:
-        return image
+    pixelwise: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    networks: ClassVar[tuple[nn.Module, ...]] = ()
+
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+        return batch["image"]
 
     def decode(self, x0: Tensor) -> Tensor:
         return x0
@@ -39,7 +58,12 @@ class BinaryCodec:
     `decode` leaves values between -1 and 1, such as predicted means, as grey.
     """
 
-    def encode(self, image: Tensor) -> Tensor:
+    pixelwise: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    networks: ClassVar[tuple[nn.Module, ...]] = ()
+
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+        image = batch["image"]
         return torch.where(image > 0, 1.0, -1.0).to(image.dtype)
 
     def decode(self, x0: Tensor) -> Tensor:

@@ -66,10 +66,15 @@ class DiffusionModel(nn.Module):
         self.precision = "32-true"
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Also move the guides."""
-        for guide in self.guides:
-            guide._apply(move, recurse)
+        """Also move the frozen networks."""
+        for network in self.frozen:
+            network._apply(move, recurse)
         return super()._apply(move, recurse)
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Networks of other models, used by guidance and codec."""
+        return *self.guides, *self.codec.networks
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +171,7 @@ class DiffusionModel(nn.Module):
         process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
         if process.has_prior or images is None:
             return process.prior(self.latent_shape, draws)
-        x0 = self.codec.encode(images)
+        x0 = self.encode(images)
         return process.apply(x0, process.draw(x0, draws), process.T)
 
     def generate(self, ids: Tensor, weights: str, cond: Cond | None = None, images: Tensor | None = None) -> Tensor:
@@ -184,6 +189,10 @@ class DiffusionModel(nn.Module):
     def denoiser(self, weights: str) -> Denoiser:
         """The denoiser for samplers: the network with these weights, with guidance and clipping."""
         return self.wrap(NetworkDenoiser(self.weights(weights), self.objective))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """x0 `[B, *latent_shape]` of images `[B, C, H, W]` in [-1, 1]; the mean, if the codec has a distribution."""
+        return self.codec.encode({"image": images})
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

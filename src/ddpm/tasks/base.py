@@ -114,6 +114,10 @@ class Model:
         """The row numbers 0..num-1 in batches of `batch_size`."""
         return torch.arange(num, device=self.device).split(self.batch_size)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """x0 of images `[B, C, H, W]` in [-1, 1]."""
+        return self.codec.encode({"image": images})
+
     def decode(self, x0: Tensor) -> Tensor:
         """Decode x0 to images `[..., C, H, W]` on the CPU."""
         images = self.codec.decode(x0.flatten(0, -4)).float().cpu()

@@ -25,7 +25,7 @@ class Degradation(ImageTask):
     def __call__(self, model: Model) -> Outcome:
         process = model.sampler.process
         numbers, images = self.real(model)
-        x0 = model.codec.encode(images)
+        x0 = model.encode(images)
         z = process.draw(x0, model.rng.at(process.T, model.ids(*numbers)))
         times = torch.linspace(0, process.T, min(self.num_times, process.T + 1)).round().int().tolist()
         strip = model.decode(torch.stack([process.apply(x0, z, t) for t in times], dim=1))

@@ -32,7 +32,7 @@ class Denoise(ImageTask):
         if alpha == 0:
             check.fail("task.snr", self.snr, f"larger, because at t = {t} no signal is left")
         numbers, images = self.real(model)
-        ids, x0 = model.ids(*numbers), model.codec.encode(images)
+        ids, x0 = model.ids(*numbers), model.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
         sampled = model.sampled(x_t, ids, t)
         mean = torch.cat(

@@ -35,7 +35,7 @@ class Interpolate(ImageTask):
         for t in times:
             check.integer("task.times", t, low=1, high=T)
         numbers, pair = self.real(model)
-        x0, shares = model.codec.encode(pair), torch.linspace(0, 1, self.num_mixtures)
+        x0, shares = model.encode(pair), torch.linspace(0, 1, self.num_mixtures)
         ids = torch.zeros(self.num_mixtures, dtype=torch.int64, device=model.device)
         outputs = []
         for t in times:

@@ -59,7 +59,7 @@ def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, T
     """x_T and the reconstruction of images `[N, C, H, W]`, both on the CPU."""
     process = gaussian(model, "invert")
     rising = sampler.times(model.T)[::-1]
-    x0 = model.codec.encode(images)
+    x0 = model.encode(images)
     x_T = torch.cat(
         [
             invert(process, model.denoiser, x0[rows], rising, model.conditions_of(rows))

@@ -21,7 +21,7 @@ class Restoration(ImageTask):
     def __call__(self, model: Model) -> Outcome:
         t = model.T if self.t is None else check.integer("task.t", self.t, low=1, high=model.T)
         numbers, images = self.real(model)
-        ids, x0 = model.ids(*numbers), model.codec.encode(images)
+        ids, x0 = model.ids(*numbers), model.encode(images)
         found = [
             restorations(model.denoiser, model.sampler, x0[rows], t, model.rng, ids[rows], model.conditions_of(rows))
             for rows in model.batches(len(ids))

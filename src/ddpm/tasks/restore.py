@@ -61,7 +61,7 @@ class Completion(ImageTask):
             raise ValueError(f"task={task} needs a model of pixels, but this one has {type(model.codec).__name__}")
         projection, times = self.projection(model), self.times(model)
         numbers, images = self.real(model)
-        ids, images = completion_ids(model, numbers, self.num_completions), model.codec.encode(images)
+        ids, images = completion_ids(model, numbers, self.num_completions), model.encode(images)
         x0 = images.repeat_interleave(self.num_completions, dim=0)
 
         def run(rows: Tensor) -> Iterator[State]:

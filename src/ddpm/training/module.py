@@ -61,9 +61,9 @@ class DiffusionModule(LightningModule):
         return self.held[0]
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The networks that guide the model's sampling go where the module goes."""
-        for guide in self.model.guides:
-            guide._apply(move, recurse)
+        """The frozen networks go where the module goes."""
+        for network in self.model.frozen:
+            network._apply(move, recurse)
         return super()._apply(move, recurse)
 
     def setup(self, stage: str) -> None:
@@ -96,7 +96,7 @@ class DiffusionModule(LightningModule):
         if turn is not self.own_turn:
             draws = draws.scope(turn.name)
         cond = drop_conditions(self.model.condition, self.model.condition.of(batch), draws)
-        example = Example(self.model.codec.encode(batch["image"]), cond, draws, step)
+        example = Example(self.model.codec.encode(batch, draws.scope("codec")), cond, draws, step)
         return turn.loss(self.trained_denoiser(self.network, draws), example)
 
     def trained_denoiser(self, network: nn.Module, draws: Draws) -> NetworkDenoiser:
@@ -127,7 +127,7 @@ class DiffusionModule(LightningModule):
         """The loss of the averaged weights at times and noise that are the same at every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
         denoiser = self.trained_denoiser(self.model.weights(self.model.best_weights), draws)
-        x0, cond = self.model.codec.encode(batch["image"]), self.model.condition.of(batch)
+        x0, cond = self.model.codec.encode(batch, draws.scope("codec")), self.model.condition.of(batch)
         terms = self.own_turn.loss(denoiser, Example(x0, cond, draws, self.trainer.global_step))
         return {"total": terms.total, "t": terms.t, **{f"part/{name}": part for name, part in terms.parts.items()}}
 

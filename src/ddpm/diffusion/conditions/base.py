@@ -18,11 +18,15 @@ LABEL = "label"
 class Condition(Protocol):
     """dropout: the share of training images whose condition is dropped, so that the network learns both.
 
-    needs_images: whether a condition can be had from real images only.
+    needs_images: whether a condition can be had from real images only. reads_images: whether `of` looks at the images
+    of a batch, if it has some.
     """
 
     @property
     def needs_images(self) -> bool: ...
+
+    @property
+    def reads_images(self) -> bool: ...
 
     @property
     def dropout(self) -> float: ...
@@ -64,6 +68,7 @@ class NoCondition:
     """Networks that see the noisy image and the time alone."""
 
     needs_images: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
     dropout: ClassVar[float] = 0.0
     network_settings: ClassVar[Mapping[str, Any]] = {}
 
@@ -90,6 +95,7 @@ class ClassLabel:
     dropout: float
     names: Sequence[str] | None = None
     needs_images: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check.positive_int("num_classes", self.num_classes)
@@ -154,6 +160,10 @@ class Several:
     @property
     def needs_images(self) -> bool:
         return any(part.needs_images for part in self.parts.values())
+
+    @property
+    def reads_images(self) -> bool:
+        return any(part.reads_images for part in self.parts.values())
 
     @property
     def network_settings(self) -> Mapping[str, Any]:

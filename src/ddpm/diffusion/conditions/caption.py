@@ -103,6 +103,10 @@ class Caption:
             check.fail("names", list(self.vocabulary), "different words, of classes and attributes together")
 
     @property
+    def reads_images(self) -> bool:
+        return bool(self.attributes)
+
+    @property
     def kinds(self) -> list[list[str]]:
         """The words that may stand at each place."""
         return [*(each.vocabulary for each in self.attributes.values()), list(self.names)]

@@ -29,6 +29,7 @@ class LowResolution:
     factor: int
     dropout: float
     needs_images: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
     network_settings: ClassVar[Mapping[str, Any]] = {LOW_RES: True}
 
     def __post_init__(self) -> None:

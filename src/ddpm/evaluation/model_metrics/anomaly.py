@@ -172,7 +172,7 @@ class AnomalyPass(ImagePass):
         ids = self.found.numbers.to(rows.device)[rows]
         denoiser, condition = self.model.denoiser(self.model.predict_weights), self.model.condition
         cond = condition.unconditional(condition.of(batch))  # a condition could give away what is wrong with an image
-        x0 = codec.encode(images)
+        x0 = self.model.encode(images)
         for number, t in enumerate(self.times):
             pairs = list(restore_repeatedly(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
             outputs = torch.stack([codec.decode(pair.restored) for pair in pairs])

@@ -75,7 +75,7 @@ class BoundPass(ImagePass):
 
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, process = self.model, self.model.sampler.process
-        x0 = model.codec.encode(batch["image"])
+        x0 = model.codec.encode(batch)
         rows, denoiser = batch["position"], model.denoiser(model.predict_weights)
         cond = model.condition.of(batch)
         prior = bits_per_dim(prior_term(process, x0.double()))

@@ -62,7 +62,7 @@ class FlowPass(ImagePass):
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
         """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
         model = self.model
-        x0 = model.codec.encode(images + (uniform - 0.5) / 127.5)
+        x0 = model.encode(images + (uniform - 0.5) / 127.5)
         shape = tuple(x0.shape[1:])
         signs = [draws.normal(f"probe {k}", shape).sign() for k in range(self.num_probes)]
         denoiser = NetworkDenoiser(model.weights(model.predict_weights), model.objective)

@@ -106,7 +106,7 @@ class RestorationPass(ImagePass):
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, images, rows = self.model, batch["image"], batch["position"]
         denoiser, cond = model.denoiser(model.predict_weights), model.condition.of(batch)
-        x0 = model.codec.encode(images)
+        x0 = model.encode(images)
         outputs = restorations(denoiser, model.sampler, x0, self.t, self.rng, batch["index"], cond)
         decoded = {way: model.codec.decode(x).clamp(-1, 1) for way, x in outputs.items()}
         for w, (way, x) in enumerate(decoded.items()):

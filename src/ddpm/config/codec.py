@@ -1,0 +1,113 @@
+"""Build the codec, with the first stage that a latent codec takes from another checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from torch import nn
+
+from ddpm.checkpoint.reading import hold
+from ddpm.checkpoint.stored_config import Fitted
+from ddpm.config.wiring import complete, instantiate
+from ddpm.data.images import height_width
+from ddpm.diffusion.conditions.base import Condition
+from ddpm.generation.record import weights_hash
+from ddpm.model.codec import Codec
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.latent_codec import HASH, LatentCodec
+from ddpm.training.callbacks.latents import PrepareLatents
+
+READ_HERE = ("first_stage", "weights")
+"""Fields of a latent codec that are used here and not passed to its constructor."""
+
+
+def build_codec(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> Codec:
+    leaf = config.codec
+    if "first_stage" not in leaf:
+        return instantiate(leaf, "codec")
+    known = fitted.get("codec", {})
+    network = first_stage(leaf, load, known.get(HASH))
+    if network.in_channels != config.data.channels:
+        raise ValueError(
+            f"codec.first_stage={leaf.first_stage} encodes images of {network.in_channels} channels, but "
+            f"data.channels={config.data.channels}"
+        )
+    part = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "codec")
+    codec = complete(part, "codec", network=network, fitted=known)
+    codec.latent_shape((config.data.channels, *height_width("data.size", config.data.size)))  # only to raise its errors
+    return codec
+
+
+def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256: str | None = None) -> nn.Module:
+    """The network that `codec.first_stage` names. sha256: of its weights, if the model was trained with them.
+
+    Raises ValueError if there is none, if it is another model, or if its weights are others.
+    """
+    if OmegaConf.is_missing(leaf, "first_stage"):
+        raise ValueError(
+            "codec.first_stage must be given: the checkpoint of a first stage, as made by "
+            "python train.py experiment=first_stage_mnist"
+        )
+    path = Path(str(leaf.first_stage))
+    if not path.exists():
+        known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
+        raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
+    if path.is_file():
+        hold(path)
+    model = load(path)
+    weights = model.best_weights if leaf.weights == "best" else str(leaf.weights)
+    network = model.weights(weights)
+    if not hasattr(network, "moments"):
+        raise ValueError(
+            f"codec.first_stage={path} is a {type(network).__name__}, not a first stage; train one, for example with "
+            "experiment=first_stage_mnist"
+        )
+    if sha256 not in (None, found := weights_hash(network)):
+        raise ValueError(
+            f"codec.first_stage={path} has weights of sha256 {found}, but the model was trained with {sha256}; "
+            "codec.first_stage=FILE names the file that has them"
+        )
+    return network
+
+
+def preparations(codec: Codec) -> list[Callback]:
+    """What has to be done on all processes before the first step of a training."""
+    return [PrepareLatents(codec)] if isinstance(codec, LatentCodec) else []
+
+
+def refuse_latents(config: DictConfig, codec: Codec, condition: Condition) -> None:
+    """Raise ValueError if the training images cannot be replaced by their latents."""
+    if not config.data.get("latents"):
+        return
+    if not isinstance(codec, LatentCodec):
+        check.fail("data.latents", config.data.latents, "null without codec=latent, which encodes images")
+    if condition.reads_images:
+        name = config.cond._target_.rpartition(".")[2]
+        check.fail("data.latents", config.data.latents, f"null with cond={name}, which is computed from the images")
+
+
+def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]) -> DictConfig:
+    """The configuration with the latents' channels and size in its networks, where it refers to those of the data."""
+    if "first_stage" not in config.codec:
+        return config
+    network: Any = first_stage(config.codec, load)
+    height, width = (side // network.factor for side in height_width("data.size", config.data.size))
+    values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
+    changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})
+    with open_dict(changed):
+        for group in ("model", "adversary"):
+            if changed.get(group):
+                replace_references(changed[group], values)
+    return changed
+
+
+def replace_references(node: DictConfig | ListConfig, values: dict[str, Any]) -> None:
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_interpolation(node, key):
+            value = OmegaConf.to_container(node, resolve=False)[key]
+            if value in values:
+                node[key] = values[value]
+        elif OmegaConf.is_config(node[key]):
+            replace_references(node[key], values)
