@@ -135,6 +135,15 @@ def test_the_settings_of_a_unet_build_it_again(settings):
         ("experiment=anoddpm_256", {"in_channels": 1}, 131_649_793),
         ("model=ddgan_cifar10", {}, 48_432_515),  # counted in the authors' classes
         ("model=ddgan_256", {}, 39_726_979),
+        ("model=autoencoder_kl_f4", {}, 55_312_063),  # likewise, and in diffusers
+        ("model=autoencoder_kl_f8", {}, 83_653_863),
+        ("model=autoencoder_kl_f16", {}, 69_610_963),
+        ("model=autoencoder_kl_f32", {}, 103_880_131),
+        ("model=autoencoder_vq_f4", {}, 55_322_782),
+        ("model=autoencoder_vq_f4_noattn", {}, 53_219_486),
+        ("model=autoencoder_vq_f8", {}, 67_717_295),
+        ("model=autoencoder_vq_f8", {"num_codes": 256}, 67_652_783),
+        ("model=autoencoder_vq_f16", {}, 69_593_371),
     ],
 )
 def test_the_published_networks_have_their_published_number_of_parameters(config, words, changes, published):

@@ -14,7 +14,8 @@ class ResBlock(nn.Module):
     shift (Nichol and Dhariwal 2021, appendix A; "adaptive group normalization" in Dhariwal and Nichol 2021, eq. 3).
     resize: `nn.AvgPool2d(2)` or `nn.Upsample(scale_factor=2)`, applied to both branches after the first norm and SiLU
     (as in BigGAN, Brock et al. 2019, Song et al. 2021 and ADM). x: `[B, in_channels, H, W]`; emb: `[B, emb_channels]`,
-    after its SiLU. Returns `[B, out_channels, H, W]`, with H and W changed by resize.
+    after its SiLU, or None in a block without time (emb_channels 0). Returns `[B, out_channels, H, W]`, with H and W
+    changed by resize.
     """
 
     def __init__(
@@ -34,16 +35,18 @@ class ResBlock(nn.Module):
         self.norm1 = group_norm(num_groups, in_channels, norm_eps)
         self.resize = nn.Identity() if resize is None else resize
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.time = linear_layer(emb_channels, 2 * out_channels if scale_shift else out_channels)
+        self.time = linear_layer(emb_channels, out_channels * (1 + scale_shift)) if emb_channels else None
         self.norm2 = group_norm(num_groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero_init(conv3x3(out_channels, out_channels))
         self.shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         h = self.conv1(self.resize(F.silu(self.norm1(x))))
-        time = self.time(emb)[:, :, None, None]
-        if self.scale_shift:
+        time = None if self.time is None else self.time(emb)[:, :, None, None]
+        if time is None:
+            h = self.norm2(h)
+        elif self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:

@@ -24,7 +24,7 @@ class AttentionBlock(nn.Module):
         self.attention = attention or nn.Identity()
         self.cross = cross
 
-    def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         h = self.attention(self.res(x, emb))
         return h if self.cross is None else self.cross(h, tokens)
 
@@ -46,14 +46,18 @@ class Level(nn.Module):
 
 @dataclass(frozen=True)
 class BlockFactory:
-    """Builds the parts of one network. token_channels: size of tokens for cross-attention; None: no cross-attention."""
+    """Builds the parts of one network. token_channels: size of tokens for cross-attention; None: no cross-attention.
+
+    timeless: the blocks receive no time.
+    """
 
     settings: UNetSettings
     token_channels: int | None = None
+    timeless: bool = False
 
     @property
     def emb_channels(self) -> int:
-        return 4 * (self.settings.time_channels or self.settings.base_channels)
+        return 0 if self.timeless else 4 * (self.settings.time_channels or self.settings.base_channels)
 
     @property
     def convention(self) -> Convention:
@@ -105,9 +109,9 @@ class BlockFactory:
             channels = width
         return levels
 
-    def middle(self) -> nn.ModuleList:
+    def middle(self, attends: bool = True) -> nn.ModuleList:
         width = self.settings.widths[-1]
-        return nn.ModuleList([self.block(width, width, attends=True), self.block(width, width, attends=False)])
+        return nn.ModuleList([self.block(width, width, attends), self.block(width, width, attends=False)])
 
     def up_path(self) -> nn.ModuleList:
         """The decoder, whose blocks also receive the feature maps of the encoder, last one first."""
