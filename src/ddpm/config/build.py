@@ -45,6 +45,8 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     refuse_latents(config, model.codec, model.condition)
     adversary = build_adversary(config, fitted)
     loss = build_loss(config, model.sampler.process, adversary)
+    if getattr(loss, "counts_bits", False) and not model.codec.bounded:
+        raise ValueError("this loss counts bits of 8-bit pixels, which latents have not: choose loss=simple")
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
     if classifies(model.network) != isinstance(loss, Classification):

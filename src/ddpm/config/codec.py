@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from torch import nn
 
+from ddpm.base import check
 from ddpm.checkpoint.reading import hold
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.wiring import complete, instantiate

@@ -3,6 +3,7 @@
 All of the variational bound is written in `kl` and `log_likelihood`, all of ancestral sampling in `sample` and `mode`.
 """
 
+import math
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -73,6 +74,12 @@ class Gaussian(NamedTuple):
         left, right = torch.minimum(mirror * lower, mirror * upper), torch.maximum(mirror * lower, mirror * upper)
         log_right = torch.special.log_ndtr(right)
         return log_right + torch.log(-torch.expm1(torch.special.log_ndtr(left) - log_right))
+
+    def log_density(self, x0: Tensor) -> Tensor:
+        """Logarithm of the density, in nats, one a number, of an x0 that has no levels, as latents."""
+        demand_white(self.noise)
+        variances = self._variances()
+        return -((x0 - self.mean).square() / variances + variances.log() + math.log(2 * math.pi)) / 2
 
     def _variances(self) -> Tensor:
         return torch.as_tensor(per_sample(self.variance, self.mean), dtype=self.mean.dtype, device=self.mean.device)

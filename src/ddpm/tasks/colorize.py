@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ddpm.diffusion.samplers.replacement import Projection, channel_mean
 from ddpm.tasks.base import Model, gaussian
-from ddpm.tasks.restore import ResampledCompletion
+from ddpm.tasks.restore import ResampledCompletion, demand_pixels
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class Colorize(ResampledCompletion):
 
     def projection(self, model: Model) -> Projection:
         gaussian(model, "colorize")
+        demand_pixels(model, "colorize")
         if model.image_shape[0] == 1:
             raise ValueError("task=colorize needs colour images, but this model generates grey images")
         return channel_mean

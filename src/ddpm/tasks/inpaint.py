@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from ddpm.diffusion.samplers.replacement import PixelProjection
 from ddpm.tasks.base import Model
-from ddpm.tasks.masks import known_pixels
-from ddpm.tasks.restore import ResampledCompletion
+from ddpm.tasks.restore import ResampledCompletion, mask_projection
 
 
 @dataclass(frozen=True)
@@ -15,4 +14,4 @@ class Inpaint(ResampledCompletion):
     mask: str
 
     def projection(self, model: Model) -> PixelProjection:
-        return PixelProjection(known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device))
+        return mask_projection(model, self.mask)

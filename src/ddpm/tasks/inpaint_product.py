@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from ddpm.diffusion.samplers.replacement import PixelProjection, posterior
 from ddpm.tasks.base import Model
-from ddpm.tasks.masks import known_pixels
-from ddpm.tasks.restore import Completion
+from ddpm.tasks.restore import Completion, mask_projection
 
 
 @dataclass(frozen=True)
@@ -22,4 +21,4 @@ class InpaintProduct(Completion):
     mask: str
 
     def projection(self, model: Model) -> PixelProjection:
-        return PixelProjection(known_pixels(str(self.mask), *model.image_shape[1:]).to(model.device))
+        return mask_projection(model, self.mask)

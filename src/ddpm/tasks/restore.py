@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.base import check
@@ -14,14 +15,15 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.samplers.replacement import (
     KnownSampler,
+    PixelProjection,
     Projection,
     independent,
     replacement_trajectory,
     resampling_path,
 )
 from ddpm.metrics.fidelity import squared_error
-from ddpm.model.codec import BinaryCodec, PixelCodec
 from ddpm.tasks.base import ImageTask, Model, Outcome
+from ddpm.tasks.masks import known_pixels
 from ddpm.tasks.sheet import sheet
 
 COMPLETIONS_OF_AN_IMAGE = 2**20
@@ -32,6 +34,26 @@ def completion_ids(model: Model, numbers: list[int], num_completions: int) -> Te
     """Sample ids, int64 `[N * num_completions]`; those of one image are consecutive."""
     first = model.ids(*numbers) * COMPLETIONS_OF_AN_IMAGE
     return (first[:, None] + torch.arange(num_completions, device=model.device)).flatten()
+
+
+def mask_projection(model: Model, mask: str) -> PixelProjection:
+    """The values of x0 whose pixels are all known. mask: the unknown part, see `ddpm.tasks.masks`."""
+    known = known_pixels(str(mask), *model.image_shape[1:])
+    factor = model.image_shape[1] // model.codec.latent_shape(model.image_shape)[1]
+    latent = -F.max_pool2d(-known[None], factor)[0]
+    if not latent.any():
+        check.fail(
+            "task.mask", mask, f"an image with a known block of {factor} x {factor} pixels, a latent of the model"
+        )
+    return PixelProjection(latent.to(model.device))
+
+
+def demand_pixels(model: Model, task: str) -> None:
+    if not model.codec.pixelwise:
+        name = type(model.codec).__name__
+        raise ValueError(
+            f"task={task} needs a model of pixels, but this one has {name}; task=inpaint works with latents"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,27 +72,26 @@ class Completion(ImageTask):
 
     @abstractmethod
     def projection(self, model: Model) -> Projection:
-        """The known projection. Raises ValueError if the model does not support it."""
+        """The known projection of x0. Raises ValueError if the model does not support it."""
 
     def times(self, model: Model) -> list[int]:
         return model.sampler.times(model.T)
 
     def __call__(self, model: Model) -> Outcome:
         task = type(self).__module__.rpartition(".")[2]
-        if not isinstance(model.codec, PixelCodec | BinaryCodec):  # known pixels do not fix a part of a latent
-            raise ValueError(f"task={task} needs a model of pixels, but this one has {type(model.codec).__name__}")
         projection, times = self.projection(model), self.times(model)
         numbers, images = self.real(model)
-        ids, images = completion_ids(model, numbers, self.num_completions), model.encode(images)
-        x0 = images.repeat_interleave(self.num_completions, dim=0)
+        ids = completion_ids(model, numbers, self.num_completions)
+        x0 = model.encode(images).repeat_interleave(self.num_completions, dim=0)
 
         def run(rows: Tensor) -> Iterator[State]:
             about = projection, self.redraw, times, model.rng, ids[rows], model.conditions_of(rows)
             return replacement_trajectory(model.sampler, model.denoiser, x0[rows], *about)
 
-        outputs = model.finish(run, len(ids), len(times) - 1).cpu().float()
-        error = (projection(outputs) - projection(x0.cpu())).abs().max().item()
-        outputs, images = outputs.unflatten(0, (len(numbers), self.num_completions)), images.cpu()
+        completed = model.finish(run, len(ids), len(times) - 1)
+        error = (projection(completed) - projection(x0)).abs().max().item()
+        outputs = model.decode(completed).unflatten(0, (len(numbers), self.num_completions))
+        images = images.cpu()
         down = sum(s < t for t, s in pairwise(times))
         known = projection(images)
         drawn = sheet(
@@ -79,6 +100,7 @@ class Completion(ImageTask):
             columns=["original", "known", *(f"{k + 1}" for k in range(self.num_completions))],
             title=f"{task}: completions of the known part, {down} steps",
         )
+        where = "" if model.codec.pixelwise else f" of the latents, {x0.shape[-2]} x {x0.shape[-1]},"
         figures = {
             "images": numbers,
             "steps_down": down,
@@ -86,7 +108,9 @@ class Completion(ImageTask):
             "squared_error": squared_error(outputs, images[:, None]).tolist(),
         }
         arrays = {"originals": images, "known": known, "completions": outputs}
-        return Outcome({task: drawn}, arrays, figures, [f"{down} steps; the known part is kept up to {error:.1g}"])
+        return Outcome(
+            {task: drawn}, arrays, figures, [f"{down} steps; the known part{where} is kept up to {error:.1g}"]
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ddpm.base import check
 from ddpm.diffusion.samplers.replacement import BlockMean
 from ddpm.tasks.base import Model, gaussian
-from ddpm.tasks.restore import ResampledCompletion
+from ddpm.tasks.restore import ResampledCompletion, demand_pixels
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Superres(ResampledCompletion):
 
     def projection(self, model: Model) -> BlockMean:
         gaussian(model, "superres")
+        demand_pixels(model, "superres")
         _, height, width = model.image_shape
         if height % self.factor or width % self.factor:
             check.fail("task.factor", self.factor, f"a divisor of the images' height and width, {height} x {width}")

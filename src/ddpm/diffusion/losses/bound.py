@@ -4,13 +4,28 @@
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ddpm.base.types import Prediction, Time
+from ddpm.diffusion.distributions import Distribution, Gaussian
 from ddpm.diffusion.process import MarkovProcess
 from ddpm.diffusion.variance import Variance
+
+Likelihood = Callable[[Distribution, Tensor], Tensor]
+"""(distribution, x0 `[B, C, H, W]`) to nats, one a number of x0."""
+
+
+def log_mass(distribution: Distribution, x0: Tensor) -> Tensor:
+    """Of an x0 that has 8-bit levels or is binary."""
+    return distribution.log_likelihood(x0)
+
+
+def log_density(distribution: Gaussian, x0: Tensor) -> Tensor:
+    """Of an x0 without levels, as the latents of a first stage."""
+    return distribution.log_density(x0)
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:
@@ -24,7 +39,14 @@ def prior_term(process: MarkovProcess, x0: Tensor) -> Tensor:
 
 
 def step_term(
-    process: MarkovProcess, x0: Tensor, x_t: Tensor, prediction: Prediction, s: Time, t: Time, variance: Variance
+    process: MarkovProcess,
+    x0: Tensor,
+    x_t: Tensor,
+    prediction: Prediction,
+    s: Time,
+    t: Time,
+    variance: Variance,
+    likelihood: Likelihood = log_mass,
 ) -> Tensor:
     """KL(q(x_s | x_t, x0) || p(x_s | x_t)) for s > 0, and L_0 = -log p(x0 | x_t) for s = 0.
 
@@ -32,6 +54,6 @@ def step_term(
     """
     model = process.reverse(prediction, x_t, s, t, variance)
     if isinstance(s, int):
-        return process.posterior(x0, x_t, s, t).kl(model) if s > 0 else -model.log_likelihood(x0)
+        return process.posterior(x0, x_t, s, t).kl(model) if s > 0 else -likelihood(model, x0)
     of_step = process.posterior(x0, x_t, s, t).kl(model)
-    return torch.where(s.view(-1, *[1] * (x0.ndim - 1)) > 0, of_step, -model.log_likelihood(x0))
+    return torch.where(s.view(-1, *[1] * (x0.ndim - 1)) > 0, of_step, -likelihood(model, x0))

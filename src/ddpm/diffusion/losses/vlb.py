@@ -1,6 +1,7 @@
 """The variational bound as a loss, alone or to train the variance of L_simple (Nichol and Dhariwal 2021)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class VLBLoss:
     time_sampler=loss_aware was made for it.
     """
 
+    counts_bits: ClassVar[bool] = True
     process: MarkovProcess
     time_sampler: TimeSampler
     variance: Variance
@@ -49,6 +51,7 @@ class HybridLoss:
     the paper. parts: "error" as in loss=simple, and "bits", the bound.
     """
 
+    counts_bits: ClassVar[bool] = True
     process: MarkovProcess
     time_sampler: TimeSampler
     weight: Weight

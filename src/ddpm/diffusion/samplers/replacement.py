@@ -29,12 +29,12 @@ Projection = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PixelProjection:
-    """The pixels where mask is 1, and 0 elsewhere. mask: of 0 and 1, `[H, W]`."""
+    """The pixels where mask is 1, and 0 elsewhere. mask: of 0 and 1, `[h, w]`; a larger x has blocks of them."""
 
     mask: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.mask.to(x)
+        return x * F.interpolate(self.mask.to(x)[None, None], x.shape[-2:], mode="nearest")
 
 
 def channel_mean(x: Tensor) -> Tensor:

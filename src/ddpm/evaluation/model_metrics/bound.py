@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.base.types import Batch, Prediction
 from ddpm.diffusion.distributions import Gaussian
-from ddpm.diffusion.losses.bound import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, log_density, log_mass, prior_term, step_term
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
 from ddpm.evaluation.model_metrics.images import ImagePass, Split, mean_and_error
 from ddpm.metrics.score import Estimate
@@ -72,6 +72,7 @@ class BoundPass(ImagePass):
             first=torch.zeros(num_images, 2, *model.latent_shape),  # x0 and its prediction at t = 1
         )
         self.variances = variances
+        self.likelihood = log_mass if model.codec.bounded else log_density
 
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, process = self.model, self.model.sampler.process
@@ -79,7 +80,7 @@ class BoundPass(ImagePass):
         rows, denoiser = batch["position"], model.denoiser(model.predict_weights)
         cond = model.condition.of(batch)
         prior = bits_per_dim(prior_term(process, x0.double()))
-        self.shared["prior_only"][rows] = bits_per_dim(-process.limit(x0.double()).log_likelihood(x0.double()))
+        self.shared["prior_only"][rows] = bits_per_dim(-self.likelihood(process.limit(x0.double()), x0.double()))
         for k in range(len(self.variances)):
             self.note(k, 0, rows, prior)
         for t in range(process.T, 0, -1):
@@ -88,7 +89,7 @@ class BoundPass(ImagePass):
             extra = None if predicted.extra is None else predicted.extra.double()
             prediction = Prediction(predicted.x0.double(), extra)
             for k, variance in enumerate(self.variances.values()):
-                term = step_term(process, x0.double(), x_t.double(), prediction, t - 1, t, variance)
+                term = step_term(process, x0.double(), x_t.double(), prediction, t - 1, t, variance, self.likelihood)
                 self.note(k, t, rows, bits_per_dim(term))
             self.shared["errors"][rows, t] = (prediction.x0 - x0).square().flatten(1).mean(1)
             watch(1 - (t - 1) / process.T)
@@ -122,7 +123,7 @@ class BoundPass(ImagePass):
             each[:, t] = (torch.log(best / posterior) + (posterior + scale * errors[:, t]) / best - 1) / 2 / math.log(2)
         x0, predicted = self.shared["first"].double().unbind(1)
         tried = float(errors[:, 1].mean()) * torch.logspace(-3, 1, 41, dtype=torch.float64)
-        decoded = [bits_per_dim(-Gaussian(predicted, float(v)).log_likelihood(x0)) for v in tried]
+        decoded = [bits_per_dim(-self.likelihood(Gaussian(predicted, float(v)), x0)) for v in tried]
         each[:, 1] = min(decoded, key=lambda bits: float(bits.mean()))
         each[:, 0] = bits_per_dim(prior_term(process, x0))
         found.means["optimal"], found.squares["optimal"] = each.mean(0), each.square().mean(0)

@@ -20,20 +20,22 @@ class NegativeLogLikelihood(OfLikelihood):
     def measure(self, run: ModelRun) -> Measurement:
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer)
-        values = {f"nll_{each}": terms.total(each) for each in terms.means}
-        values |= {f"gain_{each}": terms.gain(each) for each in terms.means}
+        latent = "" if run.model.codec.bounded else "latent_"
+        values = {f"{latent}nll_{each}": terms.total(each) for each in terms.means}
+        values |= {f"{latent}gain_{each}": terms.gain(each) for each in terms.means}
         settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__})"
+        what = "latents" if latent else "images"
         beside = {
             "pictures": {"terms": draw_nll(terms)},
-            "lines": nll_lines(terms),
+            "lines": nll_lines(terms, what),
             "tables": {"terms": nll_rows(terms)},
         }
-        return self.measurement(images, values, ("nll", "gain"), settings, **beside)
+        return self.measurement(images, values, (f"{latent}nll", f"{latent}gain"), settings, **beside)
 
 
-def nll_lines(terms: Terms) -> list[str]:
+def nll_lines(terms: Terms, what: str) -> list[str]:
     """The sums of the terms for each variance."""
-    head = f"bits per dimension, {terms.num_images} images" + " " * 20
+    head = f"bits per dimension, {terms.num_images} {what}" + " " * 20
     rows = [head + "".join(f"{name:>12}" for name in terms.means)]
     parts = {
         "L_T, the prior": lambda m: m[0],

@@ -23,7 +23,8 @@ from ddpm.model.diffusion_model import DiffusionModel
 class ODELikelihood(OfLikelihood):
     """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
 
-    The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient.
+    The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient. Of
+    latents it is a density, which cannot be compared with bits of pixels, and is named latent_nll_ode.
     """
 
     steps: int
@@ -41,7 +42,8 @@ class ODELikelihood(OfLikelihood):
         images = self.opened(run)
         flow = FlowPass(run.model, len(images), self.steps, self.num_probes).run(run.trainer, images)
         settings = f"ODELikelihood(steps={self.steps}, num_probes={self.num_probes})"
-        return self.measurement(images, {"nll_ode": mean_and_error(flow.shared["bits"])}, ["nll_ode"], settings)
+        name = "nll_ode" if run.model.codec.bounded else "latent_nll_ode"
+        return self.measurement(images, {name: mean_and_error(flow.shared["bits"])}, [name], settings)
 
 
 class FlowPass(ImagePass):
@@ -60,11 +62,12 @@ class FlowPass(ImagePass):
             self.shared["bits"][batch["position"]] = self.of(images, uniform, draws, cond)
 
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
-        """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
+        """Bits per dimension, `[B]`: of pixels, whose bins are 2 / 255 wide, log2(127.5) more than of the density."""
         model = self.model
-        x0 = model.encode(images + (uniform - 0.5) / 127.5)
+        has_levels = model.codec.bounded
+        x0 = model.encode(images + (uniform - 0.5) / 127.5 if has_levels else images)
         shape = tuple(x0.shape[1:])
         signs = [draws.normal(f"probe {k}", shape).sign() for k in range(self.num_probes)]
         denoiser = NetworkDenoiser(model.weights(model.predict_weights), model.objective)
         nats = log_likelihood(model.sampler.process, denoiser, x0, self.times, torch.stack(signs), cond)
-        return -nats / x0[0].numel() / math.log(2) + math.log2(127.5)
+        return -nats / x0[0].numel() / math.log(2) + (math.log2(127.5) if has_levels else 0)

@@ -23,6 +23,10 @@ class RateDistortion(OfLikelihood):
     variance: str
 
     def measure(self, run: ModelRun) -> Measurement:
+        if not run.model.codec.bounded:
+            raise ValueError(
+                "metric=rate_distortion counts bits of 8-bit pixels, which latents have not: use metric=nll"
+            )
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer)
         check.one_of("variance", self.variance, terms.means)
