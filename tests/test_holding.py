@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.commands import evaluate, train
-from ddpm.config import load
+from ddpm.config import checkpoint_path
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_is_held_is_read_after_its_removal_and_read_anew_afterwards(run):
 
 
 def test_a_checkpoint_that_goes_between_finding_and_opening_is_looked_for_again(run, monkeypatch):
-    found = load.newest_intact
+    found = checkpoint_path.newest_intact
 
     def and_removed(folder):
         newest = found(folder)
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_goes_between_finding_and_opening_is_looked_for_again(
 
     with holding():
         monkeypatch.setattr(load, "newest_intact", and_removed)
-        path = load.checkpoint_path("runs/mine")
+        path = checkpoint_path.checkpoint_path("runs/mine")
     assert files.step_of(path) == 2
 
 
@@ -77,13 +77,13 @@ def test_the_latest_is_the_newest_checkpoint_though_an_older_run_is_typed_again(
     train.run_train(
         small("run_dir=runs/mine", "checkpoint_every_n_steps=2", "resume.path=auto")
     )  # nothing is left to train
-    assert load.checkpoint_path("latest").parent == Path("runs/newer/checkpoints")
+    assert checkpoint_path.checkpoint_path("latest").parent == Path("runs/newer/checkpoints")
 
 
 def test_processes_of_a_command_read_the_checkpoint_that_the_first_one_found(run, monkeypatch):
-    first = load.checkpoint_path("latest")
+    first = checkpoint_path.checkpoint_path("latest")
     files.remove(first)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert load.checkpoint_path("latest") == first
+    assert checkpoint_path.checkpoint_path("latest") == first
     monkeypatch.delenv("LOCAL_RANK")
-    assert load.checkpoint_path("latest") != first
+    assert checkpoint_path.checkpoint_path("latest") != first

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.evaluation import evaluators
 from ddpm.evaluation.evaluation_callback import EvaluationCallback
 from ddpm.evaluation.model_metric import ModelMetric, ModelRun
@@ -95,7 +96,7 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
             raise ValueError("num_repeats has no effect on stored images; leave it out")
         return []
     if Path(config.ckpt).exists() or not glob.has_magic(str(config.ckpt)):
-        return [load.checkpoint_path(config.ckpt)]
+        return [checkpoint_path(config.ckpt)]
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
         check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")

@@ -10,6 +10,7 @@ from ddpm.base.program import CONF
 from ddpm.checkpoint.reading import holding
 from ddpm.commands import cli
 from ddpm.config import load, wiring
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.exported import exported_network, to_exported
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, pipeline
@@ -20,7 +21,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 @holding()
 def run_export(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
-    path = load.checkpoint_path(config.ckpt)
+    path = checkpoint_path(config.ckpt)
     model, stored = load.from_checkpoint(path, load.changes(config))
     model.use_for_prediction(config.weights, seed=0)
     weights = model.predict_weights
@@ -33,7 +34,13 @@ def run_export(config: DictConfig) -> None:
 
 
 def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
-    exported_folder.save_exported_folder(folder, to_exported(model, model.predict_weights))
+    exported = to_exported(model, model.predict_weights)
+    if "first_stage" in stored.codec:
+        stage, _ = load.from_checkpoint(Path(str(stored.codec.first_stage)), OmegaConf.create())
+        stage.use_for_prediction(stored.codec.weights, seed=0)
+        exported_folder.save_first_stage(folder, to_exported(stage, stage.predict_weights))
+        exported = exported_folder.with_own_first_stage(exported)
+    exported_folder.save_exported_folder(folder, exported)
 
 
 def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:

@@ -12,8 +12,9 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import holding
 from ddpm.checkpoint.trust import take_trust
 from ddpm.commands import cli
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.compose import compose
-from ddpm.config.load import changes, checkpoint_path, from_checkpoint
+from ddpm.config.load import changes, from_checkpoint
 from ddpm.diffusion.variance import Analytic
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs import devices

@@ -22,6 +22,7 @@ from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.reading import holding
 from ddpm.config import analytic, build, load, wiring
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.samplers.base import State
@@ -57,7 +58,7 @@ def generate(config: DictConfig) -> None:
         check.positive_int("num_samples", config.num_samples)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
-    path = load.checkpoint_path(config.ckpt)
+    path = checkpoint_path(config.ckpt)
     model, stored = load.from_checkpoint(path, load.changes(config))
     load.refuse_classifier(model, path)
     model.use_for_prediction(config.weights, config.seed)
@@ -140,7 +141,7 @@ def run_task(config: DictConfig) -> None:
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no images; leave it out")
-    path = load.checkpoint_path(config.ckpt)
+    path = checkpoint_path(config.ckpt)
     model, stored = load_model(path, config)
     name = config.task._target_.split(".")[-2]
     folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{model.predict_weights}")
@@ -153,7 +154,7 @@ def run_task(config: DictConfig) -> None:
         rows, _, requested = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **requested, **identity(stored, model, trainer)}
-        named = {field: load.checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
+        named = {field: checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
         about["files"] = {
             field: sha256_of_parts([path.read_bytes()]) for field, path in named.items() if path.is_file()
         }
@@ -190,7 +191,7 @@ def task_model(
         return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
     def another(ckpt: str) -> Model:
-        path = load.checkpoint_path(ckpt)
+        path = checkpoint_path(ckpt)
         other, _ = load.from_checkpoint(path, OmegaConf.create())
         load.refuse_classifier(other, path)
         other.use_for_prediction("best", model.sample_rng.seed)

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from torch import nn
 
 from ddpm.base import check
-from ddpm.checkpoint.reading import hold
 from ddpm.checkpoint.stored_config import Fitted
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
 from ddpm.diffusion.conditions.base import Condition
@@ -51,12 +51,10 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
             "codec.first_stage must be given: the checkpoint of a first stage, as made by "
             "python train.py experiment=first_stage_mnist"
         )
-    path = Path(str(leaf.first_stage))
+    path = checkpoint_path(str(leaf.first_stage))
     if not path.exists():
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
-    if path.is_file():
-        hold(path)
     model = load(path)
     weights = model.best_weights if leaf.weights == "best" else str(leaf.weights)
     network = model.weights(weights)
@@ -93,6 +91,11 @@ def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]
     """The configuration with the latents' channels and size in its networks, where it refers to those of the data."""
     if "first_stage" not in config.codec:
         return config
+    config = config.copy()
+    if not OmegaConf.is_missing(
+        config.codec, "first_stage"
+    ):  # stored as a file, so that a newer one is not taken for it
+        config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))
     network: Any = first_stage(config.codec, load)
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ddpm.base.untrusted import json_file
 from ddpm.checkpoint.upgrade import upgrade_weights
 from ddpm.interop.weights import load_tensors, save_tensors
 
-CONFIG, TENSORS, HASH = "config.json", "model.safetensors", "tensors_sha256"
+CONFIG, TENSORS, HASH, FIRST_STAGE = "config.json", "model.safetensors", "tensors_sha256", "first_stage"
 VERSION = 1
 
 
@@ -41,6 +41,17 @@ def save_exported_folder(folder: Path, exported: Exported) -> None:
     (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
 
+def save_first_stage(folder: Path, exported: Exported) -> None:
+    """The first stage of a model of latents, in a folder in the model's."""
+    (folder / FIRST_STAGE).mkdir()
+    save_exported_folder(folder / FIRST_STAGE, exported)
+
+
+def with_own_first_stage(exported: Exported, of: str = FIRST_STAGE) -> Exported:
+    """The model with its first stage at `of`."""
+    return replace(exported, config={**exported.config, "codec": {**exported.config["codec"], "first_stage": of}})
+
+
 def load_exported_folder(folder: Path) -> Exported:
     about = _read_about(folder / CONFIG)
     if about["ddpm_format_version"] != VERSION:
@@ -52,7 +63,11 @@ def load_exported_folder(folder: Path) -> Exported:
     tensors = load_tensors(folder / TENSORS, "; export the model again")
     sha256 = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     is_damaged = about.get(HASH, sha256) != sha256
-    return Exported(about["config"], about["weights"], upgrade_weights(tensors), is_damaged)
+    exported = Exported(about["config"], about["weights"], upgrade_weights(tensors), is_damaged)
+    codec = about["config"].get("codec")
+    if isinstance(codec, dict) and codec.get("first_stage") == FIRST_STAGE:
+        return with_own_first_stage(exported, str(folder / FIRST_STAGE))
+    return exported
 
 
 def _read_about(path: Path) -> dict[str, Any]:
