@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.commands import evaluate, train
-from ddpm.config import checkpoint_path
+from ddpm.config import checkpoint_path, load
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def test_a_checkpoint_that_goes_between_finding_and_opening_is_looked_for_again(
     def and_removed(folder):
         newest = found(folder)
         files.remove(newest)
-        monkeypatch.setattr(load, "newest_intact", found)
+        monkeypatch.setattr(checkpoint_path, "newest_intact", found)
         return newest
 
     with holding():
-        monkeypatch.setattr(load, "newest_intact", and_removed)
+        monkeypatch.setattr(checkpoint_path, "newest_intact", and_removed)
         path = checkpoint_path.checkpoint_path("runs/mine")
     assert files.step_of(path) == 2
 

@@ -15,7 +15,7 @@ class Group:
 
     may_change: the group, or these fields of it, may differ on resuming without `resume.allow`, because they change no
     training step except for rounding. Data are compared by content. before: the settings that an older configuration
-    without this group implies.
+    without this group implies. places: fields that say where a file lies, of which the fitted values have a hash.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Group:
     decides_images: bool = False
     may_change: bool | tuple[str, ...] = False
     before: Mapping[str, Any] | None = None
+    places: tuple[str, ...] = ()
 
 
 WHITE = {"_target_": "ddpm.diffusion.noises.base.White"}
@@ -44,7 +45,7 @@ GROUPS = [
     Group("sampler", builds=True, may_change=True),  # affects images; see `generation.identity.identity`
     Group("clip", builds=True, decides_images=True, may_change=True),
     Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
-    Group("codec", builds=True, decides_images=True),
+    Group("codec", builds=True, decides_images=True, may_change=("first_stage",), places=("first_stage",)),
     Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
     Group("model", builds=True, decides_images=True),
     Group("ema", builds=True),
@@ -84,6 +85,10 @@ def group_names(**wanted: bool) -> list[str]:
 def old_config_defaults() -> dict[str, dict[str, Any]]:
     """Settings of the groups that older configurations lack."""
     return {group.name: dict(group.before) for group in GROUPS if group.before is not None}
+
+
+def places(name: str) -> tuple[str, ...]:
+    return next(group.places for group in GROUPS if group.name == name)
 
 
 def changeable_on_resume() -> list[str]:

@@ -56,8 +56,8 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
     model = load(path)
-    weights = model.best_weights if leaf.weights == "best" else str(leaf.weights)
-    network = model.weights(weights)
+    model.use_for_prediction(leaf.weights, seed=0)
+    network = model.weights(model.predict_weights)
     if not hasattr(network, "moments"):
         raise ValueError(
             f"codec.first_stage={path} is a {type(network).__name__}, not a first stage; train one, for example with "
@@ -92,9 +92,7 @@ def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]
     if "first_stage" not in config.codec:
         return config
     config = config.copy()
-    if not OmegaConf.is_missing(
-        config.codec, "first_stage"
-    ):  # stored as a file, so that a newer one is not taken for it
+    if not OmegaConf.is_missing(config.codec, "first_stage"):  # a file, so that no newer one is taken for it later
         config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))
     network: Any = first_stage(config.codec, load)
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))

@@ -43,7 +43,11 @@ def image_settings(stored: DictConfig, fitted: Fitted) -> dict[str, Any]:
     older = groups.old_config_defaults()
     chosen = [group for group in groups.group_names(decides_images=True) if stored[group] != older.get(group)]
     settings = {group: OmegaConf.to_container(stored[group], resolve=True) for group in chosen}
-    return {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
+    settings = {group: {**settings[group], **fitted.get(group, {})} for group in chosen}
+    return {
+        group: {name: value for name, value in settings[group].items() if name not in groups.places(group)}
+        for group in chosen
+    }
 
 
 def describe_groups(images: dict[str, Any]) -> dict[str, Any]:
