@@ -80,6 +80,7 @@ ASKING = {
         3, 10**12, 4, 8, base_channels=8, channel_mults=[1], num_res_blocks=1, num_groups=4
     ),
     "blocks": lambda path: UNet(3, 8, [1, 2], 10**12, num_groups=4),
+    "layers": lambda path: UNet(3, 8, [1, 2], 1, num_groups=4, transformer_depth=10**12),
 }
 
 

@@ -1,6 +1,7 @@
 """What holds for every network: each image for itself, gradients to all weights, float32 out; the published sizes."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from precision import assert_same
 from ddpm.networks import UNet
 from ddpm.networks.attention import Attention
 from ddpm.networks.caption_unet import CaptionUNet
+from ddpm.networks.class_token_unet import ClassTokenUNet
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.ddgan_generator import DDGANGenerator
 from ddpm.networks.ddgan_mlp import MLPGenerator
@@ -18,6 +20,7 @@ from ddpm.networks.mlp import MLP
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 ADM = {**SMALL, "head_channels": 4, "scale_shift": True, "resample": "block", "convention": "adm"}
 ALL = {**ADM, "attention_levels": [1], "self_condition": True, "num_classes": 5, "low_res": True, "token_channels": 6}
+LATENT = {**SMALL, "head_channels": 4, "convention": "adm", "transformer_depth": 2, "token_channels": 6}
 IDDPM = {**SMALL, "scale_shift": True, "num_timesteps": 4000, "self_condition": True}
 TIMES = torch.tensor([0, 17, 999])
 
@@ -41,6 +44,8 @@ NETWORKS = {
     "ddpm": (lambda: UNet(**SMALL | {"attention_levels": [0], "num_heads": 2}), {}),
     "iddpm": (lambda: UNet(**IDDPM), {"x0_guess": TOLD["x0_guess"]}),
     "adm, told everything": (lambda: UNet(**ALL), TOLD),
+    "transformers": (lambda: UNet(**LATENT, attention_levels=[1]), {"tokens": TOLD["tokens"]}),
+    "class tokens": (lambda: ClassTokenUNet(**LATENT, num_classes=5, null_embedding=True), {"label": TOLD["label"]}),
     "classifier": (lambda: Classifier(**ADM, attention_levels=[1], patch_size=2, size=[8, 16], num_classes=5), {}),
     "prompted": (lambda: CaptionUNet(**SMALL, num_words=5, num_tokens=3, token_channels=6), WORDS),
     "mlp": (lambda: MLP(2, [8, 16], 16, 2), {}),
@@ -69,7 +74,10 @@ def test_every_parameter_and_the_image_is_reached_by_the_gradient(network):
     network, told = network
     x = X.clone().requires_grad_(True)
     network.requires_grad_(True)(x, TIMES, **told).square().sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+    still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    if isinstance(network, ClassTokenUNet):  # attention to one token has the weight 1
+        still = [name for name in still if not re.search(r"layers\.\d\.(norm2|cross\.query|cross\.key)\.", name)]
+    assert still == []
     assert (x.grad.abs().amax(1) > 0).all()
 
 
@@ -106,7 +114,7 @@ def test_compilation_sees_one_graph_and_leaves_copies_alone(network):
     assert network.state_dict().keys() == average.state_dict().keys()
 
 
-@pytest.mark.parametrize("settings", [ALL, IDDPM], ids=["adm", "iddpm"])
+@pytest.mark.parametrize("settings", [ALL, IDDPM, LATENT], ids=["adm", "iddpm", "latent"])
 def test_the_settings_of_a_unet_build_it_again(settings):
     network = UNet(**settings | {"attention_levels": (1,), "out_channels": 4, "dropout": 0.1, "patch_size": 2})
     assert UNet(**network.settings).settings == network.settings
@@ -133,6 +141,14 @@ def test_the_settings_of_a_unet_build_it_again(settings):
         ("model=adm_classifier_128", {"num_classes": 1000, "size": 128}, 42_568_040),
         ("model=adm_classifier_256", {"num_classes": 1000, "size": 256}, 54_096_360),
         ("experiment=anoddpm_256", {"in_channels": 1}, 131_649_793),
+        (
+            "model=ldm_celebahq",
+            {},
+            274_056_163,
+        ),  # counted in the authors' classes, as the next three
+        ("model=ldm_church", {}, 294_966_916),
+        ("model=ldm_cin256", {"num_classes": 1000}, 394_984_196 + 1000 * 512),  # the U-Net and its table of classes
+        ("model=ldm_cin256_v2", {"num_classes": 1000}, 400_920_579 + 1001 * 512),
         ("model=ddgan_cifar10", {}, 48_432_515),  # counted in the authors' classes
         ("model=ddgan_256", {}, 39_726_979),
         ("model=autoencoder_kl_f4", {}, 55_312_063),  # likewise, and in diffusers
@@ -160,6 +176,8 @@ def test_the_published_networks_have_their_published_number_of_parameters(config
         ("model=adm_128", 128, [32, 16, 8], 2, lambda width: width / 64),
         ("model=adm_256", 256, [32, 16, 8], 2, lambda width: width / 64),
         ("experiment=anoddpm_256", 256, [32, 16, 8], 2, lambda width: 2),
+        ("model=ldm_celebahq", 64, [32, 16, 8], 2, lambda width: width / 32),
+        ("model=ldm_church", 32, [32, 16, 8, 4], 2, lambda width: 8),
     ],
 )
 def test_the_published_heads_attend_at_the_published_sides(config, words, size, sides, num_res_blocks, num_heads):
@@ -178,6 +196,7 @@ def test_the_published_heads_attend_at_the_published_sides(config, words, size, 
     ("words", "changes", "shape", "low", "high"),
     [
         ("model=unet_tiny", {}, (1, 28, 28), 0.6e6, 0.7e6),
+        ("model=ldm_tiny", {}, (1, 7, 7), 0.8e6, 1.0e6),
         ("model=classifier_tiny", {"num_classes": 10}, (1, 28, 28), 0.2e6, 0.4e6),
         ("model=caption_unet_tiny", {"num_words": 20, "num_tokens": 3}, (1, 28, 28), 0.7e6, 0.9e6),
         ("experiment=swirl", {}, (1, 1, 2), 0.15e6, 0.25e6),

@@ -120,6 +120,7 @@ OURS: Config = {
 PLAIN: Config = {
     **{"scale_shift": False, "resample": "conv", "convention": "ddpm", "self_condition": False, "low_res": False},
     **dict.fromkeys(("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")),
+    "transformer_depth": None,
 }
 """Settings of our `UNet` that a UNet2DModel does not have, with the only values that can be exported."""
 

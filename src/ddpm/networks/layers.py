@@ -12,7 +12,8 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 def initialise(layer: Layer) -> Layer:
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -57,8 +58,8 @@ def conv1x1_of(num: int, channels: int) -> nn.Conv2d:
     return maps
 
 
-def linear_layer(in_channels: int, out_channels: int) -> nn.Linear:
-    return initialise(nn.Linear(in_channels, out_channels))
+def linear_layer(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
+    return initialise(nn.Linear(in_channels, out_channels, bias=bias))
 
 
 def group_norm(num_groups: int, channels: int, eps: float = 1e-6) -> nn.GroupNorm:

@@ -11,6 +11,7 @@ from ddpm.networks.conventions import CONVENTIONS, Convention
 from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import conv3x3, group_norm
 from ddpm.networks.settings import UNetSettings
+from ddpm.networks.transformer import SpatialTransformer
 
 Resample = ResBlock | Downsample | Upsample
 
@@ -27,6 +28,18 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         h = self.attention(self.res(x, emb))
         return h if self.cross is None else self.cross(h, tokens)
+
+
+class TransformerBlock(nn.Module):
+    """A residual block, then a spatial transformer."""
+
+    def __init__(self, res: ResBlock, transformer: SpatialTransformer) -> None:
+        super().__init__()
+        self.res = res
+        self.transformer = transformer
+
+    def forward(self, x: Tensor, emb: Tensor, tokens: Tensor | None = None) -> Tensor:
+        return self.transformer(self.res(x, emb), tokens)
 
 
 class Level(nn.Module):
@@ -81,8 +94,12 @@ class BlockFactory:
         how = {"scale_shift": s.scale_shift, "norm_eps": self.convention.norm_eps, "resize": resize}
         return ResBlock(channels, width, self.emb_channels, s.dropout, s.num_groups, **how)
 
-    def block(self, channels: int, width: int, attends: bool) -> AttentionBlock:
+    def block(self, channels: int, width: int, attends: bool) -> AttentionBlock | TransformerBlock:
         heads, groups, eps = self.settings.heads(width), self.settings.num_groups, self.convention.norm_eps
+        depth = self.settings.transformer_depth
+        if attends and depth:
+            transformer = SpatialTransformer(width, heads, groups, depth, self.token_channels)
+            return TransformerBlock(self.res(channels, width), transformer)
         attention = cross = None
         if attends:
             attention = Attention(width, heads, groups, norm_eps=eps)

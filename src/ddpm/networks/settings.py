@@ -25,6 +25,7 @@ class UNetSettings:
     dropout: float = 0.0
     num_heads: int = 1
     head_channels: int | None = None
+    transformer_depth: int | None = None
     num_groups: int = 32
     patch_size: int = 1
     scale_shift: bool = False
@@ -36,7 +37,7 @@ class UNetSettings:
     def __post_init__(self) -> None:
         for name in ("in_channels", "base_channels", "num_heads", "num_groups", "patch_size"):
             check.positive_int(name, getattr(self, name))
-        for name in ("head_channels", "time_channels", "num_timesteps"):
+        for name in ("head_channels", "transformer_depth", "time_channels", "num_timesteps"):
             if getattr(self, name) is not None:
                 check.positive_int(name, getattr(self, name))
         check.positive_int("num_res_blocks", self.num_res_blocks)
@@ -55,9 +56,9 @@ class UNetSettings:
         mults = self.channel_mults
         if not mults:
             check.fail("channel_mults", mults, "a list of one integer per level, such as [1, 2, 2]")
-        require_memory(
-            self.num_res_blocks * len(mults) * BLOCK_BYTES, f"a network of num_res_blocks = {self.num_res_blocks}"
-        )
+        blocks, depth = self.num_res_blocks, self.transformer_depth or 0
+        stated = f"num_res_blocks = {blocks}" + (f" and transformer_depth = {depth}" if depth else "")
+        require_memory(blocks * len(mults) * (1 + depth) * BLOCK_BYTES, f"a network of {stated}")
         for mult in mults:
             check.positive_int("channel_mults", mult)
         for level in self.attention_levels:

@@ -1,5 +1,5 @@
-"""The U-Net of Ho et al. 2020, appendix B, with what Nichol and Dhariwal 2021, Dhariwal and Nichol 2021 ("ADM") and
-Chen et al. 2023 add to it.
+"""The U-Net of Ho et al. 2020, appendix B, with what Nichol and Dhariwal 2021, Dhariwal and Nichol 2021 ("ADM"),
+Chen et al. 2023 and Rombach et al. 2022 ("latent diffusion") add to it.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ class UNet(nn.Module):
     num_res_blocks: per level of the encoder; the decoder has one more.
     attention_levels: numbers of the levels with attention, 0 = finest (for 32 x 32 images, level 1 is 16 x 16). The
     middle block always has attention. num_heads: heads per attention; head_channels: alternatively, channels per head.
+    transformer_depth: layers of self-attention, cross-attention and feed-forward in place of each attention (Rombach et
+    al. 2022; `SpatialTransformer`); None: plain attention.
     patch_size: rearrange patches of p x p pixels to channels, which costs p^2 times less. Not in the paper (1 = none).
     scale_shift: the time embedding scales and shifts in each block instead of being added (`ResBlock`).
     resample: change the resolution by a convolution ("conv") or by an additional residual block ("block", as in ADM).
