@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ddpm.base.rng import Rng
 from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
-from ddpm.data.loader import EvalLoader, TrainLoader, mirror
+from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.order import choose_subset, keyed_order, micro_batch_size
-from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
+from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels, mirror
 from ddpm.data.sources.base import ArrayImages
 
 

@@ -212,7 +212,7 @@ def test_the_binary_codec_makes_grey_pixels_black_or_white():
     grey = torch.arange(256).view(1, 1, 16, 16) / 127.5 - 1
     draws = Rng(0, "train").at(0, torch.arange(1))
     codec = BinaryCodec()
-    x0 = codec.encode(grey)
+    x0 = codec.encode({"image": grey})
     assert x0.flatten().tolist() == [-1.0] * 128 + [1.0] * 128
     assert PROCESS.draw(x0, draws).shape == x0.shape
     assert codec.decode(x0).equal(x0)
