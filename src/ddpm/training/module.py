@@ -61,9 +61,9 @@ class DiffusionModule(LightningModule):
         return self.held[0]
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The networks that guide the model's sampling go where the module goes."""
-        for guide in self.model.guides:
-            guide._apply(move, recurse)
+        """The networks that guide the model's sampling, and those of its loss, go where the module goes."""
+        for network in (*self.model.guides, *getattr(self.loss, "fixed_networks", ())):
+            network._apply(move, recurse)
         return super()._apply(move, recurse)
 
     def setup(self, stage: str) -> None:
