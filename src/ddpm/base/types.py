@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Time = int | Tensor
 """A time in 0..T, where 0 is clean: one int for the whole batch (sampling), or int64 `[B]` (training)."""
@@ -39,18 +39,40 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class BalancedTerm:
+    """A term of a loss whose weight is found anew in each step, from the gradients of the whole step (Esser et al.
+    2021, eq. 7).
+
+    values: `[B]`, or None in a step in which the term is not due. at: the parameter at which gradients are compared.
+    """
+
+    values: Tensor | None
+    at: nn.Parameter
+    factor: float
+
+    def weight(self, gradient: Tensor, own: Tensor, scale: float = 1.0) -> Tensor:
+        """factor * |gradient| / (|own| + 1e-4), with a quotient of at most 1e4.
+
+        gradient, own: of the other terms and of this one, with respect to `at`, both of losses times scale.
+        """
+        return self.factor * (gradient.norm() / (own.norm() + 1e-4 * scale)).clamp(max=1e4)
+
+
+@dataclass(frozen=True)
 class LossTerms:
     """A loss with one value per sample, not averaged, as weighting, logging by time and loss-aware times need it.
 
     total: `[B]`, the loss of each sample at its time. t: int64 `[B]`, the times. parts: named terms `[B]`, for logging;
     NaN in all of one says that it was not computed in this step.
     importance: `[B]`, 1 / (T p(t)) if times are not drawn uniformly, else None.
+    balanced: a term that is not in total, for losses of several networks.
     """
 
     total: Tensor
     t: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     importance: Tensor | None = None
+    balanced: BalancedTerm | None = None
 
     def weighted(self, values: Tensor) -> Tensor:
         """`values` `[B]` times `importance`, so that their mean estimates the mean over uniform times."""

@@ -52,6 +52,7 @@ GROUPS = [
     Group("optimizer", builds=True),
     Group("adversary"),
     Group("adversary_optimizer"),
+    Group("perceptual", may_change=("weights", "sha256")),
     Group(
         "data",
         may_change=(

@@ -31,7 +31,7 @@ OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
 PARTS = (
     *("ddpm.diffusion.", "ddpm.networks.", "ddpm.data.", "ddpm.model.codec."),
     "ddpm.model.latent_codec.",
-    *("ddpm.model.ema.", "ddpm.training.optimizer."),
+    *("ddpm.model.ema.", "ddpm.training.optimizer.", "ddpm.metrics.perceptual."),
 )
 """Modules that a stored configuration may name. Other modules of this package write files or start runs."""
 

@@ -60,7 +60,7 @@ def generate(config: DictConfig) -> None:
     check.boolean("gif", config.gif)
     path = checkpoint_path(config.ckpt)
     model, stored = load.from_checkpoint(path, load.changes(config))
-    load.refuse_classifier(model, path)
+    load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     data, picture, requested = prepare_samples(config, model)
     trainer = build.trainer(config)
@@ -193,7 +193,7 @@ def task_model(
     def another(ckpt: str) -> Model:
         path = checkpoint_path(ckpt)
         other, _ = load.from_checkpoint(path, OmegaConf.create())
-        load.refuse_classifier(other, path)
+        load.refuse_without_samples(other, path)
         other.use_for_prediction("best", model.sample_rng.seed)
         return task_model(other.to(model.device), None, batch_size, {})
 

@@ -24,11 +24,13 @@ from ddpm.commands.dry_run import describe_run
 from ddpm.config import analytic, build, fitting
 from ddpm.config.codec import preparations, with_latent_shape
 from ddpm.config.load import guide
-from ddpm.config.model import NOTHING, classifies
+from ddpm.config.model import NOTHING
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses.classification import Classification
 from ddpm.evaluation.evaluators import training_evaluations
+from ddpm.model.diffusion_model import no_samples
 from ddpm.runs import devices, launch, resume, run_folder
 from ddpm.runs.console import quiet_libraries
 from ddpm.runs.portable import to_portable
@@ -61,7 +63,7 @@ def train(config: DictConfig) -> None:
     data = build.data(config)
     module = build.module(config, fitting.fitted_to_data(config, data, earlier_values(config, checkpoint)))
     analytic.refuse(module.model.sampler, module.loss)
-    refuse_pictures_of_a_classifier(config, module)
+    refuse_what_cannot_be_drawn(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
     trainer = build.trainer(config, [*training_evaluations(config), *preparations(module.model.codec)])
     if not trainer.checkpoint_callbacks:  # the trained weights are always saved
@@ -93,17 +95,22 @@ def earlier_values(config: DictConfig, checkpoint: Path | None) -> Fitted:
     return {"codec": stored[FITTED].get("codec", {})}
 
 
-def refuse_pictures_of_a_classifier(config: DictConfig, module: DiffusionModule) -> None:
-    if not classifies(module.network):
-        return
-    if module.model.condition.dropout:
+def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:
+    """Raise ValueError for pictures and metrics of images that the network does not make."""
+    if isinstance(module.loss, Classification) and module.model.condition.dropout:
         check.fail(
             "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which needs every label"
         )
-    drawing = [name for name in ("samples", "denoising") if config.callbacks and config.callbacks.get(name)]
-    given = [*(f"callbacks.{name}" for name in drawing), *(["metric"] if config.get("metric") else [])]
-    if given:
-        raise ValueError(f"{given[0]} needs images, but a classifier generates none: add {given[0]}=null")
+    drawn = [name for name in ("samples", "denoising", "reconstructions") if (config.callbacks or {}).get(name)]
+    reconstructs = getattr(module.network, "reconstructs", False)
+    if "reconstructions" in drawn and not reconstructs:
+        raise ValueError("callbacks.reconstructions needs a first stage, as model=autoencoder_tiny; set it to null")
+    given = [f"callbacks.{name}" for name in drawn if name != "reconstructions"]
+    given += ["metric"] if config.get("metric") else []
+    if given and no_samples(module.network):
+        remedy = ", or choose callbacks=first_stage" if reconstructs and given[0] != "metric" else ""
+        what = no_samples(module.network).partition(",")[0]
+        raise ValueError(f"{given[0]} needs images, but {what} generates none: add {given[0]}=null{remedy}")
 
 
 def refuse_to_sweep_with_children(trainer: Trainer) -> None:
@@ -193,7 +200,8 @@ def print_run(
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
     print(f"{config.name}: {describe_sizes(module.turns)} parameters, {steps}")
     print(f"on {place}; folder {config.run_dir}", flush=True)
-    if isinstance(module.model.sampler.process, GaussianDiffusion) and len(module.turns) == 1:
+    has_schedule = len(module.turns) == 1 and not getattr(module.network, "reconstructs", False)
+    if isinstance(module.model.sampler.process, GaussianDiffusion) and has_schedule:
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
         print(f"schedule: {verdict(module.model.sampler.process.schedule, leaf)}", flush=True)
     own = sorted({target for target in targets(module.model.config) if not target.startswith(PARTS)})
@@ -232,7 +240,7 @@ def print_summary(config: DictConfig, trainer: Trainer, resumed: Path | None, fi
     why = f"; {find_cause(config, trainer)} ended the training" if step < max_steps else ""
     print(f"\ndone: {done}{images}{why}")
     lines = {"checkpoint": str(folder / "last.ckpt" if list_checkpoints(folder) else resumed)}
-    pictures = ("samples/ema", "samples/raw", "denoising")
+    pictures = ("samples/ema", "samples/raw", "denoising", "reconstructions")
     lines |= {name: f"{config.run_dir}/{name}/{step:08d}.png" for name in pictures}
     for logger in trainer.loggers:
         if isinstance(logger, MetricsTable):

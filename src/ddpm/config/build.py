@@ -15,11 +15,12 @@ from ddpm.checkpoint.stored_config import Fitted
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.config.codec import refuse_latents
 from ddpm.config.load import guide
-from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, classifies
+from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, build_perceptual
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.diffusion.losses.classification import Classification
+from ddpm.model.diffusion_model import no_samples
 from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
 from ddpm.runs.typed import wandb_labels
@@ -44,15 +45,12 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     model = build_model(config, fitted, guide)
     refuse_latents(config, model.codec, model.condition)
     adversary = build_adversary(config, fitted)
-    loss = build_loss(config, model.sampler.process, adversary)
+    loss = build_loss(config, model.sampler.process, adversary, build_perceptual(config))
     if getattr(loss, "counts_bits", False) and not model.codec.bounded:
         raise ValueError("this loss counts bits of 8-bit pixels, which latents have not: choose loss=simple")
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
-    if classifies(model.network) != isinstance(loss, Classification):
-        raise ValueError(
-            "loss=classification needs a classifier, such as model=classifier_tiny, and a classifier needs this loss"
-        )
+    refuse_another_kind(config, model.network, adversary, loss)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
@@ -61,6 +59,34 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     if config.compile and not loss.double_backward:
         adversary.compile()
     return AlternatingModule(model, loss, turns, config.seed, config.compile)
+
+
+def refuse_another_kind(config: DictConfig, network: nn.Module, adversary: nn.Module | None, loss: Any) -> None:
+    """Raise ValueError unless the loss trains networks and adversaries of these kinds, in these micro-batches.
+
+    A loss declares in `needs` an attribute that its network must have, and in `judged` what its adversary judges.
+    """
+    attribute, kind = getattr(loss, "needs", ("", ""))
+    name, of = type(loss).__name__, type(network).__name__
+    if attribute and not hasattr(network, attribute):
+        raise ValueError(f"loss={name} needs {kind}, got model={of}")
+    if not attribute and no_samples(network):
+        raise ValueError(
+            f"model={of} is {no_samples(network)}; loss={name} does not train it, choose {network.trained_by}"
+        )
+    if adversary is None:
+        return
+    judges, judged = (
+        getattr(part, field, "pairs of times") for part, field in ((adversary, "judges"), (loss, "judged"))
+    )
+    if judges != judged:
+        remedy = "adversary=patch" if judged == "images" else "adversary=ddgan_small"
+        raise ValueError(f"adversary={type(adversary).__name__} judges {judges}, and loss={name} needs {remedy}")
+    if getattr(adversary, "takes_whole_steps", False) and config.trainer.accumulate_grad_batches > 1:
+        raise ValueError(
+            f"adversary.norm=batch takes statistics of a whole step, which "
+            f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches} splits: choose adversary.norm=group"
+        )
 
 
 def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | None]) -> tuple[Turn, ...]:

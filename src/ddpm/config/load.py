@@ -15,11 +15,11 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_model
 from ddpm.config import exported
-from ddpm.config.model import build_model, classifies, with_network_settings
+from ddpm.config.model import build_model, with_network_settings
 from ddpm.config.wiring import complete, instantiate
 from ddpm.interop import ddgan, diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import diffusers_configuration
-from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.diffusion_model import DiffusionModel, no_samples
 from ddpm.runs.portable import open_config
 
 
@@ -134,12 +134,10 @@ def from_weights(
     return model.eval(), config
 
 
-def refuse_classifier(model: DiffusionModel, path: Path) -> None:
-    if classifies(model.network):
-        raise ValueError(
-            f"ckpt={path} is a classifier, which generates no images; use it with guidance=classifier "
-            f"guidance.classifier={path}"
-        )
+def refuse_without_samples(model: DiffusionModel, path: Path) -> None:
+    why = no_samples(model.network)
+    if why:
+        raise ValueError(f"ckpt={path} is {why.replace('CHECKPOINT', str(path))}")
 
 
 def changes(config: DictConfig) -> DictConfig:

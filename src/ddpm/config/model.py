@@ -25,7 +25,7 @@ from ddpm.diffusion.noises.base import White
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.schedules.base import Schedule
 from ddpm.model.codec import BinaryCodec, Codec
-from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.diffusion_model import DiffusionModel, no_samples
 from ddpm.runs.portable import to_portable
 
 NOTHING: Fitted = MappingProxyType({})
@@ -64,7 +64,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     if latent_channels:
         sampler = sampler.with_latents(latent_channels)
     guidance = set_up_guidance(config, condition, sampler, load)
-    if not classifies(network):
+    if no_samples(network) is None:
         guidance.wrap(NetworkDenoiser(network, objective))  # only to raise its errors early
     return DiffusionModel(
         network=network,
@@ -109,17 +109,25 @@ def forward_process(config: DictConfig, schedule: Schedule, fitted: Fitted) -> F
     return made
 
 
-def build_loss(config: DictConfig, process: ForwardProcess, adversary: nn.Module | None) -> Loss | AdversarialLoss:
-    """The loss, with the adversary that it trains against, if it does."""
+def build_loss(
+    config: DictConfig, process: ForwardProcess, adversary: nn.Module | None, perceptual: nn.Module | None = None
+) -> Loss | AdversarialLoss:
+    """The loss, with the adversary that it trains against and the perceptual distance, if it takes them."""
     loss = instantiate(config.loss, "loss")
-    takes_adversary = "adversary" in inspect.signature(loss).parameters
-    if takes_adversary and adversary is None:
+    taken = inspect.signature(loss).parameters
+    if "adversary" in taken and taken["adversary"].default is inspect.Parameter.empty and adversary is None:
         raise ValueError("this loss trains against an adversary: choose one, as adversary=ddgan_small")
-    if adversary is not None and not takes_adversary:
-        raise ValueError(f"adversary={type(adversary).__name__} has nothing to do in this loss; choose loss=ddgan")
+    if adversary is not None and "adversary" not in taken:
+        raise ValueError(
+            f"adversary={type(adversary).__name__} has nothing to do in this loss; choose loss=ddgan, or "
+            "loss=first_stage_kl with a first stage"
+        )
     if adversary is not None and not config.get("adversary_optimizer"):
         raise ValueError("an adversary needs its own optimizer: add adversary_optimizer=adam")
-    return complete(loss, "loss", process=process, **({"adversary": adversary} if takes_adversary else {}))
+    if config.get("perceptual") and "perceptual" not in taken:
+        raise ValueError("perceptual has no effect in this loss: choose loss=first_stage_kl, or perceptual=none")
+    parts = {"adversary": adversary, "perceptual": perceptual}
+    return complete(loss, "loss", process=process, **{name: part for name, part in parts.items() if name in taken})
 
 
 def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
@@ -155,6 +163,6 @@ def build_adversary(config: DictConfig, fitted: Fitted) -> nn.Module | None:
     return instantiate(with_network_settings(config, fitted).adversary, "adversary")
 
 
-def classifies(network: nn.Module) -> bool:
-    """Whether the network is a classifier."""
-    return bool(getattr(network, "classifies", False))
+def build_perceptual(config: DictConfig) -> nn.Module | None:
+    """ValueError where its weights are missing."""
+    return instantiate(config.perceptual, "perceptual") if config.get("perceptual") else None

@@ -64,7 +64,7 @@ def evaluation_targets(
         real: Reference | None = None
         for variant, repeat in itertools.product(variants, range(config.num_repeats)):
             model, stored = load.from_checkpoint(path, variant.changes)
-            load.refuse_classifier(model, path)
+            load.refuse_without_samples(model, path)
             model.use_for_prediction(config.weights, config.seed + repeat)
             analytic.prepare(model, stored, path, trainer)
             real = real or build_reference(config, stored)

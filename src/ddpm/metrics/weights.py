@@ -48,52 +48,62 @@ class Published:
     def path(self) -> Path:
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file
 
-    def read(self) -> bytes:
+    def read(self, field: str = "features") -> bytes:
         """From the cache, or downloaded into it, and only if the hash is right."""
         cached = self.path.is_file()
-        data = self.path.read_bytes() if cached else self._download()
+        data = self.path.read_bytes() if cached else self._download(field)
         if hashlib.sha256(data).hexdigest() != self.sha256:
             where = f"{self.path} is damaged: delete it" if cached else f"{self.url} sent another file"
-            raise ValueError(f"{where} (its sha256 is not {self.sha256[:8]}...), or give features.weights=PATH")
+            raise ValueError(f"{where} (its sha256 is not {self.sha256[:8]}...), or give {field}.weights=PATH")
         if not cached:
             write_atomically(self.path, data)
         return data
 
-    def _download(self) -> bytes:
+    def _download(self, field: str) -> bytes:
         print(f"Downloading {self.url} ({self.megabytes} MB) to {self.path}", flush=True)
         try:
             with urllib.request.urlopen(self.url, timeout=CONNECT_SECONDS) as response:
                 return response.read()
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ValueError(
-                f"these features need the weights {self.file}, which are not in {self.path.parent} and could not be "
-                f"downloaded from {self.url} ({error}). Put the file there, or give features.weights=PATH"
+                f"{field} needs the weights {self.file}, which are not in {self.path.parent} and could not be "
+                f"downloaded from {self.url} ({error}). Put the file there, or give {field}.weights=PATH"
             ) from None
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A local file, or the published one (path None). sha256: what the local file must have, None: anything."""
+    """A local file, or the published one (path None). sha256: what the local file must have, None: anything.
+
+    field: the group of the configuration that an error names.
+    """
 
     path: Path | None
     published: Published | None = None
     sha256: str | None = None
+    field: str = "features"
 
     @classmethod
-    def choose(cls, weights: str | Path | None, sha256: str | None, published: Published | None = None) -> Self:
+    def choose(
+        cls,
+        weights: str | Path | None,
+        sha256: str | None,
+        published: Published | None = None,
+        field: str = "features",
+    ) -> Self:
         """From the fields `weights` and `sha256` of a configuration."""
         if weights is None and sha256 is not None:
-            raise ValueError("features.sha256 has no effect without features.weights; leave it out")
+            raise ValueError(f"{field}.sha256 has no effect without {field}.weights; leave it out")
         if weights is None:
-            return cls(None, published)
+            return cls(None, published, field=field)
         if not isinstance(weights, str | Path) or Path(weights).suffix not in SUFFIXES:
-            check.fail("features.weights", weights, f"a path ending in {', '.join(SUFFIXES)}")
+            check.fail(f"{field}.weights", weights, f"a path ending in {', '.join(SUFFIXES)}")
         path = Path(weights).expanduser()
         if not path.is_file():
-            check.fail("features.weights", str(weights), "an existing file")
+            check.fail(f"{field}.weights", str(weights), "an existing file")
         if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
-            check.fail("features.sha256", sha256, "64 hexadecimal digits, as sha256sum prints them")
-        return cls(path, published, sha256 and sha256.lower())
+            check.fail(f"{field}.sha256", sha256, "64 hexadecimal digits, as sha256sum prints them")
+        return cls(path, published, sha256 and sha256.lower(), field)
 
     @property
     def source(self) -> Path:
@@ -101,31 +111,31 @@ class WeightsFile:
 
     def load(self) -> Weights:
         """The bytes that are hashed are those that are read."""
-        data = self.path.read_bytes() if self.path else self.published.read()
+        data = self.path.read_bytes() if self.path else self.published.read(self.field)
         found = hashlib.sha256(data).hexdigest()
         if self.path and self.sha256 not in (None, found):
             raise ValueError(
-                f"features.weights: {self.path} has sha256 {found}, and features.sha256 says {self.sha256}"
+                f"{self.field}.weights: {self.path} has sha256 {found}, and {self.field}.sha256 says {self.sha256}"
             )
         if self.is_published(found) and self.published.is_program:
             return Weights(tensors_of_program(data), found)
-        return Weights(read_tensors(data, self.source), found)
+        return Weights(read_tensors(data, self.source, self.field), found)
 
     def is_published(self, sha256: str) -> bool:
         return self.published is not None and sha256 == self.published.sha256
 
 
-def read_tensors(data: bytes, source: Path) -> dict[str, Tensor]:
+def read_tensors(data: bytes, source: Path, field: str = "features") -> dict[str, Tensor]:
     """A flat mapping of names to tensors; all else is refused."""
     try:
         tensors = safetensors.torch.load(data) if source.suffix == ".safetensors" else load_tensors(io.BytesIO(data))
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         raise ValueError(
-            f"features.weights: {source} holds more than tensors, or is damaged ({type(error).__name__}); nothing of "
+            f"{field}.weights: {source} holds more than tensors, or is damaged ({type(error).__name__}); nothing of "
             "it was run. Use the published file or a .safetensors"
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"features.weights: {source} must hold a flat state dict of tensors")
+        raise ValueError(f"{field}.weights: {source} must hold a flat state dict of tensors")
     return tensors
 
 
@@ -136,13 +146,15 @@ def tensors_of_program(data: bytes) -> dict[str, Tensor]:
         return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
 
 
-def load_exact(network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str) -> None:
+def load_exact(
+    network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str, field: str = "features"
+) -> None:
     """Give `network` these tensors, all of them and no others. what: what an error calls the network."""
     try:
         network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
     except RuntimeError:  # a page of key names
-        raise not_those_of(what, tensors, source) from None
+        raise not_those_of(what, tensors, source, field) from None
 
 
-def not_those_of(what: str, tensors: dict[str, Tensor], source: Path) -> ValueError:
-    return ValueError(f"features.weights: the {len(tensors)} tensors of {source} are not those of {what}")
+def not_those_of(what: str, tensors: dict[str, Tensor], source: Path, field: str = "features") -> ValueError:
+    return ValueError(f"{field}.weights: the {len(tensors)} tensors of {source} are not those of {what}")

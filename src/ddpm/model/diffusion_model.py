@@ -201,8 +201,9 @@ class DiffusionModel(nn.Module):
 
 def refuse_without_prior(model: DiffusionModel) -> None:
     """Raise ValueError unless the model can generate images without real images."""
-    if getattr(model.network, "classifies", False):
-        raise ValueError("this model is a classifier, which generates no images; use it with guidance=classifier")
+    why = no_samples(model.network)
+    if why:
+        raise ValueError(f"this model is {why}")
     if not model.sampler.process.has_prior:
         raise ValueError(
             f"this model's process, {type(model.sampler.process).__name__}, does not remove all information at T, so "
@@ -214,6 +215,11 @@ def refuse_without_prior(model: DiffusionModel) -> None:
             f"this model is conditioned on real images ({name}); for low-resolution images choose "
             "task=upsample or task=cascade"
         )
+
+
+def no_samples(network: nn.Module) -> str | None:
+    """What a network is that generates no images, and what it is for: "a classifier, which ..."; None for others."""
+    return getattr(network, "no_samples", None)
 
 
 def do_nothing(state: State) -> None:

@@ -93,6 +93,7 @@ class Autoencoder(nn.Module):
 
     reconstructs: ClassVar[bool] = True
     no_samples: ClassVar[str] = NO_SAMPLES
+    trained_by: ClassVar[str] = "loss=first_stage_kl or loss=first_stage_vq"
 
     def __init__(self, z_channels: int, num_moments: int, middle_attention: bool, settings: UNetSettings) -> None:
         super().__init__()
@@ -106,6 +107,11 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(kit, middle_attention, num_moments)
         self.decoder = Decoder(kit, middle_attention, z_channels)
         self.to_moments, self.from_z = conv1x1(num_moments, num_moments), conv1x1(z_channels, z_channels)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Both halves, which a loss calls by themselves."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
 
     @property
     def last_weight(self) -> nn.Parameter:
@@ -130,10 +136,17 @@ class Autoencoder(nn.Module):
 
 @final
 class KLAutoencoder(Autoencoder):
-    """z is Gaussian. moments: its mean and log variance, the latter in [-30, 20]."""
+    """z is Gaussian. moments: its mean and log variance, the latter in [-30, 20].
 
-    def __init__(self, *, z_channels: int, middle_attention: bool = True, **settings: Any) -> None:
+    learn_log_scale: the log of the scale of the error is a weight; it is not in the published ones, where it is 0.
+    """
+
+    def __init__(
+        self, *, z_channels: int, middle_attention: bool = True, learn_log_scale: bool = False, **settings: Any
+    ) -> None:
         super().__init__(z_channels, 2 * z_channels, middle_attention, UNetSettings(**settings))
+        check.boolean("learn_log_scale", learn_log_scale)
+        self.log_scale = nn.Parameter(torch.zeros(())) if learn_log_scale else None
 
     def moments(self, images: Tensor) -> Tensor:
         mean, log_variance = self.encoded(images).chunk(2, dim=1)

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor
 
 from ddpm.base.types import Batch
+from ddpm.training.balanced import BalancedGradients, average_over_processes
 from ddpm.training.logs import ends_step
 from ddpm.training.module import DiffusionModule, StepOutput, detached
 from ddpm.training.turn import Turn
+
+BALANCE = "part/balance"
+"""The weight of the balanced term of a loss, for the log; NaN where it is not due."""
 
 
 class AlternatingModule(DiffusionModule):
@@ -50,9 +54,10 @@ class AlternatingModule(DiffusionModule):
     def take_turn(self, number: int, step: int) -> dict[str, Tensor]:
         """One optimizer step of one network; what `detached` says of all micro-batches together."""
         turn, optimizer = self.turns[number], self.trainer.optimizers[number]
+        apart = BalancedGradients(turn.network)
         with self.frozen_but(turn):
-            terms = [self.backward_of(turn, batch, batch_idx, step) for batch, batch_idx in self.micro_batches]
-        average_over_processes(turn.network, self.trainer.world_size)
+            terms = [self.backward_of(turn, *each, step, apart) for each in self.micro_batches]
+        self.merge_gradients(turn, apart, terms)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         self.clip_gradients_of(turn, optimizer, self.trainer.gradient_clip_val)
@@ -70,15 +75,35 @@ class AlternatingModule(DiffusionModule):
         optimizer.zero_grad(set_to_none=True)
         return {name: torch.cat([each[name] for each in terms]) for name in terms[0]}
 
-    def backward_of(self, turn: Turn, batch: Batch, batch_idx: int, step: int) -> dict[str, Tensor]:
+    def merge_gradients(self, turn: Turn, apart: BalancedGradients, terms: list[dict[str, Tensor]]) -> None:
+        """Average the gradients over processes, with those of the balanced term, whose weight is then in `terms`."""
+        num = self.trainer.world_size
+        average_over_processes([p.grad for p in turn.network.parameters() if p.grad is not None], num)
+        if apart.term is not None:
+            weight = apart.merge(num, 1.0 if self.scaler is None else self.scaler.get_scale())
+            for each in terms:
+                each[BALANCE] = weight.expand(len(each["total"]))
+
+    def backward_of(
+        self, turn: Turn, batch: Batch, batch_idx: int, step: int, apart: BalancedGradients
+    ) -> dict[str, Tensor]:
         self.seed_dropout(self.current_epoch, batch_idx, self.global_rank, turn.name)
         terms = self.loss_terms(turn, batch, self.current_epoch, step)
         if turn is self.own_turn:
             self.observe(batch, terms)
-        loss = terms.weighted(terms.total).mean() / len(self.micro_batches)
+        found = detached(terms)
         with torch.autocast(self.device.type, enabled=False):
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        return detached(terms)
+            if terms.balanced is not None:
+                found[BALANCE] = torch.full_like(terms.total, torch.nan).detach()
+                if terms.balanced.values is not None:
+                    apart.add(terms.balanced, self.scaled(terms.weighted(terms.balanced.values)))
+            self.scaled(terms.weighted(terms.total)).backward()
+        return found
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """The share of a micro-batch in the loss of the step, under loss scaling times the scale. values: `[B]`."""
+        loss = values.mean() / len(self.micro_batches)
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     @contextmanager
     def frozen_but(self, turn: Turn) -> Iterator[None]:
@@ -90,15 +115,3 @@ class AlternatingModule(DiffusionModule):
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
-
-
-def average_over_processes(network: nn.Module, num: int) -> None:
-    """The gradients, in one transfer. To be called on all processes."""
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    if num == 1 or not gradients:
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(flat)
-    pieces = flat.div_(num).split([gradient.numel() for gradient in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))

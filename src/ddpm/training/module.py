@@ -61,8 +61,8 @@ class DiffusionModule(LightningModule):
         return self.held[0]
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The frozen networks go where the module goes."""
-        for network in self.model.frozen:
+        """The frozen networks, and those of the loss, go where the module goes."""
+        for network in (*self.model.frozen, *getattr(self.loss, "fixed_networks", ())):
             network._apply(move, recurse)
         return super()._apply(move, recurse)
 

@@ -1,6 +1,7 @@
 """What trains a classifier of noisy images, for guidance: cross-entropy (Dhariwal and Nichol 2021, section 4.1)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,8 @@ class Classification:
 
     process: ForwardProcess
     time_sampler: TimeSampler
+
+    needs: ClassVar[tuple[str, str]] = ("classifies", "a classifier, such as model=classifier_tiny")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, all of them 0 or more."""

@@ -52,8 +52,25 @@ class MnistClassifier(NetworkExtractor):
         load_exact(network, tensors, FILE, "the digit classifier")
         return network
 
+    def maps(self) -> nn.Module:
+        """For a perceptual distance: images `[B, C, H, W]` in [-1, 1] to feature maps, differentiable and frozen."""
+        return MnistMaps(self._network[0])
+
     def _features(self, network: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
         return network(prepare_digits(pixels))
+
+
+class MnistMaps(nn.Module):
+    """The outputs of both stages, 14 x 14 and 7 x 7."""
+
+    def __init__(self, network: MnistNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        grey = (images.float().mean(1, keepdim=True) + 1) / 2
+        fine = self.network.fine(resize(grey, SIZE, "bilinear"))
+        return [fine, self.network.coarse(fine)]
 
 
 def prepare_digits(pixels: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Says once if an adversary has won for good: then it teaches the network nothing more."""
 
+import math
+
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -9,7 +11,7 @@ from ddpm.training.logs import is_log_step
 from ddpm.training.module import DiffusionModule, StepOutput
 from ddpm.training.turn import ADVERSARY
 
-REMEDY = "try a larger loss.r1_gamma, a smaller adversary_optimizer.lr, or a smaller adversary"
+REMEDY = "try a larger loss.r1_gamma if the loss has one, a smaller adversary_optimizer.lr, or a smaller adversary"
 
 
 class AdversaryCollapse(Callback):
@@ -33,6 +35,8 @@ class AdversaryCollapse(Callback):
             return
         loss = turn["total"].mean().item()
         logits = [turn[name].abs().mean().item() for name in turn if name.startswith("part/logit")]
+        if any(map(math.isnan, logits)):  # the adversary does not learn yet
+            return
         logit = max(logits, default=0.0)
         self.in_a_row = self.in_a_row + 1 if loss < self.smallest_loss or logit > self.largest_logit else 0
         if self.in_a_row == self.patience:

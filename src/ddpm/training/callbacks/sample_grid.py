@@ -21,12 +21,17 @@ def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tu
     there are any. And these images, if samples are made from some."""
     if not module.model.needs_images:
         return module.model.sample_condition.default_conditions(ids), None
+    batch = real_batch(trainer, module, ids)
+    return module.model.sample_condition.of(batch), batch["image"]
+
+
+def real_batch(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> dict[str, Tensor]:
+    """Real images for previews, held-out ones if there are any, on the module's device."""
     data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
     rows = data.indices[ids.cpu() % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
     batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
-    batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
-    return module.model.sample_condition.of(batch), batch["image"]
+    return {name: tensor.to(module.device) for name, tensor in batch.items()}
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:

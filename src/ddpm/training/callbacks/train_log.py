@@ -1,5 +1,7 @@
 """Logs the loss and its parts (means since the last log), learning rate, gradient norm, and how much was seen."""
 
+import math
+
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -54,7 +56,8 @@ class TrainLog(RunningSums):
         loss, count, *parts = trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
         module.log("val/loss", loss / count, logger=False)  # for checkpoints kept by it
         means = {f"val/{name}": part / count for name, part in zip(self.val_parts, parts, strict=True)}
-        log_numbers(trainer, {"val/loss": loss / count, **means})
+        measured = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+        log_numbers(trainer, {"val/loss": loss / count, **measured})
 
 
 def sum_and_count(values: Tensor) -> Tensor:

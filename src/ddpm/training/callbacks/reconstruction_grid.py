@@ -1,0 +1,46 @@
+"""Pictures of the same held-out images beside their reconstructions by a first stage, while it is being trained."""
+
+import torch
+from lightning.pytorch import Trainer
+
+from ddpm.base import check
+from ddpm.base.image_grid import tile_images
+from ddpm.base.images import to_uint8
+from ddpm.training.callbacks.periodic import PeriodicWork
+from ddpm.training.callbacks.sample_grid import real_batch
+from ddpm.training.logs import log_picture, picture_path
+from ddpm.training.module import DiffusionModule
+
+NAME = "reconstructions"
+NUM_COLUMNS = 8
+"""Of images, in two rows: the originals above, the reconstructions below."""
+
+
+class ReconstructionGrid(PeriodicWork):
+    """num_images: images of the validation split, or of the training split if there is none.
+
+    every_n_steps: optimizer steps between grids; one more at the end of training. The averaged weights draw, if there
+    are any.
+    """
+
+    def __init__(self, num_images: int, every_n_steps: int) -> None:
+        super().__init__(check.positive_int("every_n_steps", every_n_steps))
+        self.num_images = check.positive_int("num_images", num_images)
+
+    def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
+        return picture_path(trainer, NAME).exists()
+
+    def work(self, trainer: Trainer, module: DiffusionModule) -> None:
+        with self.tolerated(trainer, "the grid of reconstructions"):
+            model, ids = module.model, torch.arange(self.num_images)
+            images = real_batch(trainer, module, ids)["image"]
+            with model.inference(trainer.precision_plugin.forward_context()):
+                network = model.weights(model.best_weights)
+                found = network(images, torch.zeros(len(images), device=images.device)).float()
+            rows = [
+                torch.cat(pair)
+                for pair in zip(to_uint8(images).split(NUM_COLUMNS), to_uint8(found).split(NUM_COLUMNS), strict=True)
+            ]
+            picture = tile_images(torch.cat(rows), min(NUM_COLUMNS, self.num_images))
+            caption = f"step {trainer.global_step}, {model.describe_weights(model.best_weights)} weights"
+            log_picture(trainer, NAME, picture, f"{caption}: originals above their reconstructions")
