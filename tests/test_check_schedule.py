@@ -142,6 +142,17 @@ def test_the_command_prints_figures_and_a_verdict_and_draws_the_picture(typed, t
     assert [path.name for path in (tmp_path / "schedules").iterdir()] == ["linear_100.png"]
 
 
+def test_the_schedule_of_text_to_images_is_said_to_leave_signal_and_that_of_faces_to_be_fit(typed):
+    """Rombach et al. 2022: 3.4e-3 and 1.0e-4 bits per dimension."""
+    text = typed("schedule=scaled_linear", "schedule.beta_start=0.00085", "schedule.beta_end=0.012")
+    assert (
+        "scaled_linear with T = 1000: x_T still contains 0.0034 bits/dim about x0: use a larger schedule.beta_end"
+        in text
+    )
+    text = typed("schedule=scaled_linear")
+    assert "T = 1000: fit; x_T contains 0.0001 bits/dim about x0" in text
+
+
 def test_schedules_that_adjust_others_compose_for_any_schedule(typed, tmp_path):
     of = ["schedule@schedule.of=zero_terminal_snr", "schedule@schedule.of.of=sigmoid"]
     text = typed("schedule=shifted", *of, "schedule.size=128", "T=50", "out=mine.png")

@@ -122,6 +122,26 @@ def test_ddim_with_eta_one_is_the_ancestral_step_with_the_small_variance(steps):
         assert torch.allclose(one.x_t, other.x_t, rtol=0, atol=1e-10)
 
 
+def test_ddim_takes_any_number_of_steps_from_1_to_1000():
+    """The grid of latent diffusion, every (T // S)-th time plus 1, leaves the table for 599 of these numbers S."""
+    assert sum(max(range(0, T, T // steps)) + 1 == T for steps in range(1, T + 1)) == 599
+    for steps in range(1, T + 1):
+        times = sampler_of("ddim", steps).times(T)
+        assert len(times) == steps + 1
+        assert (times[0], times[-1]) == (T, 0)
+        assert all(t > s for t, s in itertools.pairwise(times))
+        assert np.isfinite(exact_output(times, "ddim")).all()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9, 27, 37, 110, 300, 334, 400, 999, 1000])
+def test_ddim_runs_in_numbers_of_steps_that_latent_diffusion_refuses_or_changes(steps):
+    denoiser, ids = Ideal(), torch.arange(2)
+    *_, last = sampler_of("ddim", steps).trajectory(denoiser, torch.ones(2, 1, 1, 1).double(), RNG, ids)
+    assert len(denoiser.calls) == steps
+    exact = exact_output(sampler_of("ddim", steps).times(T), "ddim", mean=1.0)[0]
+    assert torch.allclose(last.x_t, torch.full_like(last.x_t, exact), rtol=0, atol=1e-10)
+
+
 @EVERY_SAMPLER
 def test_a_run_that_starts_at_any_time_reaches_the_data_of_that_time(kind, eta):
     """x_start ~ q(x_start), as in interpolation or editing: mean and variance by the recursion. n = 16,384."""

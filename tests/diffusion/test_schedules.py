@@ -83,6 +83,25 @@ def test_the_prior_is_as_far_from_the_end_of_the_chain_as_published(num_timestep
     assert -0.5 * math.log1p(-a) / math.log(2) == pytest.approx(bits, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("beta_start", "beta_end", "share", "bits"),
+    [
+        (0.0015, 0.0195, 1.423e-4, 1.03e-4),  # CelebA-HQ, FFHQ, bedrooms, ImageNet
+        (0.0015, 0.0155, 6.687e-4, 4.83e-4),  # churches, super-resolution
+        (0.0015, 0.0205, 9.691e-5, 6.99e-5),  # inpainting, layouts, semantic maps
+        (0.00085, 0.012, 4.660e-3, 3.37e-3),  # text to images
+    ],
+)
+def test_the_schedules_of_latent_diffusion_leave_their_share_of_signal(beta_start, beta_end, share, bits):
+    """alpha_bar(T), and KL(q(x_T | x0) || N(0, 1)) in bits per dimension for data with mean square 1."""
+    expected = np.linspace(beta_start**0.5, beta_end**0.5, 1000) ** 2
+    schedule = quadratic(1000, beta_start, beta_end, rescale=True)
+    equals_ho(schedule, expected)
+    left = schedule.alpha_bar[-1].item()
+    assert left == pytest.approx(share, rel=5e-4)
+    assert -0.5 * math.log1p(-left) / math.log(2) == pytest.approx(bits, rel=5e-3)
+
+
 def test_the_cosine_schedule_is_equation_17_with_its_last_beta_alone_clipped():
     for T in (1, 2, 3, 10, 100, 1000, 4000):
         angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
