@@ -61,8 +61,12 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
-    [("cond=class", "cond.dropout=0.5"), ("cond=caption", "model=caption_unet_tiny", "model.token_channels=8")],
-    ids=["class", "caption"],
+    [
+        ("cond=class", "cond.dropout=0.5"),
+        ("cond=class", "cond.dropout=0.5", "model=ldm_tiny", "model.head_channels=4"),
+        ("cond=caption", "model=caption_unet_tiny", "model.token_channels=8"),
+    ],
+    ids=["class", "class token", "caption"],
 )
 def test_two_processes_learn_of_what_images_are_what_one_learns(config, tmp_path, told):
     """Labels go with their images, and which are hidden depends on no rank; vectors of other classes wait for none."""
