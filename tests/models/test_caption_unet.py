@@ -38,8 +38,9 @@ def test_a_token_is_of_its_word_and_its_place():
     assert_same(other[0] - here[0], words[2] - words[1])
 
 
-def test_each_word_and_its_place_matter():
-    network = prompted()
+@pytest.mark.parametrize("changes", [{}, {"transformer_depth": 2}], ids=["attention", "transformers"])
+def test_each_word_and_its_place_matter(changes):
+    network = prompted(**changes)
     captions = torch.tensor([[1, 2, 3], [2, 1, 3], [1, 2, 4], [1, 2, 0], [0, 0, 0]])
     outputs = network(X[:1].expand(5, -1, -1, -1), TIME[:1].expand(5), words=captions)
     distances = torch.cdist(outputs.flatten(1), outputs.flatten(1)) + torch.eye(5)
