@@ -103,7 +103,7 @@ def test_every_experiment_composes_and_names_its_parts(config, experiment):
     assert made.name == experiment
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert text.startswith("# @package _global_\n# ")
-    if experiment.startswith(("ddpm", "iddpm", "dpm2015")):
+    if experiment.startswith(("ddpm", "iddpm", "dpm2015", "ldm")):
         assert "# Expected: " in text
         assert "# Command: python train.py" in text
 
@@ -117,6 +117,31 @@ def test_the_paper_recipe_is_to_the_letter(config):
     assert (made.ema.decay, made.trainer.max_steps, made.trainer.gradient_clip_val) == (0.9999, 800000, 1.0)
     assert made.variance._target_.endswith("FixedLarge")
     assert made.sampler.steps is None
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "lr", "betas", "error", "warmup_steps", "scale", "steps", "eta"),
+    [
+        ("celebahq", 48, 9.6e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 0),
+        ("ffhq", 42, 8.4e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
+        ("bedroom", 48, 9.6e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
+        ("church", 96, 5e-5, (0.0015, 0.0155), "mae", 10000, None, 400, 0),
+        ("cin256", 64, 6.4e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
+        ("cin256_v2", 1200, 1e-4, (0.0015, 0.0195), "mse", 0, 1, 250, 1),
+    ],
+)
+def test_the_recipes_of_latent_diffusion_are_to_the_letter(
+    config, name, batch_size, lr, betas, error, warmup_steps, scale, steps, eta
+):
+    """Rombach et al. 2022, tables 12, 13 and 15, and the model list of the authors' repository."""
+    made = config("train", f"experiment=ldm_{name}")
+    assert (made.data.batch_size, made.optimizer.lr, made.optimizer.warmup_steps) == (batch_size, lr, warmup_steps)
+    assert (made.schedule.num_timesteps, made.schedule.beta_start, made.schedule.beta_end) == (1000, *betas)
+    assert (made.optimizer.weight_decay, list(made.optimizer.betas)) == (0.01, [0.9, 0.999])
+    assert (made.codec.scale, made.sampler.steps, made.sampler.eta) == (scale, steps, eta)
+    assert made.error._target_.endswith(error)
+    assert made.clip._target_.endswith("no_wrapper")
+    assert made.ema.decay == ([] if name == "cin256_v2" else 0.9999)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
