@@ -326,7 +326,8 @@ def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name,
     words = pipeline.schedule_words(alpha_bar)
     theirs = diffusers.DDPMScheduler(num_timesteps, **json.loads(json.dumps(words)))
     assert_same(theirs.alphas_cumprod, alpha_bar[1:])
-    named = {"linear": "linear", "constant": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+    named = {"linear": "linear", "constant": "linear", "cosine": "squaredcos_cap_v2"}
+    named |= {"quadratic": "scaled_linear", "scaled_linear": "scaled_linear"}
     assert words.get("beta_schedule") == named.get(name)
     if name == "linear":
         scale = 1000 / num_timesteps
