@@ -100,8 +100,7 @@ def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})
     with open_dict(changed):
         for group in ("model", "adversary"):
-            if changed.get(group):
-                replace_references(changed[group], values)
+            replace_references(changed.get(group) or OmegaConf.create(), values)
     return changed
 
 

@@ -151,14 +151,19 @@ def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
         changed.model.update(needed)
-        if config.get("adversary"):  # takes the same conditions
+        if has_adversary(config):  # takes the same conditions
             known = inspect.signature(hydra.utils.get_object(config.adversary._target_)).parameters
             changed.adversary.update({name: value for name, value in needed.items() if name in known})
         return changed
 
 
+def has_adversary(config: DictConfig) -> bool:
+    """Not so if there are only settings of an absent one, as with adversary=none in an experiment that has one."""
+    return "_target_" in (config.get("adversary") or {})
+
+
 def build_adversary(config: DictConfig, fitted: Fitted) -> nn.Module | None:
-    if not config.get("adversary"):
+    if not has_adversary(config):
         return None
     return instantiate(with_network_settings(config, fitted).adversary, "adversary")
 
