@@ -10,5 +10,5 @@ from ddpm.metrics.extractors.stacked_mnist import StackedMnistClassifier
 def usual(data: str) -> Extractor:
     """data: the name of a data set. Its metrics' names tell which it was."""
     points = dict.fromkeys(("checkerboard", "gaussian", "grid25", "mixture", "swirl"), Points)
-    own = {"mnist": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
+    own = {"mnist": MnistClassifier, "mnist64": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
     return own.get(data, Inception)()
