@@ -262,6 +262,7 @@ def test_the_distance_of_features_is_none_for_equal_images_and_teaches_the_other
         (("adversary_optimizer=none",), "an adversary needs its own optimizer"),
         (("cond=class",), "model=KLAutoencoder does not support cond=ClassLabel"),
         (("model.patch_size=3",), r"image size 8 x 8 is not divisible by 6"),
+        (("adversary.num_layers=2",), r"the shape of images must be \[1, H, W\] with at least 12 pixels a side"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_one_error(config, words, message):

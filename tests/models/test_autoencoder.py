@@ -122,7 +122,7 @@ def test_the_log_variance_is_bounded():
     ("shape", "message"),
     [
         ((2, 3, 18, 16), r"image size 18 x 16 is not divisible by 4 .* to 16 x 16 or 20 x 16"),
-        ((2, 1, 16, 16), r"images must be \[B, 3, H, W\] for this first stage, got \[2, 1, 16, 16\]"),
+        ((2, 1, 16, 16), r"the shape of images must be \[3, H, W\] for this first stage, got \[1, 16, 16\]"),
     ],
 )
 def test_what_a_first_stage_cannot_take_is_one_error(shape, message):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+import torch._functorch.config
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -47,13 +49,18 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
     refuse_another_kind(config, model.network, adversary, loss)
+    for network in (model.network, adversary):
+        if hasattr(network, "check_images"):
+            network.check_images(model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
     if config.trainer.strategy == "fsdp":
         raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
-    if config.compile and not loss.double_backward:
-        adversary.compile()
+    if config.compile:
+        torch._functorch.config.donated_buffer = False  # a balanced term goes through the same graph once more
+        if not loss.double_backward:
+            adversary.compile()
     return AlternatingModule(model, loss, turns, config.seed, config.compile)
 
 

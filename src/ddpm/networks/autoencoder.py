@@ -4,6 +4,7 @@ Encoder and decoder are those of Esser et al. 2021 ("Taming Transformers"), of t
 time and without connections between both halves.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -119,11 +120,15 @@ class Autoencoder(nn.Module):
         """Of the decoder's last convolution, where the terms of the loss are balanced."""
         return self.decoder.out.weight
 
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless images of the shape `(C, H, W)` have a latent."""
+        if len(shape) != 3 or shape[0] != self.in_channels:
+            check.fail("the shape of images", [*shape], f"[{self.in_channels}, H, W] for this first stage")
+        check_size(shape[1:], self.num_levels, self.patch_size)
+
     def encoded(self, images: Tensor) -> Tensor:
         """`[B, num_moments, h, w]`. ValueError for images of another size or number of channels."""
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            check.fail("images", [*images.shape], f"[B, {self.in_channels}, H, W] for this first stage")
-        check_size(images.shape[2:], self.num_levels, self.patch_size)
+        self.check_images(images.shape[1:])
         h = self.encoder(images)
         with torch.autocast(h.device.type, enabled=False):
             return self.to_moments(h)
