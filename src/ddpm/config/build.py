@@ -49,9 +49,8 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
     refuse_another_kind(config, model.network, adversary, loss)
-    for network in (model.network, adversary):
-        if hasattr(network, "check_images"):
-            network.check_images(model.image_shape)
+    for part in (model.network, adversary):
+        getattr(part, "check_images", lambda shape: None)(model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
