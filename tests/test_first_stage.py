@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from precision import assert_rounded
 from processes import command, ended
 from small_models import QUICK, Quarters
-from small_runs import SMALL, configured, csv_rows
+from small_runs import SMALL, composed, configured, csv_rows
 
 import ddpm
 from ddpm.checkpoint.folder import list_checkpoints, remove, step_of
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.commands import evaluate, sample, train
+from ddpm.commands import evaluate, export, sample, train
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.config import build, load
 from ddpm.metrics.fidelity import psnr, ssim
@@ -314,6 +314,18 @@ def test_a_first_stage_generates_nothing(config, trained, tmp_path):
             )
     with pytest.raises(ValueError, match="this model is a first stage, which generates no images"):
         ddpm.load(path).sample(2)
+
+
+@pytest.mark.filterwarnings("ignore:FID of 32")
+def test_an_exported_folder_is_a_first_stage_too(config, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.Inception", Quarters)
+    folder = tmp_path / "exported"
+    export.run_export(composed("export", f"ckpt={trained(*KL)}", f"out={folder}", "format=safetensors"))
+    with pytest.raises(ValueError, match=rf"ckpt={folder} is a first stage"):
+        sample.run_sample(config("sample", f"ckpt={folder}", "trainer=cpu"))
+    words = ("metric=reconstruction", "trainer=cpu", "data=digits", "data.num_val=32", f"out={tmp_path / 'found'}")
+    evaluate.run_evaluate(config("evaluate", f"ckpt={folder}", *words))
+    assert list((tmp_path / "found").glob("*.json"))
 
 
 def test_a_model_is_no_first_stage(config, run_of):

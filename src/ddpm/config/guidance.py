@@ -100,11 +100,11 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> D
         hold(Path(str(path)))
     model = load(Path(str(path)))
     wants_classes = field == "classifier"
-    if wants_classes and not getattr(model.network, "classifies", False):
+    if wants_classes and not getattr(model.best_network, "classifies", False):
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"
         raise ValueError(f"guidance.classifier={path} is not a classifier; {remedy}")
-    if no_samples(model.network) and not wants_classes:
-        raise ValueError(f"guidance.{field}={path} is {no_samples(model.network)}")
+    if no_samples(model.best_network) and not wants_classes:
+        raise ValueError(f"guidance.{field}={path} is {no_samples(model.best_network)}")
     model.use_for_prediction(leaf.get("weights", "best"), seed=0)
     ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, model.sampler))
     if type(model.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):

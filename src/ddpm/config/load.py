@@ -137,7 +137,7 @@ def from_weights(
 
 
 def refuse_without_samples(model: DiffusionModel, path: Path) -> None:
-    why = no_samples(model.network)
+    why = no_samples(model.best_network)
     if why:
         raise ValueError(f"ckpt={path} is {why.replace('CHECKPOINT', str(path))}")
 

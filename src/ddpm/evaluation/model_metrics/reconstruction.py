@@ -48,8 +48,8 @@ class ReconstructionQuality(OfImages):
         check.positive_int("metric.reconstruction.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
-        if not getattr(run.model.network, "reconstructs", False):
-            name = type(run.model.network).__name__
+        if not getattr(run.model.best_network, "reconstructs", False):
+            name = type(run.model.best_network).__name__
             raise ValueError(f"metric=reconstruction needs a first stage, but model={name} is none; choose metric=fid")
         lines, fidelity = [], {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim}
         if self.weights is None and not VGG16.path.is_file():
