@@ -128,6 +128,13 @@ def test_two_processes_learn_what_one_learns(config, tmp_path):
         assert_rounded(two[name], value, 5000, scale=1)
 
 
+def test_published_norm_trains_with_statistics_that_are_saved(config, tmp_path):
+    train.run_train(config("train", *KL, "adversary.norm=batch", f"run_dir={tmp_path / 'run'}"))
+    means = [value for name, value in weights(tmp_path / "run").items() if name.endswith("running_mean")]
+    assert means
+    assert all(mean.any() for mean in means)
+
+
 def test_without_an_adversary_one_network_is_trained(config, tmp_path):
     words = (*KL, "adversary=none", "adversary_optimizer=none", f"run_dir={tmp_path / 'run'}")
     train.run_train(config("train", *words))
