@@ -266,6 +266,7 @@ def test_the_distance_of_features_is_none_for_equal_images_and_teaches_the_other
         (("metric=fid",), "metric needs images, but a first stage generates none: add metric=null"),
         (("adversary.norm=batch", "trainer.accumulate_grad_batches=2"), r"adversary\.norm=batch takes statistics of"),
         (("trainer.strategy=fsdp",), r"trainer\.strategy=fsdp shards one network"),
+        (("trainer.strategy=fsdp", "adversary=none"), r"trainer\.strategy=fsdp gathers weights for a whole network"),
         (("adversary_optimizer=none",), "an adversary needs its own optimizer"),
         (("cond=class",), "model=KLAutoencoder does not support cond=ClassLabel"),
         (("model.patch_size=3",), r"image size 8 x 8 is not divisible by 6"),

@@ -52,10 +52,12 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     for part in (model.network, adversary):
         getattr(part, "check_images", lambda shape: None)(model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
+    if config.trainer.strategy == "fsdp" and len(turns) > 1:
+        raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
+    if config.trainer.strategy == "fsdp" and getattr(model.network, "reconstructs", False):
+        raise ValueError("trainer.strategy=fsdp gathers weights for a whole network, not for its halves; choose ddp")
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
-    if config.trainer.strategy == "fsdp":
-        raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
     if config.compile:
         torch._functorch.config.donated_buffer = False  # a balanced term goes through the same graph once more
         if not loss.double_backward:
