@@ -32,6 +32,7 @@ MODEL_OPTIONS = [
         ("loss", "ddgan"),  # trains two networks: tests/training/test_turns.py
         ("codec", "latent"),  # asks another model: tests/test_latent_diffusion.py
         ("loss", "vae"),  # has networks of its own: tests/diffusion/test_vae.py
+        *(("loss", "first_stage_kl"), ("loss", "first_stage_vq")),  # make no images: tests/test_first_stage.py
     }
 ]
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")

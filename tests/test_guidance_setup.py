@@ -200,7 +200,7 @@ def test_a_classifier_logs_its_accuracy_in_bands_of_time(tmp_path):
         (["cond.dropout=0.1"], "cond.dropout must be 0 with loss=classification"),
         (["callbacks.samples.num_samples=4"], "callbacks.samples needs images, but a classifier generates none"),
         (["cond=none"], "model.num_classes must be the number of classes, which cond=class sets, got None"),
-        (["loss=simple"], "loss=classification needs a classifier"),
+        (["loss=simple"], "loss=SimpleLoss does not train model=Classifier: it is a classifier, .*loss=classification"),
         (["model=unet_tiny"], "loss=classification needs a classifier"),
     ],
 )

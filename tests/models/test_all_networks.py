@@ -200,6 +200,9 @@ def test_the_published_heads_attend_at_the_published_sides(config, words, size, 
         ("model=classifier_tiny", {"num_classes": 10}, (1, 28, 28), 0.2e6, 0.4e6),
         ("model=caption_unet_tiny", {"num_words": 20, "num_tokens": 3}, (1, 28, 28), 0.7e6, 0.9e6),
         ("experiment=swirl", {}, (1, 1, 2), 0.15e6, 0.25e6),
+        ("model=autoencoder_tiny", {}, (1, 28, 28), 0.6e6, 0.7e6),
+        ("model=autoencoder_vq_tiny", {"in_channels": 3}, (3, 32, 32), 0.6e6, 0.7e6),
+        ("model=autoencoder_tiny", {"channel_mults": [1]}, (1, 28, 28), 0.1e6, 0.2e6),
     ],
 )
 def test_the_small_networks_take_their_data_as_they_are_and_are_small(config, words, changes, shape, low, high):

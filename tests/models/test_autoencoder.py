@@ -1,5 +1,6 @@
 """First stages: the same computation as in diffusers, latents and codes by hand, one error for what does not fit."""
 
+import copy
 import re
 
 import pytest
@@ -122,12 +123,32 @@ def test_the_log_variance_is_bounded():
     ("shape", "message"),
     [
         ((2, 3, 18, 16), r"image size 18 x 16 is not divisible by 4 .* to 16 x 16 or 20 x 16"),
-        ((2, 1, 16, 16), r"images must be \[B, 3, H, W\] for this first stage, got \[2, 1, 16, 16\]"),
+        ((2, 1, 16, 16), r"the shape of images must be \[3, H, W\] for this first stage, got \[1, 16, 16\]"),
     ],
 )
 def test_what_a_first_stage_cannot_take_is_one_error(shape, message):
     with pytest.raises(ValueError, match=message):
         KLAutoencoder(**SMALL, **LEVELS).moments(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "codes"])
+def test_both_halves_are_compiled_in_one_graph_each_and_an_image_is_for_itself(kind):
+    ours = KLAutoencoder(**SMALL, **LEVELS) if kind == "gaussian" else VQAutoencoder(**SMALL, **LEVELS, num_codes=17)
+    ours = awake(ours)
+    expected, average = ours(X, torch.zeros(2)), copy.deepcopy(ours)
+    ours.compile(fullgraph=True, backend="eager")
+    assert_same(ours(X, torch.zeros(2)), expected)
+    assert_same(average(X[1:], torch.zeros(1)), expected[1:])
+    assert ours.state_dict().keys() == average.state_dict().keys()
+
+
+def test_under_autocast_the_moments_and_the_image_are_float32_and_near():
+    ours = awake(KLAutoencoder(**SMALL, **LEVELS)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        moments, image = ours.moments(X.float()), ours(X.float(), torch.zeros(2))
+    assert moments.dtype == image.dtype == torch.float32
+    exact = ours(X.float(), torch.zeros(2))
+    assert 0 < (image - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
 def test_conditions_are_refused():

@@ -74,6 +74,13 @@ class LossTerms:
     importance: Tensor | None = None
     balanced: BalancedTerm | None = None
 
+    @property
+    def sum(self) -> Tensor:
+        """total with the balanced term at weight 1, `[B]`, to look for what is not finite."""
+        if self.balanced is None or self.balanced.values is None:
+            return self.total
+        return self.total + self.balanced.values
+
     def weighted(self, values: Tensor) -> Tensor:
         """`values` `[B]` times `importance`, so that their mean estimates the mean over uniform times."""
         return values if self.importance is None else values * self.importance.to(values.dtype)

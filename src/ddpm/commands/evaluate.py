@@ -225,6 +225,8 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
     else:
         folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
         model, stored = load.from_checkpoint(path, load.changes(config))
+        if any(getattr(part, "needs_samples", True) for part in model_metrics):
+            load.refuse_without_samples(model, path)
         model.use_for_prediction(config.weights, config.seed)
         analytic.prepare(model, stored, path, trainer)
         run = ModelRun(model, stored, path, trainer, folder)

@@ -61,10 +61,10 @@ def replay_batch(module: DiffusionModule, turn: Turn, stored: dict[str, Any], ra
     module.seed_dropout(stored["epoch"], batch_idx, rank, turn.name if len(module.turns) > 1 else "")
     with context(stored["precision"], module.device.type):
         terms = module.loss_terms(turn, batch, stored["epoch"], stored["step"] - 1)
-        terms.weighted(terms.total).mean().backward()
+        terms.weighted(terms.sum).mean().backward()
     for hook in watched:
         hook.remove()
-    for index, t, total in zip(batch["index"].tolist(), terms.t.tolist(), terms.total.tolist(), strict=True):
+    for index, t, total in zip(batch["index"].tolist(), terms.t.tolist(), terms.sum.tolist(), strict=True):
         if not torch.isfinite(torch.tensor(total)):
             loss = "loss" if turn.name == NETWORK else f"{turn.name}'s loss"
             found.append(f"the {loss} of image {index} at t = {t}, which is {total} (rank {rank}, batch {batch_idx})")

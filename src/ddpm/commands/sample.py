@@ -169,6 +169,7 @@ def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConf
     """The model and its configuration. A data set chosen by the command does not change the model."""
     changes = load.changes(config)
     model, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     return model, stored
 

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ddpm.config.model import build_loss, forward_process
-from ddpm.config.wiring import complete, instantiate
+from ddpm.config.wiring import complete, instantiate, is_chosen
 
 
 def check_values(config: DictConfig) -> None:
@@ -15,8 +15,8 @@ def check_values(config: DictConfig) -> None:
     complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
     sampler = complete(instantiate(config.sampler, "sampler"), "sampler", process=process)
     sampler.times(process.T)
-    build_loss(config, process, nn.Identity() if config.get("adversary") else None)
+    build_loss(config, process, nn.Identity() if is_chosen(config, "adversary") else None)
     complete(instantiate(config.ema, "ema"), "ema", network=nn.Identity())
     for key in ("optimizer", "adversary_optimizer"):
-        if config.get(key):
+        if is_chosen(config, key):
             complete(instantiate(config[key], key), key, parameters=[nn.Parameter(torch.zeros(1))])

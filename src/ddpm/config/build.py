@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+import torch._functorch.config
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -51,41 +53,46 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     if isinstance(loss, Classification) and not isinstance(model.condition, ClassLabel):
         raise ValueError("loss=classification needs labels: choose cond=class")
     refuse_another_kind(config, model.network, adversary, loss)
+    for part in (model.network, adversary):
+        getattr(part, "check_images", lambda shape: None)(model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
+    if config.trainer.strategy == "fsdp" and len(turns) > 1:
+        raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
+    if config.trainer.strategy == "fsdp" and getattr(model.network, "reconstructs", False):
+        raise ValueError("trainer.strategy=fsdp gathers weights for a whole network, not for its halves; choose ddp")
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
-    if config.trainer.strategy == "fsdp":
-        raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
-    if config.compile and not loss.double_backward:
-        adversary.compile()
+    if config.compile:
+        torch._functorch.config.donated_buffer = False  # a balanced term goes through the same graph once more
+        if not loss.double_backward:
+            adversary.compile()
     return AlternatingModule(model, loss, turns, config.seed, config.compile)
 
 
-def refuse_another_kind(config: DictConfig, network: nn.Module, adversary: nn.Module | None, loss: Any) -> None:
-    """Raise ValueError unless the loss trains networks and adversaries of these kinds, in these micro-batches.
+PAIRS = "pairs of times"
+"""What an adversary judges that does not say it."""
 
-    A loss declares in `needs` an attribute that its network must have, and in `judged` what its adversary judges.
+
+def refuse_another_kind(config: DictConfig, network: nn.Module, adversary: nn.Module | None, loss: Any) -> None:
+    """Raise ValueError unless the loss trains a network and an adversary of these kinds, in these micro-batches.
+
+    A loss says in `needs` which attribute its network must have, and in `judged` what its adversary judges.
     """
-    attribute, kind = getattr(loss, "needs", ("", ""))
-    name, of = type(loss).__name__, type(network).__name__
+    attribute, need = getattr(loss, "needs", ("", ""))
     if attribute and not hasattr(network, attribute):
-        raise ValueError(f"loss={name} needs {kind}, got model={of}")
+        raise ValueError(f"{need}, got model={type(network).__name__}")
     if not attribute and no_samples(network):
-        raise ValueError(
-            f"model={of} is {no_samples(network)}; loss={name} does not train it, choose {network.trained_by}"
-        )
-    if adversary is None:
-        return
-    judges, judged = (
-        getattr(part, field, "pairs of times") for part, field in ((adversary, "judges"), (loss, "judged"))
-    )
-    if judges != judged:
+        name = type(loss).__name__
+        raise ValueError(f"loss={name} does not train model={type(network).__name__}: it is {no_samples(network)}")
+    judges, judged = getattr(adversary, "judges", PAIRS), getattr(loss, "judged", PAIRS)
+    if adversary is not None and judges != judged:
         remedy = "adversary=patch" if judged == "images" else "adversary=ddgan_small"
-        raise ValueError(f"adversary={type(adversary).__name__} judges {judges}, and loss={name} needs {remedy}")
-    if getattr(adversary, "takes_whole_steps", False) and config.trainer.accumulate_grad_batches > 1:
+        raise ValueError(f"adversary={type(adversary).__name__} judges {judges}, not {judged}: choose {remedy}")
+    accumulated = config.trainer.accumulate_grad_batches
+    if getattr(adversary, "takes_whole_steps", False) and accumulated > 1:
         raise ValueError(
-            f"adversary.norm=batch takes statistics of a whole step, which "
-            f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches} splits: choose adversary.norm=group"
+            "adversary.norm=batch takes statistics of a whole step, which "
+            f"trainer.accumulate_grad_batches={accumulated} splits: choose adversary.norm=group"
         )
 
 

@@ -20,7 +20,7 @@ from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler
-from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.diffusion_model import DiffusionModel, no_samples
 
 Load = Callable[[Path], DiffusionModel]
 READ_HERE = ("order", "weights")
@@ -99,12 +99,12 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> D
     if Path(str(path)).is_file():
         hold(Path(str(path)))
     model = load(Path(str(path)))
-    wants_classes, names_classes = field == "classifier", bool(getattr(model.network, "classifies", False))
-    if wants_classes and not names_classes:
+    wants_classes = field == "classifier"
+    if wants_classes and not getattr(model.best_network, "classifies", False):
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"
         raise ValueError(f"guidance.classifier={path} is not a classifier; {remedy}")
-    if names_classes and not wants_classes:
-        raise ValueError(f"guidance.{field}={path} is a classifier; use guidance=classifier")
+    if no_samples(model.best_network) and not wants_classes:
+        raise ValueError(f"guidance.{field}={path} is {no_samples(model.best_network)}")
     model.use_for_prediction(leaf.get("weights", "best"), seed=0)
     ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, model.sampler))
     if type(model.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):

@@ -15,8 +15,8 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_model
 from ddpm.config import exported
-from ddpm.config.model import build_model, has_adversary, with_network_settings
-from ddpm.config.wiring import complete, instantiate
+from ddpm.config.model import build_model, with_network_settings
+from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.interop import ddgan, diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import diffusers_configuration
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
@@ -76,7 +76,7 @@ def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], p
     with torch.device("meta"):
         network = instantiate(config.model, "model")
         averages = complete(instantiate(config.ema, "ema"), "ema", network=network)
-        adversary = instantiate(config.adversary, "adversary") if has_adversary(config) else None
+        adversary = instantiate(config.adversary, "adversary") if is_chosen(config, "adversary") else None
     parts = {"network": network, "averages": averages, "time_sampler": time_sampler, "adversary": adversary}
     wanted = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)}).state_dict()
     refuse_other_shapes(wanted, weights, path)
@@ -135,7 +135,7 @@ def from_weights(
 
 
 def refuse_without_samples(model: DiffusionModel, path: Path) -> None:
-    why = no_samples(model.network)
+    why = no_samples(model.best_network)
     if why:
         raise ValueError(f"ckpt={path} is {why.replace('CHECKPOINT', str(path))}")
 

@@ -16,7 +16,7 @@ from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.config.codec import build_codec
 from ddpm.config.guidance import set_up_guidance
-from ddpm.config.wiring import complete, instantiate
+from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.denoiser import NetworkDenoiser
@@ -122,9 +122,9 @@ def build_loss(
             f"adversary={type(adversary).__name__} has nothing to do in this loss; choose loss=ddgan, or "
             "loss=first_stage_kl with a first stage"
         )
-    if adversary is not None and not config.get("adversary_optimizer"):
+    if adversary is not None and not is_chosen(config, "adversary_optimizer"):
         raise ValueError("an adversary needs its own optimizer: add adversary_optimizer=adam")
-    if config.get("perceptual") and "perceptual" not in taken:
+    if is_chosen(config, "perceptual") and "perceptual" not in taken:
         raise ValueError("perceptual has no effect in this loss: choose loss=first_stage_kl, or perceptual=none")
     parts = {"adversary": adversary, "perceptual": perceptual}
     return complete(loss, "loss", process=process, **{name: part for name, part in parts.items() if name in taken})
@@ -151,23 +151,18 @@ def with_network_settings(config: DictConfig, fitted: Fitted) -> DictConfig:
         return config
     with open_dict(copy.deepcopy(config)) as changed:
         changed.model.update(needed)
-        if has_adversary(config):  # takes the same conditions
+        if is_chosen(config, "adversary"):  # takes the same conditions
             known = inspect.signature(hydra.utils.get_object(config.adversary._target_)).parameters
             changed.adversary.update({name: value for name, value in needed.items() if name in known})
         return changed
 
 
-def has_adversary(config: DictConfig) -> bool:
-    """Not so if there are only settings of an absent one, as with adversary=none in an experiment that has one."""
-    return "_target_" in (config.get("adversary") or {})
-
-
 def build_adversary(config: DictConfig, fitted: Fitted) -> nn.Module | None:
-    if not has_adversary(config):
+    if not is_chosen(config, "adversary"):
         return None
     return instantiate(with_network_settings(config, fitted).adversary, "adversary")
 
 
 def build_perceptual(config: DictConfig) -> nn.Module | None:
     """ValueError where its weights are missing."""
-    return instantiate(config.perceptual, "perceptual") if config.get("perceptual") else None
+    return instantiate(config.perceptual, "perceptual") if is_chosen(config, "perceptual") else None

@@ -25,6 +25,11 @@ def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
     return complete(part, key, **fitted) if fitted else part
 
 
+def is_chosen(config: DictConfig, group: str) -> bool:
+    """Whether a group that may be none has an option. Fields of an experiment may be left of one that it chose."""
+    return "_target_" in (config.get(group) or {})
+
+
 def complete(factory: Callable[..., Any], key: str, **arguments: Any) -> Any:
     """Call a `_partial_` factory with the remaining arguments, which come from other parts."""
     try:

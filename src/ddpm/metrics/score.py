@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LOWER_IS_BETTER = ("fid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error", "kl")
+LOWER_IS_BETTER = ("fid", "rfid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error", "kl", "lpips")
 HIGHER_IS_BETTER = (
     *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas", "modes", "within"),
     *("psnr", "ssim", "auroc", "ap", "aupro", "dice", "iou", "sensitivity", "specificity"),

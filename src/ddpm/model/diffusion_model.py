@@ -101,6 +101,11 @@ class DiffusionModel(nn.Module):
         """`ema` if there are averages, else `raw`."""
         return "ema" if self.averages.decays else "raw"
 
+    @property
+    def best_network(self) -> nn.Module:
+        """The network with these weights; an exported folder may hold no others."""
+        return self.weights(self.best_weights)
+
     def use_for_prediction(self, weights: str, seed: int) -> None:
         """Set the weights (see `weights`; `best` means `ema` if there is one, else `raw`) and the seed for sampling."""
         name = self.best_weights if weights == "best" else weights
@@ -201,7 +206,7 @@ class DiffusionModel(nn.Module):
 
 def refuse_without_prior(model: DiffusionModel) -> None:
     """Raise ValueError unless the model can generate images without real images."""
-    why = no_samples(model.network)
+    why = no_samples(model.best_network)
     if why:
         raise ValueError(f"this model is {why}")
     if not model.sampler.process.has_prior:

@@ -4,6 +4,7 @@ Encoder and decoder are those of Esser et al. 2021 ("Taming Transformers"), of t
 time and without connections between both halves.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -16,11 +17,13 @@ from ddpm.networks.levels import BlockFactory, Level
 from ddpm.networks.settings import UNetSettings, check_size
 
 NO_SAMPLES = (
-    "a first stage, which generates no images; train a model of its latents with codec=latent "
-    "codec.first_stage=CHECKPOINT, or measure it with metric=reconstruction"
+    "a first stage, which generates no images; train it with loss=first_stage_kl or first_stage_vq, measure it with "
+    "metric=reconstruction, and train a model of its latents with codec=latent codec.first_stage=CHECKPOINT"
 )
 LOG_VARIANCES = -30.0, 20.0
 """Bounds of the log variance of a latent, as in the authors' code."""
+SUMS = ("num", "mean", "square", "variance", "kl")
+"""What `KLAutoencoder.use` sums."""
 DISTANCES = 2**26
 """Distances between latents and codes that are held in memory at once."""
 
@@ -93,7 +96,6 @@ class Autoencoder(nn.Module):
 
     reconstructs: ClassVar[bool] = True
     no_samples: ClassVar[str] = NO_SAMPLES
-    trained_by: ClassVar[str] = "loss=first_stage_kl or loss=first_stage_vq"
 
     def __init__(self, z_channels: int, num_moments: int, middle_attention: bool, settings: UNetSettings) -> None:
         super().__init__()
@@ -118,11 +120,15 @@ class Autoencoder(nn.Module):
         """Of the decoder's last convolution, where the terms of the loss are balanced."""
         return self.decoder.out.weight
 
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless images of the shape `(C, H, W)` have a latent."""
+        if len(shape) != 3 or shape[0] != self.in_channels:
+            check.fail("the shape of images", [*shape], f"[{self.in_channels}, H, W] for this first stage")
+        check_size(shape[1:], self.num_levels, self.patch_size)
+
     def encoded(self, images: Tensor) -> Tensor:
         """`[B, num_moments, h, w]`. ValueError for images of another size or number of channels."""
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            check.fail("images", [*images.shape], f"[B, {self.in_channels}, H, W] for this first stage")
-        check_size(images.shape[2:], self.num_levels, self.patch_size)
+        self.check_images(images.shape[1:])
         h = self.encoder(images)
         with torch.autocast(h.device.type, enabled=False):
             return self.to_moments(h)
@@ -165,6 +171,23 @@ class KLAutoencoder(Autoencoder):
 
     def draw(self, moments: Tensor, normal: Tensor) -> Tensor:
         return self.mean(moments) + self.std(moments) * normal
+
+    @property
+    def use_shape(self) -> tuple[int, ...]:
+        return (len(SUMS), self.z_channels)
+
+    def use(self, moments: Tensor) -> Tensor:
+        """Sums over images and pixels, float64 `[5, z_channels]`, of which `describe_use` makes numbers."""
+        mean, variance = self.mean(moments).double(), self.std(moments).double().square()
+        each = (torch.ones_like(mean), mean, mean.square(), variance, self.kl(moments).double())
+        return torch.stack([some.sum((0, 2, 3)) for some in each])
+
+    def describe_use(self, use: Tensor) -> dict[str, float]:
+        """KL in nats a number of z, and the standard deviation of z in each channel, sqrt(Var(mean) + E[variance])."""
+        num, *sums = use
+        of = dict(zip(SUMS[1:], (each / num for each in sums), strict=True))
+        std = (of["square"] - of["mean"].square() + of["variance"]).sqrt()
+        return {"kl": of["kl"].mean().item(), **{f"z_std_{c}": value for c, value in enumerate(std.tolist())}}
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoded(z)
@@ -212,6 +235,22 @@ class VQAutoencoder(Autoencoder):
     def entries(self, codes: Tensor) -> Tensor:
         """Of the codebook, `[B, z_channels, h, w]`."""
         return self.codebook(codes).permute(0, 3, 1, 2)
+
+    @property
+    def use_shape(self) -> tuple[int, ...]:
+        return (self.num_codes,)
+
+    def use(self, moments: Tensor) -> Tensor:
+        """How often each code is the nearest, float64 `[num_codes]`."""
+        return torch.bincount(self.nearest(moments).flatten(), minlength=self.num_codes).double()
+
+    def describe_use(self, use: Tensor) -> dict[str, float]:
+        """The share of the codes that are used, and their perplexity, e to the entropy of their use."""
+        share = use / use.sum()
+        return {
+            "codes_used": (use > 0).double().mean().item(),
+            "perplexity": torch.special.entr(share).sum().exp().item(),
+        }
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoded(self.entries(self.nearest(z)))

@@ -24,9 +24,9 @@ class Classifier(nn.Module):
 
     classifies: ClassVar[bool] = True
     no_samples: ClassVar[str] = (
-        "a classifier, which generates no images; use it with guidance=classifier guidance.classifier=CHECKPOINT"
+        "a classifier, which generates no images; train it with loss=classification, and use it with "
+        "guidance=classifier guidance.classifier=CHECKPOINT"
     )
-    trained_by: ClassVar[str] = "loss=classification"
 
     def __init__(self, *, size: int | Sequence[int], num_classes: int, **settings: Any) -> None:
         super().__init__()

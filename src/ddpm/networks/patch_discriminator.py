@@ -1,5 +1,6 @@
 """A discriminator of overlapping patches (Isola et al. 2017, "PatchGAN"), as it trains first stages."""
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, in_channels: int, base_channels: int, num_layers: int, norm: str, num_groups: int) -> None:
         super().__init__()
         self.in_channels = check.positive_int("in_channels", in_channels)
-        check.positive_int("num_layers", num_layers)
+        self.num_layers = check.positive_int("num_layers", num_layers)
         self.takes_whole_steps = check.one_of("norm", norm, ("group", "batch")) == "batch"
         if check.positive_int("base_channels", base_channels) % check.positive_int("num_groups", num_groups):
             check.fail("base_channels", base_channels, f"a multiple of num_groups = {num_groups}")
@@ -39,10 +40,14 @@ class PatchDiscriminator(nn.Module):
         self.smallest_side = 3 * 2**num_layers
         self.apply(initialise)
 
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless images of the shape `(C, H, W)` have at least one patch."""
+        if shape[0] != self.in_channels or min(shape[1:]) < self.smallest_side:
+            takes = f"[{self.in_channels}, H, W] with at least {self.smallest_side} pixels a side"
+            check.fail("the shape of images", [*shape], f"{takes}, for adversary.num_layers = {self.num_layers}")
+
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] != self.in_channels or min(images.shape[2:]) < self.smallest_side:
-            takes = f"[B, {self.in_channels}, H, W] with at least {self.smallest_side} pixels a side"
-            check.fail("images", [*images.shape], f"{takes} (adversary.num_layers)")
+        self.check_images(images.shape[1:])
         return self.out(self.blocks(self.stem(images)))
 
 

@@ -32,7 +32,8 @@ class BalancedGradients:
 
         scale: of both losses.
         """
-        assert self.term is not None and self.term.at.grad is not None
+        assert self.term is not None
+        assert self.term.at.grad is not None
         average_over_processes(self.sums, num_processes)
         own = next(own for p, own in zip(self.parameters, self.sums, strict=True) if p is self.term.at)
         weight = self.term.weight(self.term.at.grad, own, scale)

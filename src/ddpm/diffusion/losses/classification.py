@@ -25,7 +25,10 @@ class Classification:
     process: ForwardProcess
     time_sampler: TimeSampler
 
-    needs: ClassVar[tuple[str, str]] = ("classifies", "a classifier, such as model=classifier_tiny")
+    needs: ClassVar[tuple[str, str]] = (
+        "classifies",
+        "loss=classification needs a classifier, such as model=classifier_tiny",
+    )
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, all of them 0 or more."""

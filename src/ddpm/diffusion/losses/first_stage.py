@@ -1,7 +1,7 @@
 """What trains the first stage of latent diffusion: an autoencoder against a discriminator of patches.
 
-Rombach et al. 2022, section 3.1 and appendix G; the discriminator and its weight are those of Esser et al. 2021. Numbers,
-sums and means are those of the authors' code, where both kinds differ.
+Rombach et al. 2022, section 3.1 and appendix G; the discriminator and its weight are those of Esser et al. 2021. Sums,
+means and weights are those of the authors' code, in which both kinds differ.
 """
 
 from abc import ABC, abstractmethod
@@ -117,7 +117,7 @@ class FirstStageLoss(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FirstStageKL(FirstStageLoss):
-    """(error + perceptual distance) / e^s + s, summed over the numbers of an image, + kl_weight * KL(q(z | x0) || N(0, 1)).
+    """The sum of (error + perceptual distance) / e^s + s over an image + kl_weight * KL(q(z | x0) || N(0, 1)).
 
     s, the log of the scale of p(x0 | z), is 0 unless the network learns it (model.learn_log_scale). The authors' code
     declares it as a parameter which no optimizer holds. parts: "kl", in nats an image.
@@ -125,7 +125,10 @@ class FirstStageKL(FirstStageLoss):
 
     kl_weight: float
 
-    needs: ClassVar[tuple[str, str]] = ("kl", "a first stage with a Gaussian latent, as model=autoencoder_tiny")
+    needs: ClassVar[tuple[str, str]] = (
+        "kl",
+        "loss=first_stage_kl needs a first stage with a Gaussian latent, as model=autoencoder_tiny",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,16 +147,19 @@ class FirstStageKL(FirstStageLoss):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FirstStageVQ(FirstStageLoss):
-    """The mean of error + perceptual distance over an image + |z - sg(e)|^2 + codebook_weight * |sg(z) - e|^2, means too.
+    """The mean of error + perceptual distance over an image + |z - sg(e)|^2 + codebook_weight * |sg(z) - e|^2.
 
-    e: the nearest code, through which the gradient passes to z unchanged. The authors' code has the smaller weight at
-    the codebook, and not at the commitment of z, unlike van den Oord et al. 2017 (eq. 3). parts: "commitment", that
-    distance.
+    The squares are means over the latent. e: the nearest code, through which the gradient passes to z unchanged. The
+    authors' code has the smaller weight at the codebook, unlike van den Oord et al. 2017 (eq. 3), who have it at the
+    commitment of z. parts: "commitment", that square.
     """
 
     codebook_weight: float
 
-    needs: ClassVar[tuple[str, str]] = ("codebook", "a first stage with a codebook, as model=autoencoder_vq_tiny")
+    needs: ClassVar[tuple[str, str]] = (
+        "codebook",
+        "loss=first_stage_vq needs a first stage with a codebook, as model=autoencoder_vq_tiny",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,7 +179,7 @@ class FirstStageVQ(FirstStageLoss):
 
 def patch_mean(logits: Tensor) -> Tensor:
     """`[B]`, of the logits of the patches `[B, 1, h, w]`."""
-    return logits.float().flatten(1).mean(1)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(1).mean(1)
 
 
 def times(example: Example) -> Tensor:

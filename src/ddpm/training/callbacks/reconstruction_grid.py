@@ -7,7 +7,7 @@ from ddpm.base import check
 from ddpm.base.image_grid import tile_images
 from ddpm.base.images import to_uint8
 from ddpm.training.callbacks.periodic import PeriodicWork
-from ddpm.training.callbacks.sample_grid import real_batch
+from ddpm.training.callbacks.sample_grid import held_out, real_batch
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
@@ -32,8 +32,9 @@ class ReconstructionGrid(PeriodicWork):
 
     def work(self, trainer: Trainer, module: DiffusionModule) -> None:
         with self.tolerated(trainer, "the grid of reconstructions"):
-            model, ids = module.model, torch.arange(self.num_images)
-            images = real_batch(trainer, module, ids)["image"]
+            model, data = module.model, held_out(trainer)
+            spread = torch.linspace(0, len(data) - 1, self.num_images).round().long()  # over classes, if sorted by them
+            images = real_batch(module, data, spread)["image"]
             with model.inference(trainer.precision_plugin.forward_context()):
                 network = model.weights(model.best_weights)
                 found = network(images, torch.zeros(len(images), device=images.device)).float()

@@ -9,6 +9,7 @@ from ddpm.base.image_grid import tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.data.loader import to_batch
+from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.training.callbacks.interruption import stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
@@ -21,14 +22,18 @@ def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tu
     there are any. And these images, if samples are made from some."""
     if not module.model.needs_images:
         return module.model.sample_condition.default_conditions(ids), None
-    batch = real_batch(trainer, module, ids)
+    batch = real_batch(module, held_out(trainer), ids.cpu())
     return module.model.sample_condition.of(batch), batch["image"]
 
 
-def real_batch(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> dict[str, Tensor]:
-    """Real images for previews, held-out ones if there are any, on the module's device."""
-    data = trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
-    rows = data.indices[ids.cpu() % len(data)]
+def held_out(trainer: Trainer) -> ImageData:
+    """The validation split, or the training split if there is none."""
+    return trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
+
+
+def real_batch(module: DiffusionModule, data: ImageData, ids: Tensor) -> dict[str, Tensor]:
+    """Real images for previews, on the module's device."""
+    rows = data.indices[ids % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
     batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
     return {name: tensor.to(module.device) for name, tensor in batch.items()}
