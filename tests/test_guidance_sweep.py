@@ -222,7 +222,7 @@ def test_the_same_sweep_again_and_one_of_its_scales_make_no_image(swept, evaluat
 @pytest.mark.parametrize(
     ("of", "words", "message"),
     [
-        (CLASSES, GUIDED[1:], "sweep=guidance: nothing guides this model; choose guidance=classifier_free"),
+        (CLASSES, GUIDED[1:], "sweep=guidance: this model has no guidance; choose guidance=classifier_free"),
         ((), GUIDED, "sweep=guidance: .*cond=class"),
         (("cond=class", "cond.dropout=0", "seed=0"), GUIDED, r"sweep=guidance: .*cond.dropout"),
     ],

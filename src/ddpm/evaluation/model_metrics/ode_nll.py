@@ -21,9 +21,9 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 @dataclass(frozen=True)
 class ODELikelihood(OfLikelihood):
-    """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
+    """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: probes to estimate the divergence.
 
-    The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient.
+    Uniform noise is added to spread pixels over their 8-bit bins. x0 is not clipped: the flow must have a gradient.
     """
 
     steps: int
@@ -60,7 +60,7 @@ class FlowPass(ImagePass):
             self.shared["bits"][batch["position"]] = self.of(images, uniform, draws, cond)
 
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
-        """Bits per dimension, `[B]`: a bin is 2 / 255 wide, hence log2(127.5) more than those of the density."""
+        """Bits per dimension, `[B]`: those of the density plus log2(127.5), because a bin is 2 / 255 wide."""
         model = self.model
         x0 = model.codec.encode(images + (uniform - 0.5) / 127.5)
         shape = tuple(x0.shape[1:])
