@@ -197,7 +197,7 @@ def test_reference_statistics_are_written_and_stand_for_the_data(scored, tmp_pat
     (second,) = scored("metric=fid", f"reference={file}", out="again")
     assert second.metrics == pytest.approx(first.metrics, rel=1e-9)
     assert second.protocol.split == "statistics"
-    with pytest.raises(ValueError, match=r"KernelDistance.* give the images themselves"):
+    with pytest.raises(ValueError, match=r"KernelDistance.* use a reference of images"):
         scored("metric=kid", f"reference={file}")
 
 

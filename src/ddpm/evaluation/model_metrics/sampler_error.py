@@ -186,9 +186,7 @@ def exact_flow(oracle: Oracle, schedule: NoiseSchedule, x_t: Tensor, t: int, s: 
     """
     start, end = (-schedule.half_log_snr(time) for time in (t, s))
     if not math.isfinite(start):
-        raise ValueError(
-            "metric=sampler_error needs a schedule with some signal left at T, where the flow starts"
-        )
+        raise ValueError("metric=sampler_error needs a schedule with some signal left at T, where the flow starts")
 
     def slope(u: float, flat: np.ndarray) -> np.ndarray:
         y = torch.from_numpy(flat).view_as(x_t)

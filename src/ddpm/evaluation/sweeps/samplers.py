@@ -37,9 +37,7 @@ class SamplerSweep(Sweep):
 
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
         if config.get("sampler"):
-            raise ValueError(
-                "sampler has no effect with sweep=samplers; choose samplers as sweep.samplers=[...]"
-            )
+            raise ValueError("sampler has no effect with sweep=samplers; choose samplers as sweep.samplers=[...]")
         for group in ("variance", "timestep_spacing"):
             if config.get(group) and not any(group in self.options[name] for name in self.samplers):
                 raise ValueError(f"{group} has no effect on sweep.samplers={self.samplers}; leave it out")
