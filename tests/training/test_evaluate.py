@@ -285,7 +285,7 @@ def test_the_best_checkpoint_by_a_score_is_kept(small, tmp_path):
 
 
 def test_a_score_that_is_never_measured_cannot_decide(small):
-    with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs samples to be measured.* choose metric"):
+    with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs evaluations in training.* choose metric"):
         train.run_train(small("keep.best=eval/fid_x"))
     with pytest.raises(ValueError, match=r"keep.best must be one of val/loss, eval/fid_quarters_33, got"):
         train.run_train(measured(small, "keep.best=eval/fid_x"))
