@@ -93,7 +93,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(small, copied, run_of, name):
     [
         (("objective=eps",), "schedule=steps has times but no noise"),
         (("sampler=ancestral", "sampler.steps=null"), "sampler=ancestral needs .* use sampler=cold"),
-        (("loss=vlb",), "needs steps that are distributions"),
+        (("loss=vlb",), "needs closed-form step distributions"),
         (("weight=min_snr",), "schedule=steps has times but no noise"),
         (("noise=offset",), "process=Mask does not use noise=Offset"),
         (("schedule=cosine",), "choose schedule=steps"),

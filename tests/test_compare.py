@@ -71,7 +71,7 @@ def test_the_verdicts(run):
     differences = {each.metric: each.verdict for each in comparison.compare_results({"a": A, "b": B})}
     assert differences == {
         "fid_mnist_5k": "a is lower by 5.0 standard errors, which is better",
-        "is_mnist_5k": "no difference that the error bars can tell (|z| < 2)",
+        "is_mnist_5k": "no difference beyond the error bars (|z| < 2)",
         "nearest_ratio_pixels_mnist_5k": "no error bars",
     }
     turned = {each.metric: each.verdict for each in comparison.compare_results({"a": B, "b": A})}
@@ -122,7 +122,7 @@ def test_results_that_were_measured_otherwise_are_refused_field_by_field(change,
     code, out, err = run([A, measured(**change)])
     assert (code, out) == (2, "")
     lines = err.splitlines()
-    assert lines[0] == "error: the results were not measured alike, so they cannot be compared:"
+    assert lines[0] == "error: the results have different protocols, so they cannot be compared:"
     assert len(lines) == 2
     other = change.get(field) or change["scores"]["fid"]
     assert lines[1].startswith(f"  {field}: ")
@@ -142,7 +142,7 @@ def test_a_score_that_only_one_has_hinders_nothing(run):
     )
     code, out, _ = run([A, only_fid])
     assert code == 0
-    assert "not compared, since not all have it: is_mnist_5k, nearest_ratio_pixels_mnist_5k" in out
+    assert "not compared, since not in all results: is_mnist_5k, nearest_ratio_pixels_mnist_5k" in out
 
 
 def test_results_without_a_common_metric_are_refused(run):
@@ -159,7 +159,7 @@ def test_arguments_that_are_no_results_are_one_error(run, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     for arguments, message in [
         ([sound], "2 to 26 results are compared, got 1"),
-        ([sound, str(tmp_path), str(tmp_path / "gone")], f"these are none: {tmp_path}, {tmp_path / 'gone'}"),
+        ([sound, str(tmp_path), str(tmp_path / "gone")], f"these do not exist: {tmp_path}, {tmp_path / 'gone'}"),
         ([sound, str(tmp_path / "other.json")], "other.json is not a result"),
     ]:
         code, out, err = run.on(arguments)

@@ -23,7 +23,7 @@ BAD_TRAINING = [
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
-    (["metric=nll"], "metric=nll measures a trained model, not images: choose it in evaluate.py"),
+    (["metric=nll"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
     (["model=oracle_mixture"], "model=MixtureOracle is a closed-form denoiser, which cannot be trained"),
     # a value of the wrong kind or out of range
     (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be a positive integer, got 'abc'"),

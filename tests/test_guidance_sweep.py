@@ -146,7 +146,7 @@ def test_a_classifier_of_other_classes_is_refused_before_any_image(evaluated, mo
     monkeypatch.setattr(Quarters, "dims", {"logits": 1008})
     monkeypatch.setattr(Quarters, "__call__", lambda self, x, layers: {"logits": torch.ones(len(x), 1008)})
     no_image(monkeypatch)
-    with pytest.raises(ValueError, match="tell 1008 classes apart, and the real images are of 10"):
+    with pytest.raises(ValueError, match="have 1008 classes, and the real images have 10"):
         evaluated("metric=class_accuracy")
 
 
@@ -222,7 +222,7 @@ def test_the_same_sweep_again_and_one_of_its_scales_make_no_image(swept, evaluat
 @pytest.mark.parametrize(
     ("of", "words", "message"),
     [
-        (CLASSES, GUIDED[1:], "sweep=guidance: nothing guides this model; choose guidance=classifier_free"),
+        (CLASSES, GUIDED[1:], "sweep=guidance: this model has no guidance; choose guidance=classifier_free"),
         ((), GUIDED, "sweep=guidance: .*cond=class"),
         (("cond=class", "cond.dropout=0", "seed=0"), GUIDED, r"sweep=guidance: .*cond.dropout"),
     ],

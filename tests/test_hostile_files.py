@@ -130,7 +130,7 @@ def test_a_checkpoint_that_calls_something_is_not_read(call, save, mark, refused
 @pytest.mark.parametrize("call", CALLS)
 def test_inception_weights_that_call_something_are_not_read(call, save, mark, tmp_path):
     save({"Conv2d_1a_3x3.conv.weight": CALLS[call](mark)}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil\.pth holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil\.pth contains more than tensors"):
         Inception(tmp_path / "evil.pth").to("cpu")
 
 

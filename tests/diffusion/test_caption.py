@@ -175,7 +175,7 @@ def test_a_prompt_that_was_never_learned_is_refused_with_all_words(prompt, messa
         (functools.partial(Attribute, slant, [], ["a"]), "bounds must be one or more rising numbers"),
         (functools.partial(Attribute, slant, [1, 1], ["a", "b", "c"]), "bounds must be one or more rising numbers"),
         (functools.partial(Attribute, slant, [1], ["a"]), "words must be 2, one more than the bounds"),
-        (functools.partial(Attribute, slant, [1], [None, None]), "words must be words, of which some may be null"),
+        (functools.partial(Attribute, slant, [1], [None, None]), "words must be at least one word that is not null"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(make, message):

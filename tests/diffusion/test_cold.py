@@ -247,7 +247,7 @@ def test_the_prior_is_the_gaussian_fitted_to_what_is_left_of_the_training_images
 
 
 def test_where_nothing_was_fitted_the_error_says_what_can_be_done():
-    with pytest.raises(ValueError, match="restore real ones with task=restoration"):
+    with pytest.raises(ValueError, match="restore real images with task=restoration"):
         towards_pattern().prior((1, 4, 4), RNG.at(10, IDS))
 
 

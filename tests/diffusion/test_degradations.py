@@ -327,8 +327,8 @@ def test_colours_drain_linearly_into_their_mean_and_keep_it():
         (lambda: snow(length=0), "process.length must be a positive integer"),
         (lambda: fade(colour=3), "process.colour must be a number at least -1 and at most 1"),
         (lambda: fade(colour=[0, 0]).apply(X0, X0[:, :0], 1), "process.colour must be one number, or one for each of"),
-        (lambda: Decolor(schedule=Steps(3)).apply(X0[:, :1], X0, 1), "these images have one channel: choose data of 3"),
-        (lambda: Decolor(schedule=cosine(10, 0.008, 0.999)), "process=decolor says itself .* choose schedule=steps"),
+        (lambda: Decolor(schedule=Steps(3)).apply(X0[:, :1], X0, 1), "these have one channel: choose data with 3"),
+        (lambda: Decolor(schedule=cosine(10, 0.008, 0.999)), "process=decolor defines .* choose schedule=steps"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(make, message):

@@ -290,7 +290,7 @@ def test_a_rescaled_schedule_ends_at_the_same_noise_whatever_its_length(name):
         (lambda: dpm2015(10, -1, 0), "min_beta must be a number at least 0 and at most 0.5, got -1"),
         (lambda: shifted(10, 0, 64, of=jsd(10)), "base must be greater than 0, got 0"),
         (lambda: shifted(10, 64, "big", of=jsd(10)), "size must be a number, got 'big'"),
-        (lambda: shifted(10, 64, 32, of=jsd(5)), "num_timesteps must be that of the schedule which is adjusted, 5"),
+        (lambda: shifted(10, 64, 32, of=jsd(5)), "num_timesteps must equal that of the adjusted schedule, 5"),
         (lambda: shifted(10, 64, 32, of="linear"), "of must be a schedule, which is chosen as schedule@schedule.of="),
         (lambda: zero_terminal_snr(1, of=jsd(1)), "num_timesteps must be an integer of at least 2, got 1"),
     ],

@@ -61,7 +61,7 @@ def test_times_without_noise_have_the_uniform_weight_and_no_other():
     steps = Steps(3)
     equal([uniform(TIMES[:3], steps, X0(steps))], [torch.ones(3)])
     for weight in (signal_to_noise, MinSNR(5), P2(1, 1)):
-        with pytest.raises(ValueError, match="schedule=steps has times but no noise, so there is no snr"):
+        with pytest.raises(ValueError, match="schedule=steps has times but no noise, so no snr"):
             weight(TIMES[:3], steps, X0(steps))
 
 

@@ -28,17 +28,17 @@ WRONG = [
         for words, message in (
             ("sweep.samplers=[dimm]", r"sweep.samplers must be one of .*ancestral, .*got 'dimm'; did"),
             ("sweep.steps=[10,0]", "sweep.steps must be a positive integer, got 0"),
-            ("sweep.steps=[10,10]", "sweep.steps must be a list in which each comes once"),
+            ("sweep.steps=[10,10]", "sweep.steps must be a list without repeats"),
             ("sweep.samplers=ddim", "sweep.samplers must be a list"),
-            ("sampler=ddim", "sampler has no effect with a sweep"),
-            ("+sampler.steps=5", "sampler has no effect with a sweep"),
+            ("sampler=ddim", "sampler has no effect with sweep=samplers"),
+            ("+sampler.steps=5", "sampler has no effect with sweep=samplers"),
             ("sweep.samplers=[ddim] variance=large", r"variance has no effect on sweep.samplers=\['ddim'\]"),
         )
     ),
     *(
         (f"ckpt=nowhere.ckpt sweep=guidance guidance=classifier_free sweep.scales={scales}", message)
         for scales, message in (
-            ("[1,1]", "sweep.scales must be a list in which each comes once"),
+            ("[1,1]", "sweep.scales must be a list without repeats"),
             ("2", "sweep.scales must be a list"),
             ("[1,-2]", "sweep.scales must be"),
             ("[1,strong]", "sweep.scales must be"),

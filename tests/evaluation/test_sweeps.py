@@ -89,7 +89,7 @@ def test_the_text_has_a_line_a_sampler_the_best_first_and_marked(samplers):
     assert f"{IS}, high is better, * best" in lines
     assert SPREAD in lines
     assert "seconds per image on cpu: made up" in lines
-    assert "network evaluations where a step is not one: heun 9, 19" in lines
+    assert "network evaluations, where they differ from steps: heun 9, 19" in lines
     assert f"best {FID} (low is better): heun with 10 steps (19 evaluations, 1.9 s an image): 4.00 ± 0.10" in lines
     assert f"best {IS} (high is better): ancestral with 10 steps (10 evaluations, 1 s an image): 3.00 ± 0.20" in lines
 

@@ -203,7 +203,7 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
 
 def test_a_local_file_is_checked_by_its_hash(inception_weights, inception):
     assert Inception(inception_weights, inception.weights_hash).name == inception.name
-    with pytest.raises(ValueError, match=r"has sha256 [0-9a-f]{64}, and features.sha256 says 0000"):
+    with pytest.raises(ValueError, match=r"has sha256 [0-9a-f]{64}, and features.sha256 is 0000"):
         Inception(inception_weights, "0" * 64).to("cpu")
     with pytest.raises(ValueError, match=r"features.sha256 must be 64 hexadecimal digits.*got 'abc'"):
         Inception(inception_weights, "abc")

@@ -98,7 +98,7 @@ def test_the_yardstick_is_of_the_classes_that_were_asked_for():
 
 def test_a_classifier_of_other_classes_is_refused():
     real = features(logits([0, 1, 2], num=1008), labels=torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="tell 1008 classes apart, and the real images are of 3; choose metric=cas"):
+    with pytest.raises(ValueError, match="have 1008 classes, and the real images have 3; choose metric=cas"):
         ClassAccuracy().refuse(real, real)
 
 
@@ -172,7 +172,7 @@ REAL = classes(normal(30, 3, 0), normal(30, 3, 1), normal(30, 3, 2))
         (REAL, torch.full((30,), -1), "generated images have no requested class; choose metric=fid"),
         (REAL, torch.arange(30) % 3 - (torch.arange(30) == 0).long(), "include 1 without one"),
         (features(REAL.rows, labels=torch.full((90,), -1)), torch.arange(30) % 3, "needs labels.*real images"),
-        (features(REAL.rows, labels=torch.arange(90) % 2), torch.arange(30) % 3, "class 2 was requested, and no real"),
+        (features(REAL.rows, labels=torch.arange(90) % 2), torch.arange(30) % 3, "class 2 was requested, but no real"),
     ],
     ids=["no labels", "none asked", "one without", "real without", "no real of it"],
 )
@@ -231,7 +231,7 @@ def test_missing_labels_are_refused_before_the_samples_are_made(ranks):
     scoring.names(ALL % 5, ALL % 5)
     with pytest.raises(ValueError, match=r"ClassAccuracy.* needs to know the requested class"):
         scoring.names(ALL % 5, ALL % 5 - 1)
-    with pytest.raises(ValueError, match="tell 5 classes apart, and the real images are of 3"):
+    with pytest.raises(ValueError, match="have 5 classes, and the real images have 3"):
         scoring.names(ALL % 3, ALL % 3)
 
 

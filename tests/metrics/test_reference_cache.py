@@ -132,7 +132,7 @@ def test_a_damaged_file_is_absent_with_one_line_and_written_again(damage, cache,
     capsys.readouterr()
     assert cache.get(KEY) is None
     told = capsys.readouterr().out
-    assert told.startswith("kept features are damaged and will be made again: ")
+    assert told.startswith("cached features are damaged and will be computed again: ")
     assert told.count("\n") == 1
     cache.put(KEY, made())
     assert_same(cache.get(KEY), made())
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_a_line_and_no_failure(tmp_path, caps
     cache = ReferenceCache(tmp_path / "file" / "references")  # root may write anywhere, but not below a file
     cache.put(KEY, made())
     told = capsys.readouterr().out
-    assert told.startswith("features of the reference are not kept: ")
+    assert told.startswith("features of the reference are not cached: ")
     assert told.count("\n") == 1
     assert cache.get(KEY) is None
 
@@ -152,6 +152,6 @@ def test_a_full_disk_leaves_what_was_there(cache, monkeypatch, capsys):
     cache.put(KEY, made(rows=False))
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     cache.put(KEY, made())
-    assert "are not kept: no space left" in capsys.readouterr().out
+    assert "are not cached: no space left" in capsys.readouterr().out
     assert_same(cache.get(KEY), made(rows=False))
     assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.npz"]

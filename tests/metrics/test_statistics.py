@@ -90,7 +90,7 @@ def test_what_holds_no_statistics_is_told_apart(theirs, tmp_path):
     for path in (tmp_path, tmp_path / "images.npz", tmp_path / "other.zip.npz.gone", tmp_path / "nowhere.npz"):
         assert not holds_statistics(path)
     assert "and holds arr_0" in refusal(tmp_path / "images.npz")
-    assert "is not there" in refusal(tmp_path / "nowhere.npz")
+    assert "does not exist" in refusal(tmp_path / "nowhere.npz")
     with pytest.raises(ValueError, match=r"must be one that ends in \.npz"):
         write_statistics(tmp_path / "a.json", {}, {})
 

@@ -222,7 +222,7 @@ def test_a_model_of_classes_is_told_none(config, tmp_path):
 
 
 def test_a_model_that_must_be_told_a_class_is_refused(config, tmp_path):
-    with pytest.raises(ValueError, match=r"task=anomaly gives the model nothing of an image.*cond.dropout=0.1"):
+    with pytest.raises(ValueError, match=r"task=anomaly gives the model no condition.*cond.dropout=0.1"):
         measured(config, trained(tmp_path, *ANOMALY, "cond=class", "cond.dropout=0"), tmp_path / "out")
 
 
@@ -231,7 +231,7 @@ def test_a_model_that_must_be_told_a_class_is_refused(config, tmp_path):
     [
         (["task.times=[2000]"], r"metric.anomaly.times must be an integer in 1..1000, got 2000"),
         (["task.times=[]"], "metric.anomaly.times must be one time or more"),
-        (["task.split=train"], "metric.anomaly.split=train: the model knows these images by heart"),
+        (["task.split=train"], "metric.anomaly.split=train: the model was trained on these images"),
         (["task.average=median"], "metric.anomaly.average must be one of restorations, maps"),
         (["task.repeats=0"], "metric.anomaly.repeats must be a positive integer"),
         (["task.image_score=sum"], "image_score must be one of max, mean, top"),

@@ -197,7 +197,7 @@ def test_reference_statistics_are_written_and_stand_for_the_data(scored, tmp_pat
     (second,) = scored("metric=fid", f"reference={file}", out="again")
     assert second.metrics == pytest.approx(first.metrics, rel=1e-9)
     assert second.protocol.split == "statistics"
-    with pytest.raises(ValueError, match=r"KernelDistance.* give the images themselves"):
+    with pytest.raises(ValueError, match=r"KernelDistance.* use a reference of images"):
         scored("metric=kid", f"reference={file}")
 
 
@@ -285,7 +285,7 @@ def test_the_best_checkpoint_by_a_score_is_kept(small, tmp_path):
 
 
 def test_a_score_that_is_never_measured_cannot_decide(small):
-    with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs samples to be measured.* choose metric"):
+    with pytest.raises(ValueError, match=r"keep.best=eval/fid_x needs evaluations in training.* choose metric"):
         train.run_train(small("keep.best=eval/fid_x"))
     with pytest.raises(ValueError, match=r"keep.best must be one of val/loss, eval/fid_quarters_33, got"):
         train.run_train(measured(small, "keep.best=eval/fid_x"))

@@ -1,1 +1,1 @@
-"""The mathematics: it knows torch and ddpm.base, and neither files, ranks nor YAML."""
+"""The mathematics of diffusion. It depends only on torch and `ddpm.base`, and handles no files, ranks or YAML."""

@@ -1,4 +1,4 @@
-"""From a corrupted sample to what is believed about the clean one. Whatever changes that belief wraps a denoiser."""
+"""Denoisers: functions from x_t to a prediction of x0. Whatever changes the prediction wraps a denoiser."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,7 +12,7 @@ from ddpm.base.types import Cond, Prediction, Time
 from ddpm.diffusion.objective import Objective
 
 X0_GUESS = "x0_guess"
-"""The condition under which a sampler hands on the x0 that was predicted last, `[B, C, H, W]`."""
+"""Name of the condition that holds the previous prediction of x0, `[B, C, H, W]`."""
 
 
 class Denoiser(Protocol):
@@ -25,14 +25,14 @@ class Denoiser(Protocol):
 class NetworkDenoiser:
     """A network together with the objective it was trained for.
 
-    The only place that knows how the network numbers its times: from 0, as in all published checkpoints.
+    Networks take times 0..T-1, as in all published checkpoints. This class alone converts them from t in 1..T.
     """
 
     network: nn.Module
     objective: Objective
 
     def raw(self, x_t: Tensor, t: Time, cond: Cond) -> Tensor:
-        """The network's output, at least float32, `[B, C', H, W]`; the first C channels belong to the objective."""
+        """The network's output `[B, C', H, W]`, at least float32. Its first C channels are those of the objective."""
         if X0_GUESS in cond and not getattr(self.network, "self_condition", False):
             cond = {name: value for name, value in cond.items() if name != X0_GUESS}
         time = torch.full((len(x_t),), t - 1, device=x_t.device) if isinstance(t, int) else t - 1
@@ -48,11 +48,11 @@ class NetworkDenoiser:
 
 @dataclass(frozen=True, eq=False)
 class SelfConditioned(NetworkDenoiser):
-    """In training, a network that is conditioned on its previous prediction (Chen et al. 2023, "Analog Bits").
+    """A network that is conditioned on its previous prediction, in training (Chen et al. 2023, "Analog Bits").
 
-    For half of the samples it is first asked without a guess, outside of the gradient, then with its own answer. Which
-    half is drawn for each sample, so it depends on no batch. In sampling the loop hands on the last prediction, and
-    NetworkDenoiser is all that is needed.
+    A first pass without gradient predicts x0. In the second pass, half of the samples get this prediction, and the
+    others get zeros; each sample's own random numbers decide. In sampling, `NetworkDenoiser` is sufficient, because the
+    sampling loop provides the previous prediction.
     """
 
     draws: Draws
@@ -67,7 +67,7 @@ class SelfConditioned(NetworkDenoiser):
 
 @dataclass(frozen=True)
 class StaticThresholding:
-    """x0 held in [-1, 1], where images live. Ho et al. 2020 clip when sampling, never in the loss."""
+    """Clamps x0 to [-1, 1], the range of images. Ho et al. 2020 clip in sampling, never in the loss."""
 
     denoiser: Denoiser
 
@@ -78,10 +78,10 @@ class StaticThresholding:
 
 @dataclass(frozen=True)
 class DynamicThresholding:
-    """x0 held in [-s, s] and divided by s, the quantile of its own |x0|, at least 1 (Saharia et al. 2022, section 2.3).
+    """Clamps x0 to [-s, s] and divides it by s, a quantile of each sample's |x0| (Saharia et al. 2022, section 2.3).
 
-    Against saturated images under strong guidance. percentile: a share in (0, 1], 0.995 in the paper. largest: the most
-    that s may be; 1 is plain clipping.
+    This reduces saturation under strong guidance. percentile: the quantile, in (0, 1]; 0.995 in the paper. s is clamped
+    to [1, largest]; largest=1 is static thresholding.
     """
 
     denoiser: Denoiser
@@ -96,12 +96,12 @@ class DynamicThresholding:
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
         x0 = prediction.x0
-        size = x0.flatten(1).abs().to(torch.promote_types(x0.dtype, torch.float32))  # quantile takes no half precision
+        size = x0.flatten(1).abs().to(torch.promote_types(x0.dtype, torch.float32))  # no quantile in half precision
         bound = size.quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
         bound = bound.view(-1, *[1] * (x0.ndim - 1))
         return replace(prediction, x0=x0.clamp(-bound, bound) / bound)
 
 
 def no_wrapper(denoiser: Denoiser) -> Denoiser:
-    """The denoiser in no wrapper."""
+    """The denoiser, unchanged."""
     return denoiser

@@ -1,6 +1,6 @@
-"""The distributions that forward processes are made of: independent pixels, Gaussian or of two values.
+"""Distributions of forward processes, with independent pixels: Gaussian or Bernoulli.
 
-All of the variational bound is written in `kl` and `log_likelihood`, all of ancestral sampling in `sample` and `mode`.
+The variational bound uses only `kl` and `log_likelihood`; ancestral sampling uses only `sample` and `mode`.
 """
 
 import math
@@ -14,32 +14,32 @@ from ddpm.diffusion.coefficients import Coefficient, per_sample
 from ddpm.diffusion.noises.base import WHITE, Noise, demand_white
 
 HALF_BIN = 1 / 255
-"""Half the distance of two neighbouring 8-bit levels in [-1, 1]."""
+"""Half the distance between neighbouring 8-bit levels in [-1, 1]."""
 
 FAR = 1e4
-"""Standard deviations beyond which there is nothing: in place of infinity, whose gradient is no number."""
+"""A bound in standard deviations, in place of infinity, whose gradient is NaN."""
 
 
 class Distribution(Protocol):
     def mode(self) -> Tensor:
-        """The likeliest image `[B, C, H, W]`."""
+        """The most likely image `[B, C, H, W]`."""
         ...
 
     def sample(self, draws: Draws, stream: str) -> Tensor: ...
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other) in nats, one a pixel, `[B, C, H, W]`."""
+        """KL(self || other) of each pixel in nats, `[B, C, H, W]`."""
         ...
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
-        """Logarithm of the probability of the clean image x0 `[B, C, H, W]`, in nats, one a pixel."""
+        """Log-probability of each pixel of the clean image x0 `[B, C, H, W]`, in nats."""
         ...
 
 
 class Gaussian(NamedTuple):
-    """mean: `[B, C, H, W]`; variance: a float, `[B]`, or `[B, C, H, W]`; 0 is a point.
+    """mean: `[B, C, H, W]`; variance: a float, `[B]`, or `[B, C, H, W]`; 0 is a point mass.
 
-    Where noise is not white, its pixels are not independent: it can be drawn from, but has no likelihood here.
+    If noise is not white, pixels are not independent: `sample` works, but `kl` and `log_likelihood` raise ValueError.
     """
 
     mean: Tensor
@@ -54,23 +54,23 @@ class Gaussian(NamedTuple):
         return self.mean + per_sample(self.variance**0.5, self.mean) * noise
 
     def kl(self, other: "Gaussian") -> Tensor:
-        """Infinite where self is a point and other is not."""
+        """Infinite where self is a point mass and other is not."""
         demand_white(self.noise)
         mine, theirs = self._variances(), other._variances()
         apart = ((self.mean - other.mean).square() + mine) / theirs
-        return (apart - 1 + theirs.log() - mine.log()) / 2  # no log of a ratio, whose gradient is no number at 0
+        return (apart - 1 + theirs.log() - mine.log()) / 2  # the log of the ratio would have a NaN gradient at 0
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
-        """The mass of the bin around an 8-bit level, the outermost reaching to infinity (Ho et al. 2020, eq. 13).
+        """Log-mass of the bin around an 8-bit level; the outermost bins reach to infinity (Ho et al. 2020, eq. 13).
 
-        x0: in [-1, 1]. With the exact error function and no floor, where their code has an approximation by tanh and
-        clamps the probability at 1e-12; so the masses of the 256 bins sum to 1.
+        x0: in [-1, 1]. We use the exact error function without a floor, so the masses of the 256 bins sum to 1. Their
+        code approximates the function by tanh and clamps the probability at 1e-12.
         """
         demand_white(self.noise)
         std = self._variances().sqrt()
         lower = torch.where(x0 < -0.999, -FAR, (x0 - HALF_BIN - self.mean) / std)
         upper = torch.where(x0 > 0.999, FAR, (x0 + HALF_BIN - self.mean) / std)
-        mirror = torch.where(lower + upper > 0, -1, 1)  # to the left tail, where log_ndtr keeps its digits
+        mirror = torch.where(lower + upper > 0, -1, 1)  # to the left tail, where log_ndtr is accurate
         left, right = torch.minimum(mirror * lower, mirror * upper), torch.maximum(mirror * lower, mirror * upper)
         log_right = torch.special.log_ndtr(right)
         return log_right + torch.log(-torch.expm1(torch.special.log_ndtr(left) - log_right))
@@ -86,7 +86,7 @@ class Gaussian(NamedTuple):
 
 
 class Bernoulli(NamedTuple):
-    """A pixel is 1 or -1; mean: in [-1, 1], `[B, C, H, W]`, so 1 has the probability (1 + mean) / 2."""
+    """Pixels of -1 and 1, where 1 has the probability (1 + mean) / 2. mean: `[B, C, H, W]` in [-1, 1]."""
 
     mean: Tensor
 
@@ -105,5 +105,5 @@ class Bernoulli(NamedTuple):
         return total
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
-        """x0: of -1 and 1."""
+        """x0: `[B, C, H, W]` of -1 and 1."""
         return torch.log((1 + x0 * self.mean) / 2)

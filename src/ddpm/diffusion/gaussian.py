@@ -18,9 +18,10 @@ from ddpm.diffusion.variance import Variance
 
 @dataclass(frozen=True)
 class GaussianDiffusion:
-    """The forward process and its exact reversal when x0 is known, for any 0 <= s < t <= T.
+    """The forward process and its exact posterior given x0, for any 0 <= s < t <= T.
 
-    As both ends of a step are arguments, a sampler with fewer steps needs no respaced copy of the process.
+    Both times of a step are arguments, so a sampler with fewer steps needs no respaced copy of the process.
+    noise: what the forward process adds. reverse_noise: what reverse steps add, "same" or "white".
     """
 
     schedule: NoiseSchedule
@@ -42,7 +43,7 @@ class GaussianDiffusion:
         return self.noise if self.reverse_noise == "same" else WHITE
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
-        """eps of the shape of x0."""
+        """eps, in the shape of x0."""
         return self.noise(draws, "noise", tuple(x0.shape[1:])).to(x0.dtype)
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
@@ -55,11 +56,11 @@ class GaussianDiffusion:
         return weighted_sum(1 / sigma, x_t, -self.schedule.alpha(t) / sigma, x0)
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
-        """x_T, noise alone, `[B, *shape]` in float32."""
+        """x_T: pure noise, float32 `[B, *shape]`."""
         return self.noise(draws, "prior", shape)
 
     def reverse_noise_like(self, draws: Draws, stream: str, like: Tensor) -> Tensor:
-        """What a step back adds to images like these `[B, C, H, W]`, of variance 1."""
+        """Noise of a reverse step, not yet scaled, in the shape and dtype of `like` `[B, C, H, W]`."""
         return self._reverse_step_noise(draws, stream, tuple(like.shape[1:])).to(like.dtype)
 
     def marginal(self, x0: Tensor, t: Time) -> Gaussian:
@@ -68,7 +69,7 @@ class GaussianDiffusion:
         return Gaussian(mean, self.schedule.sigma(t) ** 2, self.noise)
 
     def limit(self, like: Tensor) -> Gaussian:
-        """What x_T is taken for where nothing is known of x0: standard normal, of the shape of `like`."""
+        """The prior p(x_T), standard normal for white noise, in the shape of `like`."""
         return Gaussian(torch.zeros_like(like), 1.0, self.noise)
 
     def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Gaussian:
@@ -85,7 +86,7 @@ class GaussianDiffusion:
         return Gaussian(mean, self.schedule.posterior_variance(s, t), self._reverse_step_noise)
 
     def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Gaussian:
-        """p(x_s | x_t) of the model: the posterior's mean at the predicted x0, and a variance of its own.
+        """The model's p(x_s | x_t): the posterior mean at the predicted x0, with the given variance.
 
         A guidance gradient moves the mean by variance * gradient (Dhariwal and Nichol 2021, algorithm 1).
         """
@@ -97,15 +98,15 @@ class GaussianDiffusion:
         return posterior._replace(mean=mean, variance=spread)
 
     def score(self, x_t: Tensor, x0: Tensor, t: Time) -> Tensor:
-        """The gradient of log p(x_t) where x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...").
+        """The gradient of log p(x_t) if x0 is E[x0 | x_t]: -eps / sigma (Song et al. 2021, "Score-based ...").
 
-        Of white noise: any other would put its covariance between eps and the score.
+        ValueError unless the noise is white: the score of other noise also depends on its covariance.
         """
         demand_white(self.noise)
         sigma = self.schedule.sigma(t)
         return weighted_sum(-1 / sigma**2, x_t, self.schedule.alpha(t) / sigma**2, x0)
 
     def advance(self, x_s: Tensor, s: Time, t: Time, z: Tensor) -> Tensor:
-        """A sample of q(x_t | x_s), s < t, with the standard normal z: eq. 2 over several steps at once."""
+        """A sample of q(x_t | x_s), s < t, from standard normal z: eq. 2 over several steps at once."""
         signal = self.schedule.alpha(t) / self.schedule.alpha(s)
         return weighted_sum(signal, x_s, self.schedule.beta(s, t) ** 0.5, z)

@@ -1,4 +1,4 @@
-"""Between two images: straight in x_t (Ho et al. 2020, section 4.4), along a great circle in x_T (Song et al. 2021)."""
+"""Interpolation of images: linear in x_t (Ho et al. 2020, section 4.4), or spherical in x_T (Song et al. 2021)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,11 +16,10 @@ def linear(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 
 def spherical(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """sin((1 - w) a) / sin(a) x + sin(w a) / sin(a) y, a the angle between x and y (Song et al. 2021, appendix D.5).
+    """(sin((1 - w) a) x + sin(w a) y) / sin(a), where a is the angle between x and y (Song et al. 2021, appendix D.5).
 
-    x, y: `[N, ...]`, a pair for each of the weights `[N]`. Noise keeps its variance on the way, of which a straight
-    line would lose half. Where both have one direction the way is straight; opposite directions (a = pi) have no one
-    great circle.
+    x, y: `[N, ...]`, a pair for each of the weights `[N]`. Noise keeps its variance, while linear interpolation halves
+    it at w = 1/2. Parallel x and y are interpolated linearly; so are opposite ones, which have no unique great circle.
     """
     a, b, w = x.double().flatten(1), y.double().flatten(1), weights.double()[:, None]
     angle = torch.acos(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1))[:, None]
@@ -30,10 +29,10 @@ def spherical(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolatedRng(Rng):
-    """Normals of sample i that lie between those of two samples, `first[i]` and `second[i]`, so that i does too.
+    """Interpolates the normal numbers of sample i between those of the samples `first[i]` and `second[i]`.
 
-    shares: of the second, `[N]` in [0, 1]; at 0 and 1 all numbers are those of one sample. streams: which normals lie
-    between the two, as "prior" (x_T) or "latent"; None: all. The others are those of the first sample.
+    shares: weights of the second sample, `[N]` in [0, 1]. streams: names of the streams to interpolate, such as "prior"
+    (x_T) or "latent"; None: all. All other random numbers are those of the first sample.
     """
 
     first: Tensor

@@ -1,4 +1,4 @@
-"""What the network predicts: eps, x0, v, or log-odds. Each goes to x0, so none needs to know the others."""
+"""What the network predicts: eps, x0, v or log-odds. Each objective converts its own output to x0."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,15 +13,15 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 
 class Objective(Protocol):
     def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """The clean sample `[B, C, H, W]` that an output of the network stands for."""
+        """The prediction of x0 `[B, C, H, W]` that follows from the network's output."""
         ...
 
     def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        """What the network should have said, `[B, C, H, W]`."""
+        """The regression target of the network's output, `[B, C, H, W]`."""
         ...
 
     def x0_error(self, snr: Tensor) -> Tensor:
-        """|x0 - x0_hat|^2 for each unit of |target - output|^2, where the signal-to-noise ratio is snr."""
+        """The ratio of |x0 - x0_hat|^2 to |target - output|^2 at the signal-to-noise ratio `snr`."""
         ...
 
 
@@ -72,7 +72,7 @@ class V:
     schedule: NoiseSchedule
 
     def __post_init__(self) -> None:
-        self.schedule.alpha(0)  # a schedule without noise says now that it has none
+        self.schedule.alpha(0)  # ValueError for a schedule without noise levels
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Time) -> Tensor:
         return weighted_sum(self.schedule.alpha(t), x_t, -self.schedule.sigma(t), output)
@@ -85,12 +85,12 @@ class V:
 
 
 CERTAIN = 1 - 2**-20
-"""The largest |x0| that log-odds stand for: a sure mistake costs 14.6 nats, not infinitely many, also in float32."""
+"""Bound of |x0| from log-odds, so that a confident error costs 14.6 nats instead of infinitely many, in float32 too."""
 
 
 @dataclass(frozen=True)
 class Logit:
-    """The log-odds of a pixel being 1 and not -1, so that tanh(output / 2) is its mean; for process=binomial."""
+    """The log-odds that a pixel is 1 and not -1, so that x0 is tanh(output / 2); for process=binomial."""
 
     schedule: NoiseSchedule
 
@@ -98,12 +98,12 @@ class Logit:
         return CERTAIN * torch.tanh(output / 2)
 
     def target(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        """ValueError: only infinite log-odds would reach x0, so a loss compares x0 with `to_x0`."""
+        """Raises ValueError: the log-odds of x0 are infinite, so a loss must compare x0 with `to_x0` instead."""
         raise ValueError(
-            "objective=logit cannot be used with loss=simple, since no distance between log-odds and their target "
-            "measures the error of x0; use loss=vlb, or objective=x0 for a regression of x0"
+            "objective=logit cannot be used with loss=simple, since the log-odds of x0 are infinite; use "
+            "loss=vlb, or objective=x0 for a regression of x0"
         )
 
     def x0_error(self, snr: Tensor) -> Tensor:
-        """ValueError, as of `target`."""
+        """Raises ValueError, as `target` does."""
         return self.target(snr, snr, 1)

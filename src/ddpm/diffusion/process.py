@@ -1,4 +1,4 @@
-"""What turns a clean sample into a corrupted one: the seam through which every kind of diffusion enters."""
+"""Interfaces of forward processes, which corrupt clean samples. Every kind of diffusion implements one of them."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,9 +12,9 @@ from ddpm.diffusion.variance import Variance
 
 
 class ForwardProcess(Protocol):
-    """A corruption with times 0..T. All randomness of a trajectory lies in z, so `apply` is a function.
+    """A corruption with times 0..T. z holds all randomness of a trajectory, so `apply` is deterministic.
 
-    z is whatever the process draws: a noise image, a mask's centre, another picture, nothing.
+    z depends on the process: a noise image, the centre of a mask, another image, or an empty tensor.
     """
 
     @property
@@ -25,7 +25,7 @@ class ForwardProcess(Protocol):
 
     @property
     def has_prior(self) -> bool:
-        """Whether samples can begin at `prior`. Where x_T still depends on x0, at a degraded image."""
+        """Whether sampling can start from `prior`. If x_T depends on x0, it starts from a degraded image."""
         ...
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
@@ -37,20 +37,20 @@ class ForwardProcess(Protocol):
         ...
 
     def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor | None = None) -> Tensor:
-        """The z for which apply(x0, z, t) is x_t, given a guess of x0; or `z`, where a process knows it all along.
+        """The z with apply(x0, z, t) = x_t for a prediction of x0, or the argument `z` if the process infers none.
 
-        z: that with which the trajectory began, if anybody knows; t >= 1.
+        z: the randomness of the trajectory, if it is known; t >= 1.
         """
         ...
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
-        """x_T `[B, *shape]` where nothing is known of x0."""
+        """A sample x_T `[B, *shape]` of the prior, independent of x0."""
         ...
 
 
 @runtime_checkable
 class MarkovProcess(ForwardProcess, Protocol):
-    """A process whose steps are distributions in closed form: what ancestral sampling and the bound are made of."""
+    """A process with closed-form step distributions, as ancestral sampling and the variational bound need."""
 
     @property
     def schedule(self) -> NoiseSchedule: ...
@@ -64,16 +64,16 @@ class MarkovProcess(ForwardProcess, Protocol):
         ...
 
     def reverse(self, prediction: Prediction, x_t: Tensor, s: Time, t: Time, variance: Variance) -> Distribution:
-        """p(x_s | x_t) of the model, at s = 0 the distribution of the clean sample."""
+        """The model's p(x_s | x_t); at s = 0, the distribution of the clean sample."""
         ...
 
     def limit(self, like: Tensor) -> Distribution:
-        """What x_T is taken for where nothing is known of x0, of the shape of `like`."""
+        """The prior p(x_T), in the shape of `like`."""
         ...
 
 
 def demand_markov(process: ForwardProcess, who: str, instead: str) -> None:
-    """ValueError unless the steps of `process` are distributions. who, instead: "loss=vlb", "loss=simple"."""
+    """ValueError unless `process` is a `MarkovProcess`. who: what needs it, "loss=vlb"; instead: "loss=simple"."""
     if not isinstance(process, MarkovProcess):
         name = type(process).__name__
-        raise ValueError(f"{who} needs steps that are distributions, and those of {name} are none; use {instead}")
+        raise ValueError(f"{who} needs closed-form step distributions, which {name} does not have; use {instead}")

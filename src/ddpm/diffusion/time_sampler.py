@@ -1,4 +1,4 @@
-"""Which times a training step sees."""
+"""Distributions of the times t of a training step."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +10,7 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
-GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that fractions approach worst
+GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that rationals approximate worst
 
 
 class TimeSampler(Protocol):
@@ -19,7 +19,7 @@ class TimeSampler(Protocol):
         ...
 
     def importance(self, t: Tensor, T: int) -> Tensor | None:
-        """1 / (T p(t)), `[B]`, with which a mean over these times is that over uniform ones; None: 1 for all."""
+        """Weights 1 / (T p(t)), `[B]`, with which a mean over t estimates the mean over uniform t; None: all 1."""
         ...
 
 
@@ -27,7 +27,7 @@ class TimeSampler(Protocol):
 class Uniform:
     """Independent and uniform (Ho et al. 2020, algorithm 1).
 
-    largest: the last time that is seen, for models that will never begin above it (AnoDDPM); None: T.
+    largest: the largest time drawn, for models that never start from a larger one (AnoDDPM); None: T.
     """
 
     largest: int | None = None
@@ -45,15 +45,15 @@ class Uniform:
 class Stratified:
     """Uniform, but spread evenly over each batch, which lowers the variance of the loss.
 
-    Kingma et al. 2021 (section I.1) space the times of a batch by 1 / B from one random offset. Spaced by the golden
-    ratio along the epoch's order instead, every run of consecutive samples is spread evenly, so the times depend
-    neither on the batch size nor on the number of processes.
+    Kingma et al. 2021 (section I.1) space the times of a batch by 1 / B from one random offset. We space them by the
+    golden ratio along the order of the epoch. Then the times of consecutive samples are always spread evenly, and do
+    not depend on the batch size or the number of processes.
     """
 
     def __call__(self, draws: Draws, T: int) -> Tensor:
         if draws.positions is None:
             raise ValueError(
-                "time_sampler=stratified needs the samples' positions in the epoch, and these draws have none"
+                "time_sampler=stratified needs the samples' positions in the epoch, which these draws do not have"
             )
         offset = draws.rng.at(draws.step, torch.zeros_like(draws.ids[:1])).uniform("t offset")
         place = (offset.double() + GOLDEN * draws.positions.double()) % 1
@@ -64,11 +64,11 @@ class Stratified:
 
 
 class LossAware(nn.Module):
-    """p(t) in proportion to the root of the mean squared loss at t (Nichol and Dhariwal 2021, section 3.3 and eq. 18).
+    """p(t) proportional to the root of the mean squared loss at t (Nichol and Dhariwal 2021, section 3.3 and eq. 18).
 
-    Of the last `num_losses` at each time; before every time has so many, and outside of training, uniform. A share of
-    `uniform_share` is always uniform, as in their code, so that no time is forgotten. A module, since what it has seen
-    belongs into a checkpoint: buffers `losses` `[T, num_losses]` and `num_seen` `[T]`.
+    The mean is over the last num_losses losses at each time. p(t) is uniform until all times have that many, and
+    outside of training. uniform_share: weight of an added uniform distribution, as in their code, so that all times
+    are drawn. A module, because checkpoints contain its buffers `losses` `[T, num_losses]` and `num_seen` `[T]`.
     """
 
     losses: Tensor
@@ -82,7 +82,7 @@ class LossAware(nn.Module):
         self.register_buffer("num_seen", torch.zeros(schedule.T, dtype=torch.int64))
 
     def probabilities(self) -> Tensor:
-        """float64 `[T]`, of the times 1..T. Nothing waits for the device."""
+        """p(t) of the times 1..T, float64 `[T]`, without synchronization with the device."""
         T, num_losses = self.losses.shape
         roots = self.losses.double().square().mean(1).sqrt()
         total = roots.sum()
@@ -101,14 +101,14 @@ class LossAware(nn.Module):
 
     @torch.no_grad()
     def observe(self, t: Tensor, loss: Tensor) -> None:
-        """The losses `[n]` at the times t `[n]` of a step, in an order that does not depend on who computed them."""
+        """Record the losses `[n]` at the times t `[n]` of a step, in an order that does not depend on the rank."""
         T, num_losses = self.losses.shape
         order = t.argsort(stable=True)
         row, loss = t[order] - 1, loss[order].to(self.losses.dtype)
         counts = torch.zeros_like(self.num_seen).index_add_(0, row, torch.ones_like(row))
-        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # among those of its time
+        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # among those of the time
         column = (self.num_seen[row] + number) % num_losses
-        last = number >= counts[row] - num_losses  # of more than there is room for, the last ones stay
+        last = number >= counts[row] - num_losses  # of more than num_losses, keep the last ones
         place = torch.where(last, row * num_losses + column, T * num_losses)
         padded = torch.cat([self.losses.flatten(), self.losses.new_zeros(1)])
         self.losses.copy_(padded.index_put((place,), loss)[:-1].view(T, num_losses))

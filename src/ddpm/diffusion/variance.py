@@ -1,4 +1,4 @@
-"""The variance of the reverse step p(x_s | x_t), which the mean of the network's prediction leaves open."""
+"""Variances of the reverse step p(x_s | x_t), which the prediction of x0 does not determine."""
 
 import bisect
 import hashlib
@@ -18,21 +18,21 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 
 class Variance(Protocol):
     num_outputs: ClassVar[int]
-    """Of the network for each channel of the image: 1, or 2 where it predicts the variance too."""
+    """Network outputs for each channel of the image: 1, or 2 if the network predicts the variance too."""
 
     def __call__(self, schedule: NoiseSchedule, prediction: Prediction, s: Time, t: Time) -> Coefficient:
-        """A float, or float64 `[B]` for times `[B]`; where each pixel has its own, `[B, C, H, W]`. Never 0.
+        """A float for int times, float64 `[B]` for times `[B]`, or `[B, C, H, W]` if pixels differ. Never 0.
 
-        In the step to s = 0 it is that of the decoder, which samplers leave out.
+        At s = 0 this is the variance of the decoder, which samplers do not use.
         """
         ...
 
 
 @dataclass(frozen=True)
 class FixedSmall:
-    """The variance of the posterior: right if all data were one point (Ho et al. 2020, section 3.2).
+    """The variance of the posterior, optimal if the data are a single point (Ho et al. 2020, section 3.2).
 
-    That is 0 at s = 0, where the smallest that is not stands in its place (see `smallest`).
+    At s = 0 the posterior variance is 0, and a positive one is used instead (see `smallest`).
     """
 
     num_outputs: ClassVar[int] = 1
@@ -43,7 +43,7 @@ class FixedSmall:
 
 @dataclass(frozen=True)
 class FixedLarge:
-    """The variance of the forward step: right if the data were standard normal (Ho et al. 2020, section 3.2)."""
+    """The variance of the forward step, optimal if the data are standard normal (Ho et al. 2020, section 3.2)."""
 
     num_outputs: ClassVar[int] = 1
 
@@ -53,10 +53,10 @@ class FixedLarge:
 
 @dataclass(frozen=True)
 class LearnedRange:
-    """Between the two in each pixel, on a logarithmic scale (Nichol and Dhariwal 2021, eq. 15).
+    """Interpolates between small and large variance in log space for each pixel (Nichol and Dhariwal 2021, eq. 15).
 
-    The network says where with C channels beyond the objective's: -1 is the small one, 1 the large one. Nothing holds
-    its output within these, as in their code.
+    The network predicts the position in C channels after those of the objective: -1 is the small variance, 1 the large
+    one. The output is not clamped, as in their code.
     """
 
     num_outputs: ClassVar[int] = 2
@@ -66,17 +66,17 @@ class LearnedRange:
         if place is None or place.shape != image.shape:
             raise ValueError(
                 f"variance=learned_range needs a network with model.out_channels={2 * image.shape[1]}, trained with "
-                "loss=hybrid or loss=vlb; this one has no outputs for it, so choose variance=small or variance=large"
+                "loss=hybrid or loss=vlb; this network has no such outputs, so choose variance=small or variance=large"
             )
         low, high = (logarithm(c, image) for c in (smallest(schedule, s, t), schedule.beta(s, t)))
         return ((place + 1) / 2 * (high - low) + low).exp()
 
 
 def smallest(schedule: NoiseSchedule, s: Time, t: Time) -> Coefficient:
-    """The posterior's variance; at s = 0, where that is 0, what it is in the next step up, from 2 t to t.
+    """The posterior variance; at s = 0, where it is 0, the posterior variance of the next step above, from 2 t to t.
 
-    For t = 1 that is the second entry of the paper's table in place of the first, as in the code of Ho et al. 2020 and
-    Nichol and Dhariwal 2021. Where no step is left above (t = T), the variance of the forward step.
+    For t = 1 this replaces the first entry of the table by the second, as in the code of Ho et al. 2020 and Nichol and
+    Dhariwal 2021. For t = T there is no step above, and the variance of the forward step is used.
     """
     if isinstance(s, int) and isinstance(t, int):
         if s > 0:
@@ -95,12 +95,12 @@ def logarithm(c: Coefficient, like: Tensor) -> Coefficient:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Analytic:
-    """The best that is one number for each time: what is on average not known of x0 widens the posterior.
+    """The optimal variance that depends only on the time: Analytic-DPM (Bao et al. 2022a, theorem 1).
 
-    Analytic-DPM (Bao et al. 2022a, theorem 1), in the form that stays best when the mean is imperfect (Bao et al.
-    2022b, theorem 3): the mean squared error of the predicted x0 stands for its posterior variance. It is estimated
-    from images at `times`, rising, and is in between on a logarithmic scale; num_images, num_times: how well. Without
-    errors it cannot be used yet.
+    In place of the posterior variance of x0 it uses the mean squared error of the predicted x0, which is optimal for an
+    imperfect mean too (Bao et al. 2022b, theorem 3). errors: this error at the rising `times`, with log-linear
+    interpolation in between. It is estimated from num_images images at about num_times times. Without `errors`, calls
+    raise ValueError.
     """
 
     num_outputs: ClassVar[int] = 1
@@ -123,7 +123,7 @@ class Analytic:
         return schedule.posterior_variance(s, t) + of_x0**2 * self.error(t)
 
     def error(self, t: Time) -> Coefficient:
-        """E |x0 - x0_hat|^2 at t, one pixel's."""
+        """E |x0 - x0_hat|^2 at t, per pixel."""
         if not self.errors:
             raise ValueError(
                 "variance=analytic is estimated from a trained model and its data: choose it in sample.py or "
@@ -140,7 +140,7 @@ class Analytic:
         return math.exp((1 - share) * math.log(self.errors[below]) + share * math.log(self.errors[above]))
 
     def measured_times(self, T: int) -> list[int]:
-        """Half of them evenly spaced, half dense near 0, where the error changes fastest."""
+        """Times in 1..T, half of them evenly spaced, half dense near 0, where the error changes fastest."""
         num = min(self.num_times, T)
         even = {1 + round((T - 1) * k / max(num - 1, 1)) for k in range(0, num, 2)}
         dense = {round(T ** (k / max(num - 1, 1))) for k in range(num)}

@@ -1,1 +1,1 @@
-"""Room 5: what generated images are compared with, and how the values are shown."""
+"""Evaluation of images and models: targets, references, model metrics, sweeps, and tables and plots of the results."""

@@ -1,12 +1,11 @@
-"""Results of evaluate.py against the first of them: differences with their errors.
+"""Differences of results of evaluate.py from the first of them, with standard errors.
 
-Refused unless all were measured alike, since the protocol moves values by more than models differ.
+Results with different protocols are refused, because a protocol can change values by more than models differ.
 
-The standard error of a difference is taken as sqrt(e1^2 + e2^2), as if the two errors had nothing in common. That fits
-bars over draws of the generated images, as FID and KID have them. What the reference images happen to be is in no such
-bar, and both results share it: it shifts both values alike and leaves the difference nearly alone. Where the bar is
-over the real images (recall, coverage), or where both models started from one seed's noise, the true error of the
-difference is smaller than the one printed.
+The standard error of a difference is sqrt(e1^2 + e2^2), which assumes independent errors. This holds for errors over
+draws of generated images, as FID and KID have them. Such errors do not include the choice of the reference images,
+which both results share and which shifts both values alike. If the errors are over the real images (recall, coverage),
+or if both models start from the noise of one seed, the true error of the difference is smaller than the printed one.
 """
 
 import dataclasses
@@ -26,14 +25,14 @@ from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate, lower_is_better
 
 CLEAR_Z = 2.0
-"""Standard errors, from which on a difference is called one: chance alone makes such in 1 of 22 comparisons."""
+"""Smallest |z| that is reported as a difference; equal models reach it in 1 of 22 comparisons."""
 
 ABSENT = "absent"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of `other` to `first` in one metric. error: None where one of the two has none; z: difference / error."""
+    """The difference of `other` minus `first` in one metric. error: None if either has none; z: difference / error."""
 
     metric: str
     first: str
@@ -60,7 +59,7 @@ class Difference:
         if self.z is None:
             return "no error bars"
         if abs(self.z) < CLEAR_Z:
-            return f"no difference that the error bars can tell (|z| < {CLEAR_Z:g})"
+            return f"no difference beyond the error bars (|z| < {CLEAR_Z:g})"
         first_is_lower = self.difference > 0
         better = lower_is_better(self.metric)
         judgement = "" if better is None else f", which is {'better' if better == first_is_lower else 'worse'}"
@@ -69,7 +68,7 @@ class Difference:
 
 
 def compare_results(results: Mapping[str, Result]) -> list[Difference]:
-    """Of each metric that all have, in the first result's order; ValueError unless they may be compared."""
+    """The differences in each metric that all results have. ValueError if protocols differ or no metric is shared."""
     (first, reference), *others = results.items()
     conflicts = []
     for name, other in others:
@@ -78,7 +77,7 @@ def compare_results(results: Mapping[str, Result]) -> list[Difference]:
             if not one_has_not_this_score:
                 conflicts.append(f"  {field}: {values[0]!r} in {first}, {values[1]!r} in {name}")
     if conflicts:
-        raise ValueError("\n".join(["the results were not measured alike, so they cannot be compared:", *conflicts]))
+        raise ValueError("\n".join(["the results have different protocols, so they cannot be compared:", *conflicts]))
     shared = shared_metrics(results)
     if not shared:
         having = [f"  {name} has {', '.join(result.metrics) or 'none'}" for name, result in results.items()]
@@ -96,12 +95,12 @@ def shared_metrics(results: Mapping[str, Result]) -> list[str]:
 
 
 def protocol(result: Result) -> dict[str, Any]:
-    """Its fields by dotted names, as `scores.fid`."""
+    """The fields of its protocol by dotted names, as `scores.fid`."""
     return flatten(dataclasses.asdict(result.protocol))
 
 
 def context_differences(results: Mapping[str, Result], part: str) -> dict[str, dict[str, Any]]:
-    """Name -> result -> value, of what differs in their "subject" or "environment"."""
+    """Fields of "subject" or "environment" (part) that differ: name -> result -> value."""
     parts = [flatten(dataclasses.asdict(result)[part]) for result in results.values()]
     return {name: dict(zip(results, values, strict=True)) for name, values in differing(*parts, absent=ABSENT).items()}
 
@@ -121,10 +120,10 @@ def format_comparison(
     lines += ["", align_columns(rows)]
     only_in_some = not_compared(results)
     if only_in_some:
-        lines += ["", "not compared, since not all have it: " + ", ".join(only_in_some)]
+        lines += ["", "not compared, since not in all results: " + ", ".join(only_in_some)]
     for part, title in (
         ("subject", "differs in what was measured"),
-        ("environment", "differs in the environment, which may move the last digits"),
+        ("environment", "differs in the environment, which may change the last digits"),
     ):
         fields = context_differences(results, part)
         cells = {field: {name: str(value) for name, value in values.items()} for field, values in fields.items()}
@@ -164,7 +163,7 @@ def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], difference
 
 
 def read_upgraded(path: Path) -> Result:
-    """A result in today's names, whichever version wrote it."""
+    """A result with current names, whichever version wrote it."""
     result = read_result(path)
     scores = {name: upgrade_text(text) for name, text in result.protocol.scores.items()}
     measured = dataclasses.replace(result.protocol, scores=scores)
@@ -172,10 +171,10 @@ def read_upgraded(path: Path) -> Result:
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, Result]:
-    """By the letters a, b, c and so on, in the order of the paths."""
+    """Results by the letters a, b, c and so on, in the order of the paths."""
     if not 2 <= len(paths) <= len(string.ascii_lowercase):
         raise ValueError(f"2 to {len(string.ascii_lowercase)} results are compared, got {len(paths)}")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"results must be files that evaluate.py wrote, and these are none: {', '.join(missing)}")
+        raise ValueError(f"results must be files that evaluate.py wrote, and these do not exist: {', '.join(missing)}")
     return {letter: read_upgraded(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}

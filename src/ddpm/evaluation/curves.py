@@ -1,4 +1,4 @@
-"""Lines with error bars: values over training steps, over what was swept, or against each other."""
+"""Lines with error bars: values over training steps, over the swept setting, or over another value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def panel_grid(num: int) -> tuple[Figure, list[Axes]]:
 
 
 def draw_line(axes: Axes, x: Sequence[float | Estimate], y: Sequence[Estimate], **style: Any) -> None:
-    """Points joined in their order, with the error bars that they have."""
+    """A line through the points in their order, with error bars where they are known."""
     across, up = ([each if isinstance(each, Estimate) else Estimate(each) for each in values] for values in (x, y))
     bars = {
         f"{axis}err": [each.error or 0 for each in values] if any(each.error for each in values) else None
@@ -34,7 +34,7 @@ def draw_line(axes: Axes, x: Sequence[float | Estimate], y: Sequence[Estimate], 
 
 
 def logarithmic(axis: Axis) -> None:
-    """A logarithmic axis numbered 1, 2, 5, 10, ..., where matplotlib writes powers of ten alone."""
+    """Make the axis logarithmic with ticks 1, 2, 5, 10, ..., where matplotlib has only powers of ten."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -42,7 +42,7 @@ def logarithmic(axis: Axis) -> None:
 
 
 def curves_over_training(results: Mapping[str, Result]) -> Figure:
-    """Every metric over the steps of the checkpoints, a line for each run. results: by RUN/CHECKPOINT."""
+    """Each metric over the steps of the checkpoints, one line for each run. results: by RUN/CHECKPOINT."""
     names = metric_columns(list(results.values()))
     runs = sorted({title.rpartition("/")[0] for title in results})
     figure, panels = panel_grid(len(names))
@@ -52,7 +52,7 @@ def curves_over_training(results: Mapping[str, Result]) -> Figure:
             with_step = [each for each in of_run if name in each.metrics and each.subject["step"] is not None]
             points = sorted((each.subject["step"], each.estimates[name]) for each in with_step)
             steps, values = zip(*points, strict=True) if points else ((), ())
-            draw_line(axes, steps, values, label=run.replace("$", r"\$"))  # a name, and no formula
+            draw_line(axes, steps, values, label=run.replace("$", r"\$"))  # no formula
         axes.set(title=name, xlabel="training step")
     if len(runs) > 1:
         panels[0].legend(fontsize="small")

@@ -1,4 +1,4 @@
-"""Measures samples of the averaged weights while a model is being trained, so that the best of it can be kept."""
+"""Evaluation of samples of the averaged weights during training, so that the best checkpoint can be kept."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,10 +37,10 @@ from ddpm.training.module import DiffusionModule
 class EvaluateDuringTraining(PeriodicWork):
     """Logs eval/NAME and eval/NAME_error, and writes each result to RUN/evaluations as evaluate.py does.
 
-    evaluator: not part of the module, so in no checkpoint. every_n_steps: optimizer steps between two; one more at the
-    end of training. The samples are 0..num_samples-1, the same noise each time, measured against the training split.
-    batch_size: samples at once on each device. describe: from the values fitted to the data to what results say of the
-    model, by group.
+    evaluator: not part of the module, and so not in checkpoints. every_n_steps: optimizer steps between evaluations;
+    another one follows at the end of training. Samples 0..num_samples-1, from the same noise each time, are compared
+    with the training split. batch_size: samples at once on each device. describe: function from the values fitted to
+    the data to the description of the model by group.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EvaluateDuringTraining(PeriodicWork):
         self.numbers: dict[str, float] = {}  # of the last evaluation, none if it failed
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """What cannot be measured shows before the first step, and so do the names of what can."""
+        """Raise errors of the evaluation before the first step, and find out the names of its values."""
         data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
         cond = (preview_inputs(trainer, module, some)[0] for some in ids.split(self.batch_size))
         labels = torch.cat(
@@ -90,17 +90,17 @@ class EvaluateDuringTraining(PeriodicWork):
                 callback.on_evaluation_end(trainer, self.numbers)
 
     def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
-        """Whether this step was measured in training; what evaluate.py writes names its checkpoint."""
+        """Whether this step was evaluated in training. Results of evaluate.py are told apart by their field "ckpt"."""
         for path in (Path(trainer.default_root_dir) / "evaluations").glob(f"{trainer.global_step:08d}_*.json"):
             try:
                 if "ckpt" not in read_result(path).subject:
                     return True
             except ValueError as error:
-                rank_zero_warn(f"{error}; it is passed over")
+                rank_zero_warn(f"{error}; this file is skipped")
         return False
 
     def show_real(self, trainer: Trainer) -> None:
-        """Once: what is real does not change."""
+        """Give the evaluator the real images, once."""
         if self.reference is None:
             reference = ImageReference(trainer.datamodule, "train", None, ReferenceCache())
             # renewed, since an earlier attempt may have failed
@@ -110,9 +110,9 @@ class EvaluateDuringTraining(PeriodicWork):
             self.reference = reference
 
     def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """This rank's share, with numbers and labels; None where the model knows no classes.
+        """Batches of this rank's samples with their numbers and labels, None if the model has no classes.
 
-        All ranks sample equally often, since they agree on signals at each sampling step.
+        All ranks sample equally many batches, because they exchange signals at each sampling step.
         """
         each = -(-self.num_samples // trainer.world_size)
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)

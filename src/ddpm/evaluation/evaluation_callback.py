@@ -1,4 +1,4 @@
-"""Measures images as they are generated, and those that were generated before."""
+"""Evaluation of images while they are generated, and of images generated before."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -17,15 +17,15 @@ from ddpm.metrics.score import Estimate
 
 class StoredImages(Protocol):
     def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
-        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
+        """Yields images uint8 `[B, C, H, W]` for each int64 `[B]` of image numbers in `plan`."""
         ...
 
 
 class EvaluationCallback(Callback):
-    """Shows the evaluator the real images, then the generated ones; every rank sees its share of both.
+    """Gives the evaluator the real images, then the generated ones; each rank gives its share of both.
 
-    The extractor's work is queued on the device and not waited for: the next batch is on its way meanwhile. samples:
-    which there are, and their labels. stored: where the images are that no predict_step made, None if all are made.
+    The extractor runs asynchronously on the device while the next batch is prepared. samples: numbers and labels of all
+    samples. stored: the images that predict_step does not generate; None if it generates all.
     """
 
     def __init__(

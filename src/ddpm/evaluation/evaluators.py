@@ -1,4 +1,4 @@
-"""Features and scores of a configuration, for evaluate.py and for `metric=fid` in training."""
+"""Builds evaluators from a configuration, for evaluate.py and for `metric=fid` in training."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from ddpm.metrics.evaluator import Evaluator
 
 
 def build_evaluator(config: DictConfig, data: str) -> Evaluator:
-    """Features and the scores of them. data: name of a data set, in case it has features of its own."""
+    """Features and scores. data: name of a data set, which determines the features of features=usual."""
     extractor = instantiate(config.features, "features")
     if isinstance(extractor, partial):
         extractor = extractor(data=data)
@@ -23,12 +23,12 @@ def build_evaluator(config: DictConfig, data: str) -> Evaluator:
 
 
 def training_evaluations(config: DictConfig) -> list[EvaluateDuringTraining]:
-    """`metric=fid` in training. The extractor is loaded now, so that missing weights show before any work."""
+    """Callbacks of `metric=fid` in training. They load the extractor now, so that missing weights fail early."""
     if not (config.get("metric") and "evaluate" in config):
         return []
     for name, leaf in config.metric.items_ex(resolve=False):
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.model_metrics."):
-            raise ValueError(f"metric={name} measures a trained model, not images: choose it in evaluate.py")
+            raise ValueError(f"metric={name} measures a trained model, not images: use it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
 
     def describe(fitted: Fitted) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Metrics of a model itself, such as its likelihood, beside the scores of its images: other parts of `metric`."""
+"""The interface of metrics of a model itself, such as its likelihood; `metric` selects them like scores of images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 @dataclass(frozen=True)
 class ModelRun:
-    """What a model metric is given.
+    """The input of a model metric.
 
-    model: in eval mode, to be brought to the device; its `predict_weights` are meant. None without a checkpoint.
-    config: what the model was built from; without a checkpoint the command's. folder: for files of the metric's own.
+    model: in eval mode, not yet on the device; the metric uses its `predict_weights`. None without a checkpoint.
+    config: the model's configuration; without a checkpoint, the command's. folder: for files of the metric.
     """
 
     model: DiffusionModel | None
@@ -31,11 +31,11 @@ class ModelRun:
 
 
 class Measurement(NamedTuple):
-    """estimates: by name. protocol: fields of an `EvaluationProtocol`; of `num_generated` (how many images or samples
-    were measured) and `scores` (what made each value, with its settings) there is no default.
+    """estimates: by name. protocol: fields of an `EvaluationProtocol`, at least `num_generated` (the number of measured
+    images or samples) and `scores` (the metric of each value, with its settings).
 
-    pictures: drawings, or uint8 `[H, W, 3]`, and tables: rows by column, by name, written beside the result as PNG and
-    CSV. lines: for a person.
+    pictures (figures, or uint8 `[H, W, 3]`) and tables (rows that map columns to values): by name, written beside the
+    result as PNG and CSV. lines: printed.
     """
 
     estimates: Mapping[str, Estimate]
@@ -46,10 +46,10 @@ class Measurement(NamedTuple):
 
 
 class ModelMetric(Protocol):
-    """needs_checkpoint: False where it makes its own model of the configuration; true where it says nothing.
+    """needs_checkpoint: False if the metric builds its own model from the configuration; True by default.
 
-    What it takes of the command, as the number of images, its YAML refers to: `batch_size: ${batch_size}`. It runs on
-    every process, prints its own tables on the first, and its values go into a result as those of a score do.
+    Its YAML refers to settings of the command, as in `batch_size: ${batch_size}`. It runs on every process, and its
+    values are stored in a result like those of a score.
     """
 
     needs_checkpoint: ClassVar[bool] = True

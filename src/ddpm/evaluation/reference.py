@@ -1,4 +1,4 @@
-"""What generated images are compared with: a split of a data set, images made elsewhere, or a mean and covariance."""
+"""References of generated images: a split of a data set, a folder of images, or a mean and covariance."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,11 +21,11 @@ class Reference(Protocol):
 
     @property
     def num(self) -> int:
-        """Of its images; 0 where that is not known."""
+        """The number of its images; 0 if unknown."""
         ...
 
     def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
-        """Gives the evaluator what it needs of the real images; to be called on all ranks."""
+        """Give the evaluator what it needs of the real images; to be called on all ranks."""
         ...
 
 
@@ -34,7 +34,7 @@ class ImageReference:
 
     def __init__(self, data: ImageDataModule, split: str, num_images: int | None, cache: ReferenceCache) -> None:
         self.data, self.split, self.num_images, self.cache = data, split, num_images, cache
-        self.images = data.split(split, num_images)  # what is wrong with the data shows here, before the work
+        self.images = data.split(split, num_images)  # raises errors of the data before any work
         self.identity = {"data": data.name, "split": split, "data_hash": data.content_hash(split, num_images)}
 
     @property
@@ -42,7 +42,7 @@ class ImageReference:
         return len(self.images)
 
     def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
-        """ask: called on all ranks equally often, between batches and before they gather anything."""
+        """ask: called equally often on all ranks, between batches and before features are gathered."""
         key = self.cache.key(self.identity["data_hash"], evaluator.extractor)
         known = self.cache.get(key) or {}
         if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
@@ -60,7 +60,7 @@ class ImageReference:
 
 
 class StatisticsReference:
-    """Mean and covariance out of an .npz file, for the scores that need no more."""
+    """Mean and covariance from an .npz file, for scores that need only these."""
 
     def __init__(self, path: Path) -> None:
         self.sets = {layer: FeatureSet(moments.num, moments) for layer, moments in read_statistics(path)[0].items()}
@@ -76,7 +76,7 @@ class StatisticsReference:
 
 
 def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
-    """The batches, with a line now and then that says how far they are; quiet where they are soon done."""
+    """Yields the batches, and displays progress now and then unless they are soon done."""
     display: Any = None
     done = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Where the values of evaluate.py go: files, the terminal, pictures, and the W&B run that made a model."""
+"""Outputs of evaluate.py: files, the terminal, pictures, and the W&B run of the model's training."""
 
 import os
 from dataclasses import asdict
@@ -34,7 +34,7 @@ from ddpm.training.wandb_run import finished_runs, reopen_run
 
 NUM_SHOWN = 24
 NUM_NEAREST = 3
-"""Generated images in the picture of nearest neighbours, and training images beside each."""
+"""Numbers of generated images in the picture of nearest neighbours, and of real images beside each."""
 
 
 @rank_zero_only
@@ -48,7 +48,7 @@ def store_result(path: Path, name: str, result: Result) -> None:
 
 @rank_zero_only
 def show_measurement(result: Path, measured: Measurement) -> None:
-    """What a model metric leaves beside its values."""
+    """Write the pictures and tables of a model metric, and print its lines."""
     for name, picture in measured.pictures.items():
         path = result.with_name(f"{result.stem}_{name}.png")
         save_figure(picture, path) if isinstance(picture, Figure) else save_png(path, picture.numpy())
@@ -67,7 +67,7 @@ def draw_nearest(result: Path, target: EvaluationTarget, reference: Reference, e
         if not isinstance(score, Memorization):
             continue
         if target.stored is None or not isinstance(reference, ImageReference):
-            print("  no picture of the nearest images: keep_images=false leaves none to show")
+            print("  no picture of the nearest images: it needs keep_images=true and a reference of images")
             return
         found = most_alike(evaluator.real_sets()[score.layer], evaluator.generated[score.layer])
         strip = draw_neighbours(*found, target.stored, reference.images.pixels.reader(False))
@@ -77,7 +77,7 @@ def draw_nearest(result: Path, target: EvaluationTarget, reference: Reference, e
 
 
 def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Numbers of generated images `[n]`, those first that are nearest against the next, and `[n, 3]` real ones."""
+    """Numbers `[n]` of generated images, smallest ratio of nearest to second distance first; `[n, 3]` of real ones."""
     k = min(NUM_NEAREST, real.num_images)
     distances, index = k_nearest(generated.rows, real.rows, k)
     suspects = (distances[:, 0] / distances[:, 1].clamp(min=1e-12)).argsort()[:NUM_SHOWN]
@@ -85,7 +85,7 @@ def most_alike(real: FeatureSet, generated: FeatureSet) -> tuple[Tensor, Tensor]
 
 
 def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages, real: StoredImages) -> Tensor:
-    """uint8 `[H, W, 3]`: in each row two generated images, each before the real ones nearest to it."""
+    """uint8 `[H, W, 3]`: each row shows two generated images, each followed by the nearest real ones."""
     images = to_rgb(next(generated.read([numbers])))
     theirs = to_rgb(next(real.read([neighbours.flatten()])))
     rows = torch.cat([images[:, None], theirs.reshape(*neighbours.shape, *theirs.shape[1:])], 1)
@@ -96,7 +96,7 @@ def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages
 
 @rank_zero_only
 def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Result]) -> None:
-    """All results in one table, and as curves where there are several steps."""
+    """Write and print one table of all results; draw curves if there are several training steps."""
     common = Path(os.path.commonpath([run_folder_of(path) for path in paths]))
     folder = Path(config.out) if config.out else common / "evaluations"
     name = f"table_{short_digest([asdict(result) for result in results.values()])}"
@@ -113,7 +113,7 @@ def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Re
 @rank_zero_only
 @finished_runs()
 def compare_variants(config: DictConfig, path: Path, measured: dict[str, SweepPoint], sweep: Sweep) -> None:
-    """A checkpoint's sweep: printed, as CSV, drawn, and in the W&B run that made it. measured: by the result's name."""
+    """Print, write, draw and log the sweep of a checkpoint. measured: points by the name of their result."""
     folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
     points = sweep.order_points(average_points(list(measured.values())))
     name = f"sweep_{stem(path)}_{short_digest(sorted(measured))}"
@@ -139,9 +139,9 @@ def save_statistics(path: Path, evaluator: Evaluator, reference: Reference) -> N
 @rank_zero_only
 @finished_runs()
 def log_to_run(run: Path, result: Result) -> None:
-    """The values beside the training's own, in the W&B run that made the checkpoint, if there was one.
+    """Log the values to the W&B run of the checkpoint's training, if there is one.
 
-    A folder of weights is of no run, and does not say at which step it was made.
+    An exported folder of weights has no run and no step, and is not logged.
     """
     step = result.subject.get("step")
     logger = None if step is None else reopen_run(run)

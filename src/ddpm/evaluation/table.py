@@ -10,7 +10,7 @@ from ddpm.metrics.score import Estimate, lower_is_better
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """ "3.17 ± 0.03": as many digits as the error bar leaves meaning in, or four significant ones."""
+    """ "3.17 ± 0.03": the error has two significant digits. Without an error, the value has four."""
     if not estimate.error:
         return f"{estimate.value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(estimate.error)))
@@ -22,7 +22,7 @@ def metric_columns(results: Sequence[Result]) -> list[str]:
 
 
 def text_table(results: Mapping[str, Result]) -> str:
-    """One line a result; the keys are their names."""
+    """One line for each result. results: by name."""
     return estimates_table({title: result.estimates for title, result in results.items()})
 
 
@@ -31,20 +31,20 @@ def estimates_table(rows: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 
 def titled_table(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """A line for each title, a column for each name that any row has; a cell is empty where a row lacks the name."""
+    """A line for each title, and a column for each name that any row has. Missing cells are empty."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
     lines = [[title, *(row.get(name, "") for name in names)] for title, row in rows.items()]
     return align_columns([["", *names], *lines])
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Each column as wide as its widest cell."""
+    """The rows as text, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def spread(results: Mapping[str, Result]) -> str:
-    """Of each metric over repeats with other seeds: mean, standard deviation, and the best that papers may report."""
+    """Mean and standard deviation of each metric over repeats with other seeds, and the best, as papers may report."""
     lines = []
     for name in metric_columns(list(results.values())):
         values = [result.metrics[name] for result in results.values()]
@@ -55,7 +55,7 @@ def spread(results: Mapping[str, Result]) -> str:
 
 
 def with_errors(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
-    """Each value and, after it, its standard error, as a row of a table has them."""
+    """A table row with each value followed by its standard error."""
     row: dict[str, float | None] = {}
     for name, (value, error) in estimates.items():
         row |= {name: value, f"{name}_error": error}
@@ -63,7 +63,7 @@ def with_errors(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
 
 
 def result_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """Of each result: name, step, seed, every metric and its standard error, and the name of the result's file."""
+    """A row for each result: name, step, seed, all metrics with standard errors, and the name of the result's file."""
     rows = []
     for title, result in results.items():
         about = {"name": title, "step": result.subject.get("step"), "seed": result.subject.get("seed")}

@@ -1,4 +1,4 @@
-"""What evaluate.py measures: the images of a model, in every requested variant, or images made elsewhere."""
+"""Targets of evaluate.py: the images of a model in each requested variant, or images from a folder."""
 
 import itertools
 import os
@@ -34,15 +34,15 @@ from ddpm.metrics.statistics import holds_statistics
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.requests import sample_labels
 
-MOST_SAMPLES = 50_000  # what published figures are of
+MOST_SAMPLES = 50_000  # as in published results
 
 
 @dataclass
 class EvaluationTarget:
-    """Images to be measured: those that `stored` has, and those that `model` makes of the numbers that it lacks.
+    """Images to be measured: those in `stored`, and those that `model` generates for the other numbers.
 
-    about: what they are, for the result. folder: where the result goes, unless the user says. variant: its place in a
-    sweep, None where there is none.
+    about: the subject of the result. folder: the default folder of the result. variant: the variant of a sweep, or
+    None.
     """
 
     name: str
@@ -79,12 +79,12 @@ def evaluation_targets(
 
 
 def common_folder(paths: list[Path]) -> str:
-    """Of the runs; 0, 1, ... of two sweeps are distinguished by what comes below it."""
+    """The common folder of the runs. Paths relative to it distinguish the runs 0, 1, ... of two sweeps."""
     return os.path.commonpath([run_folder_of(path).absolute().parent for path in paths])
 
 
 def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
-    """Of more images than are wanted some are drawn, the same in every run: a folder may be sorted by class."""
+    """The images of a folder, or a fixed random subset for a smaller num_samples: folders may be sorted by class."""
     if config.reference is None and not config.get("data"):
         raise ValueError("images must be compared with something: choose data=..., or reference=PATH")
     if config["class"] is not None:
@@ -96,7 +96,7 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
         num = check.integer("num_samples", config.num_samples, 1, num)
     real = build_reference(config, config)
     images = renumber_classes(data.split("train", num), data.class_names, real)
-    samples = GenerationDataModule(num, config.batch_size, images=images)  # whose labels they have, if any
+    samples = GenerationDataModule(num, config.batch_size, images=images)  # labels of the images, if any
     samples.done_mask = lambda: torch.ones(num, dtype=torch.bool)
     about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
     target = EvaluationTarget(path.name, None, samples, Numbered(images), None, about, path.parent)
@@ -104,9 +104,9 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
 
 
 def renumber_classes(images: ImageData, names: tuple[str, ...], real: Reference) -> ImageData:
-    """The images with the class numbers of the real ones, where both name their classes; -1 for a class unknown there.
+    """The images with the class numbers of the real ones, if both have class names; -1 for an unknown class.
 
-    A folder of fewer classes counts them otherwise.
+    A folder with only some of the classes numbers them differently.
     """
     known = real.data.class_names if isinstance(real, ImageReference) else ()
     if not names or not known or names == known:
@@ -117,7 +117,7 @@ def renumber_classes(images: ImageData, names: tuple[str, ...], real: Reference)
 
 @dataclass
 class Numbered:
-    """Some images of a data set under the numbers 0, 1, ..."""
+    """Images of a data set, numbered 0, 1, ..."""
 
     images: ImageData
 
@@ -152,18 +152,18 @@ def target_of_model(
 def samples_to_make(
     config: DictConfig, model: DiffusionModel, num: int, real: Reference
 ) -> tuple[GenerationDataModule, dict[str, Any]]:
-    """The samples to make, and their conditions: classes, or those of real images, as captions or small versions."""
+    """The samples to generate, with classes or with conditions of real images, such as captions or small images."""
     labels = sample_labels(config["class"], model.sample_condition)
     conditions = {} if labels is None else {LABEL: torch.tensor(labels)}
     requested = {} if labels is None else {"class": [model.sample_condition.name(label) for label in labels]}
     if isinstance(model.sample_condition, NoCondition | ClassLabel) and not model.needs_images:
         return GenerationDataModule(num, config.batch_size, conditions), requested
     if not isinstance(real, ImageReference):
-        raise ValueError(f"reference={config.reference} must hold images: this model makes its samples from them")
+        raise ValueError(f"reference={config.reference} must contain images: this model generates samples from them")
     if real.data.image_shape != model.image_shape:
         raise ValueError(
-            f"this model makes samples from images {model.image_shape}, and those of {real.identity['data']} are "
-            f"{real.data.image_shape}"
+            f"this model generates samples from images of shape {model.image_shape}, and those of "
+            f"{real.identity['data']} have {real.data.image_shape}"
         )
     return GenerationDataModule(num, config.batch_size, images=real.images), {
         "conditions_from": real.identity["data_hash"]
@@ -187,5 +187,5 @@ def build_reference(config: DictConfig, stored: DictConfig) -> Reference:
 
 
 def checkpoint_step(path: Path) -> int | None:
-    """A folder of weights does not say at which step it was made."""
+    """The training step of a checkpoint, None for an exported folder of weights."""
     return read_checkpoint(path).get("global_step") if is_of_a_run(path) else None

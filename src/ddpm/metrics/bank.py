@@ -1,4 +1,4 @@
-"""Where features are gathered over batches and ranks, until they are the features of all images of a kind."""
+"""Collects features over batches and ranks into the features of all real or all generated images."""
 
 from collections.abc import Collection, Mapping
 from typing import Self
@@ -10,14 +10,14 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ddpm.metrics.score import FeatureSet, Moments
 
-BLOCK = 4096  # rows; of 2048 features 32 MiB, which the allocator takes from the system and gives back
+BLOCK = 4096  # rows: 32 MiB for 2048 features, which the allocator returns to the system
 
 
 class FeatureBank:
-    """Images of one kind, each given once, in any order and any share of the ranks.
+    """Features of all images of one kind. Each image is given once, in any order and on any rank.
 
-    dims: width of each layer. moments: the layers whose sums are kept, in float64, which ranks add up exactly. rows:
-    the layers whose features are kept, image by image: 4 bytes a number on this device.
+    dims: width of each layer. moments: layers whose sums are stored, in float64, and added over ranks. rows: layers
+    whose features are stored for each image, 4 bytes per number on this device.
     """
 
     def __init__(self, kind: str, dims: Mapping[str, int], moments: Collection[str], rows: Collection[str]) -> None:
@@ -27,7 +27,7 @@ class FeatureBank:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all images. Batches of none stay: a rank that has had no image still has shapes to gather."""
+        """Forget all images. Empty tensors remain, so that a rank without images can gather shapes."""
         self.ids, self.labels = (Rows((), torch.int64, self.device) for _ in range(2))
         exact = {"dtype": torch.float64, "device": self.device}
         self.sums = {layer: torch.zeros(self.dims[layer], **exact) for layer in self.with_moments}
@@ -53,7 +53,7 @@ class FeatureBank:
             self.rows[layer].append(features[layer])
 
     def sets(self) -> dict[str, FeatureSet]:
-        """The set of each layer, over all ranks; all of them must call it. ValueError if an image came twice."""
+        """The set of each layer over all ranks; all ranks must call this. ValueError if an image was given twice."""
         order = self.ids.whole().argsort()
         for rows in (self.ids, self.labels, *self.rows.values()):
             rows.sort(order)
@@ -83,10 +83,9 @@ class FeatureBank:
 
 
 class Rows:
-    """Rows that come in batches, kept in blocks of many.
+    """Rows that are appended in batches and stored in large blocks.
 
-    Between small pieces that stay, the larger ones that come and go leave holes: 1 MB with each batch of 64 features.
-    shape: of one row.
+    Storing each batch by itself would fragment the memory, by 1 MB with each batch of 64. shape: of one row.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
@@ -109,7 +108,7 @@ class Rows:
             self.num_in_last += len(some)
 
     def whole(self) -> Tensor:
-        """All rows as one block, for which the others are let go one by one: there is never a second copy of all."""
+        """All rows as one block. The old blocks are freed one by one, so there is never a second copy of all rows."""
         if len(self.blocks) > 1 or self.num_in_last < len(self.blocks[0]):
             num = sum(map(len, self.blocks[:-1])) + self.num_in_last
             out = self.blocks[0].new_empty(num, *self.blocks[0].shape[1:])
@@ -132,12 +131,12 @@ def is_distributed() -> bool:
 
 
 def is_first_rank() -> bool:
-    """Whether this rank is the one that writes."""
+    """Whether this rank writes files and messages."""
     return not is_distributed() or dist.get_rank() == 0
 
 
 def over_ranks(rows: Tensor) -> Tensor:
-    """The rows of all ranks, of which each may have another number."""
+    """The rows of all ranks, whose numbers may differ."""
     return torch.cat(gather_all_tensors(rows)) if is_distributed() else rows
 
 

@@ -1,7 +1,7 @@
-"""Classification accuracy score: what a classifier learns from generated images alone (Ravuri and Vinyals 2019).
+"""Classification accuracy score: accuracy of a classifier trained on generated images (Ravuri and Vinyals 2019).
 
-It is trained on generated images, with the requested classes as their labels, and tested on real ones; so it
-falls both where images are of the wrong class and where a class lacks the variety of the real one.
+The classifier is trained on generated images, with the requested classes as labels, and tested on real ones. So the
+score falls if images are of the wrong class, or if a class is less diverse than the real one.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,13 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class ClassificationAccuracyScore(Score):
-    """`cas`, `cas_of_LABEL`, and `cas_of_real`: the same of a classifier that learned from real images.
+    """`cas`, `cas_of_LABEL`, and `cas_of_real`, the score of a classifier that is trained on real images.
 
-    The paper trains a ResNet-50 on pixels. Here it is a multinomial logistic regression on features of the layer
-    "pooled", each brought to mean 0 and deviation 1, with the penalty l2 / 2 |weights|^2 beside the sum of the losses:
-    minutes in place of days, and no figure that can be compared with the paper's. `cas_of_real` is cross-fitted, so
-    that no image is tested by what it trained: of num_folds parts each is tested by a classifier of the others, of at
-    most as many images as there are generated ones. Only requested classes are tested. Error bars are
-    binomial, over the real images.
+    The paper trains a ResNet-50 on pixels. This score uses multinomial logistic regression on features of the layer
+    "pooled", standardized to mean 0 and deviation 1, with the penalty l2 / 2 |weights|^2 added to the sum of losses. It
+    takes minutes instead of days, but its values cannot be compared with the paper's. `cas_of_real` uses
+    cross-validation: each of num_folds parts is tested by a classifier of the others, with at most as many images as
+    there are generated ones. Only requested classes are tested. Errors are binomial, over the real images.
     """
 
     l2: float = 1.0
@@ -66,7 +65,7 @@ class ClassificationAccuracyScore(Score):
         return LinearClassifier(make_pipeline(StandardScaler(), regression).fit(*training_arrays(rows, labels)))
 
     def cross_fitted(self, real: FeatureSet, most: int) -> Tensor:
-        """bool `[N]`, whether each real image was recognised by what the other folds taught."""
+        """Whether each real image is classified correctly by the classifier of the other folds, bool `[N]`."""
         order = torch.randperm(real.num_images, generator=torch.Generator().manual_seed(SEED))
         right = torch.zeros(real.num_images, dtype=torch.bool)
         for fold in range(self.num_folds):
@@ -85,7 +84,7 @@ class LinearClassifier:
     pipeline: Pipeline
 
     def right(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """bool `[N]` on the CPU."""
+        """Whether each label is predicted, bool `[N]` on the CPU."""
         features, classes = training_arrays(rows, labels)
         return torch.from_numpy(self.pipeline.predict(features) == classes)
 

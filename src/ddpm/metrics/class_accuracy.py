@@ -1,4 +1,4 @@
-"""Whether a generated image is of the requested class, as a classifier of real images sees it."""
+"""Class accuracy: whether a classifier of real images assigns generated images to the requested class."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 @dataclass(frozen=True)
 class ClassAccuracy(Score):
-    """`accuracy`: the share of generated images in which the extractor's classifier sees the requested class.
+    """`accuracy`: the share of generated images that the extractor's classifier assigns to the requested class.
 
-    `accuracy_of_LABEL`: of those of which a class was requested. `accuracy_of_real`: what the same classifier reaches
-    on the real images of these classes, the yardstick: far above it guidance makes caricatures. The classifier must
-    know the classes of the data by their numbers, as features=mnist does those of MNIST; of the images that trained it
-    the yardstick is too good. Error bars are binomial.
+    `accuracy_of_LABEL`: the same for one requested class. `accuracy_of_real`: accuracy of the classifier on the real
+    images of these classes, for comparison; a far higher `accuracy` means that guidance exaggerates the classes. The
+    classifier must number the classes as the data do, like features=mnist for MNIST. `accuracy_of_real` is too high on
+    images that trained the classifier. Errors are binomial.
     """
 
     values = ("accuracy", "accuracy_of_real", "accuracy_of_{}")
@@ -24,13 +24,13 @@ class ClassAccuracy(Score):
     needs_labels = True
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
-        """Of a classifier that tells other classes apart, so that its numbers mean something else."""
+        """ValueError also if the classifier has another number of classes than the data."""
         requested_classes(real, generated, self.describe())
         known, num = real.rows.shape[1], int(real.labels.max()) + 1
         if known != num:
             raise ValueError(
-                f"{self.describe()} needs features whose classes are those of the data: these features tell {known} "
-                f"classes apart, and the real images are of {num}; choose metric=cas or metric=fid_per_class"
+                f"{self.describe()} needs features whose classes are those of the data: these features have {known} "
+                f"classes, and the real images have {num}; choose metric=cas or metric=fid_per_class"
             )
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:

@@ -1,4 +1,4 @@
-"""The requested classes of samples: what scores by class share, and what they refuse without labels."""
+"""Requested classes of samples and labels of real images, for scores that need them."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from ddpm.metrics.score import FeatureSet
 
 
 def refuse_unlabelled_samples(labels: Tensor | None, score: str) -> None:
-    """labels: int64 `[N]`, the requested classes of samples, -1 for none. score: what it calls itself."""
+    """labels: int64 `[N]`, the requested classes of samples, -1 for none. score: its name in the error."""
     num = -1 if labels is None else int((labels < 0).sum())
     if num != 0:
         whose = "have no requested class" if num < 0 or num == len(labels) else f"include {num} without one"
@@ -23,13 +23,13 @@ def refuse_unlabelled_real(real: FeatureSet, score: str) -> None:
 
 
 def requested_classes(real: FeatureSet, generated: FeatureSet, score: str) -> list[int]:
-    """The requested classes of samples; ValueError if there is one of which no image is real."""
+    """The requested classes of samples; ValueError if one of them has no real image."""
     refuse_unlabelled_samples(generated.labels, score)
     refuse_unlabelled_real(real, score)
     requested = generated.labels.unique()
     strangers = requested[~torch.isin(requested, real.labels)]
     if len(strangers):
-        raise ValueError(f"{score}: class {int(strangers[0])} was requested, and no real image is of it")
+        raise ValueError(f"{score}: class {int(strangers[0])} was requested, but no real image has it")
     return requested.tolist()
 
 
@@ -39,7 +39,7 @@ def select_classes(images: FeatureSet, classes: list[int]) -> FeatureSet:
 
 
 def describe_classes(labels: Tensor) -> str:
-    """ "classes 0 to 9, 50 each", of the requested labels, int64 `[N]`; "no class" where of none."""
+    """ "classes 0 to 9, 50 each", for requested labels int64 `[N]`; "no class" if all are -1."""
     requested, counts = labels.unique(return_counts=True)
     if (requested < 0).all():
         return "no class"

@@ -1,7 +1,7 @@
-"""How well scores tell what is anomalous, pixel by pixel and image by image: areas under curves and overlaps.
+"""Detection metrics of anomaly scores for pixels and for images: areas under curves, and overlaps.
 
-A curve is kept as counts in bins of falling score, one bin for each different score where a value is wanted and a few
-hundred where its spread over resampled images is: then a resample is a weighted sum of the images' counts.
+A curve is stored as counts in bins of decreasing score. Values use one bin for each distinct score. Bootstrap errors
+use NUM_BINS bins for each image, so that a resample is a weighted sum of the images' counts.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from torch import Tensor
 from ddpm.base import check
 
 LARGEST_FPR = 0.3
-"""Up to which false positive rate AUPRO integrates (Bergmann et al. 2021, section 5.1)."""
+"""The false positive rate up to which AUPRO integrates (Bergmann et al. 2021, section 5.1)."""
 NUM_BINS = 1024
-"""Of the scores of a resample, equally full: an area under a curve moves by less than 1e-3."""
+"""Bins of a resample, with equal counts in all; they change an area under a curve by less than 1e-3."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """By falling score, `[..., K]` each: how many are anomalous, how many are not, and of how much of a region, summed
-    over regions; regions: `[...]`, their number.
+    """Counts in K bins of decreasing score, `[..., K]`. positive, negative: anomalous and normal pixels. overlap: share
+    of each region, summed over regions. regions: the number of regions, `[...]`.
     """
 
     positive: Tensor
@@ -32,7 +32,7 @@ class Counts:
     regions: Tensor
 
     def sum(self, weights: Tensor) -> "Counts":
-        """Of images `[N, K]`, taken as often as weights `[R, N]` say."""
+        """Sums over images `[N, K]` with weights `[R, N]`."""
         return Counts(weights @ self.positive, weights @ self.negative, weights @ self.overlap, weights @ self.regions)
 
 
@@ -45,21 +45,21 @@ def rates(counts: Counts) -> tuple[Tensor, Tensor]:
 
 
 def auroc(counts: Counts) -> Tensor:
-    """Area under the ROC curve: how often an anomalous one has the higher score, equal scores counting half."""
+    """Area under the ROC curve: how often an anomalous one of a pair has the higher score; ties count half."""
     true, false = rates(counts)
     return torch.trapezoid(true, false)
 
 
 def average_precision(counts: Counts) -> Tensor:
-    """Sum over thresholds of precision times the recall that is gained."""
+    """Average precision: the sum over thresholds of precision times the increase in recall."""
     found, false = counts.positive.cumsum(-1), counts.negative.cumsum(-1)
     precision = found / (found + false).clamp(min=1e-300)
     return (precision * counts.positive).sum(-1) / counts.positive.sum(-1)
 
 
 def aupro(counts: Counts) -> Tensor:
-    """Area under the mean overlap with a region of anomalous pixels, small ones counting as much as large ones, over
-    false positive rates up to 0.3, as a share of 0.3 (Bergmann et al. 2021, section 5.1)."""
+    """Area under the per-region overlap, with equal weights for small and large regions, over false positive rates up
+    to 0.3, divided by 0.3 (Bergmann et al. 2021, section 5.1)."""
     _, false = rates(counts)
     overlap = torch.nn.functional.pad(counts.overlap.cumsum(-1), (1, 0)) / counts.regions[..., None]
     width = false.diff(dim=-1)
@@ -69,13 +69,13 @@ def aupro(counts: Counts) -> Tensor:
 
 
 def dice_of_all(counts: Counts) -> Tensor:
-    """`[..., K]`, the Dice coefficient 2 TP / (2 TP + FP + FN) for each threshold."""
+    """The Dice coefficient 2 TP / (2 TP + FP + FN) for each threshold, `[..., K]`."""
     found, false = counts.positive.cumsum(-1), counts.negative.cumsum(-1)
     return 2 * found / (found + false + counts.positive.sum(-1, keepdim=True)).clamp(min=1e-300)
 
 
 def best_dice(counts: Counts) -> Tensor:
-    """The largest Dice coefficient of all thresholds, chosen on the very pixels that it is measured on."""
+    """The largest Dice coefficient over thresholds, chosen on the same pixels on which it is measured."""
     return dice_of_all(counts).amax(-1)
 
 
@@ -94,8 +94,8 @@ def confusion(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
 def overlaps(cells: Tensor) -> dict[str, Tensor]:
     """Dice, IoU and rates from `[..., 4]` of `confusion`.
 
-    AnoDDPM's code calls precision what is TP / (TP + FN), sensitivity, and the other way round, and its false positive
-    rate is FN / (FN + TN); here each has its own name.
+    AnoDDPM's code has the names of precision and sensitivity exchanged, and its false positive rate is FN / (FN + TN).
+    We use the standard names.
     """
     tp, fp, fn, tn = cells.unbind(-1)
     return {
@@ -108,9 +108,9 @@ def overlaps(cells: Tensor) -> dict[str, Tensor]:
 
 
 def count_pixels(scores: Tensor, anomalous: Tensor, shares: Tensor, regions: Tensor, num_bins: int | None) -> Counts:
-    """Of each image `[N, K]`, or, with num_bins None, of all of them together `[K]`, with a bin for each score.
+    """Counts of each image `[N, K]`, or, for num_bins=None, of all images together `[K]` with a bin for each score.
 
-    scores, anomalous, shares: `[N, P]`; shares: of a pixel in its region, 0 outside. regions: `[N]`.
+    scores, anomalous, shares: `[N, P]`; shares: of a pixel in its region, 0 outside. regions: number `[N]`.
     """
     num = len(scores)
     if num_bins is None:
@@ -130,7 +130,7 @@ def count_pixels(scores: Tensor, anomalous: Tensor, shares: Tensor, regions: Ten
 
 
 def region_shares(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """float64 `[N, H, W]`, 1 / the size of a pixel's connected region, corners included, and the number of regions."""
+    """1 / size of each pixel's 8-connected region, float64 `[N, H, W]`, and the number of regions `[N]`."""
     shares, numbers = np.zeros(tuple(masks.shape)), []
     for row, mask in enumerate(masks.numpy()):
         named, number = label(mask, structure=np.ones((3, 3)))

@@ -1,4 +1,4 @@
-"""Scores from batches of images: each image passes the extractor once, whatever is computed from its features."""
+"""Scores of batches of images: each image passes the extractor once, for all scores."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,25 +20,25 @@ R = TypeVar("R")
 
 
 def count_name(n: int) -> str:
-    """5000 is '5k', 33 is '33', 1500 is '1500': short where short is exact."""
+    """ "5k" for 5000, "33" for 33, and "1500" for 1500: short if that is exact."""
     return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
 
 
 def _plain_tensors(method: Callable[P, R]) -> Callable[P, R]:
-    """No gradients, and no inference mode either: sums made in inference mode could not be added to outside of it."""
+    """Disable gradients and inference mode: tensors of inference mode cannot be updated outside of it."""
     return torch.inference_mode(False)(torch.no_grad()(method))
 
 
 class Evaluator:
-    """Takes real and generated images in [-1, 1] on any number of ranks; gives values named like `fid_inception_5k`.
+    """Takes real and generated images in [-1, 1] on any number of ranks; returns values such as `fid_inception_5k`.
 
-    Call `to(device)` before the sampling starts: it loads the extractor, so that missing weights are known at once.
-    Under torch.distributed (Lightning's included) each rank updates with its own share and all ranks call `compute`.
-    A share may be empty, but no image may come twice: samplers that pad ranks to equal lengths are refused.
-    Not an nn.Module: held by a callback or a LightningModule, the extractor stays out of checkpoints and EMA copies.
+    Call `to(device)` before sampling: it loads the extractor, so that missing weights raise early.
+    Under torch.distributed (Lightning's included), each rank updates with its own share, and all ranks call `compute`.
+    A share may be empty, but no image may be given twice: samplers that pad ranks to equal lengths raise ValueError.
+    Not an nn.Module, so that checkpoints and EMA copies of a module that holds it do not contain the extractor.
 
-    A score whose layer the extractor lacks is left out and said so, unless none is left.
-    batch_size: images per pass of the extractor, for memory and speed alone.
+    Scores whose layer the extractor lacks are in `left_out`; ValueError if none is left.
+    batch_size: images per pass of the extractor; it affects only memory and speed.
     """
 
     def __init__(self, extractor: Extractor, scores: Sequence[Score], batch_size: int = 64) -> None:
@@ -58,19 +58,19 @@ class Evaluator:
         self.layers = tuple(dict.fromkeys(score.layer for score in self.scores))
         self._real, self._fake = (self._bank(real) for real in (True, False))
         self._known_real: Mapping[str, FeatureSet] | None = None
-        self._counts: tuple[int, int] | None = None  # real and generated, of what compute last gave
+        self._counts: tuple[int, int] | None = None  # real and generated, of the last compute
         self._made_by: dict[str, str] = {}
         self._warned: set[str] = set()
 
     @property
     def needs_real(self) -> bool:
-        """False where no score looks at real images: the pass over the data set can be left out."""
+        """False if no score uses real images, so that the pass over the data set can be skipped."""
         return any(score.needs_real for score in self.scores)
 
     def names(self, real: Tensor | None, generated: Tensor) -> list[str]:
-        """What `compute` will call its values; ValueError for what it could not measure. For the time before images are
-        made. real, generated: their labels, int64 `[N]`, -1 for none; real is None if not even their number is known.
-        """
+        """The names of the values of `compute`, before images are generated. ValueError if it cannot compute them.
+
+        real, generated: labels int64 `[N]`, -1 for none; real is None if the number of real images is unknown."""
         if real is not None:
             self._refuse_too_few("real", len(real))
         self._refuse_too_few("generated", len(generated))
@@ -87,7 +87,7 @@ class Evaluator:
 
     @_plain_tensors
     def to(self, device: torch.device | str) -> Self:
-        """Move everything, loading the extractor if it is not yet; images are brought to this device by `update_*`."""
+        """Move everything, and load the extractor if needed. `update_*` then moves images to this device."""
         self.device = torch.device(device)
         for part in (self.extractor, self._real, self._fake):
             part.to(self.device)
@@ -96,10 +96,10 @@ class Evaluator:
     def update_real(self, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
         """images: float `[B, 1 or 3, H, W]` in [-1, 1]; ids: int64 `[B]`, the numbers in the data set, each once.
 
-        labels: int64 `[B]`, -1 where there is none.
+        labels: int64 `[B]`, -1 for none.
         """
         if not self.needs_real:
-            raise ValueError("update_real: none of these scores uses real images; ask needs_real before the data set")
+            raise ValueError("update_real: none of these scores uses real images; check needs_real first")
         self._update(self._real, images, ids, labels)
 
     def update_fake(self, images: Tensor, ids: Tensor, labels: Tensor | None = None) -> None:
@@ -111,7 +111,7 @@ class Evaluator:
 
     @_plain_tensors
     def real_sets(self) -> Mapping[str, FeatureSet]:
-        """What the real images are, for a cache. All ranks must call it."""
+        """The feature sets of the real images, for a cache. All ranks must call it."""
         if self._known_real is None:
             sets = self._real.sets()
             self._refuse_too_few("real", next(iter(sets.values())).num_images)
@@ -119,14 +119,14 @@ class Evaluator:
         return self._known_real
 
     def use_real(self, sets: Mapping[str, FeatureSet]) -> None:
-        """In place of real images, what is known of them; ValueError if that is less than the scores need."""
+        """Use stored feature sets in place of real images; ValueError if they lack what the scores need."""
         lacking = self.lacks(sets)
         if lacking:
             raise ValueError(lacking)
         self._known_real = {layer: known.to(self.device) for layer, known in sets.items()}
 
     def lacks(self, sets: Mapping[str, FeatureSet]) -> str:
-        """What the scores need of real images and `sets` do not hold; empty if nothing."""
+        """An error message about what the scores need and `sets` do not have; empty if nothing is missing."""
         for score in self.scores:
             if not score.needs_real:
                 continue
@@ -138,8 +138,8 @@ class Evaluator:
             ):
                 what = "each image's features" if score.rows_of_real else "mean and covariance"
                 return (
-                    f"{score.describe()} needs {what} of layer {score.layer!r}, which the reference does not hold; "
-                    "give the images themselves"
+                    f"{score.describe()} needs {what} of layer {score.layer!r}, which the reference does not have; "
+                    "use a reference of images"
                 )
             if score.moments and len(known.moments.mean) != self.dims[score.layer]:
                 return (
@@ -154,7 +154,7 @@ class Evaluator:
 
     @_plain_tensors
     def compute(self) -> dict[str, Estimate]:
-        """All values, the same on every rank. All ranks must call it: the first thing it does is to wait for them."""
+        """All values, equal on all ranks. All ranks must call it, because it gathers features first."""
         real = self.real_sets() if self.needs_real else {}
         generated = self._fake.sets()
         num_real, num_generated = (next(iter(s.values())).num_images if s else 0 for s in (real, generated))
@@ -172,9 +172,9 @@ class Evaluator:
         return values
 
     def provenance(self) -> dict[str, Any]:
-        """The fields of an `EvaluationProtocol` that are known here, for the values that `compute` last gave."""
+        """The fields of an `EvaluationProtocol` that the evaluator knows, for the values of the last `compute`."""
         if self._counts is None:
-            raise ValueError("provenance belongs to values: call compute first")
+            raise ValueError("provenance needs values: call compute first")
         return {
             "num_generated": self._counts[1],
             "num_real": self._counts[0],
@@ -185,12 +185,12 @@ class Evaluator:
         }
 
     def renewed(self) -> "Evaluator":
-        """One with the same extractor and scores that has seen no image."""
+        """A new evaluator with the same extractor and scores, and no images."""
         return Evaluator(self.extractor, self.scores, self.batch_size)
 
     @_plain_tensors
     def reset_fake(self) -> None:
-        """Forget the generated images; the real ones stay, for the next evaluation during a training."""
+        """Forget the generated images and keep the real ones, for the next evaluation in training."""
         self._counts = None
         self._fake.clear()
 
@@ -207,7 +207,7 @@ class Evaluator:
         for name, numbers in (("ids", ids), ("labels", ids if labels is None else labels)):
             if numbers.dtype != torch.int64 or numbers.shape != images.shape[:1]:
                 raise ValueError(
-                    f"{name} must be int64 [{len(images)}], one an image, got {numbers.dtype} {list(numbers.shape)}"
+                    f"{name} must be int64 [{len(images)}], one per image, got {numbers.dtype} {list(numbers.shape)}"
                 )
         pixels = to_rgb(to_uint8(images))
         wanted = [layer for layer in self.layers if layer != PIXELS]
@@ -234,4 +234,4 @@ class Evaluator:
     def _warn_once(self, caveat: str | None) -> None:
         if caveat and is_first_rank() and caveat not in self._warned:
             self._warned.add(caveat)
-            warnings.warn(caveat, stacklevel=5)  # past the wrappers of compute, to whoever called it
+            warnings.warn(caveat, stacklevel=5)  # the caller of compute, past its wrappers

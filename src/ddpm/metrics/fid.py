@@ -1,7 +1,7 @@
-"""Frechet distance between two sets of features taken as Gaussians: FID, if the features are Inception's.
+"""Frechet distance between Gaussians fitted to two sets of features: FID, if the features are Inception's.
 
-Heusel et al. 2017, eq. 6: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), in float64. Own code, since neither torchmetrics
-nor torch-fidelity resamples, or measures against a mean and covariance out of a file; the tests hold it to both.
+Heusel et al. 2017, eq. 6: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), in float64. Neither torchmetrics nor
+torch-fidelity resamples, or uses a mean and covariance from a file; the tests compare this code with both.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ SEED = 2020
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Symmetric, and 0 up to rounding between equal moments, of full rank or not.
+    """Symmetric, and 0 up to rounding for equal moments, even without full rank.
 
-    (S1 S2)^(1/2) has the trace of (R^T S2 R)^(1/2) with R R^T = S1, which is symmetric: 1.7 s for 2048 features.
+    Tr (S1 S2)^(1/2) = Tr (R^T S2 R)^(1/2) with R R^T = S1, a symmetric matrix: 1.7 s for 2048 features.
     """
     root_a = root(a.covariance)
     return distance_of_parts(
@@ -36,23 +36,23 @@ def root(covariance: Tensor) -> Tensor:
 
 
 def without_noise(values: Tensor) -> Tensor:
-    """Eigenvalues of a covariance; what rounding made of zeros becomes zero, lest their roots add up."""
+    """Eigenvalues of a covariance, with those at rounding level set to 0, because their roots would add up."""
     noise = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
     return torch.where(values > noise, values, 0)
 
 
 def distance_of_parts(a: Moments, mean: Tensor, trace: Tensor, spectrum: Tensor) -> float:
-    """mean, trace: of the other set and its covariance. spectrum: eigenvalues of R^T S2 R."""
+    """mean: of the other set. trace: of its covariance S2. spectrum: eigenvalues of R^T S2 R."""
     overlap = without_noise(spectrum).sqrt().sum()
     return float((a.mean - mean).square().sum() + torch.trace(a.covariance) + trace - 2 * overlap)
 
 
 @dataclass(frozen=True)
 class FrechetDistance(Score):
-    """`fid` of the layer "pooled", `sfid` of the layer "spatial" (Nash et al. 2021), which sees where things are.
+    """`fid` of the layer "pooled", or `sfid` of the layer "spatial" (Nash et al. 2021), which keeps positions.
 
-    num_resamples: of the generated images with replacement, whose distances spread as those of other draws of images
-    would; 0: no error bar, and memory that does not grow with the images. The reference stays as it is: it is given.
+    num_resamples: bootstrap resamples of the generated images, whose standard deviation is the error; 0: no error, and
+    memory that does not grow with the number of images. The reference is not resampled.
     """
 
     layer: str = "pooled"
@@ -84,7 +84,7 @@ class FrechetDistance(Score):
         if 0 < min(num_generated, num_real or num_generated) < 10_000:
             return (
                 f"{self.name.upper()} of {num_generated} generated against {num_real} real images: under 10,000 it is "
-                "biased upwards. Compare it with figures of the same n only; metric=fid_infinity estimates it without "
+                "biased upwards. Compare it only with values of the same n; metric=fid_infinity estimates it without "
                 "the bias of few generated images"
             )
         return None
@@ -95,11 +95,11 @@ class FrechetDistance(Score):
 
 @dataclass(frozen=True)
 class FrechetInfinity(Score):
-    """`fid_inf`: the distance that infinitely many generated images would have (Chong and Forsyth 2020).
+    """`fid_inf`: the distance for infinitely many generated images (Chong and Forsyth 2020).
 
-    The bias falls as 1/n, so distances of parts of the generated images are extrapolated to 1/n = 0, by least squares
-    over num_points sizes from smallest part to all. The reference stays as it is. Noisier than FID: its error bar comes
-    of doing the same with num_resamples resamples.
+    The bias falls as 1/n, so distances of subsets of the generated images are extrapolated to 1/n = 0, by least squares
+    over num_points sizes from the share `smallest` to all. The reference is not resampled. The value is noisier than
+    FID; its error is the standard deviation over num_resamples bootstrap resamples.
     """
 
     layer: str = "pooled"
@@ -136,7 +136,7 @@ class FrechetInfinity(Score):
 
 
 def extrapolate(real: Moments, rows: Tensor, weights: Tensor, sizes: list[int]) -> list[float]:
-    """For each of `weights` `[R, N]` the line through its distances at `sizes`, where 1/n is 0."""
+    """For each row of `weights` `[R, N]`, the value at 1/n = 0 of a line through its distances at `sizes`."""
     found = []
     for number, weight in enumerate(weights):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED + number))
@@ -147,7 +147,7 @@ def extrapolate(real: Moments, rows: Tensor, weights: Tensor, sizes: list[int]) 
 
 
 def multinomial_weights(num_resamples: int, num_images: int, seed: int = SEED) -> Tensor:
-    """float64 `[R, N]`, how often each image is in each resample of N images; the same for the same numbers."""
+    """Counts of each image in each bootstrap resample of N images, float64 `[R, N]`; the same for equal arguments."""
     make = np.random.Generator(np.random.PCG64(seed))
     even = np.full(num_images, 1 / num_images)
     return torch.from_numpy(make.multinomial(num_images, even, size=num_resamples)).double()
@@ -156,9 +156,8 @@ def multinomial_weights(num_resamples: int, num_images: int, seed: int = SEED) -
 def resampled_distances(real: Moments, rows: Tensor, weights: Tensor) -> Tensor:
     """The distance of each resample to `real`, float64 `[R]`. rows: float32 `[N, d]`. weights: float64 `[R, N]`.
 
-    The rows are turned once into the coordinates in which R^T S R is a covariance; a resample then costs one product
-    of its distinct rows with themselves, of which BLAS makes half, and eigenvalues: 1.3 s of two cores for 50,000
-    images and 2048 features.
+    The rows are transformed once by R, so that R^T S R is their covariance. A resample then needs one product of its
+    distinct rows, of which BLAS computes half, and eigenvalues: 1.3 s on two cores for 50,000 images and 2048 features.
     """
     weights = weights.to(rows.device, torch.float64)
     nums = weights.sum(1)
@@ -183,11 +182,11 @@ def resampled_distances(real: Moments, rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
-    """Eigenvalues, but for zeros, of the sum over rows of weight times (row - mean)(row - mean)^T.
+    """Eigenvalues, except zeros, of the sum over rows of weight times (row - mean)(row - mean)^T.
 
-    rows: float32 `[N, d]`. mean: float64 `[d]`, of the weighted rows. Fewer rows than features are multiplied with each
-    other instead, which has the same eigenvalues. Of many, float32 products of a few thousand are added up in float64:
-    that moves a distance by 2e-6 and its spread by a 1e-5th, in half the time.
+    rows: float32 `[N, d]`. mean: float64 `[d]`, of the weighted rows. For fewer rows than features, their Gram matrix
+    is used, which has the same eigenvalues. For many rows, float32 products of a few thousand are added in float64,
+    which takes half the time, and changes a distance by 2e-6 and its spread by a relative 1e-5.
     """
     chosen = weight.nonzero()[:, 0]
     d = rows.shape[1]
@@ -198,7 +197,7 @@ def scatter_spectrum(rows: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
     for some in chosen.split(CHUNK):
         scaled = rows[some].mul_(weight[some, None].sqrt().float())
         if rows.device.type == "cpu":
-            total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1).T)  # the upper half, in half the time
+            total += torch.from_numpy(ssyrk(1.0, scaled.numpy().T, lower=1).T)  # the upper half only
         else:
             total += scaled.T @ scaled
     return torch.linalg.eigvalsh(total.addr_(mean, mean, alpha=-float(weight.sum())), UPLO="U")

@@ -1,4 +1,4 @@
-"""How near images are to those that they should be, each to its own: PSNR, SSIM and the root of the mean square."""
+"""Fidelity of images to their own originals: PSNR, SSIM and root mean squared error."""
 
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -6,7 +6,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from ddpm.base import check
 
 SSIM_BORDER = 5
-"""Pixels of SSIM's window on each side of its middle (Wang et al. 2004, section III C)."""
+"""Pixels of SSIM's window on each side of its centre (Wang et al. 2004, section III C)."""
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -25,10 +25,10 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of each image `[N, C, H, W]` in [-1, 1]: at most 1, for equal ones (Wang et al. 2004).
+    """Structural similarity of each image `[N, C, H, W]` in [-1, 1]; 1 for equal images (Wang et al. 2004).
 
-    A Gaussian window of 11 x 11 pixels with standard deviation 1.5 around every pixel, the image reflected at borders;
-    K1 = 0.01, K2 = 0.03; the mean of all channels.
+    We use a Gaussian window of 11 x 11 pixels with standard deviation 1.5, reflection at the borders, K1 = 0.01,
+    K2 = 0.03, and the mean over channels.
     """
     if min(x.shape[-2:]) <= SSIM_BORDER:
         size = " x ".join(map(str, x.shape[-2:]))

@@ -1,4 +1,4 @@
-"""Inception score: how sure a classifier is of each image, and of how many different things.
+"""Inception score: how confident a classifier is for each image, and how diverse its classes are.
 
 Salimans et al. 2016, section 4: exp E KL(p(y|x) || p(y)), mean and standard deviation over ten parts.
 """
@@ -21,11 +21,12 @@ SHUFFLE_SEED = 2020  # torch-fidelity's default
 
 @dataclass(frozen=True)
 class InceptionScore(Score):
-    """`is` and, as published, `is_std`. torch-fidelity scores the logits in the order of their images' numbers.
+    """`is` and, as in publications, `is_std`, both by torch-fidelity.
 
-    So neither batches nor ranks change the value. torchmetrics shuffles by the global generator, cuts 33 images into 9
-    parts, and divides the variance by n - 1 (published: by n). is_std is the spread over ten parts of n/10 images, no
-    error of the whole: the error bar of `is` comes of num_resamples resamples within each part.
+    The logits are in the order of the image numbers, so batches and ranks do not change the value. torchmetrics instead
+    shuffles by the global generator, splits 33 images into 9 parts, and divides the variance by n - 1 (published: n).
+    is_std is the spread over ten parts of n/10 images, and not the error of `is`. That error is the standard deviation
+    over num_resamples bootstrap resamples within each part.
     """
 
     num_resamples: int = 50
@@ -46,7 +47,7 @@ class InceptionScore(Score):
         return {"is": Estimate(score[KEY_METRIC_ISC_MEAN], error), "is_std": Estimate(score[KEY_METRIC_ISC_STD])}
 
     def resampled(self, logits: Tensor) -> Tensor:
-        """Scores `[R]`: the mean over parts of exp(mean of sum p log p - sum q log q), q the mean of p."""
+        """Scores `[R]`: the mean over parts of exp(mean of sum p log p - sum q log q), where q is the mean of p."""
         order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(len(logits)))
         scores = []
         ends = [len(order) * k // NUM_PARTS for k in range(NUM_PARTS + 1)]  # torch-fidelity's
@@ -62,7 +63,7 @@ class InceptionScore(Score):
         if num_generated < 10_000:
             return (
                 f"IS of {num_generated} generated images: under 10,000 its ten parts are small and it is biased "
-                "downwards. Compare it with figures of the same n only"
+                "downwards. Compare it only with values of the same n"
             )
         return None
 

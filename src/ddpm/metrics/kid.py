@@ -1,7 +1,7 @@
 """Kernel distance between two sets of features: KID, if the features are Inception's. Unbiased for any n.
 
 Binkowski et al. 2018: the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, averaged over subsets.
-torch-fidelity measures; the subsets are a function of the seed and the images' order, which is that of their numbers.
+torch-fidelity computes it. The subsets depend on the seed and the order of the images, which is that of their numbers.
 """
 
 import math
@@ -17,7 +17,7 @@ SUBSET_SEED = 2020  # torch-fidelity's default
 
 @dataclass(frozen=True)
 class KernelDistance(Score):
-    """`kid`. Subsets have at most half of the images, lest they all be the same: of 1,000 images, 500."""
+    """`kid`. Subsets have at most half of the images, so that they differ: 500 of 1,000 images."""
 
     num_subsets: int = 100
     subset_size: int = 1000
@@ -49,12 +49,11 @@ class KernelDistance(Score):
 
 
 def error_of_mean(spread: float, num_subsets: int, size: int, num: int) -> float:
-    """Standard error, over other draws of the images, of the mean over subsets of `size` among `num` images.
+    """Standard error, over draws of the images, of the mean over subsets of `size` among `num` images.
 
-    spread: standard deviation over the subsets. Given the images it is sqrt(s^2 (1/size - 1/num)), where s^2 / num is
-    the variance that no further subset takes away; the finite number of subsets adds spread^2 / num_subsets. Exact
-    where the distance varies as a mean over images does, which it does unless the two sets have one distribution;
-    then it is too large.
+    spread: standard deviation over the subsets. For given images it is sqrt(s^2 (1/size - 1/num)), where s^2 / num is
+    the variance for infinitely many subsets; the finite number adds spread^2 / num_subsets. This is exact if the
+    distance varies like a mean over images. If both sets have the same distribution, the error is too large.
     """
     by_images = spread**2 / (1 / size - 1 / num) / num
     return math.sqrt(by_images + spread**2 / num_subsets)

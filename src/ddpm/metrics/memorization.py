@@ -10,11 +10,11 @@ from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 @dataclass(frozen=True)
 class Memorization(Score):
-    """`memorized` and `nearest_ratio`, of pixels with the names' ending `_pixels`. Compare with split=train.
+    """`memorized` and `nearest_ratio`, with the suffix `_pixels` for pixels. Use split=train.
 
-    memorized: share of generated images that are less than `ratio` times as far from the nearest real image as from
-    the second nearest (Yoon et al. 2023: a third). nearest_ratio: median distance of generated images to the nearest
-    real one, over that of real images to the nearest other: about 1 where the model draws anew, 0 where it copies.
+    memorized: share of generated images whose distance to the nearest real image is less than `ratio` times that to the
+    second nearest (Yoon et al. 2023: 1/3). nearest_ratio: median distance of generated images to the nearest real one,
+    divided by that of real images to the nearest other one: about 1 for new samples, 0 for copies.
     """
 
     layer: str = PIXELS
@@ -30,7 +30,7 @@ class Memorization(Score):
         copies = distances[:, 0] < self.ratio * distances[:, 1]
         of_median = float(usual.median())
         if of_median == 0:
-            raise ValueError("nearest_ratio has no scale: more than half of the real images are there twice")
+            raise ValueError("nearest_ratio has no scale: more than half of the real images are duplicates")
         ratio = Estimate(float(distances[:, 0].median()) / of_median)
         return dict(zip(self.values, (Estimate.of_mean(copies), ratio), strict=True))
 

@@ -1,4 +1,4 @@
-"""How many modes of the data the samples reach: Gaussians in the plane, or the 1,000 classes of StackedMNIST.
+"""Number of modes of the data that samples cover: Gaussians in the plane, or the 1,000 classes of StackedMNIST.
 
 Metz et al. 2017, section 3.3; Lin et al. 2018 (PacGAN), section 4.
 """
@@ -23,7 +23,7 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class ModeScore(Score, ABC):
-    """num_resamples: of the generated images with replacement, whose values spread as the error bar; 0: none."""
+    """num_resamples: bootstrap resamples of the generated images, for the standard error; 0: no error."""
 
     num_resamples: int = 50
     remedy = "data=grid25, mixture or stacked_mnist with features=usual, or another metric"
@@ -33,7 +33,7 @@ class ModeScore(Score, ABC):
             check.fail("num_resamples", 1, "0 or at least 2")
 
     def estimate(self, value: Callable[[Tensor], Tensor], counts: Tensor) -> Estimate:
-        """value: a function of counts, int64 `[..., K]`, the images of each mode."""
+        """value: a function of counts int64 `[..., K]`, the number of images of each mode."""
         num, make = int(counts.sum()), np.random.Generator(np.random.PCG64(SEED))
         again = make.multinomial(num, counts.double().numpy() / num, size=self.num_resamples)
         error = float(value(torch.from_numpy(again)).double().std()) if self.num_resamples else None
@@ -42,11 +42,11 @@ class ModeScore(Score, ABC):
 
 @dataclass(frozen=True)
 class PointModes(ModeScore):
-    """`modes` and `within_3_sigma`, of points in the plane; each class of the real points is a mode.
+    """`modes` and `within_3_sigma` of points in the plane, where each class of the real points is a mode.
 
-    A mode is centred at the mean of its class. All modes have one sigma, the root mean square of the deviations from
-    the centres along x and y. A mode is hit if at least one sample that is nearest to its centre lies within 3 sigma of
-    it. Of real points a share of 1 - exp(-9 / 2) = 0.989 lies within 3 sigma, if the modes are Gaussian.
+    The centre of a mode is the mean of its class. All modes have the same sigma, the root mean square deviation from
+    the centres along x and y. A mode is covered if it is the nearest one of at least one sample within 3 sigma. For
+    Gaussian modes, a share of 1 - exp(-9 / 2) = 0.989 of the real points is within 3 sigma.
     """
 
     layer = "points"
@@ -60,7 +60,7 @@ class PointModes(ModeScore):
         centres, sigma = labelled_modes(real.only(real.labels >= 0))
         distances, nearest = (generated.rows.cpu().double()[:, None] - centres).norm(dim=2).min(1)
         within = distances <= NUM_SIGMAS * sigma
-        outside = len(centres)  # a column of the counts that is no mode
+        outside = len(centres)  # a column for samples of no mode
         counts = torch.where(within, nearest, outside).bincount(minlength=outside + 1)
         modes = self.estimate(lambda counts: num_hit(counts[..., :outside]), counts)
         return {"modes": modes, "within_3_sigma": Estimate.of_mean(within)}
@@ -71,10 +71,10 @@ class PointModes(ModeScore):
 
 @dataclass(frozen=True)
 class DigitModes(ModeScore):
-    """`modes` and `kl_modes`, of three digits an image, which are one of 1,000 modes.
+    """`modes` and `kl_modes` of images with three digits, which form 1,000 modes.
 
-    kl_modes: KL(p || uniform) in nats, where p is the share of generated images in each mode. The uniform distribution
-    is that of the data by their construction. For N images of all modes alike it is near 999 / 2N, not 0.
+    kl_modes: KL(p || uniform) in nats, where p is the share of generated images in each mode. The data are uniform by
+    construction. For N images from uniform modes it is about 999 / 2N, not 0.
     """
 
     layer = "digits"
@@ -91,8 +91,8 @@ class DigitModes(ModeScore):
             return None
         reached = NUM_DIGIT_MODES * (1 - (1 - 1 / NUM_DIGIT_MODES) ** num_generated)
         return (
-            f"modes of {num_generated} generated images: as many images of all modes alike reach {reached:.0f} of "
-            f"{NUM_DIGIT_MODES:,}. Published figures are of 26,000 images; compare those of the same n only"
+            f"modes of {num_generated} generated images: as many images from uniform modes cover {reached:.0f} of "
+            f"{NUM_DIGIT_MODES:,}. Published values are of 26,000 images; compare only values of the same n"
         )
 
     def describe(self) -> str:
@@ -100,7 +100,7 @@ class DigitModes(ModeScore):
 
 
 def labelled_modes(real: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Centres `[K, 2]` and the sigma of all, float64 on the CPU."""
+    """Centres `[K, 2]` and the common sigma, float64 on the CPU."""
     points = real.rows.cpu().double()
     classes, mode = real.labels.cpu().unique(return_inverse=True)
     centres = torch.stack([points[mode == k].mean(0) for k in range(len(classes))])

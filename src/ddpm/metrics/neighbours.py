@@ -1,4 +1,4 @@
-"""Nearest neighbours among features, in pieces: memory does not grow with the product of the two numbers of rows."""
+"""Nearest neighbours among features, in chunks: memory does not grow with the product of the numbers of rows."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ CHUNK = 2048
 
 
 def squared_distances(rows: Tensor, among: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Pieces `[n, m]` of all squared distances, with the slices of `rows` and `among` they belong to.
+    """Yields chunks `[n, m]` of all squared distances, with their slices of `rows` and `among`.
 
-    By the binomial formula about a common centre, so a distance is off by some 1e-6 of the features' own spread.
+    They are |x|^2 + |y|^2 - 2 x.y about a common centre, with errors of about 1e-6 of the spread of the features.
     """
     center = among.mean(0)
     for first in range(0, len(rows), CHUNK):
@@ -27,8 +27,8 @@ def squared_distances(rows: Tensor, among: Tensor) -> Iterator[tuple[slice, slic
 def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -> tuple[Tensor, Tensor]:
     """Distances and indices `[N, k]` of the k nearest of `among`, nearest first.
 
-    leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. Those found are measured again by
-    differences, so that a copy has distance 0.
+    leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. The distances of the neighbours
+    are computed again from differences, so that a copy has distance 0.
     """
     best = rows.new_full((len(rows), k), torch.inf)
     index = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)

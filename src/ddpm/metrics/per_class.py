@@ -1,6 +1,6 @@
-"""A score of each class by itself: its real images against those that were made when it was requested.
+"""A score for each class: its real images against the images that were generated for it.
 
-It sees what a score of all images cannot: a model that makes good images of the wrong class.
+Unlike a score of all images, it detects a model that generates good images of the wrong class.
 """
 
 import itertools
@@ -13,9 +13,10 @@ from ddpm.metrics.score import Estimate, FeatureSet, Score, lower_is_better
 
 @dataclass(frozen=True)
 class PerClass(Score):
-    """For each value of `of`, as `fid`: `fid_per_class`, the mean over classes, `fid_worst` and `fid_of_LABEL`.
+    """For each value of the score `of`, such as `fid`: `fid_per_class`, the mean over classes, `fid_worst` and
+    `fid_of_LABEL`.
 
-    Error bars are those of the inner score; that of the mean takes classes as independent, since they share no image.
+    Errors are those of the score `of`. The error of the mean assumes independent classes, since they share no image.
     """
 
     of: Score
@@ -65,8 +66,8 @@ class PerClass(Score):
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         return (
-            f"{self.of.describe()} by class is of the images of that class alone, so of fewer than {num_generated}: "
-            "compare it with figures by class of the same n only"
+            f"{self.of.describe()} by class uses only the images of that class, fewer than {num_generated}: compare it "
+            "only with values by class of the same n"
         )
 
     def describe(self) -> str:
@@ -74,7 +75,7 @@ class PerClass(Score):
 
 
 def mean_of_estimates(estimates: list[Estimate]) -> Estimate:
-    """Of independent ones."""
+    """The mean of independent estimates."""
     errors = [each.error for each in estimates]
     num = len(estimates)
     value = math.fsum(each.value for each in estimates) / num

@@ -1,7 +1,7 @@
-"""Precision and recall, density and coverage: how many generated images look real, how many real ones are generated.
+"""Precision and recall, density and coverage: how realistic generated images are, and how much of the data they cover.
 
-Precision and recall with balls of the 3rd nearest neighbour (Kynkaanniemi et al. 2019), density and coverage with the
-5th (Naeem et al. 2020), as their authors have them. torch-fidelity has the first two, the tests hold ours to them.
+Precision and recall use balls to the 3rd nearest neighbour (Kynkaanniemi et al. 2019), density and coverage to the 5th
+(Naeem et al. 2020), as in the papers. The tests compare precision and recall with torch-fidelity.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 @dataclass(frozen=True)
 class Membership:
-    """Float64, for each image: whether a generated one is in a real ball, or how many hold it; for real ones alike."""
+    """Float64 values of each generated or real image, whose means are the scores."""
 
-    precision: Tensor  # [num generated] 0 or 1
-    density: Tensor  # [num generated]
-    recall: Tensor  # [num real] 0 or 1
-    coverage: Tensor  # [num real] 0 or 1
+    precision: Tensor  # [num generated] 0 or 1, whether it is in a ball of a real image
+    density: Tensor  # [num generated], number of real balls that contain it, divided by k_coverage
+    recall: Tensor  # [num real] 0 or 1, whether it is in a ball of a generated image
+    coverage: Tensor  # [num real] 0 or 1, whether its ball contains a generated image
 
 
 def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Membership:
-    """real, generated: float32 `[N, d]` and `[M, d]`. Real balls of both kinds and generated ones in one pass."""
+    """real, generated: float32 `[N, d]` and `[M, d]`. All four values are computed in one pass."""
     among_real = k_nearest(real, real, max(k, k_coverage), leave_out_self=True)[0].square()
     real_squares, cover_squares = among_real[:, k - 1], among_real[:, k_coverage - 1]
     generated_squares = k_nearest(generated, generated, k, leave_out_self=True)[0][:, -1].square()
@@ -51,8 +51,8 @@ def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Memb
 class PrecisionRecall(Score):
     """`precision`, `recall`, `density`, `coverage`, from the layer "pooled".
 
-    Each is a mean over images, given all balls; so is its error bar, to which a bootstrap of ever more resamples tends:
-    over generated images for precision and density, over real ones for recall and coverage.
+    Each is a mean over images for fixed balls, with the standard error of that mean, the limit of a bootstrap: over
+    generated images for precision and density, over real ones for recall and coverage.
     """
 
     k: int = 3
@@ -76,7 +76,7 @@ class PrecisionRecall(Score):
         if num_real and not 0.5 <= num_real / num_generated <= 2:
             return (
                 f"precision, recall, density and coverage of {num_generated} generated against {num_real} real images: "
-                "balls are the smaller, the more images there are. Compare like numbers only"
+                "balls shrink with the number of images. Compare only values of equal numbers"
             )
         return None
 
@@ -88,7 +88,7 @@ class PrecisionRecall(Score):
 class ClassCoverage(Score):
     """`coverage_of_LABEL`: the coverage of the real images of each class, and `coverage_worst` of them.
 
-    Needs labels. It tells which class a model forgets, where one coverage for all does not.
+    It needs labels. Unlike the coverage of all images, it shows which class a model leaves out.
     """
 
     k: int = 5

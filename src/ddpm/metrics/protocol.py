@@ -1,4 +1,4 @@
-"""How a number was made, stored beside the number: without it two figures of the same name cannot be compared."""
+"""Results with their evaluation protocol, which must be equal before two values of the same name are compared."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from ddpm.metrics.score import Estimate
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what has a hand in the values."""
+    """Versions of the libraries that influence the values."""
     libraries = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
     return {"ddpm": ddpm.__version__, "python": platform.python_version()} | {name: version(name) for name in libraries}
 
@@ -34,12 +34,12 @@ def device_name(device: torch.device | str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationProtocol:
-    """How was measured: all that has to be equal before two values are compared.
+    """All settings of an evaluation that must be equal before two values are compared.
 
-    data_hash: of the reference images' content, not of the file. preprocessing: the way from image to network input.
-    extractor_hash: sha256 of the weights. scores: what made each value, with its settings, by short name.
-    `Evaluator.provenance()` gives all but the reference's three. The defaults are of what looks at no features and at
-    no data.
+    data_hash: of the content of the reference images, not of the file. preprocessing: from image to network input.
+    extractor_hash: sha256 of the weights. scores: the description of the score of each value, by short name.
+    `Evaluator.provenance()` returns all fields except data, split and data_hash. The defaults are for metrics without
+    features or data.
     """
 
     num_generated: int
@@ -63,7 +63,7 @@ class EvaluationProtocol:
 
 @dataclass(frozen=True)
 class Environment:
-    """What should not change a value by more than rounding."""
+    """The environment, which should not change a value by more than rounding."""
 
     device: str
     precision: str
@@ -72,10 +72,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class Result:
-    """metrics: values by name. errors: standard errors, of the values that have one.
+    """metrics: values by name. errors: standard errors by name, if known.
 
-    subject: what was measured, as plain values: of a model its checkpoint, step and all that decides its images (see
-    `ddpm.generation.identity.identity`); of images made elsewhere their path and content hash.
+    subject: what was measured, as plain values: for a model its checkpoint, step and all that determines its images
+    (see `ddpm.generation.identity.identity`); for a folder of images its path and content hash.
     """
 
     metrics: Mapping[str, float]
@@ -100,9 +100,9 @@ class Result:
 
 
 def result_name(result: Result) -> str:
-    """ "00010000_fid_inception_50k_1f2e3d4c": step or run, first metric, and a digest of all that was measured and how.
+    """ "00010000_fid_inception_50k_1f2e3d4c": step or run, first metric, and a digest of subject and protocol.
 
-    So results of another sampler, seed or reference are other files.
+    So results of different samplers, seeds or references have different names.
     """
     step = result.subject.get("step")
     start = result.subject["run"] if step is None else f"{step:08d}"
@@ -111,19 +111,19 @@ def result_name(result: Result) -> str:
 
 
 def short_digest(content: Any) -> str:
-    """Eight digits that tell plain containers from each other."""
+    """The first eight hexadecimal digits of the sha256 of plain containers."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def write_result(path: str | Path, result: Result) -> None:
-    """JSON with the fields of `Result`, written whole; one rank writes."""
+    """Write the fields of `Result` as JSON, atomically; call it on one rank."""
     content = json.dumps(dataclasses.asdict(result), indent=2, allow_nan=False) + "\n"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(path), content.encode())
 
 
 def read_result(path: str | Path) -> Result:
-    """What `write_result` wrote; a file with other fields is refused by their names."""
+    """Read a file of `write_result`; ValueError if it has other fields."""
     try:
         content = json_file(Path(path))
         parts = {name: dict(content[name]) for name in ("metrics", "errors", "protocol", "subject", "environment")}
@@ -136,7 +136,7 @@ def read_result(path: str | Path) -> Result:
         expected = {each.name for each in dataclasses.fields(kind)}
         if parts[name].keys() != expected:
             raise ValueError(
-                f"{path} has another {name} than ddpm {ddpm.__version__}: missing "
+                f"{path} has another {name} than that of ddpm {ddpm.__version__}: missing "
                 f"{sorted(expected - parts[name].keys())}, unknown {sorted(parts[name].keys() - expected)}; "
                 "evaluate again"
             )

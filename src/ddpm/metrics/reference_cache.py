@@ -1,4 +1,4 @@
-"""Features of reference images, kept in the user's cache so that each data set passes an extractor once."""
+"""A cache of features of reference images, so that each data set passes an extractor only once."""
 
 import hashlib
 import json
@@ -22,22 +22,22 @@ from ddpm.metrics.statistics import (
 )
 
 LAYOUT = 1
-"""Of the files. Another number is another key, so that old files are passed over."""
+"""Version of the file layout. It is part of the key, so that files of other layouts are not used."""
 
 
 class ReferenceCache:
-    """One file KEY.npz for each set of images and extractor; nothing is ever removed but by the user.
+    """One file KEY.npz for each set of images and extractor. Files are never removed automatically.
 
-    Its moments are as `write_statistics` lays them out. On the disk it costs 8 d^2 bytes for the moments of a layer of
-    d features (34 MB for Inception's 2048) and, for scores that need every image, 4 N d bytes more (410 MB for 50,000).
-    A file is whole or absent. What cannot be read or written is a line on the terminal, and no failure.
+    Moments have the layout of `write_statistics`. A layer of d features takes 8 d^2 bytes for its moments (34 MB for
+    Inception's 2048) and, if scores need the features of each image, 4 N d bytes more (410 MB for 50,000 images).
+    Files are written atomically. If one cannot be read or written, a message is printed, and no error is raised.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = user_cache("references") if folder is None else Path(folder)
 
     def key(self, data_hash: str, extractor: Extractor) -> str:
-        """sha256 of all that decides the features. data_hash: of the images' content, in their order."""
+        """sha256 of all that determines the features. data_hash: of the content of the images, in their order."""
         parts = [LAYOUT, data_hash, extractor.name, extractor.weights_hash, extractor.preprocessing]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -45,15 +45,15 @@ class ReferenceCache:
         return self.folder / f"{key}.npz"
 
     def get(self, key: str) -> dict[str, FeatureSet] | None:
-        """The set of each layer on the CPU, or None where there is none that can be read."""
+        """The set of each layer on the CPU, or None if there is no readable file."""
         try:
             return read_sets(self.path(key)) if self.path(key).exists() else None
         except (ValueError, OSError) as error:
-            report(f"kept features are damaged and will be made again: {one_line(error)}")
+            report(f"cached features are damaged and will be computed again: {one_line(error)}")
             return None
 
     def put(self, key: str, sets: Mapping[str, FeatureSet]) -> None:
-        """Adds `sets` to what was kept before, of which nothing is lost. Of several ranks the first writes."""
+        """Add `sets` to the file, and keep what it has. Only the first rank writes."""
         if not is_first_rank():
             return
         path = self.path(key)
@@ -64,15 +64,13 @@ class ReferenceCache:
         try:
             write_sets(path, known | {layer: join_features(of, known.get(layer)) for layer, of in sets.items()})
         except OSError as error:
-            report(
-                f"features of the reference are not kept: {one_line(error)}; DDPM_CACHE=FOLDER chooses another place"
-            )
+            report(f"features of the reference are not cached: {one_line(error)}; set DDPM_CACHE to another folder")
             return
-        report(f"features of the reference kept in {path} ({path.stat().st_size / 1e6:.0f} MB)")
+        report(f"features of the reference cached in {path} ({path.stat().st_size / 1e6:.0f} MB)")
 
 
 def join_features(new: FeatureSet, known: FeatureSet | None) -> FeatureSet:
-    """`new` with what it lacks and `known`, of the same images, has."""
+    """`new`, completed by moments or rows of `known` for the same images."""
     if known is None or known.num_images != new.num_images:
         return new
     moments = known.moments if new.moments is None else new.moments
@@ -81,7 +79,7 @@ def join_features(new: FeatureSet, known: FeatureSet | None) -> FeatureSet:
 
 
 def write_sets(path: Path, sets: Mapping[str, FeatureSet]) -> None:
-    """All layers are of the same images, so their numbers and labels are written once."""
+    """All layers have the same images, so ids and labels are written once."""
     first = next(iter(sets.values()))
     moments = {layer: of.moments for layer, of in sets.items() if of.moments is not None}
     arrays = moments_to_arrays(moments, {"layers": " ".join(sorted(sets))}) | {
@@ -97,13 +95,13 @@ def write_sets(path: Path, sets: Mapping[str, FeatureSet]) -> None:
 
 
 def read_sets(path: Path) -> dict[str, FeatureSet]:
-    """What `write_sets` wrote; ValueError where it is not whole."""
+    """Read a file of `write_sets`; ValueError if it is incomplete."""
     names = array_names(path)
     rows = {name for name in names if name.startswith("rows_")}
     arrays = read_arrays(path, statistics_names(names) | rows | ({"ids", "labels"} & names))
     moments, about = from_arrays(arrays, str(path))
     if "num" not in arrays or "layers" not in about:
-        raise ValueError(f"{path} does not say how many images and which layers it is of")
+        raise ValueError(f"{path} lacks the number of images or the names of layers")
     num = int(arrays["num"])
     for name, kind in {"ids": "int64", "labels": "int64", **dict.fromkeys(rows, "float32")}.items():
         if name in arrays and (arrays[name].dtype != kind or arrays[name].shape[:1] != (num,)):

@@ -1,4 +1,4 @@
-"""What a score is: a function from the features of real and generated images to named values with their error bars."""
+"""The interface of scores: functions from features of real and generated images to values with standard errors."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ HIGHER_IS_BETTER = (
 
 
 def lower_is_better(metric_name: str) -> bool | None:
-    """By the first word of names like `fid_inf_mnist_5k`; None where neither is: `is_std_...`, `nearest_ratio_...`."""
+    """By the first word of names like `fid_inf_mnist_5k`; None if neither is: `is_std_...`, `nearest_ratio_...`."""
     word = metric_name.split("_")[0]
     if metric_name.startswith("is_std") or word not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
         return None
@@ -25,7 +25,7 @@ def lower_is_better(metric_name: str) -> bool | None:
 
 
 class Estimate(NamedTuple):
-    """A value, and its standard error over other draws of the images; None where it is not known."""
+    """A value, and its standard error over draws of the images; None if unknown."""
 
     value: float
     error: float | None = None
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Moments:
-    """num: of the vectors. mean: float64 `[d]`. covariance: float64 `[d, d]`, divided by num - 1."""
+    """num: number of vectors. mean: float64 `[d]`. covariance: float64 `[d, d]`, divided by num - 1."""
 
     num: int
     mean: Tensor
@@ -58,10 +58,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """All images of a kind as one layer of the extractor sees them, whichever rank saw which of them.
+    """Features of all real or all generated images, of one layer and all ranks.
 
-    moments: of the features, None where no score needs them. rows: the features, float32 `[N, d]` in the order of
-    the images' numbers, None where no score needs them. labels: int64 `[N]` in that order, -1 where there is none.
+    moments: of the features, None if no score needs them. rows: the features, float32 `[N, d]` in the order of the
+    image numbers, None if no score needs them. ids, labels: int64 `[N]` in that order; a label of -1 is none.
     """
 
     num_images: int
@@ -75,23 +75,23 @@ class FeatureSet:
         return FeatureSet(self.num_images, *parts)
 
     def only(self, chosen: Tensor) -> "FeatureSet":
-        """chosen: bool `[N]`. The rows must be there; moments are left out."""
+        """The images with True in `chosen`, bool `[N]`, without moments."""
         rows, ids, labels = (part if part is None else part[chosen] for part in (self.rows, self.ids, self.labels))
         return FeatureSet(int(chosen.sum()), None, rows, ids, labels)
 
     def with_moments(self) -> "FeatureSet":
-        """Those of the rows."""
+        """This set with the moments of its rows."""
         exact = self.rows.double()
         return replace(self, moments=Moments.from_sums(len(exact), exact.sum(0), exact.T @ exact))
 
 
 class Score(ABC):
-    """One figure, or several from the same work, of one layer of features. A leaf is a frozen dataclass of settings.
+    """One or several values of one layer of features. Subclasses are frozen dataclasses of settings.
 
-    moments, rows_of_real, rows_of_generated: what it needs of the sets. Moments take the same memory for any number of
-    images. Every rank is given the same sets, so every rank computes the same values. needs_labels: it asks which class
-    each image is of. values: short names of what it gives, {} for a class in them. remedy: what to choose if the
-    features lack its layer.
+    moments, rows_of_real, rows_of_generated: what the score needs of the sets. Moments take the same memory for any
+    number of images. All ranks get the same sets and compute the same values. needs_labels: whether generated images
+    need a requested class. values: short names, with {} for a class. remedy: what to choose if the features lack the
+    layer, for the error.
     """
 
     layer: str = "pooled"
@@ -106,16 +106,16 @@ class Score(ABC):
 
     @abstractmethod
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
-        """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator adds extractor and number."""
+        """Values by short name, as `{"fid": Estimate(3.17, 0.03)}`; the evaluator appends extractor and number."""
 
     @abstractmethod
     def describe(self) -> str:
-        """All that decides its values, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
+        """The settings of the score, for the protocol, as "KernelDistance(num_subsets=100, subset_size=1000)"."""
 
     def refuse(self, real: FeatureSet, generated: FeatureSet) -> None:
-        """ValueError if it cannot be had of these images; asked before any is made: of rows only the width is known."""
+        """ValueError if the score is undefined for these images. Before generation, rows have length 0."""
         return
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
-        """What a reader of the value must know about these numbers of images, if anything."""
+        """A warning about values of these numbers of images, or None."""
         return None

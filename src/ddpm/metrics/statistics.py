@@ -1,5 +1,5 @@
-"""Mean and covariance of reference features as an .npz file: keys `mu` and `sigma`, as pytorch-fid, EDM and guided
-diffusion have them, and guided diffusion's `mu_s` and `sigma_s` for the spatial layer. Ours adds `num` and `about`."""
+"""Mean and covariance of reference features in .npz files. The keys are `mu` and `sigma` as in pytorch-fid, EDM and
+guided diffusion, and guided diffusion's `mu_s` and `sigma_s` for the spatial layer. We add `num` and `about`."""
 
 import json
 import os
@@ -18,30 +18,30 @@ from ddpm.base.untrusted import json_data
 from ddpm.metrics.score import Moments
 
 ENDINGS = {"pooled": "", "spatial": "_s"}
-"""Of the keys, by layer. Another layer, which no other program has, gets _LAYER."""
+"""Suffix of the keys by layer. Other layers, which only this program writes, have _LAYER."""
 
 ROUNDING = 1e-6
-"""Relative to the largest entry: how far from symmetric and positive semidefinite, as float32 makes a covariance."""
+"""Tolerance for symmetry and negative eigenvalues of float32 covariances, relative to the largest entry."""
 
 
 def write_statistics(path: str | Path, moments: Mapping[str, Moments], about: Mapping[str, str]) -> None:
-    """moments: by layer, all of the same images. about: what they are of, as texts; other programs pass it over.
+    """moments: by layer, all of the same images. about: description of these, as texts; other programs ignore it.
 
-    Written whole, uncompressed: 34 MB for a layer of 2048 features.
+    The file is written atomically and uncompressed: 34 MB for a layer of 2048 features.
     """
     check_suffix(Path(path))
     write_arrays(Path(path), moments_to_arrays(moments, about))
 
 
 def read_statistics(path: str | Path) -> tuple[dict[str, Moments], dict[str, str]]:
-    """Moments by layer, float64, and `about`, which is empty in files of other programs; so is their num 0.
+    """Moments by layer, float64, and `about`. In files of other programs, `about` is empty and num is 0.
 
     ValueError unless every covariance is finite, symmetric and positive semidefinite up to rounding.
     """
     path = Path(path)
     check_suffix(path)
     if not path.is_file():
-        raise ValueError(f"{path} must be an .npz file of mu and sigma, and is not there")
+        raise ValueError(f"{path} must be an .npz file of mu and sigma, and does not exist")
     names = array_names(path)
     if "mu" not in names:
         found = ", ".join(sorted(names)[:10]) or "nothing"
@@ -50,7 +50,7 @@ def read_statistics(path: str | Path) -> tuple[dict[str, Moments], dict[str, str
 
 
 def holds_statistics(path: str | Path) -> bool:
-    """Whether `path` is an .npz file with mu and sigma. One of guided diffusion may hold images (arr_0) besides."""
+    """Whether `path` is an .npz file with mu and sigma. Files of guided diffusion may have images (arr_0) too."""
     path = Path(path)
     return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= array_names(path)
 
@@ -61,7 +61,7 @@ def check_suffix(path: Path) -> None:
 
 
 def statistics_names(names: set[str]) -> set[str]:
-    """Those of an .npz file's arrays that belong to statistics."""
+    """Names of the arrays of an .npz file that belong to statistics."""
     return {name for name in names if name in ("mu", "sigma", "num", "about") or name.startswith(("mu_", "sigma_"))}
 
 
@@ -79,7 +79,7 @@ def moments_to_arrays(moments: Mapping[str, Moments], about: Mapping[str, str]) 
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str, Moments], dict[str, str]]:
-    """where: what an error calls the file."""
+    """Moments by layer, and `about`. where: name of the file in errors."""
     num = arrays.get("num", np.array(0))
     if num.shape != () or num.dtype.kind not in "iu" or num < 0:
         raise ValueError(f"{where}: num must be the number of images, and is {num.dtype} {list(num.shape)}")
@@ -113,15 +113,15 @@ def one_layer(arrays: Mapping[str, np.ndarray], ending: str, num: int, where: st
     largest = np.abs(sigma).max()
     if np.abs(sigma - sigma.T).max() > ROUNDING * largest:
         raise ValueError(f"{where}: {names[1]} must be symmetric, as a covariance is, and is not")
-    covariance = torch.from_numpy((sigma + sigma.T) / 2)  # exact where it was symmetric
+    covariance = torch.from_numpy((sigma + sigma.T) / 2)  # exact if it was symmetric
     slack = ROUNDING * largest * torch.eye(len(mu), dtype=torch.float64)
     if largest > 0 and torch.linalg.cholesky_ex(covariance + slack).info != 0:
-        raise ValueError(f"{where}: {names[1]} must have no negative eigenvalue, as a covariance has none")
+        raise ValueError(f"{where}: {names[1]} must have no negative eigenvalue, as a covariance")
     return Moments(num, torch.from_numpy(mu.copy()), covariance)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As np.savez: not compressed, and the same arrays give the same bytes. On the disk when it returns."""
+    """Write arrays by np.savez and fsync: uncompressed, with the same bytes for the same arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, open(partial, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -130,13 +130,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def array_names(path: Path) -> set[str]:
-    """Without reading them. ValueError where `path` is no .npz file."""
+    """The names, without reading the arrays. ValueError if `path` is not an .npz file."""
     with opened(path) as arrays:
         return set(arrays.files)
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Those of `names` that are there, each held against its checksum. Nothing is unpickled."""
+    """The arrays of `names` that exist, verified by checksums. Nothing is unpickled."""
     with opened(path) as arrays:
         wanted = set(names) & set(arrays.files)
         require_memory(sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in wanted), "what it inflates to")
@@ -148,5 +148,5 @@ def opened(path: Path) -> Iterator[NpzFile]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
-    except Exception as error:  # whatever a damaged or hostile file provokes
+    except Exception as error:  # any error of a damaged or hostile file
         raise ValueError(f"{path} cannot be read as an .npz file of numbers: {error}") from None

@@ -1,6 +1,6 @@
-"""The files behind the features: found or downloaded, hashed, and read as tensors, never as code.
+"""Weights of feature extractors: files are found or downloaded, hashed, and read as tensors, never as code.
 
-torch-fidelity and torchmetrics unpickle whatever path they are given (`weights_only=False`), so they are given none.
+torch-fidelity and torchmetrics unpickle files (`weights_only=False`), so they never get a path of a file.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights as its makers publish it.
+    """A file of weights as published by its authors.
 
-    file: its name in torch hub's cache, where other programs look for it too. is_program: TorchScript with the tensors
-    inside.
+    file: its name in torch hub's cache, which other programs use too. is_program: whether it is a TorchScript program
+    that contains the tensors.
     """
 
     url: str
@@ -49,7 +49,7 @@ class Published:
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file
 
     def read(self, field: str = "features") -> bytes:
-        """From the cache, or downloaded into it, and only if the hash is right."""
+        """The bytes from the cache, or downloaded into it. ValueError if the hash is wrong."""
         cached = self.path.is_file()
         data = self.path.read_bytes() if cached else self._download(field)
         if hashlib.sha256(data).hexdigest() != self.sha256:
@@ -73,7 +73,7 @@ class Published:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A local file, or the published one (path None). sha256: what the local file must have, None: anything.
+    """A local file, or the published one (path=None). sha256: required hash of the local file; None: any.
 
     field: the group of the configuration that an error names.
     """
@@ -91,7 +91,7 @@ class WeightsFile:
         published: Published | None = None,
         field: str = "features",
     ) -> Self:
-        """From the fields `weights` and `sha256` of a configuration."""
+        """The file for the fields `weights` and `sha256` of a configuration."""
         if weights is None and sha256 is not None:
             raise ValueError(f"{field}.sha256 has no effect without {field}.weights; leave it out")
         if weights is None:
@@ -110,12 +110,12 @@ class WeightsFile:
         return self.path or self.published.path
 
     def load(self) -> Weights:
-        """The bytes that are hashed are those that are read."""
+        """The tensors and the hash, both from the same bytes."""
         data = self.path.read_bytes() if self.path else self.published.read(self.field)
         found = hashlib.sha256(data).hexdigest()
         if self.path and self.sha256 not in (None, found):
             raise ValueError(
-                f"{self.field}.weights: {self.path} has sha256 {found}, and {self.field}.sha256 says {self.sha256}"
+                f"{self.field}.weights: {self.path} has sha256 {found}, and {self.field}.sha256 is {self.sha256}"
             )
         if self.is_published(found) and self.published.is_program:
             return Weights(tensors_of_program(data), found)
@@ -126,13 +126,13 @@ class WeightsFile:
 
 
 def read_tensors(data: bytes, source: Path, field: str = "features") -> dict[str, Tensor]:
-    """A flat mapping of names to tensors; all else is refused."""
+    """A flat mapping of names to tensors; ValueError for anything else."""
     try:
         tensors = safetensors.torch.load(data) if source.suffix == ".safetensors" else load_tensors(io.BytesIO(data))
-    except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
+    except Exception as error:  # of a damaged or hostile file; torch's own message advises to trust it
         raise ValueError(
-            f"{field}.weights: {source} holds more than tensors, or is damaged ({type(error).__name__}); nothing of "
-            "it was run. Use the published file or a .safetensors"
+            f"{field}.weights: {source} contains more than tensors, or is damaged ({type(error).__name__}); none of "
+            "its code was run. Use the published file or a .safetensors file"
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"{field}.weights: {source} must hold a flat state dict of tensors")
@@ -140,7 +140,7 @@ def read_tensors(data: bytes, source: Path, field: str = "features") -> dict[str
 
 
 def tensors_of_program(data: bytes) -> dict[str, Tensor]:
-    """Of a TorchScript program, which is opened only if its hash is known to be right."""
+    """The tensors of a TorchScript program. Call it only after the hash of the program was verified."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
         return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
@@ -149,10 +149,10 @@ def tensors_of_program(data: bytes) -> dict[str, Tensor]:
 def load_exact(
     network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str, field: str = "features"
 ) -> None:
-    """Give `network` these tensors, all of them and no others. what: what an error calls the network."""
+    """Load exactly these tensors into `network`, else ValueError. what: name of the network in the error."""
     try:
         network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
-    except RuntimeError:  # a page of key names
+    except RuntimeError:  # a long list of keys
         raise not_those_of(what, tensors, source, field) from None
 
 

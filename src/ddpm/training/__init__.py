@@ -1,1 +1,1 @@
-"""The only room that knows Lightning: the module, the averaged weights, the optimizer, the callbacks."""
+"""Training with Lightning: the module, the turns of several networks, optimizers, loggers and callbacks."""

@@ -1,4 +1,4 @@
-"""Several networks in training, in turns. Lightning's own loop trains one."""
+"""Training of several networks in turns, by manual optimization."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ BALANCE = "part/balance"
 
 
 class AlternatingModule(DiffusionModule):
-    """A step waits until its last micro-batch is there; then each turn sees all of them before the next one begins.
+    """A step collects all its micro-batches. Then each turn uses all of them before the next turn begins.
 
-    Lightning calls this manual optimization, for which it refuses accumulation and clipping and counts the steps of
-    every optimizer. So both are done here, and only the steps of the model's network are shown to it. Gradients are
-    averaged over the processes once a turn, since DDP's own buckets expect one backward pass through all weights.
+    With manual optimization, Lightning supports neither accumulation nor clipping, and counts the steps of all
+    optimizers. So this class does both, and only the steps of the model's network are reported to Lightning. Gradients
+    are averaged over processes once per turn, since DDP expects one backward pass through all weights.
     """
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.automatic_optimization = False  # after Lightning has looked whether accumulation and clipping are set
+        self.automatic_optimization = False  # only now, after Lightning's checks of accumulation and clipping
         self.micro_batches: list[tuple[Batch, int]] = []
 
     def on_train_start(self) -> None:
@@ -34,8 +34,8 @@ class AlternatingModule(DiffusionModule):
         batches, accumulated = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
         if batches % accumulated:
             raise ValueError(
-                f"an epoch of {batches} micro-batches (trainer.limit_train_batches) does not divide by "
-                f"trainer.accumulate_grad_batches={accumulated}, and several networks are trained in whole steps only"
+                f"an epoch of {batches} micro-batches (trainer.limit_train_batches) must be divisible by "
+                f"trainer.accumulate_grad_batches={accumulated}, since several networks are trained in complete steps"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
@@ -52,7 +52,7 @@ class AlternatingModule(DiffusionModule):
         return {"turns": output}
 
     def take_turn(self, number: int, step: int) -> dict[str, Tensor]:
-        """One optimizer step of one network; what `detached` says of all micro-batches together."""
+        """One optimizer step of one network. Returns the values of `detached` over all micro-batches."""
         turn, optimizer = self.turns[number], self.trainer.optimizers[number]
         apart = BalancedGradients(turn.network)
         with self.frozen_but(turn):

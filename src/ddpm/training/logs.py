@@ -1,4 +1,4 @@
-"""Where numbers and pictures of a run go: its loggers, and PNG files in its folder."""
+"""Logging of numbers and pictures: to the loggers of a run, and to PNG files in its folder."""
 
 import io
 from pathlib import Path
@@ -14,23 +14,23 @@ from ddpm.training.turn import NETWORK
 
 
 def ends_step(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether this batch is the last of its optimizer step, and not one whose gradients were only accumulated."""
+    """Whether this batch is the last micro-batch of its optimizer step."""
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def is_log_step(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether numbers are written after this batch: the only time when a step may wait for the device."""
+    """Whether numbers are logged after this batch. Only such steps may synchronize with the device."""
     due = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step == trainer.max_steps
     return due and ends_step(trainer, batch_idx)
 
 
 def log_name(turn: str, name: str) -> str:
-    """Under which a number of a turn is logged: those of the model's own network without the turn's name."""
+    """The name of a logged number of a turn. Numbers of the model's own network omit the name of the turn."""
     return f"train/{name}" if turn == NETWORK else f"train/{turn}/{name}"
 
 
 def log_numbers(trainer: Trainer, numbers: dict[str, float]) -> None:
-    """Writes to every logger, under the number of optimizer steps done. Called on all ranks, written by the first."""
+    """Log to all loggers at the current optimizer step. Called on all ranks, written by the first."""
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=trainer.global_step)
 
@@ -41,7 +41,7 @@ def picture_path(trainer: Trainer, name: str) -> Path:
 
 @rank_zero_only
 def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> Path:
-    """Writes a picture, uint8 `[H, W, C]`, to RUN/NAME/STEP.png and to the loggers that show pictures."""
+    """Write a picture, uint8 `[H, W, C]`, to RUN/NAME/STEP.png and to loggers that support pictures."""
     path = picture_path(trainer, name)
     image = Image.fromarray(picture.numpy())
     file = io.BytesIO()
@@ -49,7 +49,7 @@ def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> P
     try:
         write_atomically(path, file.getvalue())
     except OSError as error:
-        rank_zero_warn(f"{path} could not be written: {error}; the run goes on")
+        rank_zero_warn(f"{path} could not be written: {error}; the run continues")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [image], step=trainer.global_step, caption=[caption])

@@ -1,4 +1,4 @@
-"""Lightning's counts of batches and epochs, as a checkpoint must hold them for a run to go on at the right place."""
+"""Lightning's counts of batches and epochs, adjusted so that a run resumes at the right position."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 def batches(trainer: Trainer) -> dict[str, int]:
-    """How the images of a step are spread."""
+    """How the images of a step are divided into batches."""
     now = {"batch_size": trainer.datamodule.batch_size, "accumulation": trainer.accumulate_grad_batches}
     return now | {"world_size": trainer.world_size}
 
 
 def normalize_counts(loops: dict[str, Any]) -> dict[str, Any]:
-    """The counts of a run that was never resumed: Lightning's own are one epoch short after a resume at an epoch's end,
-    and a second resume then takes the middle of an epoch for its beginning."""
+    """The counts as in a run that was never resumed. After a resume at the end of an epoch, Lightning's own are too low
+    by one epoch, and a second resume would mistake the middle of an epoch for its beginning."""
     for counts in loops["epoch_progress"].values():
         counts["ready"] = counts["started"] = counts["processed"] + 1
         counts["completed"] = counts["processed"]
@@ -25,14 +25,14 @@ def normalize_counts(loops: dict[str, Any]) -> dict[str, Any]:
 
 
 def respread(checkpoint: dict[str, Any], now: dict[str, int], num_train: int) -> None:
-    """Rewrites the count of this epoch's micro-batches where the images of a step are spread in another way.
+    """Convert the count of micro-batches in this epoch if the images of a step are now divided differently.
 
-    now: as `batches` says. num_train: images of an epoch.
+    now: the return value of `batches`. num_train: images per epoch.
     """
     before = checkpoint["batches"]
     if before["world_size"] != now["world_size"]:
         change = f"{before['world_size']} -> {now['world_size']} processes"
-        rank_zero_info(f"changed on resuming: {change}; the batches are the same, the draws of dropout are not")
+        rank_zero_info(f"changed on resuming: {change}; batches stay the same, but random numbers of dropout change")
     if all(before[name] == now[name] for name in ("batch_size", "accumulation")):
         return
     images = checkpoint["ImageDataModule"]["train_loader"]["images"]  # 0 at the end of an epoch

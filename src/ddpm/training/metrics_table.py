@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, on disk as soon as the next step begins, continued when the run is resumed."""
+"""metrics.csv: one row per step, written when the next step begins, and continued when the run is resumed."""
 
 import csv
 import io
@@ -14,10 +14,10 @@ from ddpm.base.atomic import write_atomically
 
 
 class MetricsTable(Logger):
-    """Lightning's CSV logger makes a row of every call, holds rows back, and deletes the file of the run it resumes.
+    """A CSV logger. Lightning's writes a row per call, buffers rows, and deletes the file of a run that it resumes.
 
-    save_dir: the run's folder. A step's numbers come from several callbacks, so its row is written when another step
-    begins, or a checkpoint, and may still grow after that.
+    save_dir: the run's folder. Several callbacks log numbers of a step, so its row is written when another step begins
+    or a checkpoint is saved, and may still get more numbers after that.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -28,7 +28,7 @@ class MetricsTable(Logger):
         self.grown = False  # whether the row has numbers that are not on the disk
         self.on_disk = False  # whether the row was written once
         self.torn = False  # whether the last write failed
-        self.unwritten: list[dict[str, Any]] = []  # while the disk is full
+        self.unwritten: list[dict[str, Any]] = []  # rows whose writing failed
 
     name = "csv"
     version = ""
@@ -39,7 +39,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run's folder has the configuration."""
+        """Does nothing: the run's folder contains the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -53,9 +53,8 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Keeps the rows up to a step, whose own row may still grow, and forgets later ones: they will come again.
-
-        At step 0 they are another run's, and its file is set aside.
+        """Keep the rows up to `step`, and drop later ones, which will be logged again. The row of `step` may get more
+        numbers. At step 0 the file belongs to another run, and is renamed.
         """
         if not self.path.exists():
             return
@@ -77,7 +76,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the row. If it has grown since, or brings a column that was not there, the file is written anew."""
+        """Append the row. If it was written before, or has a new column, the file is rewritten."""
         if not self.grown:
             return
         new = [field for field in self.row if field not in self.fields]
@@ -91,8 +90,8 @@ class MetricsTable(Logger):
                 with open(self.path, "a", newline="") as file:
                     file.write(csv_lines(self.fields, rows))
         except OSError as error:
-            self.torn = True  # the last line on the disk may be a part of one
-            rank_zero_warn(f"{self.path} could not be written: {error}; its rows are kept until it can")
+            self.torn = True  # the last line in the file may be incomplete
+            rank_zero_warn(f"{self.path} could not be written: {error}; its rows are kept and written later")
             return
         self.unwritten, self.on_disk, self.grown, self.torn = [], True, False, False
 
@@ -115,5 +114,5 @@ def csv_lines(fields: list[str], rows: list[dict[str, Any]]) -> str:
 
 
 def is_complete_row(row: dict[str | None, Any]) -> bool:
-    """Whether a row is not the torn last one of a killed run."""
+    """Whether a row is complete; the last row of a killed run may not be."""
     return None not in row and None not in row.values() and str(row["step"]).isdigit()

@@ -1,4 +1,4 @@
-"""One diffusion model in training: what Lightning needs to know of it, and no formula."""
+"""The LightningModule of a diffusion model in training. It contains no formulas of diffusion."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ StepOutput = dict[str, Any]
 
 
 class DiffusionModule(LightningModule):
-    """model: what is trained. The module holds its network and averages under their own names, so that a checkpoint's
-    `network.*` and `averages.*` are those of the model alone. turns: one; of several see `AlternatingModule`."""
+    """model: the model to train. Its network and averages are attributes of the module, so that a checkpoint has
+    `network.*` and `averages.*`. turns: one turn; `AlternatingModule` trains several."""
 
     def __init__(
         self,
@@ -46,22 +46,22 @@ class DiffusionModule(LightningModule):
         self.train_rng = Rng(seed, "train", compiled=compile)
         self.val_rng = Rng(seed, "val", compiled=compile)
         if isinstance(loss.time_sampler, nn.Module):
-            self.time_sampler = loss.time_sampler  # so that what they have seen moves and is saved with the weights
+            self.time_sampler = loss.time_sampler  # so that its buffers are moved and saved with the weights
         self.observed: list[Tensor] = []  # since the last optimizer step
-        self.register_buffer("skip_steps", torch.zeros(()), persistent=False)  # 1 after a gradient that is no number
-        # Buffers are constants here. Synchronised at each forward they would hang a validation of unequal shares.
+        self.register_buffer("skip_steps", torch.zeros(()), persistent=False)  # 1 after a NaN or infinite gradient
+        # Buffers are constants. Synchronizing them at each forward would hang validation with unequal shares.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.grad_norms: dict[str, Tensor] = {}  # of the last step, by turn
-        self.scaler: torch.amp.GradScaler | None = None  # of the loss, with precision=16-mixed
-        self.overflowed = False  # the last gradient, under loss scaling, which then skips the step by itself
-        self.is_updating = False  # weights, moments and averages, which are then of no one step
+        self.scaler: torch.amp.GradScaler | None = None  # loss scaling, with precision=16-mixed
+        self.overflowed = False  # of the last gradient under loss scaling, which then skips the step
+        self.is_updating = False  # whether weights, moments and averages are of different steps
 
     @property
     def model(self) -> DiffusionModel:
         return self.held[0]
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The frozen networks, and those of the loss, go where the module goes."""
+        """Move the frozen networks, and those of the loss, together with the module."""
         for network in (*self.model.frozen, *getattr(self.loss, "fixed_networks", ())):
             network._apply(move, recurse)
         return super()._apply(move, recurse)
@@ -70,20 +70,20 @@ class DiffusionModule(LightningModule):
         self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def configure_model(self) -> None:
-        """trainer=fsdp gives the module a mesh of processes to spread over."""
+        """Shard the networks over the mesh of processes with trainer=fsdp."""
         if self.device_mesh is not None:
             for network in (self.network, *self.averages.copies):
                 sharding.shard(network, self.device_mesh["data_parallel"])
 
     @property
     def own_turn(self) -> Turn:
-        """The turn of the model's network, whose optimizer steps are the run's."""
+        """The turn of the model's network, whose optimizer steps are those of the run."""
         return next(turn for turn in self.turns if turn.network is self.network)
 
     # Steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout is the one thing that draws from torch's own generator: it is seeded anew for each batch."""
+        """Seed torch's global generator for each batch. Only dropout draws from it."""
         self.seed_dropout(self.current_epoch, batch_idx, self.global_rank)
 
     def seed_dropout(self, epoch: int, batch_idx: int, rank: int, turn: str = "") -> None:
@@ -106,13 +106,13 @@ class DiffusionModule(LightningModule):
         return NetworkDenoiser(network, self.model.objective)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        """The loss, and under "turns" what `detached` says of each turn."""
+        """The loss, and under "turns" the values of `detached` for each turn."""
         terms = self.loss_terms(self.own_turn, batch, self.current_epoch, self.trainer.global_step)
         self.observe(batch, terms)
         return {"loss": terms.weighted(terms.total).mean(), "turns": {self.own_turn.name: detached(terms)}}
 
     def observe(self, batch: Batch, terms: LossTerms) -> None:
-        """Remembers the losses that the times of the next step may depend on."""
+        """Store the losses of a micro-batch for a loss-aware time sampler."""
         if isinstance(self.loss.time_sampler, LossAware):
             seen = batch["position"].double(), terms.t.double(), terms.total.detach().double()
             self.observed.append(torch.stack(seen))
@@ -124,7 +124,7 @@ class DiffusionModule(LightningModule):
         sharding.release(self.model.weights(self.model.best_weights))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of the averaged weights at times and noise that are the same at every validation."""
+        """The loss of the averaged weights, with the same times and noise in every validation."""
         draws = self.val_rng.at(0, batch["index"], batch["position"])
         denoiser = self.trained_denoiser(self.model.weights(self.model.best_weights), draws)
         x0, cond = self.model.codec.encode(batch, draws.scope("codec")), self.model.condition.of(batch)
@@ -134,7 +134,7 @@ class DiffusionModule(LightningModule):
     # Optimization
 
     def on_train_start(self) -> None:
-        """Optimizers' settings are the configuration's, also where a resumed run was allowed to change them."""
+        """Set the optimizers' settings to those of the configuration, which a resumed run may have changed."""
         for optimizer, configured in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
             lr, schedule = optimizer.defaults["lr"], configured.scheduler
             now = lr * schedule.lr_lambdas[0](schedule.last_epoch)
@@ -146,11 +146,11 @@ class DiffusionModule(LightningModule):
         return [self.configure_optimizer(turn) for turn in self.turns]
 
     def configure_optimizer(self, turn: Turn) -> dict[str, Any]:
-        """Under loss scaling never a fused one, whose gradients nobody could unscale before they are clipped."""
+        """Optimizer and schedule; not fused under loss scaling, where gradients are unscaled before clipping."""
         unfused = self.scaler is not None and getattr(turn.make_optimizer, "keywords", {}).get("fused")
         optimizer, schedule = turn.make_optimizer(turn.network.parameters(), **({"fused": False} if unfused else {}))
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = self.skip_steps  # it then makes no step, and nobody has to wait for the device
+            optimizer.found_inf = self.skip_steps  # skips the step without synchronization with the device
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -162,9 +162,9 @@ class DiffusionModule(LightningModule):
         self.clip_gradients_of(self.own_turn, optimizer, gradient_clip_val)
 
     def clip_gradients_of(self, turn: Turn, optimizer: torch.optim.Optimizer, largest_norm: float | None) -> None:
-        """Clips the norm, and keeps what it was for the log. After a NaN the optimizer skips its step.
+        """Clip the gradient norm, and keep its original value for the log. After a NaN, the optimizer skips its step.
 
-        An overflow under loss scaling is no alarm, as long as the scale can still be halved.
+        An overflow under loss scaling is not an error as long as the scale can be halved.
         """
         parameters = list(turn.network.parameters())
         norm = sharding.full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -174,7 +174,7 @@ class DiffusionModule(LightningModule):
             if self.overflowed and self.scaler.get_scale() > 1:
                 return
         self.skip_steps.logical_or_(~torch.isfinite(norm))
-        if not optimizer.defaults.get("fused") and self.skip_steps:  # this one has to wait for the device
+        if not optimizer.defaults.get("fused") and self.skip_steps:  # synchronizes with the device
             optimizer.zero_grad(set_to_none=True)
             return
         if largest_norm:
@@ -189,7 +189,7 @@ class DiffusionModule(LightningModule):
         self.is_updating = False
 
     def after_own_step(self) -> None:
-        """What follows a step of the model's network."""
+        """Update averages and time sampler after a step of the model's network."""
         if not self.overflowed:
             self.averages.update(self.network)
         if self.observed:
@@ -200,7 +200,7 @@ class DiffusionModule(LightningModule):
             scheduler.step()
 
     def learn_times(self) -> None:
-        """Shows the losses of a whole step, of all ranks and micro-batches in the data's order, to the times."""
+        """Give the time sampler the losses of a step from all ranks and micro-batches, in the order of the data."""
         everyone = self.all_gather(torch.cat(self.observed, dim=1)).view(-1, 3, sum(o.shape[1] for o in self.observed))
         position, t, loss = everyone.transpose(0, 1).flatten(1)
         order = position.argsort()
@@ -212,8 +212,8 @@ class DiffusionModule(LightningModule):
 
 
 def detached(terms: LossTerms) -> dict[str, Tensor]:
-    """For callbacks, `[B]` each: total is weighted so that its mean is the loss; unweighted is the loss of each sample
-    at its time t; part/NAME and unweighted/NAME are the same of the parts."""
+    """Values for callbacks, `[B]` each. total: weighted so that its mean is the loss. unweighted: the loss of each
+    sample at its time t. part/NAME and unweighted/NAME: the same for the parts."""
     parts = {f"part/{name}": terms.weighted(part).detach() for name, part in terms.parts.items()}
     parts |= {f"unweighted/{name}": part.detach() for name, part in terms.parts.items()}
     return {"total": terms.weighted(terms.total).detach(), "unweighted": terms.total.detach(), "t": terms.t, **parts}

@@ -1,4 +1,4 @@
-"""Optimizers with a learning rate that warms up and may fall as a half cosine."""
+"""Optimizers with linear warmup and optional cosine decay of the learning rate."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], tuple[torch.optim.Optimizer, 
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
-    """Rises evenly and reaches 1 at the `warmup_steps`-th step; steps count from 0."""
+    """Rises linearly and reaches 1 at the `warmup_steps`-th step; step counts from 0."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
@@ -25,7 +25,7 @@ def cosine_factor(step: int, num_steps: int) -> float:
 
 
 def factor(step: int, warmup_steps: int, num_steps: int, cosine_decay: bool, lowest: float) -> float:
-    """lowest: where the half cosine ends, as a share of the learning rate."""
+    """The factor of the learning rate. lowest: final factor of the cosine decay."""
     decay = lowest + (1 - lowest) * cosine_factor(step, num_steps) if cosine_decay else 1.0
     return warmup_factor(step, warmup_steps) * decay
 
@@ -40,9 +40,9 @@ def make(
     min_lr: float = 0.0,
     **options: Any,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """An optimizer and its schedule, to be stepped once an optimizer step.
+    """An optimizer and its learning rate schedule, which is stepped once per optimizer step.
 
-    num_steps: those of the whole run. min_lr: where cosine_decay ends.
+    num_steps: optimizer steps of the run. min_lr: final learning rate of the cosine decay.
     """
     check.number("lr", lr, low=0)
     check.non_negative_int("warmup_steps", warmup_steps)

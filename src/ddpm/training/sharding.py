@@ -1,6 +1,6 @@
-"""Each process holds a share of the weights, their averages, gradients and moments, and gathers a block when it is due.
+"""Sharding of weights, averages, gradients and moments over processes, which gather one block at a time.
 
-torch's fully_shard (FSDP2) does it, as in "ZeRO" (Rajbhandari et al. 2020). Checkpoints are those of any other run.
+It uses torch's fully_shard (FSDP2), as in "ZeRO" (Rajbhandari et al. 2020). Checkpoints have the same format as others.
 """
 
 from pathlib import Path
@@ -22,12 +22,12 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def strategy(name: str) -> str | Strategy:
-    """What Lightning takes for `trainer.strategy`; its own `fsdp` knows neither our averages nor the CPU."""
+    """The value of `trainer.strategy`. Lightning's own `fsdp` supports neither averages nor the CPU."""
     return Sharded() if name == "fsdp" else name
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """In place. The blocks, which are the innermost lists' elements, are gathered one by one; the rest together."""
+    """Shard in place. Elements of innermost ModuleLists are gathered one by one, and all other weights together."""
     if isinstance(network, FSDPModule):
         return
     lists = [each for each in network.modules() if isinstance(each, nn.ModuleList)]
@@ -39,7 +39,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def gather(network: nn.Module) -> None:
-    """Puts the whole network on each process, which may then use it more often than another does."""
+    """Gather the complete network on each process, so that processes may use it unequally often."""
     for part in sharded_modules(network):
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
@@ -56,12 +56,12 @@ def sharded_modules(network: nn.Module) -> list[FSDPModule]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """To be called on all processes."""
+    """The complete tensor; to be called on all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for what `DiffusionModule.configure_model` has sharded. Files hold whole tensors."""
+    """Lightning's strategy for a sharded `DiffusionModule` (`configure_model`). Checkpoints have complete tensors."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
@@ -71,7 +71,7 @@ class Sharded(ModelParallelStrategy):
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Through our reader, which takes a file for data only."""
+        """Read the file by our reader, which never executes code."""
         checkpoint = self.checkpoint_io.load_checkpoint(checkpoint_path)
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
@@ -82,7 +82,7 @@ class Sharded(ModelParallelStrategy):
 
 
 def full_weights(network: nn.Module) -> dict[str, Any]:
-    """The whole network on the CPU of the first process. To be called on all."""
+    """The complete weights on the CPU of the first process; to be called on all processes."""
     if isinstance(network, FSDPModule):
         return get_model_state_dict(network, options=WHOLE)
     return {name: weight.cpu() for name, weight in network.state_dict().items()}

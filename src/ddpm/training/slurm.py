@@ -1,4 +1,4 @@
-"""What a job knows of the SLURM scheduler that runs it. https://slurm.schedmd.com/sbatch.html"""
+"""The SLURM job of this process. https://slurm.schedmd.com/sbatch.html"""
 
 import os
 import subprocess
@@ -7,14 +7,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 
 def job_id() -> str | None:
-    """As `scontrol` takes it; None outside of a job. Tasks of an array have numbers of their own."""
+    """The job id for `scontrol`, with the task id for arrays; None outside of a job."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
 
 
 def requeue() -> None:
-    """Puts this job back into the queue, where the same command starts again."""
+    """Put this job back into the queue, which will run the same command again."""
     job = job_id()
     if job is None:
         return

@@ -1,4 +1,4 @@
-"""Sums that are logged every few steps, each rank's own, so that a run resumed between two logs logs the same."""
+"""Sums over the steps between two logs, stored in checkpoints, so that a resumed run logs the same values."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from ddpm.training.module import DiffusionModule
 
 
 class RunningSums(Callback):
-    """A callback with `sums`, a tensor of this rank since the last log, or None."""
+    """A callback with `sums`, a tensor of sums on this rank since the last log, or None."""
 
     sums: Tensor | None = None
 
     def add(self, here: Tensor) -> None:
-        known = self.sums is not None and self.sums.shape == here.shape  # a resumed run may count in other bands
+        known = self.sums is not None and self.sums.shape == here.shape  # a resumed run may have other bands
         self.sums = self.sums.to(here.device) + here if known else here
 
     def taken(self, trainer: Trainer) -> list[Any]:
-        """The sums over all ranks, which begin anew."""
+        """Return the sums over all ranks, and reset them."""
         assert self.sums is not None
         total = trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
         self.sums = None
         return total
 
     def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
-        """Every rank's row is kept: added up in another order, floats differ."""
+        """Save the sums of each rank separately: floats added in another order differ."""
         rows = None
         if self.sums is not None:
             rows = trainer.strategy.all_gather(self.sums).reshape(trainer.world_size, *self.sums.shape).cpu()

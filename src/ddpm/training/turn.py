@@ -1,4 +1,4 @@
-"""A training as its turns: whose weights move, on which loss, by which optimizer."""
+"""Turns of a training step: each trains one network with its loss and its optimizer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from ddpm.diffusion.losses import AdversarialLoss, Example, Loss, TurnLoss
 from ddpm.training.optimizer import MakeOptimizer
 
 NETWORK, ADVERSARY = "network", "adversary"
-"""The turn of the model's own network, whose steps are the run's and which is averaged, and that of its adversary."""
+"""Names of the turns of the model's own network, whose optimizer steps are those of the run, and of its adversary."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A training step is its turns, in order; in each, all networks but its own are frozen."""
+    """One turn of a training step. It trains `network`, while all other networks are frozen."""
 
     name: str
     network: nn.Module
@@ -37,7 +37,7 @@ def describe_sizes(turns: Sequence[Turn]) -> str:
 def turns_of(
     loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]
 ) -> tuple[Turn, ...]:
-    """The turns of a loss, in its order. networks, optimizers: by the names of the turns."""
+    """The turns of a loss, in its order. networks, optimizers: by name of the turn."""
     losses = loss.turns if hasattr(loss, "turns") else {NETWORK: plain_turn(loss)}
     return tuple(Turn(name, networks[name], each, optimizers[name]) for name, each in losses.items())
 

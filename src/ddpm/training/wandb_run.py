@@ -1,4 +1,4 @@
-"""A Weights & Biases run that never stops a training: offline where there is no key or no network."""
+"""Weights & Biases runs that never stop a training: they are offline without a key or a network."""
 
 import json
 import netrc
@@ -25,8 +25,8 @@ started: list[wandb.Run] = []  # by this process, and not finished
 
 @contextmanager
 def finished_runs() -> Iterator[None]:
-    """Finishes the runs that are started within it, and no others: as failed if an exception ends it, and with the log
-    of their folder, in place of the console with all redraws of a progress bar."""
+    """Finish the runs that are started within this context, as failed after an exception. They get the log files of
+    their folder instead of the console output, which contains all updates of progress bars."""
     earlier, code = len(started), 0
     try:
         yield
@@ -40,7 +40,7 @@ def finished_runs() -> Iterator[None]:
                 for log in Path(run.settings.root_dir).glob("*.log"):
                     run.save(shutil.copy(log, run.dir), base_path=run.dir, policy="end", glob=False)
                 run.finish(exit_code=code)
-            except Exception as error:  # the training itself is done
+            except Exception as error:  # the training itself is complete
                 rank_zero_warn(f"the W&B run in {run.dir} could not be finished: {error}")
 
 
@@ -69,9 +69,9 @@ def wandb_logger(
 ) -> WandbLogger:
     """offline: True, False, or None for offline if there is no key or the network does not answer in time.
 
-    init_timeout: seconds. resumes: what the training goes on from, if anything; its numbers then go on in the run that
-    save_dir names. labels: in place of name, group and tags that are None. Only the first process makes a run, to be
-    finished by `finished_runs`; it leaves its identity in save_dir/wandb_run.json.
+    init_timeout: seconds. resumes: the checkpoint from which training resumes, or None; if set, the run of save_dir is
+    continued. labels: defaults of name, group and tags. Only the first process creates a run, which `finished_runs`
+    finishes, and writes its identity to save_dir/wandb_run.json.
     """
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
@@ -85,7 +85,7 @@ def wandb_logger(
     given = {"name": name, "group": group, "tags": tags}
     about = (labels or {}) | {field: value for field, value in given.items() if value is not None}
     about |= {"project": project, "dir": save_dir, "job_type": "train", "id": run_id}
-    about |= {"resume": "allow", "reinit": "create_new"}  # a run of somebody else's in this process stays as it is
+    about |= {"resume": "allow", "reinit": "create_new"}  # other runs in this process stay unchanged
 
     def start(mode: str) -> wandb.Run:
         settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
@@ -112,9 +112,9 @@ def wandb_logger(
 
 
 def reopen_run(run_dir: Path) -> WandbLogger | None:
-    """A logger that adds an evaluation to the W&B run of a training's folder, or None if it had none.
+    """A logger that adds an evaluation to the W&B run of a training's folder, or None if there is none.
 
-    To be finished by `finished_runs`.
+    `finished_runs` finishes the run.
     """
     file = run_dir / IDENTITY
     if not file.exists():
@@ -124,10 +124,10 @@ def reopen_run(run_dir: Path) -> WandbLogger | None:
 
 
 def identity_in(file: Path) -> dict[str, str]:
-    """project, name and run_id as `wandb_logger` left them; another program's file, or a stranger's, is refused."""
+    """project, name and run_id as `wandb_logger` wrote them; ValueError for any other content."""
     identity = json_file(file)
     if not isinstance(identity, dict) or identity.keys() != {"project", "name", "run_id"}:
-        raise ValueError(f"{file} must hold project, name and run_id of a W&B run and no more; without it none is used")
+        raise ValueError(f"{file} must have only project, name and run_id of a W&B run; delete it to start a new run")
     for field, value in identity.items():
         if not isinstance(value, str) or not value:
             check.fail(f"{field} in {file}", value, "a text that is not empty")

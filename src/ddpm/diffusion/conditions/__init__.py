@@ -1,1 +1,1 @@
-"""What a network is told of each image beside its noise, and how samples are asked for it."""
+"""Conditions of a network: how they are computed from training images, and from requests for samples."""

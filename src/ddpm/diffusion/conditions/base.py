@@ -1,4 +1,4 @@
-"""What a network is conditioned on: nothing, a class, or whatever else has these methods."""
+"""The interface of conditions; no condition, a class, and combinations of conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 
 LABEL = "label"
-"""The condition that names a class: int64 `[B]`, -1 for none."""
+"""Name of the condition that holds the class: int64 `[B]`, -1 for none."""
 
 
 class Condition(Protocol):
-    """dropout: the share of training images whose condition is dropped, so that the network learns both.
+    """dropout: the share of training images without condition, so that the network learns the unconditional model too.
 
-    needs_images: whether a condition can be had from real images only. reads_images: whether `of` looks at the images
-    of a batch, if it has some.
+    needs_images: whether the condition can only be computed from real images. reads_images: whether `of` reads the
+    images of a batch, if it has some.
     """
 
     @property
@@ -37,11 +37,11 @@ class Condition(Protocol):
         ...
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
-        """The conditions of a batch: of images, or of samples that have a label and no image yet."""
+        """The conditions of a batch of images, or of samples that have a label but no image yet."""
         ...
 
     def unconditional(self, cond: Cond) -> Cond:
-        """The same with this condition dropped; what is no part of it stays."""
+        """`cond` with this condition dropped; other conditions are unchanged."""
         ...
 
     def default_conditions(self, ids: Tensor) -> Cond:
@@ -50,7 +50,7 @@ class Condition(Protocol):
 
 
 def drop_conditions(condition: Condition, cond: Cond, draws: Draws) -> Cond:
-    """In training: the condition of a share `dropout` of the images is dropped, depending on each image alone."""
+    """Drop the condition of each training image with probability `dropout`, by the image's own random numbers."""
     if condition.dropout == 0 or not cond:
         return cond
     hidden = draws.uniform("condition") < condition.dropout
@@ -59,13 +59,13 @@ def drop_conditions(condition: Condition, cond: Cond, draws: Draws) -> Cond:
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
-    """`values` `[B]` as `[B, 1, ...]`, to go with `like` `[B, ...]`."""
+    """`values` `[B]` reshaped to `[B, 1, ...]`, to broadcast with `like` `[B, ...]`."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
 class NoCondition:
-    """Networks that see the noisy image and the time alone."""
+    """No condition: the network takes only x_t and the time."""
 
     needs_images: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
@@ -84,11 +84,11 @@ class NoCondition:
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """The class. names: of the classes, where they have any. dropout: 0.1 in Ho and Salimans 2022, 0 in ADM.
+    """The class. names: names of the classes, if any. dropout: 0.1 in Ho and Salimans 2022, 0 in ADM.
 
-    A label of -1 adds nothing to the embedded time. So a network that never sees a
-    label is exactly a network without classes. (Ho and Salimans learn a vector for it; it could be taken up by the bias
-    of the embedded time and the vectors of the classes, so nothing is lost.)
+    A label of -1 adds nothing to the time embedding, so a network that never gets a label equals a network without
+    classes. Ho and Salimans learn a vector for it. This is equivalent, because the bias of the time embedding and the
+    class embeddings can absorb that vector.
     """
 
     num_classes: int
@@ -114,14 +114,14 @@ class ClassLabel:
         return {**cond, LABEL: torch.full_like(cond[LABEL], -1)}
 
     def default_conditions(self, ids: Tensor) -> Cond:
-        """The classes in turn."""
+        """Cycles through the classes."""
         return {LABEL: ids % self.num_classes}
 
     def name(self, label: int) -> str:
         return "none" if label < 0 else self.names[label] if self.names else str(label)
 
     def from_request(self, choice: Any) -> list[int]:
-        """The labels of a person's words: `all`, `none`, a number or a name, or a list of these."""
+        """The labels of a request: `all`, `none`, a number or a name, or a list of these."""
         if choice == "all":
             return list(range(self.num_classes))
         choices = choice if isinstance(choice, Sequence) and not isinstance(choice, str) else [choice]
@@ -143,9 +143,9 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class Several:
-    """Several things at once, each by its own condition. All of them are hidden together.
+    """Several conditions at once, which are dropped together.
 
-    parts: conditions by any names, whose own dropout must be 0. dropout: of all of them.
+    parts: conditions by any names, with dropout=0 each. dropout: share of images whose conditions are all dropped.
     """
 
     parts: Mapping[str, Condition]
@@ -155,7 +155,7 @@ class Several:
         check.number("dropout", self.dropout, low=0, high=1)
         for name, part in self.parts.items():
             if part.dropout:
-                check.fail(f"parts.{name}.dropout", part.dropout, "0: dropout of all parts together hides them")
+                check.fail(f"parts.{name}.dropout", part.dropout, "0, since the dropout of cond drops all parts")
 
     @property
     def needs_images(self) -> bool:

@@ -1,7 +1,7 @@
-"""Conditions the network on a caption of each image: its class, and words for what is measured in the image itself.
+"""Captions as conditions: a word for the class, and words for attributes that are measured in the image.
 
-A small stand-in for the text of text-to-image models (Nichol et al. 2022, "GLIDE"; Rombach et al. 2022): captions that
-any labelled data have, whose truth can be measured in the samples.
+A small substitute for the prompts of text-to-image models (Nichol et al. 2022, "GLIDE"; Rombach et al. 2022). Any
+labelled data set has such captions, and measurements show whether samples agree with theirs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +17,21 @@ from ddpm.base import check
 from ddpm.base.types import Cond
 
 WORDS = "words"
-"""The condition that is a caption: int64 `[B, N]`, numbers of words, 0 for none."""
+"""Name of the condition that holds captions: word numbers int64 `[B, N]`, 0 for no word."""
 
 Measure = Callable[[Tensor], Tensor]
-"""Images `[B, C, H, W]` in [-1, 1] to one float64 number for each, `[B]`."""
+"""Maps images `[B, C, H, W]` in [-1, 1] to one number for each, float64 `[B]`."""
 
 
 def ink(images: Tensor) -> Tensor:
-    """`[B, H, W]` float64 from 0 (black) to 1 (white), the mean of the channels."""
+    """The mean of the channels, float64 `[B, H, W]` from 0 (black) to 1 (white)."""
     return (images.double().mean(dim=1) + 1) / 2
 
 
 def stroke_width(images: Tensor) -> Tensor:
-    """In pixels, of white lines on black: 2 * area / length of the outline, where long lines have two outlines.
+    """Width in pixels of white lines on black: 2 * area / outline, because a long line has an outline on each side.
 
-    The outline is the total variation, the mean over all grey levels of the outline of what is brighter.
+    The outline is the total variation: the length of the contour at a grey level, averaged over all grey levels.
     """
     ground = F.pad(ink(images), (1, 1, 1, 1))
     here, below, right = ground[:, :-1, :-1], ground[:, 1:, :-1], ground[:, :-1, 1:]
@@ -40,7 +40,7 @@ def stroke_width(images: Tensor) -> Tensor:
 
 
 def slant(images: Tensor) -> Tensor:
-    """Pixels to the right for each pixel upwards, of the line through the white of the image that fits it best."""
+    """Slope of the least-squares line through the white pixels, in pixels to the right per pixel upwards."""
     weight = ink(images)
     rows, columns = (torch.arange(side, device=images.device, dtype=weight.dtype) for side in weight.shape[1:])
     total = weight.sum((1, 2), keepdim=True).clamp(min=1e-6)
@@ -51,7 +51,7 @@ def slant(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Attribute:
-    """words[i] for an image whose measure is above bounds[i - 1] and up to bounds[i]; None: such images get no word."""
+    """Images with bounds[i - 1] < measure <= bounds[i] get words[i]; None: such images get no word."""
 
     measure: Measure
     bounds: Sequence[float]
@@ -64,25 +64,25 @@ class Attribute:
         if len(self.words) != len(bounds) + 1:
             check.fail("words", list(self.words), f"{len(bounds) + 1}, one more than the bounds; null for no word")
         if not self.vocabulary:
-            check.fail("words", list(self.words), "words, of which some may be null")
+            check.fail("words", list(self.words), "at least one word that is not null")
 
     @property
     def vocabulary(self) -> list[str]:
         return [word for word in self.words if word is not None]
 
     def bucket(self, images: Tensor) -> Tensor:
-        """i of words[i], int64 `[B]`."""
+        """The index i of words[i] for each image, int64 `[B]`."""
         bounds = torch.tensor(self.bounds, dtype=torch.float64, device=images.device)
         return torch.bucketize(self.measure(images), bounds)
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Each kind of word has its own place in a caption: the attributes in their order, then the class.
+    """A caption has one place for each kind of word: the attributes in their order, then the class.
 
-    So a caption is a set of words of which each kind has at most one, in whatever order a person types them. Images in
-    the middle of a measure are given no word for it, so the network also learns what it means to leave one out.
-    names: a word for each class. dropout: share of images whose whole caption is hidden, for guidance=classifier_free.
+    Each kind has at most one word in a caption, and a prompt may list the words in any order. Images with medium values
+    of an attribute may get no word for it, so the network also learns captions that leave a word out.
+    names: a word for each class. dropout: share of images whose whole caption is dropped, for guidance=classifier_free.
     """
 
     num_classes: int
@@ -108,7 +108,7 @@ class Caption:
 
     @property
     def kinds(self) -> list[list[str]]:
-        """The words that may stand at each place."""
+        """The possible words at each place."""
         return [*(each.vocabulary for each in self.attributes.values()), list(self.names)]
 
     @property
@@ -121,7 +121,7 @@ class Caption:
         return {"num_words": len(self.vocabulary), "num_tokens": len(self.kinds)}
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
-        """The words of the batch, where it has some; else those for its labels, and for its images if there are any."""
+        """The batch's own words if it has any; else words for its labels and, if there are images, their attributes."""
         if WORDS in batch:
             return {WORDS: batch[WORDS]}
         label = batch["label"]
@@ -136,7 +136,7 @@ class Caption:
         return {**cond, WORDS: torch.zeros_like(cond[WORDS])}
 
     def default_conditions(self, ids: Tensor) -> Cond:
-        """All captions in turn: the class changes fastest, then the first attribute, and so on."""
+        """Cycles through all captions: the class changes fastest, then the first attribute, and so on."""
         words, turn = [], ids
         for kind in (self.kinds[-1], *self.kinds[:-1]):
             words.append(take_or_zero(self._numbers(kind), turn % len(kind)))
@@ -144,14 +144,14 @@ class Caption:
         return {WORDS: torch.stack([*words[1:], words[0]], dim=1)}
 
     def from_request(self, prompts: str | Sequence[str]) -> Cond:
-        """The captions of a prompt or a list of them, a row each, as "bold three"; "" is the empty caption."""
+        """The captions, one row each, of a prompt such as "bold three" or a list of prompts; "" is no words."""
         each = prompts if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
         if not each:
             check.fail("prompt", prompts, "a text or a list of texts")
         return {WORDS: torch.tensor([self._words(str(prompt)) for prompt in each])}
 
     def text(self, words: Tensor) -> list[str]:
-        """The captions of int64 `[B, N]`, as a person would type them."""
+        """The prompts of captions int64 `[B, N]`."""
         return [" ".join(self.vocabulary[number - 1] for number in row if number) for row in words.tolist()]
 
     def _words(self, prompt: str) -> list[int]:
@@ -171,5 +171,5 @@ class Caption:
 
 
 def take_or_zero(numbers: Sequence[int], place: Tensor) -> Tensor:
-    """numbers[place] for int64 `[B]`, and 0 for a place of -1."""
+    """numbers[place] for a place int64 `[B]`; 0 for a place of -1."""
     return torch.tensor([*numbers, 0], device=place.device)[place]

@@ -15,15 +15,15 @@ from ddpm.base import check
 from ddpm.base.types import Cond
 
 LOW_RES = "low_res"
-"""The condition that is a small image: `[B, C, H / factor, W / factor]` in [-1, 1]."""
+"""Name of the condition that holds small images: `[B, C, H / factor, W / factor]` in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class LowResolution:
-    """The means of the blocks of factor x factor pixels. dropout: share of images whose small version is hidden.
+    """The mean of each block of factor x factor pixels. dropout: share of images whose small image is dropped.
 
-    A small image that is hidden is 0, the middle of black and white everywhere. (The papers shrink by bicubic filters;
-    of block means it can be said exactly whether a large image agrees with its small one.)
+    A dropped small image is 0 everywhere, the middle of black and white. The papers downsample by bicubic filters; with
+    block means, it can be checked exactly whether a large image agrees with its small one.
     """
 
     factor: int
@@ -39,13 +39,13 @@ class LowResolution:
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         if "image" not in batch:
             raise ValueError(
-                "cond=low_res makes large images of small ones, and there are none: sample.py task=upsample takes real "
-                "images, task=cascade those of another model"
+                "cond=low_res needs small images, and there are none: sample.py task=upsample takes real images, "
+                "task=cascade those of another model"
             )
         return {LOW_RES: self.small(batch["image"])}
 
     def small(self, image: Tensor) -> Tensor:
-        """`[B, C, H, W]` to `[B, C, H / factor, W / factor]`, on the same scale."""
+        """`[B, C, H, W]` to `[B, C, H / factor, W / factor]`, in the same range."""
         self.small_shape(tuple(image.shape[1:]))
         return F.avg_pool2d(image, self.factor)
 

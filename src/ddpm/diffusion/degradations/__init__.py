@@ -1,1 +1,1 @@
-"""Corruptions without noise, of which Cold Diffusion makes generative models (Bansal et al. 2022)."""
+"""Degradations without noise, from which Cold Diffusion builds generative models (Bansal et al. 2022)."""

@@ -14,7 +14,7 @@ from ddpm.diffusion.schedules.base import NoiseSchedule, Schedule
 
 @dataclass(frozen=True, eq=False)
 class PicturesAsNoise:
-    """In the place of noise, one of the images uint8 `[N, C, H, W]`, chosen by the sample's draws."""
+    """Images uint8 `[N, C, H, W]` in place of noise; the sample's draws choose one of them."""
 
     images: Tensor
     white: ClassVar[bool] = False
@@ -30,10 +30,10 @@ class PicturesAsNoise:
 
 
 def animorph(schedule: Schedule, mixing: NoiseSchedule, others: Tensor) -> GaussianDiffusion:
-    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) z with z an image of `others`, uint8 `[N, C, H, W]`.
+    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) z, where z is an image of `others`, uint8 `[N, C, H, W]`.
 
-    It is Gaussian diffusion whose noise are pictures, so that z is inferred from x_t and a belief about x0. schedule:
-    of times alone; mixing: of alpha_bar, with as many.
+    This is Gaussian diffusion with images as noise, so z is inferred from x_t and the predicted x0. schedule: the
+    times 0..T; mixing: the alpha_bar of as many times.
     """
     if mixing.T != schedule.T:
         check.fail("mixing.num_timesteps", mixing.T, f"schedule.num_timesteps, {schedule.T}")

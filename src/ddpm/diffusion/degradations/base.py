@@ -1,4 +1,4 @@
-"""What the degradations of Cold Diffusion have in common (Bansal et al. 2022)."""
+"""Base classes of the degradations of Cold Diffusion (Bansal et al. 2022)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,21 @@ from ddpm.diffusion.schedules.base import Steps
 
 @dataclass(frozen=True, kw_only=True)
 class Degradation(ABC):
-    """x_t = D(x0, z, t), whose z, if there is any, is one for the whole trajectory of a sample."""
+    """x_t = D(x0, z, t). If the degradation has a z, it is the same for the whole trajectory of a sample."""
 
     schedule: Steps
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Steps):
             process = type(self).__name__.lower()
-            raise ValueError(f"process={process} says itself how much is left at each time: choose schedule=steps")
+            raise ValueError(f"process={process} defines its own degradation at each time: choose schedule=steps")
 
     @property
     def T(self) -> int:
         return self.schedule.T
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
-        """Nothing, `[B, 0]`, unless a degradation has something to draw."""
+        """z: an empty `[B, 0]`, unless a degradation overrides this method."""
         return x0.new_zeros(len(x0), 0)
 
     @abstractmethod
@@ -38,7 +38,7 @@ class Degradation(ABC):
         """D(x0, z, t); x0 itself at t = 0."""
 
     def recover_noise(self, x_t: Tensor, x0: Tensor, t: Time, z: Tensor) -> Tensor:
-        """z, which is known from the beginning."""
+        """z itself, which is never inferred."""
         return z
 
     @property
@@ -47,19 +47,19 @@ class Degradation(ABC):
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
         raise ValueError(
-            f"process={type(self).__name__.lower()} has nothing that images could be made of: what is left of one at T "
-            "was not fitted, or is a picture itself; restore real ones with task=restoration"
+            f"process={type(self).__name__.lower()} has no prior to sample from: x_T is still an image, or its "
+            "statistics are not fitted; restore real images with task=restoration"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HasFittedPrior(Degradation):
-    """A degradation after which an image is a handful of numbers, its terminal statistics: it has a prior.
+    """A degradation with a prior: a few numbers, the terminal statistics, determine x_T.
 
-    A Gaussian is fitted to the statistics of the training images (section 5.2); x_T is the image of a draw from it.
+    The prior of the statistics is a Gaussian that is fitted to those of the training images (section 5.2).
 
-    fitted: its mean `[K]` and covariance `[K, K]`; None: not yet, or there is none. symmetry_noise: standard deviation
-    of the noise that is added to such an x_T, so that not all pixels start equal; 0: "perfect symmetry".
+    fitted: its mean `[K]` and covariance `[K, K]`; None: no prior, or not fitted yet. symmetry_noise: standard
+    deviation of noise added to x_T from the prior, so that not all pixels start equal; 0: "perfect symmetry".
     """
 
     fitted: Mapping[str, Any] | None
@@ -71,12 +71,12 @@ class HasFittedPrior(Degradation):
 
     @property
     def fits_prior(self) -> bool:
-        """Whether it does so with these settings, so that a prior can be fitted."""
+        """Whether a prior can be fitted with these settings."""
         return True
 
     @abstractmethod
     def terminal_statistics(self, x_T: Tensor) -> Tensor:
-        """`[B, K]`, all that is left of fully degraded images `[B, C, H, W]`."""
+        """The statistics `[B, K]` that determine fully degraded images `[B, C, H, W]`."""
 
     @abstractmethod
     def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -87,7 +87,7 @@ class HasFittedPrior(Degradation):
         return self.fitted is not None
 
     def prior(self, shape: tuple[int, ...], draws: Draws) -> Tensor:
-        """x_T `[B, *shape]` in float32, from the fitted Gaussian, with its symmetry broken."""
+        """x_T from the fitted Gaussian, with symmetry noise, float32 `[B, *shape]`."""
         if self.fitted is None:
             return super().prior(shape, draws)
         mean = torch.tensor(self.fitted["mean"], dtype=torch.float64, device=draws.ids.device)
@@ -99,7 +99,7 @@ class HasFittedPrior(Degradation):
 
 
 def fraction_of_T(t: Time, T: int, like: Tensor) -> float | Tensor:
-    """t / T, a number or `[B, 1, 1, 1]` in the type of images."""
+    """t / T: a float for an int, or `[B, 1, 1, 1]` in the dtype of `like` for times `[B]`."""
     return (t.double() / T).to(like.dtype).view(-1, 1, 1, 1) if isinstance(t, Tensor) else t / T
 
 
@@ -110,11 +110,11 @@ def root_of(covariance: Tensor) -> Tensor:
 
 
 LARGEST_STATISTICS = 64
-"""The most statistics whose covariance is stored in a configuration."""
+"""The largest number of statistics whose covariance is stored in a configuration."""
 
 
 def fit_statistics(process: HasFittedPrior, images: Iterable[Tensor]) -> dict[str, Any] | None:
-    """`fitted` in plain numbers, from batches `[B, C, H, W]` of x0; None if there are too many statistics for it."""
+    """`fitted` as lists, from batches x0 `[B, C, H, W]`; None for more than LARGEST_STATISTICS statistics."""
     statistics: list[Tensor] = []
     seen = 0
     for x0 in images:

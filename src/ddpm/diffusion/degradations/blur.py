@@ -1,4 +1,4 @@
-"""Blur that deepens: deblurring, and images out of a colour (Bansal et al. 2022, section 4.1, 5.2; appendix A.1)."""
+"""Increasing blur: deblurring, and generation from a colour (Bansal et al. 2022, sections 4.1, 5.2; appendix A.1)."""
 
 import math
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ PADDINGS = ("reflect", "circular")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blur(Separable):
-    """t convolutions with Gaussians of `kernel` x `kernel` pixels, one after the other.
+    """t successive convolutions with Gaussian kernels of `kernel` x `kernel` pixels.
 
-    The one of step i = 0, 1, ... has the standard deviation sigma in pixels (growth=constant), sigma + rate * i
-    (linear) or sigma * exp(rate * i) (exponential). padding: reflect or circular, which keeps the mean. to_mean: the
-    last step is the mean of each channel instead, so that images can be made of a colour. levels: None, or the number
-    of grey levels in [-1, 1] to which a blurred image is rounded, lest a restorer read what no eye can.
+    The kernel of step i = 0, 1, ... has the standard deviation sigma in pixels (growth=constant), sigma + rate * i
+    (linear) or sigma * exp(rate * i) (exponential). padding: reflect, or circular, which keeps the mean. to_mean: the
+    last step is the mean of each channel instead, so that images can be generated from a colour. levels: number of grey
+    levels in [-1, 1] to which blurred images are rounded, which removes invisible details; None: no rounding.
     """
 
     kernel: int
@@ -89,7 +89,7 @@ class Blur(Separable):
         return self.to_mean
 
     def terminal_statistics(self, x_T: Tensor) -> Tensor:
-        """`[B, C]`, the colour."""
+        """The colour, `[B, C]`."""
         return x_T.mean((2, 3))
 
     def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -97,7 +97,7 @@ class Blur(Separable):
 
 
 def convolve_rows(rows: Tensor, weights: Tensor, padding: str) -> Tensor:
-    """Each row of `[1, N, size]` with these weights, of odd length."""
+    """Convolve each row of `[1, N, size]` with `weights`, of odd length."""
     border = len(weights) // 2
     windows = F.pad(rows, (border, border), mode=padding).unfold(-1, len(weights), 1)
     return windows @ weights

@@ -1,4 +1,4 @@
-"""Fading towards one colour or towards grey: the simplest degradations there are, linear in time."""
+"""Fading to one colour or to grey: the simplest degradations, linear in time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from ddpm.diffusion.degradations.base import Degradation, HasFittedPrior, fracti
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fade(HasFittedPrior):
-    """x_t = x0 + t / T (colour - x0). Algorithm 2 then ends at x_T - colour + the mean of the beliefs about x0.
+    """x_t = x0 + t / T (colour - x0). Algorithm 2 then ends at x_T - colour + the mean of the predictions of x0.
 
-    colour: in [-1, 1], one number, or one for each channel. At T nothing is left but the colour.
+    colour: in [-1, 1], one number, or one for each channel. x_T is the colour alone.
     """
 
     colour: float | Sequence[float]
@@ -33,7 +33,7 @@ class Fade(HasFittedPrior):
         return torch.lerp(x0, self._picture(x0).expand_as(x0), fraction_of_T(t, self.T, x0))
 
     def terminal_statistics(self, x_T: Tensor) -> Tensor:
-        """`[B, 0]`: nothing."""
+        """Empty, `[B, 0]`."""
         return x_T.new_zeros(len(x_T), 0)
 
     def from_statistics(self, statistics: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -51,6 +51,6 @@ class Decolor(Degradation):
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
         if x0.shape[1] < 2:
-            raise ValueError("process=decolor takes colours away, and these images have one channel: choose data of 3")
+            raise ValueError("process=decolor needs colour images, and these have one channel: choose data with 3")
         grey = x0.mean(1, keepdim=True).expand_as(x0)
         return torch.lerp(x0, grey, fraction_of_T(t, self.T, x0))

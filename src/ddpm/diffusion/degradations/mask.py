@@ -1,4 +1,4 @@
-"""A hole that grows: inpainting (Bansal et al. 2022, section 4.2 and appendix A.2)."""
+"""A growing mask: inpainting (Bansal et al. 2022, section 4.2 and appendix A.2)."""
 
 from dataclasses import dataclass, field
 
@@ -15,10 +15,10 @@ CENTERS = ("random", "middle")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask(Degradation):
-    """The image is multiplied by 1 - exp(-d^2 / (2 sigma_i^2)) at each step i < t, d the distance to a centre.
+    """Each step i < t multiplies the image by 1 - exp(-d^2 / (2 sigma_i^2)), where d is the distance to a centre.
 
     sigma_i = sigma_step * (i + 1) pixels. center: a pixel that is drawn for each sample (random), or the middle. value:
-    what takes the image's place, in [-1, 1]; 0, grey, is what a product gives.
+    the pixel value of the mask, in [-1, 1]; 0 is grey, the result of the multiplication alone.
     """
 
     sigma_step: float
@@ -44,7 +44,7 @@ class Mask(Degradation):
         return left * x0 if self.value == 0 else left * x0 + (1 - left) * self.value
 
     def left(self, z: Tensor, t: Time, like: Tensor) -> Tensor:
-        """`[B, 1, H, W]` in [0, 1], how much of each pixel is left."""
+        """The remaining share of each pixel, `[B, 1, H, W]` in [0, 1]."""
         height, width = like.shape[-2:]
         down = (torch.arange(height, device=z.device) - z[:, :1]).square()
         across = (torch.arange(width, device=z.device) - z[:, 1:]).square()
@@ -53,7 +53,7 @@ class Mask(Degradation):
         return self._table((height - 1) ** 2 + (width - 1) ** 2, like)[times, squared].unsqueeze(1)
 
     def _table(self, largest: int, like: Tensor) -> Tensor:
-        """`[T + 1, largest + 1]`, what is left at each time and squared distance from the centre."""
+        """The remaining share at each time and squared distance from the centre, `[T + 1, largest + 1]`."""
         key = (largest, like.device, like.dtype)
         if key not in self._tables:
             sigma = self.sigma_step * torch.arange(1, self.T + 1, dtype=torch.float64)[:, None]

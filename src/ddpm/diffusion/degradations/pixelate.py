@@ -1,4 +1,4 @@
-"""Fewer and larger pixels: super-resolution (Bansal et al. 2022, section 4.3 and appendix A.3)."""
+"""Decreasing resolution: super-resolution (Bansal et al. 2022, section 4.3 and appendix A.3)."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ MODES = ("area", "bilinear", "bicubic")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pixelate(Separable):
-    """Every step halves height and width, down to one pixel; the image is shown at its own size, by nearest pixels.
+    """Each step halves height and width, down to one pixel; x_t is enlarged to the original size by nearest pixels.
 
-    A side that is odd is halved downwards: 28, 14, 7, 3. mode: how several pixels become one: their mean (area), or
-    torch's bilinear or bicubic interpolation, which look at the nearest two or four.
+    Half of an odd side is rounded down: 28, 14, 7, 3. mode: how the image is reduced: by the mean of pixels (area), or
+    by torch's bilinear or bicubic interpolation, which use the nearest two or four along each side.
     """
 
     mode: str
@@ -34,11 +34,11 @@ class Pixelate(Separable):
         return torch.stack(maps)
 
     def small(self, size: int, t: int) -> int:
-        """The number of different pixels along a side at time t."""
+        """The length at time t of a side of `size` pixels, before it is enlarged."""
         return max(size >> t, 1)
 
     def terminal_statistics(self, x_T: Tensor) -> Tensor:
-        """`[B, C h w]`, the pixels of the smallest image."""
+        """The pixels of the smallest image, `[B, C h w]`."""
         height, width = (self.small(size, self.T) for size in x_T.shape[-2:])
         return F.interpolate(x_T, size=(height, width), mode="nearest-exact").flatten(1)
 

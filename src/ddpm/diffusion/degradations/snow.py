@@ -1,4 +1,4 @@
-"""Snowfall, the snow of ImageNet-C with everything of it growing in time (Bansal et al. 2022, section 4.4 and A.4)."""
+"""The snow of ImageNet-C, which increases over time (Bansal et al. 2022, section 4.4 and appendix A.4)."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Degradation, fraction_of_T
 
 ANGLES = (-135.0, -45.0)
-"""Degrees between which a sample's snow falls; -90 is straight down."""
+"""Range of the direction of a sample's snow, in degrees; -90 is straight down."""
 GREY = (0.299, 0.587, 0.114)
-"""How bright red, green and blue are (ITU-R BT.601)."""
+"""Luma weights of red, green and blue (ITU-R BT.601)."""
 
 
 class SnowLevel(NamedTuple):
@@ -25,10 +25,10 @@ class SnowLevel(NamedTuple):
     mean: float  # of the field of flakes
     std: float
     zoom: float  # how large a flake is
-    threshold: float  # under which there is no flake
+    threshold: float  # of the field, below which there is no flake
     length: int  # of the streaks in pixels
     fading: float  # the standard deviation in pixels with which a streak fades
-    brightness: float  # the share of the image beside its whitened self
+    brightness: float  # weight of the image against the whitened image
 
 
 LEVELS = (
@@ -42,15 +42,15 @@ LEVELS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snow(Degradation):
-    """Flakes, which are the tops of a smooth field of a sample's own, streaked in its direction, on a whitened image.
+    """Flakes on a whitened image. They are the peaks of a smooth random field, streaked in one direction per sample.
 
-    With u = t / T: the field counts above a threshold that falls from three standard deviations over its mean to the
-    level's; streaks fade with the standard deviation u * fading; and the image moves by 1 - u * (1 - brightness) of the
-    way from max(image, 1.5 grey + 0.5) to itself, all in [0, 1]. Flakes and their half turn are added, and the sum
-    ends at white.
+    With u = t / T and pixels in [0, 1]: the flakes are the field above a threshold, which falls from mean + 3 std to
+    that of the level. The streaks fade with the standard deviation u * fading. The whitened image is
+    max(image, 1.5 grey + 0.5), with the weight u * (1 - brightness) against the image. The flakes and the flakes
+    rotated by 180 degrees are added to it, and the sum is clamped.
 
-    severity: 1..5 of ImageNet-C. length: of a streak in pixels, or None for the level's, which was made for 224 pixels.
-    Streaks are sums of whole-pixel shifts, where ImageNet-C asks ImageMagick.
+    severity: 1..5 of ImageNet-C. length: of a streak in pixels; None: that of the level, designed for 224 pixels.
+    Streaks are sums of whole-pixel shifts; ImageNet-C uses ImageMagick instead.
     """
 
     severity: int
@@ -67,7 +67,7 @@ class Snow(Degradation):
         return LEVELS[self.severity - 1]
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
-        """`[B, 1 + H W]`: the angle in degrees, and the field."""
+        """z `[B, 1 + H W]`: the angle in degrees, and the field."""
         low, high = ANGLES
         angle = low + (high - low) * draws.uniform("angle")
         sides = tuple(x0.shape[-2:])
@@ -98,9 +98,9 @@ class Snow(Degradation):
 
 
 def streak(image: Tensor, angle: Tensor, length: int, fading: float | Tensor) -> Tensor:
-    """`[B, 1, H, W]`: each pixel trails behind itself, in `length` + 1 steps of one pixel at these degrees `[B]`.
+    """Motion blur of `[B, 1, H, W]`: a weighted mean of shifts by 0..length pixels at `angle` `[B]` in degrees.
 
-    A step i weighs exp(-i^2 / (2 fading^2)); all together 1. What is outside the image is its border's.
+    A shift by i has a weight proportional to exp(-i^2 / (2 fading^2)). Border pixels are repeated outside the image.
     """
     step = torch.arange(length + 1, device=image.device, dtype=image.dtype)
     spread = torch.as_tensor(fading, dtype=image.dtype, device=image.device).clamp(min=1e-3).view(-1, 1)

@@ -1,1 +1,1 @@
-"""Closed forms: ideal denoisers, what a sampler makes of them, the inversion and the likelihood of the flow."""
+"""Ideal denoisers, exact output distributions of samplers, and inversion and likelihood by the probability flow."""

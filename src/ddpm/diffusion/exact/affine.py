@@ -1,7 +1,7 @@
-"""The exact distribution of a sampler's output where the denoiser is affine, as it is for Gaussian data.
+"""The exact distribution of a sampler's output for an affine denoiser, such as the ideal one of Gaussian data.
 
-Then every step is affine in x_t and in the noise, and so is a whole run: its response to one number of noise at a time
-gives mean and covariance without any chance. So even a sampler with noise has an error to all digits.
+Each step is affine in x_t and in the noise, and so is the whole trajectory. Its responses to single noise numbers give
+mean and covariance without statistical error, for stochastic samplers too.
 """
 
 import math
@@ -24,7 +24,7 @@ class Normal(NamedTuple):
 
 @dataclass
 class Impulses:
-    """Stands for an Rng whose numbers are all 0, but for one that is 1: the sample numbered k + 1 gets the k-th."""
+    """Replaces an Rng. All numbers of a sample are 0, except one that is 1: for sample k + 1 the k-th."""
 
     num_seen: int = 0
     ids: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
@@ -41,7 +41,7 @@ class Impulses:
 
 
 def output_distribution(sampler: Sampler, denoiser: Denoiser, shape: tuple[int, int, int]) -> Normal:
-    """Of the samples `[*shape]`, from the prior to time 0."""
+    """The distribution of the flattened samples `[*shape]` at time 0, from the prior."""
     counting = Impulses()
     sampler.sample(denoiser, shape, counting, torch.zeros(1, dtype=torch.int64))  # type: ignore[arg-type]
     ids = torch.arange(1 + counting.num_seen)

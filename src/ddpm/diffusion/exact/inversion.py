@@ -1,4 +1,4 @@
-"""From an image to the x_T that leads to it: DDIM's flow, followed upwards (Song et al. 2021, sections 4.3, 5.4)."""
+"""DDIM inversion: from an image to the x_T that leads to it (Song et al. 2021, sections 4.3, 5.4)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,9 +19,9 @@ def invert(
 ) -> Tensor:
     """x at times[-1], from x0 `[B, C, H, W]`. times: rising from 0.
 
-    A step up takes eps at the point that it leaves (Euler's method), a step of DDIM down at the point that it leaves
-    too, which is the other end: so the way back misses x0 by an error of first order in the step. The clean image is
-    shown to the denoiser as if it were x_1, the first time that networks know.
+    Each step uses eps at its start (Euler's method). A DDIM step back starts at the other end, so reconstruction has an
+    error of first order in the step size. The clean image is passed to the denoiser as x_1, because networks have no
+    time 0.
     """
     x = x0
     for s, t in pairwise(times):
@@ -33,7 +33,7 @@ def invert(
 
 
 def draws_noise(sampler: Sampler) -> bool:
-    """Whether one x_T leads to different samples: tried on one pixel, with a denoiser that always says 0."""
+    """Whether one x_T leads to different samples, tested on one pixel with a denoiser that always returns 0."""
 
     def zero(x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))

@@ -1,8 +1,8 @@
 """Exact likelihood by the probability-flow ODE (Song et al. 2021, "Score-Based ...", section 4.3 and appendix D.2).
 
-In y = x_t / alpha_t and r = sigma_t / alpha_t the flow is dy/dr = eps, and log p changes by the divergence of eps. That
-falls as 1 / r where little signal is left, so it is integrated in log r. By Heun's method over whole times, so it
-needs no more of a network than a sampler does.
+In y = x_t / alpha_t and r = sigma_t / alpha_t, the flow is dy/dr = eps, and log p changes by the divergence of eps. The
+divergence falls as 1 / r where little signal is left, so it is integrated in log r. We use Heun's method over integer
+times, for which any network is trained.
 """
 
 import itertools
@@ -27,9 +27,9 @@ def log_likelihood(
 ) -> Tensor:
     """log p of y = x_t / alpha_t at t = times[0], in nats, `[B]`.
 
-    y: `[B, C, H, W]`; for small t that is the data. times: rising, from 1 or so to T, where some signal must be left.
-    probes: `[K, B, C, H, W]` of -1 and 1, with which the divergence is estimated (Hutchinson 1989): the mean over them
-    is without bias, and exact where they are the root of d times each of d unit vectors.
+    y: `[B, C, H, W]`, about x0 for small t. times: rising, from about 1 to T, where some signal must be left.
+    probes: `[K, B, C, H, W]` of -1 and 1, to estimate the divergence (Hutchinson 1989). The estimate is unbiased, and
+    exact if the probes are the d unit vectors times sqrt(d).
     """
     schedule = process.schedule
     ratio = {t: math.exp(-schedule.half_log_snr(t)) for t in times}

@@ -1,6 +1,6 @@
-"""Data of which everything is known: the ideal denoiser E[x0 | x_t], in closed form at any noise.
+"""Data distributions with a closed form of the ideal denoiser E[x0 | x_t] at any noise level.
 
-They take alpha and sigma instead of a time, so they know no schedule. All in the dtype of x_t.
+Their methods take alpha and sigma instead of a time and a schedule, and compute in the dtype of x_t.
 """
 
 import math
@@ -21,7 +21,7 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 class Oracle(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one sample: `(1, 1, d)`, a picture of one row."""
+        """The shape of one sample: `(1, 1, d)`, an image of one row."""
         ...
 
     def x0(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -35,7 +35,7 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class GaussianOracle:
-    """Data N(mean, covariance). mean: d numbers; covariance: d x d, symmetric and positive."""
+    """Data N(mean, covariance). mean: d numbers; covariance: d x d, symmetric and positive definite."""
 
     mean: Sequence[float]
     covariance: Sequence[Sequence[float]]
@@ -53,7 +53,7 @@ class GaussianOracle:
 
     @cached_property
     def _axes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean, the variances along the axes, the axes as columns."""
+        """The mean, the variances along the principal axes, and the axes as columns."""
         variances, axes = torch.linalg.eigh(torch.tensor(self.covariance, dtype=torch.float64))
         return torch.tensor(self.mean, dtype=torch.float64), variances, axes
 
@@ -67,7 +67,7 @@ class GaussianOracle:
         return mean + draws.normal("data", self.shape).double() * variances.sqrt() @ axes.T
 
     def flow(self, x_t: Tensor, t: int, s: int, schedule: NoiseSchedule) -> Tensor:
-        """Where the probability-flow ODE leads from x_t to time s: the scaling that keeps the distribution."""
+        """x_s of the probability-flow ODE from x_t: the scaling along the principal axes from q(x_t) to q(x_s)."""
         mean, variances, axes = (part.to(x_t) for part in self._axes)
         stds = [(schedule.alpha(u) ** 2 * variances + schedule.sigma(u) ** 2).sqrt() for u in (t, s)]
         along = (x_t - schedule.alpha(t) * mean) @ axes
@@ -76,7 +76,7 @@ class GaussianOracle:
 
 @dataclass(frozen=True, eq=False)
 class MixtureOracle:
-    """Equal parts of N(center, std^2) around each of the centers `[K, d]`; std 0 is a finite data set."""
+    """The mixture of N(center, std^2) with equal weights over the centers `[K, d]`; std=0 is a finite data set."""
 
     centers: Sequence[Sequence[float]]
     std: float
@@ -106,7 +106,7 @@ class MixtureOracle:
 
 
 def ring(num: int, radius: float, std: float) -> MixtureOracle:
-    """A mixture of `num` parts on a circle."""
+    """A mixture of `num` components on a circle."""
     check.positive_int("num", num)
     check.positive_number("radius", radius)
     angles = [2 * math.pi * k / num for k in range(num)]
@@ -115,12 +115,12 @@ def ring(num: int, radius: float, std: float) -> MixtureOracle:
 
 @dataclass(frozen=True)
 class OracleDenoiser:
-    """The ideal denoiser under a schedule: what a network would become with unlimited data, time and size."""
+    """The ideal denoiser for a schedule: the limit of a network with unlimited data, training and capacity."""
 
     oracle: Oracle
     schedule: NoiseSchedule
 
     def __call__(self, x_t: Tensor, t: int | Tensor, cond: Cond) -> Prediction:
         """t: one int for the batch."""
-        assert isinstance(t, int), "an oracle marches in step"
+        assert isinstance(t, int), "an oracle needs one int time for the batch"
         return Prediction(self.oracle.x0(x_t, self.schedule.alpha(t), self.schedule.sigma(t)))

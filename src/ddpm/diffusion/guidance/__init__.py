@@ -1,1 +1,1 @@
-"""Guidance towards a condition: wrappers of a denoiser, which are denoisers."""
+"""Guidance towards a condition: denoisers that wrap a denoiser."""

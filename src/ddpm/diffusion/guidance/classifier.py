@@ -14,20 +14,19 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 
 Classifier = Callable[[Tensor, Time], Tensor]
-"""x_t `[B, C, H, W]` and its time to the logits of the classes, `[B, K]`."""
+"""Maps x_t `[B, C, H, W]` and its time to the logits of the classes, `[B, K]`."""
 
 
 @dataclass(frozen=True)
 class ClassifierGuided:
-    """Follows g = scale * the gradient of log p(label | x_t).
+    """Guidance by g = scale * the gradient of log p(label | x_t). A label of -1 has no guidance.
 
-    form: where g enters. `mean`: the mean of the reverse step is moved by variance * g (algorithm 1), for a sampler
-    that applies a guidance gradient. `epsilon`: eps - sigma_t g in place of eps (algorithm 2), which is
-    x0 + sigma_t^2 / alpha_t g, for any sampler. null: the first where the sampler can, as the paper does.
-    at: where g is taken in the form `mean`: `x_t` as in the paper's code, or `mean`, as in its formula.
-    denoiser_takes_label: whether the denoiser is conditioned on the label as well. uses_guidance_gradient: whether the
+    form: where g is applied. `mean`: variance * g is added to the mean of the reverse step (algorithm 1), for a sampler
+    that applies a guidance gradient. `epsilon`: eps - sigma_t g replaces eps (algorithm 2), so x0 becomes
+    x0 + sigma_t^2 / alpha_t g, for any sampler. null: `mean` if the sampler supports it, as in the paper.
+    at: where g is computed in the form `mean`: at `x_t` as in the paper's code, or at `mean`, as in its formula.
+    denoiser_takes_label: whether the denoiser is conditioned on the label too. uses_guidance_gradient: whether the
     sampler's step applies g.
-    A label of -1 is not followed.
     """
 
     denoiser: Denoiser
@@ -44,7 +43,7 @@ class ClassifierGuided:
         check.one_of("at", self.at, ("x_t", "mean"))
         if not isinstance(self.process, GaussianDiffusion):
             name = type(self.process).__name__
-            raise ValueError(f"guidance=classifier follows a gradient, which needs process=gaussian, not {name}")
+            raise ValueError(f"guidance=classifier needs process=gaussian, not {name}")
         if self.form is not None:
             check.one_of("form", self.form, ("mean", "epsilon"))
         if self.form == "mean" and not self.uses_guidance_gradient:
@@ -57,7 +56,7 @@ class ClassifierGuided:
         if not self.in_mean and self.process.schedule.alpha_bar[-1] == 0:
             raise ValueError(
                 "guidance.form=epsilon cannot be used with a schedule without signal at T (schedule=jsd, zero terminal "
-                "SNR), where no eps moves x0; use sampler=ancestral with guidance.form=mean"
+                "SNR), where eps does not determine x0; use sampler=ancestral with guidance.form=mean"
             )
 
     @property
@@ -66,7 +65,7 @@ class ClassifierGuided:
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         if LABEL not in cond:
-            raise ValueError("guidance=classifier needs a class to follow: say class=...")
+            raise ValueError("guidance=classifier needs a class: choose class=...")
         label = cond[LABEL]
         conditions = (
             cond if self.denoiser_takes_label else {name: value for name, value in cond.items() if name != LABEL}
@@ -87,7 +86,7 @@ class ClassifierGuided:
     def gradient(self, x: Tensor, t: Time, label: Tensor) -> Tensor:
         """scale * grad log p(label | x), `[B, C, H, W]`, in float32 at least; 0 for a label of -1.
 
-        Sampling runs without gradients, Lightning's even in inference mode, whose tensors must be copied to have one.
+        Sampling disables gradients. Lightning uses inference mode, whose tensors must be copied to have gradients.
         """
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True).requires_grad_()

@@ -1,8 +1,8 @@
 """Guidance by the difference of two predictions: x0 = weaker + scale * (stronger - weaker).
 
-That is the same in eps or v, which are affine in x0.
-interval: the levels of noise sigma / alpha between which there is guidance, null: all (Kynkaanniemi et al. 2024,
-"Applying Guidance in a Limited Interval").
+The formula is the same for eps and v, which are affine in x0.
+interval: the range of noise levels sigma / alpha with guidance; null: all (Kynkaanniemi et al. 2024, "Applying
+Guidance in a Limited Interval").
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """Between what a model predicts with and without being told (Ho and Salimans 2022).
+    """Extrapolates from the unconditional to the conditional prediction (Ho and Salimans 2022).
 
-    scale: 1 is the conditional model, 0 the unconditional one, more is guidance; Ho and Salimans' w is scale - 1.
-    rescale: phi in [0, 1], how far the deviation of x0 over its pixels is brought back to that of the conditional x0
-    (Lin et al. 2024, eqs. 15-16).
+    scale: 0 is the unconditional model, 1 the conditional one, and more is guidance; scale - 1 is w in the paper.
+    rescale: phi in [0, 1], how far the standard deviation of x0 over its pixels is moved back to that of the
+    conditional x0 (Lin et al. 2024, eqs. 15-16).
     """
 
     denoiser: Denoiser
@@ -49,7 +49,7 @@ class ClassifierFree:
             )
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
-        """Both branches in one call of the denoiser, with twice the batch; where the scale is 1 or 0 one branch."""
+        """Both predictions in one denoiser call with twice the batch; only one of them if the scale is 0 or 1."""
         scale = scale_at(self.scale, self.interval, self.process.schedule, t)
         null_cond = self.condition.unconditional(cond)
         if isinstance(scale, float | int) and scale in (0, 1):
@@ -58,7 +58,7 @@ class ClassifierFree:
         times = t if isinstance(t, int) else torch.cat([t, t])
         prediction = self.denoiser(torch.cat([x_t, x_t]), times, both)
         assert prediction.guidance_gradient is None, (
-            "a guidance gradient is of one branch: guidance by a classifier stands around this one"
+            "classifier guidance must wrap classifier-free guidance, not be wrapped by it"
         )
         conditional, unconditional = prediction.x0.chunk(2)
         x0 = torch.lerp(unconditional, conditional, per_sample(scale, unconditional))
@@ -70,9 +70,9 @@ class ClassifierFree:
 
 @dataclass(frozen=True)
 class Autoguided:
-    """Away from the errors of a weaker model, both told the same (Karras et al. 2024, "Guiding a Diffusion Model with a
-    Bad Version of Itself"). guide: of the same data and schedule, smaller or trained for less. scale: 1 is the model.
-    """
+    """Extrapolates from a weaker model under the same condition (Karras et al. 2024, "Guiding a Diffusion Model with a
+    Bad Version of Itself"). guide: a smaller or less trained model of the same data and schedule. scale: 1 is no
+    guidance."""
 
     denoiser: Denoiser
     guide: Denoiser
@@ -94,11 +94,11 @@ class Autoguided:
 
 
 def scale_at(scale: float, interval: Sequence[float] | None, schedule: NoiseSchedule, t: Time) -> float | Tensor:
-    """The scale within the interval and 1, no guidance, outside: a float for an int, float64 `[B]` for times `[B]`."""
+    """`scale` in the interval, and 1, no guidance, outside: a float for an int t, float64 `[B]` for times `[B]`."""
     if interval is None:
         return scale
     low, high = interval
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)  # compared so, as alpha may be 0 and high infinite
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)  # no division by alpha, which may be 0
     above, below = low * alpha <= sigma, sigma / high <= alpha
     if isinstance(above, Tensor):
         return torch.where(above & below, scale, 1.0).double()
@@ -117,10 +117,10 @@ def check_interval(bounds: Sequence[float] | None) -> None:
 
 
 def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """x0 whose deviation over all pixels of an image goes a share phi of the way to that of `conditional`."""
+    """x0 with its standard deviation over the pixels of an image moved by a share phi to that of `conditional`."""
     dims = tuple(range(1, x0.ndim))
     deviation = x0.std(dim=dims, keepdim=True)
     ratio = torch.where(
         deviation > 0, conditional.std(dim=dims, keepdim=True) / deviation, 1.0
-    )  # 0 / 0 in an even image
+    )  # 0 / 0 in a constant image
     return x0 * (phi * ratio + (1 - phi))

@@ -21,9 +21,9 @@ class Loss(Protocol):
 
 
 class Example(NamedTuple):
-    """What a turn of a training learns from: x0 `[B, C, H, W]` with its conditions and random numbers.
+    """The input of a turn of training: x0 `[B, C, H, W]` with its conditions and random numbers.
 
-    step: optimizer steps done before, for a term that is not due at each.
+    step: number of optimizer steps done before, for terms that are not computed in every step.
     """
 
     x0: Tensor
@@ -37,17 +37,17 @@ TurnLoss = Callable[[NetworkDenoiser, Example], LossTerms]
 
 
 class AdversarialLoss(Protocol):
-    """A loss that trains several networks, and holds those beside the model's own."""
+    """A loss that trains several networks, and contains all of them except the model's own."""
 
     @property
     def time_sampler(self) -> TimeSampler: ...
 
     @property
     def turns(self) -> Mapping[str, TurnLoss]:
-        """By the names of the networks, in the order in which a step takes them; "network" is the model's own."""
+        """The loss of each network by name, in the order of the turns in a step; "network" is the model's own."""
         ...
 
     @property
     def double_backward(self) -> bool:
-        """Whether another network than the model's is differentiated twice, which compiled code cannot be."""
+        """Whether a network besides the model's is differentiated twice, which compiled code does not support."""
         ...

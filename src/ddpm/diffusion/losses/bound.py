@@ -1,6 +1,6 @@
-"""The terms of the variational bound (Ho et al. 2020, eq. 5), for any process whose steps are distributions.
+"""The terms of the variational bound (Ho et al. 2020, eq. 5), for any `MarkovProcess`.
 
--log p(x0) <= L_T + sum over t > 1 of L_(t-1) + L_0, in nats, one a pixel; papers report `bits_per_dim`.
+-log p(x0) <= L_T + sum over t > 1 of L_(t-1) + L_0, in nats per pixel; papers report `bits_per_dim`.
 """
 
 import math
@@ -29,12 +29,12 @@ def log_density(distribution: Gaussian, x0: Tensor) -> Tensor:
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:
-    """The mean over the pixels of `[B, C, H, W]` in bits, `[B]`."""
+    """Nats per pixel `[B, C, H, W]` to bits per dimension `[B]`, the mean over the pixels."""
     return nats.flatten(1).mean(1) / math.log(2)
 
 
 def prior_term(process: MarkovProcess, x0: Tensor) -> Tensor:
-    """L_T = KL(q(x_T | x0) || p(x_T)): what the schedule leaves, whatever the network."""
+    """L_T = KL(q(x_T | x0) || p(x_T)): it depends on the schedule, not on the network."""
     return process.marginal(x0, process.T).kl(process.limit(x0))
 
 
@@ -50,7 +50,7 @@ def step_term(
 ) -> Tensor:
     """KL(q(x_s | x_t, x0) || p(x_s | x_t)) for s > 0, and L_0 = -log p(x0 | x_t) for s = 0.
 
-    x0, x_t: `[B, C, H, W]`; s, t: ints or int64 `[B]`. One draw of x_t makes an unbiased estimate.
+    x0, x_t: `[B, C, H, W]`; s, t: ints or int64 `[B]`. One sample of x_t gives an unbiased estimate.
     """
     model = process.reverse(prediction, x_t, s, t, variance)
     if isinstance(s, int):

@@ -1,4 +1,4 @@
-"""What trains a classifier of noisy images, for guidance: cross-entropy (Dhariwal and Nichol 2021, section 4.1)."""
+"""Cross-entropy, to train a classifier of noisy images for guidance (Dhariwal and Nichol 2021, section 4.1)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,9 +17,9 @@ from ddpm.diffusion.time_sampler import TimeSampler
 
 @dataclass(frozen=True)
 class Classification:
-    """total = -log p(label | x_t) in nats, where the network's raw output `[B, K]` are the logits.
+    """total = -log p(label | x_t) in nats, where the network's raw output is the logits `[B, K]`.
 
-    parts["accuracy"]: 1 where the class of the largest is the label, else 0. The network does not see the label.
+    parts["accuracy"]: 1 if the largest logit is that of the label, else 0. The network does not get the label.
     """
 
     process: ForwardProcess
@@ -31,7 +31,7 @@ class Classification:
     )
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
-        """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, all of them 0 or more."""
+        """x0: `[B, C, H, W]` in [-1, 1]; cond["label"]: int64 `[B]`, at least 0."""
         if LABEL not in cond:
             raise ValueError("loss=classification needs labels: choose cond=class")
         label = cond[LABEL]

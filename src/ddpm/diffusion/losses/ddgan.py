@@ -1,4 +1,4 @@
-"""The loss of denoising diffusion GANs (Xiao, Kreis and Vahdat 2022, eqs. 3-6): an adversary judges pairs of times."""
+"""The loss of denoising diffusion GANs (Xiao, Kreis and Vahdat 2022, eqs. 3-6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from ddpm.diffusion.time_sampler import TimeSampler
 
 @dataclass(frozen=True, eq=False)
 class DDGANLoss:
-    """Both sides of a game over pairs of neighbouring times, s = t - 1, with the logistic loss that does not saturate.
+    """The non-saturating logistic GAN loss of network and adversary, for pairs (x_s, x_t) of neighbouring times.
 
-    A real pair is drawn by q(x_s | x0) and q(x_t | x_s). In a fake one x_s comes from the posterior at the x0 that the
-    network draws from x_t and a latent. The adversary, `adversary(x_s, time, x_t, **cond) -> [B]` logits, computes in
-    float32 at least, under any precision.
+    A real pair is drawn from q(x_s | x0) and q(x_t | x_s), s = t - 1. In a fake pair, x_s is drawn from the posterior
+    at the x0 that the network computes from x_t and a latent. The adversary returns logits `[B]` for
+    `adversary(x_s, time, x_t, **cond)`, and computes in float32 or higher in every trainer precision.
 
-    r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018), 0 for none; in a
-    step that `r1_every` divides. r1_scale_by_interval: times r1_every, as in StyleGAN2 (Karras et al. 2020), so that
-    its mean over steps does not depend on the interval; the published DDGANs do without.
+    r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018); 0: none. The
+    penalty is added in every `r1_every`-th step. r1_scale_by_interval: multiply it by r1_every, as StyleGAN2 does
+    (Karras et al. 2020), so that its mean over steps does not depend on r1_every; the published DDGANs do not.
     """
 
     process: GaussianDiffusion
@@ -45,18 +45,18 @@ class DDGANLoss:
 
     @property
     def turns(self) -> Mapping[str, TurnLoss]:
-        """The adversary's comes first; the network then meets the one that has just learned."""
+        """The adversary's turn is first, so the network is trained against the updated adversary."""
         return {"adversary": self.adversary_terms, "network": self.network_terms}
 
     @property
     def double_backward(self) -> bool:
-        """Whether the adversary is differentiated twice, which compiled code cannot be."""
+        """Whether the adversary is differentiated twice, which compiled code does not support."""
         return self.r1_gamma > 0
 
     def adversary_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
         """softplus(-D) of real pairs + softplus(D) of fake ones + R1.
 
-        parts: the logits, and "r1", which is NaN where it is not due.
+        parts: the logits, and "r1", which is NaN in steps without the penalty.
         """
         t, x_s, x_t = self.real_pair(example)
         with torch.no_grad():
@@ -74,7 +74,7 @@ class DDGANLoss:
         return self.terms(total, t, {"logit_real": real_logit, "logit_fake": fake_logit, "r1": r1})
 
     def network_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
-        """softplus(-D) of fake pairs, through the adversary. parts: "logit"."""
+        """softplus(-D) of fake pairs, differentiated through the adversary. parts: "logit"."""
         t, _, x_t = self.real_pair(example)
         fake = self.fake(denoiser, example, x_t, t)
         with torch.autocast(x_t.device.type, enabled=False):
@@ -90,7 +90,7 @@ class DDGANLoss:
         return t, x_s, process.advance(x_s, t - 1, t, z)
 
     def fake(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_s of the posterior at the network's x0; at s = 0 that x0 itself."""
+        """A sample x_s of the posterior at the network's x0; at s = 0, this x0 itself."""
         latent = Latents(latent_channels(denoiser.network))(None, example.draws)
         x0 = denoiser(x_t, t, {**example.cond, **latent}).x0
         return self.process.posterior(x0, x_t, t - 1, t).sample(example.draws, "fake")
@@ -100,7 +100,7 @@ class DDGANLoss:
         return self.adversary(x_s.to(dtype), t - 1, x_t.to(dtype), **example.cond)
 
     def r1(self, logit: Tensor, x_s: Tensor) -> Tensor:
-        """`[B]`. The gradient is with respect to x_s alone, all pixels and channels."""
+        """The R1 penalty `[B]`, with the gradient with respect to all pixels and channels of x_s."""
         (gradient,) = torch.autograd.grad(logit.sum(), x_s, create_graph=True)
         interval = self.r1_every if self.r1_scale_by_interval else 1
         return interval * self.r1_gamma / 2 * gradient.square().flatten(1).sum(1)
@@ -110,7 +110,7 @@ class DDGANLoss:
 
 
 def latent_channels(network: nn.Module) -> int:
-    """ValueError unless the network draws x0 from a latent."""
+    """The number of channels of the network's latent; ValueError if the network has none."""
     channels = getattr(network, "latent_channels", None)
     if not channels:
         check.fail("model", type(network).__name__, "a generator with a latent, as model=ddgan_tiny, with loss=ddgan")

@@ -1,4 +1,4 @@
-"""Error between an output and its target: the mean over all but the first dimension, `[B]`."""
+"""Errors of an output relative to its target: means over all dimensions except the first, `[B]`."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,7 +27,7 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Huber:
-    """Half the square below delta, straight beyond (Huber 1964)."""
+    """Half the squared error up to delta, and linear beyond (Huber 1964)."""
 
     delta: float
 

@@ -31,8 +31,8 @@ class SimpleLoss:
         t = self.time_sampler(draws, self.process.T)
         z = self.process.draw(x0, draws)
         output = denoiser.raw(self.process.apply(x0, z, t), t, cond)
-        if output.shape != x0.shape:  # one channel would even broadcast
-            must_be = f"{x0.shape[1]}, since loss=simple trains no others; with variance=learned_range use loss=hybrid"
+        if output.shape != x0.shape:  # one channel would broadcast
+            must_be = f"{x0.shape[1]}, as loss=simple trains no others; with variance=learned_range use loss=hybrid"
             check.fail("model.out_channels", output.shape[1], must_be)
         error = self.error(output, denoiser.objective.target(x0, z, t))
         weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)

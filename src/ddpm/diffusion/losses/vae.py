@@ -1,4 +1,4 @@
-"""The bound of a variational autoencoder (Kingma and Welling 2014, eq. 10): a model to compare others with."""
+"""The bound of a variational autoencoder (Kingma and Welling 2014, eq. 10), as a baseline."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from ddpm.diffusion.time_sampler import TimeSampler
 
 @dataclass(frozen=True)
 class VAELoss:
-    """-log p(x0 | z) + KL(q(z | x0) || p(z)), in nats per number of x0, without the constant of the Gaussian.
+    """-log p(x0 | z) + KL(q(z | x0) || p(z)), in nats per dimension of x0, without the constant of the Gaussian.
 
-    p(x0 | z) is Gaussian around the network's `decode(z)`. deviation: its standard deviation in [-1, 1]; the smaller,
-    the sharper the images and the less z is like the prior. parts: "error" (mean squared) and "kl", in nats an image.
+    p(x0 | z) is Gaussian with the mean `decode(z)`. deviation: its standard deviation for pixels in [-1, 1]. A smaller
+    one gives sharper images, but z matches the prior less. parts: "error" (mean squared) and "kl" in nats per image.
     """
 
     process: ForwardProcess
@@ -33,7 +33,7 @@ class VAELoss:
             check.fail("schedule.num_timesteps", self.process.T, "1 with loss=vae, whose samples are made in one step")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
-        """x0: `[B, C, H, W]`; the conditions are not looked at."""
+        """x0: `[B, C, H, W]`; cond is not used."""
         network: Any = denoiser.network
         if not hasattr(network, "encode"):
             check.fail("model", type(network).__name__, "an autoencoder with loss=vae, as model=vae_tiny")

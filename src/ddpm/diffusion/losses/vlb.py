@@ -1,4 +1,4 @@
-"""The variational bound as a loss, alone or to train the variance of L_simple (Nichol and Dhariwal 2021)."""
+"""The variational bound as a loss, alone or added to L_simple to train the variance (Nichol and Dhariwal 2021)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,10 +19,10 @@ from ddpm.diffusion.variance import Variance
 
 @dataclass(frozen=True)
 class VLBLoss:
-    """L_vlb (eqs. 4-7): total = T times the term of the drawn time, in bits per dimension.
+    """L_vlb (eqs. 4-7): total = T times the term at the sampled t, in bits per dimension.
 
-    That is an unbiased estimate of the bound but for L_T, which no network changes. parts["bits"] is the same.
-    time_sampler=loss_aware was made for it.
+    For uniform t this is an unbiased estimate of the bound without L_T, which does not depend on the network.
+    parts["bits"]: the same value. time_sampler=loss_aware was proposed for this loss.
     """
 
     counts_bits: ClassVar[bool] = True
@@ -47,8 +47,8 @@ class VLBLoss:
 class HybridLoss:
     """L_hybrid (eq. 16): total = L_simple + vlb_weight * T * the bound's term in bits per dimension, from one pass.
 
-    The bound sees the predicted x0 without its gradient, so it trains the variance alone. vlb_weight: lambda, 0.001 in
-    the paper. parts: "error" as in loss=simple, and "bits", the bound.
+    The gradient of the bound does not pass through the predicted x0, so it trains only the variance. vlb_weight:
+    lambda, 0.001 in the paper. parts: "error" as in loss=simple, and "bits", the bound.
     """
 
     counts_bits: ClassVar[bool] = True

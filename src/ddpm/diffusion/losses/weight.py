@@ -1,7 +1,7 @@
-"""How much each time counts in the loss: a factor on the squared error of the network's own output.
+"""Loss weights: functions of the time that multiply the squared error of the network's own output.
 
-Weights that a paper states for the error of x0 are carried over by `Objective.x0_error`, so that they mean the same
-thing for eps, x0 and v. Times are int64 `[B]`, weights float64 `[B]`.
+Weights that a paper defines for the error of x0 are converted by `Objective.x0_error`, so that they have the same
+effect for eps, x0 and v. Times are int64 `[B]`, weights float64 `[B]`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def uniform(t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
 
 
 def signal_to_noise(t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
-    """SNR on the error of x0, that is 1 on the error of eps: the same loss whatever the network predicts."""
+    """SNR on the error of x0, which is 1 on the error of eps: the same loss for every objective."""
     snr = schedule.snr(t)
     return snr * objective.x0_error(snr)
 
@@ -46,13 +46,13 @@ class MinSNR:
 
 @dataclass(frozen=True)
 class P2:
-    """1 / (k + SNR)^gamma on the error of eps, which plays down the nearly clean times (Choi et al. 2022, eq. 8)."""
+    """1 / (k + SNR)^gamma on the error of eps, which reduces the weight of low noise (Choi et al. 2022, eq. 8)."""
 
     k: float
     gamma: float
 
     def __post_init__(self) -> None:
-        check.positive_number("k", self.k)  # at k = 0 the weight has no bound where nothing is left of the signal
+        check.positive_number("k", self.k)  # at k = 0 the weight is unbounded where no signal is left
         check.number("gamma", self.gamma, low=0)
 
     def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where noise comes from: what Gaussian diffusion adds and, unless process.reverse_noise=white, reverse steps add."""
+"""The noise that Gaussian diffusion adds, in reverse steps too unless process.reverse_noise=white."""
 
 import math
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from ddpm.base.rng import Draws
 class Noise(Protocol):
     @property
     def white(self) -> bool:
-        """Whether all its numbers are independent standard normals, which every formula of a likelihood needs."""
+        """Whether all its numbers are independent standard normals, which likelihoods and scores assume."""
         ...
 
     def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
-        """float32 `[B, *shape]`, of mean 0; a sample's noise depends on its draws alone."""
+        """Noise of mean 0, float32 `[B, *shape]`; a sample's noise depends only on its own draws."""
         ...
 
 
@@ -36,9 +36,9 @@ WHITE = White()
 
 @dataclass(frozen=True)
 class Offset:
-    """White noise and `strength` times one normal number for each channel, to learn an image's mean (Guttenberg 2023).
+    """White noise plus `strength` times one normal number per channel, to learn the mean of images (Guttenberg 2023).
 
-    unit_variance: divide by sqrt(1 + strength^2). Two pixels of a channel have the covariance strength^2 before it.
+    unit_variance: divide by sqrt(1 + strength^2). Before that, two pixels of a channel have the covariance strength^2.
     """
 
     strength: float
@@ -57,9 +57,9 @@ class Offset:
 
 
 def demand_white(noise: Noise) -> None:
-    """ValueError of any other, by what is stated for white noise alone."""
+    """ValueError unless the noise is white; called by methods that are valid only for white noise."""
     if not noise.white:
         raise ValueError(
-            f"likelihoods and scores are those of white noise, and this process adds {type(noise).__name__}: choose "
+            f"likelihoods and scores need white noise, and this process adds {type(noise).__name__}: choose "
             "noise=gaussian, or a loss, sampler and metric without them (loss=simple, sampler=ddim, metric=fid)"
         )

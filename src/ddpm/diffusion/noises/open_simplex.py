@@ -1,16 +1,16 @@
-"""OpenSimplex noise in three dimensions (Spencer 2014) on the pixels of a plane, many planes at once.
+"""OpenSimplex noise in three dimensions (Spencer 2014) on the pixels of a plane, for many planes at once.
 
-Every vertex v of a lattice has a gradient g, and the noise at x is the sum over all v of (2 - |x - v|^2)^4 g . (x - v)
-where the bracket is positive. Vertices are (i, j, k) + (i + j + k) / 3, of which there is one in two units of volume.
+Each vertex v of a lattice has a gradient g. The noise at x is the sum of (2 - |x - v|^2)^4 g . (x - v) over all
+vertices within sqrt(2) of x. The vertices are (i, j, k) + (i + j + k) / 3, one in two units of volume.
 
-Seen along the third axis they lie in layers m = i + j + 4 k, at height m / 3. In a layer those of one k have the same
-x + y, which is 5 m / 3 - 6 k, and x - y is n = i - j, every second integer. With a reach of sqrt(2), a point sees no
-more than one such row of a layer, no more than six rows in all, and its two nearest vertices in each; which they are
-depends on x + y and on x - y alone. On a pixel grid those are the diagonals, so all but the last few operations are
-done once for a diagonal.
+Along the third axis, the vertices form layers m = i + j + 4 k at height m / 3. In a layer, the vertices of equal k form
+a row with x + y = 5 m / 3 - 6 k, in which x - y is n = i - j, every second integer. A point is within reach of at most
+one row of each layer, of at most six rows in all, and of its two nearest vertices in each row. These vertices depend
+only on x + y and x - y, which are constant along the diagonals of the pixel grid, so most operations are done once per
+diagonal.
 
-The reference implementation looks at six to eight vertices and leaves out one that is just within reach at about 4 % of
-places, where it is wrong by up to 1.3e-4.
+The reference implementation sums over six to eight vertices. At about 4 % of places it omits a vertex that is just
+within reach, where its error is up to 1.3e-4.
 """
 
 import math
@@ -20,21 +20,21 @@ import torch
 from torch import Tensor
 
 NUM_LAYERS, NUM_ROWS = 9, 6
-"""At most so many layers, a third apart, are less than sqrt(2) away, and so many rows of vertices."""
+"""The largest numbers of layers (1/3 apart) and of rows of vertices within sqrt(2) of a point."""
 PEAK = 103.0
-"""What the sum is divided by, so that it stays in about [-1, 1]."""
+"""Divisor of the sum, which keeps the noise in about [-1, 1]."""
 LONG, SHORT = 11.0, 4.0
 """Components of the 24 gradients: one long, two short ones, with all signs."""
 VARIANCE = (
     (LONG**2 + 2 * SHORT**2) / 3 / PEAK**2 / 2 * 4 * math.pi
     * math.sqrt(2) ** 5 * 2**8 * math.gamma(2.5) * math.gamma(9) / math.gamma(11.5) / 2
 )  # fmt: skip
-"""Of the noise at a place drawn uniformly: half the integral of (2 - r^2)^8 |g|^2 r^2 / 3 over the ball, 0.0985.
+"""Variance of the noise at a uniform place: half the integral of (2 - r^2)^8 |g|^2 r^2 / 3 over the ball, 0.0985.
 
-As if the vertices' gradients were independent; those of a permutation are not quite, and 0.0986 is measured.
+This assumes independent gradients. Those of a permutation are slightly dependent, and the measured value is 0.0986.
 """
 PIXELS_AT_ONCE = {"cpu": 1 << 16}
-"""Of so many planes that what is computed of each pixel stays in the cache; elsewhere 64 times as many."""
+"""Pixels computed at once, so that intermediate values stay in the CPU cache; 64 times as many on other devices."""
 
 
 def all_gradients() -> Tensor:
@@ -49,7 +49,7 @@ def all_gradients() -> Tensor:
 def planes(permutations: Tensor, origins: Tensor, step: float, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Noise `[N, H, W]` at the places origin + step * (column, row, 0).
 
-    permutations: int64 `[N, 256]`, each of 0..255. origins: float64 `[N, 3]`. step: the distance of two pixels.
+    permutations: int64 `[N, 256]`, each of 0..255. origins: float64 `[N, 3]`. step: distance of neighbouring pixels.
     """
     at_once = max(1, PIXELS_AT_ONCE.get(origins.device.type, 1 << 22) // math.prod(size))
     parts = zip(permutations.split(at_once), origins.split(at_once), strict=True)
@@ -57,7 +57,7 @@ def planes(permutations: Tensor, origins: Tensor, step: float, size: tuple[int, 
 
 
 def few_planes(permutations: Tensor, origins: Tensor, step: float, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The same; all numbers with D = H + W - 1 are those of diagonals."""
+    """`planes` for all N at once. Tensors of size D = H + W - 1 have one value per diagonal."""
     height, width = size
     x, y, z = origins.unbind(1)
     along = step * torch.arange(height + width - 1, dtype=torch.float64, device=origins.device)
@@ -70,10 +70,10 @@ def few_planes(permutations: Tensor, origins: Tensor, step: float, size: tuple[i
     dz = (z[:, None] - m / 3)[..., None].expand_as(k)
     d_sum = sums[:, None] - 5 / 3 * m[..., None] + 6 * k
     reach = 2 - dz.square() - d_sum.square() / 2
-    seen = reach.topk(NUM_ROWS, dim=1, sorted=False).indices  # [N, rows, D], the numbers of layers
+    seen = reach.topk(NUM_ROWS, dim=1, sorted=False).indices  # [N, rows, D], indices of layers
     odd = m.int() & 1
 
-    # n = 2 c + 1 in odd layers, else 2 c. Both are known for a pixel, and which of them holds is known for a diagonal.
+    # n = 2 c + 1 in odd layers, else 2 c. Both values depend on the pixel, the parity of the layer on the diagonal.
     c_even, c_odd = torch.floor(differences / 2), torch.floor((differences - 1) / 2)
     d_even = toeplitz((differences - 2 * c_even).to(dtype), width)
     d_jump = toeplitz((2 * (c_even - c_odd) - 1).to(dtype), width)
@@ -100,7 +100,7 @@ def few_planes(permutations: Tensor, origins: Tensor, step: float, size: tuple[i
 
 
 def hankel(diagonals: Tensor, width: int) -> Tensor:
-    """`[..., H, W]` from `[..., H + W - 1]`, the values of row + column. A view."""
+    """A view `[..., H, W]` of `[..., H + W - 1]`, the values of row + column."""
     return diagonals.unfold(-1, width, 1)
 
 
@@ -122,10 +122,10 @@ def gradients_of_pixels(
     extent: float,
     dtype: torch.dtype,
 ) -> Gradients:
-    """A function of the number of a row and of c `[N, H, W]` to the three `gradients` of each pixel's vertex.
+    """A function from a row number and c `[N, H, W]` to the three `gradients` of each pixel's vertex.
 
-    extent: by how much x + y and x - y change over the plane. Few vertices are asked once; where there are more of them
-    than pixels, each pixel asks its own.
+    extent: range of x + y and of x - y over the plane. If there are fewer vertices than pixels, each gradient is
+    computed once and looked up by the pixels; else it is computed for each pixel.
     """
     odd = m & 1
     num_k, num_c = math.ceil(extent / 6) + 1, math.ceil(extent / 2) + 3
@@ -156,7 +156,7 @@ def gradients_of_pixels(
 
 
 def gradients(permutations: Tensor, m: Tensor, k: Tensor, n: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """`[N, ...]`: derivatives along x + y, x - y and z, of the vertices in layers m by k and n."""
+    """Components along x + y, x - y and z, `[N, ...]` each, of the gradients of the vertices with m, k and n."""
     x, y, z = all_gradients().to(permutations.device, dtype)[permutations.flatten() % 24].unbind(1)
     table = permutations.flatten().to(m.dtype)
     starts = 256 * torch.arange(len(m), dtype=m.dtype, device=m.device).view(-1, *[1] * (n.dim() - 1))

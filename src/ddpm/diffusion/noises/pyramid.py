@@ -13,13 +13,12 @@ from ddpm.diffusion.degradations.separable import resize_matrix
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """White noise, and smaller white images enlarged bilinearly: level i has a side of 2^-i and weighs discount^i.
+    """White noise plus smaller white images, enlarged bilinearly: level i has sides of 2^-i and the weight discount^i.
 
-    Levels end where a side has one pixel. The first are white, so two pixels far apart are told apart still; halves
-    are taken of every image, where the original draws factors of 2 to 4 for each batch.
+    The last level has one pixel along the longer side. Each level halves the sides; the original draws a factor of 2
+    to 4 for each batch instead.
 
-    unit_variance: divide every pixel by its standard deviation, which is not the same at all places of an enlarged
-    image.
+    unit_variance: divide each pixel by its standard deviation, which varies over an enlarged image.
     """
 
     discount: float
@@ -43,7 +42,7 @@ class Pyramid:
         return noise / self._deviation(height, width, noise) if self.unit_variance else noise
 
     def _levels(self, height: int, width: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each level after the white one, the matrices that enlarge its rows `[H, h]` and its columns `[W, w]`."""
+        """For each level after the first, the matrices that enlarge its rows `[H, h]` and its columns `[W, w]`."""
         key = (height, width, like.device)
         if key not in self._tables:
             number = max(height, width).bit_length()
@@ -53,7 +52,7 @@ class Pyramid:
         return self._tables[key]
 
     def _deviation(self, height: int, width: int, like: Tensor) -> Tensor:
-        """`[H, W]`, the root of the sum of all levels' variances."""
+        """The standard deviation of each pixel, `[H, W]`, over all levels."""
         variance = like.new_ones(height, width)
         for level, (rows, columns) in enumerate(self._levels(height, width, like), start=1):
             share = rows.square().sum(1)[:, None] * columns.square().sum(1)

@@ -1,4 +1,4 @@
-"""Simplex noise: clouds of several sizes, whose power falls with frequency (Wyatt et al. 2022, section 3)."""
+"""Simplex noise of several octaves, whose power falls with frequency (Wyatt et al. 2022, "AnoDDPM", section 3)."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from ddpm.base.rng import Draws
 from ddpm.diffusion.noises.open_simplex import VARIANCE, planes
 
 PERIOD = 256
-"""Lattice units after which the table of gradients begins anew."""
+"""Period of the table of gradients in lattice units."""
 
 
 @dataclass(frozen=True)
 class Simplex:
-    """Octaves of OpenSimplex noise, each of half the wavelength and `persistence` times the amplitude of the last.
+    """Octaves of OpenSimplex noise, each with half the wavelength and `persistence` times the amplitude of the last.
 
-    frequency: pixels to one unit of the lattice in the first octave, in the name that AnoDDPM gives it. Each image and
-    channel has a table of gradients of its own, and each of its octaves a plane at a place of its own, where AnoDDPM
-    has all of them begin at the origin; so every pixel has one variance, 0.0985 sum of persistence^(2 i).
+    frequency: pixels per lattice unit in the first octave, a name from AnoDDPM. Each image and channel has its own
+    table of gradients, and each octave its own random place in the lattice; in AnoDDPM all octaves begin at the origin.
+    So all pixels have the same variance, 0.0985 sum of persistence^(2 i).
 
-    unit_variance: divide by its root. AnoDDPM does not: with six octaves at 0.8 its noise has a standard deviation of
-    about 0.5, so x_T is half as strong as the schedule says, and denoising begins with more signal than it tells.
+    unit_variance: divide by the standard deviation. AnoDDPM does not: with six octaves at 0.8 its noise has a standard
+    deviation of about 0.5, so x_T has half the noise of the schedule, and a higher SNR.
     """
 
     octaves: int

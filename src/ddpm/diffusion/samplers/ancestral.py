@@ -15,9 +15,9 @@ from ddpm.diffusion.variance import Variance
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """x_s from the model's p(x_s | x_t) with the given variance; no noise in the step to 0.
+    """Draws x_s from the model's p(x_s | x_t) with the given variance; the step to 0 adds no noise.
 
-    latent: of a network that draws x0 from one (Xiao et al. 2022): "fresh" at each step, or "fixed" for all.
+    latent: the latent of a network that has one (Xiao et al. 2022), "fresh" for each step or "fixed" for all steps.
     """
 
     process: MarkovProcess
@@ -33,7 +33,7 @@ class Ancestral(Sampler):
 
     @classmethod
     def refuse_latents(cls) -> None:
-        """Its steps are those of the posterior, of whatever x0."""
+        """Latents are supported: the posterior is valid for an x0 that is drawn from a distribution."""
 
     def with_latents(self, channels: int) -> Self:
         return replace(self, step_inputs=Latents(channels, self.latent == "fixed"))

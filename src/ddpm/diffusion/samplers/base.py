@@ -1,4 +1,4 @@
-"""The one sampling loop, and the interface of the rules that it applies."""
+"""The sampling loop, and the interface of samplers."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -20,9 +20,9 @@ from ddpm.diffusion.samplers.timestep_spacing import TimestepSpacing
 
 
 class State(NamedTuple):
-    """A point of a trajectory: the sample x_t at time t, and the prediction of x0 from which it was made.
+    """A point of a trajectory: the sample x_t at time t, and the prediction from which it was computed.
 
-    At the start there is no prediction yet. memory: what a rule of many steps keeps of the earlier ones.
+    prediction: None at the start. memory: what a multistep sampler stores of earlier steps.
     """
 
     t: int
@@ -41,9 +41,9 @@ def describe_setting(setting: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """steps: how many times the sampler steps, 1..T, or None for all. timestep_spacing: which times it visits.
+    """steps: number of steps, 1..T; None: T. timestep_spacing: which times the sampler visits.
 
-    step_inputs: what the network is given anew at each step.
+    step_inputs: inputs of the network that change at each step.
     """
 
     process: ForwardProcess
@@ -52,7 +52,7 @@ class Sampler(ABC):
     step_inputs: StepInputs = field(default=last_prediction, kw_only=True)
 
     uses_guidance_gradient: ClassVar[bool] = False
-    """Whether its steps are the process's `reverse`, whose mean the guidance gradient moves."""
+    """Whether steps use the process's `reverse`, which adds the guidance gradient to the mean."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -60,42 +60,42 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
-        """From state.x_t to x_s, s < state.t. Draws are keyed by s, so no two steps of a run share one."""
+        """One step from state.x_t to x_s, s < state.t. Draws are keyed by s, so each step has its own."""
 
     @classmethod
     def refuse_latents(cls) -> None:
-        """ValueError unless the steps are right for an x0 that is drawn from a distribution, and not its mean."""
+        """ValueError unless the sampler is valid for an x0 that is drawn from a distribution, instead of its mean."""
         raise ValueError(
             f"this network models a distribution of x0, and the sampler {cls.__name__} needs its mean: "
             "choose sampler=ancestral"
         )
 
     def with_latents(self, channels: int) -> Self:
-        """This sampler for a network that draws x0 from a latent of so many channels."""
+        """This sampler for a network with a latent of `channels` channels."""
         self.refuse_latents()
         return replace(self, step_inputs=Latents(channels, fixed=False))
 
     def conditions(self, cond: Cond | None, state: State, draws: Draws) -> Cond:
-        """Those of a step: what stays, and what the network is given anew."""
+        """The conditions of a step: `cond`, which is constant, and the step inputs."""
         return {**(cond or {}), **self.step_inputs(state.prediction, draws)}
 
     @property
     def order(self) -> int | None:
-        """p where the error falls as steps^-p: of the sample where there is no noise, else of its distribution.
+        """The order of convergence p: the error falls as steps^-p; None: unknown.
 
-        None where nothing is known of it.
+        The error is that of the sample for a deterministic sampler, else that of its distribution.
         """
         return None
 
     def evaluations(self, steps: int) -> int:
-        """Number of denoiser calls in a run of so many steps."""
+        """Number of denoiser calls in `steps` steps."""
         return steps
 
     def describe(self) -> str:
-        """All that changes the samples, except the number of steps: "DDIM(timestep_spacing=uniform, eta=0.0)".
+        """All settings that change the samples, except the steps: "DDIM(timestep_spacing=uniform, eta=0.0)".
 
-        Fields with a default were added later. They are left out as long as they have it, so that images that were
-        made before are still known.
+        Fields with a default were added later. They are left out if they have the default, so that the description of
+        earlier images is unchanged.
         """
         apart = ("process", "steps", "step_inputs")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
@@ -104,7 +104,7 @@ class Sampler(ABC):
         return f"{type(self).__name__}({described})"
 
     def times(self, start: int) -> list[int]:
-        """From `start` down to 0. A start below T takes its share of the steps, so the pace is the same."""
+        """The times from `start` down to 0. For a start below T, the number of steps is reduced in proportion."""
         if self.steps is None:
             return self.timestep_spacing(start, start, self.process.schedule)
         return self.timestep_spacing(start, max(1, round(self.steps * start / self.process.T)), self.process.schedule)
@@ -113,9 +113,9 @@ class Sampler(ABC):
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, rng: Rng, ids: Tensor, cond: Cond | None = None, start: int | None = None
     ) -> Iterator[State]:
-        """Every state from `start` (default T) to 0, the last being the sample.
+        """Yields the state after each step from `start` (default T) to 0; the last one holds the sample.
 
-        x: `[B, C, H, W]`, the sample at `start`. ids: int64 `[B]`, the samples' numbers, which key all randomness.
+        x: `[B, C, H, W]`, x_t at `start`. ids: int64 `[B]`, the numbers of the samples, which key all randomness.
         """
         start = self.process.T if start is None else check.integer("start", start, low=1, high=self.process.T)
         if len(ids) != len(x):
@@ -135,7 +135,7 @@ class Sampler(ABC):
         cond: Cond | None = None,
         watch: Callable[[State], None] = lambda state: None,
     ) -> Tensor:
-        """Samples `[B, *shape]`, from the prior to time 0. `watch` sees every state on the way."""
+        """Samples `[B, *shape]` from the prior to time 0. watch: called with the state after each step."""
         x = self.process.prior(shape, rng.at(self.process.T, ids))
         for state in self.trajectory(denoiser, x, rng, ids, cond):
             x = state.x_t
@@ -145,7 +145,7 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class GaussianSampler(Sampler):
-    """A rule that is made of alpha and sigma, so that it needs the Gaussian process."""
+    """A sampler whose steps need alpha and sigma, and so the Gaussian process."""
 
     process: GaussianDiffusion
 

@@ -1,6 +1,6 @@
 """The two algorithms of Cold Diffusion (Bansal et al. 2022), for any forward process.
 
-Where z is inferred from x_t and x0, as Gaussian noise is ("hot diffusion"), they are one, and are DDIM without noise.
+If z is inferred from x_t and x0, as Gaussian noise is ("hot diffusion"), both are equal to deterministic DDIM.
 """
 
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from ddpm.diffusion.samplers.base import Sampler, State
 
 @dataclass(frozen=True)
 class Naive(Sampler):
-    """Algorithm 1, restore, degrade a little less, and again: x_s = D(x0, z, s).
+    """Algorithm 1, which predicts x0 and degrades it to the next time: x_s = D(x0, z, s).
 
-    An error of x0 stays in x_s, and errors add up.
+    Errors of the predicted x0 stay in x_s and accumulate.
     """
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
@@ -29,10 +29,9 @@ class Naive(Sampler):
 
 @dataclass(frozen=True)
 class Cold(Sampler):
-    """Algorithm 2: x_s = x_t - D(x0, z, t) + D(x0, z, s), from x_t to x_s by what one belief about x0 says of both.
+    """Algorithm 2: x_s = x_t - D(x0, z, t) + D(x0, z, s).
 
-    An error of x0 costs only as much as D(., z, s) and D(., z, t) differ on it: none where D is linear in t, but for
-    the slope.
+    An error of the predicted x0 changes x_s only by the difference of its effects on D(x0, z, s) and D(x0, z, t).
     """
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
@@ -45,7 +44,7 @@ class Cold(Sampler):
 
 
 def trajectory_state(sampler: Sampler, state: State, draws: Draws) -> Tensor:
-    """z of the samples, drawn once: by their ids, as at T, wherever the trajectory begins."""
+    """z of the samples, drawn once. It is keyed by their ids and T, wherever the trajectory begins."""
     if state.memory is not None:
         return state.memory
     return sampler.process.draw(state.x_t, replace(draws, step=sampler.process.T))

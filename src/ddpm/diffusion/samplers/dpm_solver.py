@@ -14,7 +14,7 @@ from ddpm.diffusion.samplers.multistep import Past, combine, constant_x0, multis
 
 
 class DPMSolver3MMemory(NamedTuple):
-    """past: the newest first. x_t: where the last step began."""
+    """past: predictions, newest first. x_t: start of the last step."""
 
     past: tuple[Past, ...]
     x_t: Tensor
@@ -22,9 +22,9 @@ class DPMSolver3MMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class DPMSolver(GaussianSampler):
-    """2M (algorithm 2): x0 in the middle of the step is taken from a line through its last two values; no noise.
+    """2M (algorithm 2), deterministic: x0 in the middle of a step is extrapolated linearly from its last two values.
 
-    The first step and the one to 0, where lambda is infinite, are DDIM's.
+    The first step and the one to 0, where lambda is infinite, are DDIM steps.
     """
 
     order: ClassVar[int] = 2
@@ -44,12 +44,12 @@ class DPMSolver(GaussianSampler):
 
 @dataclass(frozen=True)
 class DPMSolver3M(GaussianSampler):
-    """3M (appendix B, for k = 3): x0 follows a parabola through its last three values, integrated exactly; no noise.
+    """3M (appendix B, for k = 3), deterministic: a parabola through the last three values of x0, integrated exactly.
 
-    The first step and the one to 0 are DDIM's, the second is that of the solver of second order. It departs twice from
-    the authors' code and its copies, which are of second order: there the curvature counts half of what the integral
-    gives; and here the first step is taken anew, along the line between its two ends, once x0 is known at the second,
-    which needs no more evaluations.
+    The first step and the one to 0 are DDIM steps; the second is a step of 2M. The authors' code and its copies are of
+    second order. This solver is of third order, because of two differences: the curvature has the full weight of the
+    integral, instead of half of it; and once x0 is known at the end of the first step, this step is repeated with x0
+    interpolated linearly between its ends, which needs no more evaluations.
     """
 
     order: ClassVar[int] = 3
@@ -83,7 +83,7 @@ class DPMSolver3M(GaussianSampler):
 
 @dataclass(frozen=True)
 class SDEDPMSolver(GaussianSampler):
-    """SDE 2M (appendix A, eq. 17): with noise; where x0 is constant it is the ancestral step with small variance."""
+    """SDE 2M (appendix A, eq. 17), stochastic: for constant x0 it is the ancestral step with small variance."""
 
     order: ClassVar[int] = 2
 

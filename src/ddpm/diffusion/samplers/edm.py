@@ -1,7 +1,7 @@
-"""The samplers of Karras et al. 2022 (algorithm 2) on the times of a discrete model, where noise is sigma / alpha.
+"""The samplers of Karras et al. 2022 (algorithm 2) on the times of a discrete model.
 
-They solve the probability-flow ODE in sigma / alpha. Their x is x_t / alpha_t. Noise is added up to the nearest of the
-T times, which is what they too do with such models.
+They solve the probability-flow ODE in sigma / alpha, the sigma of the paper; its x is x_t / alpha_t. Noise is added up
+to the nearest of the T times, as in the paper for discrete models.
 """
 
 import itertools
@@ -21,8 +21,8 @@ from ddpm.diffusion.schedules.base import NoiseSchedule
 
 @dataclass(frozen=True)
 class EDMSampler(GaussianSampler):
-    """churn: S_churn, how much noise a run adds, over all its steps; 0 is deterministic. churn_low, churn_high: only
-    where sigma / alpha lies between these (S_tmin, S_tmax). noise_scale: of the added noise (S_noise)."""
+    """churn: S_churn, the amount of noise added over all steps; 0 is deterministic. churn_low, churn_high: range of
+    sigma / alpha in which noise is added (S_tmin, S_tmax). noise_scale: factor of the added noise (S_noise)."""
 
     churn: float
     churn_low: float
@@ -58,7 +58,7 @@ class EDMSampler(GaussianSampler):
 
     @abstractmethod
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
-        """From x_t to x_s without noise."""
+        """A deterministic step from x_t to x_s."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Euler(EDMSampler):
 
 @dataclass(frozen=True)
 class Heun(EDMSampler):
-    """Heun's method: Euler's step, and once more with the mean of the slopes at both ends: two evaluations.
+    """Heun's method: an Euler step, which is repeated with the mean of the slopes at both ends; two evaluations.
 
-    The step to 0 is Euler's, and so is any in which the noise falls more than tenfold, as in the first under
-    schedule=cosine on an even grid: what the mean of the slopes corrects there is less than what it adds.
+    The step to 0 is an Euler step. So is a step in which sigma / alpha falls more than tenfold, such as the first with
+    schedule=cosine and uniform spacing, because the mean of the slopes would increase the error there.
     """
 
     order: ClassVar[int] = 2
@@ -109,18 +109,18 @@ class Heun(EDMSampler):
 
 
 LARGEST_FALL = 10
-"""Of sigma / alpha in one step, up to which a slope at its end says something of the slope on the way."""
+"""The largest factor by which sigma / alpha may fall in a step that uses the slope at its end."""
 
 
 def is_long(schedule: NoiseSchedule, s: int, t: int) -> bool:
-    """Whether noise falls so far from t to s that only DDIM's step, with x0 held constant, can be trusted.
+    """Whether sigma / alpha falls so far from t to s that only the DDIM step, with constant x0, is reliable.
 
-    So it does to s = 0, and from where no signal is left. With eps taken from elsewhere, what x0 differs there counts
-    as many times as the noise falls.
+    This is the case for s = 0, and for t where no signal is left. A step with an eps from another time would multiply
+    the difference in x0 by the factor of the fall.
     """
     return schedule.half_log_snr(s) - schedule.half_log_snr(t) > math.log(LARGEST_FALL)
 
 
 def noise_ratio(schedule: NoiseSchedule, t: int) -> float:
-    """sigma / alpha, their sigma; infinite where no signal is left."""
+    """sigma / alpha, the sigma of the paper; infinite where no signal is left."""
     return math.exp(-schedule.half_log_snr(t))

@@ -1,4 +1,4 @@
-"""Predictor and corrector: after each ancestral step some of Langevin's (Song et al. 2021, algorithms 3 and 5)."""
+"""Predictor and corrector: Langevin steps after each ancestral step (Song et al. 2021, algorithms 3 and 5)."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ from ddpm.diffusion.variance import Variance
 
 @dataclass(frozen=True)
 class Langevin(GaussianSampler):
-    """corrections: Langevin steps at each time but 0. snr: how large they are, r of the paper (0.16 there).
+    """corrections: Langevin steps at each time except 0. snr: their size, r in the paper (0.16 there).
 
-    In the step's size stands sigma where their code has the ratio of two norms, of the noise and of the score over the
-    batch, which is sigma but for chance: so a sample does not depend on its neighbours. The size does not shrink with
-    more steps, so there is no order.
+    The step size contains sigma, where their code has the ratio of the norms of noise and score over the batch, an
+    estimate of sigma. So a sample does not depend on its batch. The step size does not decrease with more steps, so the
+    sampler has no order of convergence.
     """
 
     variance: Variance

@@ -1,7 +1,7 @@
-"""What rules of many steps share: the predictions they keep, and the exact part of a step in half the log-SNR.
+"""Parts of multistep solvers: stored predictions, and the exact solution of a step in lambda, half the log-SNR.
 
-With lambda = log(alpha / sigma) the flow is x_s / sigma_s = x_t / sigma_t + integral of exp(lambda) x0(lambda) from t
-to s (Lu et al. 2022, "DPM-Solver++", eq. 8): a rule is a guess of x0 between t and s from x0 at t and before.
+With lambda = log(alpha / sigma), the flow is x_s / sigma_s = x_t / sigma_t + integral of exp(lambda) x0(lambda) from t
+to s (Lu et al. 2022, "DPM-Solver++", eq. 8). A solver estimates x0 between t and s from its values at t and before.
 """
 
 import functools
@@ -22,7 +22,7 @@ class Past(NamedTuple):
 
 
 def constant_x0(schedule: NoiseSchedule, s: int, t: int) -> tuple[float, float]:
-    """Factors of x_t and x0 in x_s where x0 is the same between t and s: the step of DDIM."""
+    """Factors of x_t and x0 in x_s for a constant x0 between t and s: the DDIM step."""
     of_x_t = schedule.sigma(s) / schedule.sigma(t)
     return of_x_t, schedule.alpha(s) - schedule.alpha(t) * of_x_t
 
@@ -33,7 +33,7 @@ def span(schedule: NoiseSchedule, s: int, t: int) -> float:
 
 
 def combine(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
-    """factor x + the sum of c y over the parts (c, y)."""
+    """factor * x plus the sum of c * y over the parts (c, y)."""
     total = x * factor
     for c, y in parts:
         total.add_(y, alpha=c)
@@ -43,7 +43,7 @@ def combine(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:
 def multistep_update(
     schedule: NoiseSchedule, x_t: Tensor, past: tuple[Past, ...], s: int, at_s: Past | None = None
 ) -> Tensor:
-    """x_s from x_t at past[0].t, with x0 on a polynomial through the past and, to correct, its value there at s."""
+    """x_s from x_t at past[0].t, with x0 as a polynomial through `past` and, in a corrector, its value at s."""
     t, x0 = past[0]
     of_x_t, of_x0 = constant_x0(schedule, s, t)
     nodes = [*past[1:], *([at_s] if at_s else [])]
@@ -51,7 +51,7 @@ def multistep_update(
         return combine(x_t, of_x_t, (of_x0, x0))
     h = span(schedule, s, t)
     places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if at_s else [])
-    # over their place r, the weights of x0(r) - x0(0) relative to those of x0(0): of B(h), hence of of_x0
+    # weights of x0(r) - x0(0), divided by the place r, relative to the weight of x0(0): to B(h), and so to of_x0
     weights = [w / r for w, r in zip(moment_weights(tuple(places), h), places, strict=True)]
     parts = [(of_x0 * w, node.x0) for w, node in zip(weights, nodes, strict=True)]
     return combine(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)
@@ -61,7 +61,7 @@ def multistep_update(
 def moment_weights(places: tuple[float, ...], h: float) -> list[float]:
     """Weights w with sum of w r^(k-1) = k! phi_(k+1)(h) / phi_1(h) for k = 1, 2, ... (Zhao et al. 2023, eq. 5).
 
-    For one place it is 1/2, as in the paper: of the right order as h falls, and simpler.
+    For one place the weight is 1/2, as in the paper, which is simpler and keeps the order.
     """
     if len(places) == 1:
         return [0.5]

@@ -1,4 +1,4 @@
-"""Pseudo numerical methods on the noise: F-PNDM of Liu et al. 2022 (algorithm 2, eqs. 11-13)."""
+"""Pseudo numerical methods for the predicted noise: F-PNDM of Liu et al. 2022 (algorithm 2, eqs. 11-13)."""
 
 import functools
 import itertools
@@ -18,12 +18,12 @@ from ddpm.diffusion.samplers.multistep import combine
 
 @dataclass(frozen=True)
 class PNDM(GaussianSampler):
-    """DDIM's step with an eps that a linear multistep method of fourth order takes from its last four values.
+    """The DDIM step with an eps from a linear multistep method of fourth order over the last four values.
 
-    The weights are those for the times that were really visited, on an even grid the ones of Adams and Bashforth. The
-    first three steps are of Runge and Kutta's kind with four evaluations. Second order all the same (Liu et al. 2022,
-    theorem 3.1), since DDIM's step holds eps constant. Where the noise falls too far for that start (see `is_long`), as
-    under schedule=cosine on an even grid, the first step is DDIM's. Clipping reaches each eps, not their combination.
+    The weights are computed for the visited times; for uniform spacing they are those of Adams-Bashforth. The first
+    three steps are Runge-Kutta steps with four evaluations. If sigma / alpha falls too far for that in the first step
+    (see `is_long`), as with schedule=cosine and uniform spacing, it is a DDIM step. The method is of second order (Liu
+    et al. 2022, theorem 3.1), because the DDIM step holds eps constant. Clipping changes each eps, not their sum.
     """
 
     order: ClassVar[int] = 2
@@ -33,7 +33,7 @@ class PNDM(GaussianSampler):
         return steps + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))
 
     def starts_up(self, t: int, s: int) -> bool:
-        """Whether there is a time between t and s, and slopes there can be trusted."""
+        """Whether there is a time between t and s, and slopes there are reliable."""
         return t - s >= 2 and not is_long(self.process.schedule, s, t)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
@@ -51,7 +51,7 @@ class PNDM(GaussianSampler):
         return State(s, self.transfer(x_t, slope, s, t), prediction, past)
 
     def transfer(self, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
-        """DDIM's step from t to s with a given eps (eq. 11)."""
+        """The DDIM step from t to s with a given eps (eq. 11)."""
         schedule = self.process.schedule
         signal = schedule.alpha(s) / schedule.alpha(t)
         return (x_t * signal).add_(eps, alpha=schedule.sigma(s) - schedule.sigma(t) * signal)
@@ -75,9 +75,9 @@ LARGEST_WEIGHT = 5  # 2.5 on an even grid
 
 @functools.lru_cache(maxsize=10_000)  # the same for every batch
 def adams_weights(times: tuple[int, ...], s: int) -> list[float]:
-    """Of values at `times`, the newest first, in the mean over times[0]..s of the polynomial through them.
+    """Weights of values at `times`, newest first, in the mean over times[0]..s of the polynomial through them.
 
-    Of the newest alone where steps grow so fast that the others would count more than LARGEST_WEIGHT times.
+    The oldest values are left out while a weight exceeds LARGEST_WEIGHT, which happens if steps grow fast.
     """
     places = torch.tensor([(t - times[0]) / (s - times[0]) for t in times], dtype=torch.float64)
     powers = torch.stack([places**k for k in range(len(times))])

@@ -1,10 +1,9 @@
-"""Sampling where a part of x0 is known: a linear projection of it, such as some pixels or the mean of each block.
+"""Sampling with a known linear projection of x0, such as some pixels or the mean of each block.
 
-After each step of any sampler the known part of x_s is put in place of the sampler's: x_s - P(x_s) + P(y_s), with y_s
-the known image as noisy as x_s (Sohl-Dickstein et al. 2015, section 2.5; Lugmayr et al. 2022, "RePaint", algorithm 1;
-Choi et al. 2021, "ILVR", algorithm 1). The part that is not known then follows an approximation of its distribution
-given the known one: each step hears of the known part only through y_t. Going up and down again (RePaint) mends much
-of it.
+After each step of any sampler, the projection of x_s is replaced by that of y_s, the known image with the noise of time
+s: x_s - P(x_s) + P(y_s) (Sohl-Dickstein et al. 2015, section 2.5; Lugmayr et al. 2022, "RePaint", algorithm 1; Choi et
+al. 2021, "ILVR", algorithm 1). The unknown part then only approximately follows its conditional distribution, because
+each step depends on the known part only through y_t. RePaint's resampling reduces this error.
 """
 
 from collections import Counter
@@ -24,12 +23,12 @@ from ddpm.diffusion.process import MarkovProcess
 from ddpm.diffusion.samplers.base import Sampler, State
 
 Projection = Callable[[Tensor], Tensor]
-"""P: images `[B, C, H, W]` to images of that shape, linear, with P(P(x)) = P(x)."""
+"""P: a linear map from images `[B, C, H, W]` to images of that shape, with P(P(x)) = P(x)."""
 
 
 @dataclass(frozen=True)
 class PixelProjection:
-    """The pixels where mask is 1, and 0 elsewhere. mask: of 0 and 1, `[h, w]`; a larger x has blocks of them."""
+    """Keeps the pixels where mask is 1, and sets the others to 0. mask: `[h, w]` of 0 and 1, enlarged to x."""
 
     mask: Tensor
 
@@ -38,13 +37,13 @@ class PixelProjection:
 
 
 def channel_mean(x: Tensor) -> Tensor:
-    """The mean over the channels, in each of them: what is grey of a picture."""
+    """The mean over the channels, repeated in each channel: the image in grey."""
     return x.mean(dim=1, keepdim=True).expand_as(x)
 
 
 @dataclass(frozen=True)
 class BlockMean:
-    """The mean of each block of factor x factor pixels, in each of its pixels; H and W must be multiples of factor."""
+    """Sets each block of factor x factor pixels to its mean; H and W must be multiples of factor."""
 
     factor: int
 
@@ -53,30 +52,30 @@ class BlockMean:
 
 
 def replace_known(x: Tensor, y: Tensor, projection: Projection) -> Tensor:
-    """x with the projection of y in place of its own: exact where projections are pixels, else up to rounding."""
+    """x with its projection replaced by that of y: exact if projections are pixels, else up to rounding."""
     return x - projection(x) + projection(y)
 
 
 KnownSampler = Callable[[MarkovProcess, Tensor, State, int, Draws], Tensor]
-"""(process, x0, state, s, draws) to a y_s from the known x0, given the state before, at t > s. x0 itself at s = 0."""
+"""Maps (process, x0, state, s, draws) to y_s of the known x0, where `state` is that at t > s. y_0 is x0."""
 
 
 def independent(process: MarkovProcess, x0: Tensor, state: State, s: int, draws: Draws) -> Tensor:
-    """From q(y_s | x0), independent of the step before (RePaint, algorithm 1, line 5)."""
+    """Draws y_s from q(y_s | x0), independently of the previous step (RePaint, algorithm 1, line 5)."""
     return process.marginal(x0, s).sample(draws, "known")
 
 
 def posterior(process: MarkovProcess, x0: Tensor, state: State, s: int, draws: Draws) -> Tensor:
-    """From q(y_s | x_t, x0), so that the known part of a run is one trajectory of the forward process."""
+    """Draws y_s from q(y_s | x_t, x0), so that the known parts form one trajectory of the forward process."""
     return process.posterior(x0, state.x_t, s, state.t).sample(draws, "known")
 
 
 def resampling_path(times: Sequence[int], jump_length: int, num_resamples: int) -> list[int]:
-    """A sampler's times with RePaint's resampling: at every jump_length-th of them back up, num_resamples - 1 times.
+    """A sampler's times with RePaint's resampling: every jump_length-th time is followed by num_resamples - 1 jumps.
 
-    times: falling to 0. A jump leads up by jump_length of them at once, where the paper's code goes in as many small
-    steps, since the forward process is Markov. The first place is the time before 0, so the clean end is never left
-    (algorithm 1, "t > 1"), and jump_length must be less than the number of steps.
+    times: falling to 0. A jump goes up by jump_length times in one step. The paper's code takes as many small steps,
+    which is equivalent, since the forward process is Markov. The first jumps start at the time before 0, so none starts
+    at 0 (algorithm 1, "t > 1"), and jump_length must be less than the number of steps.
     """
     rising, steps = list(reversed(times)), len(times) - 1
     check.positive_int("num_resamples", num_resamples)
@@ -106,14 +105,14 @@ def replacement_trajectory(
     ids: Tensor,
     cond: Cond | None = None,
 ) -> Iterator[State]:
-    """Every state of a run along `times`, from the prior to 0, whose last has the projection of x0.
+    """Yields the state after each step along `times`, from the prior to 0; the last one has the projection of x0.
 
     x0: `[B, C, H, W]`, of which only the projection is used. times: from T to 0; where they rise, noise is added. ids:
-    int64 `[B]`. A time that is visited again has draws of its own, so nothing is drawn twice.
+    int64 `[B]`. Each visit of a time has its own draws, so no random number is used twice.
     """
     process, visits = sampler.process, Counter({times[0]: 1})
     if not isinstance(process, MarkovProcess):
-        raise ValueError(f"a known part can be kept by process=gaussian or binomial, not by {type(process).__name__}")
+        raise ValueError(f"a known part needs process=gaussian or binomial, not {type(process).__name__}")
     draws = rng.at(times[0], ids)
     x_T = process.prior(tuple(x0.shape[1:]), draws).to(x0.dtype)
     known = process.marginal(x0, times[0]).sample(draws, "known")
@@ -122,7 +121,7 @@ def replacement_trajectory(
         draws = visit_rng(rng, visits[s]).at(s, ids)
         visits[s] += 1
         if s > state.t:
-            state = State(s, renoise(process, state, s, draws), state.prediction)  # a multi-step rule starts anew
+            state = State(s, renoise(process, state, s, draws), state.prediction)  # multistep samplers restart
         else:
             known = redraw(process, x0, state, s, draws)
             state = sampler.step(denoiser, state, s, sampler.conditions(cond, state, draws), draws)
@@ -131,12 +130,12 @@ def replacement_trajectory(
 
 
 def visit_rng(rng: Rng, number: int) -> Rng:
-    """The random numbers of the number-th further visit to a time; at the first, those of any sampling."""
+    """The random numbers of the number-th repeated visit of a time. The first visit (number=0) uses `rng`."""
     return replace(rng, scope=f"{rng.scope}, visit {number}") if number else rng
 
 
 def renoise(process: MarkovProcess, state: State, t: int, draws: Draws) -> Tensor:
-    """x_t from x_s, s < t."""
+    """A sample of q(x_t | x_s), where `state` is that at s < t."""
     if not isinstance(process, GaussianDiffusion):
         raise ValueError(f"resampling needs process=gaussian, not {type(process).__name__}; take num_resamples=1")
     z = process.noise(draws, "jump", tuple(state.x_t.shape[1:])).to(state.x_t.dtype)

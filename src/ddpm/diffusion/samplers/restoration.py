@@ -1,4 +1,4 @@
-"""What can be made of a degraded image: one guess, a sampler's run, or either algorithm of Cold Diffusion."""
+"""Restoration of degraded images: in one step, by a sampler, or by either algorithm of Cold Diffusion."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ DEGRADED, ONE_STEP, ALGORITHM_1, ALGORITHM_2 = WAYS = ("degraded", "one step", "
 
 
 class Restored(NamedTuple):
-    """`[B, C, H, W]` each: x_t, and the x_0 that the model made of it."""
+    """x_t and the x_0 that is restored from it, `[B, C, H, W]` each."""
 
     degraded: Tensor
     restored: Tensor
@@ -27,10 +27,10 @@ class Restored(NamedTuple):
 def restorations(
     denoiser: Denoiser, sampler: Sampler, x0: Tensor, t: int, rng: Rng, ids: Tensor, cond: Cond
 ) -> dict[str, Tensor]:
-    """Images `[B, C, H, W]` by their way: x_t = D(x0, z, t), R(x_t, t), and x_0 after either algorithm from x_t.
+    """Images `[B, C, H, W]` for each of WAYS: x_t = D(x0, z, t), R(x_t, t), and x_0 of either algorithm from x_t.
 
-    As in Bansal et al. 2022. sampler: whose process, times and pace the algorithms take, whichever rule it has. ids:
-    int64 `[B]`; z depends on them alone and is the same for all.
+    As in Bansal et al. 2022. sampler: its process, timestep spacing and steps are used, but not its step rule. ids:
+    int64 `[B]`; z depends only on them, and is the same for all.
     """
     x_t = degraded(sampler, x0, t, rng, ids)
     outputs = {DEGRADED: x_t, ONE_STEP: denoiser(x_t, t, cond).x0}
@@ -45,9 +45,9 @@ def restorations(
 def restore_repeatedly(
     denoiser: Denoiser, sampler: Sampler, x0: Tensor, t: int, rng: Rng, ids: Tensor, cond: Cond, repeats: int
 ) -> Iterator[Restored]:
-    """So many times, each with noise of its own, which depends on ids int64 `[B]`, t and the repeat alone.
+    """Degrades to t and restores `repeats` times; the noise depends only on ids int64 `[B]`, t and the repeat.
 
-    Where an image changed, there may be an anomaly (AnoDDPM, Wyatt et al. 2022, section 3).
+    Differences from x0 indicate anomalies (AnoDDPM, Wyatt et al. 2022, section 3).
     """
     for repeat in range(repeats):
         own = Rng(rng.seed, f"{rng.scope}, anomaly at {t}, repeat {repeat}")
@@ -56,16 +56,16 @@ def restore_repeatedly(
 
 
 def degraded(sampler: Sampler, x0: Tensor, t: int, rng: Rng, ids: Tensor) -> Tensor:
-    """x_t."""
+    """x_t from x0, with the z of the samples `ids`."""
     process = sampler.process
     return process.apply(x0, process.draw(x0, rng.at(process.T, ids)), t)
 
 
 def cleaned(denoiser: Denoiser, sampler: Sampler, x_t: Tensor, t: int, rng: Rng, ids: Tensor, cond: Cond) -> Tensor:
-    """x_0 at the end of the sampler's run from x_t."""
+    """x_0 at the end of the sampler's trajectory from x_t."""
     return deque(sampler.trajectory(denoiser, x_t, rng, ids, cond, start=t), maxlen=1).pop().x_t
 
 
 def squared_error_map(images: Tensor, restored: Tensor) -> Tensor:
-    """`[B, H, W]`, the mean over the channels of (images - made)^2, of pixels in [-1, 1]."""
+    """The mean over the channels of (images - restored)^2, `[B, H, W]`, for pixels in [-1, 1]."""
     return (images - restored).square().mean(1)

@@ -1,4 +1,4 @@
-"""What a network is given anew at each sampling step, beside the conditions that stay."""
+"""Inputs of a network that change at each sampling step, in addition to the constant conditions."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -8,23 +8,23 @@ from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import X0_GUESS
 
 LATENT = "latent"
-"""The condition by which a network draws x0 from a distribution, instead of its mean: normal, `[B, channels]`."""
+"""Name of the condition that holds a normal latent `[B, channels]`, from which a network computes a random x0."""
 
 
 class StepInputs(Protocol):
     def __call__(self, prediction: Prediction | None, draws: Draws) -> Cond:
-        """prediction: of the step before, None at the first. draws: those of this step."""
+        """prediction: of the previous step, None at the first. draws: of this step."""
         ...
 
 
 def last_prediction(prediction: Prediction | None, draws: Draws) -> Cond:
-    """The x0 that was predicted last, for a self-conditioned network."""
+    """The previous prediction of x0, for a self-conditioned network."""
     return {} if prediction is None else {X0_GUESS: prediction.x0}
 
 
 @dataclass(frozen=True)
 class Latents:
-    """channels: of the latent. fixed: the same one at all steps of a sample, instead of a new one at each."""
+    """channels: size of the latent. fixed: use one latent for all steps of a sample, instead of a new one for each."""
 
     channels: int
     fixed: bool = False

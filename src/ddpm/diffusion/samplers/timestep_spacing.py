@@ -22,17 +22,17 @@ def uniform(start: int, num_steps: int, schedule: Schedule | None = None) -> lis
 def trailing(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
     """As `uniform`, with halves rounded to even: diffusers' timestep_spacing="trailing" (Lin et al. 2024, table 2).
 
-    `uniform` ends at `start` too, which other programs' "leading" spacing does not.
+    `uniform` includes `start` too, while the "leading" spacing of other programs does not.
     """
     check.integer("steps", num_steps, low=1, high=start)
     return [*(round(start - i * (start / num_steps)) for i in range(num_steps)), 0]
 
 
 def quadratic(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
-    """Spacing that grows with the time, dense near the clean end (Song et al. 2021, appendix D.2).
+    """Spacing that increases with time, dense near 0 (Song et al. 2021, appendix D.2).
 
-    Their code's own grid reaches up to 0.8 T only; this one starts at `start`. Where the parabola is flatter than one
-    time a step, the grid takes every time.
+    Their code starts at 0.8 T; this function starts at `start`. Where the parabola would repeat times, every time is
+    visited once.
     """
     check.integer("steps", num_steps, low=1, high=start)
     return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]
@@ -41,7 +41,7 @@ def quadratic(start: int, num_steps: int, schedule: Schedule | None = None) -> l
 def rho(start: int, num_steps: int, schedule: Schedule, rho: float, sigma_max: float = math.inf) -> list[int]:
     """Even in (sigma / alpha)^(1 / rho) from `start` to 1, then 0 (Karras et al. 2022, eq. 5; rho = 7 there).
 
-    Where sigma / alpha is above sigma_max at `start`, the first step leads there (80 in the paper, which starts there).
+    If sigma / alpha at `start` exceeds sigma_max, the first step leads to sigma_max (80 in the paper, the start there).
     """
     check.positive_number("rho", rho)
     check.positive_number("sigma_max", sigma_max)
@@ -62,7 +62,7 @@ def log_snr(start: int, num_steps: int, schedule: Schedule) -> list[int]:
 
 
 def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int]) -> list[int]:
-    """Times of one's own, falling; a run from a lower `start` takes those below. num_steps must fit them or be all."""
+    """The given falling times; a lower `start` uses those below it. num_steps must match their number, or be T."""
     inner = [check.integer("times", t, low=1, high=schedule.T) for t in times]
     if sorted(set(inner), reverse=True) != inner:
         check.fail("times", inner, "falling, none twice, as [1000, 500, 100]")
@@ -74,10 +74,10 @@ def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int])
 
 
 def even_in(place: Callable[[int], float], start: int, num_steps: int, largest: float = math.inf) -> list[int]:
-    """From `start` to 1 in even steps of the rising `place(t)`, each rounded to the nearest time not yet taken, then 0.
+    """Times from `start` to 1, even in the increasing `place(t)`, rounded to the nearest unused time, and then 0.
 
-    A start whose place is infinite (no signal is left) is followed by the others as if it were the time before; one
-    above `largest` by that place itself, and the others from there.
+    If place(start) is infinite (no signal is left), the spacing is that from start - 1. If it exceeds `largest`, the
+    first step leads to `largest`, and the spacing is even from there.
     """
     check.integer("steps", num_steps, low=1, high=start)
     places = [place(t) for t in range(1, start + 1)]

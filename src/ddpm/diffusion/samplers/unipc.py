@@ -15,7 +15,7 @@ from ddpm.diffusion.samplers.multistep import Past, multistep_update
 
 
 class UniPCMemory(NamedTuple):
-    """past: the newest first. x_t: where the last step began. order: of its predictor."""
+    """past: predictions, newest first. x_t: start of the last step. order: that of its predictor."""
 
     past: tuple[Past, ...]
     x_t: Tensor
@@ -24,10 +24,10 @@ class UniPCMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class UniPC(GaussianSampler):
-    """In the form for x0 with B(h) = exp(h) - 1, "bh2"; no noise.
+    """The deterministic form for x0 with B(h) = exp(h) - 1, "bh2".
 
-    predictor_order: 1..3, of the predictor; the corrector, without a new evaluation, adds one. The first steps take the
-    past that there is, the one to 0, where lambda is infinite, is DDIM's.
+    predictor_order: 1..3; the corrector increases the order by one without a new evaluation. The first steps use the
+    predictions available so far. The step to 0, where lambda is infinite, is a DDIM step.
     """
 
     predictor_order: int

@@ -1,15 +1,15 @@
-"""Any schedule, adjusted. of: the schedule that is, of as many num_timesteps."""
+"""Adjustments of another schedule. of: the schedule to adjust, with the same num_timesteps."""
 
 from ddpm.base import check
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 def zero_terminal_snr(num_timesteps: int, of: NoiseSchedule) -> NoiseSchedule:
-    """To end without signal: the root of alpha_bar shifted to 0 at T, then scaled so that t = 1 stays.
+    """Zero terminal SNR: the root of alpha_bar is shifted to 0 at T, then scaled to keep its value at t = 1.
 
-    Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1. What is left of the
-    signal at T gives away the mean brightness in training, which pure noise does not hold when samples are made.
-    At least 2 num_timesteps. It goes with objective=v and x0.
+    Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1. Signal that is left at
+    T reveals the mean brightness in training, while sampling starts from pure noise. num_timesteps: at least 2. Use it
+    with objective=v or objective=x0.
     """
     root = of_length(num_timesteps, of, at_least=2).alpha_bar.sqrt()
     scaled = (root - root[-1]) * root[1] / (root[1] - root[-1])
@@ -18,11 +18,11 @@ def zero_terminal_snr(num_timesteps: int, of: NoiseSchedule) -> NoiseSchedule:
 
 
 def shifted(num_timesteps: int, base: float, size: float, of: NoiseSchedule) -> NoiseSchedule:
-    """From images of one size to those of another: log-SNR + 2 log(base / size).
+    """Adapts a schedule to another image size: log-SNR + 2 log(base / size).
 
-    Hoogeboom et al. 2023, "simple diffusion", section 3.1: averaging the pixels of a larger image averages their noise
-    too, so the same noise hides less of it; the shift makes the average down to `base` pixels as noisy as it was.
-    base: the side, in pixels, that the schedule was made for; size: that of the images, or of their latents.
+    Hoogeboom et al. 2023, "simple diffusion", section 3.1: averaging the pixels of a larger image also averages their
+    noise, so the same noise removes less information. After the shift, the average over blocks down to `base` pixels
+    has the original SNR. base: the side, in pixels, of the schedule's images; size: that of the images or latents.
     """
     ratio = (check.positive_number("base", base) / check.positive_number("size", size)) ** 2
     signal = of_length(num_timesteps, of).alpha_bar * ratio
@@ -30,13 +30,13 @@ def shifted(num_timesteps: int, base: float, size: float, of: NoiseSchedule) -> 
 
 
 def of_length(num_timesteps: int, of: NoiseSchedule, at_least: int = 1) -> NoiseSchedule:
-    """`of`, once it is known to have num_timesteps, and enough of them."""
+    """`of`; ValueError unless it has num_timesteps, and at least `at_least`."""
     check.integer("num_timesteps", num_timesteps, at_least)
     if not isinstance(of, NoiseSchedule):
         check.fail("of", of, "a schedule, which is chosen as schedule@schedule.of=linear")
     if num_timesteps != of.T:
         raise ValueError(
-            f"num_timesteps must be that of the schedule which is adjusted, {of.T}, got {num_timesteps}; set "
-            "schedule.num_timesteps alone, from which schedule.of takes its own"
+            f"num_timesteps must equal that of the adjusted schedule, {of.T}, got {num_timesteps}; set only "
+            "schedule.num_timesteps, which schedule.of uses too"
         )
     return of

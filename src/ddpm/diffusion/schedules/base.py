@@ -1,4 +1,4 @@
-"""How much signal and noise a sample holds at each time: one table, `alpha_bar`, from which all else follows.
+"""Noise schedules: one table, `alpha_bar`, defines signal and noise of a sample at each time.
 
 Times are 0..T with 0 = clean, so row 0 of the table is 1 (Ho et al. 2020 number their betas 1..T in the same way).
 """
@@ -19,10 +19,10 @@ from ddpm.diffusion.coefficients import Coefficient
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """alpha_bar: float64 `[T + 1]`, the share of signal variance at each time; row 0 is 1 and it falls strictly.
+    """alpha_bar: float64 `[T + 1]`, the share of signal variance at each time; 1 at time 0 and strictly decreasing.
 
-    Not an nn.Module: `.to(bfloat16)` would merge most of the rows. An int time gives Python floats, which neither wait
-    for the device nor launch a kernel; times `[B]` are gathered on their own device in float64.
+    Not an nn.Module, because `.to(bfloat16)` would round many rows to equal values. For an int time, methods return
+    Python floats and need no device; times `[B]` are looked up on their own device in float64.
     """
 
     alpha_bar: Tensor
@@ -66,9 +66,9 @@ class NoiseSchedule:
         return alpha_bar / (1 - alpha_bar)
 
     def half_log_snr(self, t: int) -> float:
-        """log(alpha / sigma): the variable in which the flow is linear but for x0 (Lu et al. 2022, eq. 3.3).
+        """log(alpha / sigma), the lambda of DPM-Solver (Lu et al. 2022, eq. 3.3).
 
-        Infinite at t = 0, minus infinite where no signal is left.
+        Infinity at t = 0, minus infinity where no signal is left.
         """
         alpha_bar = self._rows[t]
         if 0 < alpha_bar < 1:
@@ -105,13 +105,13 @@ class NoiseSchedule:
 
 
 def time_of_snr(schedule: NoiseSchedule, snr: float) -> int:
-    """The t in 1..T whose signal-to-noise ratio alpha^2 / sigma^2 is nearest to snr, by their logarithms."""
+    """The t in 1..T whose signal-to-noise ratio alpha^2 / sigma^2 is nearest to snr on a logarithmic scale."""
     wanted = math.log(check.positive_number("snr", snr)) / 2
     return min(range(1, schedule.T + 1), key=lambda t: abs(schedule.half_log_snr(t) - wanted))
 
 
 def first_fault(alpha_bar: Tensor) -> str:
-    """Where a table float64 `[T + 1]` is no schedule, and what would mend it."""
+    """The first invalid value of a table float64 `[T + 1]`, and a remedy, for an error message."""
     if alpha_bar[0] != 1:
         return f"{alpha_bar[0]:g} at time 0; put a 1 before the first step"
     wrong = ~((alpha_bar.diff() < 0) & (alpha_bar[1:] >= 0))
@@ -123,7 +123,7 @@ def first_fault(alpha_bar: Tensor) -> str:
 
 
 def from_betas(betas: Tensor) -> NoiseSchedule:
-    """The schedule with the given variances of single steps, float64 `[T]` in (0, 1]."""
+    """The schedule with the given variances of single steps, the betas, float64 `[T]` in (0, 1]."""
     wrong = ~((betas > 0) & (betas <= 1))
     if bool(wrong.any()):
         t = int(wrong.nonzero()[0]) + 1
@@ -134,10 +134,10 @@ def from_betas(betas: Tensor) -> NoiseSchedule:
 
 
 def from_alpha_bar(alpha_bar: Tensor, max_beta: float) -> NoiseSchedule:
-    """The schedule nearest to a curve float64 `[T + 1]` whose single steps add at most `max_beta`.
+    """The schedule of a curve float64 `[T + 1]`, with betas clipped to at most `max_beta`.
 
-    A curve that ends at 0 would leave no signal at T, so that an eps network could say nothing about x0 there
-    (Nichol and Dhariwal 2021, section 3.2, clip at 0.999, which touches the last step alone).
+    If the curve ends at 0, no signal is left at T, and x0 cannot be computed from eps there. Nichol and Dhariwal 2021
+    (section 3.2) clip at 0.999, which changes only the last step.
     """
     check.number("max_beta", max_beta, low=0, high=1)
     return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
@@ -156,7 +156,7 @@ def times_in_unit_interval(num_timesteps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Steps:
-    """Times 0..T without noise: for a process that says itself how much is left at each of them. num_timesteps: T."""
+    """Times 0..T without noise levels, for a process that defines its degradation at each time. num_timesteps: T."""
 
     num_timesteps: int
 
@@ -168,12 +168,12 @@ class Steps:
         return self.num_timesteps
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Whoever asks for alpha, sigma, a signal-to-noise ratio, ... was made for noise."""
+        """ValueError for alpha, sigma, snr and all other attributes of a `NoiseSchedule`."""
         if name.startswith("_"):
             raise AttributeError(name)
         raise ValueError(
-            f"schedule=steps has times but no noise, so there is no {name}: with a process that has none (blur, mask, "
-            "...) use objective=x0, weight=uniform, loss=simple, timestep_spacing=uniform; with noise, schedule=cosine"
+            f"schedule=steps has times but no noise, so no {name}: for a process without noise (blur, mask, ...) "
+            "use objective=x0, weight=uniform, loss=simple, timestep_spacing=uniform; with noise, schedule=cosine"
         )
 
 

@@ -1,6 +1,6 @@
-"""Schedules that are given by the variances of their single steps, the betas.
+"""Schedules defined by the variances of their single steps, the betas.
 
-rescale: multiply the betas by 1000 / num_timesteps, so that any T ends at about the same noise.
+rescale: multiply the betas by 1000 / num_timesteps, so that the noise level at T is about the same for any T.
 """
 
 import torch
@@ -13,13 +13,13 @@ GAP = 1e-5
 
 
 def linear(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
-    """Betas that grow evenly: the schedule of Ho et al. 2020, section 4 (1e-4 to 0.02 in 1,000 steps)."""
+    """Linearly increasing betas: the schedule of Ho et al. 2020, section 4 (1e-4 to 0.02 in 1,000 steps)."""
     T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
     return from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
 
 def quadratic(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
-    """Their square roots grow evenly: "quad" in the code of Ho et al. 2020, "scaled linear" in latent diffusion."""
+    """Betas with linearly increasing roots: "quad" in Ho et al.'s code, "scaled linear" in latent diffusion."""
     T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
     return from_betas(torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2)
 
@@ -31,7 +31,7 @@ def constant(num_timesteps: int, beta: float, rescale: bool) -> NoiseSchedule:
 
 
 def warmup(num_timesteps: int, beta_start: float, beta_end: float, fraction: float, rescale: bool) -> NoiseSchedule:
-    """Betas that rise evenly and then stay: "warmup10" and "warmup50" of Ho's code.
+    """Betas that increase linearly and then stay constant: "warmup10" and "warmup50" in the code of Ho et al. 2020.
 
     fraction: the share of the steps, in [0, 1], over which beta rises from beta_start to beta_end.
     """
@@ -43,21 +43,21 @@ def warmup(num_timesteps: int, beta_start: float, beta_end: float, fraction: flo
 
 
 def sigmoid_beta(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:
-    """Betas that rise along a logistic curve from -6 to 6 (code of GeoDiff, Xu et al. 2022; "sigmoid" in diffusers).
+    """Betas along a logistic curve from -6 to 6 (code of GeoDiff, Xu et al. 2022; "sigmoid" in diffusers).
 
-    Not schedule=sigmoid, where alpha_bar is the logistic curve. beta_start, beta_end: the limits of the curve, of which
-    sigmoid(-6) = 0.25% is cut off at either end.
+    In schedule=sigmoid, alpha_bar is the logistic curve instead. beta_start, beta_end: the asymptotes of the curve. The
+    first and last beta are sigmoid(-6) = 0.25% of their difference away from them.
     """
     T, start, end = limits(num_timesteps, beta_start, beta_end, rescale)
     return from_betas(start + (end - start) * torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)))
 
 
 def dpm2015(num_timesteps: int, min_beta: float, step1_beta: float) -> NoiseSchedule:
-    """1 / linspace(T, 2, T), raised to a floor: `generate_beta_arr` in the code of Sohl-Dickstein et al. 2015.
+    """1 / linspace(T, 2, T) above a floor: `generate_beta_arr` in the code of Sohl-Dickstein et al. 2015.
 
     The paper's 1 / (T - t + 1) (schedule=jsd) removes all signal; here about 1 / T of its variance is left. min_beta:
-    the floor of every step; step1_beta: what that of the first has above it, the least variance that their model can
-    have. Their perturbation by temporal bumps is always 0.
+    the floor of all betas; step1_beta: added to the floor of the first beta, as the smallest variance of their model.
+    Their perturbation by temporal basis functions is 0 here.
     """
     T = checked_timesteps(num_timesteps)
     floor = torch.full((T,), check.number("min_beta", min_beta, low=0, high=0.5), dtype=torch.float64)
@@ -73,7 +73,7 @@ def limits(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool
 
 
 def rescale_beta(beta: float, T: int, rescale: bool, name: str) -> float:
-    """A beta made for 1,000 steps, for T of them: times 1000 / T."""
+    """A beta for 1,000 steps, multiplied by 1000 / T if `rescale` is set; `name` is used in error messages."""
     check.number(name, beta)
     if not 0 < beta < 1:
         check.fail(name, beta, "greater than 0 and less than 1")

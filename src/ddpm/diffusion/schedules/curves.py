@@ -1,4 +1,4 @@
-"""Schedules that are given by the curve of alpha_bar over the time."""
+"""Schedules defined by a curve of alpha_bar over time."""
 
 import math
 
@@ -11,7 +11,7 @@ from ddpm.diffusion.schedules.base import NoiseSchedule, from_alpha_bar, times_i
 def cosine(num_timesteps: int, offset: float, max_beta: float) -> NoiseSchedule:
     """A squared cosine, which falls slowly at both ends (Nichol and Dhariwal 2021, eq. 17).
 
-    offset: s of the paper, which keeps the first steps from being vanishingly small.
+    offset: s in the paper, which prevents vanishing betas near t = 0.
     """
     check.number("offset", offset, low=0)
     angle = (times_in_unit_interval(num_timesteps) + offset) / (1 + offset) * math.pi / 2
@@ -22,7 +22,7 @@ def cosine(num_timesteps: int, offset: float, max_beta: float) -> NoiseSchedule:
 def sigmoid(num_timesteps: int, start: float, end: float, temperature: float, max_beta: float) -> NoiseSchedule:
     """A logistic curve, rescaled to run from 1 to 0 (Jabri et al. 2022, figure 8).
 
-    start, end: the part of the logistic curve that is used; temperature: its stretching.
+    start, end: the interval of the logistic curve that is used; temperature: divisor of its argument.
     """
     check.number("start", start)
     if check.number("end", end) <= start:
@@ -34,7 +34,7 @@ def sigmoid(num_timesteps: int, start: float, end: float, temperature: float, ma
 
 
 def jsd(num_timesteps: int) -> NoiseSchedule:
-    """The line 1 - t / T, which ends without signal: each step removes the same share of the signal's variance.
+    """alpha_bar = 1 - t / T, which ends without signal: all steps remove the same amount of signal variance.
 
     beta_t = 1 / (T - t + 1) of Sohl-Dickstein et al. 2015, section 2.4.1; "jsd" in the code of Ho et al. 2020.
     """
@@ -42,12 +42,12 @@ def jsd(num_timesteps: int) -> NoiseSchedule:
 
 
 def vp(num_timesteps: int, beta_min: float, beta_max: float, t_min: float) -> NoiseSchedule:
-    """The variance preserving SDE at evenly spaced times: any number of steps, even four, reaches the same noise.
+    """The variance-preserving SDE at evenly spaced times, so that any number of steps ends at the same noise level.
 
-    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 33; cut into few steps in the code of
-    denoising diffusion GANs (Xiao et al. 2022). beta(t) rises evenly from beta_min to beta_max; both are rates over the
-    unit of time, not variances of steps. t_min: where time starts. The noise before it, of variance 2e-4 at 1e-3, is
-    left out, as in the posteriors of the GANs' code, which replaces it by 1e-8 when it makes x_t.
+    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 33; with few steps in the code of denoising
+    diffusion GANs (Xiao et al. 2022). beta(t) increases linearly from beta_min to beta_max, which are rates per unit of
+    time, not variances of steps. t_min: the time of step 0. The noise before t_min (variance 2e-4 for 1e-3) is left
+    out, as in the posteriors of the GANs' code. When that code computes x_t, it uses a variance of 1e-8 instead.
     """
     check.number("beta_min", beta_min, low=0)
     if check.number("beta_max", beta_max) <= beta_min:

@@ -1,1 +1,1 @@
-"""What a model is measured by besides its images: likelihoods, the error of its samplers."""
+"""Metrics of a model itself: likelihoods, restoration, anomaly detection, and errors of samplers."""

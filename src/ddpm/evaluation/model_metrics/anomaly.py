@@ -1,4 +1,4 @@
-"""task=anomaly: images are diffused some of the way and restored; where they changed, something is wrong (AnoDDPM)."""
+"""task=anomaly: images are diffused to a time t and restored; differences indicate anomalies (AnoDDPM)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,18 +29,18 @@ ALL_TIMES = "mean of times"
 
 @dataclass(frozen=True)
 class Anomaly:
-    """anomalies: where the images and masks come from, of which num_images are taken, spread over all; None: all.
-    split: of the model's data, in whose images lesions may be planted; it must not have seen them.
+    """anomalies: source of the images and masks. num_images: how many are used, evenly spread; None: all. split: of the
+    model's data, for images in which lesions are simulated; the model must not be trained on it.
 
     times: to which images are diffused, 1..T; None: T / 4, as in the paper. A map is the squared error of pixels in
-    [-1, 1], of the mean of `repeats` restorations (average=restorations) or the mean of their squared errors
-    (average=maps); the map of several times is their mean, and is what the values without a name are of.
+    [-1, 1]: of the mean of `repeats` restorations (average=restorations), or the mean of their squared errors
+    (average=maps). For several times, the mean of their maps gives the values without a time in their name.
 
-    image_score: of a whole image: the max of its map, its mean, or the mean of its highest hundredth (top). threshold:
-    of a map's values, or None: the one with the best Dice on every second image of a kind, and measured on the others.
+    image_score: score of an image: the max of its map, its mean, or the mean of its highest hundredth (top). threshold:
+    of map values; None: chosen by the best Dice on every second image of a kind, and measured on the others.
 
-    frequencies: of simplex noise, tried one after the other at the first of the times. num_bootstrap: resamples of the
-    images, for errors and 95 % intervals. Each image's noise depends on its number, the time and the repeat alone.
+    frequencies: of simplex noise, each tested at the first time. num_bootstrap: resamples of the images, for errors and
+    95 % intervals. Each image's noise depends only on its number, the time and the repeat.
     """
 
     num_images: int | None
@@ -75,8 +75,8 @@ class Anomaly:
         model = run.model
         if model.condition.needs_images or (model.condition.network_settings and model.condition.dropout == 0):
             raise ValueError(
-                "task=anomaly gives the model nothing of an image but its noised self, and this model was never "
-                "trained without its condition; train with cond=none, or with a class and cond.dropout=0.1"
+                "task=anomaly gives the model no condition, and this model was never trained without one; train with "
+                "cond=none, or with a class and cond.dropout=0.1"
             )
         times = self.chosen_times(model.sampler.process.T)
         samplers = {
@@ -105,7 +105,7 @@ class Anomaly:
             f"auroc_pixel_{name_in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others
         }
         undefined = [key for key, estimate in estimates.items() if not math.isfinite(estimate.value)]
-        notes = [f"{key} has no value: nothing to divide by, as where no pixel is found" for key in undefined]
+        notes = [f"{key} has no value: its denominator is 0, for example if no pixel is found" for key in undefined]
         estimates = {key: estimate for key, estimate in estimates.items() if key not in undefined}
         threshold = judge.threshold_of(maps[name])
         settings = (
@@ -132,8 +132,8 @@ class Anomaly:
         def healthy() -> tuple[Tensor, Tensor]:
             if self.split == "train":
                 raise ValueError(
-                    "metric.anomaly.split=train: the model knows these images by heart; hold some out with "
-                    "data.num_val when it is trained, and leave split=val"
+                    "metric.anomaly.split=train: the model was trained on these images; hold some out with "
+                    "data.num_val in training, and use split=val"
                 )
             images = data.split(self.split, self.num_images)
             (pixels,) = images.pixels.reader(persistent=False).read([images.indices])
@@ -156,9 +156,9 @@ class Anomaly:
 
 
 class AnomalyPass(ImagePass):
-    """Shared are maps: float32 `[times, N, H, W]`.
+    """Computes the anomaly maps. shared: "maps", float32 `[times, N, H, W]`.
 
-    first: `[num_shown, 3, C, H, W]`, some images, noised to the first time, and restored; places: which ones.
+    "first", `[num_shown, 3, C, H, W]`: the images at `places`, noised to the first time, and restored.
     """
 
     def __init__(self, model: DiffusionModel, sampler: Sampler, found: AnomalySet, times: list[int], how: Anomaly):
@@ -171,7 +171,7 @@ class AnomalyPass(ImagePass):
         images, rows, codec = batch["image"], batch["position"], self.model.codec
         ids = self.found.numbers.to(rows.device)[rows]
         denoiser, condition = self.model.denoiser(self.model.predict_weights), self.model.condition
-        cond = condition.unconditional(condition.of(batch))  # a condition could give away what is wrong with an image
+        cond = condition.unconditional(condition.of(batch))  # a condition could reveal the anomaly of an image
         x0 = self.model.encode(images)
         for number, t in enumerate(self.times):
             pairs = list(restore_repeatedly(denoiser, self.sampler, x0, t, self.rng, ids, cond, self.how.repeats))
@@ -187,7 +187,7 @@ class AnomalyPass(ImagePass):
 
 
 def shown_places(found: AnomalySet, num: int) -> Tensor:
-    """int64 `[num]` at most: as many of each kind, spread over all images."""
+    """Places of up to `num` images, int64: about equally many of each kind, spread over all images."""
     of_kind = [[i for i, kind in enumerate(found.kinds) if kind == each] for each in sorted(set(found.kinds))]
     share = -(-num // len(of_kind))
     turns = [places[len(places) * turn // share] for turn in range(share) for places in of_kind]

@@ -1,4 +1,4 @@
-"""What a map of anomalies is worth without a network: distances from the training images' mean, or from the nearest."""
+"""Baselines of anomaly maps without a network: distances from the mean of the training images, or the nearest one."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from ddpm.data.datamodule import ImageData
 from ddpm.diffusion.samplers.restoration import squared_error_map
 
 FLOOR = (8 / 127.5) ** 2
-"""Added to a pixel's variance, that of 8 of 255 levels, since a pixel that never changed would rule the whole map."""
+"""Added to a pixel's variance: 8 of 255 levels, squared. Otherwise constant pixels would dominate the map."""
 
 
 def baselines(training: ImageData, found: AnomalySet) -> dict[str, Tensor]:
-    """Maps `[N, H, W]`: the squared distance to the mean of the training images, the same over each pixel's variance,
-    and the squared distance to the training image that is nearest."""
+    """Maps `[N, H, W]` of squared distances: to the mean of the training images, the same divided by the variance of
+    each pixel, and to the nearest training image."""
     mean, variance = moments(training)
     images = found.images.double() / 127.5 - 1
     distance = squared_error_map(images, mean)
@@ -26,7 +26,7 @@ def baselines(training: ImageData, found: AnomalySet) -> dict[str, Tensor]:
 
 
 def moments(training: ImageData) -> tuple[Tensor, Tensor]:
-    """float64 `[C, H, W]` of pixels in [-1, 1]."""
+    """Mean and variance of each pixel in [-1, 1], float64 `[C, H, W]`."""
     total, squares, num = 0.0, 0.0, 0
     for images in training.batches(256):
         images = images.double()
@@ -36,7 +36,7 @@ def moments(training: ImageData) -> tuple[Tensor, Tensor]:
 
 
 def nearest_image_map(training: ImageData, images: Tensor) -> Tensor:
-    """`[N, C, H, W]`, the training image of the least squared distance from each of `images`."""
+    """The nearest training image of each of `images`, `[N, C, H, W]`."""
     found, least = torch.zeros_like(images), torch.full((len(images),), torch.inf)
     for batch in training.batches(256):
         distances, rows = torch.cdist(images.flatten(1), batch.flatten(1)).min(1)

@@ -1,4 +1,4 @@
-"""The values of a set of anomaly maps with bootstrap intervals over the images; a table and a picture of them."""
+"""Values of anomaly maps with bootstrap intervals over the images, and a table and a picture of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ WITH_INTERVAL = ("auroc_pixel", "aupro", "auroc_image")
 
 
 class Value(NamedTuple):
-    """low, high: the middle 95 % of the resamples."""
+    """low, high: limits of the middle 95 % of the resamples."""
 
     estimate: Estimate
     low: float
@@ -43,7 +43,7 @@ Rows = Mapping[str, Mapping[str, Value]]
 
 
 class Judge:
-    """Of one set of images. All maps are judged on the same resamples, so that their differences can be compared."""
+    """Measures maps of one set of images. All maps use the same resamples, so that they can be compared."""
 
     def __init__(
         self, found: AnomalySet, image_score: str, threshold: float | None, num_bootstrap: int, seed: int
@@ -57,12 +57,12 @@ class Judge:
         generator = torch.Generator().manual_seed(seed)
         num = len(found)
         drawn = torch.randint(num, (num_bootstrap, num), generator=generator)
-        drawn = drawn[found.anomalous[drawn].any(1) & ~found.anomalous[drawn].all(1)]  # else nothing can be told apart
+        drawn = drawn[found.anomalous[drawn].any(1) & ~found.anomalous[drawn].all(1)]  # both kinds are needed
         self.weights = torch.zeros(len(drawn), num, dtype=torch.float64)
         self.weights.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=torch.float64))
 
     def values(self, maps: Tensor) -> dict[str, Value]:
-        """By name, of maps `[N, H, W]`: of pixels, then of images, then overlaps at the threshold."""
+        """Values of maps `[N, H, W]` by name: of pixels, then of images, then overlaps at the threshold."""
         suffixed = {name: name if name in ("aupro", "dice_best") else f"{name}_pixel" for name in OF_PIXELS}
         exact, resampled = self.count(maps, None), self.count(maps, NUM_BINS).sum(self.weights)
         found = {suffixed[name]: with_interval(of(exact), of(resampled)) for name, of in OF_PIXELS.items()}
@@ -78,7 +78,7 @@ class Judge:
         return found
 
     def threshold_of(self, maps: Tensor) -> float:
-        """The configured one, or the one of the best Dice on half the images."""
+        """The configured threshold, or that with the best Dice on half of the images."""
         if self.threshold is not None:
             return self.threshold
         levels = maps[self.chosen_on].flatten().unique().flip(0)
@@ -127,7 +127,7 @@ def format_value(value: Value, interval: bool) -> str:
 
 
 def anomaly_rows(rows: Rows) -> list[dict[str, Any]]:
-    """A row a map; each value has its 95 % interval beside it."""
+    """A row for each map; each value is followed by its 95 % interval."""
     table = []
     for title, values in rows.items():
         table.append({"map": title})
@@ -139,7 +139,7 @@ def anomaly_rows(rows: Rows) -> list[dict[str, Any]]:
 def anomaly_picture(
     found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, threshold: float, title: str
 ) -> Tensor:
-    """uint8 `[H, W, 3]`. first: `[K, 3, C, H, W]`, what the columns input, noised and restored show."""
+    """uint8 `[H, W, 3]`. first: `[K, 3, C, H, W]`, the images of the columns input, noised and restored."""
     largest = float(maps[places].flatten().quantile(0.995))
     cells = []
     for (image, noised, restored), place in zip(first, places.tolist(), strict=True):
@@ -153,6 +153,6 @@ def anomaly_picture(
 
 
 def colour_map(values: Tensor) -> Tensor:
-    """`[3, H, W]` in [-1, 1] from values `[H, W]`, of which 0..1 is black to bright yellow."""
+    """`[3, H, W]` in [-1, 1] from values `[H, W]`, from black at 0 to bright yellow at 1."""
     colours = np.asarray(matplotlib.colormaps["inferno"](values.clamp(0, 1).numpy()))[..., :3]
     return torch.from_numpy(colours).permute(2, 0, 1).float() * 2 - 1

@@ -1,4 +1,4 @@
-"""One pass over images and all T times: every term of the variational bound, for several variances at once."""
+"""All terms of the variational bound for several variances, in one pass over images and all T times."""
 
 import math
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 @dataclass
 class Terms:
-    """Over num_images images, in bits per dimension: means `[T + 1]` of the terms, row t that of x_t, row 0 of L_T.
+    """Terms of N = num_images images in bits per dimension. means: `[T + 1]`; row t is L_(t-1), and row 0 is L_T.
 
-    totals: `[N]`, the whole bound of each image. squares: as means, of the squared terms. distortion: `[T + 1]`, the
-    mean squared error of x0 predicted at t, of a pixel in [-1, 1]. prior_only: `[N]`, each image's bits under p(x_T).
+    totals: `[N]`, the bound of each image. squares: means of the squared terms. distortion: `[T + 1]`, mean squared
+    error of x0 predicted at t, for pixels in [-1, 1]. prior_only: `[N]`, bits of each image under p(x_T).
     """
 
     num_images: int
@@ -33,7 +33,7 @@ class Terms:
     prior_only: Tensor
 
     def gain(self, name: str) -> Estimate:
-        """What the model saves over x_T's distribution taken for the images' (Sohl-Dickstein et al. 2015, table 1)."""
+        """Bits saved relative to p(x_T) as the model of the images (Sohl-Dickstein et al. 2015, table 1)."""
         return mean_and_error(self.prior_only - self.totals[name])
 
     def total(self, name: str) -> Estimate:
@@ -48,16 +48,16 @@ class Terms:
 
 
 class BoundPass(ImagePass):
-    """Takes images through all times.
+    """Computes the terms of images at all times.
 
-    The mean's prediction is clipped as in sampling, if the model's is. "optimal" is the best single number for each
-    time, found from these very images, which for few images makes it a little too good; that of the decoder, for which
-    there is no closed form, is the best of 41.
+    The predicted x0 is clipped if the model clips it in sampling. The variance "optimal" is the best one that depends
+    only on the time. It is fitted to these images, so its bound is slightly too low for few images. That of the decoder
+    has no closed form, and is the best of 41 values.
     """
 
     def __init__(self, model: DiffusionModel, num_images: int) -> None:
         process = model.sampler.process
-        variances: dict[str, Variance | None] = {"model": None}  # a process without a variance to choose
+        variances: dict[str, Variance | None] = {"model": None}  # for a process without variances
         if hasattr(process, "advance"):
             variances = {"small": FixedSmall(), "large": FixedLarge()}
             channels = model.latent_shape[0]
@@ -110,8 +110,8 @@ class BoundPass(ImagePass):
         return found
 
     def add_optimal(self, found: Terms) -> None:
-        """With v the posterior's variance and the mean error of x0 in it, each KL is (log(v / posterior's) +
-        (posterior's + image's own error) / v - 1) / 2: no new evaluation is needed."""
+        """Add the bound of the optimal variance v, which is p plus the mean over images of e, where p is the posterior
+        variance and e is an image's error of the posterior mean: each KL is (log(v / p) + (p + e) / v - 1) / 2."""
         process, T = self.model.sampler.process, self.model.sampler.process.T
         schedule, errors = process.schedule, self.shared["errors"]
         each = torch.zeros(self.num_images, T + 1, dtype=torch.float64)

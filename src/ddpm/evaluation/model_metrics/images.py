@@ -1,4 +1,4 @@
-"""What metrics on real images share: which images, the pass of a model over them, and what a result says of them."""
+"""Base classes of model metrics on real images: the images, the pass of a model over them, and their protocol."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 
 class PredictedImages(LightningDataModule):
-    """Images for a pass of prediction, each on one rank; `position` is their place, 0..N-1."""
+    """Images for a prediction pass, each on one rank. The batch's `position` is their place, 0..N-1."""
 
     def __init__(self, images: ImageData, batch_size: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class PredictedImages(LightningDataModule):
 
 
 class Split(PredictedImages):
-    """Those of a split of a data set."""
+    """Images of a split of a data set."""
 
     def __init__(self, data: ImageDataModule, split: str, num_images: int | None, batch_size: int) -> None:
         super().__init__(data.split(split, num_images), batch_size)
@@ -49,9 +49,9 @@ class Split(PredictedImages):
 
 
 class ImagePass(LightningModule):
-    """A model goes over images, each on one rank. At the end every rank has the whole of `shared`.
+    """A pass of a model over images, each on one rank. At the end, every rank has the complete `shared`.
 
-    shared: tensors by name, of which each rank fills its part and leaves the rest 0. scope: of the random numbers.
+    shared: tensors by name; each rank fills the part of its images, and their sum is taken. scope: of random numbers.
     """
 
     def __init__(self, model: DiffusionModel, num_images: int, scope: str, **shared: Tensor) -> None:
@@ -60,7 +60,7 @@ class ImagePass(LightningModule):
         self.rng = Rng(model.sample_rng.seed, scope)
 
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
-        """Fill what `shared` has of the images of a batch. watch: to be told how much of the batch is done, 0..1."""
+        """Fill the part of `shared` of a batch. watch: called with the share of the batch that is done, 0..1."""
         raise NotImplementedError
 
     def run(self, trainer: Trainer, images: PredictedImages) -> Self:
@@ -93,13 +93,13 @@ class ImagePass(LightningModule):
 
 
 def mean_and_error(each: Tensor) -> Estimate:
-    """Of one value an image, `[N]`, with the standard error over the images."""
+    """The mean of one value per image, `[N]`, with its standard error over the images."""
     return Estimate(each.mean().item(), each.std().item() / math.sqrt(len(each)) if len(each) > 1 else 0.0)
 
 
 @dataclass(frozen=True)
 class OfImages(ABC):
-    """num_images: of the split, the same in every run; None: all. batch_size: images at once on each device."""
+    """num_images: images of the split, the same in every run; None: all. batch_size: images at once on each device."""
 
     num_images: int | None
     split: str
@@ -114,7 +114,7 @@ class OfImages(ABC):
     def measure(self, run: ModelRun) -> Measurement: ...
 
     def opened(self, run: ModelRun) -> Split:
-        """The images, of the data that the model was trained on or that the command chose."""
+        """The images of the data that the command chose, or else of the model's training."""
         data = build.data(run.config)
         rank_zero_only(data.prepare_data)()
         return Split(data, self.split, self.num_images, self.batch_size)
@@ -122,8 +122,8 @@ class OfImages(ABC):
     def measurement(
         self, images: Split, values: Mapping[str, Estimate], names: Iterable[str], settings: str, **beside: Any
     ) -> Measurement:
-        """values: by name, to which the number of images is added. names: of the values in the protocol. settings: what
-        made them. beside: what else the measurement has."""
+        """values: by name; the number of images is appended to each. names: of the scores in the protocol. settings: of
+        the metric, stored for each name. beside: other fields of the `Measurement`."""
         num = len(images)
         scores = dict.fromkeys(names, settings)
         protocol = {**images.identity, "num_generated": num, "num_real": num, "scores": scores}
@@ -131,10 +131,10 @@ class OfImages(ABC):
 
 
 class OfLikelihood(OfImages):
-    """A measure of the likelihood of images, which not every model has."""
+    """A metric of the likelihood of images; ValueError for models that do not have one."""
 
     def opened(self, run: ModelRun) -> Split:
         if run.config.guidance._target_ != UNGUIDED["_target_"]:
-            raise ValueError("likelihood is of the model alone, and guidance is none of it: choose guidance=none")
+            raise ValueError("the likelihood is that of the model without guidance: choose guidance=none")
         demand_markov(run.model.sampler.process, "a likelihood", "metric=fid or metric=restoration")
         return super().opened(run)

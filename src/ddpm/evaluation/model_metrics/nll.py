@@ -1,4 +1,4 @@
-"""metric=nll: the variational bound on -log p(x0) in bits per dimension, every term of it (Ho et al. 2020, eq. 5)."""
+"""metric=nll: the variational bound on -log p(x0) in bits per dimension, with all its terms (Ho et al. 2020, eq. 5)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,9 @@ from ddpm.evaluation.model_metrics.images import OfLikelihood
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood(OfLikelihood):
-    """One draw of noise for each image and time.
+    """Uses one draw of noise for each image and time.
 
-    Side by side for the fixed variances, the learned one if there is one, and the best single number for each time.
+    It compares the fixed variances, the learned one if there is one, and the optimal one that depends only on time.
     """
 
     def measure(self, run: ModelRun) -> Measurement:
@@ -55,7 +55,7 @@ def nll_lines(terms: Terms, what: str) -> list[str]:
 
 
 def nll_rows(terms: Terms) -> list[dict[str, Any]]:
-    """A row a term: its name, t of the x_t that it begins with, then mean and standard error for each variance."""
+    """A row for each term: its name, t of the step from t to t - 1, then mean and standard error for each variance."""
     values = {}
     for name, mean in terms.means.items():
         values |= {name: mean, f"{name}_error": terms.error(name)}
@@ -68,7 +68,7 @@ def nll_rows(terms: Terms) -> list[dict[str, Any]]:
 
 
 def draw_nll(terms: Terms) -> Figure:
-    """Each term against its time on logarithmic axes, as Nichol and Dhariwal 2021, figure 2; and what adds up."""
+    """Each term over its time on logarithmic axes (Nichol and Dhariwal 2021, figure 2), and cumulative sums."""
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     T = len(terms.distortion) - 1

@@ -21,10 +21,10 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 @dataclass(frozen=True)
 class ODELikelihood(OfLikelihood):
-    """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: of the divergence's estimate.
+    """steps: of Heun's method, even in log-SNR from 1 to T. num_probes: probes to estimate the divergence.
 
-    The pixels are spread evenly over their 8-bit bins first, and x0 is not clipped: the flow must have a gradient. Of
-    latents it is a density, which cannot be compared with bits of pixels, and is named latent_nll_ode.
+    Uniform noise is added to spread pixels over their 8-bit bins. x0 is not clipped: the flow must have a gradient. The
+    density of latents cannot be compared with bits of pixels; it is named latent_nll_ode.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class FlowPass(ImagePass):
             self.shared["bits"][batch["position"]] = self.of(images, uniform, draws, cond)
 
     def of(self, images: Tensor, uniform: Tensor, draws: Draws, cond: Cond) -> Tensor:
-        """Bits per dimension, `[B]`: of pixels, whose bins are 2 / 255 wide, log2(127.5) more than of the density."""
+        """Bits per dimension, `[B]`. For pixels: of the density plus log2(127.5), because a bin is 2 / 255 wide."""
         model = self.model
         has_levels = model.codec.bounded
         x0 = model.encode(images + (uniform - 0.5) / 127.5 if has_levels else images)

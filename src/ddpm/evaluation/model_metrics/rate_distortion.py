@@ -1,4 +1,4 @@
-"""metric=rate_distortion: what a progressive lossy code would cost and give (Ho et al. 2020, section 4.3, figure 5)."""
+"""metric=rate_distortion: progressive lossy compression (Ho et al. 2020, section 4.3, figure 5)."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from ddpm.evaluation.model_metrics.bound import bound_terms
 from ddpm.evaluation.model_metrics.images import OfLikelihood
 from ddpm.metrics.score import Estimate
 
-LEVELS = 127.5  # of 8 bits in one unit of [-1, 1]
+LEVELS = 127.5  # 8-bit levels per unit of [-1, 1]
 
 
 @dataclass(frozen=True)
 class RateDistortion(OfLikelihood):
-    """The rate at t is the sum of the terms from T down to t, in bits per dimension; the distortion is the root of the
-    mean squared error of the x0 predicted there, in 8-bit levels. variance: small, large, learned or optimal."""
+    """The rate at t is the sum of the terms from T down to t, in bits per dimension. The distortion is the root mean
+    squared error of x0 predicted at t, in 8-bit levels. variance: small, large, learned or optimal."""
 
     variance: str
 
@@ -47,9 +47,9 @@ class RateDistortion(OfLikelihood):
 
 
 def rate_distortion_curve(mean: Tensor, squared_error: Tensor) -> tuple[Tensor, Tensor]:
-    """Rate and distortion `[T]` as the receiver knows x_T, x_(T-1), ..., x_1. mean, squared_error: `[T + 1]` by t.
+    """Rate and distortion `[T]` of a receiver that has x_T, x_(T-1), ..., x_1. mean, squared_error: `[T + 1]` by t.
 
-    To know x_t takes L_T and the terms above t. What is left for the pixels themselves is L_0, which is no rate.
+    The rate of x_t is L_T plus the terms of the steps down to t. L_0, the rate of the exact pixels, is not included.
     """
     steps = torch.cat([mean[:1], mean[2:].flip(0)])  # L_T, then L_(T-1) .. L_1
     return steps.cumsum(0), squared_error[1:].flip(0).sqrt() * LEVELS

@@ -1,4 +1,4 @@
-"""metric=restoration: real images degraded, and restored by one guess and by both algorithms of Cold Diffusion."""
+"""metric=restoration: real images are degraded, and restored in one step and by both algorithms of Cold Diffusion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.tasks.sheet import sheet
 
 HIGHEST = 100.0
-"""dB of an image that is met exactly, so that a mean is still a number."""
+"""PSNR in dB of an exact restoration, so that means stay finite."""
 FIDELITY = {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim, "rmse": rmse}
 GAINS = {"gain": (ALGORITHM_2, DEGRADED), "gain_over_algorithm_1": (ALGORITHM_2, ALGORITHM_1)}
-"""Differences of two ways, image by image, whose error is smaller than that of either."""
+"""Paired differences of two ways over images, whose standard error is smaller than that of either."""
 
 
 @dataclass(frozen=True)
 class Restoration(OfImages):
-    """t: the time to which images are degraded, 1..T; None: T. num_shown: how many the picture shows.
+    """t: the time to which images are degraded, 1..T; None: T. num_shown: number of images in the picture.
 
-    features: of FID, and features_batch_size images at once; None: no FID. Each image's state, where a degradation
-    draws one, is that of its number in the data set.
+    features: extractor of FID; None: no FID. features_batch_size: images per pass of it. If a degradation is random,
+    its z depends on the number of the image in the data set.
     """
 
     t: int | None
@@ -50,7 +50,7 @@ class Restoration(OfImages):
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
         if run.model.sample_condition.needs_images:
             raise ValueError(
-                "metric=restoration degrades images by the model's process; this model is conditioned on small ones"
+                "metric=restoration needs a model that is not conditioned on images, and this one takes small images"
             )
         images = self.opened(run)
         evaluators = self.evaluators(str(run.config.data.get("name", "")))
@@ -76,7 +76,7 @@ class Restoration(OfImages):
         return found
 
     def evaluators(self, data: str) -> dict[str, Evaluator]:
-        """One for each way, with features that they share."""
+        """An evaluator for each way, with a shared extractor."""
         if self.features is None:
             return {}
         features = self.features(data=data) if isinstance(self.features, partial) else self.features
@@ -85,7 +85,7 @@ class Restoration(OfImages):
 
 
 class RestorationPass(ImagePass):
-    """Takes images all ways."""
+    """Restores images in all ways."""
 
     def __init__(
         self, model: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: dict[str, Evaluator]
@@ -123,7 +123,7 @@ class RestorationPass(ImagePass):
             self.fid[way] = {name.rpartition("_")[0]: value for name, value in evaluator.compute().items()}
 
     def values(self, way: str) -> dict[str, Estimate]:
-        """By name, with standard errors over the images."""
+        """Values by name, with standard errors over the images."""
         found = zip(FIDELITY, self.shared["each"][WAYS.index(way)], strict=True)
         return {name: mean_and_error(each) for name, each in found} | self.fid[way]
 

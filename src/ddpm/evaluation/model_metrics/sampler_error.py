@@ -1,8 +1,8 @@
-"""metric=sampler_error: how fast each sampler's error falls, on data of which everything is known. No checkpoint.
+"""metric=sampler_error: the error of samplers over steps, on data with a known ideal denoiser. It needs no checkpoint.
 
-Without noise the error is the distance from the exact flow that starts at the same x_T, at the last time before 0: the
-step from there is DDIM's in every sampler, and what it errs does not fall with the steps. With noise it is the distance
-of distributions: exact for Gaussian data, on which a whole run is affine; else between samples, down to their chance.
+For a deterministic sampler, the error is the distance from the exact flow from the same x_T, at the last time before 0:
+the step from there is a DDIM step in all samplers, and its error does not fall with the steps. For a stochastic sampler
+it is the distance of distributions: exact for Gaussian data, where sampling is affine; else estimated from samples.
 """
 
 import itertools
@@ -40,7 +40,7 @@ TOLERANCE = 1e-10  # of the solver of the exact flow
 
 @dataclass(frozen=True)
 class Convergence:
-    """evaluations, errors: of one sampler, for each number of steps. floor: below which an error is chance, or 0."""
+    """evaluations, errors: of one sampler, for each number of steps. floor: the statistical error of `errors`, or 0."""
 
     name: str
     kind: str
@@ -63,9 +63,9 @@ class Convergence:
 
 @dataclass(frozen=True)
 class SamplerError:
-    """samplers: by name, each still without process and steps. steps: to be compared, as [40, 80, 160, 320].
+    """samplers: by name, without process and steps. steps: numbers of steps to compare, as [40, 80, 160, 320].
 
-    schedule: unless the command chooses one; with many times, so that their rounding does not show.
+    schedule: used unless the command chooses one; it has many times, so that rounding of times is negligible.
     """
 
     needs_checkpoint: ClassVar[bool] = False
@@ -84,7 +84,7 @@ class SamplerError:
     def measure(self, run: ModelRun) -> Measurement:
         if run.ckpt is not None or not run.config.get("model"):
             raise ValueError(
-                "metric=sampler_error measures samplers on data whose truth is known: leave ckpt out and choose "
+                "metric=sampler_error measures samplers on data with a known denoiser: leave ckpt out and choose "
                 "model=oracle_gaussian, oracle_mixture or oracle_dataset"
             )
         oracle = wiring.instantiate(run.config.model, "model")
@@ -153,7 +153,7 @@ class Laboratory:
         return self.process.prior(self.oracle.shape, Rng(self.seed, "prior").at(0, torch.arange(num))).double()
 
     def path_error(self, sampler: Sampler) -> float:
-        """Root of the mean squared distance from the exact flow."""
+        """Root mean squared distance from the exact flow."""
         *_, last, _ = self.states(sampler, NUM_PATHS)
         truth = exact_flow(self.oracle, self.schedule, self.start(NUM_PATHS), self.process.T, last.t)
         return float((last.x_t - truth).flatten(1).square().sum(1).mean().sqrt())
@@ -170,7 +170,7 @@ class Laboratory:
         return self.oracle.draw(Rng(seed, "truth").at(0, torch.arange(NUM_SAMPLES)))
 
     def sample_distance(self, one: Tensor, other: Tensor) -> float:
-        """The 2-Wasserstein distance along some directions, root of its mean square (sliced: Bonneel et al. 2015)."""
+        """The sliced 2-Wasserstein distance (Bonneel et al. 2015): the root mean square over random directions."""
         d = one[0].numel()
         directions = Rng(self.seed, "directions").at(0, torch.arange(NUM_DIRECTIONS)).normal("direction", (d,)).double()
         directions = directions / directions.norm(dim=1, keepdim=True)
@@ -179,16 +179,14 @@ class Laboratory:
 
 
 def exact_flow(oracle: Oracle, schedule: NoiseSchedule, x_t: Tensor, t: int, s: int) -> Tensor:
-    """Where the oracle's probability-flow ODE leads from x_t, float64 `[B, *shape]`, to time s >= 1.
+    """x_s of the oracle's probability-flow ODE from x_t, float64 `[B, *shape]`, for s >= 1.
 
-    In y = x / alpha and u = log(sigma / alpha) it is dy/du = y - x0, whatever the schedule; Dormand and Prince's method
-    of eighth order.
+    In y = x / alpha and u = log(sigma / alpha) the ODE is dy/du = y - x0 for any schedule. It is solved by the method
+    of Dormand and Prince of eighth order.
     """
     start, end = (-schedule.half_log_snr(time) for time in (t, s))
     if not math.isfinite(start):
-        raise ValueError(
-            "metric=sampler_error needs a schedule with some signal left at T, from which a flow can start"
-        )
+        raise ValueError("metric=sampler_error needs a schedule with some signal left at T, where the flow starts")
 
     def slope(u: float, flat: np.ndarray) -> np.ndarray:
         y = torch.from_numpy(flat).view_as(x_t)
@@ -227,7 +225,7 @@ def convergence_rows(found: list[Convergence], steps: Sequence[int]) -> list[dic
 
 
 def draw_errors(found: list[Convergence]) -> Figure:
-    """A panel for samplers without noise and one for those with it; slopes are orders."""
+    """A panel for deterministic samplers and one for stochastic samplers. Slopes are orders of convergence."""
     panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
     shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
     figure = Figure(figsize=(5.5 * len(shown), 4.6), layout="constrained")

@@ -1,1 +1,1 @@
-"""What evaluate.py sweep=... goes through: one model in many variants, side by side."""
+"""Sweeps of evaluate.py sweep=...: one model in many variants, and a comparison of their values."""

@@ -1,4 +1,4 @@
-"""What a sweep is: a model in many variants, and how their values are shown together."""
+"""The interface of sweeps: variants of a model, and a table and a picture of their values."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 
 class Variant(NamedTuple):
-    """A model as it is to be measured. changes: of its stored configuration. name, value: its place in a sweep, as ddim
-    and 10 steps; a name of "" is of no sweep, and a value of None is the model's own. title: both in words."""
+    """A variant of a model. changes: overrides of its stored configuration. name, value: its place in a sweep, such as
+    ddim and 10 steps; the name is "" without a sweep, and a value of None is the model's own. title: both as text."""
 
     changes: DictConfig
     name: str = ""
@@ -26,28 +26,28 @@ class Variant(NamedTuple):
 
 
 class Sweep(ABC):
-    """text and picture show points in the order of `order_points`. columns: of the table, those that say which variant
-    a row is of."""
+    """text and picture get points in the order of `order_points`. columns: table columns that identify the variant of a
+    row."""
 
     columns: ClassVar[Mapping[str, Callable[[SweepPoint], object]]]
 
     @abstractmethod
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
-        """config: the command's; changes: what it changes of a model anyway. ValueError for what has no effect."""
+        """config: of the command; changes: overrides for all variants. ValueError for options without effect."""
 
     @abstractmethod
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
-        """ValueError if a model cannot take a variant, before any image is made."""
+        """ValueError if a variant is not valid for the model; called before images are generated."""
 
     def value(self, variant: Variant, model: DiffusionModel) -> float:
-        """The variant's own, or what that is of this model."""
+        """The value of the variant, or that of the model if the variant has None."""
         return variant.value
 
     def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]:
         return sorted(points, key=lambda point: point.value)
 
     def describe(self, point: SweepPoint) -> str:
-        """The variant of a point in words."""
+        """The variant of a point as text."""
         return f"{point.name} {point.value:g}"
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Sweep(ABC):
     def picture(self, points: Sequence[SweepPoint]) -> Figure: ...
 
     def rows(self, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-        """Of the table: every metric of a point with its error, and whether it is the best."""
+        """Table rows: each metric of a point with its error, and whether it is the best."""
         tops = {name: best_point(points, name) for name in metrics(points)}
         rows = []
         for point in points:
@@ -77,7 +77,7 @@ class Sweep(ABC):
 
 
 def build_sweep(config: DictConfig) -> Sweep | None:
-    """The sweep of a command. Its fields are handed on as they are written: some hold parts of a model."""
+    """The sweep of a command. Its fields are passed unresolved, because some contain configurations of samplers."""
     if not config.get("sweep"):
         return None
     fields: dict[str, Any] = OmegaConf.to_container(config.sweep, resolve=False)
@@ -87,7 +87,7 @@ def build_sweep(config: DictConfig) -> Sweep | None:
 
 
 def unique_values(field: str, values: Any) -> list[Any]:
-    """A list of at least one value, each once."""
+    """A list of at least one value, without repeats; else ValueError."""
     if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
-        check.fail(f"sweep.{field}", values, "a list in which each comes once, as [10, 20] or [ddim, heun]")
+        check.fail(f"sweep.{field}", values, "a list without repeats, as [10, 20] or [ddim, heun]")
     return values

@@ -1,6 +1,7 @@
-"""evaluate.py sweep=guidance: one model, guided ever more strongly.
+"""evaluate.py sweep=guidance: one model with increasing guidance scales.
 
-Quality against variety and class, as Ho and Salimans 2022, figure 4, and Dhariwal and Nichol 2021, figure 4.
+It shows quality against diversity and class accuracy, as in Ho and Salimans 2022, figure 4, and Dhariwal and Nichol
+2021, figure 4.
 """
 
 import itertools
@@ -24,17 +25,17 @@ from ddpm.metrics.score import lower_is_better
 SCALE = "scale"
 
 PARTS = ("_of_", "_worst_", "_per_class_", "is_std_")
-"""In the names of values that are of some images alone: in the CSV, and too many for a terminal or a picture."""
+"""Parts of names of values over some of the images. These values are in the CSV, but not in the text or the picture."""
 
 TOGETHER = (("precision", "recall"), ("density", "coverage"))
 """First words of metrics that share a panel."""
 
 TRADES = (("accuracy", "fid"), ("is", "fid"), ("recall", "precision"))
-"""First words of what is drawn against each other, as x and y."""
+"""First words of pairs of metrics that are drawn against each other, as x and y."""
 
 
 class GuidanceSweep(Sweep):
-    """scales: of guidance.scale, each a number from 0."""
+    """scales: values of guidance.scale, at least 0."""
 
     columns = {SCALE: lambda point: point.value}  # noqa: RUF012
 
@@ -50,18 +51,18 @@ class GuidanceSweep(Sweep):
         ]
 
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
-        """A guidance that is not 1, the conditional model itself, shows what is wrong with any."""
+        """Tries the scale furthest from 1, because scale=1 is the conditional model and needs less."""
         furthest = max(variants, key=lambda variant: abs(variant.value - 1))
         try:
             _, stored = load.from_checkpoint(path, changes)
             if SCALE not in stored.guidance:
-                raise ValueError("nothing guides this model; choose guidance=classifier_free, or guidance=classifier")
+                raise ValueError("this model has no guidance; choose guidance=classifier_free, or guidance=classifier")
             load.from_checkpoint(path, furthest.changes)
         except ValueError as error:
             raise ValueError(f"sweep=guidance: {error}") from error
 
     def text(self, points: Sequence[SweepPoint]) -> str:
-        """A line a scale, a column a metric; then the best by each."""
+        """A line for each scale and a column for each metric; then the best scale by each metric."""
         names = totals(points)
         columns = [cells(points, name) for name in names]
         rows = [[f"{point.value:g}", *(column[point] for column in columns)] for point in points]
@@ -73,7 +74,7 @@ class GuidanceSweep(Sweep):
         return "\n\n".join(blocks)
 
     def picture(self, points: Sequence[SweepPoint]) -> Figure:
-        """A panel for each metric against the scale, then a panel for each trade-off, its points named by the scale."""
+        """A panel for each metric over the scale, then a panel for each trade-off, whose points show their scale."""
         over_scale, traded = list(panels_over_scale(totals(points))), list(trades(totals(points)))
         figure, panels = panel_grid(len(over_scale) + len(traded))
         for axes, names in zip(panels, over_scale, strict=False):
@@ -84,12 +85,12 @@ class GuidanceSweep(Sweep):
 
 
 def totals(points: Sequence[SweepPoint]) -> list[str]:
-    """The metrics of all images."""
+    """The metrics over all images."""
     return [name for name in metrics(points) if not any(part in f"{name}_" for part in PARTS)]
 
 
 def panels_over_scale(names: Sequence[str]) -> Iterator[list[str]]:
-    """Metrics that share a panel, those of `TOGETHER`; every other has one alone."""
+    """The metrics of each panel: those of `TOGETHER` share one, and all others have their own."""
     left = list(names)
     while left:
         words = next((group for group in TOGETHER if first_word(left[0]) in group), ())
@@ -128,11 +129,11 @@ def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[st
 
 
 def draw_trade(axes: Axes, points: Sequence[SweepPoint], x: str, y: str) -> None:
-    """The curve that the scale runs along."""
+    """Metric y over metric x, as a curve along the scales."""
     across, up = ([point.estimates[name] for point in points] for name in (x, y))
     draw_line(axes, across, up, color="C3")
     right = {"xytext": (6, 5), "ha": "left"}
-    left = {"xytext": (-6, -12), "ha": "right"}  # by turns, since points lie close where the curve ends
+    left = {"xytext": (-6, -12), "ha": "right"}  # alternating, since points are close at the end
     for number, point in enumerate(points):
         named = f"{point.value:g}" if number else f"scale {point.value:g}"
         place, look = (across[number].value, up[number].value), left if number % 2 else right

@@ -1,4 +1,4 @@
-"""The points of a sweep: what was varied and what came of it, means over seeds, and the best."""
+"""The points of a sweep: variants with their values, means over seeds, and the best point."""
 
 import math
 import statistics
@@ -11,10 +11,9 @@ from ddpm.metrics.score import Estimate, lower_is_better
 
 @dataclass(frozen=True, eq=False)
 class SweepPoint:
-    """A variant of a model, and its values. name, value: what was varied, as ddim and 10 steps, or scale and 1.5.
+    """A variant of a model, and its values. name, value: the variant, such as ddim and 10 steps, or scale and 1.5.
 
-    evaluations: number of denoiser calls per image. seconds: per image, None if not measured. device: where they were
-    measured.
+    evaluations: number of denoiser calls per image. seconds: per image, measured on `device`; None if not measured.
     """
 
     name: str
@@ -28,7 +27,7 @@ class SweepPoint:
 
 
 def average_points(points: Sequence[SweepPoint]) -> list[SweepPoint]:
-    """One point for each variant: of several seeds, the mean and its standard error."""
+    """One point for each variant: for several seeds, their mean and its standard error."""
     repeats: dict[tuple[str, float], list[SweepPoint]] = {}
     for point in points:
         repeats.setdefault((point.name, point.value), []).append(point)
@@ -51,7 +50,7 @@ def metrics(points: Iterable[SweepPoint]) -> list[str]:
 
 
 def best_point(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
-    """None where neither low nor high is better. Of equal points the one with the fewest evaluations."""
+    """The best point, of equal ones that with the fewest evaluations. None if neither low nor high is better."""
     lower = lower_is_better(metric)
     if lower is None:
         return None

@@ -1,4 +1,4 @@
-"""evaluate.py sweep=samplers: every sampler with every number of steps, against what it costs."""
+"""evaluate.py sweep=samplers: each sampler with each number of steps, by quality and cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 
 class SamplerSweep(Sweep):
-    """options: settings of each sampler by name. samplers: which of them. steps: numbers of steps, None for all T."""
+    """options: settings of each sampler by name. samplers: names to compare. steps: numbers of steps, None for T."""
 
     columns = {  # noqa: RUF012
         "sampler": lambda point: point.name,
@@ -37,9 +37,7 @@ class SamplerSweep(Sweep):
 
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
         if config.get("sampler"):
-            raise ValueError(
-                "sampler has no effect with a sweep, which names its own; choose them as sweep.samplers=[...]"
-            )
+            raise ValueError("sampler has no effect with sweep=samplers; choose samplers as sweep.samplers=[...]")
         for group in ("variance", "timestep_spacing"):
             if config.get(group) and not any(group in self.options[name] for name in self.samplers):
                 raise ValueError(f"{group} has no effect on sweep.samplers={self.samplers}; leave it out")
@@ -64,8 +62,7 @@ class SamplerSweep(Sweep):
         return len(model.sampler.times(model.sampler.process.T)) - 1
 
     def order_points(self, points: Sequence[SweepPoint]) -> list[SweepPoint]:
-        """Samplers from the best to the worst, by the best that each attains in the first metric that has a direction;
-        each by its steps."""
+        """Samplers from best to worst, by their best values in the first metric with a direction; then by steps."""
         judge = next((name for name in metrics(points) if lower_is_better(name) is not None), None)
         samplers = list(by_sampler(points))
         if judge:
@@ -79,7 +76,7 @@ class SamplerSweep(Sweep):
         return f"{point.name} with {point.value} steps ({point.evaluations} evaluations{seconds})"
 
     def text(self, points: Sequence[SweepPoint]) -> str:
-        """By metric: a line a sampler, a column a number of steps. Then seconds, and the best by each metric."""
+        """For each metric, a line per sampler and a column per number of steps; then seconds and the best points."""
         repeats = points[0].num_repeats
         of_seeds = f", mean of {repeats} seeds ± its standard error" if repeats > 1 else ""
         blocks = []
@@ -90,18 +87,18 @@ class SamplerSweep(Sweep):
         if timed:
             blocks.append(f"seconds per image on {devices(points)}\n{matrix(points, timed)}")
         else:
-            blocks.append("seconds per image: not known, since all images were made before these were noted")
+            blocks.append("seconds per image: not known, since all images were generated before times were recorded")
         costs = [
             f"{name} {', '.join(str(point.evaluations) for point in theirs)}"
             for name, theirs in by_sampler(points).items()
             if any(point.evaluations != point.value for point in theirs)
         ]
         if costs:
-            blocks.append("network evaluations where a step is not one: " + "; ".join(costs))
+            blocks.append("network evaluations, where they differ from steps: " + "; ".join(costs))
         return "\n\n".join([*blocks, self.best_lines(points, metrics(points))])
 
     def picture(self, points: Sequence[SweepPoint]) -> Figure:
-        """For each metric that has a better a row of panels, against network evaluations and against seconds."""
+        """A row of panels for each metric with a direction: over network evaluations and over seconds."""
         names = [name for name in metrics(points) if lower_is_better(name) is not None] or metrics(points)
         costs = {"network evaluations per image": {point: point.evaluations for point in points}}
         seconds = {point: point.seconds for point in points if point.seconds is not None}
@@ -138,7 +135,7 @@ def devices(points: Sequence[SweepPoint]) -> str:
 
 
 def draw_over_cost(axes: Axes, points: Sequence[SweepPoint], metric: str, cost: Mapping[SweepPoint, float]) -> None:
-    """cost: of the points for which it is known."""
+    """cost: that of each point for which it is known."""
     top = best_point(points, metric)
     for number, (sampler, theirs) in enumerate(by_sampler(points).items()):
         known = [point for point in theirs if point in cost]

@@ -1,1 +1,1 @@
-"""Feature extractors: networks that turn 8-bit images into the vectors that every score is computed from."""
+"""Feature extractors: networks that map 8-bit images to the feature vectors of scores."""

@@ -1,4 +1,4 @@
-"""What a feature extractor is, and float32 arithmetic that is the same whatever training has switched on."""
+"""The interface of feature extractors, and float32 arithmetic that does not depend on settings of the training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -15,8 +15,8 @@ from ddpm.metrics.weights import WeightsFile
 class Extractor(Protocol):
     """`dims` names its layers and their widths, e.g. `{"pooled": 2048}`.
 
-    "pooled": what distances are measured in; "logits": class scores; "spatial": features that know where things are.
-    `name` becomes part of every metric's name, so two networks that give different numbers must not share it.
+    "pooled": features for distances; "logits": class scores; "spatial": features with positions.
+    `name` is part of the names of metrics, so networks with different outputs must have different names.
     """
 
     @property
@@ -40,9 +40,9 @@ class Extractor(Protocol):
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Float32 that is float32: no autocast, no TF32 and no bfloat16 inside, whatever training has switched on.
+    """Full float32 precision: disables autocast, TF32 and bfloat16, whatever the training has enabled.
 
-    By default CUDA convolutions round their inputs to TF32's 10 bits, so that features would depend on the hardware.
+    By default, CUDA convolutions round their inputs to TF32's 10 bits, and features would depend on the hardware.
     """
     backends = [
         torch.backends.cudnn.conv,
@@ -62,11 +62,11 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
 
 class NetworkExtractor(ABC):
-    """An `Extractor` that is a torch network and nothing more. A leaf adds `dims` and `preprocessing`.
+    """An `Extractor` that consists of one torch network. Subclasses add `dims` and `preprocessing`.
 
-    The network is loaded at the first use or by `to`, not when the object is made, so that a configuration can be
-    built without the weights. kind: its name if the weights are the published ones; with any others it carries the
-    first digits of their hash.
+    The network is loaded at the first use or by `to`, not by the constructor, so that a configuration can be built
+    without the weights. kind: the name for the published weights; for others, the first digits of their hash are
+    appended.
     """
 
     def __init__(self, kind: str, file: WeightsFile) -> None:

@@ -1,6 +1,6 @@
 """CLIP's image encoder (Radford et al. 2021): features learned from captions, for FID as in Kynkaanniemi et al. 2023.
 
-The network is torch-fidelity's; the file is read here, since torch-fidelity would run whatever it is given.
+The network is torch-fidelity's. The file is read here, because torch-fidelity would execute code in it.
 """
 
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ MEGABYTES = {"vit-b-32": 354, "vit-b-16": 351, "vit-l-14": 933}
 
 
 def published_clip(model: str) -> Published:
-    """OpenAI's file, under the name by which torch-fidelity keeps it."""
+    """OpenAI's file, with the file name that torch-fidelity uses in the cache."""
     name = f"clip-{model}"
     sha256 = MODEL_METADATA[name]["hash"]
     return Published(MODEL_URLS[name], f"{name}-{sha256}.pt", sha256, MEGABYTES[model], is_program=True)
 
 
 class Clip(NetworkExtractor):
-    """The layer "pooled" is the embedding that is compared with captions, before it is normalized: 512 or 768 numbers.
+    """The layer "pooled" is the image embedding of CLIP before normalization: 512 or 768 numbers.
 
-    Resized as in CLIP's own preparation (bicubic with antialias), where torch-fidelity takes TensorFlow's bilinear.
-    model: vit-b-32, vit-b-16 or vit-l-14. weights: a local file of tensors named as in OpenAI's, "visual.conv1.weight"
-    and so on, or OpenAI's file itself; None for the published one (torch hub's cache, else a download). sha256: what
-    the local file must have, None: anything.
+    Images are resized as in CLIP (bicubic with antialias); torch-fidelity uses TensorFlow's bilinear resizing instead.
+    model: vit-b-32, vit-b-16 or vit-l-14. weights: a local file with OpenAI's names of tensors, "visual.conv1.weight"
+    and so on, or OpenAI's file itself; None: the published one (torch hub's cache, else a download). sha256: required
+    hash of the local file; None: any.
     """
 
     preprocessing = "uint8, bicubic 224 with antialias, CLIP's mean and deviation"

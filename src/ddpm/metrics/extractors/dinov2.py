@@ -1,7 +1,7 @@
 """DINOv2 (Oquab et al. 2023): features learned without labels, for FD-DINOv2 (Stein et al. 2023).
 
-torch-fidelity's extractor downloads the network's program through torch hub and takes no local weights. The network is
-a plain vision transformer, so it is written out here, with the published file's names of tensors.
+torch-fidelity's extractor downloads the code of the network through torch hub and takes no local weights. The network
+is a plain vision transformer, which is implemented here with the tensor names of the published file.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from ddpm.metrics.extractors.preprocess import IMAGENET_MEAN, IMAGENET_STD, norm
 from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
 PATCH, SIZE, TRAINED_GRID = 14, 224, 37
-"""The positions in the published files are those of 518 x 518 images, 37 x 37 patches."""
+"""The position embeddings in the published files are for 518 x 518 images, 37 x 37 patches."""
 
 MODELS = {"vit-s-14": (384, 12, 6), "vit-b-14": (768, 12, 12), "vit-l-14": (1024, 24, 16)}
-"""Width, depth, heads. The giant has other blocks and is not here."""
+"""Width, depth, heads. The giant model has different blocks and is not supported."""
 
 FILES = {
     "vit-s-14": ("b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88),
@@ -38,9 +38,9 @@ def published_dinov2(model: str) -> Published:
 class Dinov2(NetworkExtractor):
     """The layer "pooled" is the class token after the last normalization, 384, 768 or 1024 numbers.
 
-    Resized as in EDM2's evaluation: bicubic with antialias, without the clamp and the rounding of an image file.
-    model: vit-s-14, vit-b-14 or vit-l-14, which published FD-DINOv2 is made with. weights: a local file, or None for
-    the published one (torch hub's cache, else a download). sha256: what the local file must have, None: anything.
+    Images are resized as in EDM2's evaluation: bicubic with antialias, without clamping and rounding to 8 bits.
+    model: vit-s-14, vit-b-14, or vit-l-14 as in published FD-DINOv2. weights: a local file; None: the published one
+    (torch hub's cache, else a download). sha256: required hash of the local file; None: any.
     """
 
     preprocessing = "uint8, bicubic 224 with antialias, ImageNet's mean and deviation"
@@ -62,8 +62,8 @@ class Dinov2(NetworkExtractor):
 
 
 class VisionTransformer(nn.Module):
-    """`[B, 3, H, W]`, sides divisible by 14, to the class token `[B, width]`. Dosovitskiy et al. 2021, with a learned
-    scale at the end of each branch (Touvron et al. 2021)."""
+    """Maps `[B, 3, H, W]`, with sides divisible by 14, to the class token `[B, width]`. Dosovitskiy et al. 2021, with
+    a learned scale at the end of each residual branch (Touvron et al. 2021)."""
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class VisionTransformer(nn.Module):
         return self.norm(x[:, 0])
 
     def _places(self, grid: torch.Size) -> Tensor:
-        """Positions `[1, 1 + patches, width]`. The published model resamples them with a tenth of a patch added to
-        the size against rounding, which shifts every position a little: features depend on it."""
+        """Position embeddings `[1, 1 + patches, width]`. Like the published model, we add 0.1 patches to the size in
+        the interpolation, against rounding. This shifts all positions slightly, and changes the features."""
         if grid == (TRAINED_GRID, TRAINED_GRID):
             return self.pos_embed
         learned = self.pos_embed[:, 1:].mT.unflatten(2, (TRAINED_GRID, TRAINED_GRID))

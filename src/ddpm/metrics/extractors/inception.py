@@ -1,4 +1,4 @@
-"""The Inception of published FID and IS: Szegedy et al. 2015, as TensorFlow had it on 2015-12-05."""
+"""The Inception network of published FID and IS: Szegedy et al. 2015, TensorFlow's model of 2015-12-05."""
 
 import io
 from collections.abc import Mapping
@@ -18,21 +18,21 @@ STANDARD = Published(
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     megabytes=96,
 )
-"""Converted from TensorFlow's; torch-fidelity and pytorch-fid publish the same 95,628,359 bytes under two names, both
-of which end in the first eight digits of their sha256. A converted copy (safetensors) has another hash."""
+"""Converted from TensorFlow's. torch-fidelity and pytorch-fid publish the same 95,628,359 bytes under two names, which
+both end in the first eight digits of the sha256. A converted copy (safetensors) has another hash."""
 
 SPATIAL_CHANNELS = 7
 
 
 class Inception(NetworkExtractor):
-    """As torch-fidelity builds it. Images are resized to 299 by TensorFlow 1's bilinear rule, without antialiasing.
+    """torch-fidelity's network. Images are resized to 299 by TensorFlow 1's bilinear rule, without antialiasing.
 
-    "pooled": the 2048 features of FID. "logits": the 1008 of IS, without bias, as torch-fidelity and the original
-    code have them. "spatial": the 7 x 17 x 17 of sFID, the first channels of the fourth 17 x 17 block's first branch,
-    in TensorFlow's order (height, width, channel), as guided diffusion's evaluations have them.
+    "pooled": the 2048 features of FID. "logits": the 1008 logits of IS, without bias, as in torch-fidelity and the
+    original code. "spatial": the 7 x 17 x 17 features of sFID, which are the first channels of the first branch of the
+    fourth 17 x 17 block, in TensorFlow's order (height, width, channel), as in guided diffusion's evaluations.
 
-    weights: a local file, or None for torch-fidelity's own (torch hub's cache, else a download). sha256: what the
-    file's must be, None for any.
+    weights: a local file; None: torch-fidelity's (torch hub's cache, else a download). sha256: required hash of the
+    local file; None: any.
     """
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 2048, "logits": 1008, "spatial": SPATIAL_CHANNELS * 17 * 17}
@@ -51,15 +51,15 @@ class Inception(NetworkExtractor):
         self._spatial = output[:, :SPATIAL_CHANNELS].float()
 
     def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
-        """torch-fidelity's constructor insists on unpickling a file, so it gets one that was just written in memory."""
+        """torch-fidelity's constructor always unpickles a file, so it gets one that is written in memory."""
         file = io.BytesIO()
         torch.save(tensors, file)
         file.seek(0)
         layers = list(self._layers.values())
         try:
             network = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=file)
-        except RuntimeError:  # a page of key names
-            what = "the FID Inception; torchvision's Inception, for one, is another network"
+        except RuntimeError:  # a long list of keys
+            what = "the FID Inception; torchvision's Inception, for example, is another network"
             raise not_those_of(what, tensors, self._file.source) from None
         network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
         # channels_last: 1.4 to 2 times the images/s on CPU, features equal to 4e-7

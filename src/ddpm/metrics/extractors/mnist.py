@@ -1,6 +1,6 @@
-"""A small classifier of handwritten digits, shipped with the package: metrics of MNIST without a download.
+"""A small classifier of handwritten digits, included in the package, for metrics of MNIST without a download.
 
-tools/train_mnist_features.py made it from the embedded digits, 1,000 of them held out, and prints what it can do.
+tools/train_mnist_features.py trains it on the embedded digits, holds out 1,000 of them, and prints its accuracy.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("mnist.safetensors")
 
 
 class MnistNetwork(nn.Module):
-    """Grey `[B, 1, 28, 28]` in [0, 1] to the three layers. Smooth activations, so that no feature is constant."""
+    """Maps grey `[B, 1, 28, 28]` in [0, 1] to three layers. Activations are smooth, so that no feature is constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class MnistClassifier(NetworkExtractor):
-    """Its distances compare models of MNIST with each other, and with no figure that was made with Inception."""
+    """Its distances compare models of MNIST with each other. They cannot be compared with values of Inception."""
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 64, "logits": 10, "spatial": SPATIAL_CHANNELS * 7 * 7}
     preprocessing = "uint8, mean of the channels, bilinear 28 with antialias where the size is another"

@@ -1,4 +1,4 @@
-"""Any network of yours as features: a torch module from [B, 3, size, size] to one vector an image, or several."""
+"""Features of any torch module that maps [B, 3, size, size] to one or several vectors per image."""
 
 import hashlib
 import re
@@ -16,12 +16,12 @@ from ddpm.metrics.weights import WeightsFile, load_exact
 
 
 class Module:
-    """network: gives `[B, d]`, the layer "pooled", or a mapping of layers' names to such; "logits" and "spatial" are
-    the names that the Inception score and sFID look for. Widths are found by one pass when the object is made.
+    """network: returns `[B, d]`, the layer "pooled", or a mapping from names of layers to such; the Inception score
+    uses "logits", and sFID uses "spatial". The constructor finds their widths by one pass.
 
-    name: for the metrics' names; two networks that give different numbers must not share it. weights: a file of
-    tensors, None where the network brings its own. sha256: what that file must have, None: anything.
-    size: images are resized to its square, bilinear with antialias. mean, std: of three channels in units of 0..1;
+    name: part of the names of metrics; networks with different outputs must have different names. weights: a file of
+    tensors; None: those of `network`. sha256: required hash of the file; None: any.
+    size: images are resized to size x size, bilinear with antialias. mean, std: of three channels in units of 0..1;
     without them the network gets [-1, 1].
     """
 
@@ -82,7 +82,7 @@ class Module:
                     f"is {got} for B = {len(pixels)}: pool or flatten it"
                 )
             if layer == "pixels":
-                raise ValueError("features.network must not call a layer 'pixels', which is the images themselves")
+                raise ValueError("features.network must not have a layer 'pixels', which is the images themselves")
             if not torch.isfinite(features).all():
                 raise ValueError(f"features.network must give finite features, and layer {layer!r} has NaN or infinity")
         return {layer: features.float() for layer, features in found.items()}

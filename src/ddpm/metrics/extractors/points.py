@@ -1,4 +1,4 @@
-"""Points in the plane as features of themselves, for distances and modes in the plane."""
+"""Coordinates of points in the plane as features, for distances and modes in the plane."""
 
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Self
@@ -10,7 +10,7 @@ from ddpm.base import check
 
 
 class Points:
-    """Coordinates in [-1, 1]. "points" is "pooled" by another name, which says that the features are coordinates."""
+    """Coordinates in [-1, 1]. "points" is equal to "pooled"; its name marks features that are coordinates."""
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 2, "points": 2}
     preprocessing = "uint8 / 127.5 - 1"

@@ -1,4 +1,4 @@
-"""From 8-bit pixels of any size to what a network was trained on."""
+"""Preprocessing: from 8-bit pixels of any size to the input of a network."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resize(pixels: Tensor, size: int, mode: str) -> Tensor:
-    """`[B, C, H, W]` to float32 `[B, C, size, size]` in the same range, antialiased; untouched where the size is right.
+    """`[B, C, H, W]` to float32 `[B, C, size, size]` in the same range, antialiased; unchanged if the size is equal.
 
-    mode: bilinear or bicubic, which overshoots a little. Images that are not square are squeezed, not cropped.
+    mode: bilinear, or bicubic, which overshoots slightly. Images that are not square are stretched, not cropped.
     """
     x = pixels.float()
     if x.shape[2:] == (size, size):
@@ -23,7 +23,7 @@ def resize(pixels: Tensor, size: int, mode: str) -> Tensor:
 
 
 def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """0..255 to (x / 255 - mean) / std, a mean and a deviation for each of three channels, in units of 0..1."""
+    """(x / 255 - mean) / std for x in 0..255. mean, std: of three channels, in units of 0..1."""
     mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (mean, std))
     return (x / 255 - mean) / std
 
@@ -31,8 +31,8 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 def pixel_features(pixels: Tensor) -> Tensor:
     """The layer "pixels": uint8 `[B, 3, H, W]` to float32 `[B, 3072]` in [0, 1], for distances between the images.
 
-    A side longer than 32 is averaged down to it, a shorter one is filled up with zeros, so that up to 32 x 32 the
-    distances are those of the whole images.
+    Sides longer than 32 are reduced to 32 by averaging, and shorter ones are padded with zeros, so that distances up to
+    32 x 32 are those of the original images.
     """
     small = nn.functional.adaptive_avg_pool2d(pixels.float() / 255, tuple(min(side, SIDE) for side in pixels.shape[2:]))
     height, width = small.shape[2:]

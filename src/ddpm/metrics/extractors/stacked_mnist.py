@@ -1,4 +1,4 @@
-"""The classifier of handwritten digits on each channel of an image, for StackedMNIST."""
+"""Features of StackedMNIST: the classifier of handwritten digits, applied to each channel of an image."""
 
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Self
@@ -10,7 +10,7 @@ from ddpm.metrics.extractors.mnist import MnistClassifier
 
 
 class StackedMnistClassifier:
-    """Features of the three channels side by side. "digits": the class of each channel, 0..9."""
+    """Concatenated features of the three channels. "digits": the predicted class of each channel, 0..9."""
 
     dims: ClassVar[Mapping[str, int]] = {"pooled": 3 * 64, "spatial": 3 * 196, "digits": 3}
     preprocessing = f"each channel as a grey image: {MnistClassifier.preprocessing}"

@@ -1,4 +1,4 @@
-"""The features that are meant where nobody chooses."""
+"""The default features of each data set."""
 
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.extractors.inception import Inception
@@ -8,7 +8,7 @@ from ddpm.metrics.extractors.stacked_mnist import StackedMnistClassifier
 
 
 def usual(data: str) -> Extractor:
-    """data: the name of a data set. Its metrics' names tell which it was."""
+    """data: the name of a data set. The names of metrics contain that of the chosen features."""
     points = dict.fromkeys(("checkerboard", "gaussian", "grid25", "mixture", "swirl"), Points)
     own = {"mnist": MnistClassifier, "mnist64": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
     return own.get(data, Inception)()

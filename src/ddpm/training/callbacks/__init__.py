@@ -1,1 +1,1 @@
-"""What watches a run: each callback one file, none needed by another."""
+"""Callbacks of a training run, one per file."""

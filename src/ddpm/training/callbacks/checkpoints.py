@@ -1,4 +1,4 @@
-"""Writes checkpoints: every so many steps, at the end, when one is the best so far, and when the run is interrupted."""
+"""Writes checkpoints: every n steps, at the end, when one is the best so far, and when the run is interrupted."""
 
 import copy
 import math
@@ -20,18 +20,18 @@ from ddpm.training.loop_counts import batches, normalize_counts, respread
 from ddpm.training.module import DiffusionModule
 from ddpm.training.sums import RunningSums
 
-EVALUATION = "eval/"  # what numbers of samples are logged under
+EVALUATION = "eval/"  # prefix of logged values of samples
 
 
 class Checkpoints(Checkpoint):
     """RUN/checkpoints/STEP.ckpt, with last.ckpt and best.ckpt as links.
 
-    every_n_steps: optimizer steps between two. last: keep so many of the newest. keep_every_n_steps: keep those of
-    every so many steps besides, None for no others. best: a logged number whose best checkpoint is kept too, written
-    after each validation, or evaluation of samples, that improves it; mode: whether `min` or `max` of it is best.
+    every_n_steps: optimizer steps between checkpoints. last: number of newest checkpoints to keep. keep_every_n_steps:
+    also keep those at multiples of this number; None: no others. best: a logged number whose best checkpoint is kept
+    too, written after each validation or evaluation that improves it. mode: whether its `min` or `max` is best.
 
-    Every checkpoint holds the run as it was at the end of the step's batch. One that was written before or during the
-    step's validation says so, and the resumed run validates first: Lightning by itself would leave it out.
+    A checkpoint contains the state at the end of the step's batch. If it is written before the validation of the step
+    is complete, it records this, and the resumed run validates first; Lightning would omit the validation.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Checkpoints(Checkpoint):
         self.trained = False
         self.noted_step = -1
         self.validation_is_due = False  # of the noted step
-        self.loops: dict[str, Any] = {}  # Lightning's, as they were at the end of the noted step's batch
-        self.loader: dict[str, Any] = {}  # where it stood then
-        self.sums: dict[RunningSums, Tensor | None] = {}  # as they were then
+        self.loops: dict[str, Any] = {}  # Lightning's, at the end of the noted step's batch
+        self.loader: dict[str, Any] = {}  # its position then
+        self.sums: dict[RunningSums, Tensor | None] = {}  # their values then
 
     # When
 
@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
                 self.save(trainer)
 
     def note(self, trainer: Trainer) -> None:
-        """What is to be remembered of a step before its validation, or the next one, which move the counts."""
+        """Store the state of a step before its validation or the next step changes the counts."""
         if self.noted_step == trainer.global_step:
             return
         self.noted_step = trainer.global_step
@@ -81,29 +81,29 @@ class Checkpoints(Checkpoint):
             self.consider(trainer, {name: value.item() for name, value in trainer.callback_metrics.items()})
 
     def on_evaluation_end(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
-        """Called by whoever has measured samples, on all ranks with the same numbers."""
+        """Called after an evaluation of samples, on all ranks with the same numbers."""
         if self.metric is not None and self.metric.startswith(EVALUATION):
             self.consider(trainer, numbers)
 
     def consider(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
-        """Keeps the checkpoint of this step if it is the best so far."""
+        """Save the checkpoint of this step if it is the best so far."""
         assert self.metric is not None
         value = numbers[self.metric]
         sign = 1 if self.mode == "min" else -1
         if not math.isnan(value) and (not self.best or sign * value < sign * self.best["value"]):
             self.best = {"step": trainer.global_step, "value": value}
-            self.saved_step = -1  # written again, now that it knows that it is the best
+            self.saved_step = -1  # written again, with `best` updated
             self.save(trainer)
 
     def on_exception(self, trainer: Trainer, module: DiffusionModule, exception: BaseException) -> None:
-        """Saves the last completed step of a training that an error ends, unless another rank was killed.
+        """Save the last completed step after an error, unless another rank was killed.
 
-        No rank waits for another, which may be gone or fail in turn: the first one's sums stand for all until the next
-        log. One that fails tells the store that all ranks share.
+        Ranks do not wait for each other, since another one may be gone or fail too. So the sums of the first rank are
+        used for all until the next log. A rank that fails sets a key in the store that all ranks share.
         """
         step, strategy = trainer.global_step, trainer.strategy
         lost = another_is_lost(exception)
-        with suppress(RuntimeError, ValueError):  # the store is the first rank's; alone there is none
+        with suppress(RuntimeError, ValueError):  # a single process has no store
             store = distributed_c10d._get_default_store()
             lost = lost and not store.check(["ddpm/failed"])
             if not another_is_lost(exception):
@@ -121,7 +121,7 @@ class Checkpoints(Checkpoint):
         vars(strategy).update(barrier=lambda *_: None, all_gather=lambda rows: rows.expand(world, *rows.shape))
         try:
             self.save(trainer)
-            rank_zero_info(f"step {step}: saved {last_good(trainer)}. The same command with resume=auto goes on")
+            rank_zero_info(f"step {step}: saved {last_good(trainer)}. The same command with resume=auto continues")
         except Exception as error:
             rank_zero_warn(f"step {step} could not be saved: {error}")
 
@@ -136,20 +136,20 @@ class Checkpoints(Checkpoint):
         self.validate_if_due(trainer)
 
     def refuse_unknown_best(self, trainer: Trainer) -> None:
-        """A callback of one's own says in `logged_names` what it logs in validation."""
+        """Custom callbacks list in `logged_names` what they log in validation."""
         if self.metric is None:
             return
         if not self.metric.startswith(EVALUATION) and not validates(trainer):
             raise ValueError(f"keep.best={self.metric} needs held-out images to validate on: set data.num_val")
         logged = [name for callback in trainer.callbacks for name in getattr(callback, "logged_names", ())]
         if self.metric.startswith(EVALUATION) and not any(name.startswith(EVALUATION) for name in logged):
-            raise ValueError(f"keep.best={self.metric} needs samples to be measured in training: choose metric=...")
+            raise ValueError(f"keep.best={self.metric} needs evaluations in training: choose metric=...")
         check.one_of("keep.best", self.metric, logged)
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Of a run that was killed in its last validation, no step is left to train."""
+        """If the run was killed during its last validation, validate on resume, although no step is left."""
         if not self.trained and self.validation_is_due:
-            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+            module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
             self.validate_if_due(trainer)
 
     def validate_if_due(self, trainer: Trainer) -> None:
@@ -163,7 +163,7 @@ class Checkpoints(Checkpoint):
     # What
 
     def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
-        self.note(trainer)  # a picture of this step may have been interrupted
+        self.note(trainer)  # needed if a picture of this step was interrupted
         checkpoint["loops"]["fit_loop"] = normalize_counts(self.loops)
         checkpoint |= {"ImageDataModule": self.loader} if self.loader else {}
         checkpoint["validation_is_due"] = self.validation_is_due
@@ -184,12 +184,12 @@ class Checkpoints(Checkpoint):
     # Writing
 
     def save(self, trainer: Trainer) -> None:
-        """Called on all ranks. If the disk is full the run goes on, with a warning and the last good checkpoint."""
+        """Called on all ranks. If the disk is full, the run continues with a warning and the last good checkpoint."""
         if trainer.global_step == self.saved_step:
             return
         self.saved_step = trainer.global_step
         for logger in trainer.loggers:
-            logger.save()  # what was logged up to this step is not logged again by a run that resumes here
+            logger.save()  # a run that resumes here does not log earlier values again
         trainer.save_checkpoint(files.path_of_step(folder(trainer), trainer.global_step))
         self.tidy(trainer)
 
@@ -204,7 +204,7 @@ class Checkpoints(Checkpoint):
         try:
             self.link_and_prune(trainer)
         except OSError as error:
-            rank_zero_warn(f"step {trainer.global_step}: the checkpoint is written, but not the links to it: {error}")
+            rank_zero_warn(f"step {trainer.global_step}: the checkpoint was written, but not the links to it: {error}")
 
     def link_and_prune(self, trainer: Trainer) -> None:
         where = folder(trainer)
@@ -228,7 +228,7 @@ class Checkpoints(Checkpoint):
 
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
-"""What torch's backends say when another process is gone."""
+"""Messages of torch's backends when another process is gone."""
 
 
 def another_is_lost(error: BaseException) -> bool:
@@ -236,7 +236,7 @@ def another_is_lost(error: BaseException) -> bool:
 
 
 def validates(trainer: Trainer) -> bool:
-    """Whether there is anything to validate on."""
+    """Whether there are validation batches."""
     return bool(trainer.enable_validation) and sum(trainer.num_val_batches) > 0
 
 

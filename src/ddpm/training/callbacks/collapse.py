@@ -1,4 +1,4 @@
-"""Says once if an adversary has won for good: then it teaches the network nothing more."""
+"""Warns once if the adversary separates real and fake samples so well that the network no longer learns from it."""
 
 import math
 
@@ -15,10 +15,10 @@ REMEDY = "try a larger loss.r1_gamma if the loss has one, a smaller adversary_op
 
 
 class AdversaryCollapse(Callback):
-    """Looks at the adversary's turn whenever numbers are logged; of a training without one there is nothing to say.
+    """Checks the adversary's turn whenever numbers are logged; does nothing in a training without one.
 
-    largest_logit: mean of |logit| beyond which, and smallest_loss: mean loss under which it has won, if that is so at
-    `patience` logs in a row.
+    It warns if the mean |logit| is above `largest_logit` or the mean loss is below `smallest_loss` at `patience` logs
+    in a row.
     """
 
     def __init__(self, largest_logit: float, smallest_loss: float, patience: int) -> None:

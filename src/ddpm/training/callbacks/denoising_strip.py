@@ -1,4 +1,4 @@
-"""How samples come into being: x_t above the predicted x0, from noise on the left to the sample on the right."""
+"""A picture of sampling: x_t above the predicted x0, from noise on the left to the sample on the right."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,9 +16,9 @@ from ddpm.training.module import DiffusionModule
 
 
 class DenoisingStrip(SideWork):
-    """Drawn after training, on all ranks alike.
+    """Draws the picture after training, with the same work on all ranks.
 
-    num_samples: pairs of rows. num_times: columns, spread over the sampler's steps.
+    num_samples: pairs of rows. num_times: columns, evenly spaced over the sampler's steps.
     """
 
     def __init__(self, num_samples: int, num_times: int) -> None:
@@ -28,10 +28,10 @@ class DenoisingStrip(SideWork):
         self.trained = False
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Of a run that was killed while it drew its last pictures, no step is left to train."""
+        """If the run was killed while drawing the strip, draw it on resume, although no step is left."""
         if self.trained or trainer.strategy.broadcast(picture_path(trainer, "denoising").exists()):
             return
-        module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+        module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         self.on_train_end(trainer, module)
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:

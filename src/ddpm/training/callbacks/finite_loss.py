@@ -1,4 +1,4 @@
-"""Stops a run whose loss or gradient is no longer a number, and leaves what replays the step that went wrong."""
+"""Stops a run with a NaN or infinite loss or gradient, and writes a file that can replay the step."""
 
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ from ddpm.training.module import DiffusionModule, StepOutput
 
 
 class FiniteLoss(Callback):
-    """The first bad step is noted on the device, and read only when numbers are logged or saved.
+    """Records the first bad step on the device, and reads it only when numbers are logged or a checkpoint is saved.
 
-    Until then the optimizers skip their steps (see `DiffusionModule.clip_gradients_of`), so what is written to
-    RUN/nonfinite/STEP.pt are the weights before the bad turn, with the step's batches of all ranks as uint8 pixels.
+    Until then the optimizers skip their steps (see `DiffusionModule.clip_gradients_of`). So RUN/nonfinite/STEP.pt
+    contains the weights before the bad turn, and the step's batches of all ranks as uint8 pixels.
     """
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []  # since the last optimizer step
-        self.outputs: list[dict[str, dict[str, Tensor]]] = []  # of their turns
-        self.noted: dict[str, Tensor] | None = None  # the first bad step, or the last one if all is well
+        self.outputs: list[dict[str, dict[str, Tensor]]] = []  # of their turns, in the same order
+        self.noted: dict[str, Tensor] | None = None  # the first bad step, else the last step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Batch, batch_idx: int
@@ -57,7 +57,7 @@ class FiniteLoss(Callback):
         if self.noted is None or not trainer.strategy.all_gather(self.noted["bad"]).any():
             return
         step = {k: trainer.strategy.all_gather(v).reshape(trainer.world_size, *v.shape) for k, v in self.noted.items()}
-        first = step["place"][:, 0] == step["place"][step["bad"], 0].min()  # the ranks that saw it first
+        first = step["place"][:, 0] == step["place"][step["bad"], 0].min()  # the ranks on which it came first
         number, epoch, batch_idx = step["place"][first][0].tolist()
         bad = first[:, None, None] & ~torch.isfinite(step["total"])
         times = step["t"][bad if bad.any() else first]

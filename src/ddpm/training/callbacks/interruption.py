@@ -1,6 +1,6 @@
 """SIGTERM, SIGINT (Ctrl-C), SIGHUP and a scheduler's SIGUSR1 and SIGUSR2 save a checkpoint and end all ranks.
 
-The exit code is 128 + the signal's number.
+The exit code is 128 + the number of the signal.
 """
 
 import signal
@@ -21,16 +21,16 @@ from ddpm.training.logs import ends_step
 from ddpm.training.module import DiffusionModule
 
 REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)  # sbatch --signal=USR1@90; submitit's jobs
-FAILED = 1000  # no signal's number
+FAILED = 1000  # not a number of a signal
 
 
 class FailedElsewhere(Exception): ...
 
 
 class Interruption(Callback):
-    """A signal is noted, and acted on at the end of the step, of a validation batch or of a step of the sampler.
+    """Records a signal, and handles it at the end of a training step, a validation batch or a sampling step.
 
-    Ranks agree on it, whichever of them received it. Further signals change nothing.
+    All ranks handle it together, whichever received it. Further signals are ignored.
     requeue: in a SLURM job, SIGUSR1 and SIGUSR2 put the job back into the queue after saving.
     """
 
@@ -45,7 +45,7 @@ class Interruption(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
-            self.group = dist.new_group(backend="gloo")  # to agree without waiting for the GPU
+            self.group = dist.new_group(backend="gloo")  # to agree without synchronization with the GPU
         self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
         module.model.on_sampling_step = lambda state: stop_if_signalled(trainer)
 
@@ -72,7 +72,7 @@ class Interruption(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        if batch_idx < self.shared_val_batches:  # ranks may differ by one batch, and all must ask
+        if batch_idx < self.shared_val_batches:  # ranks may differ by one batch, and all must call it
             stop_if_signalled(trainer)
 
     def stop(self, trainer: Trainer, number: int) -> None:
@@ -81,16 +81,16 @@ class Interruption(Callback):
                 callback.save(trainer)
         name = signal.Signals(number).name
         where = f"{name} at step {trainer.global_step}: saved {last_good(trainer)}"
-        rank_zero_info(f"{where}. The same command with resume=auto goes on")
+        rank_zero_info(f"{where}. The same command with resume=auto continues")
         if self.requeue and number in REQUEUE:
             try:
                 self.put_back(trainer, number)
             finally:
-                agree(trainer, 0, dist.ReduceOp.MAX)  # the first task to end may take the others along
+                agree(trainer, 0, dist.ReduceOp.MAX)  # the first task that ends may end the others
         raise Interrupted(number, kept="")
 
     def put_back(self, trainer: Trainer, number: int) -> None:
-        """In the way of the program that started the job, if it left a handler; submitit's counts how often."""
+        """Requeue by the handler of the program that started the job, if it has one: submitit counts requeues."""
         launcher = self.before.get(number)
         if callable(launcher) and launcher.__module__ != Interrupted.__module__:
             launcher(number, None)  # it may end this process
@@ -99,16 +99,16 @@ class Interruption(Callback):
 
 
 class SideWork(Callback):
-    """Drawing or measuring beside a training. failures: what went wrong with it, for the last lines of the run."""
+    """Drawing or evaluation during training. failures: error messages, printed at the end of the run."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
 
     @contextmanager
     def tolerated(self, trainer: Trainer, what: str) -> Iterator[None]:
-        """An error of any rank ends this work on all, at their next `stop_if_signalled`, and the training goes on.
+        """An error on any rank ends this work on all ranks at their next `stop_if_signalled`; training continues.
 
-        The work asks before each thing for which it needs all ranks, so none waits for one that has failed.
+        The work must call `stop_if_signalled` before each collective operation, so that no rank waits for a failed one.
         """
         try:
             yield
@@ -122,14 +122,14 @@ class SideWork(Callback):
 
 
 def stop_if_signalled(trainer: Trainer, failed: bool = False) -> None:
-    """Whether a signal has come or the work of a rank has failed; called on all ranks at the same point.
+    """End the run if a signal was received, or the work if it failed on a rank; called on all ranks at the same point.
 
-    failed: this one's has. Its call meets whichever is the others' next, which then raises FailedElsewhere.
+    failed: whether the work of this rank has failed. The next call on the other ranks then raises FailedElsewhere.
     """
     callback = interruption(trainer)
     number = agree(trainer, FAILED if failed else getattr(callback, "received", 0), dist.ReduceOp.MAX)
     if number == FAILED and not failed:
-        raise FailedElsewhere("on another rank, which says why")
+        raise FailedElsewhere("on another rank, which prints the reason")
     if callback and 0 < number < FAILED:
         callback.stop(trainer, number)
 

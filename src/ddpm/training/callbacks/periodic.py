@@ -1,4 +1,4 @@
-"""When a training draws or measures: every so many steps, at its end, and where a kill left something undone."""
+"""Schedules drawing and evaluation: every n steps, at the end of training, and on resume if work was interrupted."""
 
 from abc import abstractmethod
 
@@ -12,9 +12,9 @@ from ddpm.training.module import DiffusionModule
 
 
 class PeriodicWork(SideWork):
-    """`work` after every `every_n_steps` optimizer steps and once more at the end of training, once a step.
+    """Calls `work` every `every_n_steps` optimizer steps and at the end of training, at most once per step.
 
-    A step whose work was done is on record in the checkpoint, so a resumed run does what an interrupted one had left.
+    Checkpoints record the last step with completed work, so that a resumed run does work that was interrupted.
     """
 
     def __init__(self, every_n_steps: int) -> None:
@@ -28,10 +28,10 @@ class PeriodicWork(SideWork):
 
     @abstractmethod
     def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
-        """Whether the files of this step's work are there, of a run of which no step is left to train."""
+        """Whether the files of this step's work exist; called if no step is left to train."""
 
     def on_work_end(self, trainer: Trainer) -> None:
-        """Once the work of a step is on record."""
+        """Called after the work of a step is recorded."""
 
     def work_once(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.global_step != self.last_step:
@@ -42,7 +42,7 @@ class PeriodicWork(SideWork):
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.trained = True
         if trainer.global_step % self.every_n_steps == 0:
-            self.work_once(trainer, module)  # what an interrupted run had still to do of the step that it resumes at
+            self.work_once(trainer, module)  # interrupted work of the step at which the run resumes
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
@@ -54,9 +54,9 @@ class PeriodicWork(SideWork):
         self.work_once(trainer, module)
 
     def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Of a run that was killed during its last work, no step is left to train."""
+        """If the run was killed during its last work, do it on resume, although no step is left."""
         if not self.trained and not trainer.strategy.broadcast(self.is_done(trainer, module)):
-            module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU by now
+            module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
             self.work_once(trainer, module)
 
     def state_dict(self) -> dict[str, int]:

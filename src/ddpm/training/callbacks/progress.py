@@ -1,4 +1,4 @@
-"""Shows how far a training or a generation is, and how long an image takes."""
+"""Displays the progress of a training."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ddpm.training.turn import NETWORK
 
 
 class TrainingProgress(Callback):
-    """In optimizer steps, with loss and images per second. The loss is read only when it is shown, not at each step."""
+    """Displays optimizer steps, loss and images per second. The loss is read from the device only for display."""
 
     def __init__(self, batch_size: int, every_seconds: float) -> None:
         self.batch_size = batch_size
@@ -20,7 +20,7 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.is_global_zero:
-            total = int(trainer.estimated_stepping_batches)  # less than max_steps where epochs are limited
+            total = int(trainer.estimated_stepping_batches)  # less than max_steps if epochs are limited
             self.display = ProgressDisplay("step", total, trainer.global_step, self.every_seconds)
 
     def on_train_batch_end(

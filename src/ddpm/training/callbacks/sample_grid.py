@@ -1,4 +1,4 @@
-"""Grids of samples with a fixed seed, so that the same pictures can be watched getting better."""
+"""Grids of samples with a fixed seed, so that grids of different steps can be compared."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -18,8 +18,8 @@ from ddpm.training.module import DiffusionModule
 
 
 def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
-    """The conditions of preview samples: the classes in turn, or those of real images, held-out ones if
-    there are any. And these images, if samples are made from some."""
+    """The conditions of preview samples, and None: the default conditions. If the model needs images: the conditions
+    of real images, held-out ones if possible, and these images."""
     if not module.model.needs_images:
         return module.model.sample_condition.default_conditions(ids), None
     batch = real_batch(module, held_out(trainer), ids.cpu())
@@ -40,7 +40,7 @@ def real_batch(module: DiffusionModule, data: ImageData, ids: Tensor) -> dict[st
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
-    """Images of the samples 0..num-1 `[num, C, H, W]`, each rank making its share; the same for any number of ranks."""
+    """Images of the samples 0..num-1 `[num, C, H, W]`, the same for any number of ranks; each rank makes a share."""
     rank, world = trainer.global_rank, trainer.world_size
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
@@ -52,7 +52,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
 
 
 def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
-    """The samples 0, 1, ... uint8 `[B, C, H, W]` as a picture, with a row a class where the model has classes."""
+    """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class if the model has classes."""
     if not isinstance(module.model.sample_condition, ClassLabel):
         return tile_images(images)
     labels = module.model.sample_condition.default_conditions(torch.arange(len(images)))[LABEL]
@@ -60,9 +60,9 @@ def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
 
 
 class SampleGrid(PeriodicWork):
-    """num_samples: images in a grid. every_n_steps: optimizer steps between grids; one more at the end of training.
+    """num_samples: images in a grid. every_n_steps: optimizer steps between grids; another follows after training.
 
-    weights: which weights draw a grid each, of `raw`, `ema` and `ema_DECAY`.
+    weights: the weights, of `raw`, `ema` and `ema_DECAY`, for each of which a grid is drawn.
     """
 
     def __init__(self, num_samples: int, every_n_steps: int, weights: list[str]) -> None:
@@ -73,7 +73,7 @@ class SampleGrid(PeriodicWork):
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.names:
             if name != "ema":
-                module.model.weights(name)  # a wrong name shows now
+                module.model.weights(name)  # raises for a wrong name
 
     def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
         return all(picture_path(trainer, f"samples/{name}").exists() for name in self.drawn_names(module))

@@ -1,4 +1,4 @@
-"""Logs images and optimizer steps per second of computing, and how much of the time went to waiting for data."""
+"""Logs images and optimizer steps per second of computation, and the time between steps."""
 
 import time
 
@@ -10,10 +10,10 @@ from ddpm.training.module import DiffusionModule, StepOutput
 
 
 class Throughput(Callback):
-    """batch_size is the global one.
+    """batch_size: global batch size.
 
-    The rates count the time from the start of a batch to the end of its step. sys/seconds_between_steps is the mean
-    time from one step's end to the next batch: the data loader's, and that of validation and pictures where they fell.
+    The rates use the time from the start of a batch to the end of its step. sys/seconds_between_steps is the mean time
+    from the end of a step to the next batch: the data loader's, and that of validation and pictures if there are any.
     """
 
     def __init__(self, batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Ends a training when its time is over: `trainer.max_time`."""
+"""Ends a training after `trainer.max_time`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ddpm.training.logs import ends_step
 
 
 class TimeLimit(Timer):
-    """Counts the time of one process, so that a resumed run has all of it again, and ends between optimizer steps."""
+    """Counts the time of this process alone: a resumed run has the full time again. It ends after an optimizer step."""
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_step(trainer, batch_idx):

@@ -1,4 +1,4 @@
-"""Logs the loss and parts of it in bands of time, which shows where a schedule or objective learns."""
+"""Logs the loss and its parts in bands of t, which shows at which noise levels a model learns."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ddpm.training.sums import RunningSums
 
 
 def band_of(t: Tensor, T: int, num_bands: int) -> Tensor:
-    """The band 0..num_bands-1 of times 1..T, all of about the same width."""
+    """The bands 0..num_bands-1 of times in 1..T; all bands have about the same width."""
     return (t - 1) * num_bands // T
 
 
@@ -26,9 +26,9 @@ def band_names(T: int, num_bands: int) -> list[str]:
 
 
 class TimestepLoss(RunningSums):
-    """num_bands: bands of the times 1..T. Each logs its mean over the steps since the last log as train/loss_t/...
+    """num_bands: bands of the times 1..T. The mean of each since the last log is logged as train/loss_t/...
 
-    parts: names of parts of the loss of which it does the same, as train/accuracy_t/..., where the loss has them.
+    parts: names of parts of the loss that are logged in the same way, as train/accuracy_t/..., if the loss has them.
     """
 
     def __init__(self, num_bands: int, parts: Sequence[str] = ()) -> None:
@@ -57,7 +57,7 @@ class TimestepLoss(RunningSums):
 
 
 def in_bands(values: Tensor, band: Tensor, num_bands: int) -> Tensor:
-    """`[2, num_bands]`: sum and number of the values `[B]` in each; a NaN says that something was not measured."""
+    """Sum and number of the values `[B]` in each band, `[2, num_bands]`, without NaN values (not measured)."""
     here = torch.zeros(2, num_bands, device=values.device)
     counted = torch.stack([values.nan_to_num(0, torch.inf, -torch.inf), (~values.isnan()).to(values.dtype)])
     return here.index_add_(1, band, counted.to(here.dtype))

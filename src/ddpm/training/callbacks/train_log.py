@@ -1,4 +1,4 @@
-"""Logs the loss and its parts (means since the last log), learning rate, gradient norm, and how much was seen."""
+"""Logs the loss and its parts (means since the last log), learning rate, gradient norm, images and epochs."""
 
 import math
 
@@ -13,7 +13,7 @@ from ddpm.training.sums import RunningSums
 
 
 class TrainLog(RunningSums):
-    """Sums stay on the device between two logs, so that no step waits for it. batch_size is the global one."""
+    """Sums stay on the device between logs, to avoid synchronization. batch_size: global batch size."""
 
     logged_names = ("val/loss",)
 
@@ -54,13 +54,13 @@ class TrainLog(RunningSums):
 
     def on_validation_epoch_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         loss, count, *parts = trainer.strategy.reduce(self.val_sums, reduce_op="sum").tolist()
-        module.log("val/loss", loss / count, logger=False)  # for checkpoints kept by it
+        module.log("val/loss", loss / count, logger=False)  # for keep.best
         means = {f"val/{name}": part / count for name, part in zip(self.val_parts, parts, strict=True)}
         measured = {name: mean for name, mean in means.items() if not math.isnan(mean)}
         log_numbers(trainer, {"val/loss": loss / count, **measured})
 
 
 def sum_and_count(values: Tensor) -> Tensor:
-    """`[2]`, of `[B]`. If all are NaN, which says that this was not measured, the count is 0."""
+    """Sum and number of values `[B]`, `[2]`. If all are NaN, which means not measured, the count is 0."""
     is_measured = ~values.isnan().all()
     return torch.stack([values.sum().where(is_measured, 0), (is_measured * len(values)).to(values.dtype)])
