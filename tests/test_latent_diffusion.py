@@ -199,7 +199,7 @@ def test_another_first_stage_is_one_error_with_both_hashes(latent_run, config, t
     [
         (("clip=static",), r"clip=StaticThresholding needs x0 in .* choose clip=none"),
         (("model.in_channels=1",), "model.in_channels must be 3"),
-        (("data.size=9", "data.resize=bicubic"), "data.size must be a multiple of 4"),
+        (("data.size=9", "data.resize=bicubic"), "the image size must be a multiple of 4"),
         (("data.channels=3",), "encodes images of 1 channels, but data.channels=3"),
         (("loss=vlb",), "latents have not: choose loss=simple"),
         (("codec.scale=-1",), "codec.scale must be"),
@@ -226,6 +226,16 @@ def test_a_model_is_no_first_stage_and_a_first_stage_no_model(latent_run, stage,
         train.run_train(configured("train", tmp_path / "run", *words_of(checkpoint)))
     with pytest.raises(ValueError, match="is a first stage, which generates no images"):
         sample.run_sample(config("sample", f"ckpt={stage}", "num_samples=1"))
+
+
+def test_convolutions_sample_other_sizes_than_they_were_trained_at(latent_run, config, tmp_path):
+    """The first samples of a wide image differ from those of a small one, whose noise has another shape."""
+    words = (f"ckpt={latent_run()}", "num_samples=2", "format=npz", "trainer=cpu")
+    sample.run_sample(config("sample", *words, f"out={tmp_path / 'wide'}", "size=[8,24]"))
+    assert np.load(tmp_path / "wide" / "samples.npz")["arr_0"].shape[:3] == (2, 8, 24)
+    with pytest.raises(ValueError, match="the image size must be a multiple of 4"):
+        sample.run_sample(config("sample", *words, f"out={tmp_path / 'odd'}", "size=10"))
+    assert not (tmp_path / "odd").exists()
 
 
 @pytest.mark.parametrize("metric", ["nll", "nll_ode"])

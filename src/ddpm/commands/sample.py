@@ -21,9 +21,11 @@ from ddpm.base.image_grid import save_gif, tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.reading import holding
+from ddpm.commands.dry_run import cost_of_one_image
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.images import height_width
 from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation.datamodule import GenerationDataModule
@@ -62,10 +64,12 @@ def generate(config: DictConfig) -> None:
     model, stored = load.from_checkpoint(path, load.changes(config))
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
+    size = set_size(model, config.size)
     data, picture, requested = prepare_samples(config, model)
     trainer = build.trainer(config)
     analytic.prepare(model, stored, path, trainer)
-    folder = Path(config.out or run_folder_of(path) / f"samples_{stem(path)}_{model.predict_weights}_{config.format}")
+    name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
+    folder = Path(config.out or run_folder_of(path) / name)
     store = make_store(folder, data.num_samples, model.image_shape)
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
@@ -84,6 +88,15 @@ def generate(config: DictConfig) -> None:
         if config.gif and not (finished and store.holds(GIF, writer.gif)):
             draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
+
+
+def set_size(model: DiffusionModel, size: Any) -> str:
+    """Generate images of another size (Rombach et al. 2022, section 4.3.2). Returns a suffix for the folder's name."""
+    if size is None:
+        return ""
+    model.image_shape = (model.image_shape[0], *height_width("size", size))
+    cost_of_one_image(model)  # only to raise the network's errors early
+    return f"_{model.image_shape[1]}x{model.image_shape[2]}"
 
 
 Picture = Callable[[torch.Tensor], torch.Tensor]
