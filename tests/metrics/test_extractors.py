@@ -291,7 +291,7 @@ def test_a_modules_hash_is_that_of_its_tensors_whatever_file_they_came_from(tmp_
     safetensors.torch.save_file(state, tmp_path / "b.safetensors")
     one, two = (network_of_mine(weights=tmp_path / name) for name in ("a.pth", "b.safetensors"))
     assert one.weights_hash == two.weights_hash != network_of_mine().weights_hash
-    with pytest.raises(ValueError, match=r"features\.sha256 says 0000"):
+    with pytest.raises(ValueError, match=r"features\.sha256 is 0000"):
         network_of_mine(weights=tmp_path / "a.pth", sha256="0" * 64)
     torch.save({"other": torch.ones(1)}, tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"the 1 tensors of .* are not those of the network Sequential"):

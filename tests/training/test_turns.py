@@ -98,7 +98,7 @@ def test_a_step_is_that_of_the_two_losses_written_out(game):
 
 
 def test_an_epoch_of_steps_that_are_not_whole_is_refused(game):
-    with pytest.raises(ValueError, match=r"3 micro-batches \(trainer\.limit_train_batches\) does not divide by .*=2"):
+    with pytest.raises(ValueError, match=r"3 micro-batches \(trainer\.limit_train_batches\) must be divisible by .*=2"):
         train.run_train(game("trainer.accumulate_grad_batches=2", "+trainer.limit_train_batches=3"))
 
 

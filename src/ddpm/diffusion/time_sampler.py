@@ -106,7 +106,7 @@ class LossAware(nn.Module):
         order = t.argsort(stable=True)
         row, loss = t[order] - 1, loss[order].to(self.losses.dtype)
         counts = torch.zeros_like(self.num_seen).index_add_(0, row, torch.ones_like(row))
-        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # among those of the time
+        number = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]  # index among equal times
         column = (self.num_seen[row] + number) % num_losses
         last = number >= counts[row] - num_losses  # of more than num_losses, keep the last ones
         place = torch.where(last, row * num_losses + column, T * num_losses)

@@ -52,7 +52,7 @@ def curves_over_training(results: Mapping[str, Result]) -> Figure:
             with_step = [each for each in of_run if name in each.metrics and each.subject["step"] is not None]
             points = sorted((each.subject["step"], each.estimates[name]) for each in with_step)
             steps, values = zip(*points, strict=True) if points else ((), ())
-            draw_line(axes, steps, values, label=run.replace("$", r"\$"))  # no formula
+            draw_line(axes, steps, values, label=run.replace("$", r"\$"))  # else a formula
         axes.set(title=name, xlabel="training step")
     if len(runs) > 1:
         panels[0].legend(fontsize="small")

@@ -48,7 +48,7 @@ class ImageReference:
         if trainer.strategy.reduce_boolean_decision(not evaluator.lacks(known)):
             evaluator.use_real(known)
             return
-        self.data.trainer = trainer  # whose ranks share the images
+        self.data.trainer = trainer  # the images are split over its ranks
         loader = self.data.eval_loader(self.split, self.num_images)
         num_shared = self.num // trainer.world_size // self.data.eval_batch_size  # batches that every rank has
         for number, batch in enumerate(show_progress(loader, self.num, f"features of {self.identity['data']}")):

@@ -134,7 +134,7 @@ def target_of_model(
     of_run = run_folder_of(path)
     store = writer = None
     if check.boolean("keep_images", config.keep_images):
-        named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # as ever
+        named = {name: value for name, value in images.items() if name != "cond" or config.get("cond")}  # old names
         name = f"{stem(path)}_{model.predict_weights}"
         folder = folder_of(images, of_run / "generated" / f"{name}_{short_digest(named)}", f"{name}_*")
         store = RowStore(folder, num, model.image_shape)

@@ -17,7 +17,7 @@ HIGHER_IS_BETTER = (
 
 
 def lower_is_better(metric_name: str) -> bool | None:
-    """By the first word of names like `fid_inf_mnist_5k`; None if neither is: `is_std_...`, `nearest_ratio_...`."""
+    """Decided by the first word of names like `fid_inf_mnist_5k`; None for `is_std_...`, `nearest_ratio_...`, ..."""
     word = metric_name.split("_")[0]
     if metric_name.startswith("is_std") or word not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
         return None

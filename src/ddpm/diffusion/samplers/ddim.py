@@ -31,7 +31,7 @@ class DDIM(GaussianSampler):
         prediction = denoiser(x_t, t, cond)
         schedule = self.process.schedule
         variance = self.eta**2 * schedule.posterior_variance(s, t)
-        # x_s = alpha_s x0 + sqrt(sigma_s^2 - variance) eps with eps = (x_t - alpha_t x0) / sigma_t, by coefficients
+        # x_s = alpha_s x0 + sqrt(sigma_s^2 - variance) eps with eps = (x_t - alpha_t x0) / sigma_t, collected by factor
         of_x_t = max(schedule.sigma(s) ** 2 - variance, 0) ** 0.5 / schedule.sigma(t)
         x_s = weighted_sum(schedule.alpha(s) - schedule.alpha(t) * of_x_t, prediction.x0, of_x_t, x_t)
         if variance > 0:

@@ -51,7 +51,7 @@ def multistep_update(
         return combine(x_t, of_x_t, (of_x0, x0))
     h = span(schedule, s, t)
     places = [span(schedule, each.t, t) / h for each in past[1:]] + ([1.0] if at_s else [])
-    # weights of x0(r) - x0(0), divided by the place r, relative to the weight of x0(0): to B(h), and so to of_x0
+    # weights of x0(r) - x0(0), divided by the place r, relative to B(h), and so to of_x0
     weights = [w / r for w, r in zip(moment_weights(tuple(places), h), places, strict=True)]
     parts = [(of_x0 * w, node.x0) for w, node in zip(weights, nodes, strict=True)]
     return combine(x_t, of_x_t, (of_x0 * (1 - sum(weights)), x0), *parts)

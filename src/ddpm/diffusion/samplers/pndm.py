@@ -70,7 +70,7 @@ class PNDM(GaussianSampler):
         return total / 6, prediction
 
 
-LARGEST_WEIGHT = 5  # 2.5 on an even grid
+LARGEST_WEIGHT = 5  # it is 2.5 for uniform spacing
 
 
 @functools.lru_cache(maxsize=10_000)  # the same for every batch

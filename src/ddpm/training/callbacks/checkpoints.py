@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
         self.loader: dict[str, Any] = {}  # its position then
         self.sums: dict[RunningSums, Tensor | None] = {}  # their values then
 
-    # When
+    # Times of checkpoints
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
@@ -160,7 +160,7 @@ class Checkpoints(Checkpoint):
             loop.run()
             trainer.training = True
 
-    # What
+    # Content of checkpoints
 
     def on_save_checkpoint(self, trainer: Trainer, module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
         self.note(trainer)  # needed if a picture of this step was interrupted
@@ -181,7 +181,7 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
 
-    # Writing
+    # Writing of files
 
     def save(self, trainer: Trainer) -> None:
         """Called on all ranks. If the disk is full, the run continues with a warning and the last good checkpoint."""

@@ -41,7 +41,7 @@ class Interruption(Callback):
         self.group: dist.ProcessGroup | None = None
         self.shared_val_batches = 0
 
-    # Receiving
+    # Receive signals
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
@@ -58,7 +58,7 @@ class Interruption(Callback):
             signal.signal(number, handler)
         self.before = {}
 
-    # Acting
+    # Handle signals
 
     def on_train_batch_end(
         self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
