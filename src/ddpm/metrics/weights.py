@@ -67,7 +67,9 @@ class Published:
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ValueError(
                 f"these features need the weights {self.file}, which are not in {self.path.parent} and could not be "
-                f"downloaded from {self.url} ({error}). Put the file there, or give features.weights=PATH"
+                f"downloaded from {self.url} ({error}). Put the file there, give features.weights=PATH, "
+                "or choose bundled features, whose values are not comparable with these: features=cifar10 for colour "
+                "images, features=mnist for digits"
             ) from None
 
 
