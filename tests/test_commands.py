@@ -129,6 +129,7 @@ def test_evaluation_without_weights_says_what_is_missing(runs):
     output = run("evaluate.py", *words, folder=folder, expect=2, forked=True, TORCH_HOME=str(folder))
     assert "weights-inception-2015-12-05-6726825d.pth" in output
     assert "features.weights=PATH" in output
+    assert "features=cifar10 for colour images" in output
     assert "Traceback" not in output
 
 

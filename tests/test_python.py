@@ -178,6 +178,8 @@ def test_a_wheel_trains_loads_and_samples_from_another_folder(tmp_path):
         archive.extractall(site)
     names = {path.relative_to(site / "ddpm" / "program" / "conf") for path in site.rglob("program/conf/**/*.yaml")}
     assert names == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    for classifier in ("mnist", "cifar10"):
+        assert (site / "ddpm" / "metrics" / "extractors" / f"{classifier}.safetensors").is_file()
     work = tmp_path / "work"
     work.mkdir()
     environment = {**command_environment(), "PYTHONPATH": str(site)}

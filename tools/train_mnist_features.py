@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
+from classifier_training import store, train
 from torch import Tensor, nn
 
 from ddpm.data.order import choose_subset
@@ -42,26 +42,6 @@ def moved(images: Tensor, make: torch.Generator) -> Tensor:
     return nn.functional.grid_sample(images, grid, align_corners=False)
 
 
-def train(images: Tensor, labels: Tensor) -> MnistNetwork:
-    torch.manual_seed(0)
-    make = torch.Generator().manual_seed(0)
-    network = MnistNetwork()
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.05)
-    num_steps = NUM_EPOCHS * (len(images) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, num_steps)
-    for epoch in range(NUM_EPOCHS):
-        for rows in torch.randperm(len(images), generator=make).split(BATCH_SIZE)[: len(images) // BATCH_SIZE]:
-            loss = nn.functional.cross_entropy(
-                network(moved(images[rows], make))["logits"], labels[rows], label_smoothing=0.05
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        print(f"epoch {epoch + 1} of {NUM_EPOCHS}: loss {loss.item():.4f}", flush=True)
-    return network.eval()
-
-
 def main() -> None:
     torch.set_num_threads(1)
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
@@ -69,12 +49,9 @@ def main() -> None:
     images, labels = digits()
     held_out = torch.zeros(len(images), dtype=torch.bool)
     held_out[choose_subset(len(images), NUM_HELD_OUT)] = True
-    network = train(images[~held_out], labels[~held_out])
-    with torch.no_grad():
-        right = (network(images[held_out])["logits"].argmax(1) == labels[held_out]).sum().item()
-    about = {"description": "digits of MNIST: 4,000 trained on, 1,000 held out", "held_out_right": f"{right} of 1000"}
-    safetensors.torch.save_file(network.state_dict(), path, about)
-    print(f"{right} of {NUM_HELD_OUT} held-out digits right; {path}, {path.stat().st_size:,} bytes")
+    network = train(MnistNetwork, images[~held_out], labels[~held_out], moved, NUM_EPOCHS, BATCH_SIZE, PEAK_LR)
+    about = "digits of MNIST: 4,000 trained on, 1,000 held out"
+    store(network, path, about, images[held_out], labels[held_out])
     print(f"{time.perf_counter() - start:.0f} s")
 
 

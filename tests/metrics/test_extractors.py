@@ -1,4 +1,4 @@
-"""The other feature extractors: digits, DINOv2, CLIP, and a network of the user's."""
+"""The other feature extractors: DINOv2, CLIP, and a network of the user's."""
 
 import hashlib
 import math
@@ -6,7 +6,6 @@ import urllib.error
 import urllib.request
 
 import pytest
-import safetensors
 import safetensors.torch
 import torch
 import torch_fidelity.feature_extractor_clip as fidelity
@@ -14,13 +13,10 @@ import torchvision
 from precision import assert_rounded
 from torch import nn
 
-from ddpm.data.order import choose_subset
-from ddpm.data.sources.mnist import Mnist
-from ddpm.metrics.extractors import clip, dinov2, mnist
+from ddpm.metrics.extractors import clip, dinov2
 from ddpm.metrics.extractors.clip import Clip
 from ddpm.metrics.extractors.dinov2 import Dinov2
 from ddpm.metrics.extractors.inception import Inception
-from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.extractors.module import Module
 
 TINY = "vit-tiny"
@@ -42,56 +38,6 @@ def offline(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """All digits as uint8 `[5000, 1, 28, 28]`, their labels, and the numbers of the 1,000 that were held out."""
-    images = Mnist().open()
-    return torch.from_numpy(images.pixels)[:, None], images.labels, choose_subset(len(images), 1000)
-
-
-def test_the_digit_classifier_knows_digits_that_it_was_not_trained_on(digits):
-    pixels, labels, held_out = digits
-    logits = MnistClassifier()(pixels[held_out], ["logits"])["logits"]
-    right = (logits.argmax(1) == labels[held_out]).sum().item()
-    assert right > 980  # of 1,000: a standard error of 0.4 % at 98 %
-    with safetensors.safe_open(mnist.FILE, "pt") as file:
-        assert abs(int(file.metadata()["held_out_right"].split()[0]) - right) <= 1  # kernels differ between machines
-
-
-def test_the_digit_classifier_is_a_small_file_with_its_hash():
-    assert mnist.FILE.stat().st_size <= 1_000_000
-    assert MnistClassifier().weights_hash == hashlib.sha256(mnist.FILE.read_bytes()).hexdigest()
-
-
-def test_features_of_digits_are_the_same_in_grey_and_rgb_and_in_any_batch(digits):
-    extractor, pixels = MnistClassifier(), digits[0][:64]
-    whole = extractor(pixels, extractor.dims)
-    assert {layer: (f.dtype, f.shape[1]) for layer, f in whole.items()} == {
-        layer: (torch.float32, width) for layer, width in extractor.dims.items()
-    }
-    in_colour = extractor(pixels.expand(-1, 3, -1, -1), extractor.dims)
-    again = extractor(pixels, extractor.dims)
-    for layer in extractor.dims:
-        assert torch.equal(whole[layer], in_colour[layer])
-        assert torch.equal(whole[layer], again[layer])
-        one_by_one = torch.cat([extractor(image[None], [layer])[layer] for image in pixels[:8]])
-        assert_rounded(one_by_one, whole[layer][:8], 50)  # six layers, sums of up to 576 products
-
-
-def test_digits_of_another_size_are_still_known(digits):
-    pixels, labels, held_out = digits
-    large = nn.functional.interpolate(pixels[held_out[:200]].float(), size=(64, 64), mode="bilinear").round().byte()
-    logits = MnistClassifier()(large, ["logits"])["logits"]
-    assert (logits.argmax(1) == labels[held_out[:200]]).sum() >= 190
-
-
-def test_no_feature_of_digits_is_a_function_of_the_others(digits):
-    features = MnistClassifier()(digits[0][::4], ["pooled", "spatial"])
-    for layer, values in features.items():
-        eigenvalues = torch.linalg.eigvalsh(values.double().T.cov())
-        assert eigenvalues[0] > 1e-8 * eigenvalues[-1], layer
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from ddpm.base import check
+from ddpm.metrics.extractors.cifar10 import Cifar10Classifier
 from ddpm.metrics.extractors.mnist import MnistClassifier
 from ddpm.metrics.weights import Published, WeightsFile, load_exact
 
@@ -17,7 +18,7 @@ VGG16 = Published(
     megabytes=528,
 )
 """torchvision's, trained on ImageNet. torchmetrics has the five small layers that Zhang et al. trained on top of it."""
-EXTRACTORS = {"mnist": MnistClassifier}
+EXTRACTORS = {"mnist": MnistClassifier, "cifar10": Cifar10Classifier}
 
 
 class LPIPS(nn.Module):

@@ -30,6 +30,13 @@ class Weights(NamedTuple):
     sha256: str
 
 
+BUNDLED = {
+    "features": "features=cifar10 for colour images, features=mnist for digits",
+    "perceptual": "perceptual=features",
+}
+"""By group, what needs no download."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A file of weights as published by its authors.
@@ -67,7 +74,8 @@ class Published:
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ValueError(
                 f"{field} needs the weights {self.file}, which are not in {self.path.parent} and could not be "
-                f"downloaded from {self.url} ({error}). Put the file there, or give {field}.weights=PATH"
+                f"downloaded from {self.url} ({error}). Put the file there, give {field}.weights=PATH, or choose "
+                f"bundled ones, whose values are not comparable with these: {BUNDLED[field]}"
             ) from None
 
 

@@ -95,7 +95,9 @@ class LatentCodec:
         _, height, width = image_shape
         factor = self.network.factor
         if height % factor or width % factor:
-            check.fail("the image size", [height, width], f"a multiple of {factor}, by which the first stage divides it")
+            check.fail(
+                "the image size", [height, width], f"a multiple of {factor}, by which the first stage divides it"
+            )
         return self.network.z_channels, height // factor, width // factor
 
     @property
