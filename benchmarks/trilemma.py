@@ -27,6 +27,7 @@ from benchmarks.run import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, PAGE, PICTURE = ROOT / "runs" / "trilemma", ROOT / "docs" / "trilemma.md", ROOT / "docs" / "trilemma.png"
+VALUES = RUNS / "values.json"
 START = "<!-- written by make trilemma: what stands below is replaced -->"
 TRIAL_STEPS = 60
 NUM_SAMPLES = 2000
@@ -40,8 +41,10 @@ MODELS: dict[str, tuple[str, ...]] = {
     "ddgan_2": (*DDGAN, "schedule.num_timesteps=2"),
     "ddgan_4": DDGAN,
     "vae": ("experiment=vae_mnist",),
+    "first_stage": ("experiment=first_stage_mnist", "callbacks.reconstructions.every_n_steps=1000000"),
+    "ldm_class": ("experiment=ldm_mnist", f"codec.first_stage={RUNS / 'first_stage'}"),
 }
-"""What is trained, by name."""
+"""What is trained, by name. The first stage is trained once, beside the minutes of the models of its latents."""
 
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{f"DDPM, ancestral, {n} steps": ("ddpm", (f"sampler.steps={n}",)) for n in (4, 20, 100)},
@@ -56,6 +59,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     **{f"DDGAN, {n} step{'s' * (n > 1)}": (f"ddgan_{n}", ()) for n in (1, 2, 4)},
     "VAE": ("vae", ()),
+    "latent diffusion, DDIM, 20 steps": ("ldm_class", ("sampler=ddim", "sampler.steps=20")),
 }
 """What is measured: a model and how it is sampled."""
 
@@ -71,7 +75,7 @@ def num_steps(model: str, minutes: float) -> int:
     if model not in speeds:
         folder = RUNS / "trials" / model
         words = (*MODELS[model], *QUIET, f"trainer.max_steps={TRIAL_STEPS}", "trainer.log_every_n_steps=10")
-        run("train.py", *words, "~callbacks.samples", "~callbacks.denoising", f"run_dir={folder}")
+        run("train.py", *words, "callbacks.samples=null", "callbacks.denoising=null", f"run_dir={folder}")
         with open(folder / "metrics.csv", newline="") as file:
             rates = [float(row["sys/steps_per_second"]) for row in csv.DictReader(file) if row["sys/steps_per_second"]]
         speeds[model] = statistics.median(rates[len(rates) // 2 :])
@@ -82,6 +86,8 @@ def num_steps(model: str, minutes: float) -> int:
 def train(model: str, seed: int, minutes: float) -> Path:
     folder = RUNS / f"{model}_{minutes:g}min_seed{seed}"
     if not (folder / "checkpoints" / "last.ckpt").exists():
+        if model == "ldm_class" and not (RUNS / "first_stage").exists():
+            train("first_stage", 0, minutes).parents[1].rename(RUNS / "first_stage")
         steps = num_steps(model, minutes)
         print(f"training {model}, seed {seed}: {steps:,} steps", flush=True)
         run("train.py", *MODELS[model], *QUIET, f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={folder}")
@@ -108,22 +114,25 @@ def milliseconds(checkpoint: Path, words: tuple[str, ...]) -> float:
 
 def measured(seeds: int, minutes: float, only: list[str]) -> dict[str, dict[str, list[float]]]:
     """Values of all seeds, by method; kept in runs/trilemma/values.json."""
-    kept = RUNS / "values.json"
-    values: dict[str, dict[str, list[float]]] = json.loads(kept.read_text()) if kept.exists() else {}
     for method, (model, words) in METHODS.items():
         if only and model not in only:
             continue
         for seed in range(seeds):
-            own = values.setdefault(f"{method}|{minutes:g}", {})
-            if len(own.get("fid", [])) > seed:
+            if len(known_values().get(f"{method}|{minutes:g}", {}).get("fid", [])) > seed:
                 continue
             checkpoint = train(model, seed, minutes)
             found = {**measure(checkpoint, words), "ms": milliseconds(checkpoint, words)}
+            values = known_values()  # read again, because another process may measure other models
             for name, value in found.items():
-                own.setdefault(name, []).append(value)
-            kept.write_text(json.dumps(values, indent=2))
+                values.setdefault(f"{method}|{minutes:g}", {}).setdefault(name, []).append(value)
+            VALUES.write_text(json.dumps(values, indent=2))
             print(method, seed, {name: round(value, 3) for name, value in found.items()}, flush=True)
+    values = known_values()
     return {method: values[f"{method}|{minutes:g}"] for method in METHODS if f"{method}|{minutes:g}" in values}
+
+
+def known_values() -> dict[str, dict[str, list[float]]]:
+    return json.loads(VALUES.read_text()) if VALUES.exists() else {}
 
 
 def with_error(values: list[float], digits: int) -> str:
@@ -138,7 +147,7 @@ def rows(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
     return [
         {
             "method": method,
-            "FID": with_error(own["fid"], 1),
+            "FID": with_error(own["fid"], 2),
             **{name: with_error(own[name], 3) for name in ("precision", "recall", "coverage")},
             "ms an image": f"{statistics.median(own['ms']):.2f}",
         }
