@@ -56,9 +56,10 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     for part in (model.network, adversary):
         getattr(part, "check_images", lambda shape: None)(model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
-    if config.trainer.strategy == "fsdp" and len(turns) > 1:
+    is_sharded = config.trainer.get("strategy") == "fsdp"
+    if is_sharded and len(turns) > 1:
         raise ValueError("trainer.strategy=fsdp shards one network, and this loss trains several; choose ddp")
-    if config.trainer.strategy == "fsdp" and getattr(model.network, "reconstructs", False):
+    if is_sharded and getattr(model.network, "reconstructs", False):
         raise ValueError("trainer.strategy=fsdp gathers weights for a whole network, not for its halves; choose ddp")
     if len(turns) == 1:
         return DiffusionModule(model, loss, turns, config.seed, config.compile)
@@ -88,11 +89,10 @@ def refuse_another_kind(config: DictConfig, network: nn.Module, adversary: nn.Mo
     if adversary is not None and judges != judged:
         remedy = "adversary=patch" if judged == "images" else "adversary=ddgan_small"
         raise ValueError(f"adversary={type(adversary).__name__} judges {judges}, not {judged}: choose {remedy}")
-    accumulated = config.trainer.accumulate_grad_batches
-    if getattr(adversary, "takes_whole_steps", False) and accumulated > 1:
+    if getattr(adversary, "takes_whole_steps", False) and config.trainer.accumulate_grad_batches > 1:
         raise ValueError(
-            "adversary.norm=batch takes statistics of a whole step, which "
-            f"trainer.accumulate_grad_batches={accumulated} splits: choose adversary.norm=group"
+            "adversary.norm=batch takes statistics of a whole step, which trainer.accumulate_grad_batches="
+            f"{config.trainer.accumulate_grad_batches} splits: choose adversary.norm=group"
         )
 
 
