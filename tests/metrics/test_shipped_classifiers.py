@@ -64,7 +64,7 @@ def test_features_are_float32_and_the_same_in_any_batch(kind):
     for layer, features in layers.items():
         assert torch.equal(features, again[layer])
         one_by_one = torch.cat([extractor(image[None], [layer])[layer] for image in pixels[:8]])
-        assert_rounded(one_by_one, features[:8], 100)  # up to 10 layers, sums of up to 1,152 products
+        assert_rounded(one_by_one, features[:8], 50)  # up to 10 layers, sums of up to 1,152 products
         assert (features[0] - features[1]).abs().max() > 0.01  # else it would compare constants
 
 
