@@ -145,14 +145,17 @@ def test_kept_latents_are_those_of_each_image_and_of_its_mirror_image(latent_run
             assert torch.allclose(model.codec.moments(image)[0], found, rtol=1e-3, atol=1e-3)
 
 
-def test_encoding_goes_on_where_it_was_killed(latent_run):
+def test_encoding_goes_on_where_it_was_killed_and_replaces_damaged_files(latent_run, capsys):
     latent_run("data.latents=cache")
     (folder,) = user_cache("latents").iterdir()
     first, second = shard_path(folder, 0), shard_path(folder, 1)
     before, made = second.read_bytes(), first.stat().st_mtime_ns
     second.unlink()
-    latent_run("data.latents=cache", to="again")
-    assert second.read_bytes() == before
+    for number, damaged in enumerate((None, before[:1000], b"", b"no array", first.read_bytes())):
+        if damaged is not None:
+            second.write_bytes(damaged)
+        latent_run("data.latents=cache", to=f"again{number}")
+        assert second.read_bytes() == before
     assert first.stat().st_mtime_ns == made
 
 
