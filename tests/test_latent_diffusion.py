@@ -12,7 +12,7 @@ from small_runs import composed, configured
 
 from ddpm.base.user_cache import user_cache
 from ddpm.checkpoint.stored_config import FITTED
-from ddpm.commands import evaluate, export, sample, train
+from ddpm.commands import evaluate, export, replay, sample, train
 from ddpm.config import build, load
 from ddpm.data.latents import shard_path
 from ddpm.data.pixels import to_floats
@@ -159,6 +159,22 @@ def test_encoding_goes_on_where_it_was_killed_and_replaces_damaged_files(latent_
     assert first.stat().st_mtime_ns == made
 
 
+    assert "image 773 of 773: encoded once" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_one_error(latent_run, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"cannot write to .*file/latents.*Not a directory.*DDPM_CACHE=FOLDER"):
+        latent_run("data.latents=cache")
+
+
+def test_a_bad_step_on_kept_latents_is_replayed(latent_run, tmp_path):
+    words = ("optimizer.lr=1e38", "trainer.gradient_clip_val=null", "trainer.max_steps=4")
+    with pytest.raises(FloatingPointError, match="became NaN or infinite at step 2"):
+        latent_run(*words, "data.latents=cache")
+    found = replay.replay(tmp_path / "latent" / "nonfinite" / "00000002.pt")
+    assert found[0].startswith("the output of")
 @pytest.mark.parametrize("latents", [(), ("data.latents=cache",)])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(latent_run, stage, tmp_path, latents):
     words = ("optimizer.cosine_decay=false", *latents)
