@@ -97,6 +97,7 @@ def test_an_unknown_scale_is_refused():
         ({"scale": "batch"}, "scale must be one of first_batch"),
         ({"shift": 1}, "shift must be"),
         ({"sample": "no"}, "sample must be"),
+        ({"scale": "first_batch", "shift": True}, "shift must be false with scale=first_batch"),
     ],
 )
 def test_settings_are_checked(settings, message):

@@ -78,6 +78,8 @@ def test_a_shift_centres_each_channel(latent_run, stage):
     assert found["shift"] == pytest.approx(centre.tolist(), abs=1e-6)
     spread = (mean - centre[:, None, None]).square().mean().sqrt().item()
     assert found["scale"] * spread == pytest.approx(1, abs=1e-6)
+    chosen = fitted(latent_run("codec.shift=true", "codec.sample=false", "codec.scale=2", to="chosen"))
+    assert chosen == {name: value for name, value in found.items() if name != "scale"}
 
 
 def test_the_scale_of_the_first_batch_is_that_of_sixteen_images(latent_run):

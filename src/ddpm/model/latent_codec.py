@@ -61,6 +61,8 @@ class LatentCodec:
             check.one_of("scale", scale, ("first_batch",))
         elif scale is not None:
             check.positive_number("scale", scale)
+            if shift:
+                check.fail("shift", shift, "false with scale=first_batch: the mean is found over the training split")
         self.chosen_scale = scale
         self.fit(fitted or {})
 

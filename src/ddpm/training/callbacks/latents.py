@@ -136,7 +136,8 @@ class Encoding:
 
     def statistics(self) -> dict[str, float | list[float]]:
         """1 / standard deviation of z over the training images, from the mean and variance of each, in float64: the
-        variance of z is Var(mean) + E[variance]. With codec.shift also the mean of each channel."""
+        variance of z is Var(mean) + E[variance]. With codec.shift also the mean of each channel. Without the scale if
+        it was chosen."""
         sums = torch.zeros(4, self.codec.network.z_channels, dtype=torch.float64)
         mine = self.images.indices[self.trainer.global_rank :: self.trainer.world_size]
         for moments in self.known_moments(mine):
@@ -148,8 +149,8 @@ class Encoding:
         channel_mean = total / num
         centre = channel_mean if self.codec.shifts else total.sum() / num.sum()
         spread = (squares - 2 * centre * total + centre**2 * num + variances).sum() / num.sum()
-        found: dict[str, float | list[float]] = {"scale": float(spread**-0.5)}
-        return found | ({"shift": channel_mean.tolist()} if self.codec.shifts else {})
+        found: dict[str, float | list[float]] = {"shift": channel_mean.tolist()} if self.codec.shifts else {}
+        return found if self.codec.chosen_scale else {"scale": float(spread**-0.5), **found}
 
     def known_moments(self, indices: Tensor) -> Iterator[Tensor]:
         if self.data.latents is None:
