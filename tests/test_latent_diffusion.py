@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from processes import command, ended
-from small_models import QUICK
+from small_models import QUICK, trained
 from small_runs import composed, configured
 
 from ddpm.base.user_cache import user_cache
@@ -213,6 +213,32 @@ def test_another_first_stage_is_one_error_with_both_hashes(latent_run, config, t
     known = fitted(checkpoint)["first_stage_sha256"]
     with pytest.raises(ValueError, match=rf"{re.escape(str(other))} has weights of sha256 \w+, but .* with {known}"):
         sample.run_sample(config("sample", f"ckpt={checkpoint}", f"+codec.first_stage={other}", "num_samples=1"))
+
+
+def test_another_scale_makes_other_images(latent_run, config, tmp_path):
+    words = (f"ckpt={latent_run()}", "num_samples=2", "format=npz", "trainer=cpu", f"out={tmp_path / 'out'}")
+    sample.run_sample(config("sample", *words))
+    with pytest.raises(ValueError, match=r"another generation.*\n.*codec.scale: .* in the folder, 2 requested"):
+        sample.run_sample(config("sample", *words, "+codec.scale=2"))
+    with pytest.raises(ValueError, match="the scale and shift of latents are found in training"):
+        sample.run_sample(config("sample", *words, "+codec.shift=true"))
+
+
+def test_a_guide_needs_the_same_latents(latent_run, config, tmp_path):
+    checkpoint, kept = latent_run(), latent_run("data.latents=cache", to="kept")
+    scaled, pixels = latent_run("codec.scale=2", to="scaled"), trained(tmp_path)
+    for guide, message in (
+        (kept, None),  # its scale differs by rounding
+        (scaled, "has another first stage or scale"),
+        (pixels, "has codec PixelCodec, but this model has LatentCodec"),
+    ):
+        words = ("num_samples=2", "guidance=autoguidance", f"guidance.guide={guide}", "trainer=cpu")
+        settings = config("sample", f"ckpt={checkpoint}", *words, f"out={tmp_path / 'out'}")
+        if message is None:
+            sample.run_sample(settings)
+        else:
+            with pytest.raises(ValueError, match=message):
+                sample.run_sample(settings)
 
 
 @pytest.mark.parametrize(
