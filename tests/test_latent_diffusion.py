@@ -159,8 +159,6 @@ def test_encoding_goes_on_where_it_was_killed_and_replaces_damaged_files(latent_
         latent_run("data.latents=cache", to=f"again{number}")
         assert second.read_bytes() == before
     assert first.stat().st_mtime_ns == made
-
-
     assert "image 773 of 773: encoded once" in capsys.readouterr().out
 
 
@@ -177,6 +175,8 @@ def test_a_bad_step_on_kept_latents_is_replayed(latent_run, tmp_path):
         latent_run(*words, "data.latents=cache")
     found = replay.replay(tmp_path / "latent" / "nonfinite" / "00000002.pt")
     assert found[0].startswith("the output of")
+
+
 @pytest.mark.parametrize("latents", [(), ("data.latents=cache",)])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(latent_run, stage, tmp_path, latents):
     words = ("optimizer.cosine_decay=false", *latents)
@@ -250,6 +250,7 @@ def test_a_guide_needs_the_same_latents(latent_run, config, tmp_path):
         (("data.channels=3",), "encodes images of 1 channels, but data.channels=3"),
         (("loss=vlb",), "latents have not: choose loss=simple"),
         (("codec.scale=-1",), "codec.scale must be"),
+        (("cond=low_res",), r"images of \[1, 4, 4\], which cannot be concatenated to latents of \[3, 2, 2\]"),
         (("codec.first_stage=nowhere.ckpt",), "codec.first_stage=nowhere.ckpt does not exist"),
         (("data.latents=disk",), "data.latents must be one of cache"),
         (("data.latents=cache", "cond=caption", "model=caption_unet_tiny"), "computed from the images"),
