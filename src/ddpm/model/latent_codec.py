@@ -61,10 +61,10 @@ class LatentCodec:
         self.shifts = check.boolean("shift", shift)
         if isinstance(scale, str):
             check.one_of("scale", scale, ("first_batch",))
-        elif scale is not None:
-            check.positive_number("scale", scale)
             if shift:
                 check.fail("shift", shift, "false with scale=first_batch: the mean is found over the training split")
+        elif scale is not None:
+            check.positive_number("scale", scale)
         self.chosen_scale = scale
         self.sha256 = (fitted or {}).get(HASH)
         self.fit(fitted or {})
