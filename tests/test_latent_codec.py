@@ -15,6 +15,7 @@ from ddpm.diffusion.noises.base import White
 from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.schedules.curves import cosine
+from ddpm.model.codec import PixelCodec
 from ddpm.model.latent_codec import LatentCodec
 
 D = 6
@@ -96,12 +97,24 @@ def test_an_unknown_scale_is_refused():
         ({"scale": -1.0}, "scale must be"),
         ({"scale": "batch"}, "scale must be one of first_batch"),
         ({"shift": 1}, "shift must be"),
+        ({"scale": "first_batch", "shift": True}, "shift must be false with scale=first_batch"),
         ({"sample": "no"}, "sample must be"),
     ],
 )
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         LatentCodec(Rotation(), **settings)
+
+
+def test_codecs_share_x0_if_first_stage_scale_and_shift_are_the_same():
+    def codec(sha256="a", scale=2.0, shift=(0.5,)):
+        known = {"first_stage_sha256": sha256, "shift": list(shift), **({"scale": scale} if scale else {})}
+        return LatentCodec(Rotation(), shift=True, fitted=known)
+
+    assert all(codec().shares_x0(other) for other in (codec(), codec(scale=2.0001), codec(scale=None)))
+    assert not any(codec().shares_x0(other) for other in (codec("b"), codec(scale=3), codec(shift=[0.6]), PixelCodec()))
+    assert PixelCodec().shares_x0(PixelCodec())
+    assert not PixelCodec().shares_x0(codec())
 
 
 def gaussian_data():

@@ -7,12 +7,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from processes import command, ended
-from small_models import QUICK
+from small_models import QUICK, trained
 from small_runs import composed, configured
 
 from ddpm.base.user_cache import user_cache
 from ddpm.checkpoint.stored_config import FITTED
-from ddpm.commands import evaluate, export, sample, train
+from ddpm.commands import evaluate, export, replay, sample, train
 from ddpm.config import build, load
 from ddpm.data.latents import shard_path
 from ddpm.data.pixels import to_floats
@@ -78,6 +78,8 @@ def test_a_shift_centres_each_channel(latent_run, stage):
     assert found["shift"] == pytest.approx(centre.tolist(), abs=1e-6)
     spread = (mean - centre[:, None, None]).square().mean().sqrt().item()
     assert found["scale"] * spread == pytest.approx(1, abs=1e-6)
+    chosen = fitted(latent_run("codec.shift=true", "codec.sample=false", "codec.scale=2", to="chosen"))
+    assert chosen == {name: value for name, value in found.items() if name != "scale"}
 
 
 def test_the_scale_of_the_first_batch_is_that_of_sixteen_images(latent_run):
@@ -145,15 +147,34 @@ def test_kept_latents_are_those_of_each_image_and_of_its_mirror_image(latent_run
             assert torch.allclose(model.codec.moments(image)[0], found, rtol=1e-3, atol=1e-3)
 
 
-def test_encoding_goes_on_where_it_was_killed(latent_run):
+def test_encoding_goes_on_where_it_was_killed_and_replaces_damaged_files(latent_run, capsys):
     latent_run("data.latents=cache")
     (folder,) = user_cache("latents").iterdir()
     first, second = shard_path(folder, 0), shard_path(folder, 1)
     before, made = second.read_bytes(), first.stat().st_mtime_ns
     second.unlink()
-    latent_run("data.latents=cache", to="again")
-    assert second.read_bytes() == before
+    for number, damaged in enumerate((None, before[:1000], b"", b"no array", first.read_bytes())):
+        if damaged is not None:
+            second.write_bytes(damaged)
+        latent_run("data.latents=cache", to=f"again{number}")
+        assert second.read_bytes() == before
     assert first.stat().st_mtime_ns == made
+    assert "image 773 of 773: encoded once" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_one_error(latent_run, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"cannot write to .*file/latents.*Not a directory.*DDPM_CACHE=FOLDER"):
+        latent_run("data.latents=cache")
+
+
+def test_a_bad_step_on_kept_latents_is_replayed(latent_run, tmp_path):
+    words = ("optimizer.lr=1e38", "trainer.gradient_clip_val=null", "trainer.max_steps=4")
+    with pytest.raises(FloatingPointError, match="became NaN or infinite at step 2"):
+        latent_run(*words, "data.latents=cache")
+    found = replay.replay(tmp_path / "latent" / "nonfinite" / "00000002.pt")
+    assert found[0].startswith("the output of")
 
 
 @pytest.mark.parametrize("latents", [(), ("data.latents=cache",)])
@@ -194,6 +215,32 @@ def test_another_first_stage_is_one_error_with_both_hashes(latent_run, config, t
         sample.run_sample(config("sample", f"ckpt={checkpoint}", f"+codec.first_stage={other}", "num_samples=1"))
 
 
+def test_another_scale_makes_other_images(latent_run, config, tmp_path):
+    words = (f"ckpt={latent_run()}", "num_samples=2", "format=npz", "trainer=cpu", f"out={tmp_path / 'out'}")
+    sample.run_sample(config("sample", *words))
+    with pytest.raises(ValueError, match=r"another generation.*\n.*codec.scale: .* in the folder, 2 requested"):
+        sample.run_sample(config("sample", *words, "+codec.scale=2"))
+    with pytest.raises(ValueError, match="the scale and shift of latents are found in training"):
+        sample.run_sample(config("sample", *words, "+codec.shift=true"))
+
+
+def test_a_guide_needs_the_same_latents(latent_run, config, tmp_path):
+    checkpoint, kept = latent_run(), latent_run("data.latents=cache", to="kept")
+    scaled, pixels = latent_run("codec.scale=2", to="scaled"), trained(tmp_path)
+    for guide, message in (
+        (kept, None),  # its scale differs by rounding
+        (scaled, "has another first stage or scale"),
+        (pixels, "has codec PixelCodec, but this model has LatentCodec"),
+    ):
+        words = ("num_samples=2", "guidance=autoguidance", f"guidance.guide={guide}", "trainer=cpu")
+        settings = config("sample", f"ckpt={checkpoint}", *words, f"out={tmp_path / 'out'}")
+        if message is None:
+            sample.run_sample(settings)
+        else:
+            with pytest.raises(ValueError, match=message):
+                sample.run_sample(settings)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -203,6 +250,7 @@ def test_another_first_stage_is_one_error_with_both_hashes(latent_run, config, t
         (("data.channels=3",), "encodes images of 1 channels, but data.channels=3"),
         (("loss=vlb",), "latents have not: choose loss=simple"),
         (("codec.scale=-1",), "codec.scale must be"),
+        (("cond=low_res",), r"images of \[1, 4, 4\], which cannot be concatenated to latents of \[3, 2, 2\]"),
         (("codec.first_stage=nowhere.ckpt",), "codec.first_stage=nowhere.ckpt does not exist"),
         (("data.latents=disk",), "data.latents must be one of cache"),
         (("data.latents=cache", "cond=caption", "model=caption_unet_tiny"), "computed from the images"),

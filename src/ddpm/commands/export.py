@@ -57,7 +57,10 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> 
 
 
 FORMATS = {
-    "safetensors": (write_safetensors, "use it as ckpt={out}, or a classifier as guidance.classifier={out}"),
+    "safetensors": (
+        write_safetensors,
+        "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}",
+    ),
     "diffusers": (write_diffusers, "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"),
 }
 """The function that writes each format, and the hint printed after an export."""

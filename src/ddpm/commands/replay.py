@@ -29,7 +29,7 @@ def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     module.to("cuda" if torch.cuda.is_available() else "cpu").train()
     if not slow_bf16 and stored["config"]["trainer"]["precision"] != devices.SLOW:
         devices.precision(stored["precision"], module.device.type)
-    ranks, micro_batches = stored["pixels"].shape[:2]
+    ranks, micro_batches = stored["index"].shape[:2]
     found: list[str] = []
     for turn in module.turns:
         module.zero_grad()
@@ -47,10 +47,12 @@ def named(turn: Turn, part: str) -> str:
 
 
 def replay_batch(module: DiffusionModule, turn: Turn, stored: dict[str, Any], rank: int, number: int) -> list[str]:
-    values = {name: stored[name][rank, number].to(module.device) for name in ("label", "index", "position")}
-    image = stored["pixels"][rank, number].to(module.device).float().div_(127.5).sub_(1)
-    batch = Batch(image=image, **values)
-    batch_idx = stored["batch_idx"] + 1 - stored["pixels"].shape[1] + number
+    names = [name for name in ("label", "index", "position", "latent", "pixels") if name in stored]
+    values = {name: stored[name][rank, number].to(module.device) for name in names}
+    if "pixels" in values:
+        values["image"] = values.pop("pixels").float().div_(127.5).sub_(1)
+    batch = Batch(**values)
+    batch_idx = stored["batch_idx"] + 1 - stored["index"].shape[1] + number
     found: list[str] = []
     watched = [
         layer.register_forward_hook(lambda layer, _, output, name=name: note_nonfinite(found, name, output))

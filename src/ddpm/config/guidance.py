@@ -20,6 +20,7 @@ from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler
+from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
 
 Load = Callable[[Path], DiffusionModel]
@@ -36,7 +37,9 @@ class GuidanceSetup(NamedTuple):
     networks: tuple[nn.Module, ...] = ()
 
 
-def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, load: Load) -> GuidanceSetup:
+def set_up_guidance(
+    config: DictConfig, condition: Condition, sampler: Sampler, codec: Codec, load: Load
+) -> GuidanceSetup:
     """condition: condition of the network. load: loads a model from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
@@ -50,13 +53,13 @@ def set_up_guidance(config: DictConfig, condition: Condition, sampler: Sampler, 
     }
     sample_condition, networks = condition, []
     if "guide" in leaf:
-        guide = guide_model("guide", leaf, sampler, load)
+        guide = guide_model("guide", leaf, sampler, codec, load)
         if guide.condition.network_settings != condition.network_settings:
             raise ValueError(f"guidance.guide={leaf.guide} has {guide.condition}, but this model has {condition}")
         networks.append(guide.weights(guide.predict_weights))
         given["guide"] = NetworkDenoiser(networks[0], guide.objective)
     if "classifier" in leaf:
-        classifier = guide_model("classifier", leaf, sampler, load)
+        classifier = guide_model("classifier", leaf, sampler, codec, load)
         networks.append(classifier.weights(classifier.predict_weights))
         given["classifier"] = Logits(NetworkDenoiser(networks[0], classifier.objective))
         sample_condition = shared_condition(classifier.condition, condition, leaf.classifier)
@@ -91,8 +94,9 @@ class Logits:
         return self.denoiser.raw(x_t, t, {})
 
 
-def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> DiffusionModel:
-    """Load the guide or classifier. Raises ValueError if its kind, process or schedule does not match the model."""
+def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, load: Load) -> DiffusionModel:
+    """Load the guide or classifier. Raises ValueError if its kind, process, schedule or codec does not match the
+    model."""
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")
@@ -111,6 +115,13 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, load: Load) -> D
         raise ValueError(
             f"guidance.{field}={path} was trained with another schedule than this model, so its times "
             "have other noise levels; train it with the same schedule"
+        )
+    if not codec.shares_x0(model.codec):
+        found, needed = type(model.codec).__name__, type(codec).__name__
+        different = f"codec {found}, but this model has {needed}" if found != needed else "another first stage or scale"
+        raise ValueError(
+            f"guidance.{field}={path} has {different}: the guided model and its guide need the same codec, with the "
+            "same first stage, scale and shift"
         )
     return model
 

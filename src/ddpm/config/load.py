@@ -20,6 +20,7 @@ from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.interop import ddgan, diffusers, exported_folder, openai, openai_configuration
 from ddpm.interop.configuration import diffusers_configuration
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
+from ddpm.model.latent_codec import LatentCodec
 from ddpm.runs.portable import open_config
 
 
@@ -42,7 +43,7 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
     with one_error(path):
         config, fitted = changed(stored["config"], changes)
         refuse_other_weights(config, stored["state_dict"], path)
-        model = build_model(config, fitted, guide)
+        model = rebuilt(config, fitted)
         model.load_state_dict(model_weights(stored["state_dict"]))
     return model.eval(), config
 
@@ -101,7 +102,7 @@ def from_exported(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
             network = instantiate(config.model, "model")
         wanted = network.state_dict(prefix=exported.state_prefix(stored.weights))
         refuse_other_shapes(wanted, stored.tensors, folder)
-        model = build_model(config, fitted, guide)
+        model = rebuilt(config, fitted)
         exported.load_exported(model, stored, folder)
     return model.eval(), config
 
@@ -129,7 +130,7 @@ def from_weights(
     """A model of another program. weights: of the network."""
     with one_error(path):
         config, fitted = changed(configuration, changes)
-        model = build_model(config, fitted, guide)
+        model = rebuilt(config, fitted)
         model.network.load_state_dict(weights)
     return model.eval(), config
 
@@ -149,10 +150,26 @@ def changes(config: DictConfig) -> DictConfig:
 
 
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
-    """The stored configuration with the changes. Fitted values of a replaced part are dropped."""
+    """The stored configuration with the changes. Fitted values of a replaced part or field are dropped."""
     config, fitted = open_config(stored)
     config = merged(with_network_settings(config, fitted), changes)
-    return config, {group: fitted[group] for group in fitted if "_target_" not in changes.get(group, {})}
+    kept = {
+        group: {name: value for name, value in values.items() if name not in changes.get(group, {})}
+        for group, values in fitted.items()
+        if "_target_" not in changes.get(group, {})
+    }
+    return config, kept
+
+
+def rebuilt(config: DictConfig, fitted: Fitted) -> DiffusionModel:
+    """The model of a stored configuration, without its weights."""
+    model = build_model(config, fitted, guide)
+    if isinstance(model.codec, LatentCodec) and not model.codec.is_fitted:
+        raise ValueError(
+            "the scale and shift of latents are found in training: leave codec.scale and codec.shift as they were "
+            "trained, or set codec.scale to a number and codec.shift to false"
+        )
+    return model
 
 
 def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:

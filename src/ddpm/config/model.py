@@ -19,6 +19,8 @@ from ddpm.config.guidance import set_up_guidance
 from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
+from ddpm.diffusion.conditions.base import Condition
+from ddpm.diffusion.conditions.low_resolution import LowResolution
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses import AdversarialLoss, Loss
 from ddpm.diffusion.noises.base import White
@@ -42,6 +44,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
     refuse_clipping(config, codec)
     condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
+    refuse_low_res_of_other_shape(condition, image_shape, codec.latent_shape(image_shape))
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
     if not isinstance(network, nn.Module):
@@ -63,7 +66,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     sampler.times(process.T)  # only to raise its errors early
     if latent_channels:
         sampler = sampler.with_latents(latent_channels)
-    guidance = set_up_guidance(config, condition, sampler, load)
+    guidance = set_up_guidance(config, condition, sampler, codec, load)
     if no_samples(network) is None:
         guidance.wrap(NetworkDenoiser(network, objective))  # only to raise its errors early
     return DiffusionModel(
@@ -87,6 +90,20 @@ def refuse_clipping(config: DictConfig, codec: Codec) -> None:
     if not codec.bounded and config.clip._target_ != UNGUIDED["_target_"]:
         name = config.clip._target_.rpartition(".")[2]
         raise ValueError(f"clip={name} needs x0 in [-1, 1], which latents leave: choose clip=none")
+
+
+def refuse_low_res_of_other_shape(
+    condition: Condition, image_shape: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    """Raise ValueError if small images cannot be concatenated to x0 of this shape."""
+    if not isinstance(condition, LowResolution):
+        return
+    small = condition.small_shape(image_shape)
+    if small[0] != shape[0] or small[1] > shape[1] or small[2] > shape[2]:
+        raise ValueError(
+            f"cond=low_res gives images of {list(small)}, which cannot be concatenated to latents of {list(shape)}: "
+            "choose codec=pixel, or a larger cond.factor and a first stage with as many channels as the images"
+        )
 
 
 def refuse_other_channels(network: nn.Module, shape: tuple[int, int, int]) -> None:

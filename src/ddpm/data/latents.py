@@ -18,6 +18,14 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npy"
 
 
+def is_shard(path: Path, num: int) -> bool:
+    """Whether there is a whole file of `num` images. The latents themselves are not read."""
+    try:
+        return len(np.load(path, mmap_mode="r")) == num
+    except (OSError, ValueError, EOFError):
+        return False
+
+
 @dataclass(frozen=True)
 class CachedLatents:
     """The moments of images, float16 `[n, V, M, h, w]` in files of `SHARD` images, with V = 2 if the second is of the

@@ -34,6 +34,10 @@ class Codec(Protocol):
         """Shape of one x0 for images of shape (C, H, W)."""
         ...
 
+    def shares_x0(self, other: "Codec") -> bool:
+        """Whether an image has the same x0 in both codecs, so that one model can guide the other."""
+        ...
+
 
 class PixelCodec:
     """Diffusion on the pixels themselves."""
@@ -50,6 +54,9 @@ class PixelCodec:
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         return image_shape
+
+    def shares_x0(self, other: Codec) -> bool:
+        return isinstance(other, PixelCodec)
 
 
 class BinaryCodec:
@@ -71,3 +78,6 @@ class BinaryCodec:
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         return image_shape
+
+    def shares_x0(self, other: Codec) -> bool:
+        return isinstance(other, BinaryCodec)

@@ -1,5 +1,6 @@
 """Latent diffusion (Rombach et al. 2022): x0 is the code of a frozen first stage, shifted and scaled."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Batch
+from ddpm.model.codec import Codec
 
 HASH = "first_stage_sha256"
 """The fitted value by which a model knows the weights of its first stage again."""
@@ -59,9 +61,12 @@ class LatentCodec:
         self.shifts = check.boolean("shift", shift)
         if isinstance(scale, str):
             check.one_of("scale", scale, ("first_batch",))
+            if shift:
+                check.fail("shift", shift, "false with scale=first_batch: the mean is found over the training split")
         elif scale is not None:
             check.positive_number("scale", scale)
         self.chosen_scale = scale
+        self.sha256 = (fitted or {}).get(HASH)
         self.fit(fitted or {})
 
     def fit(self, fitted: Mapping[str, Any]) -> None:
@@ -99,6 +104,15 @@ class LatentCodec:
                 "the image size", [height, width], f"a multiple of {factor}, by which the first stage divides it"
             )
         return self.network.z_channels, height // factor, width // factor
+
+    def shares_x0(self, other: Codec) -> bool:
+        """Scales may differ by rounding, as those of latents that were encoded once do."""
+        if not isinstance(other, LatentCodec) or other.sha256 != self.sha256:
+            return False
+        if not (self.is_fitted and other.is_fitted):
+            return True
+        same_shift = torch.allclose(self.shift * self._scale, other.shift * other._scale, atol=0.01)
+        return same_shift and math.isclose(self._scale, other._scale, rel_tol=0.01)
 
     @property
     def _scale(self) -> float:

@@ -19,7 +19,8 @@ class FiniteLoss(Callback):
     """Records the first bad step on the device, and reads it only when numbers are logged or a checkpoint is saved.
 
     Until then the optimizers skip their steps (see `DiffusionModule.clip_gradients_of`). So RUN/nonfinite/STEP.pt
-    contains the weights before the bad turn, and the step's batches of all ranks as uint8 pixels.
+    contains the weights before the bad turn, and the step's batches of all ranks: uint8 pixels, or moments of latents
+    that were encoded once.
     """
 
     def __init__(self) -> None:
@@ -69,8 +70,9 @@ class FiniteLoss(Callback):
         weights = {turn.name: sharding.full_weights(turn.network) for turn in module.turns}
         hint = ""
         if trainer.is_global_zero:
-            batches = {name: step[name].cpu() for name in ("label", "index", "position")}
-            batches["pixels"] = to_uint8(step["image"]).cpu()
+            batches = {name: step[name].cpu() for name in ("label", "index", "position", "latent") if name in step}
+            if "image" in step:
+                batches["pixels"] = to_uint8(step["image"]).cpu()
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}
             hint = f"To see where it began: python -m ddpm replay {path}. "
             try:

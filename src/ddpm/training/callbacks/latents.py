@@ -18,7 +18,7 @@ from ddpm.base.rng import Rng
 from ddpm.base.user_cache import user_cache
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.latents import SHARD, CachedLatents, shard_path
+from ddpm.data.latents import SHARD, CachedLatents, is_shard, shard_path
 from ddpm.data.order import keyed_order
 from ddpm.data.pixels import ImageData, to_floats
 from ddpm.model.latent_codec import HASH, LatentCodec
@@ -70,14 +70,14 @@ class Encoding:
     def cached(self) -> CachedLatents:
         """Encode what is not in the cache yet; each process makes some of the files."""
         num, folder = len(self.images), user_cache("latents") / self.key()
-        numbers = range(-(-num // SHARD))
-        missing = [number for number in numbers if not shard_path(folder, number).exists()]
+        shards = self.images.indices.split(SHARD)
+        missing = [number for number, rows in enumerate(shards) if not is_shard(shard_path(folder, number), len(rows))]
+        missing = self.trainer.strategy.broadcast(missing)  # the same for all processes
         if missing:
-            self.trainer.strategy.barrier()  # so that all processes see the same files as missing
-            self.encode_missing(folder, missing[self.trainer.global_rank :: self.trainer.world_size])
+            mine = missing[self.trainer.global_rank :: self.trainer.world_size]
+            self.encode(folder, {number: shards[number] for number in mine})
             self.trainer.strategy.barrier()
-        absent = [number for number in numbers if not shard_path(folder, number).exists()]
-        if absent:
+        if not all(is_shard(shard_path(folder, number), len(rows)) for number, rows in enumerate(shards)):
             raise ValueError(f"{folder} is not seen by all processes: DDPM_CACHE=FOLDER must be on a disk they share")
         row = torch.full((len(self.images.labels),), -1)
         row[self.images.indices] = torch.arange(num)
@@ -90,18 +90,24 @@ class Encoding:
         about = [LAYOUT, self.sha256, self.data.content_hash("train"), rows, settings]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
-    def encode_missing(self, folder: Path, numbers: list[int]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        done, display = 0, None
-        for number in numbers:
-            rows = self.images.indices[number * SHARD : (number + 1) * SHARD]
+    def encode(self, folder: Path, shards: dict[int, Tensor]) -> None:
+        """Write files. shards: by number, int64 `[n]`, the images of each."""
+        num = sum(map(len, shards.values()))
+        done, display = 0, ProgressDisplay("image", num) if shards and self.trainer.is_global_zero else None
+        for number, rows in shards.items():
             encoded = torch.cat([self.both_ways(images) for images in self.batches(rows)]).cpu()
-            if display is None:
-                self.demand_space(folder, encoded)
-                display = ProgressDisplay("image", len(numbers) * SHARD) if self.trainer.is_global_zero else None
-            with atomic_write(shard_path(folder, number)) as partial, open(partial, "wb") as file:
-                np.save(file, encoded.numpy())
-            done += SHARD
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not done:
+                    self.demand_space(folder, encoded[0].numel() * encoded.element_size() * num)
+                with atomic_write(shard_path(folder, number)) as partial, open(partial, "wb") as file:
+                    np.save(file, encoded.numpy())
+            except OSError as error:
+                raise ValueError(
+                    f"data.latents=cache cannot write to {folder} ({error.strerror}); DDPM_CACHE=FOLDER chooses "
+                    "another place"
+                ) from error
+            done += len(rows)
             if display and display.is_due(done):
                 display.show(done, f"encoded once, {display.rate(done):.0f} images/s")
         if display:
@@ -112,8 +118,8 @@ class Encoding:
         variants = [images, images.flip(-1)] if self.data.flip else [images]
         return torch.stack([self.moments(each) for each in variants], dim=1).clamp(-65504, 65504).half()
 
-    def demand_space(self, folder: Path, encoded: Tensor) -> None:
-        needed = encoded[0].numel() * encoded.element_size() * len(self.images)
+    def demand_space(self, folder: Path, needed: int) -> None:
+        """needed: bytes that this process writes."""
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise ValueError(
@@ -130,7 +136,8 @@ class Encoding:
 
     def statistics(self) -> dict[str, float | list[float]]:
         """1 / standard deviation of z over the training images, from the mean and variance of each, in float64: the
-        variance of z is Var(mean) + E[variance]. With codec.shift also the mean of each channel."""
+        variance of z is Var(mean) + E[variance]. With codec.shift also the mean of each channel. Without the scale if
+        it was chosen."""
         sums = torch.zeros(4, self.codec.network.z_channels, dtype=torch.float64)
         mine = self.images.indices[self.trainer.global_rank :: self.trainer.world_size]
         for moments in self.known_moments(mine):
@@ -142,8 +149,8 @@ class Encoding:
         channel_mean = total / num
         centre = channel_mean if self.codec.shifts else total.sum() / num.sum()
         spread = (squares - 2 * centre * total + centre**2 * num + variances).sum() / num.sum()
-        found: dict[str, float | list[float]] = {"scale": float(spread**-0.5)}
-        return found | ({"shift": channel_mean.tolist()} if self.codec.shifts else {})
+        found: dict[str, float | list[float]] = {"shift": channel_mean.tolist()} if self.codec.shifts else {}
+        return found if self.codec.chosen_scale else {"scale": float(spread**-0.5), **found}
 
     def known_moments(self, indices: Tensor) -> Iterator[Tensor]:
         if self.data.latents is None:
