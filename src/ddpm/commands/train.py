@@ -22,7 +22,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
 from ddpm.commands.dry_run import describe_run
 from ddpm.config import analytic, build, fitting
-from ddpm.config.codec import preparations, with_latent_shape
+from ddpm.config.codec import with_latent_shape
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING
 from ddpm.data.datamodule import ImageDataModule
@@ -65,7 +65,7 @@ def train(config: DictConfig) -> None:
     analytic.refuse(module.model.sampler, module.loss)
     refuse_what_cannot_be_drawn(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0
-    trainer = build.trainer(config, [*training_evaluations(config), *preparations(module.model.codec)])
+    trainer = build.trainer(config, [*training_evaluations(config), *build.preparations(module.model.codec)])
     if not trainer.checkpoint_callbacks:  # the trained weights are always saved
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)

@@ -22,12 +22,15 @@ from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.diffusion.losses.classification import Classification
+from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import no_samples
+from ddpm.model.latent_codec import LatentCodec
 from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
 from ddpm.runs.typed import wandb_labels
 from ddpm.training import sharding
 from ddpm.training.alternating import AlternatingModule
+from ddpm.training.callbacks.latents import PrepareLatents
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import ADVERSARY, NETWORK, Turn, turns_of
@@ -36,6 +39,11 @@ from ddpm.training.turn import ADVERSARY, NETWORK, Turn, turns_of
 def data(config: DictConfig) -> ImageDataModule:
     named = {"name": str(config.data.name)} if config.data.get("name") is not None else {}  # plain text, see `TEXT`
     return instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
+
+
+def preparations(codec: Codec) -> list[Callback]:
+    """What has to be done on all processes before the first step of a training."""
+    return [PrepareLatents(codec)] if isinstance(codec, LatentCodec) else []
 
 
 OPTIMIZERS = {NETWORK: "optimizer", ADVERSARY: "adversary_optimizer"}

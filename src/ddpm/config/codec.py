@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -18,7 +17,6 @@ from ddpm.generation.record import weights_hash
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.latent_codec import HASH, LatentCodec
-from ddpm.training.callbacks.latents import PrepareLatents
 
 READ_HERE = ("first_stage", "weights")
 """Fields of a latent codec that are used here and not passed to its constructor."""
@@ -69,11 +67,6 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
             "codec.first_stage=FILE names the file that has them"
         )
     return network
-
-
-def preparations(codec: Codec) -> list[Callback]:
-    """What has to be done on all processes before the first step of a training."""
-    return [PrepareLatents(codec)] if isinstance(codec, LatentCodec) else []
 
 
 def refuse_latents(config: DictConfig, codec: Codec, condition: Condition) -> None:

@@ -82,7 +82,8 @@ class Completion(ImageTask):
         projection, times = self.projection(model), self.times(model)
         numbers, images = self.real(model)
         ids = completion_ids(model, numbers, self.num_completions)
-        x0 = model.encode(images).repeat_interleave(self.num_completions, dim=0)
+        encoded = model.encode(images)
+        x0 = encoded.repeat_interleave(self.num_completions, dim=0)
 
         def run(rows: Tensor) -> Iterator[State]:
             about = projection, self.redraw, times, model.rng, ids[rows], model.conditions_of(rows)
@@ -91,7 +92,7 @@ class Completion(ImageTask):
         completed = model.finish(run, len(ids), len(times) - 1)
         error = (projection(completed) - projection(x0)).abs().max().item()
         outputs = model.decode(completed).unflatten(0, (len(numbers), self.num_completions))
-        images = images.cpu()
+        images = model.decode(encoded)  # as the model sees them
         down = sum(s < t for t, s in pairwise(times))
         known = projection(images)
         drawn = sheet(
