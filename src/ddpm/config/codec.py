@@ -91,10 +91,9 @@ def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]
     """The configuration with the latents' channels and size in its networks, where it refers to those of the data."""
     if "first_stage" not in config.codec.keys():  # noqa: SIM118
         return config
-    config, network = config.copy(), first_stage(config.codec, load)  # type: DictConfig, Any
-    config.codec.first_stage = str(
-        checkpoint_path(str(config.codec.first_stage))
-    )  # a file: no newer one is taken later
+    config = config.copy()
+    network: Any = first_stage(config.codec, load)
+    config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})
