@@ -247,6 +247,11 @@ def test_a_guide_needs_the_same_latents(latent_run, config, tmp_path):
         (("clip=static",), r"clip=StaticThresholding needs x0 in .* choose clip=none"),
         (("model.in_channels=1",), "model.in_channels must be 3"),
         (("data.size=9", "data.resize=bicubic"), "the image size must be a multiple of 4"),
+        (
+            ("data.size=12", "data.resize=bicubic"),
+            r"12\] have latents of \[3, 3, 3\]: image size 3 x 3",
+        ),
+        (("codec.first_stage=???",), "codec.first_stage must be given"),
         (("data.channels=3",), "encodes images of 1 channels, but data.channels=3"),
         (("loss=vlb",), "latents have not: choose loss=simple"),
         (("codec.scale=-1",), "codec.scale must be"),

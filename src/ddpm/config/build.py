@@ -62,7 +62,7 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
         raise ValueError("loss=classification needs labels: choose cond=class")
     refuse_another_kind(config, model.network, adversary, loss)
     for part in (model.network, adversary):
-        getattr(part, "check_images", lambda shape: None)(model.image_shape)
+        refuse_shape(part, model.latent_shape, model.image_shape)
     turns = build_turns(config, loss, {NETWORK: model.network, ADVERSARY: adversary})
     is_sharded = config.trainer.get("strategy") == "fsdp"
     if is_sharded and len(turns) > 1:
@@ -76,6 +76,16 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
         if not loss.double_backward:
             adversary.compile()
     return AlternatingModule(model, loss, turns, config.seed, config.compile)
+
+
+def refuse_shape(network: nn.Module | None, shape: tuple[int, int, int], image_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless the network takes x0 of this shape, before any image is encoded."""
+    try:
+        getattr(network, "check_images", lambda shape: None)(shape)
+    except ValueError as error:
+        if shape == image_shape:
+            raise
+        raise ValueError(f"images of {list(image_shape)} have latents of {list(shape)}: {error}") from error
 
 
 PAIRS = "pairs of times"

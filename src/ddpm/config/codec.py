@@ -24,7 +24,7 @@ READ_HERE = ("first_stage", "weights")
 
 def build_codec(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> Codec:
     leaf = config.codec
-    if "first_stage" not in leaf:
+    if "first_stage" not in leaf.keys():  # noqa: SIM118  `in` overlooks a missing value
         return instantiate(leaf, "codec")
     known = fitted.get("codec", {})
     network = first_stage(leaf, load, known.get(HASH))
@@ -82,12 +82,11 @@ def refuse_latents(config: DictConfig, codec: Codec, condition: Condition) -> No
 
 def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]) -> DictConfig:
     """The configuration with the latents' channels and size in its networks, where it refers to those of the data."""
-    if "first_stage" not in config.codec:
+    if "first_stage" not in config.codec.keys():  # noqa: SIM118
         return config
     config = config.copy()
-    if not OmegaConf.is_missing(config.codec, "first_stage"):  # a file, so that no newer one is taken for it later
-        config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))
     network: Any = first_stage(config.codec, load)
+    config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})

@@ -32,7 +32,7 @@ class ImageDataModule(LightningDataModule):
     process; larger ones are decoded on demand in num_workers processes. verify: decode every image before training,
     also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device; None: the
     training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode the
-    training images once, see `ddpm.training.latents`) or None.
+    training images once, see `ddpm.training.callbacks.latents`) or None.
     """
 
     def __init__(

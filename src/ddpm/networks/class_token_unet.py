@@ -1,5 +1,6 @@
 """A U-Net with cross-attention to an embedding of the class (Rombach et al. 2022, appendix E.2)."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -46,6 +47,9 @@ class ClassTokenUNet(nn.Module):
         self.classes = nn.Embedding(num_classes + null_embedding, token_channels) if num_classes else None
         self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
         self.self_condition = self.unet.self_condition
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None, **conditions: Tensor) -> Tensor:
         check_label(label, len(x), self.num_classes)

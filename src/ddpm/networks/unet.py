@@ -96,7 +96,7 @@ class UNet(nn.Module):
         **others: Tensor,
     ) -> Tensor:
         conditions = {"x0_guess": x0_guess, "label": label, "low_res": low_res, "tokens": tokens, **others}
-        self._check_input(x)
+        self.check_images(x.shape[1:])
         self._check_conditions(x, {name: tensor for name, tensor in conditions.items() if tensor is not None})
         emb = F.silu(add_class(self.time(time), self.label, label))
         images = [x]
@@ -123,8 +123,9 @@ class UNet(nn.Module):
             h = self.out(F.silu(self.norm(h.to(self.out.weight.dtype))))
         return F.pixel_shuffle(h, self.patch_size)
 
-    def _check_input(self, x: Tensor) -> None:
-        channels, *size = x.shape[1:]
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless the network takes images of the shape `(C, H, W)`."""
+        channels, *size = shape
         if channels != self.in_channels:
             raise ValueError(f"this U-Net has in_channels = {self.in_channels}, got images of {channels}")
         check_size(size, len(self.down), self.patch_size)
