@@ -105,7 +105,7 @@ def test_every_experiment_composes_and_names_its_parts(config, experiment):
     assert made.name == experiment
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert text.startswith("# @package _global_\n# ")
-    if experiment.startswith(("ddpm", "iddpm", "dpm2015", "ldm")) and experiment not in ("ldm_mnist",):
+    if experiment.startswith(("ddpm", "iddpm", "dpm2015", "ldm")) and experiment != "ldm_mnist":
         assert "# Expected: " in text
         assert "# Command: python train.py" in text
 
