@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.types import Time
 from ddpm.checkpoint.groups import UNGUIDED
-from ddpm.checkpoint.reading import hold
+from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
 from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
@@ -100,9 +100,7 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, lo
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")
-    if Path(str(path)).is_file():
-        hold(Path(str(path)))
-    model = load(Path(str(path)))
+    model = load(checkpoint_path(str(path)))
     wants_classes = field == "classifier"
     if wants_classes and not getattr(model.best_network, "classifies", False):
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"
