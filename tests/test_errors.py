@@ -19,7 +19,7 @@ BAD_TRAINING = [
     (["trainer.max_step=3"], "there is no 'trainer.max_step' to set; did you mean 'trainer.max_steps'?"),
     (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set"),
     (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
-    (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ddpm_cifar10'?"),
+    (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ldm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
