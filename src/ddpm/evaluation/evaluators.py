@@ -30,8 +30,10 @@ def training_evaluations(config: DictConfig) -> list[EvaluateDuringTraining]:
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.model_metrics."):
             raise ValueError(f"metric={name} measures a trained model, not images: use it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
+    evaluator, about = build_evaluator(config, config.data.name).to("cpu"), partial(describe, config)
+    return [EvaluateDuringTraining(evaluator, **settings, describe=about)]
 
-    def describe(fitted: Fitted) -> dict[str, Any]:
-        return describe_groups(image_settings(with_network_settings(config, fitted), fitted))
 
-    return [EvaluateDuringTraining(build_evaluator(config, config.data.name).to("cpu"), **settings, describe=describe)]
+def describe(config: DictConfig, fitted: Fitted) -> dict[str, Any]:
+    """What results say of the model, by group."""
+    return describe_groups(image_settings(with_network_settings(config, fitted), fitted))

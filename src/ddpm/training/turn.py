@@ -38,14 +38,15 @@ def turns_of(
     loss: Loss | AdversarialLoss, networks: Mapping[str, nn.Module], optimizers: Mapping[str, MakeOptimizer]
 ) -> tuple[Turn, ...]:
     """The turns of a loss, in its order. networks, optimizers: by name of the turn."""
-    losses = loss.turns if hasattr(loss, "turns") else {NETWORK: plain_turn(loss)}
+    losses = loss.turns if hasattr(loss, "turns") else {NETWORK: PlainTurn(loss)}
     return tuple(Turn(name, networks[name], each, optimizers[name]) for name, each in losses.items())
 
 
-def plain_turn(loss: Loss) -> TurnLoss:
-    """The only turn of a loss that trains one network."""
+@dataclass(frozen=True)
+class PlainTurn:
+    """The only turn of a loss that trains one network; a class, so that trainer.strategy=ddp_spawn can pickle it."""
 
-    def terms(denoiser: NetworkDenoiser, example: Example) -> LossTerms:
-        return loss(denoiser, example.x0, example.cond, example.draws)
+    loss: Loss
 
-    return terms
+    def __call__(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
+        return self.loss(denoiser, example.x0, example.cond, example.draws)
