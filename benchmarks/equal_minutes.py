@@ -4,6 +4,7 @@ A training takes as many steps as fit into the minutes at the speed of a short t
 should. The trial's speed is kept, so that all seeds train equally long.
 """
 
+import argparse
 import csv
 import json
 import math
@@ -89,6 +90,17 @@ class Study:
     def known(self) -> dict[str, Values]:
         path = self.folder / "values.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+
+def arguments(about: str, minutes: float, seeds: int, models: Mapping[str, Words]) -> argparse.Namespace:
+    """The command line of a study, with its defaults. only: a list of models, empty for all."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=minutes, help="of training")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--only", default="", help=f"models, of {', '.join(models)}")
+    given = parser.parse_args()
+    given.only = [name for name in given.only.split(",") if name]
+    return given
 
 
 def measure(checkpoint: Path, words: Words) -> dict[str, float]:

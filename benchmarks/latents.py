@@ -7,11 +7,9 @@ models are conditioned on the class and sampled without guidance in 20 steps of 
 runs/latents, measures what is missing, and writes the table of docs/latent_diffusion.md. Use an idle machine.
 """
 
-import argparse
-
 import torch
 
-from benchmarks.equal_minutes import ROOT, Study, Words, replace_below, rows
+from benchmarks.equal_minutes import ROOT, Study, Words, arguments, replace_below, rows
 from benchmarks.run import table
 
 PAGE = ROOT / "docs" / "latent_diffusion.md"
@@ -41,15 +39,10 @@ STUDY = Study(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=6.0, help="of training")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default="", help=f"models, of {', '.join(MODELS)}")
-    given = parser.parse_args()
+    given = arguments(__doc__, minutes=6, seeds=2, models=MODELS)
     STUDY.folder.mkdir(parents=True, exist_ok=True)
-    only = [name for name in given.only.split(",") if name]
-    pixels = [name for name in MODELS if name.startswith("pixels") and (not only or name in only)]
-    values = STUDY.measured(given.seeds, given.minutes, only)
+    pixels = [name for name in MODELS if name.startswith("pixels") and (not given.only or name in given.only)]
+    values = STUDY.measured(given.seeds, given.minutes, given.only)
     longer = STUDY.measured(given.seeds, 2 * given.minutes, pixels) if pixels else {}
     values |= {f"{method}, longer": own for method, own in longer.items()}
     about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."

@@ -6,13 +6,12 @@ Trains what is missing under runs/trilemma, measures what is missing, and writes
 docs/trilemma.md. Use an idle machine.
 """
 
-import argparse
 import statistics
 
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.equal_minutes import ROOT, Study, Values, Words, replace_below, rows
+from benchmarks.equal_minutes import ROOT, Study, Values, Words, arguments, replace_below, rows
 from benchmarks.run import table
 
 PAGE, PICTURE = ROOT / "docs" / "trilemma.md", ROOT / "docs" / "trilemma.png"
@@ -68,13 +67,9 @@ def draw(values: dict[str, Values]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=12.0, help="of training")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="", help=f"models, of {', '.join(MODELS)}")
-    given = parser.parse_args()
+    given = arguments(__doc__, minutes=12, seeds=3, models=MODELS)
     STUDY.folder.mkdir(parents=True, exist_ok=True)
-    values = STUDY.measured(given.seeds, given.minutes, [name for name in given.only.split(",") if name])
+    values = STUDY.measured(given.seeds, given.minutes, given.only)
     about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     draw(values)

@@ -24,7 +24,7 @@ D = 6
 class Rotation(nn.Module):
     """A linear first stage with an orthogonal matrix and a constant spread of z."""
 
-    z_channels, factor = 1, 1
+    z_channels, num_moments, factor = 1, 2, 1
 
     def __init__(self, spread=0.5):
         super().__init__()

@@ -17,9 +17,11 @@ HASH = "first_stage_sha256"
 
 
 class FirstStage(Protocol):
-    """What a codec needs of an autoencoder. factor: side of an image over that of its latent."""
+    """What a codec needs of an autoencoder. num_moments: channels of `moments`, those of z if z is not random.
+    factor: side of an image over that of its latent."""
 
     z_channels: int
+    num_moments: int
     factor: int
 
     def moments(self, images: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ class LatentCodec:
     ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.networks = (self.network,)
-        self.sample = check.boolean("sample", sample)
+        self.sample = check.boolean("sample", sample) and network.num_moments > network.z_channels  # else std is 0
         self.shifts = check.boolean("shift", shift)
         if isinstance(scale, str):
             check.one_of("scale", scale, ("first_batch",))
@@ -82,7 +84,7 @@ class LatentCodec:
         z, std = self.distribution(moments)
         if draws is not None and self.sample:
             z = z + std * draws.normal("latent", tuple(z.shape[1:])).to(z.dtype)
-        return (z - self._shift(z)) * self._scale
+        return self._shifted(z, -1) * self._scale
 
     def distribution(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z, `[B, z_channels, h, w]` each; the latter 0 with sample=False."""
@@ -94,7 +96,7 @@ class LatentCodec:
         return self.network.moments(images)
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.network.decode(x0 / self._scale + self._shift(x0))
+        return self.network.decode(self._shifted(x0 / self._scale, 1))
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         _, height, width = image_shape
@@ -111,7 +113,7 @@ class LatentCodec:
             return False
         if not (self.is_fitted and other.is_fitted):
             return True
-        same_shift = torch.allclose(self.shift * self._scale, other.shift * other._scale, atol=0.01)
+        same_shift = torch.allclose(self.shift.cpu() * self._scale, other.shift.cpu() * other._scale, atol=0.01)
         return same_shift and math.isclose(self._scale, other._scale, rel_tol=0.01)
 
     @property
@@ -120,5 +122,8 @@ class LatentCodec:
             raise ValueError("the scale of the latents is not known yet; it is found when the training starts")
         return self.scale
 
-    def _shift(self, z: Tensor) -> Tensor:
-        return self.shift.to(z)[:, None, None]
+    def _shifted(self, z: Tensor, sign: int) -> Tensor:
+        if not self.shifts:
+            return z
+        self.shift = self.shift.to(z.device)  # moved once, since each copy from the host makes it wait
+        return z + sign * self.shift.to(z.dtype)[:, None, None]
