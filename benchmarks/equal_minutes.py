@@ -71,14 +71,14 @@ class Study:
         return run_folder / "checkpoints" / "last.ckpt"
 
     def measured(self, seeds: int, minutes: float, only: list[str]) -> dict[str, Values]:
-        """The values of all methods of the models `only`, or of all."""
+        """The values of all methods of the models `only`, or of all, without speeds."""
         for method, (model, words) in self.methods.items():
             for seed in range(seeds if not only or model in only else 0):
                 key = f"{method}|{minutes:g}"
                 if len(self.known().get(key, {}).get("fid", [])) > seed:
                     continue
                 checkpoint = self.train(model, seed, minutes)
-                found = {**measure(checkpoint, words), "ms": milliseconds(checkpoint, words)}
+                found = measure(checkpoint, words)
                 values = self.known()  # read again, because another process may measure other models
                 for name, value in found.items():
                     values.setdefault(key, {}).setdefault(name, []).append(value)
@@ -86,6 +86,19 @@ class Study:
                 print(method, seed, {name: round(value, 3) for name, value in found.items()}, flush=True)
         known = self.known()
         return {method: known[f"{method}|{minutes:g}"] for method in self.methods if f"{method}|{minutes:g}" in known}
+
+    def timed(self, values: dict[str, Values], minutes: float) -> dict[str, Values]:
+        """The values with "ms" an image, of seed 0 in batches of 64: the least of three rounds over all methods."""
+        loaded, times = {}, {method: [] for method in values}
+        for method in values:
+            model, words = self.methods[method]
+            loaded[method] = ddpm.load(self.train(model, 0, minutes), *words, device="cpu")
+        for _ in range(3):
+            for method, model in loaded.items():
+                start = time.perf_counter()
+                model.sample(64, batch_size=64)
+                times[method].append((time.perf_counter() - start) / 64 * 1000)
+        return {method: {**own, "ms": [min(times[method])]} for method, own in values.items()}
 
     def known(self) -> dict[str, Values]:
         path = self.folder / "values.json"
@@ -109,16 +122,6 @@ def measure(checkpoint: Path, words: Words) -> dict[str, float]:
     said = run("evaluate.py", *settings)
     stored = json.loads(Path(re.findall(r"stored with its protocol in (\S+)", said)[-1]).read_text())
     return {name.split("_")[0]: value for name, value in stored["metrics"].items()}
-
-
-def milliseconds(checkpoint: Path, words: Words) -> float:
-    """Per image, in batches of 64, the least of three."""
-    model, times = ddpm.load(checkpoint, *words), []
-    for _ in range(3):
-        start = time.perf_counter()
-        model.sample(64, batch_size=64)
-        times.append((time.perf_counter() - start) / 64 * 1000)
-    return min(times)
 
 
 def with_error(values: list[float], digits: int) -> str:

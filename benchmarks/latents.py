@@ -44,7 +44,8 @@ def main() -> None:
     pixels = [name for name in MODELS if name.startswith("pixels") and (not given.only or name in given.only)]
     values = STUDY.measured(given.seeds, given.minutes, given.only)
     longer = STUDY.measured(given.seeds, 2 * given.minutes, pixels) if pixels else {}
-    values |= {f"{method}, longer": own for method, own in longer.items()}
+    values = STUDY.timed(values, given.minutes)
+    values |= {f"{method}, longer": {**own, "ms": values[method]["ms"]} for method, own in longer.items()}
     about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     print(table(rows(values)))

@@ -69,7 +69,7 @@ def draw(values: dict[str, Values]) -> None:
 def main() -> None:
     given = arguments(__doc__, minutes=12, seeds=3, models=MODELS)
     STUDY.folder.mkdir(parents=True, exist_ok=True)
-    values = STUDY.measured(given.seeds, given.minutes, given.only)
+    values = STUDY.timed(STUDY.measured(given.seeds, given.minutes, given.only), given.minutes)
     about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     draw(values)

@@ -90,7 +90,7 @@ def test_a_run_goes_on(run, config):
     whole, resumed = (read_checkpoint(each / "checkpoints" / "00000006.ckpt") for each in (Path("whole"), run))
     for key, value in whole["state_dict"].items():
         if isinstance(value, torch.Tensor):  # kernels of another machine round differently
-            assert_rounded(resumed["state_dict"][key], value, 100)
+            assert_rounded(resumed["state_dict"][key], value, 100, scale=0.1)  # Adam enlarges roundings
 
 
 def test_images_are_continued_and_not_made_again(run, config, capsys):

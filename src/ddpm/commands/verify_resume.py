@@ -117,7 +117,7 @@ def main() -> None:
     for part, names in found.items():
         print(f"  {part:18} {'bitwise equal' if not names else f'{len(names)} differ, for example {min(names)}'}")
     if any(found.values()):
-        sys.exit("the resumed run is NOT the same; on a GPU, the usual reason is kernels that are not deterministic")
+        sys.exit("the resumed run is NOT the same; on a GPU, use trainer.deterministic=true")
     print("the resumed run is the same as the uninterrupted run")
 
 

@@ -10,7 +10,7 @@ from ddpm.networks.layers import conv1x1, conv1x1_of, group_norm, linear_layer, 
 class Attention(nn.Module):
     """x + out(attention(norm(x))) over `[B, channels, H, W]` (Ho et al. 2020, appendix B).
 
-    Queries, keys and values come from one 1x1 convolution, so that no memory is rearranged in channels_last.
+    Queries, keys and values come from one 1x1 convolution, so that in channels_last no memory is rearranged.
     """
 
     def __init__(self, channels: int, num_heads: int, num_groups: int, *, norm_eps: float = 1e-6) -> None:
@@ -44,7 +44,7 @@ class CrossAttention(nn.Module):
         self.out = zero_init(conv1x1(channels, channels))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        q = self.query(self.norm(x)).flatten(2).unflatten(1, (self.num_heads, -1)).mT  # [B, heads, HW, C/heads]
+        q = by_row(self.query(self.norm(x)).flatten(2).unflatten(1, (self.num_heads, -1)).mT)  # [B, heads, HW, C/heads]
         tokens = tokens.to(self.key.weight.dtype)
         k, v = (each(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for each in (self.key, self.value))
         mixed = F.scaled_dot_product_attention(q, k, v).mT  # [B, heads, C/heads, HW]
@@ -76,4 +76,12 @@ class AttentionPool(nn.Module):
 def by_head(qkv: Tensor, num_heads: int) -> tuple[Tensor, ...]:
     """`[B, 3 C, H, W]` to queries, keys and values, each `[B, heads, HW, C/heads]`."""
     parts = qkv.flatten(2).unflatten(1, (3, num_heads, -1))  # [B, 3, heads, C/heads, HW]
-    return parts.transpose(-2, -1).unbind(1)
+    return by_row(parts.transpose(-2, -1)).unbind(1)
+
+
+def by_row(x: Tensor) -> Tensor:
+    """x `[..., N, D]` with the D values of each row side by side in memory, as fast attention kernels require.
+
+    With N = 1, strides may be anything, and CUDA kernels refuse some.
+    """
+    return x if x.stride(-1) == 1 and x.shape[-2] > 1 else x.clone(memory_format=torch.contiguous_format)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -70,7 +71,8 @@ class ImagePass(LightningModule):
     def on_predict_start(self) -> None:
         self.display = ProgressDisplay("image", self.num_images) if self.trainer.is_global_zero else None
         self.done = 0
-        self.shared = {name: tensor.to(self.device) for name, tensor in self.shared.items()}
+        with torch.inference_mode(False):  # `take` may need gradients, which tensors of inference do not allow
+            self.shared = {name: tensor.to(self.device) for name, tensor in self.shared.items()}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         here = len(batch["position"]) * self.trainer.world_size
