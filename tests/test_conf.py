@@ -38,7 +38,7 @@ MODEL_OPTIONS = [
 BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd", "loss=vlb")
 COLD = ("schedule=steps", "objective=x0", "sampler=cold", "schedule.num_timesteps=3")
 NEEDS = {  # options that are of use with others only
-    "cond=caption": ("model=caption_unet_tiny",),
+    "cond=attributes": ("model=caption_unet_tiny",),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
     **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow")},

@@ -151,7 +151,7 @@ def test_a_classifier_of_other_classes_is_refused_before_any_image(evaluated, mo
 
 
 @pytest.mark.parametrize(
-    "of", [("cond=low_res",), ("cond=caption", "model=caption_unet_tiny")], ids=["low_res", "caption"]
+    "of", [("cond=low_res",), ("cond=attributes", "model=caption_unet_tiny")], ids=["low_res", "caption"]
 )
 def test_a_model_that_is_told_of_images_is_told_of_the_real_ones_in_turn(evaluated, small, monkeypatch, of):
     told, sample = {}, DiffusionModel.generate

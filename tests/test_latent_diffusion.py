@@ -258,7 +258,7 @@ def test_a_guide_needs_the_same_latents(latent_run, config, tmp_path):
         (("cond=low_res",), r"images of \[1, 4, 4\], which cannot be concatenated to latents of \[3, 2, 2\]"),
         (("codec.first_stage=nowhere.ckpt",), "codec.first_stage=nowhere.ckpt does not exist"),
         (("data.latents=disk",), "data.latents must be one of cache"),
-        (("data.latents=cache", "cond=caption", "model=caption_unet_tiny"), "computed from the images"),
+        (("data.latents=cache", "cond=attributes", "model=caption_unet_tiny"), "computed from the images"),
     ],
 )
 def test_what_does_not_fit_is_one_error_before_any_work(stage, config, tmp_path, words, message):

@@ -64,7 +64,7 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
     [
         ("cond=class", "cond.dropout=0.5"),
         ("cond=class", "cond.dropout=0.5", "model=ldm_tiny", "model.head_channels=4"),
-        ("cond=caption", "model=caption_unet_tiny", "model.token_channels=8"),
+        ("cond=attributes", "model=caption_unet_tiny", "model.token_channels=8"),
     ],
     ids=["class", "class token", "caption"],
 )

@@ -144,7 +144,7 @@ def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, override
 
 @pytest.mark.parametrize(
     "settings",
-    [["cond=low_res", "data.num_val=40"], ["model=caption_unet_tiny", "cond=caption", "model.token_channels=6"]],
+    [["cond=low_res", "data.num_val=40"], ["model=caption_unet_tiny", "cond=attributes", "model.token_channels=6"]],
     ids=["low_res", "caption"],
 )
 def test_a_condition_trains_validates_draws_and_leaves_a_checkpoint(tmp_path, settings):

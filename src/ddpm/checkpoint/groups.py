@@ -46,6 +46,7 @@ GROUPS = [
     Group("clip", builds=True, decides_images=True, may_change=True),
     Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
     Group("codec", builds=True, decides_images=True, may_change=("first_stage",), places=("first_stage",)),
+    Group("text", builds=True, decides_images=True, before={}),
     Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
     Group("model", builds=True, decides_images=True),
     Group("ema", builds=True),

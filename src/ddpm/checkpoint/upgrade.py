@@ -36,7 +36,6 @@ SUBJECT = {"told_by": "conditions_from"}
 
 DIFFUSION_MODULES = {
     "conditions.base": ["condition"],
-    "conditions.caption": ["caption"],
     "conditions.low_resolution": ["low_resolution"],
     "degradations.fade": ["degradations.decolor"],
     "exact.oracle": ["oracle"],
@@ -62,6 +61,10 @@ TARGETS = {
     "ddpm.models.": "ddpm.networks.",
     "ddpm.codec.": "ddpm.model.codec.",
     "ddpm.training.averages.": "ddpm.model.ema.",
+    "ddpm.diffusion.caption.": "ddpm.diffusion.conditions.caption.",
+    "ddpm.diffusion.conditions.caption.Caption": "ddpm.diffusion.conditions.attributes.AttributeWords",
+    "ddpm.diffusion.conditions.caption.Attribute": "ddpm.diffusion.conditions.attributes.Attribute",
+    "ddpm.diffusion.conditions.caption.": "ddpm.base.strokes.",
     "ddpm.networks.prompted.Prompted": "ddpm.networks.caption_unet.CaptionUNet",
     "ddpm.diffusion.denoiser.Clipped": "ddpm.diffusion.denoiser.StaticThresholding",
     "ddpm.diffusion.denoiser.DynamicallyThresholded": "ddpm.diffusion.denoiser.DynamicThresholding",

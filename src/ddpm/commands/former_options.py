@@ -2,7 +2,7 @@
 
 FORMER_OPTIONS = {
     "experiment=ddpm_cifar10_cosine": "experiment=ddpm_cifar10 schedule=cosine",
-    "experiment=captions_mnist": "experiment=mnist model=caption_unet_tiny cond=caption",
+    "experiment=captions_mnist": "experiment=mnist model=caption_unet_tiny cond=attributes",
     "experiment=superres_mnist": "experiment=mnist cond=low_res data.num_val=500",
     "experiment=cold_fade_mnist": "experiment=cold_mnist process=fade",
     "experiment=cold_blur_mnist": "experiment=cold_mnist process=blur",

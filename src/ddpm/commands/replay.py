@@ -17,6 +17,7 @@ from ddpm.runs import devices
 from ddpm.runs.interruption import heed_signals
 from ddpm.runs.portable import open_config
 from ddpm.training.module import DiffusionModule
+from ddpm.training.callbacks.finite_loss import IN_BATCH
 from ddpm.training.turn import NETWORK, Turn
 
 
@@ -47,7 +48,7 @@ def named(turn: Turn, part: str) -> str:
 
 
 def replay_batch(module: DiffusionModule, turn: Turn, stored: dict[str, Any], rank: int, number: int) -> list[str]:
-    names = [name for name in ("label", "index", "position", "latent", "pixels") if name in stored]
+    names = [name for name in (*IN_BATCH, "pixels") if name in stored]
     values = {name: stored[name][rank, number].to(module.device) for name in names}
     if "pixels" in values:
         values["image"] = values.pop("pixels").float().div_(127.5).sub_(1)

@@ -20,6 +20,7 @@ from ddpm.base.atomic import atomic_write, write_atomically
 from ddpm.base.image_grid import save_gif, tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
+from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.reading import holding
 from ddpm.commands.dry_run import cost_of_one_image
 from ddpm.config import analytic, build, load, wiring
@@ -27,6 +28,7 @@ from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.data.sources.base import sha256_of_parts
+from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.generation.identity import circumstances, explain_full_disk, identity, report_progress, run_folder_of, stem
@@ -61,7 +63,7 @@ def generate(config: DictConfig) -> None:
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = checkpoint_path(config.ckpt)
-    model, stored = load.from_checkpoint(path, load.changes(config))
+    model, stored = load.from_checkpoint(path, changes_of(config))
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     size = set_size(model, config.size)
@@ -88,6 +90,16 @@ def generate(config: DictConfig) -> None:
         if config.gif and not (finished and store.holds(GIF, writer.gif)):
             draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
+
+
+def changes_of(config: DictConfig) -> DictConfig:
+    """The settings of a model that the command changes, with its negative prompt."""
+    changes = load.changes(config)
+    if config.negative_prompt is not None:
+        if config.guidance is None or config.guidance._target_ == UNGUIDED["_target_"]:
+            raise ValueError("negative_prompt has an effect with guidance only: add guidance=classifier_free")
+        changes.cond = {"negative": str(config.negative_prompt)}
+    return changes
 
 
 def set_size(model: DiffusionModel, size: Any) -> str:
@@ -173,25 +185,25 @@ def run_task(config: DictConfig) -> None:
         }
         record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
         record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
-        outcome = task(task_model(model, task_data(config, stored), config.batch_size, rows))
+        outcome = task(task_model(model, task_data(config, stored, model.condition), config.batch_size, rows))
     record.write()
     write_outcome(folder, name, outcome, about)
 
 
 def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     """The model and its configuration. A data set chosen by the command does not change the model."""
-    changes = load.changes(config)
+    changes = changes_of(config)
     model, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     return model, stored
 
 
-def task_data(config: DictConfig, stored: DictConfig) -> ImageDataModule | None:
+def task_data(config: DictConfig, stored: DictConfig, condition: Condition) -> ImageDataModule | None:
     """The data set chosen by the command, else that of the training; None if neither has a source."""
     other = OmegaConf.masked_copy(load.changes(config), {"data"} & set(config))
     about = load.merged(stored.copy(), other)
-    return build.data(about) if "source" in about.data else None
+    return build.data(about, condition) if "source" in about.data else None
 
 
 def task_model(

@@ -62,6 +62,7 @@ def train(config: DictConfig) -> None:
     checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
     module = build.module(config, fitting.fitted_to_data(config, data, earlier_values(config, checkpoint)))
+    data.of_texts = getattr(module.model.condition, "rows", None)
     analytic.refuse(module.model.sampler, module.loss)
     refuse_what_cannot_be_drawn(config, module)
     step = prepare_to_resume(config, checkpoint, module, data) if checkpoint else 0

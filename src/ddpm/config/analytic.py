@@ -34,7 +34,7 @@ def prepare(model: DiffusionModel, stored: DictConfig, path: Path, trainer: Trai
     variance = getattr(model.sampler, "variance", None)
     if not isinstance(variance, Analytic) or variance.errors:
         return
-    data = build.data(stored)
+    data = build.data(stored, model.condition)
     rank_zero_only(data.prepare_data)()
     num = min(variance.num_images, len(data.split("train")))
     images = data.split("train", num)
@@ -102,7 +102,7 @@ def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], t
     plan = list(images.indices.split(BATCH))
     display = ProgressDisplay("time", len(times) * len(plan))
     for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
-        batch = to_batch(pixels, images.labels[ids], ids, ids, pinned=False)
+        batch = to_batch(pixels, images.conditions(ids), ids, ids)
         batch = {name: part.to(device) for name, part in batch.items()}
         x0, cond = model.codec.encode(batch), model.condition.of(batch)
         for k, t in enumerate(times):

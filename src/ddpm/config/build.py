@@ -20,7 +20,7 @@ from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, build_perceptual
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.diffusion.conditions.base import ClassLabel
+from ddpm.diffusion.conditions.base import ClassLabel, Condition
 from ddpm.diffusion.losses.classification import Classification
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import no_samples
@@ -36,9 +36,12 @@ from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import ADVERSARY, NETWORK, Turn, turns_of
 
 
-def data(config: DictConfig) -> ImageDataModule:
+def data(config: DictConfig, condition: Condition | None = None) -> ImageDataModule:
+    """condition: of the model, whose batches get its captions."""
     named = {"name": str(config.data.name)} if config.data.get("name") is not None else {}  # plain text, see `TEXT`
-    return instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
+    made = instantiate(OmegaConf.merge(config.data, dict.fromkeys(named)), "data", **named)
+    made.of_texts = getattr(condition, "rows", None)
+    return made
 
 
 def preparations(codec: Codec) -> list[Callback]:

@@ -12,6 +12,7 @@ from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, forward_process
 from ddpm.config.wiring import instantiate
 from ddpm.data.datamodule import ImageDataModule
+from ddpm.diffusion.conditions.caption_text import example_captions
 from ddpm.diffusion.degradations.base import fit_statistics
 from ddpm.generation.record import weights_hash
 from ddpm.model.latent_codec import HASH
@@ -22,7 +23,7 @@ def fitted_to_data(config: DictConfig, data: ImageDataModule, earlier: Fitted = 
 
     The scale of latents is found later, when all processes are there (`ddpm.training.callbacks.latents`).
     """
-    found = {"cond": classes(config, data), "process": prior(config, data)}
+    found = {"cond": {**classes(config, data), **captions(config, data)}, "process": prior(config, data)}
     found["codec"] = first_stage_values(config, earlier)
     return {group: values for group, values in found.items() if values}
 
@@ -47,6 +48,23 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
         return {}
     fitted = fit_statistics(process, (codec.encode({"image": images}) for images in data.split("train").batches(256)))
     return {} if fitted is None else {"fitted": fitted}
+
+
+def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+    """Examples of captions, and the words of an encoder with its own vocabulary, for a condition with a text encoder."""
+    if not config.cond.get("text"):
+        return {}
+    if data.download:
+        rank_zero_only(data.prepare_data)()
+    texts = data.listed_captions()
+    if not any(texts or ()):
+        raise ValueError(
+            f"cond=caption needs captions, but data={data.name} has none; use data=mnist_captions, or images with a "
+            "caption column (parquet), a metadata.jsonl (folder) or .txt files (webdataset)"
+        )
+    found: dict[str, Any] = {"examples": example_captions(texts)}
+    vocabulary_of = getattr(instantiate(config.text, "text"), "vocabulary_of", None)
+    return found if vocabulary_of is None else {**found, "vocabulary": vocabulary_of(texts)}
 
 
 def classes(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The LightningDataModule: loaders for each rank from a source of images."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.images import Preparation, height_width
@@ -17,7 +18,7 @@ from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData
-from ddpm.data.sources.base import Downloadable, Images, Source
+from ddpm.data.sources.base import Downloadable, Images, Source, captions_of
 
 SPLITS = ("train", "val", "test")
 
@@ -94,6 +95,7 @@ class ImageDataModule(LightningDataModule):
         self.caches_latents = latents is not None and bool(check.one_of("data.latents", latents, ("cache",)))
         self.latents: CachedLatents | None = None
         self.other_content_is_allowed = False  # set when a run is resumed
+        self.of_texts: Callable[[Sequence[str]], Mapping[str, Tensor]] | None = None  # set for cond=caption
         self._loader: TrainLoader | None = None
         self._loader_state: dict[str, Any] = {}
 
@@ -135,6 +137,10 @@ class ImageDataModule(LightningDataModule):
         names, largest = tuple(images.class_names), int(images.labels.max())
         return self._num_classes or len(names) or (largest + 1 if largest >= 0 else None), names
 
+    def listed_captions(self) -> Sequence[str] | None:
+        """The captions of all images, without decoding images; None if the source has none."""
+        return captions_of(self.source.open())
+
     def content_hash(self, split: str = "train", num_images: int | None = None) -> str:
         """Hash of the images that `eval_loader` yields for the same arguments."""
         opened = self._test if split == "test" and self.test_source is not None else self._training
@@ -170,8 +176,9 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         state = self._loader.state_dict() if self._loader is not None else self._loader_state
+        images = replace(self.training_images, of_texts=self.of_texts)
         self._loader = TrainLoader(
-            self.training_images if self.latents is None else replace(self.training_images, pixels=self.latents),
+            images if self.latents is None else replace(images, pixels=self.latents),
             self.batch_size,
             self.seed,
             accumulation=self.accumulation,
@@ -242,6 +249,7 @@ class ImageDataModule(LightningDataModule):
             held_out = torch.zeros(len(everything), dtype=torch.bool)
             held_out[choose_subset(len(everything), self.num_val)] = True
             data = everything.only((held_out if split == "val" else ~held_out).nonzero()[:, 0])
+        data = replace(data, of_texts=self.of_texts)
         if num_images is None:
             return data
         return data.only(choose_subset(len(data), check.integer("num_images", num_images, low=1, high=len(data))))

@@ -15,14 +15,18 @@ from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, split_am
 from ddpm.data.pixels import ImageData, to_floats
 
 
-def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
-    """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1."""
-    return assemble("image", to_floats(pixels), label, index, position, pinned)
+def to_batch(
+    pixels: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor, pinned: bool = False
+) -> Batch:
+    """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1. conditions: with the label (see `ImageData`)."""
+    return assemble("image", to_floats(pixels), conditions, index, position, pinned)
 
 
-def assemble(field: str, values: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
+def assemble(
+    field: str, values: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor, pinned: bool
+) -> Batch:
     """A batch with `values` as its `field`, "image" or "latent"."""
-    batch = {field: values, "label": label, "index": index, "position": position}
+    batch = {field: values, **conditions, "index": index, "position": position}
     return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
 
 
@@ -79,8 +83,8 @@ class TrainLoader:
         kept = self.data.pixels
         for number, stored in enumerate(self._reader.read(indices)):
             values = kept.values(stored, None if mirrored is None else mirrored[rows[number]])
-            label = self.data.labels[indices[number]]
-            batch = assemble(kept.field, values, label, indices[number], positions[number], self.pinned)
+            conditions = self.data.conditions(indices[number])
+            batch = assemble(kept.field, values, conditions, indices[number], positions[number], self.pinned)
             done = first + number + 1
             self.epoch, self.batch = (epoch, done) if done < last else (epoch + 1, 0)
             yield batch
@@ -117,4 +121,4 @@ class EvalLoader:
         indices = [self.data.indices[position] for position in self.positions]
         for number, pixels in enumerate(self._reader.read(indices)):
             index = indices[number]
-            yield to_batch(pixels, self.data.labels[index], index, self.positions[number], self.pinned)
+            yield to_batch(pixels, self.data.conditions(index), index, self.positions[number], self.pinned)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm.data.decode import Decoder, Inspection, inspect, list_problems, usable
 from ddpm.data.images import Preparation
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
-from ddpm.data.sources.base import Images, sha256_of_parts
+from ddpm.data.sources.base import Images, captions_of, sha256_of_parts
 
 
 class OpenedData:
@@ -27,7 +27,7 @@ class OpenedData:
     def unseen(cls, images: Images, preparation: Preparation, num_workers: int) -> Self:
         """Streamed, without verification."""
         pixels = StreamedPixels(Decoder(images, preparation), num_workers)
-        return cls(images, ImageData(pixels, images.labels, torch.arange(len(images))), None, preparation)
+        return cls(images, ImageData(pixels, images.labels, torch.arange(len(images)), captions_of(images)), None, preparation)
 
     @classmethod
     def inspected(
@@ -40,7 +40,7 @@ class OpenedData:
         if found.problems:
             rank_zero_warn(list_problems(f"skipped {len(found.problems)} of {len(images)} images", found.problems))
         pixels = StreamedPixels(decoder, num_workers) if found.pixels is None else MemoryPixels(found.pixels)
-        return cls(images, ImageData(pixels, images.labels, indices), found.digests, preparation)
+        return cls(images, ImageData(pixels, images.labels, indices, captions_of(images)), found.digests, preparation)
 
     def content_hash(self, indices: Tensor) -> str:
         """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
@@ -48,6 +48,8 @@ class OpenedData:
         Without verification (verify=false), it is a hash of names and sizes with the prefix "listing-".
         """
         labels = self.data.labels[indices].numpy().tobytes()
+        if self.data.captions is not None:
+            labels += "\0".join(self.data.captions[i] for i in indices.tolist()).encode()
         shape = "x".join(map(str, self._preparation.shape))
         if self._digests is None:
             return "listing-" + sha256_of_parts(

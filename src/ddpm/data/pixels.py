@@ -1,6 +1,6 @@
 """A data set for the loaders: numbered uint8 images, in memory or decoded on demand, and labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -73,11 +73,21 @@ class StreamReader:
 @dataclass(frozen=True)
 class ImageData:
     """Some images of a source. indices: int64 `[n]`, their numbers in the source; labels: int64 `[N]`, of all images of
-    the source."""
+    the source. captions: of all images, "" for none; None if the source has none. of_texts: the conditions of texts by
+    name, if a model is conditioned on captions."""
 
     pixels: MemoryPixels | StreamedPixels | CachedLatents
     labels: Tensor
     indices: Tensor
+    captions: Sequence[str] | None = None
+    of_texts: Callable[[Sequence[str]], Mapping[str, Tensor]] | None = None
+
+    def conditions(self, indices: Tensor) -> dict[str, Tensor]:
+        """Labels, and conditions of captions, of the images with these numbers in the source."""
+        label = {"label": self.labels[indices]}
+        if self.captions is None or self.of_texts is None:
+            return label
+        return {**label, **self.of_texts([self.captions[i] for i in indices.tolist()])}
 
     def __len__(self) -> int:
         return len(self.indices)

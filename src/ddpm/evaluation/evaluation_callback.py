@@ -62,6 +62,6 @@ class EvaluationCallback(Callback):
         pixels = self.stored.read(plan)
         labels = map(self.samples.labels_of, plan)
         shown_with = zip(pixels, labels, plan, strict=True)
-        batches = (to_batch(some, of, ids, ids, pinned=False) for some, of, ids in shown_with)
+        batches = (to_batch(some, {"label": of}, ids, ids) for some, of, ids in shown_with)
         for batch in show_progress(batches, sum(map(len, plan)), "features of generated image"):
             self.evaluator.update_fake(batch["image"], batch["index"], batch["label"])

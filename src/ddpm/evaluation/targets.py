@@ -160,12 +160,15 @@ def samples_to_make(
         return GenerationDataModule(num, config.batch_size, conditions), requested
     if not isinstance(real, ImageReference):
         raise ValueError(f"reference={config.reference} must contain images: this model generates samples from them")
+    images = replace(real.images, of_texts=getattr(model.sample_condition, "rows", None))
+    if images.of_texts is not None and images.captions is None:
+        raise ValueError(f"{real.identity['data']} has no captions, from which this model generates samples")
     if real.data.image_shape != model.image_shape:
         raise ValueError(
             f"this model generates samples from images of shape {model.image_shape}, and those of "
             f"{real.identity['data']} have {real.data.image_shape}"
         )
-    return GenerationDataModule(num, config.batch_size, images=real.images), {
+    return GenerationDataModule(num, config.batch_size, images=images), {
         "conditions_from": real.identity["data_hash"]
     }
 

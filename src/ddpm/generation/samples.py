@@ -15,7 +15,9 @@ class SampleBatch(TypedDict, total=False):
     index: Tensor  # int64 [B], sample numbers; together with the seed, they determine the noise
     label: Tensor  # int64 [B], -1 for no label
     image: Tensor  # float32 [B, C, H, W] in [-1, 1], if samples start from images
-    words: Tensor  # int64 [B, N], if the condition is a caption
+    words: Tensor  # int64 [B, N], if the condition is words of attributes
+    caption: Tensor  # int64 [B, N], if the condition is a caption with a trained text encoder
+    tokens: Tensor  # float32 [B, N, C], if it is one with a frozen text encoder
 
 
 NO_LABEL: Mapping[str, Tensor] = {"label": torch.tensor([-1])}
@@ -66,4 +68,4 @@ class SampleLoader:
         chosen = [self.images.indices[index % len(self.images)] for index in plan]
         for index, some, pixels in zip(plan, chosen, self.images.pixels.reader(False).read(chosen), strict=True):
             image = pixels.to(torch.float32).div_(127.5).sub_(1)
-            yield SampleBatch(index=index, label=self.images.labels[some], image=image)
+            yield SampleBatch(index=index, image=image, **self.images.conditions(some))

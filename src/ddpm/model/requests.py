@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.conditions.base import LABEL, ClassLabel, Condition
-from ddpm.diffusion.conditions.caption import WORDS, Caption
+from ddpm.diffusion.conditions.base import LABEL, ClassLabel, Condition, PromptCondition
 
 
 class Requested(NamedTuple):
@@ -21,18 +20,17 @@ class Requested(NamedTuple):
 def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
     """label: a class or a list of classes. prompt: a text or a list of texts. If both are None, `otherwise` is
     requested: `all` classes and captions, or `none`. Raises ValueError."""
-    if prompt is not None and not isinstance(condition, Caption):
+    if prompt is not None and not isinstance(condition, PromptCondition):
         raise ValueError("prompt has no effect on a model without captions (cond=caption); leave it out")
     labels = sample_labels(label, condition, otherwise)
     if labels is not None:
         names = [condition.name(each) for each in labels]
         return Requested({LABEL: torch.tensor(labels)}, names, {"class": names})
-    if not isinstance(condition, Caption):
+    if not isinstance(condition, PromptCondition):
         return Requested({}, [""], {})
     if prompt is None:
-        prompt = list(condition.names) if otherwise == "all" else ""
-    rows = condition.from_request(prompt)
-    names = [text or "none" for text in condition.text(rows[WORDS])]
+        prompt = condition.default_prompts if otherwise == "all" else ""
+    rows, names = condition.resolve(prompt)
     return Requested(rows, names, {"prompt": names})
 
 

@@ -33,7 +33,7 @@ class CaptionUNet(nn.Module):
         super().__init__()
         for name, value in (("num_words", num_words), ("num_tokens", num_tokens)):
             if value is None:
-                check.fail(name, value, "an integer; cond=caption sets it")
+                check.fail(name, value, "an integer; cond=attributes sets it")
             check.positive_int(name, value)
         check.positive_int("token_channels", token_channels)
         num_vectors = num_words + num_tokens

@@ -37,6 +37,11 @@ class Images(Protocol):
         ...
 
 
+def captions_of(images: Images) -> Sequence[str] | None:
+    """The captions of images that have some: a text for each, "" for none."""
+    return getattr(images, "captions", None)
+
+
 class Source(Protocol):
     def open(self) -> Images:
         """Open the images. Raises ValueError with a remedy if there are none."""

@@ -9,11 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.untrusted import text_file
+from ddpm.base.untrusted import json_data, text_file
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
+TABLE, CAPTION_FIELDS = "metadata.jsonl", ("text", "caption", "prompt")
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ class Folder:
         if not names:
             check.fail("data.source.root", str(root), "a folder with images (png, jpg, webp, bmp, tif, gif)")
         layout = self.layout if self.layout != "auto" else guess_layout(root, names)
+        captions = captions_in(root, names)
         if layout == "edm":
             table = root / "dataset.json"
             if not table.is_file():
                 raise ValueError(f"data.source.layout=edm needs {table}; use layout=classes or layout=flat")
-            return FolderImages(root, names, edm_labels(text_file(table), names, str(table)), ())
+            return FolderImages(root, names, edm_labels(text_file(table), names, str(table)), (), captions)
         if layout == "flat":
-            return FolderImages(root, names, torch.full((len(names),), -1), ())
-        return FolderImages(root, names, *class_labels(root, names))
+            return FolderImages(root, names, torch.full((len(names),), -1), (), captions)
+        return FolderImages(root, names, *class_labels(root, names), captions)
 
 
 def image_names(root: Path) -> list[str]:
@@ -63,6 +65,30 @@ def image_names(root: Path) -> list[str]:
         below = Path(folder).relative_to(root)
         found += [name for file in files if is_image_name(name := (below / file).as_posix())]
     return found
+
+
+def captions_in(root: Path, names: list[str]) -> list[str] | None:
+    """The texts of `metadata.jsonl` files, in the root or beside the images (the layout of Hugging Face's ImageFolder):
+    {"file_name": ..., "text": ...} in each line. None without such a file. Raises ValueError unless each image has
+    one."""
+    tables = [root / folder / TABLE for folder in sorted({"", *(str(Path(name).parent) for name in names)})]
+    found: dict[str, str] = {}
+    for table in dict.fromkeys(table for table in tables if table.is_file()):
+        for number, line in enumerate(text_file(table).splitlines(), 1):
+            if not line.strip():
+                continue
+            where = f"{table}, line {number}"
+            entry = json_data(line, where)
+            fields = [each for each in CAPTION_FIELDS if isinstance(entry, dict) and isinstance(entry.get(each), str)]
+            if not fields or not isinstance(entry.get("file_name"), str):
+                raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
+            found[(table.parent / entry["file_name"]).relative_to(root).as_posix()] = entry[fields[0]]
+    missing = [name for name in names if name not in found]
+    if found and missing:
+        raise ValueError(f"{TABLE} has no text for {len(missing)} of {len(names)} images, the first is {missing[0]}")
+    if len(found) > len(names):
+        raise ValueError(f"{TABLE} names a file that is no image below {root}: {min(found.keys() - set(names))}")
+    return [found[name] for name in names] if found else None
 
 
 def guess_layout(root: Path, names: list[str]) -> str:
@@ -99,6 +125,7 @@ class FolderImages:
     names: list[str]
     labels: Tensor
     class_names: tuple[str, ...]
+    captions: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -27,6 +27,7 @@ from ddpm.data.sources.base import sha256_of_parts
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
+CAPTION_NAMES = ("caption", "text", "prompt", "captions")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Parquet:
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
-    type. encoded_limit_mb: image columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers
+    type. caption_column: a column of texts; None: found by name (caption, text, prompt). encoded_limit_mb: image columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers
     share. From larger ones, a row group is read for each image; write small groups (`row_group_size=64`) to stream them
     in random order.
     """
@@ -42,6 +43,7 @@ class Parquet:
     path: str | Sequence[str]
     image_column: str | None = None
     label_column: str | None = None
+    caption_column: str | None = None
     encoded_limit_mb: int = 2048
 
     def __post_init__(self) -> None:
@@ -58,6 +60,9 @@ class Parquet:
         image_column = find_column(schema, "image", self.image_column, features, "Image", IMAGE_NAMES, is_image_type)
         label_column = find_column(
             schema, "label", self.label_column, features, "ClassLabel", LABEL_NAMES, is_label_type
+        )
+        caption_column = find_column(
+            schema, "caption", self.caption_column, {}, "", [n for n in CAPTION_NAMES if n != label_column], is_text_type
         )
         if image_column is None:
             raise ValueError(
@@ -77,10 +82,11 @@ class Parquet:
         labels, class_names = torch.full((starts[-1],), -1), ()
         if label_column is not None:
             labels, class_names = read_labels(places, label_column, features)
+        captions = None if caption_column is None else read_captions(places, caption_column)
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
-        return ParquetImages(image_column, places, starts, labels, class_names, held)
+        return ParquetImages(image_column, places, starts, labels, class_names, held, captions)
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
@@ -139,6 +145,10 @@ def is_label_type(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
+def is_text_type(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def find_column(
     schema: pa.Schema,
     what: str,
@@ -175,6 +185,12 @@ def read_labels(places: list[tuple[str, int]], column: str, features: dict[str, 
     return torch.from_numpy(np.array(labels, dtype=np.int64)), tuple(names)
 
 
+def read_captions(places: list[tuple[str, int]], column: str) -> list[str]:
+    """A text for each row; "" where null."""
+    pieces = [piece for path, number in places for piece in read_column(path, column, number).chunks]
+    return [text or "" for piece in pieces for text in piece.to_pylist()]
+
+
 def column_bytes(group: Any, column: str) -> int:
     parts = (group.column(i) for i in range(group.num_columns))
     return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)
@@ -194,6 +210,7 @@ class ParquetImages:
     labels: Tensor
     class_names: tuple[str, ...]
     held: list[pa.ChunkedArray] | None = field(repr=False)
+    captions: list[str] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.starts[-1]

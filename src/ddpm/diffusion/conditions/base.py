@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -46,6 +46,18 @@ class Condition(Protocol):
 
     def default_conditions(self, ids: Tensor) -> Cond:
         """The conditions of the samples with the numbers `ids`, int64 `[B]`, unless a command requests others."""
+        ...
+
+
+@runtime_checkable
+class PromptCondition(Protocol):
+    """A condition whose samples are requested by text."""
+
+    @property
+    def default_prompts(self) -> Sequence[str]: ...
+
+    def resolve(self, prompts: str | Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+        """The conditions of one or several prompts, a row each, and a name for each row. Raises ValueError."""
         ...
 
 

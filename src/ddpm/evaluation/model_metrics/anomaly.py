@@ -82,7 +82,7 @@ class Anomaly:
         samplers = {
             f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
         }
-        data = build.data(run.config)
+        data = build.data(run.config, run.model.condition)
         rank_zero_only(data.prepare_data)()
         found = self.read(data, model.image_shape)
         judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)

@@ -15,6 +15,10 @@ from ddpm.training.logs import ends_step, is_log_step
 from ddpm.training.module import DiffusionModule, StepOutput
 
 
+IN_BATCH = ("label", "index", "position", "latent", "caption", "tokens")
+"""Parts of a batch that are stored as they are; images are stored as uint8 pixels."""
+
+
 class FiniteLoss(Callback):
     """Records the first bad step on the device, and reads it only when numbers are logged or a checkpoint is saved.
 
@@ -70,7 +74,7 @@ class FiniteLoss(Callback):
         weights = {turn.name: sharding.full_weights(turn.network) for turn in module.turns}
         hint = ""
         if trainer.is_global_zero:
-            batches = {name: step[name].cpu() for name in ("label", "index", "position", "latent") if name in step}
+            batches = {name: step[name].cpu() for name in IN_BATCH if name in step}
             if "image" in step:
                 batches["pixels"] = to_uint8(step["image"]).cpu()
             place = {"step": number, "epoch": epoch, "batch_idx": batch_idx, "precision": str(trainer.precision)}

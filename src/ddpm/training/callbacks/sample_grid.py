@@ -35,7 +35,7 @@ def real_batch(module: DiffusionModule, data: ImageData, ids: Tensor) -> dict[st
     """Real images for previews, on the module's device."""
     rows = data.indices[ids % len(data)]
     (pixels,) = data.pixels.reader(persistent=False).read([rows])
-    batch = to_batch(pixels, data.labels[rows], rows, rows, pinned=False)
+    batch = to_batch(pixels, data.conditions(rows), rows, rows)
     return {name: tensor.to(module.device) for name, tensor in batch.items()}
 
 

@@ -1,7 +1,6 @@
-"""Captions as conditions: a word for the class, and words for attributes that are measured in the image.
+"""A word for the class, and words for attributes that are measured in the image, as conditions.
 
-A small substitute for the prompts of text-to-image models (Nichol et al. 2022, "GLIDE"; Rombach et al. 2022). Any
-labelled data set has such captions, and measurements show whether samples agree with theirs.
+Any labelled data set has such words, and they need no text encoder. `caption_text` conditions on captions of the data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.base import check
@@ -21,32 +19,6 @@ WORDS = "words"
 
 Measure = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` in [-1, 1] to one number for each, float64 `[B]`."""
-
-
-def ink(images: Tensor) -> Tensor:
-    """The mean of the channels, float64 `[B, H, W]` from 0 (black) to 1 (white)."""
-    return (images.double().mean(dim=1) + 1) / 2
-
-
-def stroke_width(images: Tensor) -> Tensor:
-    """Width in pixels of white lines on black: 2 * area / outline, because a long line has an outline on each side.
-
-    The outline is the total variation: the length of the contour at a grey level, averaged over all grey levels.
-    """
-    ground = F.pad(ink(images), (1, 1, 1, 1))
-    here, below, right = ground[:, :-1, :-1], ground[:, 1:, :-1], ground[:, :-1, 1:]
-    outline = torch.hypot(below - here, right - here).sum((1, 2))
-    return 2 * ground.sum((1, 2)) / outline.clamp(min=1e-6)
-
-
-def slant(images: Tensor) -> Tensor:
-    """Slope of the least-squares line through the white pixels, in pixels to the right per pixel upwards."""
-    weight = ink(images)
-    rows, columns = (torch.arange(side, device=images.device, dtype=weight.dtype) for side in weight.shape[1:])
-    total = weight.sum((1, 2), keepdim=True).clamp(min=1e-6)
-    y = rows[:, None] - (weight * rows[:, None]).sum((1, 2), keepdim=True) / total
-    x = columns - (weight * columns).sum((1, 2), keepdim=True) / total
-    return -(weight * x * y).sum((1, 2)) / (weight * y.square()).sum((1, 2)).clamp(min=1e-6)
 
 
 @dataclass(frozen=True)
@@ -77,7 +49,7 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Caption:
+class AttributeWords:
     """A caption has one place for each kind of word: the attributes in their order, then the class.
 
     Each kind has at most one word in a caption, and a prompt may list the words in any order. Images with medium values
@@ -143,12 +115,17 @@ class Caption:
             turn = turn // len(kind)
         return {WORDS: torch.stack([*words[1:], words[0]], dim=1)}
 
-    def from_request(self, prompts: str | Sequence[str]) -> Cond:
-        """The captions, one row each, of a prompt such as "bold three" or a list of prompts; "" is no words."""
+    @property
+    def default_prompts(self) -> Sequence[str]:
+        return list(self.names)
+
+    def resolve(self, prompts: str | Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+        """Of prompts such as "bold three"; "" is no words."""
         each = prompts if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
         if not each:
             check.fail("prompt", prompts, "a text or a list of texts")
-        return {WORDS: torch.tensor([self._words(str(prompt)) for prompt in each])}
+        words = torch.tensor([self._words(str(prompt)) for prompt in each])
+        return {WORDS: words}, [text or "none" for text in self.text(words)]
 
     def text(self, words: Tensor) -> list[str]:
         """The prompts of captions int64 `[B, N]`."""

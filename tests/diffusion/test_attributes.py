@@ -8,7 +8,8 @@ from precision import assert_same
 
 from ddpm.base.rng import Rng
 from ddpm.diffusion.conditions.base import drop_conditions
-from ddpm.diffusion.conditions.caption import Attribute, Caption, slant, stroke_width
+from ddpm.base.strokes import slant, stroke_width
+from ddpm.diffusion.conditions.attributes import Attribute, AttributeWords
 
 NAMES = ["zero", "one", "two"]
 
@@ -17,7 +18,7 @@ def caption(dropout=0.0, **changes):
     weight = Attribute(stroke_width, [2.0, 4.0], ["thin", None, "bold"])
     lean = Attribute(slant, [0.25], ["upright", "leaning"])
     settings = {"num_classes": 3, "names": NAMES, "attributes": {"weight": weight, "slant": lean}}
-    return Caption(**settings | changes, dropout=dropout)
+    return AttributeWords(**settings | changes, dropout=dropout)
 
 
 def bar(height, width, side=40, top=3, left=4):

@@ -1,0 +1,99 @@
+"""Captions of the data as a condition, through a text encoder (Rombach et al. 2022, section 3.3)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.types import Cond
+
+CAPTION, TOKENS = "caption", "tokens"
+"""Conditions that hold captions: token numbers int64 `[B, N]` of a trained text encoder; embeddings float32 `[B, N, C]`
+of a frozen one."""
+
+
+class TextEncoder(Protocol):
+    """trained: the network contains the encoder and trains it; else its embeddings are computed here, once for each
+    text. num_tokens, token_channels: N and C of the embeddings `[B, N, C]`."""
+
+    trained: bool
+    num_tokens: int
+    token_channels: int
+    tokenize: Callable[[Sequence[str]], Tensor]  # int64 [B, N]
+    embed: Callable[[Sequence[str]], Tensor]  # float32 [B, N, C]; frozen encoders only
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The caption of each image. An empty text is no caption.
+
+    dropout: share of training images whose caption is dropped, for guidance=classifier_free. negative: text in place of
+    a dropped caption, for samples (a "negative prompt"). Values fitted to the data: vocabulary, the words of text=words;
+    examples, some captions, which are the prompts of samples if a command requests no others.
+    """
+
+    text: Any  # TextEncoder
+    dropout: float
+    negative: str = ""
+    vocabulary: Sequence[str] | None = None
+    examples: Sequence[str] = ()
+    needs_images: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("cond=caption needs a text encoder: text=words, text=clip, text=t5 or text=ldm_bert")
+        check.number("dropout", self.dropout, low=0, high=1)
+        if self.vocabulary is not None:
+            object.__setattr__(self, "text", self.text.with_vocabulary(self.vocabulary))
+
+    @property
+    def name(self) -> str:
+        return CAPTION if self.text.trained else TOKENS
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        if not self.text.trained:
+            return {"token_channels": self.text.token_channels}
+        return {"vocabulary": None if self.vocabulary is None else list(self.vocabulary)}
+
+    def rows(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The conditions of texts, on the CPU."""
+        return {self.name: self.text.tokenize(texts) if self.text.trained else self.text.embed(texts)}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        """Of a batch with what `rows` returned for its captions. Raises ValueError for a batch without captions."""
+        if self.name not in batch:
+            raise ValueError("cond=caption needs a caption of each image, and this batch has none")
+        return {self.name: batch[self.name]}
+
+    def unconditional(self, cond: Cond) -> Cond:
+        return {**cond, **self._repeated(self.negative, cond[self.name])}
+
+    def default_conditions(self, ids: Tensor) -> Cond:
+        """Cycles through the examples."""
+        texts = [self.default_prompts[i % len(self.default_prompts)] for i in ids.tolist()]
+        return {name: values.to(ids.device) for name, values in self.rows(texts).items()}
+
+    @property
+    def default_prompts(self) -> Sequence[str]:
+        return list(self.examples) or [""]
+
+    def resolve(self, prompts: str | Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+        texts = [str(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        if not texts:
+            check.fail("prompt", prompts, "a text or a list of texts")
+        return self.rows(texts), [text or "none" for text in texts]
+
+    def _repeated(self, text: str, like: Tensor) -> dict[str, Tensor]:
+        values = self.rows([text])[self.name].to(like.device)
+        return {self.name: values.expand(len(like), *values.shape[1:])}
+
+
+def example_captions(captions: Sequence[str], num: int = 64) -> list[str]:
+    """Up to `num` different captions, evenly spaced in the order of their first appearance."""
+    known = list(dict.fromkeys(caption for caption in captions if caption))
+    return [known[int(i)] for i in torch.linspace(0, len(known) - 1, min(num, len(known))).round()]
