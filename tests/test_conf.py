@@ -39,6 +39,10 @@ BINOMIAL = ("process=binomial", "codec=binary", "objective=logit", "schedule=jsd
 COLD = ("schedule=steps", "objective=x0", "sampler=cold", "schedule.num_timesteps=3")
 NEEDS = {  # options that are of use with others only
     "cond=attributes": ("model=caption_unet_tiny",),
+    "cond=caption": ("model=text_unet_tiny", "text=words", "data=mnist_captions"),
+    "text=words": ("model=text_unet_tiny", "cond=caption", "data=mnist_captions"),
+    "model=text_unet_tiny": ("cond=caption", "text=words", "data=mnist_captions"),
+    "model=ldm_text_tiny": ("cond=caption", "text=words", "data=mnist_captions"),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
     **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow")},

@@ -69,8 +69,10 @@ def test_every_option_of_that_time_is_one_of_today_or_its_words_are_known():
             )
             before = OmegaConf.to_container(whole, resolve=True)
         found[was] = ({**before[group], **before["fitted"].get(group, {})}, now)
-    assert {option: each for option, each in found.items() if each[0] != each[1]} == {}
-    assert {option.partition("=")[0] for option in found} == {*group_names(builds=True), "data"}
+    assert {option for option, each in found.items() if each[0] != each[1]} == {"cond=caption"}  # now cond=attributes
+    attributes = composed("train", "run_dir=x", "cond=attributes", "model=caption_unet_tiny").cond
+    assert found["cond=caption"][0] == OmegaConf.to_container(attributes, resolve=False)
+    assert {option.partition("=")[0] for option in found} == {*group_names(builds=True, may_be_none=False), "data"}
 
 
 @pytest.mark.parametrize("experiment", WRITTEN["experiments"])

@@ -74,4 +74,10 @@ def test_samples_that_differ_have_another_identity_and_another_result(small, con
     assert (
         len({short_digest(note({}, **each)) for each in ({}, {"precision": 1}, {"weights": "raw"}, {"seed": 1})}) == 4
     )
-    assert changing >= set(groups.group_names(builds=True)) - ONLY_IN_TRAINING - {"process", "codec", "cond", "ema"}
+    assert changing >= set(groups.group_names(builds=True)) - ONLY_IN_TRAINING - {
+        "process",
+        "codec",
+        "cond",
+        "ema",
+        "text",
+    }

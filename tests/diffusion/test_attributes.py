@@ -7,9 +7,9 @@ import torch
 from precision import assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.conditions.base import drop_conditions
 from ddpm.base.strokes import slant, stroke_width
 from ddpm.diffusion.conditions.attributes import Attribute, AttributeWords
+from ddpm.diffusion.conditions.base import drop_conditions
 
 NAMES = ["zero", "one", "two"]
 
@@ -100,23 +100,23 @@ def test_a_sample_without_image_is_told_its_label_alone():
 
 @pytest.mark.parametrize("prompt", ["bold leaning two", "thin", "upright one", "", "zero"])
 def test_a_prompt_comes_back_as_it_was_typed(prompt):
-    told = caption().from_request(prompt)["words"]
+    told = caption().resolve(prompt)[0]["words"]
     assert told.shape == (1, 3)
     assert caption().text(told) == [prompt]
 
 
 def test_the_order_of_words_and_capitals_do_not_matter():
-    assert caption().from_request("Two  BOLD")["words"].equal(caption().from_request("bold two")["words"])
+    assert caption().resolve("Two  BOLD")[0]["words"].equal(caption().resolve("bold two")[0]["words"])
 
 
 def test_a_list_of_prompts_is_a_row_for_each():
-    told = caption().from_request(["two", "", "thin zero"])["words"]
+    told = caption().resolve(["two", "", "thin zero"])[0]["words"]
     assert caption().text(told) == ["two", "", "thin zero"]
 
 
 def test_names_that_are_numbers_may_be_asked_for_as_numbers():
     digits = caption(names=["0", "1", "2"])
-    assert digits.text(digits.from_request(2)["words"]) == ["2"]
+    assert digits.text(digits.resolve(2)[0]["words"]) == ["2"]
 
 
 def test_examples_are_all_captions_in_turn_and_begin_with_the_classes():
@@ -131,7 +131,7 @@ def test_a_hidden_caption_has_no_words_and_all_else_stays():
     left = caption().unconditional({"words": torch.tensor([[1, 2, 3], [0, 1, 5]]), "x0_guess": guess})
     assert left["words"].equal(torch.zeros(2, 3, dtype=torch.int64))
     assert left["x0_guess"] is guess
-    assert left["words"].equal(caption().from_request(["", ""])["words"])
+    assert left["words"].equal(caption().resolve(["", ""])[0]["words"])
 
 
 def test_a_whole_caption_is_hidden_or_none_of_it_and_as_often_as_dropout_says():
@@ -160,7 +160,7 @@ def test_the_network_is_built_for_all_words_and_kinds_of_words():
 )
 def test_a_prompt_that_was_never_learned_is_refused_with_all_words(prompt, message):
     with pytest.raises(ValueError, match=message):
-        caption().from_request(prompt)
+        caption().resolve(prompt)
 
 
 @pytest.mark.parametrize(

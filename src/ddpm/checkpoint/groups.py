@@ -14,8 +14,9 @@ class Group:
     and of metrics during training are not. decides_images: other settings give other images with the same weights.
 
     may_change: the group, or these fields of it, may differ on resuming without `resume.allow`, because they change no
-    training step except for rounding. Data are compared by content. before: the settings that an older configuration
-    without this group implies. places: fields that say where a file lies, of which the fitted values have a hash.
+    training step except for rounding. Data are compared by content. may_be_none: a model may lack this part. before:
+    the settings that an older configuration without this group implies. places: fields that say where a file lies, of
+    which the fitted values have a hash.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Group:
     may_change: bool | tuple[str, ...] = False
     before: Mapping[str, Any] | None = None
     places: tuple[str, ...] = ()
+    may_be_none: bool = False
 
 
 WHITE = {"_target_": "ddpm.diffusion.noises.base.White"}
@@ -46,7 +48,7 @@ GROUPS = [
     Group("clip", builds=True, decides_images=True, may_change=True),
     Group("guidance", builds=True, decides_images=True, may_change=True, before=UNGUIDED),
     Group("codec", builds=True, decides_images=True, may_change=("first_stage",), places=("first_stage",)),
-    Group("text", builds=True, decides_images=True, before={}),
+    Group("text", builds=True, decides_images=True, may_be_none=True, before={}),
     Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
     Group("model", builds=True, decides_images=True),
     Group("ema", builds=True),

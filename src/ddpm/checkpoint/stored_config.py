@@ -30,7 +30,7 @@ OF_THE_DATA = {"cond": ("num_classes", "names"), "process": ("fitted",)}
 
 PARTS = (
     *("ddpm.diffusion.", "ddpm.networks.", "ddpm.data.", "ddpm.model.codec."),
-    "ddpm.model.latent_codec.",
+    *("ddpm.model.latent_codec.", "ddpm.base.strokes."),
     *("ddpm.model.ema.", "ddpm.training.optimizer.", "ddpm.metrics.perceptual."),
 )
 """Modules that a stored configuration may name. Other modules of this package write files or start runs."""
@@ -85,7 +85,7 @@ def split_fitted(stored: dict[str, Any]) -> tuple[dict[str, Any], Fitted]:
 
 def refuse_without_model(config: dict[str, Any], where: str) -> None:
     """Raise ValueError unless the configuration has all groups that a model is built from."""
-    needed = groups.group_names(builds=True)
+    needed = groups.group_names(builds=True, may_be_none=False)
     for group in (*needed, "data", "trainer"):
         if not isinstance(config.get(group), dict) or (group in needed and "_target_" not in config[group]):
             raise ValueError(f"the configuration in {where} has no {group!r}, so no model can be built from it")

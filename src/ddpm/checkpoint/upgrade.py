@@ -58,13 +58,14 @@ DIFFUSION_MODULES = {
 """Modules of ddpm.diffusion, and the earlier modules whose parts they contain."""
 
 TARGETS = {
+    "ddpm.diffusion.caption.": "ddpm.diffusion.conditions.attributes.",
+    "ddpm.diffusion.conditions.caption.": "ddpm.diffusion.conditions.attributes.",
+    "ddpm.diffusion.conditions.attributes.Caption": "ddpm.diffusion.conditions.attributes.AttributeWords",
+    "ddpm.diffusion.conditions.attributes.stroke_width": "ddpm.base.strokes.stroke_width",
+    "ddpm.diffusion.conditions.attributes.slant": "ddpm.base.strokes.slant",
     "ddpm.models.": "ddpm.networks.",
     "ddpm.codec.": "ddpm.model.codec.",
     "ddpm.training.averages.": "ddpm.model.ema.",
-    "ddpm.diffusion.caption.": "ddpm.diffusion.conditions.caption.",
-    "ddpm.diffusion.conditions.caption.Caption": "ddpm.diffusion.conditions.attributes.AttributeWords",
-    "ddpm.diffusion.conditions.caption.Attribute": "ddpm.diffusion.conditions.attributes.Attribute",
-    "ddpm.diffusion.conditions.caption.": "ddpm.base.strokes.",
     "ddpm.networks.prompted.Prompted": "ddpm.networks.caption_unet.CaptionUNet",
     "ddpm.diffusion.denoiser.Clipped": "ddpm.diffusion.denoiser.StaticThresholding",
     "ddpm.diffusion.denoiser.DynamicallyThresholded": "ddpm.diffusion.denoiser.DynamicThresholding",
@@ -85,6 +86,7 @@ have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.data.datamodule.ImageDataModule": {"latents": None},
+    "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},

@@ -16,8 +16,8 @@ from ddpm.config import build
 from ddpm.runs import devices
 from ddpm.runs.interruption import heed_signals
 from ddpm.runs.portable import open_config
-from ddpm.training.module import DiffusionModule
 from ddpm.training.callbacks.finite_loss import IN_BATCH
+from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import NETWORK, Turn
 
 

@@ -96,7 +96,7 @@ def changes_of(config: DictConfig) -> DictConfig:
     """The settings of a model that the command changes, with its negative prompt."""
     changes = load.changes(config)
     if config.negative_prompt is not None:
-        if config.guidance is None or config.guidance._target_ == UNGUIDED["_target_"]:
+        if (config.get("guidance") or UNGUIDED)["_target_"] == UNGUIDED["_target_"]:
             raise ValueError("negative_prompt has an effect with guidance only: add guidance=classifier_free")
         changes.cond = {"negative": str(config.negative_prompt)}
     return changes

@@ -51,7 +51,7 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
 
 
 def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
-    """Examples of captions, and the words of an encoder with its own vocabulary, for a condition with a text encoder."""
+    """Examples of captions, and the words of an encoder with its own vocabulary, for a condition on captions."""
     if not config.cond.get("text"):
         return {}
     if data.download:

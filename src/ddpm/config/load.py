@@ -179,7 +179,9 @@ def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
             if field not in known and (group, field) == ("cond", "negative"):
-                raise ValueError("negative_prompt has no effect on a model without captions (cond=caption); leave it out")
+                raise ValueError(
+                    "negative_prompt has no effect on a model without captions (cond=caption); leave it out"
+                )
             if field not in known:
                 raise ValueError(f"there is no '{group}.{field}' to set{check.suggestion(field, known)}")
     return stored

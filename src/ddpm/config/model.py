@@ -43,6 +43,8 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")
     refuse_clipping(config, codec)
+    if is_chosen(config, "text") and not config.cond.get("text"):
+        raise ValueError("text has an effect with cond=caption only; add it, or leave text out")
     condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
     refuse_low_res_of_other_shape(condition, image_shape, codec.latent_shape(image_shape))
     torch.manual_seed(check.non_negative_int("seed", config.seed))

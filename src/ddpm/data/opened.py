@@ -27,7 +27,9 @@ class OpenedData:
     def unseen(cls, images: Images, preparation: Preparation, num_workers: int) -> Self:
         """Streamed, without verification."""
         pixels = StreamedPixels(Decoder(images, preparation), num_workers)
-        return cls(images, ImageData(pixels, images.labels, torch.arange(len(images)), captions_of(images)), None, preparation)
+        return cls(
+            images, ImageData(pixels, images.labels, torch.arange(len(images)), captions_of(images)), None, preparation
+        )
 
     @classmethod
     def inspected(

@@ -168,9 +168,7 @@ def samples_to_make(
             f"this model generates samples from images of shape {model.image_shape}, and those of "
             f"{real.identity['data']} have {real.data.image_shape}"
         )
-    return GenerationDataModule(num, config.batch_size, images=images), {
-        "conditions_from": real.identity["data_hash"]
-    }
+    return GenerationDataModule(num, config.batch_size, images=images), {"conditions_from": real.identity["data_hash"]}
 
 
 def build_reference(config: DictConfig, stored: DictConfig) -> Reference:

@@ -66,6 +66,7 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
         "sampler": leaf("diffusion.samplers.ancestral.Ancestral", **partial, **of_the_sampler),
         "clip": leaf("diffusion.denoiser.StaticThresholding", **partial),
         "guidance": leaf("diffusion.denoiser.no_wrapper", **partial, order=["guidance", "clip"]),
+        "text": {},
         "cond": leaf("diffusion.conditions.base.NoCondition"),
         "codec": leaf("model.codec.PixelCodec"),
         "ema": averages(),

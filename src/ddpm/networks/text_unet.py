@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 
 from ddpm.base import check

@@ -82,7 +82,10 @@ def captions_in(root: Path, names: list[str]) -> list[str] | None:
             fields = [each for each in CAPTION_FIELDS if isinstance(entry, dict) and isinstance(entry.get(each), str)]
             if not fields or not isinstance(entry.get("file_name"), str):
                 raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
-            found[(table.parent / entry["file_name"]).relative_to(root).as_posix()] = entry[fields[0]]
+            name = Path(entry["file_name"])
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
+            found[(table.parent / name).relative_to(root).as_posix()] = entry[fields[0]]
     missing = [name for name in names if name not in found]
     if found and missing:
         raise ValueError(f"{TABLE} has no text for {len(missing)} of {len(names)} images, the first is {missing[0]}")

@@ -31,8 +31,8 @@ class Caption:
     """The caption of each image. An empty text is no caption.
 
     dropout: share of training images whose caption is dropped, for guidance=classifier_free. negative: text in place of
-    a dropped caption, for samples (a "negative prompt"). Values fitted to the data: vocabulary, the words of text=words;
-    examples, some captions, which are the prompts of samples if a command requests no others.
+    a dropped caption, for samples (a "negative prompt"). Values fitted to the data: vocabulary, the words of
+    text=words; examples, some captions, which are the prompts of samples unless a command requests others.
     """
 
     text: Any  # TextEncoder
@@ -93,7 +93,7 @@ class Caption:
         return {self.name: values.expand(len(like), *values.shape[1:])}
 
 
-def example_captions(captions: Sequence[str], num: int = 64) -> list[str]:
+def example_captions(captions: Sequence[str], num: int = 8) -> list[str]:
     """Up to `num` different captions, evenly spaced in the order of their first appearance."""
     known = list(dict.fromkeys(caption for caption in captions if caption))
     return [known[int(i)] for i in torch.linspace(0, len(known) - 1, min(num, len(known))).round()]

@@ -10,5 +10,6 @@ from ddpm.metrics.extractors.stacked_mnist import StackedMnistClassifier
 def usual(data: str) -> Extractor:
     """data: the name of a data set. The names of metrics contain that of the chosen features."""
     points = dict.fromkeys(("checkerboard", "gaussian", "grid25", "mixture", "swirl"), Points)
-    own = {"mnist": MnistClassifier, "mnist64": MnistClassifier, "stacked_mnist": StackedMnistClassifier, **points}
+    digits = dict.fromkeys(("mnist", "mnist64", "mnist_captions"), MnistClassifier)
+    own = {**digits, "stacked_mnist": StackedMnistClassifier, **points}
     return own.get(data, Inception)()

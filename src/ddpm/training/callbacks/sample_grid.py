@@ -11,6 +11,7 @@ from ddpm.base.types import Cond
 from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel
+from ddpm.diffusion.conditions.caption_text import Caption
 from ddpm.training.callbacks.interruption import stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.logs import log_picture, picture_path
@@ -52,11 +53,16 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
 
 
 def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
-    """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class if the model has classes."""
-    if not isinstance(module.model.sample_condition, ClassLabel):
-        return tile_images(images)
-    labels = module.model.sample_condition.default_conditions(torch.arange(len(images)))[LABEL]
-    return tile_by_class(images, labels.tolist(), module.model.sample_condition.name)
+    """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class or caption, if there are
+    some."""
+    condition = module.model.sample_condition
+    if isinstance(condition, ClassLabel):
+        labels = condition.default_conditions(torch.arange(len(images)))[LABEL]
+        return tile_by_class(images, labels.tolist(), condition.name)
+    if isinstance(condition, Caption):
+        prompts = condition.default_prompts
+        return tile_by_class(images, [i % len(prompts) for i in range(len(images))], prompts.__getitem__)
+    return tile_images(images)
 
 
 class SampleGrid(PeriodicWork):
