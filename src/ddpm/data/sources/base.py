@@ -1,6 +1,8 @@
 """Interfaces of image sources: `Source` describes a data set, and `open` returns its `Images`."""
 
+import glob
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ddpm.base import check
 from ddpm.base.untrusted import json_data
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -76,6 +79,18 @@ class ArrayImages:
 
     def fingerprint(self) -> str:
         return sha256_of_parts([np.ascontiguousarray(self.pixels).tobytes()])
+
+
+def matching_files(path: str | Sequence[str], inside: str, what: str) -> list[str]:
+    """Files of a path, folder or glob, or a list of these. inside: the glob for files of a folder."""
+    patterns = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    found: list[str] = []
+    for pattern in map(str, patterns):
+        matches = sorted(glob.glob(os.path.join(pattern, inside) if os.path.isdir(pattern) else pattern))
+        if not matches:
+            check.fail("data.source.path", pattern, f"{what}, a folder of them or a pattern that matches files")
+        found += matches
+    return found
 
 
 def sha256_of_parts(parts: Iterable[bytes | str]) -> str:

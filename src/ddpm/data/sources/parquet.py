@@ -1,7 +1,6 @@
 """Images in Parquet files in the format of the Hugging Face hub: a column of structs {bytes, path} and a label
 column."""
 
-import glob
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import sha256_of_parts
+from ddpm.data.sources.base import matching_files, sha256_of_parts
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -50,7 +49,7 @@ class Parquet:
         check.non_negative_int("data.source.encoded_limit_mb", self.encoded_limit_mb)
 
     def open(self) -> "ParquetImages":
-        paths = parquet_files(self.path)
+        paths = matching_files(self.path, "*.parquet", "a Parquet file")
         files = [parquet_file(path) for path in paths]
         schema = files[0].schema_arrow
         for path, file in zip(paths, files, strict=True):
@@ -118,17 +117,6 @@ def read_column(path: str, column: str, number: int) -> pa.ChunkedArray:
 
 
 read_recent = lru_cache(maxsize=4)(read_column)
-
-
-def parquet_files(path: str | Sequence[str]) -> list[str]:
-    patterns = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    found: list[str] = []
-    for pattern in map(str, patterns):
-        matches = sorted(glob.glob(os.path.join(pattern, "*.parquet") if os.path.isdir(pattern) else pattern))
-        if not matches:
-            check.fail("data.source.path", pattern, "a Parquet file, a folder of them or a pattern that matches files")
-        found += matches
-    return found
 
 
 def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""WebDataset: tar files in which the members of a sample have the same name, as 0001.jpg, 0001.txt and 0001.cls."""
+
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.memory import require_memory
+from ddpm.base.untrusted import json_data
+from ddpm.data.open_image import open_image
+from ddpm.data.sources.base import is_image_name, matching_files, sha256_of_parts
+from ddpm.data.sources.folder import CAPTION_FIELDS
+
+TEXT, LABEL, TABLE = "txt", "cls", "json"
+"""Extensions of a caption, a class number, and a JSON object with a caption."""
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    """path: an uncompressed .tar, a folder, a glob ("train-*.tar"), or a list of these; samples are numbered in that
+    order. A sample is an image, and its caption and class if it has some. They are read where they lie."""
+
+    path: str | Sequence[str]
+
+    def open(self) -> "WebDatasetImages":
+        members, captions, labels = [], [], []
+        for path in matching_files(self.path, "*.tar", "a .tar file"):
+            for name, parts in samples_of(path).items():
+                found = [extension for extension in parts if is_image_name(f"x.{extension}")]
+                if len(found) != 1:
+                    raise ValueError(f"{path}: the sample {name!r} must have one image, and has {len(found)}")
+                members.append((path, name, *parts[found[0]]))
+                captions.append(caption_of(path, name, parts))
+                labels.append(label_of(path, name, parts))
+        if not members:
+            check.fail("data.source.path", self.path, "tar files with images")
+        return WebDatasetImages(members, torch.tensor(labels), captions if any(captions) else None)
+
+
+Parts = dict[str, tuple[int, int]]
+"""Offset and size of the members of a sample, by extension."""
+
+
+def samples_of(path: str) -> dict[str, Parts]:
+    """The samples of a file by name: the path up to the first dot of its last part."""
+    found: dict[str, Parts] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                folder, _, last = member.name.rpartition("/")
+                stem, _, extension = last.partition(".")
+                if member.isfile() and stem:
+                    parts = found.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+                    parts[extension.lower()] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"data.source.path: {path} cannot be read as an uncompressed tar file: {error}") from error
+    return found
+
+
+def read_part(file: BinaryIO, offset: int, size: int, what: str) -> bytes:
+    require_memory(size, what)
+    file.seek(offset)
+    return file.read(size)
+
+
+def text_of(path: str, name: str, extension: str, parts: Parts) -> str:
+    where = f"{path}: {name}.{extension}"
+    with open(path, "rb") as file:
+        content = read_part(file, *parts[extension], where)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8: {error}") from error
+
+
+def caption_of(path: str, name: str, parts: Parts) -> str:
+    if TEXT in parts:
+        return text_of(path, name, TEXT, parts).strip()
+    if TABLE not in parts:
+        return ""
+    about = json_data(text_of(path, name, TABLE, parts), f"{path}: {name}.{TABLE}")
+    fields = about if isinstance(about, dict) else {}
+    return next((fields[each].strip() for each in CAPTION_FIELDS if isinstance(fields.get(each), str)), "")
+
+
+def label_of(path: str, name: str, parts: Parts) -> int:
+    if LABEL not in parts:
+        return -1
+    text = text_of(path, name, LABEL, parts).strip()
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise ValueError(f"{path}: {name}.{LABEL} must be the number of a class, got {text!r:.100}")
+    return int(text)
+
+
+@dataclass
+class WebDatasetImages:
+    """members: file, name, offset and size of each image."""
+
+    members: list[tuple[str, str, int, int]]
+    labels: Tensor
+    captions: list[str] | None
+    class_names: tuple[str, ...] = ()
+    opened: dict[str, BinaryIO] = field(default_factory=dict, repr=False)
+    process: int = 0  # that opened them
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def image(self, index: int) -> Image.Image:
+        path, _, offset, size = self.members[index]
+        return open_image(read_part(self._file(path), offset, size, self.name(index)))
+
+    def name(self, index: int) -> str:
+        return f"{self.members[index][0]}: {self.members[index][1]}"
+
+    def fingerprint(self) -> str:
+        return sha256_of_parts(f"{Path(path).name} {name} {offset} {size}" for path, name, offset, size in self.members)
+
+    def _file(self, path: str) -> BinaryIO:
+        """Each process opens its own, because forked processes share a file position."""
+        if self.process != os.getpid():
+            self.opened, self.process = {}, os.getpid()
+        if path not in self.opened:
+            self.opened[path] = open(path, "rb")  # noqa: SIM115
+        return self.opened[path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": {}, "process": 0}
