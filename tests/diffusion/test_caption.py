@@ -41,6 +41,15 @@ def test_a_frozen_encoder_gives_embeddings_and_the_network_their_size():
     assert condition.unconditional(condition.rows(["abc", "d"]))["tokens"].tolist() == [[[0, 1]], [[0, 1]]]
 
 
+def test_another_frozen_encoder_is_refused_with_both_hashes():
+    embed = type("Embed", (), {"__call__": staticmethod(frozen), "sha256": "new"})()
+    condition = Caption(
+        text=SimpleNamespace(trained=False, token_channels=2, embed=embed), dropout=0, encoder_sha256="old"
+    )
+    with pytest.raises(ValueError, match="has the hash new, but the model was trained with that of old"):
+        condition.rows(["a"])
+
+
 def test_dropped_captions_are_empty_ones_in_the_expected_share():
     condition, num = caption(dropout=0.3), 4000
     cond = condition.rows(["a two"] * num)

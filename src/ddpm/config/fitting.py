@@ -63,7 +63,10 @@ def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
             "caption column (parquet), a metadata.jsonl (folder) or .txt files (webdataset)"
         )
     found: dict[str, Any] = {"examples": example_captions(texts)}
-    vocabulary_of = getattr(instantiate(config.text, "text"), "vocabulary_of", None)
+    text = instantiate(config.text, "text")
+    if not text.trained:
+        return {**found, "encoder_sha256": text.embed.sha256}
+    vocabulary_of = getattr(text, "vocabulary_of", None)
     return found if vocabulary_of is None else {**found, "vocabulary": vocabulary_of(texts)}
 
 

@@ -23,7 +23,7 @@ class TextEncoder(Protocol):
     num_tokens: int
     token_channels: int
     tokenize: Callable[[Sequence[str]], Tensor]  # int64 [B, N]
-    embed: Callable[[Sequence[str]], Tensor]  # float32 [B, N, C]; frozen encoders only
+    embed: Any  # frozen encoders only: a function of texts to float32 [B, N, C], with the `sha256` of its weights
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,15 @@ class Caption:
 
     dropout: share of training images whose caption is dropped, for guidance=classifier_free. negative: text in place of
     a dropped caption, for samples (a "negative prompt"). Values fitted to the data: vocabulary, the words of
-    text=words; examples, some captions, which are the prompts of samples unless a command requests others.
+    text=words; encoder_sha256, of the weights of a frozen encoder; examples, some captions, which are the prompts of
+    samples unless a command requests others.
     """
 
     text: Any  # TextEncoder
     dropout: float
     negative: str = ""
     vocabulary: Sequence[str] | None = None
+    encoder_sha256: str | None = None
     examples: Sequence[str] = ()
     needs_images: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
@@ -61,8 +63,15 @@ class Caption:
         return {"vocabulary": None if self.vocabulary is None else list(self.vocabulary)}
 
     def rows(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The conditions of texts, on the CPU."""
-        return {self.name: self.text.tokenize(texts) if self.text.trained else self.text.embed(texts)}
+        """The conditions of texts, on the CPU. Raises ValueError for another frozen encoder than that of the training."""
+        if self.text.trained:
+            return {self.name: self.text.tokenize(texts)}
+        if self.encoder_sha256 not in (None, self.text.embed.sha256):
+            raise ValueError(
+                f"the text encoder at text.path has the hash {self.text.embed.sha256}, but the model was trained with "
+                f"that of {self.encoder_sha256}; set text.path to the folder of that one"
+            )
+        return {self.name: self.text.embed(texts)}
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         """Of a batch with what `rows` returned for its captions. Raises ValueError for a batch without captions."""
