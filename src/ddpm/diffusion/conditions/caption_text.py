@@ -63,10 +63,10 @@ class Caption:
         return {"vocabulary": None if self.vocabulary is None else list(self.vocabulary)}
 
     def rows(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The conditions of texts, on the CPU. Raises ValueError for another frozen encoder than that of the training."""
+        """The conditions of texts, on the CPU. Raises ValueError for a frozen encoder of other weights."""
         if self.text.trained:
             return {self.name: self.text.tokenize(texts)}
-        if self.encoder_sha256 not in (None, self.text.embed.sha256):
+        if self.encoder_sha256 and self.text.embed.sha256 != self.encoder_sha256:
             raise ValueError(
                 f"the text encoder at text.path has the hash {self.text.embed.sha256}, but the model was trained with "
                 f"that of {self.encoder_sha256}; set text.path to the folder of that one"
