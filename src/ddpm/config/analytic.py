@@ -15,6 +15,7 @@ from ddpm.base.atomic import write_atomically
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.base.untrusted import json_file
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.checkpoint.upgrade import upgrade
 from ddpm.config import build
@@ -22,7 +23,6 @@ from ddpm.data.loader import to_batch
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.variance import Analytic
 from ddpm.generation.identity import image_settings, run_folder_of, stem
-from ddpm.generation.record import weights_hash
 from ddpm.metrics.protocol import short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 

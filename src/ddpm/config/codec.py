@@ -8,12 +8,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from torch import nn
 
 from ddpm.base import check
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
 from ddpm.diffusion.conditions.base import Condition
-from ddpm.generation.record import weights_hash
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.latent_codec import HASH, LatentCodec

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.codec import build_codec, first_stage
 from ddpm.config.load import guide
@@ -14,7 +15,6 @@ from ddpm.config.wiring import instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.conditions.caption_text import example_captions
 from ddpm.diffusion.degradations.base import fit_statistics
-from ddpm.generation.record import weights_hash
 from ddpm.model.latent_codec import HASH
 
 

@@ -11,9 +11,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
-from ddpm.generation.record import GenerationRecord, weights_hash
+from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import ImageStore
 from ddpm.metrics.protocol import device_name, short_digest
 from ddpm.model.diffusion_model import DiffusionModel

@@ -4,16 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from ddpm.base.atomic import write_atomically
 from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.upgrade import upgrade
-from ddpm.data.sources.base import sha256_of_parts
 
 NOT_IDENTITY = ("made_with", "timings")  # fields of the record that are not part of the identity
 
@@ -133,14 +129,3 @@ def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:
         if stored is not None and record.fields(stored) == record.fields(identity):
             return path
     return folder
-
-
-def weights_hash(network: nn.Module) -> str:
-    """sha256 of names, dtypes, shapes and values of the weights."""
-    state = network.state_dict()
-    parts = ((f"{name} {value.dtype} {list(value.shape)}", raw_bytes(value)) for name, value in state.items())
-    return sha256_of_parts(part for pair in parts for part in pair)
-
-
-def raw_bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

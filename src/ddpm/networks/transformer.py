@@ -3,6 +3,8 @@
 Rombach et al. 2022, section 3.3 and appendix E.2. The order of the three is that of the authors' code.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,18 +12,19 @@ from ddpm.networks.layers import conv1x1, group_norm, linear_layer, zero_init
 
 
 class MultiHeadAttention(nn.Module):
-    """out(softmax(q k^T / sqrt(d)) v), `[B, N, channels]`, d = channels / num_heads (Vaswani et al. 2017, section 3.2).
+    """out(softmax(q k^T / sqrt(d)) v), `[B, N, channels]` (Vaswani et al. 2017, section 3.2).
 
     x: `[B, N, channels]`, of which the queries are; context: `[B, M, context_channels]`, of which keys and values are.
-    Queries, keys and values have no bias.
+    Queries, keys and values have no bias. head_channels: d; None: channels / num_heads.
     """
 
-    def __init__(self, channels: int, context_channels: int, num_heads: int) -> None:
+    def __init__(self, channels: int, context_channels: int, num_heads: int, head_channels: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = linear_layer(channels, channels, bias=False)
-        self.key, self.value = (linear_layer(context_channels, channels, bias=False) for _ in range(2))
-        self.out = linear_layer(channels, channels)
+        inner = num_heads * head_channels if head_channels else channels
+        self.query = linear_layer(channels, inner, bias=False)
+        self.key, self.value = (linear_layer(context_channels, inner, bias=False) for _ in range(2))
+        self.out = linear_layer(inner, channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         projected = self.query(x), self.key(context), self.value(context)
@@ -42,20 +45,33 @@ class GEGLU(nn.Module):
         return self.project(a * F.gelu(b))
 
 
+def feed_forward(channels: int) -> nn.Sequential:
+    """project(gelu(expand(x))), where expand(x) is 4 times as wide as x, without the gate of `GEGLU`."""
+    return nn.Sequential(linear_layer(channels, 4 * channels), nn.GELU(), linear_layer(4 * channels, channels))
+
+
 class TransformerLayer(nn.Module):
     """x + f(layer_norm(x)) for f = self-attention, cross-attention to tokens, feed-forward; x: `[B, N, channels]`.
 
-    token_channels: size of the tokens `[B, M, token_channels]`; None: there is no cross-attention.
+    token_channels: size of the tokens `[B, M, token_channels]`; None: there is no cross-attention. head_channels: of
+    self-attention. feed_forward: makes it for a number of channels.
     """
 
-    def __init__(self, channels: int, num_heads: int, token_channels: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        token_channels: int | None,
+        head_channels: int | None = None,
+        feed_forward: Callable[[int], nn.Module] = GEGLU,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attention = MultiHeadAttention(channels, channels, num_heads)
+        self.attention = MultiHeadAttention(channels, channels, num_heads, head_channels)
         self.norm2 = nn.LayerNorm(channels) if token_channels else nn.Identity()
         self.cross = MultiHeadAttention(channels, token_channels, num_heads) if token_channels else None
         self.norm3 = nn.LayerNorm(channels)
-        self.feed_forward = GEGLU(channels)
+        self.feed_forward = feed_forward(channels)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         h = self.norm1(x)
