@@ -193,7 +193,7 @@ def test_a_text_of_exactly_the_length_is_not_cut(tmp_path):
 
 def test_a_tokenizer_must_fit_its_encoder(tmp_path):
     folder = str(tiny_text.bert_tokenizer(tmp_path))
-    with pytest.raises(ValueError, match=r"text.num_words must be at least 12, .*, got 11"):
+    with pytest.raises(ValueError, match=r"text.path: the tokenizer in .* has 12 words, but the encoder 11"):
         LdmBert(folder, **SMALL | {"num_words": 11}).tokenize([""])
     with pytest.raises(ValueError, match=r"text.num_tokens must be an integer of at least 3, got 2"):
         LdmBert(folder, **SMALL | {"num_tokens": 2}).tokenize([""])
@@ -283,8 +283,10 @@ def test_a_path_without_files_is_one_line(path):
 def test_folders_of_something_else_are_one_line(clip, t5, tmp_path):
     (tmp_path / "empty").mkdir()
     empty = str(tmp_path / "empty")
+    tiny_text.bert_tokenizer(tmp_path / "bert")
     said = {
-        lambda: Clip(empty).tokenize([""]): r"text.path: .*empty has no tokenizer, one of .*vocab.txt",
+        lambda: LdmBert(empty).tokenize([""]): r"text.path: .*empty has no tokenizer, one of .*vocab.txt",
+        lambda: Clip(str(clip), str(tmp_path / "bert")).tokenize([""]): r"text.tokenizer: .* 12 words, .* encoder 9",
         lambda: Clip(str(clip), empty).tokenize([""]): r"text.tokenizer: .*empty has no tokenizer",
         lambda: Clip(empty).encoder(): r"text.path: .*empty has no configuration of a CLIPTextModel",
         lambda: Clip(str(t5)).token_channels: r"text.path: .* must hold a CLIPTextModel, but its model_type is t5",

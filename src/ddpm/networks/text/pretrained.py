@@ -35,7 +35,7 @@ class Pretrained(ABC):
     @cached_property
     def _tokenizer(self) -> Any:
         field = "text.path" if self.tokenizer is None else "text.tokenizer"
-        return read_tokenizer(field, self.tokenizer or self.path, self.num_tokens)
+        return read_tokenizer(field, self.tokenizer or self.path, self.num_tokens, self._config.vocab_size)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         return tokenize(self._tokenizer, texts, self.num_tokens)

@@ -56,8 +56,8 @@ def quiet_reading(field: str, folder: Path, what: str) -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def read_tokenizer(field: str, path: str, num_tokens: int) -> Any:
-    """The tokenizer in a folder or in the hub's cache. field: names `path` in errors."""
+def read_tokenizer(field: str, path: str, num_tokens: int, num_words: int) -> Any:
+    """The tokenizer in a folder or in the hub's cache. field: names `path` in errors. num_words: of the encoder."""
     folder = local_folder(field, path)
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ValueError(f"{field}: {folder} has no tokenizer, one of {', '.join(VOCABULARIES)}")
@@ -65,6 +65,8 @@ def read_tokenizer(field: str, path: str, num_tokens: int) -> Any:
         tokenizer = transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ValueError(f"{field}: the tokenizer in {folder} cannot pad, or has no fast version; use another one")
+    if len(tokenizer) > num_words:
+        raise ValueError(f"{field}: the tokenizer in {folder} has {len(tokenizer)} words, but the encoder {num_words}")
     check.integer("text.num_tokens", num_tokens, low=tokenizer.num_special_tokens_to_add() + 1)
     return tokenizer
 
