@@ -1,8 +1,9 @@
 """Checkpoints of the Hugging Face hub: a cache in the hub's own layout, no network, and an upload that is not one."""
 
-import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -12,7 +13,7 @@ from huggingface_hub import errors
 from networks import awake
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from small_runs import composed, configured
+from small_runs import ROOT, command_environment, composed, configured
 
 import ddpm
 from ddpm.base.nested import flatten
@@ -29,9 +30,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SMALL_FIRST_STAGE = (
     *("experiment=first_stage_mnist", "data=digits", "data.batch_size=16", "adversary=none", "perceptual=none"),
-    *("loss.start_step=0", "model.base_channels=8", "model.num_groups=4", "logger=none", "trainer=cpu"),
-    *("callbacks=none", "trainer.max_steps=2", "trainer.log_every_n_steps=1"),
+    *("model.base_channels=8", "model.num_groups=4", "logger=none", "trainer=cpu", "trainer.max_steps=2"),
+    "~callbacks.reconstructions",
 )
+LATENT = ("codec=latent", "clip=none", "codec.scale=1", "codec.shift=false")
+REAL = ("data=digits", "num_samples=8", "num_real=8", "features=mnist", "metric=fid", "+sampler.steps=2")
+pytestmark = pytest.mark.filterwarnings("ignore:FID of 8")
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ def test_a_download_takes_settings_and_safetensors_and_pickles_only_without_them
 
 
 def test_a_missing_library_is_one_error(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"^ckpt needs huggingface_hub.*pip install ddpm\[hub\]"):
         fetch("hf:a/b")
 
@@ -181,8 +185,7 @@ def test_a_result_records_the_name_with_its_commit_and_the_cache_stays_as_it_was
     before = sorted(snapshot.rglob("*"))
     words = ("ckpt=hf:some/model", "trainer=cpu", "+sampler.steps=2")
     run(sample.run_sample, "sample", tmp_path, *words, "num_samples=2", "format=png")
-    real = ("data=digits", "num_samples=8", "num_real=8", "features=mnist", "metric=fid")
-    run(evaluate.run_evaluate, "evaluate", tmp_path, *words, *real)
+    run(evaluate.run_evaluate, "evaluate", tmp_path, *words[:2], *REAL)
     home = tmp_path / "runs" / "hub" / "some" / f"model@{COMMIT[:12]}"
     assert (home / "samples_model_raw_png" / "grid.png").exists()
     (file,) = (home / "evaluations").glob("*.json")
@@ -203,68 +206,66 @@ def first_stage(tmp_path_factory):
 
 def test_a_training_stores_the_name_of_its_first_stage_with_the_commit(cache, first_stage, small):
     cache("some/stage", first_stage)
-    config = small("codec=latent", "codec.first_stage=hf:some/stage", "clip=none", "codec.scale=1", "codec.shift=false")
+    config = small(*LATENT, "codec.first_stage=hf:some/stage")
     config = train.with_latent_shape(fetch_checkpoints(config), load.guide)
     model = build.module(config).model
     assert model.config["codec"]["first_stage"] == f"hf:some/stage@{COMMIT}"
 
 
-def test_a_sample_records_the_commits_of_guide_and_base(cache, config):
-    cache("some/guide", Path(__file__).parent)  # any folder; it is not opened here
-    for field, words in [
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
         ("guidance.guide", ("guidance=autoguidance",)),
         ("guidance.classifier", ("guidance=classifier",)),
         ("task.base", ("task=cascade",)),
-    ]:
-        assert field in NAMED_IN_COMMANDS
-        composed = config("sample", "ckpt=latest", *words, f"{field}=hf:some/guide@{COMMIT}")
-        with pytest.raises(ValueError, match=rf"^{field}=hf:some/guide@{COMMIT} "):
-            fetch_checkpoints(composed)
+    ],
+)
+def test_every_checkpoint_of_a_command_gets_its_commit(field, words, cache, folder, config):
+    cache("some/model", folder)
+    fetched = fetch_checkpoints(config("sample", "ckpt=hf:some/model", *words, f"{field}=hf:some/model@main"))
+    assert field in NAMED_IN_COMMANDS
+    assert OmegaConf.select(fetched, field) == fetched.ckpt == f"hf:some/model@{COMMIT}"
 
 
 # Stored configurations
 
 
-def fields_of(config):
-    """Every field of plain containers, as a dotted name, that a text can replace."""
-    return [key for key, value in flatten(config).items() if value is None or isinstance(value, str)]
-
-
 def test_no_field_of_a_stored_configuration_causes_a_download(small, cache, tmp_path, monkeypatch, first_stage):
-    """Each text and each empty field of each group is a name of the hub once, with a latent codec and a guide too."""
+    """Each text and each empty field of each group is a name of the hub once; so are those that a codec of latents and
+    a guidance add."""
     asked = []
-    there = huggingface_hub.snapshot_download
 
-    def local_only(*arguments, local_files_only=False, **options):
+    def nothing_cached(*arguments, local_files_only=False, **options):
         asked.append(arguments)
         assert local_files_only, "a download"
-        return there(*arguments, local_files_only=True, **options)
+        raise errors.LocalEntryNotFoundError("nothing")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", local_only)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing_cached)
     monkeypatch.setattr("socket.socket.connect", lambda *arguments: pytest.fail("a connection"))
-    stage = f"codec.first_stage={first_stage}"
-    latent = ("codec=latent", stage, "clip=none", "codec.scale=1", "codec.shift=false", "model.in_channels=3")
-    kinds = [(), latent, ("guidance=autoguidance",), ("guidance=classifier",), ("cond=class",)]
+    plain = build.module(small("cond=class")).model
+    latent = build.module(train.with_latent_shape(small(*LATENT, f"codec.first_stage={first_stage}"), load.guide)).model
+    guided = [to_portable(small(f"guidance={name}"))["guidance"] for name in ("autoguidance", "classifier")]
+    stored = [(plain, {}, ""), (latent, {}, "codec."), *((plain, {"guidance": each}, "guidance.") for each in guided)]
     named = set()
-    for words in kinds:
-        stored = to_portable(small(*words))
-        for field in fields_of(stored):
-            changed = OmegaConf.create(stored, flags={"allow_objects": True})
-            OmegaConf.update(changed, field, "hf:evil/model", force_add=True)
-            path = tmp_path / "stored.ckpt"
-            torch.save({"config": OmegaConf.to_container(changed, resolve=False), "state_dict": {}}, path)
-            with pytest.raises(ValueError) as refusal:
-                load.guide(path)
-            if "downloads nothing" in str(refusal.value):
-                named.add(field)
+    for model, changes, start in stored:
+        config = {**model.config, **changes}
+        for field, value in flatten(config).items():
+            if field.startswith(start) and (value is None or isinstance(value, str)):
+                changed = OmegaConf.create(config)
+                OmegaConf.update(changed, field, "hf:evil/model", force_add=True)
+                content = {"config": OmegaConf.to_container(changed), "state_dict": model.state_dict()}
+                torch.save(content, tmp_path / "stored.ckpt")
+                try:
+                    load.guide(tmp_path / "stored.ckpt")
+                except ValueError as refusal:
+                    named |= {field} if "downloads nothing: give" in str(refusal) else set()
     assert asked
     assert named == set(NAMED_IN_COMMANDS) - {"ckpt", "task.base"}
 
 
 def test_a_stored_name_is_taken_from_the_cache_and_a_command_may_replace_it(cache, first_stage, small, tmp_path):
     snapshot = cache("some/stage", first_stage)
-    words = ("codec=latent", "clip=none", "codec.scale=1", "codec.shift=false")
-    config = fetch_checkpoints(small(*words, "codec.first_stage=hf:some/stage"))
+    config = fetch_checkpoints(small(*LATENT, "codec.first_stage=hf:some/stage"))
     model = build.module(train.with_latent_shape(config, load.guide)).model
     path = tmp_path / "model.ckpt"
     torch.save({"config": model.config, "state_dict": model.state_dict()}, path)
@@ -308,8 +309,7 @@ def pushed(tmp_path):
 
 def test_an_upload_has_the_model_its_card_and_its_samples_and_is_private(copied, pushed, uploads, tmp_path):
     run_dir = copied("cond=class")
-    real = ("data=digits", "num_samples=8", "num_real=8", "features=mnist", "metric=fid", "sampler.steps=2")
-    run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={run_dir}", "trainer=cpu", *real[:-1], f"+{real[-1]}")
+    run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={run_dir}", "trainer=cpu", *REAL)
     out = pushed(run_dir)
     files = ["README.md", "config.json", "model.safetensors", "samples.png"]
     assert uploads == [("me/my-model", {"private": True, "exist_ok": True}), ("me/my-model", files)]
@@ -329,8 +329,7 @@ def test_an_upload_has_the_model_its_card_and_its_samples_and_is_private(copied,
 
 def test_results_of_other_weights_are_not_in_the_card(copied, pushed, uploads, tmp_path):
     run_dir = copied("cond=class")
-    real = ("data=digits", "num_samples=8", "num_real=8", "features=mnist", "metric=fid", "+sampler.steps=2")
-    run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={run_dir}", "trainer=cpu", *real, "weights=raw")
+    run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={run_dir}", "trainer=cpu", *REAL, "weights=raw")
     assert "## Metrics" not in (pushed(run_dir) / "README.md").read_text()
     assert "## Metrics" in (pushed(run_dir, "weights=raw") / "README.md").read_text()
 
@@ -372,7 +371,7 @@ def test_the_names_of_classes_stand_in_the_card_as_text(copied, pushed, uploads)
 
 
 @pytest.mark.parametrize("problem", ["no token", "no network", "refused"])
-def test_what_cannot_be_uploaded_stays_with_the_command(problem, copied, pushed, uploads, monkeypatch, tmp_path, capsys):
+def test_what_cannot_be_sent_stays_with_the_command(problem, copied, pushed, uploads, monkeypatch, tmp_path, capsys):
     def fail(*arguments, **options):
         raise errors.HfHubHTTPError.__new__(errors.HfHubHTTPError) if problem == "refused" else ConnectionError("no")
 
@@ -402,3 +401,13 @@ def test_a_pipeline_of_diffusers_has_a_card_too(copied, pushed, uploads):
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\n")
     assert 'DDPMPipeline.from_pretrained("me/my-model")' in card
+
+
+def test_a_command_without_network_ends_with_one_line_and_code_two(tmp_path):
+    environment = {**command_environment(), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    words = (sys.executable, str(ROOT / "sample.py"), "ckpt=hf:some/model@v1.0", "trainer=cpu")
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 2
+    first, *rest = ended.stderr.strip().splitlines()
+    assert first.startswith("error: ckpt=hf:some/model@v1.0 is not in the hub's cache")
+    assert rest == ["(HYDRA_FULL_ERROR=1 shows the traceback)"]

@@ -24,7 +24,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 PICTURE = "samples.png"
 NUM_CLASSES = 20  # that are named
-PATH = re.compile(r"(?<![\w.)])(?:[A-Za-z]:|~)?[\\/]{1,2}[\w.][^\s,;)\]]*")
+PATH = re.compile(r"(?<![^\s=:('\",])(?:[A-Za-z]:|~)?[\\/]+[\w.][^\s,;)\]'\"]*")
 """An absolute path, also within a text."""
 
 LICENSE = "No license is stated. Before others use this model, choose one and add `license:` to the head of this file."

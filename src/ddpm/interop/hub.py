@@ -175,7 +175,7 @@ def upload(folder: Path, repo: str) -> str | None:
         hub.create_repo(repo, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a model exported by ddpm")
     except hub.errors.HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = f"then run {upload_command(folder, repo)}"
         raise ValueError(f"push={repo} was refused by the hub ({reason}); check name and token, {remedy}") from None
     except Exception as error:  # of several HTTP libraries
