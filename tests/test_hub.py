@@ -1,9 +1,12 @@
 """Checkpoints of the Hugging Face hub: a cache in the hub's own layout, no network, and an upload that is not one."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -170,6 +173,23 @@ def test_a_download_takes_settings_and_safetensors_and_pickles_only_without_them
     assert asked == [settings], "what the cache has is not asked for again"
 
 
+def test_one_process_of_a_machine_downloads_and_the_others_wait(cache, folder, monkeypatch):
+    asked = []
+    there = huggingface_hub.snapshot_download
+
+    def download(repo, local_files_only=False, **options):
+        if not local_files_only:
+            asked.append(repo)
+            time.sleep(0.3)
+            cache("a/b", folder)
+        return there(repo, local_files_only=True, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: hub.download(hub.HubName("a/b", COMMIT), "ckpt"), range(3)))
+    assert asked == ["a/b"]
+
+
 def test_a_missing_library_is_one_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"^ckpt needs huggingface_hub.*pip install ddpm\[hub\]"):
@@ -334,6 +354,23 @@ def test_results_of_other_weights_are_not_in_the_card(copied, pushed, uploads, t
     assert "## Metrics" in (pushed(run_dir, "weights=raw") / "README.md").read_text()
 
 
+def test_results_of_a_training_are_known_by_their_step(copied, pushed, uploads, tmp_path):
+    run_dir = copied("cond=class")
+    run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={run_dir}", "trainer=cpu", *REAL)
+    (file,) = (run_dir / "evaluations").glob("*.json")
+    result = json.loads(file.read_text())
+    del result["subject"]["weights_sha256"], result["subject"]["ckpt"]
+    for changes, is_shown in [({}, True), ({"step": 3}, False), ({"weights": "raw"}, False)]:
+        file.write_text(json.dumps({**result, "subject": {**result["subject"], **changes}}))
+        assert ("## Metrics" in (pushed(run_dir) / "README.md").read_text()) == is_shown
+
+
+def test_a_first_stage_says_how_it_is_used(first_stage, pushed, uploads):
+    card = (pushed(first_stage) / "README.md").read_text()
+    assert "`codec.first_stage=hf:me/my-model`" in card
+    assert "Not known: the model was exported from weights alone." in card
+
+
 def test_nothing_of_this_machine_is_uploaded(copied, pushed, uploads, tmp_path):
     run_dir = copied("cond=class")
     (path,) = (path for path in (run_dir / "checkpoints").glob("0*.ckpt"))
@@ -345,7 +382,9 @@ def test_nothing_of_this_machine_is_uploaded(copied, pushed, uploads, tmp_path):
     out = pushed(run_dir / "checkpoints" / "other.ckpt")
     for name in ("README.md", "config.json"):
         assert str(tmp_path) not in (out / name).read_text()
-    assert load.guide(out).config["data"]["source"]["root"] is None
+    assert "source" not in load.guide(out).config["data"]
+    with pytest.raises(ValueError, match="does not say what it was trained on: choose the data"):
+        run(evaluate.run_evaluate, "evaluate", tmp_path, f"ckpt={out}", "trainer=cpu", "features=mnist", "metric=fid")
 
 
 def test_texts_of_data_neither_format_nor_link():

@@ -24,6 +24,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 
 PICTURE = "samples.png"
 NUM_CLASSES = 20  # that are named
+SOURCES = ("source", "test_source")
 PATH = re.compile(r"(?<![^\s=:('\",])(?:[A-Za-z]:|~)?[\\/]+[\w.][^\s,;)\]'\"]*")
 """An absolute path, also within a text."""
 
@@ -35,16 +36,18 @@ def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, store
 
     path: the checkpoint that was exported. stored: its configuration.
     """
-    of_diffusers = (folder / "model_index.json").exists()
+    of_diffusers, network = (folder / "model_index.json").exists(), model.weights(model.predict_weights)
     for file in folder.rglob("config.json"):
         file.write_text(json.dumps(without_paths(json_file(file)), indent=2) + "\n")
     shown = copy_grid(folder, path, model)
-    use = f'DDPMPipeline.from_pretrained("{repo}")' if of_diffusers else f"python sample.py ckpt=hf:{repo}"
+    fields = {"classifies": "guidance.classifier", "reconstructs": "codec.first_stage"}
+    field = next((name for kind, name in fields.items() if getattr(network, kind, False)), "ckpt")
+    use = f'DDPMPipeline.from_pretrained("{repo}")' if of_diffusers else f"{field}=hf:{repo}"
     parts = [
         f"---\nlibrary_name: {'diffusers' if of_diffusers else 'ddpm'}\ntags: [diffusion]\n---",
         f"# {escape(repo.partition('/')[2])}",
-        f"{type(model.best_network).__name__}, {escape(model.describe_weights(model.predict_weights))} weights, "
-        f"exported by ddpm. Use: `{use}`",
+        f"{type(network).__name__}, {escape(model.describe_weights(model.predict_weights))} weights, exported by ddpm. "
+        f"Use it as `{use}`.",
         *([f"![samples of the training]({PICTURE})"] if shown else []),
         "## Model",
         table(["group", "option"], options(stored)),
@@ -64,9 +67,14 @@ def escape(text: object) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """Plain containers with None in the place of absolute paths. Fitted values, as names of classes, are no paths."""
+    """Plain containers with None in the place of absolute paths. Fitted values, as names of classes, are no paths.
+
+    Sources of data are left out if one has a path, so that a command that needs the data asks for them.
+    """
     if isinstance(value, dict):
-        return {key: each if key == FITTED else without_paths(each) for key, each in value.items()}
+        kept = {key: each if key == FITTED else without_paths(each) for key, each in value.items()}
+        left_out = SOURCES if any(kept.get(key) != value.get(key) for key in SOURCES) else ()
+        return {key: each for key, each in kept.items() if key not in left_out}
     if isinstance(value, list):
         return [without_paths(each) for each in value]
     return None if isinstance(value, str) and PATH.match(value) else value

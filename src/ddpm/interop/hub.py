@@ -55,10 +55,12 @@ def describe_path(path: Path) -> str:
 
 def library(field: str) -> Any:
     try:
-        import huggingface_hub as module
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError:
         raise ValueError(f"{field} needs huggingface_hub, which is not installed: pip install ddpm[hub]") from None
-    return module
+    return huggingface_hub
 
 
 # Read
