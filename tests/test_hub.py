@@ -395,7 +395,7 @@ def test_texts_of_data_neither_format_nor_link():
     assert "\u202e" not in shown
     assert not re.search(r"(?<!\\)[\[\]<>`*_#!|~$@:.]", shown)
     assert escape("Zürich ± 0") == "Zürich ± 0"
-    assert "home" not in escape("file:///home/me/x and /home/me, C:\\home\\me, ~/home") + escape("a=/home/me")
+    assert "home" not in escape("file:///home/my home/x and /home/me, C:\\home\\me, ~/home") + escape("a=/home/me")
     assert escape("bits/dim, 1 / 255") == "bits\\/dim, 1 \\/ 255"
 
 

@@ -25,7 +25,7 @@ from ddpm.model.diffusion_model import DiffusionModel
 PICTURE = "samples.png"
 NUM_CLASSES = 20  # that are named
 SOURCES = ("source", "test_source")
-PATH = re.compile(r"(?<![^\s=:('\",])(?:[A-Za-z]:|~)?[\\/]+[\w.][^\s,;)\]'\"]*")
+PATH = re.compile(r"(?<![^\s=:('\",])(?:[A-Za-z]:|~)?[\\/]+[\w.][^,;)\]'\"]*")
 """An absolute path, also within a text."""
 
 LICENSE = "No license is stated. Before others use this model, choose one and add `license:` to the head of this file."
@@ -89,7 +89,7 @@ def options(stored: DictConfig) -> list[list[str]]:
     """The name and settings of the option of each group."""
     names = [name for name in groups.group_names(builds=True) if name in stored]
     parts = {name: OmegaConf.to_container(stored[name], resolve=True) for name in names}
-    return [[name, describe_part(part)] for name, part in parts.items()]
+    return [[name, describe_part(without_paths(part))] for name, part in parts.items()]
 
 
 def class_names(model: DiffusionModel) -> list[str]:
