@@ -463,11 +463,15 @@ def test_a_config_that_is_no_json_object_names_its_file(text, folder):
         diffusers.load_diffusers(folder)
 
 
-def test_pickles_and_pieces_of_weights_are_never_opened(folder, mark):
+@pytest.mark.parametrize("save", [as_pickle, torch.save, in_the_older_format], ids=["pickle", "torch", "older"])
+def test_hostile_pickles_and_pieces_of_weights_are_never_opened(save, folder, mark):
     weights = folder / "diffusion_pytorch_model.safetensors"
     weights.unlink()
-    as_pickle({"a": CALLS["a command"](mark)}, weights.with_suffix(".bin"))
-    with pytest.raises(ValueError, match="is a pickle, which can run code"):
+    save({"a": CALLS["a command"](mark)}, weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match=r"cannot be read as data: .*no code in it was run"):
+        diffusers.load_diffusers(folder)
+    torch.save({"conv_in.weight": "text"}, weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match=r"must hold a state dict of weights, and 'conv_in.weight' is none"):
         diffusers.load_diffusers(folder)
     weights.with_suffix(".bin").unlink()
     pieces = {"weight_map": {"conv_in.weight": "../../../etc/passwd"}}

@@ -165,9 +165,16 @@ def test_what_diffusers_does_not_have_is_not_saved_for_it(tmp_path, setting):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_pickle_is_refused_and_told_how_to_convert_it(folder):
+def test_weights_in_a_pickle_of_diffusers_are_read_as_data(tmp_path):
+    network = theirs()
+    network.save_pretrained(tmp_path, safe_serialization=False)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.bin"}
+    assert_one_network(interop.load_diffusers(tmp_path).network, network)
+
+
+def test_a_file_that_only_says_it_is_a_pickle_is_refused(folder):
     (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"is a pickle.*save_pretrained"):
+    with pytest.raises(ValueError, match=r"model.bin cannot be read as data: .*no code in it was run"):
         interop.load_diffusers(folder)
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.checkpoint.reading import hold, holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
-from ddpm.config.checkpoint_path import checkpoint_path
+from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.evaluation import evaluators
 from ddpm.evaluation.evaluation_callback import EvaluationCallback
 from ddpm.evaluation.model_metric import ModelMetric, ModelRun
@@ -42,6 +42,7 @@ from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationClock, GenerationProgress
 from ddpm.generation.record import Timing
+from ddpm.interop.hub import describe_path
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
 from ddpm.runs.console import quiet_libraries
@@ -51,6 +52,7 @@ from ddpm.runs.console import quiet_libraries
 def run_evaluate(config: DictConfig) -> None:
     quiet_libraries()
     check.positive_int("num_repeats", config.num_repeats)
+    config = fetch_checkpoints(config)
     config, model_metrics = split_metrics(config)
     if not config.metric:
         refuse_what_is_for_images(config)
@@ -134,7 +136,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
-        compare_variants(config, path, swept[str(path)], sweep)
+        compare_variants(config, path, swept[describe_path(path)], sweep)
     if len(results) > 1 and not sweep:
         compare_targets(config, paths, results)
 
@@ -231,7 +233,7 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
         analytic.prepare(model, stored, path, trainer)
         run = ModelRun(model, stored, path, trainer, folder)
         about = {
-            "ckpt": str(path), "run": run_folder_of(path).name, "step": checkpoint_step(path),
+            "ckpt": describe_path(path), "run": run_folder_of(path).name, "step": checkpoint_step(path),
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     for part in model_metrics:

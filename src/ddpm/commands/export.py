@@ -9,11 +9,12 @@ from ddpm.base import check
 from ddpm.base.program import CONF
 from ddpm.checkpoint.reading import holding
 from ddpm.commands import cli
+from ddpm.commands.model_card import write_card
 from ddpm.config import load, wiring
-from ddpm.config.checkpoint_path import checkpoint_path
+from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.config.exported import exported_network, to_exported
 from ddpm.generation.identity import run_folder_of, stem
-from ddpm.interop import exported_folder, pipeline
+from ddpm.interop import exported_folder, hub, pipeline
 from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
 
@@ -21,22 +22,36 @@ from ddpm.model.diffusion_model import DiffusionModel
 @holding()
 def run_export(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
-    path = checkpoint_path(config.ckpt)
+    if config.push is not None:
+        hub.check_upload(str(config.push))
+    path = checkpoint_path(fetch_checkpoints(config).ckpt)
     model, stored = load.from_checkpoint(path, load.changes(config))
     model.use_for_prediction(config.weights, seed=0)
     weights = model.predict_weights
     out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
     with write_folder(out) as partial:
         write(partial, model, stored)
+        if config.push is not None:
+            write_card(partial, str(config.push), path, model, stored)
     steps = model.sampler.steps or model.sampler.process.T
     print(f"{model.describe_weights(weights)} weights in {out}")
     print(use.format(out=str(out), steps=steps))
+    if config.push is not None:
+        push(out, str(config.push))
+
+
+def push(folder: Path, repo: str) -> None:
+    problem = hub.upload(folder, repo)
+    if problem is None:
+        print(f"uploaded to hf:{repo}")
+    else:
+        print(f"not uploaded, because {problem}. Upload it later: {hub.upload_command(folder, repo)}")
 
 
 def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
     exported = to_exported(model, model.predict_weights)
     if "first_stage" in stored.codec:
-        stage, _ = load.from_checkpoint(Path(str(stored.codec.first_stage)), OmegaConf.create())
+        stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"))
         stage.use_for_prediction(stored.codec.weights, seed=0)
         exported_folder.save_first_stage(folder, to_exported(stage, stage.predict_weights))
         exported = exported_folder.with_own_first_stage(exported)

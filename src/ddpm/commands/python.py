@@ -12,7 +12,7 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import holding
 from ddpm.checkpoint.trust import take_trust
 from ddpm.commands import cli
-from ddpm.config.checkpoint_path import checkpoint_path
+from ddpm.config.checkpoint_path import checkpoint_path, fetch, fetch_checkpoints
 from ddpm.config.compose import compose
 from ddpm.config.load import changes, from_checkpoint
 from ddpm.diffusion.variance import Analytic
@@ -25,10 +25,10 @@ OF_LOADING = ("weights", "seed", "batch_size", "trainer")
 def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = None) -> DiffusionModel:
     """A trained model, ready to sample: `ddpm.load("latest", "sampler=ddim", "sampler.steps=20").sample(16)`.
 
-    ckpt: a checkpoint, a run folder, an exported folder, a folder of a diffusers model, a .pt file of OpenAI's code, or
-    `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and their fields,
-    `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device: device
-    of the model; None selects the GPU if there is one, as in sample.py.
+    ckpt: a checkpoint, a run folder, an exported folder, a folder of a diffusers model, hf:OWNER/NAME, a .pt file of
+    OpenAI's code, or `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and
+    their fields, `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`.
+    device: device of the model; None selects the GPU if there is one, as in sample.py.
 
     Raises ValueError with one line that names the field, its value and the remedy. Files are parsed as data; code in
     them is never run.
@@ -39,7 +39,8 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
         refuse_other_words(words, config)
         cli.refuse_what_has_no_effect(config, words)
         with holding():
-            path = checkpoint_path(str(ckpt))
+            config = fetch_checkpoints(config)
+            path = checkpoint_path(fetch(str(ckpt)))
             model, stored = from_checkpoint(path, changes(config))
     except HydraException as error:
         raise ValueError(cli.config_error(error, CONF, "sample", words).splitlines()[0]) from error

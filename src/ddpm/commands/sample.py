@@ -24,7 +24,7 @@ from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.reading import holding
 from ddpm.commands.dry_run import cost_of_one_image
 from ddpm.config import analytic, build, load, wiring
-from ddpm.config.checkpoint_path import checkpoint_path
+from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import height_width
 from ddpm.data.sources.base import sha256_of_parts
@@ -48,6 +48,7 @@ from ddpm.tasks.base import Model, Outcome
 @holding()
 def run_sample(config: DictConfig) -> None:
     quiet_libraries()
+    config = fetch_checkpoints(config)
     if config.task is None:
         generate(config)
     else:

@@ -22,6 +22,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
 from ddpm.commands.dry_run import describe_run
 from ddpm.config import analytic, build, fitting
+from ddpm.config.checkpoint_path import fetch_checkpoints
 from ddpm.config.codec import with_latent_shape
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> None:
     if config.dry_run:
         config = OmegaConf.merge(config, {"logger": None, "callbacks": None})
     devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # fails early
-    config = with_latent_shape(config, guide)
+    config = with_latent_shape(fetch_checkpoints(config), guide)
     checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
     data = build.data(config)
     module = build.module(config, fitting.fitted_to_data(config, data, earlier_values(config, checkpoint)))

@@ -1,17 +1,48 @@
-"""The checkpoint that `ckpt=` names: a file, a run folder, or `latest`."""
+"""The checkpoint that `ckpt=` names: a file, a run folder, `latest`, or hf:OWNER/NAME for a folder of the hub."""
 
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact
 from ddpm.checkpoint.reading import hold
+from ddpm.interop import hub
 from ddpm.runs import launch
 
+NAMED_IN_COMMANDS = ("ckpt", "codec.first_stage", "guidance.guide", "guidance.classifier", "task.base")
+"""Fields of a command that name a checkpoint, and so a folder of the hub that may be downloaded."""
 
-def checkpoint_path(ckpt: str) -> Path:
-    """The path of `ckpt`: for `latest`, the newest intact checkpoint under runs/; for a run folder, its newest one.
+
+def fetch_checkpoints(config: DictConfig) -> DictConfig:
+    """The configuration of a command, in which names of the hub have their commit. Their folders are in its cache now.
+
+    A configuration stored in a checkpoint never comes here, so it causes no download.
+    """
+    config = config.copy()
+    for field in NAMED_IN_COMMANDS:
+        value = OmegaConf.select(config, field)
+        if isinstance(value, str) and (name := fetch(value, field)) != value:
+            OmegaConf.update(config, field, name)
+    return config
+
+
+def fetch(ckpt: str, field: str = "ckpt") -> str:
+    """A name of the hub with its commit, the same on all ranks; its folder is in the cache now. Others as they are."""
+    if not hub.is_hub_name(ckpt):
+        return ckpt
+    name = launch.share_choice(lambda: str(hub.resolve(ckpt, field)), f"{field}={ckpt}")
+    hub.download(hub.parse(name, field), field)
+    return name
+
+
+def checkpoint_path(ckpt: str, field: str = "ckpt") -> Path:
+    """The path of `ckpt`: for `latest`, the newest intact checkpoint under runs/; for a run folder, its newest one; for
+    a name of the hub, its folder in the hub's cache.
 
     All ranks get the same path. A file is held open (`ddpm.checkpoint.reading`).
     """
+    if hub.is_hub_name(ckpt):
+        return hub.cached_folder(ckpt, field)
     path = Path(str(ckpt))
     if ckpt == "latest" or (path / "checkpoints").is_dir():
         path = Path(launch.share_choice(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))

@@ -14,6 +14,7 @@ from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
 from ddpm.diffusion.conditions.base import Condition
+from ddpm.interop.hub import is_hub_name
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.latent_codec import HASH, LatentCodec
@@ -49,7 +50,7 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
             "codec.first_stage must be given: the checkpoint of a first stage, as made by "
             "python train.py experiment=first_stage_mnist"
         )
-    path = checkpoint_path(str(leaf.first_stage))
+    path = checkpoint_path(str(leaf.first_stage), "codec.first_stage")
     if not path.exists():
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
@@ -86,7 +87,8 @@ def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]
         return config
     config = config.copy()
     network: Any = first_stage(config.codec, load)
-    config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
+    if not is_hub_name(str(config.codec.first_stage)):
+        config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})

@@ -27,6 +27,7 @@ from ddpm.generation.identity import circumstances, describe_groups, identity, i
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.record import GenerationRecord, folder_of
 from ddpm.generation.stores.row_store import RowStore
+from ddpm.interop.hub import describe_path
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.protocol import short_digest
 from ddpm.metrics.reference_cache import ReferenceCache
@@ -143,7 +144,7 @@ def target_of_model(
         record.refuse_to_mix(grows=True, has_images=any(store.stored()))
         writer, samples.done_mask = ImageWriter(store, record), store.done_mask
     about = {
-        "ckpt": str(path), "run": of_run.name, "step": checkpoint_step(path), **describe_groups(images),
+        "ckpt": describe_path(path), "run": of_run.name, "step": checkpoint_step(path), **describe_groups(images),
         **({"labels": describe_classes(samples.labels_of(torch.arange(num)))} if requested else {}),
     }  # fmt: skip
     return EvaluationTarget(stem(path), model, samples, store, writer, about, of_run / "evaluations")

@@ -16,6 +16,7 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import ImageStore
+from ddpm.interop.hub import hub_name_of
 from ddpm.metrics.protocol import device_name, short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
@@ -120,7 +121,12 @@ def is_of_a_run(checkpoint: Path) -> bool:
 
 
 def run_folder_of(checkpoint: Path) -> Path:
-    """The folder of the run that made a checkpoint; a folder of weights is its own, a file of weights lies in its."""
+    """The folder of the run that made a checkpoint; a folder of weights is its own, a file of weights lies in its.
+
+    Nothing is written to a cache of the hub: its models have folders under runs/hub.
+    """
+    if name := hub_name_of(checkpoint):
+        return Path("runs/hub") / f"{name.repo}@{name.revision[:12]}"
     if is_of_a_run(checkpoint):
         return checkpoint.parent.parent
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -128,4 +134,6 @@ def run_folder_of(checkpoint: Path) -> Path:
 
 def stem(checkpoint: Path) -> str:
     """The name of a checkpoint without extension, or the name of a folder."""
+    if name := hub_name_of(checkpoint):
+        return Path(name.repo).name
     return checkpoint.name if checkpoint.is_dir() else checkpoint.stem

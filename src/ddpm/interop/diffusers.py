@@ -1,7 +1,8 @@
 """Read and write the folders of diffusers' `UNet2DModel`, such as google/ddpm-cifar10-32, without diffusers.
 
-A folder has config.json and diffusion_pytorch_model.safetensors; a pipeline's folder has these in unet/, and
-scheduler/scheduler_config.json. A setting that `UNet` does not support raises ValueError and is never ignored.
+A folder has config.json and diffusion_pytorch_model.safetensors, or .bin, which is read as data; a pipeline's folder
+has these in unet/, and scheduler/scheduler_config.json. A setting that `UNet` does not support raises ValueError and is
+never ignored.
 """
 
 import json
@@ -14,7 +15,7 @@ import torch
 
 from ddpm.base import check
 from ddpm.base.untrusted import json_file
-from ddpm.interop.weights import Weights, load_tensors, save_tensors, to_ours
+from ddpm.interop.weights import Weights, load_tensors, read_file, save_tensors, state_dict_of, to_ours
 from ddpm.networks import UNet
 
 Config = dict[str, Any]
@@ -274,9 +275,7 @@ def _read_config(path: Path) -> Config:
 
 def _read_weights(folder: Path) -> Weights:
     path = folder / f"{WEIGHTS}.safetensors"
-    if not path.is_file() and path.with_suffix(".bin").exists():
-        raise ValueError(
-            f"{path.with_suffix('.bin')} is a pickle, which can run code when it is opened; if you trust it, convert "
-            f"it: UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False).save_pretrained({str(folder)!r})"
-        )
+    pickled = path.with_suffix(".bin")
+    if not path.is_file() and pickled.exists():
+        return state_dict_of(read_file(pickled), pickled)
     return load_tensors(path)
