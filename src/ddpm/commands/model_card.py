@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base.untrusted import json_file
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.evaluation.table import format_estimate
 from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import describe_part, run_folder_of
-from ddpm.generation.record import weights_hash
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.model.diffusion_model import DiffusionModel
 
