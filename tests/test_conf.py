@@ -130,6 +130,7 @@ def test_the_paper_recipe_is_to_the_letter(config):
         ("church", 96, 5e-5, (0.0015, 0.0155), "mae", 10000, None, 400, 0),
         ("cin256", 64, 6.4e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
         ("cin256_v2", 1200, 1e-4, (0.0015, 0.0195), "mse", 0, 1, 250, 1),
+        ("superres", 64, 6.4e-5, (0.0015, 0.0155), "mse", 0, 1, 100, 1),
     ],
 )
 def test_the_recipes_of_latent_diffusion_are_to_the_letter(

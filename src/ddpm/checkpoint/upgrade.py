@@ -20,6 +20,7 @@ OPTIONS = {
 
 FIELDS = {
     "loss": {"timesteps": "time_sampler", "distance": "error"},
+    "model": {"low_res": "concat_channels"},
     "process": {"same_noise_back": "reverse_noise", "asymmetry": "symmetry_noise"},
     "sampler": {"grid": "timestep_spacing"},
 }

@@ -1,0 +1,81 @@
+"""Conditions that are concatenated to x_t: small images, masked images and label images, from train.py to sample.py."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small_models import QUICK
+from small_runs import configured
+from test_latent_diffusion import stage_words
+
+from ddpm.commands import sample, train
+from ddpm.config import load
+
+STEPS = ("trainer.max_steps=2", "sampler.steps=2", "clip=none")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """A first stage that makes 3 x 2 x 2 latents of 8 x 8 digits in 3 channels."""
+    folder = tmp_path_factory.mktemp("stage")
+    words = ("model=autoencoder_vq_tiny", "loss=first_stage_vq", "data.channels=3")
+    train.run_train(configured("train", folder / "stage", *stage_words(*words)))
+    return folder / "stage" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture
+def trained(stage, tmp_path):
+    """`trained("cond=masked")`: the checkpoint of two steps on latents, or on pixels."""
+
+    def done(*words, latent=True, to="run"):
+        codec = ("codec=latent", f"codec.first_stage={stage}") if latent else ()
+        train.run_train(configured("train", tmp_path / to, *QUICK, "data.channels=3", *codec, *STEPS, *words))
+        return tmp_path / to / "checkpoints" / "last.ckpt"
+
+    return done
+
+
+@pytest.fixture
+def do(tmp_path):
+    """`do("inpaint", ckpt, "task.images=2")`: the arrays and numbers that sample.py writes."""
+
+    def done(task, checkpoint, *words):
+        out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
+        settings = (f"ckpt={checkpoint}", f"task={task}", "trainer=cpu", f"out={out}")
+        sample.run_sample(configured("sample", tmp_path, *settings, *words))
+        arrays = np.load(out / f"{task}.npz")
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, json.loads(
+            (out / f"{task}.json").read_text()
+        )
+
+    return done
+
+
+def loaded(checkpoint):
+    return load.from_checkpoint(checkpoint, OmegaConf.create())[0]
+
+
+# Small images
+
+
+def test_a_latent_model_gets_small_images_as_pixels(trained, do):
+    checkpoint = trained("cond=low_res", "cond.factor=4", "data.num_val=40")
+    model = loaded(checkpoint)
+    assert model.latent_shape == (3, 2, 2)
+    assert model.network.stem.in_channels == 6
+    arrays, _ = do("upsample", checkpoint, "task.images=2", "task.num_samples=3")
+    assert arrays["small"].shape == (2, 3, 2, 2)
+    assert arrays["samples"].shape == (2, 3, 3, 8, 8)
+
+
+def test_a_checkpoint_of_the_former_name_gives_the_same_samples(trained, do, tmp_path):
+    checkpoint = trained("cond=low_res", "+model.concat_channels=true", "data.num_val=40", latent=False)
+    former = torch.load(checkpoint, weights_only=False)
+    former["config"]["model"]["low_res"] = former["config"]["model"].pop("concat_channels")
+    torch.save(former, tmp_path / "former.ckpt")
+    (found, _), (expected, _) = (
+        do("upsample", path, "task.images=2") for path in (tmp_path / "former.ckpt", checkpoint)
+    )
+    assert torch.equal(found["samples"], expected["samples"])
