@@ -79,3 +79,61 @@ def test_a_checkpoint_of_the_former_name_gives_the_same_samples(trained, do, tmp
         do("upsample", path, "task.images=2") for path in (tmp_path / "former.ckpt", checkpoint)
     )
     assert torch.equal(found["samples"], expected["samples"])
+
+
+# Masked images
+
+
+@pytest.mark.parametrize("latent", [True, False])
+def test_a_model_of_masked_images_fills_the_hole_and_keeps_the_rest(trained, do, latent):
+    checkpoint = trained("cond=masked", latent=latent)
+    assert loaded(checkpoint).network.stem.in_channels == 3 + 3 + 1
+    words = ("task.images=[3,8]", "task.num_completions=3", "task.mask=center")
+    arrays, figures = do("inpaint", checkpoint, *words)
+    completions, originals = arrays["completions"], arrays["originals"]
+    assert completions.shape == (2, 3, 3, 8, 8)
+    hole = torch.zeros(8, 8, dtype=torch.bool)
+    hole[2:6, 2:6] = True
+    assert completions[..., ~hole].equal(originals[:, None].expand_as(completions)[..., ~hole])
+    assert not completions[:, 0][..., hole].equal(completions[:, 1][..., hole])
+    assert figures["steps_down"] == 2
+
+
+def test_the_condition_of_a_latent_model_is_the_code_before_quantisation_and_the_mask(trained):
+    model = loaded(trained("cond=masked"))
+    image, hole = torch.rand(2, 3, 8, 8) * 2 - 1, torch.zeros(2, 1, 8, 8)
+    hole[:, :, :4] = 1
+    with torch.no_grad():
+        told = model.condition.of({"image": image, "hole": hole})["concat"]
+        code = model.codec.network.moments(torch.where(hole > 0, -1.0, image)) * model.codec.scale
+    assert torch.equal(told[:, :3], code)
+    assert told[:, 3].tolist() == [[[1, 1], [-1, -1]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cond=masked", "model=ldm_tiny"), "model=ClassTokenUNet does not support cond=Masked"),
+        (("cond=masked", "data.latents=cache"), "null with cond=Masked, which is computed from the images"),
+        (("cond=masked", "+model.concat_channels=3"), "concat_channels must be 4, which cond needs"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(trained, words, message):
+    with pytest.raises(ValueError, match=message):
+        trained(*words)
+
+
+def test_a_mask_of_another_size_and_a_task_without_images_are_refused(trained, do, tmp_path):
+    from PIL import Image
+
+    checkpoint = trained("cond=masked")
+    Image.new("L", (9, 8), 255).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"task.mask must be a mask of the images' size, 8 x 8, got '8 x 9'"):
+        do("inpaint", checkpoint, f"task.mask={tmp_path / 'mask.png'}")
+    with pytest.raises(ValueError, match=r"conditioned on real images \(Masked\): choose task=inpaint"):
+        do("generate", checkpoint)
+
+
+def test_a_dry_run_needs_no_scale(trained, capsys):
+    trained("cond=masked", "dry_run=true")
+    assert "FLOPs per image" in capsys.readouterr().out
