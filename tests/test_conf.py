@@ -31,6 +31,7 @@ MODEL_OPTIONS = [
         ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
         ("loss", "ddgan"),  # trains two networks: tests/training/test_turns.py
         ("codec", "latent"),  # asks another model: tests/test_latent_diffusion.py
+        ("cond", "semantic"),  # asks for label images: tests/test_spatial_conditions.py
         ("loss", "vae"),  # has networks of its own: tests/diffusion/test_vae.py
         *(("loss", "first_stage_kl"), ("loss", "first_stage_vq")),  # make no images: tests/test_first_stage.py
     }
@@ -131,6 +132,7 @@ def test_the_paper_recipe_is_to_the_letter(config):
         ("cin256", 64, 6.4e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
         ("cin256_v2", 1200, 1e-4, (0.0015, 0.0195), "mse", 0, 1, 250, 1),
         ("inpaint", 128, 1.28e-4, (0.0015, 0.0205), "mae", 0, 1, 50, 0),
+        ("semantic", 48, 4.8e-5, (0.0015, 0.0205), "mae", 0, 1, 200, 1),
         ("superres", 64, 6.4e-5, (0.0015, 0.0155), "mse", 0, 1, 100, 1),
     ],
 )

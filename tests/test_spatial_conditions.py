@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from small_models import QUICK
+from PIL import Image
+from small_models import QUICK, Quarters
 from small_runs import configured
 from test_latent_diffusion import stage_words
 
-from ddpm.commands import sample, train
-from ddpm.config import load
+from ddpm.commands import evaluate, sample, train
+from ddpm.config import build, load
 
 STEPS = ("trainer.max_steps=2", "sampler.steps=2", "clip=none")
 
@@ -124,8 +125,6 @@ def test_what_does_not_fit_is_refused_before_training(trained, words, message):
 
 
 def test_a_mask_of_another_size_and_a_task_without_images_are_refused(trained, do, tmp_path):
-    from PIL import Image
-
     checkpoint = trained("cond=masked")
     Image.new("L", (9, 8), 255).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"task.mask must be a mask of the images' size, 8 x 8, got '8 x 9'"):
@@ -137,3 +136,71 @@ def test_a_mask_of_another_size_and_a_task_without_images_are_refused(trained, d
 def test_a_dry_run_needs_no_scale(trained, capsys):
     trained("cond=masked", "dry_run=true")
     assert "FLOPs per image" in capsys.readouterr().out
+
+
+# Label images
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Words for 20 images of two colours and their label images; label 1 is the right part."""
+    for number in range(20):
+        labels = np.zeros((8, 8), dtype=np.uint8)
+        labels[:, number % 8 :] = 1
+        for root, array in (("images", np.stack([labels * 200] * 3, axis=2)), ("labels", labels)):
+            (tmp_path / root).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / root / f"{number}.png")
+    folders = (f"data.source.root={tmp_path / 'images'}", f"data.label_images={tmp_path / 'labels'}")
+    data = ("data=folder", "data.size=8", "data.num_workers=0", *folders, "data.num_labels=3")
+    network = ("model.channel_mults=[1]", "model.num_res_blocks=1", "model.num_heads=1")
+    return (*data, "data.batch_size=4", "data.flip=true", "model=ldm_semantic", *network, "cond=semantic")
+
+
+@pytest.mark.parametrize("latent", [True, False])
+def test_a_model_of_label_images_trains_their_convolution_and_samples_from_them(trained, do, labelled, latent):
+    checkpoint = trained(*labelled, latent=latent)
+    arrays, _ = do("label_maps", checkpoint, "task.images=[3,8]", "task.num_samples=3")
+    assert arrays["samples"].shape == (2, 3, 3, 8, 8)
+    assert arrays["labels"].equal((arrays["originals"][:, 0] > 0).long())
+    weights = torch.load(checkpoint)["state_dict"]
+    raw, averaged = (weights[f"{name}.labels.weight"] for name in ("network", "averages.copies.0"))
+    assert raw.shape == averaged.shape == (3, 3, 1, 1)
+    if not latent:
+        untrained = build.module(OmegaConf.create(torch.load(checkpoint)["config"])).network
+        assert not torch.equal(raw, untrained.labels.weight)
+
+
+def test_a_metric_compares_samples_of_the_label_images_of_the_data(trained, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
+    words = (f"ckpt={trained(*labelled, latent=False)}", "metric=fid", "num_samples=8", "trainer=cpu")
+    with pytest.warns(UserWarning, match="FID of 8 generated against 20 real images"):
+        evaluate.run_evaluate(configured("evaluate", tmp_path, *words, f"out={tmp_path / 'results'}"))
+    (result,) = (tmp_path / "results").glob("*.json")
+    assert "fid_quarters_8" in json.loads(result.read_text())["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.label_images=null",), "cond=semantic needs label images: data.label_images=FOLDER"),
+        (("data.num_labels=null",), "cond=semantic needs label images: .*data.num_labels=182|num_labels must be"),
+        (("data.num_labels=1",), "has the label 1, but data.num_labels is 1"),
+        (("cond=none", "model=unet_tiny", "model.patch_size=1"), "data.label_images has no effect without"),
+        (("data.latents=cache",), "null with cond=Semantic"),
+        (("model=unet_tiny",), "model=UNet does not support cond=Semantic"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_error(trained, labelled, words, message):
+    with pytest.raises(ValueError, match=message):
+        trained(*labelled, *words)
+
+
+def test_label_images_are_asked_for_when_sampling_too(trained, do, labelled):
+    checkpoint = trained(*labelled, latent=False)
+    with pytest.raises(ValueError, match=r"conditioned on real images \(Semantic\): choose task=label_maps"):
+        do("generate", checkpoint)
+    with pytest.raises(ValueError, match=r"these data have none: data\.label_images=FOLDER"):
+        do("label_maps", checkpoint, "data=digits", "data.channels=3")
+    other = trained("cond=none", latent=False, to="other")
+    with pytest.raises(ValueError, match="needs a model with cond=semantic, but this has NoCondition"):
+        do("label_maps", other)

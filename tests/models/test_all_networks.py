@@ -158,6 +158,7 @@ def test_the_settings_of_a_unet_build_it_again(settings):
         ("model=ldm_cin256_v2", {"num_classes": 1000}, 400_920_579 + 1001 * 512),
         ("model=ldm_superres", {"concat_channels": True}, 113_622_563),  # likewise, as the next two
         ("model=ldm_inpaint", {"concat_channels": 4}, 387_245_827),
+        ("model=ldm_semantic", {"num_labels": 182}, 215_229_315 + 546),  # the U-Net and the convolution of the labels
         ("model=ddgan_cifar10", {}, 48_432_515),  # counted in the authors' classes
         ("model=ddgan_256", {}, 39_726_979),
         ("model=autoencoder_kl_f4", {}, 55_312_063),  # likewise, and in diffusers

@@ -18,6 +18,7 @@ class Batch(TypedDict):
 
     image: NotRequired[Tensor]  # float32 [B, C, H, W] in [-1, 1]
     latent: NotRequired[Tensor]  # in place of the image: float32 [B, M, h, w], moments of a first stage
+    label_map: NotRequired[Tensor]  # uint8 [B, H, W], the label of each pixel
     label: Tensor  # int64 [B], -1 where there is none
     index: Tensor  # int64 [B], the image's number in the data set
     position: Tensor  # int64 [B], its position in the order of this epoch

@@ -82,7 +82,7 @@ TARGETS = {
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {"latents": None},
+    "ddpm.data.datamodule.ImageDataModule": {"latents": None, "label_images": None, "num_labels": None},
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},

@@ -48,7 +48,9 @@ def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     """FLOPs of a forward pass and bytes kept for the backward pass, for one image; uses fake tensors only."""
     x = torch.zeros(1, *model.latent_shape)
     condition = model.condition  # a class label does not change the cost, so it is left out
-    cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
+    _, *size = model.image_shape
+    example = {"image": torch.zeros(1, *model.image_shape), "label_map": torch.zeros(1, *size, dtype=torch.uint8)}
+    cond = condition.of(example) if condition.needs_images else {}
     cond |= model.sampler.step_inputs(None, model.sample_rng.at(0, torch.zeros(1, dtype=torch.int64)))
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
         model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # `forward` avoids the compiled call

@@ -17,12 +17,12 @@ from ddpm.data.pixels import ImageData, to_floats
 
 def to_batch(pixels: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
     """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1."""
-    return assemble("image", to_floats(pixels), label, index, position, pinned)
+    return assemble({"image": to_floats(pixels)}, label, index, position, pinned)
 
 
-def assemble(field: str, values: Tensor, label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
-    """A batch with `values` as its `field`, "image" or "latent"."""
-    batch = {field: values, "label": label, "index": index, "position": position}
+def assemble(fields: dict[str, Tensor], label: Tensor, index: Tensor, position: Tensor, pinned: bool) -> Batch:
+    """A batch with these fields of its images."""
+    batch = {**fields, "label": label, "index": index, "position": position}
     return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
 
 
@@ -62,7 +62,7 @@ class TrainLoader:
         self.pinned = pinned
         self.epoch = 0
         self.batch = 0  # micro-batches of this epoch already handed out
-        self._reader = data.pixels.reader(persistent=True)
+        self._reader = data.pixels.full_reader(persistent=True)
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, independent of the position."""
@@ -78,9 +78,9 @@ class TrainLoader:
         indices = [self.data.indices[row] for row in rows]
         kept = self.data.pixels
         for number, stored in enumerate(self._reader.read(indices)):
-            values = kept.values(stored, None if mirrored is None else mirrored[rows[number]])
+            fields = kept.fields(stored, None if mirrored is None else mirrored[rows[number]])
             label = self.data.labels[indices[number]]
-            batch = assemble(kept.field, values, label, indices[number], positions[number], self.pinned)
+            batch = assemble(fields, label, indices[number], positions[number], self.pinned)
             done = first + number + 1
             self.epoch, self.batch = (epoch, done) if done < last else (epoch + 1, 0)
             yield batch
@@ -108,13 +108,13 @@ class EvalLoader:
         self.data = data
         self.positions = split_among_ranks(0, len(data), rank, world_size, batch_size)
         self.pinned = pinned
-        self._reader = data.pixels.reader(persistent=False)
+        self._reader = data.pixels.full_reader(persistent=False)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Batch]:
         indices = [self.data.indices[position] for position in self.positions]
-        for number, pixels in enumerate(self._reader.read(indices)):
-            index = indices[number]
-            yield to_batch(pixels, self.data.labels[index], index, self.positions[number], self.pinned)
+        for number, stored in enumerate(self._reader.read(indices)):
+            index, fields = indices[number], self.data.pixels.fields(stored)
+            yield assemble(fields, self.data.labels[index], index, self.positions[number], self.pinned)
