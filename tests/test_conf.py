@@ -32,6 +32,7 @@ MODEL_OPTIONS = [
         ("loss", "classification"),  # makes no images: tests/test_guidance_setup.py
         ("loss", "ddgan"),  # trains two networks: tests/training/test_turns.py
         ("codec", "latent"),  # asks another model: tests/test_latent_diffusion.py
+        ("cond", "semantic"),  # asks for label images: tests/test_spatial_conditions.py
         ("loss", "vae"),  # has networks of its own: tests/diffusion/test_vae.py
         ("cond", "caption"),  # needs captions: tests/test_captions.py
         *(("text", name) for name in ("words", "clip", "t5", "ldm_bert")),  # likewise, and files
@@ -133,6 +134,9 @@ def test_the_paper_recipe_is_to_the_letter(config):
         ("church", 96, 5e-5, (0.0015, 0.0155), "mae", 10000, None, 400, 0),
         ("cin256", 64, 6.4e-5, (0.0015, 0.0195), "mse", 0, 1, 200, 1),
         ("cin256_v2", 1200, 1e-4, (0.0015, 0.0195), "mse", 0, 1, 250, 1),
+        ("inpaint", 128, 1.28e-4, (0.0015, 0.0205), "mae", 0, 1, 50, 0),
+        ("semantic", 48, 4.8e-5, (0.0015, 0.0205), "mae", 0, 1, 200, 1),
+        ("superres", 64, 6.4e-5, (0.0015, 0.0155), "mse", 0, 1, 100, 1),
     ],
 )
 def test_the_recipes_of_latent_diffusion_are_to_the_letter(

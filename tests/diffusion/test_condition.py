@@ -101,13 +101,13 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
 
 def test_several_conditions_tell_what_each_tells_and_are_hidden_together():
     several = Several({"class": ClassLabel(10, 0.0), "small": LowResolution(factor=2, dropout=0.0)}, dropout=0.5)
-    assert several.network_settings == {"num_classes": 10, "low_res": True}
+    assert several.network_settings == {"num_classes": 10, "concat_channels": True}
     assert several.needs_images
     image = torch.ones(64, 1, 4, 4)
     cond = several.of({"image": image, "label": labels(64)})
-    assert cond.keys() == {"label", "low_res"}
+    assert cond.keys() == {"label", "concat"}
     told = drop_conditions(several, cond, Rng(0, "train").at(0, torch.arange(64)))
-    hidden_labels, hidden_images = told["label"] == -1, (told["low_res"] == 0).flatten(1).all(1)
+    hidden_labels, hidden_images = told["label"] == -1, (told["concat"] == 0).flatten(1).all(1)
     assert torch.equal(hidden_labels, hidden_images)
     assert 0 < hidden_labels.sum() < 64
 

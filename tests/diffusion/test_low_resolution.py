@@ -19,7 +19,7 @@ def images(num=3, channels=2, height=6, width=4):
 
 
 def small(factor, image, dropout=0.0):
-    return LowResolution(factor, dropout).of({"image": image})["low_res"]
+    return LowResolution(factor, dropout).of({"image": image})["concat"]
 
 
 def test_a_small_image_has_the_mean_of_the_large_one():
@@ -51,15 +51,15 @@ def test_the_small_shape_is_that_of_small_images():
 
 def test_a_hidden_small_image_is_grey_and_all_else_stays():
     condition, guess = LowResolution(2, 0.0), images()
-    left = condition.unconditional({"low_res": small(2, images()), "x0_guess": guess})
-    assert left["low_res"].equal(torch.zeros(3, 2, 3, 2).double())
+    left = condition.unconditional({"concat": small(2, images()), "x0_guess": guess})
+    assert left["concat"].equal(torch.zeros(3, 2, 3, 2).double())
     assert left["x0_guess"] is guess
 
 
 def test_whole_images_are_hidden_in_training_and_as_many_as_dropout_says():
     num = 4000
-    told = {"low_res": torch.ones(num, 1, 2, 2)}
-    left = drop_conditions(LowResolution(2, 0.25), told, Rng(0, "train").at(0, torch.arange(num)))["low_res"]
+    told = {"concat": torch.ones(num, 1, 2, 2)}
+    left = drop_conditions(LowResolution(2, 0.25), told, Rng(0, "train").at(0, torch.arange(num)))["concat"]
     shares = left.mean((1, 2, 3))
     assert set(shares.tolist()) == {0.0, 1.0}
     assert abs((1 - shares.mean()) - 0.25) < 4 * (0.25 * 0.75 / num) ** 0.5  # four standard errors
@@ -69,11 +69,11 @@ def test_classifier_free_guidance_goes_away_from_the_prediction_without_the_smal
     told, process = small(2, images()), GaussianDiffusion(linear(10, 0.01, 0.5, rescale=False))
 
     def denoiser(x_t, t, cond):  # what it is told, enlarged
-        return Prediction(F.interpolate(cond["low_res"], x_t.shape[2:]))
+        return Prediction(F.interpolate(cond["concat"], x_t.shape[2:]))
 
     guided = ClassifierFree(denoiser, condition=LowResolution(2, 0.1), process=process, scale=3.0)
     expected = 3 * F.interpolate(told, (6, 4))  # 0 + 3 (c - 0)
-    assert_same(guided(images(), 5, {"low_res": told}).x0, expected)
+    assert_same(guided(images(), 5, {"concat": told}).x0, expected)
 
 
 def test_without_images_the_error_says_what_such_a_model_is_for():

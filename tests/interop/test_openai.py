@@ -215,10 +215,10 @@ class Theirs:
     def count(self, name):
         return 1 + max(int(key.split(".")[1]) for key in self.w if key.startswith(name))
 
-    def image(self, x, time, label=None, low_res=None, *, blocks):
+    def image(self, x, time, label=None, concat=None, *, blocks):
         emb = self.emb(time, label)
-        if low_res is not None:
-            x = torch.cat([x, F.interpolate(low_res, x.shape[2:], mode="bilinear")], 1)
+        if concat is not None:
+            x = torch.cat([x, F.interpolate(concat, x.shape[2:], mode="bilinear")], 1)
         *kept, h = self.encode(x, emb, blocks)
         for n in range(self.count("output_blocks")):
             up = (n + 1) % (blocks + 1) == 0 and n + 1 < self.count("output_blocks")
@@ -305,7 +305,7 @@ def test_a_loaded_network_gives_the_images_of_theirs(kind, file):
     if how["classes"]:
         cond["label"] = torch.tensor([3, 0, 9])
     if low_res:
-        cond["low_res"] = images(size=8, seed=2)
+        cond["concat"] = images(size=8, seed=2)
     with torch.no_grad():
         expected = theirs.image(x, TIMES, **cond, blocks=(SMALL | how)["blocks"])
         found = network(x, TIMES * (steps // 1000), **cond)
@@ -652,15 +652,15 @@ def test_an_upsampler_is_told_small_images_and_says_if_their_size_is_left_out(fi
     module = build.module(
         OmegaConf.create(openai_configuration(openai.load_openai(file(weights, **FLAGS, small_size=4))))
     ).model
-    assert module.network.low_res
-    assert module.condition.of({"image": images()})["low_res"].shape == (3, 3, 4, 4)
+    assert module.network.concat_channels is True
+    assert module.condition.of({"image": images()})["concat"].shape == (3, 3, 4, 4)
 
 
 def test_an_upsampler_of_classes_is_told_both(file):
     weights = filled(shapes(**SMALL, classes=10, images=6))
     path, small, label, t = file(weights, **FLAGS, small_size=4), images()[:, :, ::4, ::4], torch.tensor([1, 9, 0]), 300
     with torch.no_grad():
-        module, prediction = denoised(weights, path, t, {"label": label, "low_res": small})
+        module, prediction = denoised(weights, path, t, {"label": label, "concat": small})
         large = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear")
         output = Theirs(weights, heads=4).image(
             torch.cat([images(), large], dim=1), torch.full((3,), t - 1), label, blocks=2
@@ -670,7 +670,7 @@ def test_an_upsampler_of_classes_is_told_both(file):
     x0 = (images() - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
     assert_same(prediction.x0, x0.clamp(-1, 1))
     told = module.condition.of({"image": images(), "label": label})
-    assert told["low_res"].shape == (3, 3, 4, 4)
+    assert told["concat"].shape == (3, 3, 4, 4)
     assert told["label"].equal(label)
 
 

@@ -19,7 +19,14 @@ from ddpm.networks.embeddings import cosinusoid
 
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 ADM = {**SMALL, "head_channels": 4, "scale_shift": True, "resample": "block", "convention": "adm"}
-ALL = {**ADM, "attention_levels": [1], "self_condition": True, "num_classes": 5, "low_res": True, "token_channels": 6}
+ALL = {
+    **ADM,
+    "attention_levels": [1],
+    "self_condition": True,
+    "num_classes": 5,
+    "concat_channels": True,
+    "token_channels": 6,
+}
 TIMES = torch.tensor([0, 17, 999])
 LABELS = torch.tensor([4, 0, -1])
 
@@ -37,7 +44,7 @@ def told():
     return {
         "x0_guess": images(seed=2),
         "label": LABELS,
-        "low_res": images(seed=3, size=(4, 8)),
+        "concat": images(seed=3, size=(4, 8)),
         "tokens": drawn(3, 7, 6, seed=4),
     }
 
@@ -246,20 +253,20 @@ def doubled(x, dim):
 
 
 def test_a_small_image_is_enlarged_bilinearly():
-    network, low_res = awake(UNet(**ADM, low_res=True)), images(seed=3, size=(4, 8))
-    found = network(images(), TIMES, low_res=low_res)
-    assert_same(found, network(images(), TIMES, low_res=doubled(doubled(low_res, 2), 3)))
+    network, concat = awake(UNet(**ADM, concat_channels=True)), images(seed=3, size=(4, 8))
+    found = network(images(), TIMES, concat=concat)
+    assert_same(found, network(images(), TIMES, concat=doubled(doubled(concat, 2), 3)))
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_a_small_image_goes_in_behind_the_image_and_the_guess_which_is_zeros_where_there_is_none(patch_size):
-    network = awake(UNet(**ADM, patch_size=patch_size, self_condition=True, low_res=True))
+    network = awake(UNet(**ADM, patch_size=patch_size, self_condition=True, concat_channels=True))
     plain = UNet(**ADM | {"in_channels": 6, "out_channels": 2, "patch_size": patch_size})
     plain.double().load_state_dict(network.state_dict())
-    guess, low_res = images(seed=2), images(seed=3)  # as large as the image: nothing to resize
+    guess, concat = images(seed=2), images(seed=3)  # as large as the image: nothing to resize
     for given, expected in ((guess, guess), (None, torch.zeros_like(guess))):
-        beside = plain(torch.cat([images(), expected, low_res], 1), TIMES)
-        assert_same(network(images(), TIMES, x0_guess=given, low_res=low_res), beside)
+        beside = plain(torch.cat([images(), expected, concat], 1), TIMES)
+        assert_same(network(images(), TIMES, x0_guess=given, concat=concat), beside)
 
 
 # Tokens
@@ -284,27 +291,27 @@ def test_the_order_of_tokens_does_not_matter_and_their_values_do():
 # What it is told, all of it
 
 
-@pytest.mark.parametrize("name", ["low_res", "tokens"])
+@pytest.mark.parametrize("name", ["concat", "tokens"])
 def test_what_a_network_cannot_do_without_is_asked_for(name):
     with pytest.raises(ValueError, match=f"^this U-Net needs the condition {name}, which is missing$"):
         UNet(**ALL)(images(), TIMES, **{other: tensor for other, tensor in told().items() if other != name})
 
 
-@pytest.mark.parametrize("name", ["x0_guess", "label", "low_res", "tokens"])
+@pytest.mark.parametrize("name", ["x0_guess", "label", "concat", "tokens"])
 def test_what_a_network_does_not_take_is_refused(name):
     with pytest.raises(ValueError, match=f"^this U-Net takes no conditions, got {name}$"):
         UNet(**ADM)(images(), TIMES, **{name: told()[name]})
-    with pytest.raises(ValueError, match=r"takes no conditions but x0_guess, label, low_res, tokens, got words$"):
+    with pytest.raises(ValueError, match=r"takes no conditions but x0_guess, label, concat, tokens, got words$"):
         UNet(**ALL)(images(), TIMES, **told(), words=LABELS)
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("low_res", (3, 2, 16, 8), r"low_res must be images of the shape \[3, 2, 8, 16\] or smaller"),
-        ("low_res", (3, 1, 4, 8), r"low_res must be images of the shape"),
-        ("low_res", (1, 2, 4, 8), r"low_res must be images of the shape"),
-        ("low_res", (3, 2, 4), r"low_res must be images of the shape"),
+        ("concat", (3, 2, 16, 8), r"concat must be images of the shape \[3, 2, 8, 16\] or smaller"),
+        ("concat", (3, 1, 4, 8), r"concat must be images of the shape"),
+        ("concat", (1, 2, 4, 8), r"concat must be images of the shape"),
+        ("concat", (3, 2, 4), r"concat must be images of the shape"),
         ("tokens", (3, 7, 5), r"tokens must be of the shape \[3, N, 6\], got \[3, 7, 5\]"),
         ("tokens", (3, 6), r"tokens must be of the shape"),
         ("tokens", (2, 7, 6), r"tokens must be of the shape"),
@@ -321,7 +328,7 @@ def test_what_has_another_shape_is_refused(name, shape, message):
     [
         ({"num_classes": 0}, "num_classes must be a positive integer, got 0"),
         ({"token_channels": 1.5}, "token_channels must be a positive integer, got 1.5"),
-        ({"low_res": "yes"}, "low_res must be true or false, got 'yes'"),
+        ({"concat_channels": "yes"}, "concat_channels must be a positive integer, got 'yes'"),
         ({"resample": "blocks"}, "resample must be one of conv, block, got 'blocks'; did you mean 'block'"),
         ({"convention": "edm"}, "convention must be one of ddpm, adm, got 'edm'"),
         ({"head_channels": 0}, "head_channels must be a positive integer, got 0"),
@@ -335,7 +342,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(changes, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["num_classes", "low_res", "token_channels", "head_channels", "resample", "convention"]
+    "name", ["num_classes", "concat_channels", "token_channels", "head_channels", "resample", "convention"]
 )
 def test_what_diffusers_lacks_is_refused_by_name_and_not_left_out(name):
     network = UNet(**SMALL | {name: ALL[name]})

@@ -19,7 +19,14 @@ from ddpm.networks.mlp import MLP
 
 SMALL = {"in_channels": 2, "base_channels": 8, "channel_mults": [1, 2], "num_res_blocks": 1, "num_groups": 4}
 ADM = {**SMALL, "head_channels": 4, "scale_shift": True, "resample": "block", "convention": "adm"}
-ALL = {**ADM, "attention_levels": [1], "self_condition": True, "num_classes": 5, "low_res": True, "token_channels": 6}
+ALL = {
+    **ADM,
+    "attention_levels": [1],
+    "self_condition": True,
+    "num_classes": 5,
+    "concat_channels": True,
+    "token_channels": 6,
+}
 LATENT = {**SMALL, "head_channels": 4, "convention": "adm", "transformer_depth": 2, "token_channels": 6}
 IDDPM = {**SMALL, "scale_shift": True, "num_timesteps": 4000, "self_condition": True}
 TIMES = torch.tensor([0, 17, 999])
@@ -33,7 +40,7 @@ X = drawn(3, 2, 8, 16)
 TOLD = {
     "x0_guess": drawn(3, 2, 8, 16, seed=2),
     "label": torch.tensor([4, 0, -1]),
-    "low_res": drawn(3, 2, 4, 8, seed=3),
+    "concat": drawn(3, 2, 4, 8, seed=3),
     "tokens": drawn(3, 7, 6, seed=4),
 }
 GENERATOR = {**SMALL, "attention_levels": [1], "latent_channels": 5, "style_channels": 6, "num_mapping_layers": 1}
@@ -149,6 +156,9 @@ def test_the_settings_of_a_unet_build_it_again(settings):
         ("model=ldm_church", {}, 294_966_916),
         ("model=ldm_cin256", {"num_classes": 1000}, 394_984_196 + 1000 * 512),  # the U-Net and its table of classes
         ("model=ldm_cin256_v2", {"num_classes": 1000}, 400_920_579 + 1001 * 512),
+        ("model=ldm_superres", {"concat_channels": True}, 113_622_563),  # likewise, as the next two
+        ("model=ldm_inpaint", {"concat_channels": 4}, 387_245_827),
+        ("model=ldm_semantic", {"num_labels": 182}, 215_229_315 + 546),  # the U-Net and the convolution of the labels
         ("model=ddgan_cifar10", {}, 48_432_515),  # counted in the authors' classes
         ("model=ddgan_256", {}, 39_726_979),
         ("model=autoencoder_kl_f4", {}, 55_312_063),  # likewise, and in diffusers

@@ -131,7 +131,7 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
         ("upsample", ["ckpt=BASE"], "task=upsample needs a model with cond=low_res, .* with cond=low_res"),
         ("upsample", ["task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
-        ("generate", [], "for low-resolution images choose task=upsample or task=cascade"),
+        ("generate", [], r"conditioned on real images \(LowResolution\): choose task=upsample or task=cascade"),
         ("inpaint", ["task.num_resamples=1", "task.images=1"], "use task=upsample or task=cascade"),
     ],
 )

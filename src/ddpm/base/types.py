@@ -20,6 +20,7 @@ class Batch(TypedDict):
     latent: NotRequired[Tensor]  # in place of the image: float32 [B, M, h, w], moments of a first stage
     caption: NotRequired[Tensor]  # int64 [B, N], with a trained text encoder
     tokens: NotRequired[Tensor]  # float32 [B, N, C], with a frozen text encoder
+    label_map: NotRequired[Tensor]  # uint8 [B, H, W], the label of each pixel
     label: Tensor  # int64 [B], -1 where there is none
     index: Tensor  # int64 [B], the image's number in the data set
     position: Tensor  # int64 [B], its position in the order of this epoch

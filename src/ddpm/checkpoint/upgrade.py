@@ -20,6 +20,7 @@ OPTIONS = {
 
 FIELDS = {
     "loss": {"timesteps": "time_sampler", "distance": "error"},
+    "model": {"low_res": "concat_channels"},
     "process": {"same_noise_back": "reverse_noise", "asymmetry": "symmetry_noise"},
     "sampler": {"grid": "timestep_spacing"},
 }
@@ -85,7 +86,7 @@ TARGETS = {
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {"latents": None},
+    "ddpm.data.datamodule.ImageDataModule": {"latents": None, "label_images": None, "num_labels": None},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.latent_codec import LatentCodec
 from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import describe_sizes
 
@@ -24,6 +25,9 @@ from ddpm.training.turn import describe_sizes
 def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:
     """Text with the configuration as a tree, the parameters, FLOPs, memory and the output folder."""
     micro_batch = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    codec = module.model.codec
+    if isinstance(codec, LatentCodec) and not codec.is_fitted:
+        codec.fit({"scale": 1.0, "shift": [0.0] * codec.network.z_channels})  # any scale costs the same
     flops, activations = cost_of_one_image(module.model)
     trained, averaged = sum(turn.num_parameters for turn in module.turns), module.own_turn.num_parameters
     numbers = 4 * trained + len(module.averages.decays) * averaged  # weights, gradients, two moments of Adam; averages
@@ -44,7 +48,9 @@ def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     """FLOPs of a forward pass and bytes kept for the backward pass, for one image; uses fake tensors only."""
     x = torch.zeros(1, *model.latent_shape)
     condition = model.condition  # a class label does not change the cost, so it is left out
-    cond = condition.of({"image": torch.zeros(1, *model.image_shape)}) if condition.needs_images else {}
+    _, *size = model.image_shape
+    example = {"image": torch.zeros(1, *model.image_shape), "label_map": torch.zeros(1, *size, dtype=torch.uint8)}
+    cond = condition.of(example) if condition.needs_images else {}
     cond |= model.sampler.step_inputs(None, model.sample_rng.at(0, torch.zeros(1, dtype=torch.int64)))
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
         model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # `forward` avoids the compiled call

@@ -39,7 +39,7 @@ from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores import STORES
 from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
-from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior
+from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior, tasks_with_images
 from ddpm.model.requests import resolve_request
 from ddpm.runs.console import quiet_libraries
 from ddpm.tasks.base import Model, Outcome
@@ -214,7 +214,10 @@ def task_model(
 
     def conditions_of(rows: torch.Tensor) -> Cond:
         if model.sample_condition.needs_images:
-            raise ValueError("this model is conditioned on low-resolution images; use task=upsample or task=cascade")
+            name = type(model.sample_condition).__name__
+            raise ValueError(
+                f"this model is conditioned on images ({name}): use {tasks_with_images(model.sample_condition)}"
+            )
         return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
     def another(ckpt: str) -> Model:

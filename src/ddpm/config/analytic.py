@@ -19,7 +19,7 @@ from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.checkpoint.upgrade import upgrade
 from ddpm.config import build
-from ddpm.data.loader import to_batch
+from ddpm.data.loader import assemble
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.variance import Analytic
 from ddpm.generation.identity import image_settings, run_folder_of, stem
@@ -97,12 +97,12 @@ def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], t
     device = trainer.strategy.root_device
     model = model.to(device).eval()
     denoiser, process, rng = model.denoiser(model.predict_weights), model.sampler.process, Rng(0, "analytic")
-    reader = images.pixels.reader(persistent=False)
+    reader = images.pixels.full_reader(persistent=False)
     totals = torch.zeros(len(times), dtype=torch.float64, device=device)
     plan = list(images.indices.split(BATCH))
     display = ProgressDisplay("time", len(times) * len(plan))
     for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
-        batch = to_batch(pixels, images.conditions(ids), ids, ids)
+        batch = assemble(images.pixels.fields(pixels), images.conditions(ids), ids, ids)
         batch = {name: part.to(device) for name, part in batch.items()}
         x0, cond = model.codec.encode(batch), model.condition.of(batch)
         for k, t in enumerate(times):

@@ -21,6 +21,7 @@ from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model,
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.conditions.base import ClassLabel, Condition
+from ddpm.diffusion.conditions.semantic import Semantic
 from ddpm.diffusion.losses.classification import Classification
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import no_samples
@@ -57,6 +58,7 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
     model = build_model(config, fitted, guide)
     refuse_latents(config, model.codec, model.condition)
+    refuse_without_label_images(config, model.condition)
     adversary = build_adversary(config, fitted)
     loss = build_loss(config, model.sampler.process, adversary, build_perceptual(config))
     if getattr(loss, "counts_bits", False) and not model.codec.bounded:
@@ -79,6 +81,15 @@ def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
         if not loss.double_backward:
             adversary.compile()
     return AlternatingModule(model, loss, turns, config.seed, config.compile)
+
+
+def refuse_without_label_images(config: DictConfig, condition: Condition) -> None:
+    """Raise ValueError if label images are missing, or if nothing uses them."""
+    given = config.data.get("label_images") is not None
+    if isinstance(condition, Semantic) and not given:
+        raise ValueError("cond=semantic needs label images: data.label_images=FOLDER")
+    if given and not isinstance(condition, Semantic):
+        raise ValueError("data.label_images has no effect without cond=semantic; leave it out")
 
 
 def refuse_shape(network: nn.Module | None, shape: tuple[int, int, int], image_shape: tuple[int, int, int]) -> None:

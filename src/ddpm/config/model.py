@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,6 +22,7 @@ from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.conditions.low_resolution import LowResolution
+from ddpm.diffusion.conditions.masked import Masked
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.losses import AdversarialLoss, Loss
 from ddpm.diffusion.noises.base import White
@@ -46,6 +48,8 @@ def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     if is_chosen(config, "text") and not config.cond.get("text"):
         raise ValueError("text has an effect with cond=caption only; add it, or leave text out")
     condition = instantiate(config.cond, "cond", **fitted.get("cond", {}))
+    if isinstance(condition, Masked):
+        condition = replace(condition, encode=codec.encode)
     refuse_low_res_of_other_shape(condition, image_shape, codec.latent_shape(image_shape))
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")

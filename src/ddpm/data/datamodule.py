@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.images import Preparation, height_width
+from ddpm.data.label_images import LabelledPreparation, with_label_images
 from ddpm.data.latents import CachedLatents
 from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
-from ddpm.data.pixels import ImageData
+from ddpm.data.pixels import ImageData, LabelledPixels
 from ddpm.data.sources.base import Downloadable, Images, Source, captions_of
 
 SPLITS = ("train", "val", "test")
@@ -33,7 +34,8 @@ class ImageDataModule(LightningDataModule):
     process; larger ones are decoded on demand in num_workers processes. verify: decode every image before training,
     also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device; None: the
     training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode the
-    training images once, see `ddpm.training.callbacks.latents`) or None.
+    training images once, see `ddpm.training.callbacks.latents`) or None. label_images, num_labels: the folder of label
+    images (`ddpm.data.label_images`) of all sources, and the number of labels in them.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class ImageDataModule(LightningDataModule):
         on_broken: str = "stop",
         download: bool = False,
         latents: str | None = None,
+        label_images: str | None = None,
+        num_labels: int | None = None,
     ):
         super().__init__()
         self.name = name
@@ -73,6 +77,8 @@ class ImageDataModule(LightningDataModule):
             resize,
             background,
         )
+        self.label_images = label_images
+        self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
         self.batch_size = check.positive_int("data.batch_size", batch_size)
         self.seed = check.non_negative_int("seed", seed)
         self._num_train = None if num_train is None else check.positive_int("data.num_train", num_train)
@@ -299,12 +305,18 @@ class ImageDataModule(LightningDataModule):
     def _opened(self, source: Source, purpose: str) -> OpenedData:
         images = source.open()
         self._check_labels(images)
+        if self.label_images is not None:
+            images = with_label_images(images, self.label_images)
         num_images = len(images)
-        in_memory = num_images * torch.Size(self.image_shape).numel() <= self.memory_limit_mb * 2**20
+        in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {'in memory' if in_memory else 'streamed'}")
         if not in_memory and not self.verify:
-            return OpenedData.unseen(images, self.preparation, self.num_workers)
-        return OpenedData.inspected(images, self.preparation, self.num_workers, in_memory, self.on_broken)
+            opened = OpenedData.unseen(images, self._stored, self.num_workers)
+        else:
+            opened = OpenedData.inspected(images, self._stored, self.num_workers, in_memory, self.on_broken)
+        if self.label_images is not None:
+            opened.data = replace(opened.data, pixels=LabelledPixels(opened.data.pixels))
+        return opened
 
     def _check_labels(self, images: Images) -> None:
         largest = int(images.labels.max())

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm.data.images import Preparation, UnusableImage, WrongSize
+from ddpm.data.label_images import LabelledPreparation
 from ddpm.data.sources.base import Images
 
 MAX_NAMED = 20
@@ -29,7 +30,7 @@ class Problem(NamedTuple):
 @dataclass(frozen=True)
 class Decoder:
     images: Images
-    preparation: Preparation
+    preparation: Preparation | LabelledPreparation
 
     def one(self, index: int) -> np.ndarray | Problem:
         """The image, uint8 `[C, H, W]`, or the problem. Image libraries raise many kinds of errors for broken files."""

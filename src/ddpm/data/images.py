@@ -84,8 +84,8 @@ class Preparation:
         pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)  # a fifth faster than np.asarray(image)
         return pixels.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
-    def framed(self, image: Image.Image) -> Image.Image:
-        """`image` cropped and resized as the fields say."""
+    def framed(self, image: Image.Image, resample: Image.Resampling | None = None) -> Image.Image:
+        """`image` cropped and resized as the fields say. resample: another filter than `resize`."""
         height, width = self.size
         if self.crop is not None:
             if image.height < self.crop[0] or image.width < self.crop[1]:
@@ -100,7 +100,7 @@ class Preparation:
             )
         scale = min(image.width / width, image.height / height)
         part = centre_crop(image.size, (round(width * scale), round(height * scale)))
-        return image.resize((width, height), FILTERS[self.resize], box=part)
+        return image.resize((width, height), FILTERS[self.resize] if resample is None else resample, box=part)
 
 
 def centre_crop(size: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:

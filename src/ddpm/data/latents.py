@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,11 +30,10 @@ class CachedLatents:
     """The moments of images, float16 `[n, V, M, h, w]` in files of `SHARD` images, with V = 2 if the second is of the
     mirrored image. row: int64 `[N]`, the row of each image of the source."""
 
-    field: ClassVar[str] = "latent"
     folder: Path
     row: Tensor
 
-    def reader(self, persistent: bool) -> "CachedLatents":
+    def full_reader(self, persistent: bool) -> "CachedLatents":
         return self
 
     def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
@@ -44,10 +42,10 @@ class CachedLatents:
             rows = self.row[indices].tolist()
             yield torch.from_numpy(np.stack([self._shards[row // SHARD][row % SHARD] for row in rows]))
 
-    def values(self, stored: Tensor, mirrored: Tensor | None) -> Tensor:
-        """float32 `[B, M, h, w]`. mirrored: bool `[B]`."""
+    def fields(self, stored: Tensor, mirrored: Tensor | None = None) -> dict[str, Tensor]:
+        """latent: float32 `[B, M, h, w]`. mirrored: bool `[B]`."""
         variant = torch.zeros(len(stored), dtype=torch.int64) if mirrored is None else mirrored.long()
-        return stored[torch.arange(len(stored)), variant].float()
+        return {"latent": stored[torch.arange(len(stored)), variant].float()}
 
     @cached_property
     def _shards(self) -> list[np.ndarray]:

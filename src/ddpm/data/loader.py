@@ -15,18 +15,16 @@ from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, split_am
 from ddpm.data.pixels import ImageData, to_floats
 
 
-def to_batch(
-    pixels: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor, pinned: bool = False
-) -> Batch:
+def to_batch(pixels: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor) -> Batch:
     """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1. conditions: with the label (see `ImageData`)."""
-    return assemble("image", to_floats(pixels), conditions, index, position, pinned)
+    return assemble({"image": to_floats(pixels)}, conditions, index, position)
 
 
 def assemble(
-    field: str, values: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor, pinned: bool
+    fields: dict[str, Tensor], conditions: dict[str, Tensor], index: Tensor, position: Tensor, pinned: bool = False
 ) -> Batch:
-    """A batch with `values` as its `field`, "image" or "latent"."""
-    batch = {field: values, **conditions, "index": index, "position": position}
+    """A batch with these fields and conditions of its images."""
+    batch = {**fields, **conditions, "index": index, "position": position}
     return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
 
 
@@ -66,7 +64,7 @@ class TrainLoader:
         self.pinned = pinned
         self.epoch = 0
         self.batch = 0  # micro-batches of this epoch already handed out
-        self._reader = data.pixels.reader(persistent=True)
+        self._reader = data.pixels.full_reader(persistent=True)
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, independent of the position."""
@@ -82,9 +80,9 @@ class TrainLoader:
         indices = [self.data.indices[row] for row in rows]
         kept = self.data.pixels
         for number, stored in enumerate(self._reader.read(indices)):
-            values = kept.values(stored, None if mirrored is None else mirrored[rows[number]])
+            fields = kept.fields(stored, None if mirrored is None else mirrored[rows[number]])
             conditions = self.data.conditions(indices[number])
-            batch = assemble(kept.field, values, conditions, indices[number], positions[number], self.pinned)
+            batch = assemble(fields, conditions, indices[number], positions[number], self.pinned)
             done = first + number + 1
             self.epoch, self.batch = (epoch, done) if done < last else (epoch + 1, 0)
             yield batch
@@ -112,13 +110,13 @@ class EvalLoader:
         self.data = data
         self.positions = split_among_ranks(0, len(data), rank, world_size, batch_size)
         self.pinned = pinned
-        self._reader = data.pixels.reader(persistent=False)
+        self._reader = data.pixels.full_reader(persistent=False)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Batch]:
         indices = [self.data.indices[position] for position in self.positions]
-        for number, pixels in enumerate(self._reader.read(indices)):
-            index = indices[number]
-            yield to_batch(pixels, self.data.conditions(index), index, self.positions[number], self.pinned)
+        for number, stored in enumerate(self._reader.read(indices)):
+            index, fields = indices[number], self.data.pixels.fields(stored)
+            yield assemble(fields, self.data.conditions(index), index, self.positions[number], self.pinned)

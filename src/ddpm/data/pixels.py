@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,13 +23,45 @@ def mirror(pixels: Tensor, mirrored: Tensor) -> Tensor:
 
 
 class Pixels:
-    """What `reader` reads are uint8 images `[B, C, H, W]`, the field "image" of a batch."""
+    """What `reader` reads are uint8 images `[B, C, H, W]`. What `full_reader` reads has all fields of a batch."""
 
-    field: ClassVar[str] = "image"
+    def full_reader(self, persistent: bool) -> "Reader":
+        return self.reader(persistent)
 
-    def values(self, stored: Tensor, mirrored: Tensor | None) -> Tensor:
-        """float32 `[B, C, H, W]` in [-1, 1]. mirrored: bool `[B]`."""
-        return to_floats(stored if mirrored is None else mirror(stored, mirrored))
+    def fields(self, stored: Tensor, mirrored: Tensor | None = None) -> dict[str, Tensor]:
+        """image: float32 `[B, C, H, W]` in [-1, 1]. stored: as read by `full_reader`. mirrored: bool `[B]`."""
+        return {"image": to_floats(stored if mirrored is None else mirror(stored, mirrored))}
+
+
+class Reader(Protocol):
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        """For each int64 `[B]` of image numbers in `plan`, uint8 `[B, C, H, W]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelledPixels(Pixels):
+    """Images with labels. stored: its last channel is the label of each pixel, the field "label_map" of a batch."""
+
+    stored: "MemoryPixels | StreamedPixels"
+
+    def full_reader(self, persistent: bool) -> Reader:
+        return self.stored.reader(persistent)
+
+    def reader(self, persistent: bool) -> Reader:
+        return WithoutLabels(self.full_reader(persistent))
+
+    def fields(self, stored: Tensor, mirrored: Tensor | None = None) -> dict[str, Tensor]:
+        both = stored if mirrored is None else mirror(stored, mirrored)
+        return {"image": to_floats(both[:, :-1]), "label_map": both[:, -1]}
+
+
+@dataclass(frozen=True)
+class WithoutLabels:
+    full: Reader
+
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        return (stored[:, :-1] for stored in self.full.read(plan))
 
 
 @dataclass(frozen=True)
@@ -76,7 +108,7 @@ class ImageData:
     the source. captions: of all images, "" for none; None if the source has none. of_texts: the conditions of texts by
     name, if a model is conditioned on captions."""
 
-    pixels: MemoryPixels | StreamedPixels | CachedLatents
+    pixels: MemoryPixels | StreamedPixels | LabelledPixels | CachedLatents
     labels: Tensor
     indices: Tensor
     captions: Sequence[str] | None = None

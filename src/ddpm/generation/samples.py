@@ -15,6 +15,7 @@ class SampleBatch(TypedDict, total=False):
     index: Tensor  # int64 [B], sample numbers; together with the seed, they determine the noise
     label: Tensor  # int64 [B], -1 for no label
     image: Tensor  # float32 [B, C, H, W] in [-1, 1], if samples start from images
+    label_map: Tensor  # uint8 [B, H, W], the labels of these images
     words: Tensor  # int64 [B, N], if the condition is words of attributes
     caption: Tensor  # int64 [B, N], if the condition is a caption with a trained text encoder
     tokens: Tensor  # float32 [B, N, C], if it is one with a frozen text encoder
@@ -66,6 +67,6 @@ class SampleLoader:
                 )
             return
         chosen = [self.images.indices[index % len(self.images)] for index in plan]
-        for index, some, pixels in zip(plan, chosen, self.images.pixels.reader(False).read(chosen), strict=True):
-            image = pixels.to(torch.float32).div_(127.5).sub_(1)
-            yield SampleBatch(index=index, image=image, **self.images.conditions(some))
+        pixels = self.images.pixels
+        for index, some, stored in zip(plan, chosen, pixels.full_reader(False).read(chosen), strict=True):
+            yield SampleBatch(index=index, **pixels.fields(stored), **self.images.conditions(some))

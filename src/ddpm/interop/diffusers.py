@@ -119,7 +119,13 @@ OURS: Config = {
     **{"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6},
 }
 PLAIN: Config = {
-    **{"scale_shift": False, "resample": "conv", "convention": "ddpm", "self_condition": False, "low_res": False},
+    **{
+        "scale_shift": False,
+        "resample": "conv",
+        "convention": "ddpm",
+        "self_condition": False,
+        "concat_channels": False,
+    },
     **dict.fromkeys(("head_channels", "time_channels", "num_timesteps", "num_classes", "token_channels")),
     "transformer_depth": None,
 }

@@ -98,7 +98,7 @@ def architecture_of(weights: Weights) -> Architecture:
         "in_channels": 3 if low_res else stem[1],
         "out_channels": shape_of(weights, "out.2.weight", 4)[0],
         "num_classes": shape_of(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
-        "low_res": low_res,
+        "concat_channels": low_res,
     }
 
 

@@ -83,7 +83,9 @@ def levels(base: int, mults: list[int], blocks: int, attention: list[int], **oth
 
 
 def unet(*sizes: Any, **others: Any) -> Architecture:
-    return levels(*sizes, **{"out_channels": 6, "num_classes": None, "low_res": False} | others)  # a learned variance
+    return levels(
+        *sizes, **{"out_channels": 6, "num_classes": None, "concat_channels": False} | others
+    )  # a learned variance
 
 
 def classifier(size: int, mults: list[int], blocks: int, **others: Any) -> Architecture:
@@ -109,7 +111,7 @@ PUBLISHED: dict[str, tuple[Architecture, Flags]] = {
     "imagenet64_uncond_100M_1500K": (unet(128, AT_64, 3, [2, 3]), improved(64, "cosine", 4000, True)),
     "imagenet64_cond_270M_250K": (unet(192, AT_64, 3, [2, 3], **IMAGENET), improved(64, "cosine", 4000, False)),
     "upsample_cond_500K": (
-        unet(192, AT_256, 2, [4, 5], **IMAGENET, low_res=True),
+        unet(192, AT_256, 2, [4, 5], **IMAGENET, concat_channels=True),
         improved(256, "linear", 4000, False, small_size=64),
     ),
     "lsun_uncond_100M_2400K_bs64": (
@@ -125,11 +127,11 @@ PUBLISHED: dict[str, tuple[Architecture, Flags]] = {
     "256x256_diffusion_uncond": (unet(256, AT_256, 2, [3, 4, 5], **BLOCKS), guided(256)),
     "512x512_diffusion": (unet(128, AT_512, 2, [4, 5, 6], **IMAGENET, **BLOCKS, time_channels=256), guided(512)),
     "64_256_upsampler": (
-        unet(192, AT_256, 2, [3, 4, 5], **IMAGENET, **BLOCKS, low_res=True),
+        unet(192, AT_256, 2, [3, 4, 5], **IMAGENET, **BLOCKS, concat_channels=True),
         guided(256, num_heads=4, small_size=64),
     ),
     "128_512_upsampler": (
-        unet(192, AT_256, 2, [4, 5], **IMAGENET, **BLOCKS, low_res=True),
+        unet(192, AT_256, 2, [4, 5], **IMAGENET, **BLOCKS, concat_channels=True),
         guided(512, small_size=128),
     ),
     "64x64_classifier": (classifier(64, AT_64, 4), guided(64, "cosine")),
@@ -157,7 +159,7 @@ def flags_of(architecture: Architecture, path: Path) -> Flags:
     missing = [field for field in NEEDED if field not in flags]
     if not any(flags.get(field) for field in HEADS):
         missing.append(" or ".join(HEADS))
-    low_res, size = architecture.get("low_res"), architecture.get("size")
+    low_res, size = architecture.get("concat_channels"), architecture.get("size")
     if low_res and not flags.get("small_size"):
         missing.append("small_size")
     if flags.get("small_size") and not low_res:

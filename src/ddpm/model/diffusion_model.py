@@ -217,9 +217,13 @@ def refuse_without_prior(model: DiffusionModel) -> None:
     if model.sample_condition.needs_images:
         name = type(model.sample_condition).__name__
         raise ValueError(
-            f"this model is conditioned on real images ({name}); for low-resolution images choose "
-            "task=upsample or task=cascade"
+            f"this model is conditioned on real images ({name}): choose {tasks_with_images(model.sample_condition)}"
         )
+
+
+def tasks_with_images(condition: Condition) -> str:
+    """The tasks that give a condition the images it needs; a combination of conditions does not say them."""
+    return getattr(condition, "tasks", "task=upsample or task=cascade")
 
 
 def no_samples(network: nn.Module) -> str | None:

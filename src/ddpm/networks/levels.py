@@ -80,11 +80,10 @@ class BlockFactory:
         scale = 1000 / self.settings.num_timesteps if self.settings.num_timesteps else 1.0
         return TimeEmbedding(self.emb_channels // 4, self.emb_channels, scale, self.convention.waves)
 
-    def stem(self, num_images: int = 1) -> nn.Conv2d:
-        """The first convolution. num_images: number of images concatenated along the channels."""
-        return conv3x3(
-            num_images * self.settings.in_channels * self.settings.patch_size**2, self.settings.base_channels
-        )
+    def stem(self, channels: int | None = None) -> nn.Conv2d:
+        """The first convolution. channels: those of all inputs that are concatenated; None: in_channels."""
+        channels = self.settings.in_channels if channels is None else channels
+        return conv3x3(channels * self.settings.patch_size**2, self.settings.base_channels)
 
     def norm(self, width: int) -> nn.GroupNorm:
         return group_norm(self.settings.num_groups, width, self.convention.norm_eps)

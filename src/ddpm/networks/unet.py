@@ -40,7 +40,8 @@ class UNet(nn.Module):
     2023, "Analog Bits").
     num_classes: the input label, int64 `[B]`, adds a class embedding to the time embedding; -1 and None add nothing.
     Other labels raise ValueError on the CPU, and an asynchronous assertion of torch on a GPU.
-    low_res: the input low_res `[B, in_channels, h, w]` is resized bilinearly and concatenated to x (ADM's upsamplers).
+    concat_channels: the input concat `[B, concat_channels, h, w]` is concatenated to x, enlarged bilinearly if it is
+    smaller (ADM's upsamplers; Rombach et al. 2022); true: as many channels as x; false: there is no such input.
     token_channels: the input tokens `[B, N, token_channels]` is used by cross-attention after every self-attention.
 
     The other arguments are those of `UNetSettings`. H and W must be divisible by patch_size * 2^(levels - 1). Under
@@ -58,27 +59,28 @@ class UNet(nn.Module):
         out_channels: int | None = None,
         self_condition: bool = False,
         num_classes: int | None = None,
-        low_res: bool = False,
+        concat_channels: bool | int = False,
         token_channels: int | None = None,
         **others: Any,
     ) -> None:
         super().__init__()
         settings = UNetSettings(in_channels, base_channels, channel_mults, num_res_blocks, attention_levels, **others)
         self.in_channels, self.out_channels = in_channels, in_channels if out_channels is None else out_channels
-        self.self_condition, self.low_res = self_condition, low_res
+        self.self_condition, self.concat_channels = self_condition, concat_channels
         self.num_classes, self.token_channels = num_classes, token_channels
         own = {name: getattr(self, name) for name in ("out_channels", *CONDITIONS.values())}
         for name, value in own.items():
-            if name in ("self_condition", "low_res"):
+            if name == "self_condition":
                 check.boolean(name, value)
-            elif value is not None:
+            elif value is not None and not (name == "concat_channels" and isinstance(value, bool)):
                 check.positive_int(name, value)
         self.settings = asdict(settings) | own
         self.patch_size = settings.patch_size
         kit = BlockFactory(settings, token_channels)
 
         self.time = kit.time()
-        self.stem = kit.stem(num_images=1 + self_condition + low_res)
+        self.num_concat = in_channels if concat_channels is True else int(concat_channels)
+        self.stem = kit.stem((1 + self_condition) * in_channels + self.num_concat)
         self.down, self.middle, self.up = kit.down_path(), kit.middle(), kit.up_path()
         self.norm = kit.norm(settings.widths[0])
         self.out = zero_init(conv3x3(settings.widths[0], self.out_channels * self.patch_size**2))
@@ -91,19 +93,19 @@ class UNet(nn.Module):
         time: Tensor,
         x0_guess: Tensor | None = None,
         label: Tensor | None = None,
-        low_res: Tensor | None = None,
+        concat: Tensor | None = None,
         tokens: Tensor | None = None,
         **others: Tensor,
     ) -> Tensor:
-        conditions = {"x0_guess": x0_guess, "label": label, "low_res": low_res, "tokens": tokens, **others}
+        conditions = {"x0_guess": x0_guess, "label": label, "concat": concat, "tokens": tokens, **others}
         self.check_images(x.shape[1:])
         self._check_conditions(x, {name: tensor for name, tensor in conditions.items() if tensor is not None})
         emb = F.silu(add_class(self.time(time), self.label, label))
         images = [x]
         if self.self_condition:
             images.append(torch.zeros_like(x) if x0_guess is None else x0_guess)
-        if low_res is not None:
-            images.append(F.interpolate(low_res.to(x.dtype), x.shape[2:], mode="bilinear"))
+        if concat is not None:
+            images.append(F.interpolate(concat.to(x.dtype), x.shape[2:], mode="bilinear"))
         x = torch.cat(images, dim=1)
 
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
@@ -135,22 +137,26 @@ class UNet(nn.Module):
         if refused := sorted(conditions.keys() - set(taken)):
             but = f" but {', '.join(taken)}" if taken else ""
             raise ValueError(f"this U-Net takes no conditions{but}, got {', '.join(refused)}")
-        for name in ("low_res", "tokens"):
+        for name in ("concat", "tokens"):
             if name in taken and name not in conditions:
                 raise ValueError(f"this U-Net needs the condition {name}, which is missing")
-        guess, label, low_res, tokens = (conditions.get(name) for name in CONDITIONS)
+        guess, label, concat, tokens = (conditions.get(name) for name in CONDITIONS)
         if guess is not None and guess.shape != x.shape:
             check.fail("x0_guess", [*guess.shape], f"of the images' shape {[*x.shape]}")
         check_label(label, len(x), self.num_classes)
-        if low_res is not None:
-            is_image = low_res.ndim == 4 and low_res.shape[:2] == x.shape[:2]
-            if not is_image or any(small > large for small, large in zip(low_res.shape[2:], x.shape[2:], strict=True)):
-                check.fail("low_res", [*low_res.shape], f"images of the shape {[*x.shape]} or smaller")
+        if concat is not None:
+            largest = [len(x), self.num_concat, *x.shape[2:]]
+            is_image = concat.ndim == 4 and [*concat.shape[:2]] == largest[:2]
+            if not is_image or any(small > large for small, large in zip(concat.shape[2:], x.shape[2:], strict=True)):
+                check.fail("concat", [*concat.shape], f"images of the shape {largest} or smaller")
         if tokens is not None:
             ends = len(x), self.token_channels
             if tokens.ndim != 3 or tokens.shape[::2] != ends or tokens.shape[1] == 0:
                 check.fail("tokens", [*tokens.shape], f"of the shape [{ends[0]}, N, {ends[1]}]")
 
 
-CONDITIONS = {"x0_guess": "self_condition", "label": "num_classes", "low_res": "low_res", "tokens": "token_channels"}
+CONDITIONS = {
+    **{"x0_guess": "self_condition", "label": "num_classes"},
+    **{"concat": "concat_channels", "tokens": "token_channels"},
+}
 """The conditions of a U-Net, and the setting that enables each."""

@@ -145,6 +145,11 @@ class ImageTask(ABC):
 
     def real(self, model: Model) -> tuple[list[int], Tensor]:
         """Numbers and images `[N, C, H, W]` in [-1, 1], on the model's device."""
+        numbers, batch = self.examples(model)
+        return numbers, batch["image"]
+
+    def examples(self, model: Model) -> tuple[list[int], dict[str, Tensor]]:
+        """Numbers of the images, and the fields of a batch of them."""
         if model.data is None:
             raise ValueError("the checkpoint does not state its data set: choose one, for example data=mnist")
         if model.data.image_shape != model.image_shape:
@@ -155,8 +160,8 @@ class ImageTask(ABC):
             numbers = choose_subset(len(data), check.integer("task.images", self.images, 1, len(data))).tolist()
         else:
             numbers = [check.integer("task.images", number, 0, len(data) - 1) for number in self.images]
-        (pixels,) = data.pixels.reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
-        return numbers, pixels.to(model.device).float() / 127.5 - 1
+        (stored,) = data.pixels.full_reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
+        return numbers, data.pixels.fields(stored.to(model.device))
 
 
 def gaussian(model: Model, task: str) -> GaussianDiffusion:

@@ -94,24 +94,29 @@ class Completion(ImageTask):
         outputs = model.decode(completed).unflatten(0, (len(numbers), self.num_completions))
         images = model.decode(encoded)  # as the model sees them
         down = sum(s < t for t, s in pairwise(times))
-        known = projection(images)
-        drawn = sheet(
-            [[images[i], known[i], *outputs[i]] for i in range(len(numbers))],
-            rows=[f"image {number}" for number in numbers],
-            columns=["original", "known", *(f"{k + 1}" for k in range(self.num_completions))],
-            title=f"{task}: completions of the known part, {down} steps",
-        )
         where = "" if model.codec.pixelwise else f" of the latents, {x0.shape[-2]} x {x0.shape[-1]},"
-        figures = {
-            "images": numbers,
-            "steps_down": down,
-            "largest_error_of_the_known_part": error,
-            "squared_error": squared_error(outputs, images[:, None]).tolist(),
-        }
-        arrays = {"originals": images, "known": known, "completions": outputs}
-        return Outcome(
-            {task: drawn}, arrays, figures, [f"{down} steps; the known part{where} is kept up to {error:.1g}"]
-        )
+        line = f"the known part{where} is kept up to {error:.1g}"
+        return outcome(task, numbers, images, projection(images), outputs, down, error, line)
+
+
+def outcome(
+    task: str, numbers: list[int], images: Tensor, known: Tensor, outputs: Tensor, steps: int, error: float, line: str
+) -> Outcome:
+    """The picture, arrays and figures of completions. images, known: `[N, C, H, W]`; outputs: `[N, K, C, H, W]`."""
+    drawn = sheet(
+        [[images[i], known[i], *outputs[i]] for i in range(len(numbers))],
+        rows=[f"image {number}" for number in numbers],
+        columns=["original", "known", *(f"{k + 1}" for k in range(outputs.shape[1]))],
+        title=f"{task}: completions of the known part, {steps} steps",
+    )
+    figures = {
+        "images": numbers,
+        "steps_down": steps,
+        "largest_error_of_the_known_part": error,
+        "squared_error": squared_error(outputs, images[:, None]).tolist(),
+    }
+    arrays = {"originals": images, "known": known, "completions": outputs}
+    return Outcome({task: drawn}, arrays, figures, [f"{steps} steps; {line}"])
 
 
 @dataclass(frozen=True)

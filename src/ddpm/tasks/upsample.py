@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.diffusion.conditions.low_resolution import LOW_RES, LowResolution
+from ddpm.diffusion.conditions.base import CONCAT
+from ddpm.diffusion.conditions.low_resolution import LowResolution
 from ddpm.metrics.fidelity import psnr
 from ddpm.tasks.base import ImageTask, Model, Outcome, format_decibels, num_steps
 from ddpm.tasks.restore import completion_ids
@@ -78,7 +79,7 @@ def enlarge(model: Model, small: Tensor, ids: Tensor) -> Tensor:
     The noise differs from that of ordinary samples with these numbers, which may have generated the small images.
     """
     model = replace(model, rng=replace(model.rng, scope=f"{model.rng.scope}, enlarged"))
-    return model.sampled(model.prior(ids), ids, model.T, cond={LOW_RES: small})
+    return model.sampled(model.prior(ids), ids, model.T, cond={CONCAT: small})
 
 
 def disagreement(condition: LowResolution, large: Tensor, small: Tensor) -> float:

@@ -95,7 +95,8 @@ class DiffusionModule(LightningModule):
         draws = self.train_rng.at(epoch, batch["index"], batch["position"])
         if turn is not self.own_turn:
             draws = draws.scope(turn.name)
-        cond = drop_conditions(self.model.condition, self.model.condition.of(batch), draws)
+        cond = self.model.condition.of({**batch, "epoch": torch.tensor(epoch)})
+        cond = drop_conditions(self.model.condition, cond, draws)
         example = Example(self.model.codec.encode(batch, draws.scope("codec")), cond, draws, step)
         return turn.loss(self.trained_denoiser(self.network, draws), example)
 

@@ -14,6 +14,9 @@ from ddpm.base.types import Cond
 LABEL = "label"
 """Name of the condition that holds the class: int64 `[B]`, -1 for none."""
 
+CONCAT = "concat"
+"""Name of the condition that is concatenated to x_t: `[B, c, h, w]`, at most as large as x_t."""
+
 
 class Condition(Protocol):
     """dropout: the share of training images without condition, so that the network learns the unconditional model too.

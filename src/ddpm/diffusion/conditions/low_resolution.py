@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
-
-LOW_RES = "low_res"
-"""Name of the condition that holds small images: `[B, C, H / factor, W / factor]` in [-1, 1]."""
+from ddpm.diffusion.conditions.base import CONCAT
 
 
 @dataclass(frozen=True)
 class LowResolution:
-    """The mean of each block of factor x factor pixels. dropout: share of images whose small image is dropped.
+    """Small images `[B, C, H / factor, W / factor]` in [-1, 1], the mean of each block of factor x factor pixels.
+
+    dropout: share of images whose small image is dropped.
 
     A dropped small image is 0 everywhere, the middle of black and white. The papers downsample by bicubic filters; with
     block means, it can be checked exactly whether a large image agrees with its small one.
@@ -30,7 +30,8 @@ class LowResolution:
     dropout: float
     needs_images: ClassVar[bool] = True
     reads_images: ClassVar[bool] = True
-    network_settings: ClassVar[Mapping[str, Any]] = {LOW_RES: True}
+    tasks: ClassVar[str] = "task=upsample or task=cascade"
+    network_settings: ClassVar[Mapping[str, Any]] = {"concat_channels": True}
 
     def __post_init__(self) -> None:
         check.integer("factor", self.factor, low=2)
@@ -42,7 +43,7 @@ class LowResolution:
                 "cond=low_res needs small images, and there are none: sample.py task=upsample takes real images, "
                 "task=cascade those of another model"
             )
-        return {LOW_RES: self.small(batch["image"])}
+        return {CONCAT: self.small(batch["image"])}
 
     def small(self, image: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C, H / factor, W / factor]`, in the same range."""
@@ -58,7 +59,7 @@ class LowResolution:
         return channels, height // self.factor, width // self.factor
 
     def unconditional(self, cond: Cond) -> Cond:
-        return {**cond, LOW_RES: torch.zeros_like(cond[LOW_RES])}
+        return {**cond, CONCAT: torch.zeros_like(cond[CONCAT])}
 
     def default_conditions(self, ids: Tensor) -> Cond:
         raise NotImplementedError("cond=low_res has no condition without real images (needs_images)")

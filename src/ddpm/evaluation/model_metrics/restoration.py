@@ -49,9 +49,7 @@ class Restoration(OfImages):
         T = run.model.sampler.process.T
         t = T if self.t is None else check.integer("metric.restoration.t", self.t, low=1, high=T)
         if run.model.sample_condition.needs_images:
-            raise ValueError(
-                "metric=restoration needs a model that is not conditioned on images, and this one takes small images"
-            )
+            raise ValueError("metric=restoration needs a model that is not conditioned on images, and this one is")
         images = self.opened(run)
         evaluators = self.evaluators(str(run.config.data.get("name", "")))
         num_shown = min(self.num_shown, len(images))

@@ -14,7 +14,7 @@ from ddpm.training.callbacks.checkpoints import last_good
 from ddpm.training.logs import ends_step, is_log_step
 from ddpm.training.module import DiffusionModule, StepOutput
 
-IN_BATCH = ("label", "index", "position", "latent", "caption", "tokens")
+IN_BATCH = ("label", "index", "position", "latent", "caption", "tokens", "label_map")
 """Parts of a batch that are stored as they are; images are stored as uint8 pixels."""
 
 

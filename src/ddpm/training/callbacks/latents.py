@@ -156,7 +156,7 @@ class Encoding:
         if self.data.latents is None:
             return (self.moments(images) for images in self.batches(indices))
         kept, plan = self.data.latents, list(indices.split(self.data.eval_batch_size))
-        return (kept.values(stored, None) for stored in kept.read(plan))
+        return (kept.fields(stored)["latent"] for stored in kept.read(plan))
 
     def first_batch(self) -> dict[str, float]:
         """1 / standard deviation of the z of the first batch of the training, as in the authors' code."""

@@ -8,7 +8,7 @@ from ddpm.base import check
 from ddpm.base.image_grid import tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
-from ddpm.data.loader import to_batch
+from ddpm.data.loader import assemble
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.diffusion.conditions.caption_text import Caption
@@ -35,8 +35,8 @@ def held_out(trainer: Trainer) -> ImageData:
 def real_batch(module: DiffusionModule, data: ImageData, ids: Tensor) -> dict[str, Tensor]:
     """Real images for previews, on the module's device."""
     rows = data.indices[ids % len(data)]
-    (pixels,) = data.pixels.reader(persistent=False).read([rows])
-    batch = to_batch(pixels, data.conditions(rows), rows, rows)
+    (stored,) = data.pixels.full_reader(persistent=False).read([rows])
+    batch = assemble(data.pixels.fields(stored), data.conditions(rows), rows, rows)
     return {name: tensor.to(module.device) for name, tensor in batch.items()}
 
 

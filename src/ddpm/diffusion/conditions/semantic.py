@@ -1,0 +1,46 @@
+"""Semantic synthesis: the network is conditioned on a label for each pixel (Rombach et al. 2022, section 4.3.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.types import Cond
+
+LABEL_MAP = "label_map"
+"""Name of the condition that holds the label of each pixel: int64 `[B, H, W]`, -1 for none."""
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """num_labels: labels are in 0..num_labels-1. dropout: share of images whose labels are all dropped."""
+
+    num_labels: int
+    dropout: float
+    needs_images: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
+    tasks: ClassVar[str] = "task=label_maps"
+
+    def __post_init__(self) -> None:
+        if self.num_labels is None:
+            raise ValueError("cond=semantic needs label images: data.label_images=FOLDER data.num_labels=182")
+        check.positive_int("num_labels", self.num_labels)
+        check.number("dropout", self.dropout, low=0, high=1)
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        return {"num_labels": self.num_labels}
+
+    def of(self, batch: Mapping[str, Tensor]) -> Cond:
+        if LABEL_MAP not in batch:
+            raise ValueError("cond=semantic needs label images, and these data have none: data.label_images=FOLDER")
+        return {LABEL_MAP: batch[LABEL_MAP].long()}
+
+    def unconditional(self, cond: Cond) -> Cond:
+        return {**cond, LABEL_MAP: torch.full_like(cond[LABEL_MAP], -1)}
+
+    def default_conditions(self, ids: Tensor) -> Cond:
+        raise NotImplementedError("cond=semantic has no condition without label images (needs_images)")
