@@ -22,8 +22,9 @@ from ddpm.model.diffusion_model import DiffusionModel
 @holding()
 def run_export(config: DictConfig) -> None:
     write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
-    if config.push is not None:
-        hub.check_upload(str(config.push))
+    repo = config.get("push")
+    if repo is not None:
+        hub.check_upload(str(repo))
     path = checkpoint_path(fetch_checkpoints(config).ckpt)
     model, stored = load.from_checkpoint(path, load.changes(config))
     model.use_for_prediction(config.weights, seed=0)
@@ -31,13 +32,13 @@ def run_export(config: DictConfig) -> None:
     out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
     with write_folder(out) as partial:
         write(partial, model, stored)
-        if config.push is not None:
-            write_card(partial, str(config.push), path, model, stored)
+        if repo is not None:
+            write_card(partial, repo, path, model, stored)
     steps = model.sampler.steps or model.sampler.process.T
     print(f"{model.describe_weights(weights)} weights in {out}")
     print(use.format(out=str(out), steps=steps))
-    if config.push is not None:
-        push(out, str(config.push))
+    if repo is not None:
+        push(out, repo)
 
 
 def push(folder: Path, repo: str) -> None:
