@@ -20,6 +20,7 @@ from small_runs import ROOT, command_environment, composed, configured
 
 import ddpm
 from ddpm.base.nested import flatten
+from ddpm.checkpoint import groups
 from ddpm.commands import evaluate, export, sample, train
 from ddpm.commands.model_card import escape
 from ddpm.config import build, load
@@ -251,8 +252,8 @@ def test_every_checkpoint_of_a_command_gets_its_commit(field, words, cache, fold
 
 
 def test_no_field_of_a_stored_configuration_causes_a_download(small, cache, tmp_path, monkeypatch, first_stage):
-    """Each text and each empty field of each group is a name of the hub once; so are those that a codec of latents and
-    a guidance add."""
+    """Each text and each empty field of each group is a name of the hub once; so are those that a codec of latents, a
+    guidance and a text encoder add. The fields that look into the cache are those that a command or the cache fills."""
     asked = []
 
     def nothing_cached(*arguments, local_files_only=False, **options):
@@ -266,7 +267,9 @@ def test_no_field_of_a_stored_configuration_causes_a_download(small, cache, tmp_
     latent = build.module(train.with_latent_shape(small(*LATENT, f"codec.first_stage={first_stage}"), load.guide)).model
     guided = [to_portable(small(f"guidance={name}"))["guidance"] for name in ("autoguidance", "classifier")]
     stored = [(plain, {}, ""), (latent, {}, "codec."), *((plain, {"guidance": each}, "guidance.") for each in guided)]
-    named = set()
+    texts = to_portable(small("cond=caption", "text=clip", "model=text_unet_tiny"))
+    stored += [(plain, {name: texts[name] for name in ("text", "cond", "model")}, "text.")]
+    named, looked_for = set(), set()
     for model, changes, start in stored:
         config = {**model.config, **changes}
         for field, value in flatten(config).items():
@@ -275,12 +278,16 @@ def test_no_field_of_a_stored_configuration_causes_a_download(small, cache, tmp_
                 OmegaConf.update(changed, field, "hf:evil/model", force_add=True)
                 content = {"config": OmegaConf.to_container(changed), "state_dict": model.state_dict()}
                 torch.save(content, tmp_path / "stored.ckpt")
+                asked.clear()
                 try:
                     load.guide(tmp_path / "stored.ckpt")
                 except ValueError as refusal:
                     named |= {field} if "downloads nothing: give" in str(refusal) else set()
-    assert asked
+                looked_for |= {field} if any("evil/model" in each[0] for each in asked) else set()
     assert named == set(NAMED_IN_COMMANDS) - {"ckpt", "task.base"}
+    places = {f"{group.name}.{field}" for group in groups.GROUPS for field in group.places}
+    assert places <= looked_for | {"text.tokenizer"}
+    assert looked_for <= places | named
 
 
 def test_a_stored_name_is_taken_from_the_cache_and_a_command_may_replace_it(cache, first_stage, small, tmp_path):
