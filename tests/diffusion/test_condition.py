@@ -103,6 +103,10 @@ def test_several_conditions_tell_what_each_tells_and_are_hidden_together():
     several = Several({"class": ClassLabel(10, 0.0), "small": LowResolution(factor=2, dropout=0.0)}, dropout=0.5)
     assert several.network_settings == {"num_classes": 10, "concat_channels": True}
     assert several.needs_images
+    with pytest.raises(
+        ValueError, match=r"parts must be conditions with different inputs of the network, got \['a', 'b'\]"
+    ):
+        Several({"a": LowResolution(factor=2, dropout=0.0), "b": LowResolution(factor=4, dropout=0.0)})
     image = torch.ones(64, 1, 4, 4)
     cond = several.of({"image": image, "label": labels(64)})
     assert cond.keys() == {"label", "concat"}

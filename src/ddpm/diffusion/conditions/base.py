@@ -21,8 +21,8 @@ CONCAT = "concat"
 class Condition(Protocol):
     """dropout: the share of training images without condition, so that the network learns the unconditional model too.
 
-    needs_images: whether the condition can only be computed from real images. reads_images: whether `of` reads the
-    images of a batch, if it has some.
+    needs_images: whether the condition can only be computed from real images. It then has an attribute `tasks`, a text
+    with the tasks that give it images. reads_images: whether `of` reads the images of a batch, if it has some.
     """
 
     @property
@@ -171,6 +171,9 @@ class Several:
         for name, part in self.parts.items():
             if part.dropout:
                 check.fail(f"parts.{name}.dropout", part.dropout, "0, since the dropout of cond drops all parts")
+        inputs = [name for part in self.parts.values() for name in part.network_settings]
+        if len(set(inputs)) < len(inputs):
+            check.fail("parts", list(self.parts), "conditions with different inputs of the network")
 
     @property
     def needs_images(self) -> bool:
