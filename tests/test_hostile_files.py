@@ -467,7 +467,7 @@ def test_pickles_and_pieces_of_weights_are_never_opened(folder, mark):
     weights = folder / "diffusion_pytorch_model.safetensors"
     weights.unlink()
     as_pickle({"a": CALLS["a command"](mark)}, weights.with_suffix(".bin"))
-    with pytest.raises(ValueError, match="is a pickle, which can run code"):
+    with pytest.raises(ValueError, match=r"cannot be read as data: .*no code in it was run"):
         diffusers.load_diffusers(folder)
     weights.with_suffix(".bin").unlink()
     pieces = {"weight_map": {"conv_in.weight": "../../../etc/passwd"}}

@@ -32,7 +32,7 @@ def load_tensors(path: Path, remedy: str = "") -> Weights:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}{remedy}") from None
 
 
-def read_file(path: Path, inert: Iterable[str] = ()) -> Any:
+def read_file(path: Path, inert: Iterable[str] | None = ()) -> Any:
     """What torch.save wrote; its tensors lie in the file until they are used. Nothing in it is run.
 
     inert: as of `untrusted.load_tensors`.

@@ -1,0 +1,71 @@
+"""What a path of weights is, by its content. The only place that decides which reader opens it."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, is_zipfile
+
+from ddpm.base.untrusted import json_file
+from ddpm.interop.exported_folder import is_exported
+
+OWN, EXPORTED, OPENAI, DDGAN = "checkpoint", "exported folder", "OpenAI", "DDGAN"
+UNET, PIPELINE, STAGE = "UNet2DModel", "latent diffusion pipeline", "diffusers first stage"
+COMPVIS, COMPVIS_STAGE = "CompVis", "CompVis first stage"
+
+IN_FILES = {
+    DDGAN: [b"all_modules.0.weight"],
+    COMPVIS: [b"model.diffusion_model.input_blocks.0.0.weight"],
+    COMPVIS_STAGE: [b"encoder.conv_in.weight", b"quant_conv.weight"],
+    OPENAI: [b"input_blocks.0.0.weight"],
+}
+"""Names of weights that only files of one program have. The first match counts."""
+NUM_BYTES = 2**24
+"""Names are looked for in that many bytes of a pickle; tensors are not in it."""
+CLASSES = {"UNet2DModel": UNET, "AutoencoderKL": STAGE, "VQModel": STAGE}
+
+
+def recognise(path: Path) -> str:
+    """One of the kinds above. What nothing is known of is taken for a checkpoint of ours, or a .pt for OpenAI's; their
+    readers say what is missing."""
+    if path.is_dir():
+        return kind_of_folder(path)
+    pickles = pickles_in(path)
+    found = (kind for kind, names in IN_FILES.items() if any(all(name in each for name in names) for each in pickles))
+    return next(found, OPENAI if path.suffix == ".pt" else OWN)
+
+
+def kind_of_folder(folder: Path) -> str:
+    if is_exported(folder):
+        return EXPORTED
+    if (folder / "unet").is_dir():
+        return PIPELINE if "vae" in parts_of(folder) or "vqvae" in parts_of(folder) else UNET
+    name = json_of(folder / "config.json").get("_class_name", "UNet2DModel")
+    if name not in CLASSES:
+        raise ValueError(
+            f"{folder} is a folder of {str(name)[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
+            "of them can"
+        )
+    return CLASSES[name]
+
+
+def parts_of(folder: Path) -> set[str]:
+    """The parts of a pipeline: those that its index names, or else its folders."""
+    index = json_of(folder / "model_index.json")
+    return {name for name, part in index.items() if part} or {each.name for each in folder.iterdir() if each.is_dir()}
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """{} if there is none."""
+    about = json_file(path) if path.is_file() else {}
+    return about if isinstance(about, dict) else {}
+
+
+def pickles_in(path: Path) -> list[bytes]:
+    """The beginning of the pickles in a file of torch.save. They are not opened."""
+    try:
+        if not path.is_file() or not is_zipfile(path):
+            return []
+        with ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            return [archive.open(name).read(NUM_BYTES) for name in names[:1]]
+    except Exception:  # whatever a damaged file provokes; its reader names it
+        return []
