@@ -13,11 +13,12 @@ from torch import nn
 from ddpm.base import check
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_model
+from ddpm.checkpoint.stored_config import FITTED, Fitted, check_config, refuse_without_model
 from ddpm.config import exported
 from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.model import build_model, with_network_settings
 from ddpm.config.wiring import complete, instantiate, is_chosen
+from ddpm.generation.record import weights_hash
 from ddpm.interop import (
     compvis,
     ddgan,
@@ -33,7 +34,7 @@ from ddpm.interop.configuration import diffusers_configuration
 from ddpm.interop.published import FirstStage, LatentModel, first_stage_configuration, latent_configuration
 from ddpm.interop.weights import name_errors
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
-from ddpm.model.latent_codec import LatentCodec
+from ddpm.model.latent_codec import HASH, LatentCodec
 from ddpm.runs.portable import open_config
 
 
@@ -146,6 +147,10 @@ def from_latent(path: Path, model: LatentModel, changes: DictConfig) -> tuple[Di
     """A model of latents, whose first stage is in the same folder or file."""
     with name_errors(path):
         configuration = latent_configuration(model, path)
+    with torch.device("meta"):
+        network = model.first_stage.builder(**model.first_stage.settings)
+    network.load_state_dict(model.first_stage.weights, assign=True)
+    configuration[FITTED] = {"codec": {HASH: weights_hash(network)}}
     return from_weights(path, configuration, model.weights, changes)
 
 

@@ -92,9 +92,10 @@ def save_first_stage(network: KLAutoencoder | VQAutoencoder, folder: Path, scale
 
 def first_stage_config(network: KLAutoencoder | VQAutoencoder) -> Config:
     s = network.settings
-    for name, plain in (("patch_size", 1), ("num_heads", 1), ("head_channels", None), ("learn_log_scale", False)):
-        if s.get(name, plain) != plain:
-            check.fail(name, s[name], f"{plain} to save for diffusers")
+    plain = {"patch_size": 1, "num_heads": 1, "head_channels": None, "convention": "ddpm", "resample": "conv"}
+    for name, value in {**plain, "transformer_depth": None, "learn_log_scale": False}.items():
+        if s.get(name, value) != value:
+            check.fail(name, s[name], f"{value} to save for diffusers")
     codes = "num_codes" in s
     kind = "VQModel" if codes else "AutoencoderKL"
     return {
