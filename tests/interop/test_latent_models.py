@@ -349,6 +349,10 @@ def changed(content, **changes):
         ({"model.diffusion_model.out.2.bias": None}, "lack out.2.bias"),
         ({"model.diffusion_model.out.2.bias": torch.ones(4)}, "out.2.bias has shape"),
         ({"model.diffusion_model.time_embed.0.weight": None}, "it lacks time_embed.0.weight"),
+        (
+            {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.ones(4, 4)},
+            "it lacks cond_stage_model.embedding.weight; of conditions by tokens, only classes",
+        ),
         ({"cond_stage_model.embedding.weight": torch.ones(7)}, "cond_stage_model.embedding.weight has shape"),
         ({"note": "hello"}, "must hold a state dict of weights, and 'note' is none"),
     ],

@@ -25,10 +25,10 @@ OF_LOADING = ("weights", "seed", "batch_size", "trainer")
 def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = None) -> DiffusionModel:
     """A trained model, ready to sample: `ddpm.load("latest", "sampler=ddim", "sampler.steps=20").sample(16)`.
 
-    ckpt: a checkpoint, a run folder, an exported folder, a folder of a diffusers model, a .pt file of OpenAI's code, or
-    `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and their fields,
-    `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device: device
-    of the model; None selects the GPU if there is one, as in sample.py.
+    ckpt: a checkpoint, a run folder, an exported folder, a folder of diffusers, a .pt file of OpenAI, a .ckpt of
+    CompVis, or `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and their
+    fields, `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`. device:
+    device of the model; None selects the GPU if there is one, as in sample.py.
 
     Raises ValueError with one line that names the field, its value and the remedy. Files are parsed as data; code in
     them is never run.

@@ -16,8 +16,8 @@ from ddpm.base import check
 from ddpm.base.untrusted import json_file
 from ddpm.interop import openai
 from ddpm.interop.diffusers import Scheduler
-from ddpm.interop.published import FirstStage, LatentModel, shapes_of
-from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, state_dict_of, to_ours
+from ddpm.interop.published import FirstStage, LatentModel
+from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
 from ddpm.networks.unet import UNet
@@ -60,6 +60,8 @@ def load_compvis(path: Path) -> LatentModel:
         network, averages = part(weights, NETWORK), part(weights, "model_ema.")
         network = {key: averages.get(f"diffusion_model{key.replace('.', '')}", value) for key, value in network.items()}
         settings = {**openai.architecture_of(network), **transformer_settings(network)}
+        if settings["token_channels"] and CLASSES not in weights:
+            raise ValueError(f"it lacks {CLASSES}; of conditions by tokens, only classes can be loaded")
     known = unstated(settings, path)
     with name_errors(path):
         heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(known, name))}
@@ -70,8 +72,6 @@ def load_compvis(path: Path) -> LatentModel:
             builder, rows = ClassTokenUNet, shape_of(weights, CLASSES, 2)[0]
             settings |= {"num_classes": rows - known.null_embedding, "null_embedding": known.null_embedding}
             ours = {**{f"unet.{key}": value for key, value in ours.items()}, "classes.weight": weights[CLASSES].float()}
-        elif settings["token_channels"]:
-            raise ValueError(f"it lacks {CLASSES}; of its conditions, only classes can be loaded")
         return LatentModel(builder, settings, ours, stage, scheduler, size)
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddpm.base import check
 from ddpm.interop.diffusers_files import (
     WEIGHTS,
@@ -24,7 +22,7 @@ from ddpm.interop.diffusers_files import (
     sides,
 )
 from ddpm.interop.diffusers_names import their_keys, to_theirs
-from ddpm.interop.weights import save_tensors, to_ours
+from ddpm.interop.weights import save_tensors, shapes_of, to_ours
 from ddpm.networks import UNet
 
 
@@ -54,20 +52,10 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     config = read_config(unet / "config.json")
     settings = unet_settings(config)
-    with torch.device("meta"):  # no memory for shapes that the file only states
-        shapes = _built(settings).state_dict()
-    renamed = to_ours(read_weights(unet), shapes, their_keys)
+    renamed = to_ours(read_weights(unet), shapes_of(UNet, settings), their_keys)
     network = UNet(**settings)
     network.load_state_dict(renamed)
     return DiffusersModel(network.eval(), scheduler_of(folder), sides(config))
-
-
-def _built(settings: dict[str, Any]) -> UNet:
-    try:
-        return UNet(**settings)
-    except (RuntimeError, TypeError) as error:  # raised by torch for impossible sizes
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot load a diffusers config whose network cannot be built: {reason}") from error
 
 
 def save_network(network: UNet, folder: str | Path, sample_size: int | list[int] | None = None) -> None:

@@ -39,7 +39,7 @@ def followed(config: Config, defaults: Config, ours: Config) -> Config:
             refuse(field, config[field], "a field that this version does not know")
     config = defaults | config
     for field, value in ours.items():
-        if config[field] != value:
+        if config.get(field, value) != value:
             refuse(field, config[field], f"our network has {value!r}")
     return config
 
@@ -49,10 +49,9 @@ def levels(config: Config, plain: str, attending: str) -> Config:
     if not config["block_out_channels"] or min(config["block_out_channels"]) < 1:
         refuse("block_out_channels", config["block_out_channels"], "one width of at least 1 per level")
     widths, down = list(config["block_out_channels"]), list(config["down_block_types"])
-    up = [kind.replace("Down", "Up").replace("Encoder", "Decoder") for kind in reversed(down)]
     if not {*down} <= {plain, attending} or len(down) != len(widths):
         refuse("down_block_types", down, f"our network has {plain} or {attending} at {len(widths)} levels")
-    if list(config["up_block_types"]) != up:
+    if list(config["up_block_types"]) != (up := mirrored(down)):
         refuse("up_block_types", config["up_block_types"], f"our network mirrors the way down: {up}")
     if any(width % widths[0] for width in widths):
         refuse("block_out_channels", widths, "our widths are multiples of the first")
@@ -68,8 +67,11 @@ def levels(config: Config, plain: str, attending: str) -> Config:
 def block_types(num_levels: int, attention_levels: list[int], plain: str, attending: str) -> Config:
     """The inverse of `levels` for the names of blocks."""
     down = [attending if level in attention_levels else plain for level in range(num_levels)]
-    up = [kind.replace("Down", "Up").replace("Encoder", "Decoder") for kind in reversed(down)]
-    return {"down_block_types": down, "up_block_types": up}
+    return {"down_block_types": down, "up_block_types": mirrored(down)}
+
+
+def mirrored(down: list[str]) -> list[str]:
+    return [kind.replace("Down", "Up").replace("Encoder", "Decoder") for kind in reversed(down)]
 
 
 def check_types(config: Config) -> None:

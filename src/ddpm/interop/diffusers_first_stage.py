@@ -17,12 +17,11 @@ from ddpm.interop.diffusers_files import (
     sides,
 )
 from ddpm.interop.diffusers_names import their_keys, to_theirs
-from ddpm.interop.published import FirstStage, shapes_of
-from ddpm.interop.weights import name_errors, save_tensors, to_ours
+from ddpm.interop.published import FirstStage
+from ddpm.interop.recognise import STAGE_FOLDERS
+from ddpm.interop.weights import name_errors, save_tensors, shapes_of, to_ours
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 
-SUBFOLDERS = ("vae", "vqvae")
-"""Where a pipeline's folder has its first stage."""
 BLOCKS = "DownEncoderBlock2D", "AttnDownEncoderBlock2D"
 SHARED: Config = {
     **{"in_channels": 3, "out_channels": 3, "block_out_channels": [64], "layers_per_block": 1, "sample_size": 32},
@@ -40,16 +39,15 @@ DEFAULTS: dict[str, Config] = {
     },
 }
 """What diffusers takes for a field that a config leaves out."""
-FOLLOWED = (
-    *("in_channels", "out_channels", "block_out_channels", "layers_per_block", "sample_size", "down_block_types"),
-    *("up_block_types", "norm_num_groups", "scaling_factor", "mid_block_add_attention", "latent_channels"),
-    *("num_vq_embeddings", "vq_embed_dim", "force_upcast"),
-)
+OURS: Config = {
+    **{"act_fn": "silu", "use_quant_conv": True, "use_post_quant_conv": True, "norm_type": "group"},
+    **{"shift_factor": None, "latents_mean": None, "latents_std": None, "lookup_from_codebook": False},
+}
 
 
 def load_first_stage(folder: Path) -> FirstStage:
     """folder: of a first stage, or of a pipeline that has one."""
-    folder = next((folder / name for name in SUBFOLDERS if (folder / name).is_dir()), folder)
+    folder = next((folder / name for name in STAGE_FOLDERS if (folder / name).is_dir()), folder)
     config = read_config(folder / "config.json")
     settings, scale, size = first_stage_settings(config), scale_of(config), sides(config)
     builder = VQAutoencoder if "num_codes" in settings else KLAutoencoder
@@ -61,8 +59,7 @@ def load_first_stage(folder: Path) -> FirstStage:
 def first_stage_settings(config: Config) -> dict[str, Any]:
     """The arguments of our `KLAutoencoder` or, with num_codes, `VQAutoencoder`."""
     kind = check.one_of("_class_name", config.get("_class_name"), DEFAULTS)
-    ours = {field: value for field, value in DEFAULTS[kind].items() if field not in FOLLOWED}
-    config = followed(config, DEFAULTS[kind], ours)
+    config = followed(config, DEFAULTS[kind], OURS)
     if config["out_channels"] != config["in_channels"]:
         refuse("out_channels", config["out_channels"], f"our first stages have in_channels, {config['in_channels']}")
     if config.get("vq_embed_dim") not in (None, config["latent_channels"]):

@@ -10,8 +10,8 @@ from ddpm.interop.diffusers import convention_of, scheduler_of, unet_settings
 from ddpm.interop.diffusers_files import Config, followed, levels, read_config, read_weights, refuse, sides
 from ddpm.interop.diffusers_first_stage import load_first_stage
 from ddpm.interop.diffusers_names import their_keys
-from ddpm.interop.published import LatentModel, shapes_of
-from ddpm.interop.weights import name_errors, to_ours
+from ddpm.interop.published import LatentModel
+from ddpm.interop.weights import name_errors, shapes_of, to_ours
 from ddpm.networks.unet import UNet
 
 BLOCKS = "DownBlock2D", "CrossAttnDownBlock2D"

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.interop.diffusers_names import in_transformer
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
-from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, state_dict_of, to_ours
+from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
 
@@ -43,8 +42,7 @@ def from_weights(weights: Weights, path: Path) -> OpenAIModel:
     with name_errors(path):
         settings = network_settings(architecture, flags)
         builder = Classifier if "size" in settings else UNet
-        with torch.device("meta"):
-            wanted = builder(**settings).state_dict()
+        wanted = shapes_of(builder, settings)
 
         def by_kind(key: str, weight: Tensor) -> Tensor:
             is_by_head = ".attention.qkv." in key and not flags.use_new_attention_order

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ddpm.base import check
-from ddpm.interop.configuration import OBJECTIVES, Config, all_groups, leaf, schedule
+from ddpm.interop.configuration import Config, all_groups, leaf, objective_of, schedule
 from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.weights import Weights
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
@@ -46,15 +44,6 @@ class LatentModel:
     size: list[int]
 
 
-def shapes_of(builder: type[nn.Module], settings: dict[str, Any]) -> Weights:
-    """The state dict of a network of stated sizes, without memory for it."""
-    try:
-        with torch.device("meta"):
-            return builder(**settings).state_dict()
-    except (RuntimeError, TypeError) as error:  # raised by torch for impossible sizes
-        raise ValueError(f"its network cannot be built: {str(error).splitlines()[0]}") from error
-
-
 def model_leaf(builder: type[nn.Module], settings: dict[str, Any]) -> Config:
     return {"_target_": f"{builder.__module__}.{builder.__name__}", **settings}
 
@@ -65,13 +54,11 @@ def first_stage_configuration(stage: FirstStage) -> Config:
     return {**config, "fitted": {"codec": {"scale": stage.scale}} if stage.scale else {}}
 
 
-def latent_configuration(model: LatentModel, path: Path) -> Config:
-    """The configuration for sampling, with all steps of the ancestral sampler. path: where its first stage is."""
-    stage, objective = (
-        model.first_stage,
-        OBJECTIVES[check.one_of("prediction_type", model.scheduler.prediction_type, OBJECTIVES)],
-    )
-    if model.builder is UNet and model.settings.get("token_channels"):
+def latent_configuration(model: LatentModel, path: Path, condition: Config | None = None) -> Config:
+    """The configuration for sampling, with all steps of the ancestral sampler. path: where its first stage is.
+    condition: that of a network that takes tokens."""
+    stage, objective = model.first_stage, objective_of(model.scheduler)
+    if condition is None and model.builder is UNet and model.settings.get("token_channels"):
         raise ValueError("its network takes a text, but the encoder of texts is not loaded: ckpt= cannot use it")
     if stage.scale is None:
         raise ValueError("it does not state the scale of its latents")
@@ -81,7 +68,9 @@ def latent_configuration(model: LatentModel, path: Path) -> Config:
     config["data"] |= {"channels": stage.settings["in_channels"], "size": size}
     config["codec"] = leaf("model.latent_codec.LatentCodec", _partial_=True, **fields)
     config["clip"] = leaf("diffusion.denoiser.no_wrapper", _partial_=True)
-    if num_classes := model.settings.get("num_classes"):
+    if condition:
+        config["cond"] = condition
+    elif num_classes := model.settings.get("num_classes"):
         known = {"num_classes": num_classes, "dropout": 0.0, "names": None}
         config["cond"] = leaf("diffusion.conditions.base.ClassLabel", **known)
     return config

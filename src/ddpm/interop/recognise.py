@@ -20,6 +20,8 @@ IN_FILES = {
 """Names of weights that only files of one program have. The first match counts."""
 NUM_BYTES = 2**24
 """Names are looked for in that many bytes of a pickle; tensors are not in it."""
+STAGE_FOLDERS = ("vae", "vqvae")
+"""Where a pipeline of diffusers has its first stage."""
 CLASSES = {"UNet2DModel": UNET, "AutoencoderKL": STAGE, "VQModel": STAGE}
 
 
@@ -37,20 +39,15 @@ def kind_of_folder(folder: Path) -> str:
     if is_exported(folder):
         return EXPORTED
     if (folder / "unet").is_dir():
-        return PIPELINE if "vae" in parts_of(folder) or "vqvae" in parts_of(folder) else UNET
-    name = json_of(folder / "config.json").get("_class_name", "UNet2DModel")
+        return PIPELINE if any((folder / name).is_dir() for name in STAGE_FOLDERS) else UNET
+    about = json_of(folder / "config.json") or json_of(folder / "model_index.json")
+    name = about.get("_class_name", "UNet2DModel")
     if name not in CLASSES:
         raise ValueError(
             f"{folder} is a folder of {str(name)[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
             "of them can"
         )
     return CLASSES[name]
-
-
-def parts_of(folder: Path) -> set[str]:
-    """The parts of a pipeline: those that its index names, or else its folders."""
-    index = json_of(folder / "model_index.json")
-    return {name for name, part in index.items() if part} or {each.name for each in folder.iterdir() if each.is_dir()}
 
 
 def json_of(path: Path) -> dict[str, Any]:
