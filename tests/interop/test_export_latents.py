@@ -1,6 +1,9 @@
 """First stages and models of latents as folders of diffusers, opened and run there, and read back."""
 
+import json
+
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, VQModel
@@ -9,9 +12,10 @@ from diffusers.schedulers import scheduling_ddpm
 from networks import awake
 from omegaconf import OmegaConf
 from precision import InDouble, assert_same
+from small_models import Quarters
 from small_runs import composed
 
-from ddpm.commands import export
+from ddpm.commands import evaluate, export, sample
 from ddpm.config import codec, load
 from ddpm.config.codec import with_latent_shape
 from ddpm.config.model import build_model
@@ -155,3 +159,37 @@ def test_a_first_stage_that_diffusers_cannot_say_is_refused_by_name(saved, tmp_p
     path = saved("stage", "model=autoencoder_tiny", "model.patch_size=2", *STAGE)
     with pytest.raises(ValueError, match=r"^model\.patch_size must be 1 to save for diffusers"):
         exported(path, tmp_path / "out", "format=diffusers")
+
+
+@pytest.mark.filterwarnings("ignore:FID of")
+def test_a_published_first_stage_is_measured_as_one_of_ours(config, stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.Inception", Quarters)
+    path, found = stage("autoencoder_tiny"), []
+    for place in (path, exported(path, tmp_path / "theirs", "format=diffusers")):
+        words = ("metric=reconstruction", "trainer=cpu", "data=digits", "data.num_val=32", f"out={tmp_path / 'found'}")
+        evaluate.run_evaluate(config("evaluate", f"ckpt={place}", *words))
+        (file,) = (tmp_path / "found").glob("*.json")
+        found.append(json.loads(file.read_text())["metrics"])
+        file.unlink()
+    assert found[0] == found[1]
+    with pytest.raises(ValueError, match=r"ckpt=.* is a first stage"):
+        sample.run_sample(config("sample", f"ckpt={tmp_path / 'theirs'}", "trainer=cpu"))
+
+
+def test_a_training_takes_the_published_scale_and_stores_the_number(small, stage, tmp_path):
+    path = stage("autoencoder_tiny")
+    folder = exported(path, tmp_path / "theirs", "format=diffusers")
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, "scaling_factor": 0.25}))
+    words = ("codec=latent", "codec.scale=published", "clip=none")
+    settings = with_latent_shape(small(f"codec.first_stage={folder}", *words), load.guide)
+    assert settings.codec.scale == 0.25
+    with pytest.raises(ValueError, match=r"^codec\.scale must be null or a number, because .* states no scale"):
+        with_latent_shape(small(f"codec.first_stage={path}", *words), load.guide)
+
+
+def test_the_command_draws_from_a_folder_of_a_model_of_latents(config, latent, tmp_path):
+    folder = exported(latent("autoencoder_vq_tiny"), tmp_path / "theirs", "format=diffusers")
+    words = (f"ckpt={folder}", "num_samples=3", "format=npz", f"out={tmp_path / 'drawn'}", "trainer=cpu")
+    sample.run_sample(config("sample", *words, "+sampler.steps=2"))
+    assert np.load(tmp_path / "drawn" / "samples.npz")["arr_0"].shape == (3, 16, 16, 1)

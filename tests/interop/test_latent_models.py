@@ -235,7 +235,7 @@ def test_a_file_without_conditions_is_the_network_of_diffusers(tmp_path, name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["cin256", "cin256-v2"])
-def test_a_file_of_classes_is_the_network_of_diffusers_with_one_token(tmp_path, name):
+def test_a_file_of_classes_is_the_network_of_diffusers_with_one_token(tmp_path, name, config):
     guided = name == "cin256-v2"
     mults, levels, heads = ([1, 2, 3, 5], [1, 2, 3], 1) if guided else ([1, 2, 4], [0, 1, 2], [1, 2, 4])
     unet, stage, table = conditional(mults, levels, heads), stage_of(VQModel, 4), drawn(6 if guided else 5, 12).float()
@@ -243,12 +243,16 @@ def test_a_file_of_classes_is_the_network_of_diffusers_with_one_token(tmp_path, 
         compvis_files.unet_weights(unet, None), compvis_files.stage_weights(stage), classes=table
     )
     beside = {"num_heads": 1, "null_embedding": True} if guided else {"head_channels": 32}
-    model = loaded(written(tmp_path, content, size=16, **beside))
+    path = written(tmp_path, content, size=16, **beside)
+    model = loaded(path)
     x, label = drawn(3, 4, 16, 16), torch.tensor([4, 0, -1])
     tokens = torch.stack([table[4], table[0], table[5] if guided else torch.zeros(12)])[:, None].double()
     expected = unet.double()(x, TIMES, encoder_hidden_states=tokens).sample
     assert_same(model.network.double()(x, TIMES, label=label), expected)
     assert model.condition.network_settings == {"num_classes": 5}
+    if guided:  # it was trained without classes too
+        words = (f"ckpt={path}", "guidance=classifier_free", "guidance.scale=3")
+        load.from_checkpoint(path, load.changes(config("sample", *words)))
     assert_one_stage(model.codec.network, stage)
 
 
@@ -257,7 +261,7 @@ def test_a_file_of_classes_is_the_network_of_diffusers_with_one_token(tmp_path, 
 @pytest.mark.parametrize("place", ["state_dict", "bare"])
 def test_a_file_of_a_first_stage_is_that_of_diffusers_and_its_loss_is_dropped(tmp_path, kind, place):
     stage = stage_of(kind, 5, (1, 2, 4), mid_block_add_attention=True)
-    state = compvis_files.stage_weights(stage) | {"loss.logvar": torch.zeros(()), "loss.net.weight": torch.zeros(3)}
+    state = compvis_files.stage_weights(stage) | {"loss.logvar": torch.zeros(()), "loss.d.num": torch.tensor(3)}
     path = written(tmp_path, {"epoch": 1, "state_dict": state} if place == "state_dict" else state)
     for model in (loaded(path), load.guide(path, codec.FIRST_STAGE)):
         assert_one_stage(model.network, stage)

@@ -9,7 +9,7 @@ from ddpm.interop import recognise
 from ddpm.interop.recognise import recognise as kind_of
 
 FILES = [
-    ({"config": {}, "state_dict": {"network.stem.weight": 0}}, recognise.OWN),
+    ({"config": {"model": {"_target_": "a"}}, "state_dict": {"network.input_blocks.0.0.weight": 0}}, recognise.OWN),
     ({"network.input_blocks.weight": 0}, recognise.OWN),
     ({"module.all_modules.0.weight": 0}, recognise.DDGAN),
     ({"netG_dict": {"module.all_modules.0.weight": 0}}, recognise.DDGAN),

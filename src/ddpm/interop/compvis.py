@@ -85,9 +85,15 @@ def load_first_stage(path: Path) -> FirstStage:
 def weights_in(path: Path) -> Weights:
     stored = read_file(path, inert=None)
     stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
-    if isinstance(stored, dict):  # numbers of steps are integers
-        stored = {key: value for key, value in stored.items() if key != "model_ema.num_updates"}
+    if isinstance(stored, dict):
+        stored = {key: value for key, value in stored.items() if not is_dropped(key, value)}
     return state_dict_of(stored, path)
+
+
+def is_dropped(key: Any, value: Any) -> bool:
+    """Whether it is a weight of a loss, or an integer such as a number of steps."""
+    is_of_loss = isinstance(key, str) and key.startswith(("loss.", f"{FIRST_STAGE}loss."))
+    return is_of_loss or (isinstance(value, Tensor) and not value.is_floating_point())
 
 
 def part(weights: Weights, prefix: str) -> Weights:
@@ -98,7 +104,6 @@ def part(weights: Weights, prefix: str) -> Weights:
 
 
 def first_stage(weights: Weights, scale: float | None) -> FirstStage:
-    weights = {key: value for key, value in weights.items() if not key.startswith("loss.")}
     levels = [int(match[1]) for key in weights if (match := re.match(r"encoder\.down\.(\d{1,2})\.", key))]
     widths = [
         shape_of(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(max(levels, default=0) + 1)

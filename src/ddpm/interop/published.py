@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ddpm.checkpoint.stored_config import FITTED
 from ddpm.interop.configuration import Config, all_groups, leaf, objective_of, schedule
 from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.weights import Weights
@@ -51,7 +52,7 @@ def model_leaf(builder: type[nn.Module], settings: dict[str, Any]) -> Config:
 def first_stage_configuration(stage: FirstStage) -> Config:
     """The scale is a fitted value, for codec.scale=published."""
     config = all_groups(model_leaf(stage.builder, stage.settings), stage.size, schedule(Scheduler()), "Eps")
-    return {**config, "fitted": {"codec": {"scale": stage.scale}} if stage.scale else {}}
+    return {**config, FITTED: {"codec": {"scale": stage.scale}} if stage.scale else {}}
 
 
 def latent_configuration(model: LatentModel, path: Path, condition: Config | None = None) -> Config:
@@ -71,6 +72,7 @@ def latent_configuration(model: LatentModel, path: Path, condition: Config | Non
     if condition:
         config["cond"] = condition
     elif num_classes := model.settings.get("num_classes"):
-        known = {"num_classes": num_classes, "dropout": 0.0, "names": None}
+        dropout = 0.1 if model.settings["null_embedding"] else 0.0  # for guidance; the share itself is not published
+        known = {"num_classes": num_classes, "dropout": dropout, "names": None}
         config["cond"] = leaf("diffusion.conditions.base.ClassLabel", **known)
     return config

@@ -12,12 +12,13 @@ UNET, PIPELINE, STAGE = "UNet2DModel", "latent diffusion pipeline", "diffusers f
 COMPVIS, COMPVIS_STAGE = "CompVis", "CompVis first stage"
 
 IN_FILES = {
+    OWN: [b"state_dict", b"_target_"],
     DDGAN: [b"all_modules.0.weight"],
     COMPVIS: [b"model.diffusion_model.input_blocks.0.0.weight"],
     COMPVIS_STAGE: [b"encoder.conv_in.weight", b"quant_conv.weight"],
     OPENAI: [b"input_blocks.0.0.weight"],
 }
-"""Names of weights that only files of one program have. The first match counts."""
+"""Names that only files of one program have. The first match counts."""
 NUM_BYTES = 2**24
 """Names are looked for in that many bytes of a pickle; tensors are not in it."""
 STAGE_FOLDERS = ("vae", "vqvae")
