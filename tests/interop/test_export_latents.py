@@ -12,10 +12,10 @@ from diffusers.schedulers import scheduling_ddpm
 from networks import awake
 from omegaconf import OmegaConf
 from precision import InDouble, assert_same
-from small_models import Quarters
-from small_runs import composed
+from small_models import QUICK, Quarters
+from small_runs import composed, configured
 
-from ddpm.commands import evaluate, export, sample
+from ddpm.commands import evaluate, export, sample, train
 from ddpm.config import codec, load
 from ddpm.config.codec import with_latent_shape
 from ddpm.config.model import build_model
@@ -182,8 +182,11 @@ def test_a_training_takes_the_published_scale_and_stores_the_number(small, stage
     about = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**about, "scaling_factor": 0.25}))
     words = ("codec=latent", "codec.scale=published", "clip=none")
-    settings = with_latent_shape(small(f"codec.first_stage={folder}", *words), load.guide)
-    assert settings.codec.scale == 0.25
+    run = tmp_path / "run"
+    quick = (*QUICK, "trainer.max_steps=1", "model.channel_mults=[1]", f"run_dir={run}")
+    train.run_train(configured("train", run, *quick, f"codec.first_stage={folder}", *words))
+    model, stored = load.from_checkpoint(run / "checkpoints" / "last.ckpt", OmegaConf.create())
+    assert (model.codec.scale, stored.codec.scale) == (0.25, 0.25)
     with pytest.raises(ValueError, match=r"^codec\.scale must be null or a number, because .* states no scale"):
         with_latent_shape(small(f"codec.first_stage={path}", *words), load.guide)
 

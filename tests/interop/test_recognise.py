@@ -66,6 +66,9 @@ def test_a_pipeline_is_known_by_its_parts(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "model_index.json"])
 def test_a_folder_of_another_model_of_diffusers_is_one_line(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"_class_name": ["DiTPipeline"]}))
+    with pytest.raises(ValueError, match="which cannot be loaded"):
+        kind_of(tmp_path)
     (tmp_path / name).write_text(json.dumps({"_class_name": "DiTPipeline"}))
     with pytest.raises(ValueError, match=r"is a folder of 'DiTPipeline', which cannot be loaded; UNet2DModel, .* can$"):
         kind_of(tmp_path)

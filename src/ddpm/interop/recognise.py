@@ -31,8 +31,8 @@ def recognise(path: Path) -> str:
     readers say what is missing."""
     if path.is_dir():
         return kind_of_folder(path)
-    pickles = pickles_in(path)
-    found = (kind for kind, names in IN_FILES.items() if any(all(name in each for name in names) for each in pickles))
+    pickled = pickle_in(path)
+    found = (kind for kind, names in IN_FILES.items() if all(name in pickled for name in names))
     return next(found, OPENAI if path.suffix == ".pt" else OWN)
 
 
@@ -42,10 +42,10 @@ def kind_of_folder(folder: Path) -> str:
     if (folder / "unet").is_dir():
         return PIPELINE if any((folder / name).is_dir() for name in STAGE_FOLDERS) else UNET
     about = json_of(folder / "config.json") or json_of(folder / "model_index.json")
-    name = about.get("_class_name", "UNet2DModel")
+    name = str(about.get("_class_name", "UNet2DModel"))
     if name not in CLASSES:
         raise ValueError(
-            f"{folder} is a folder of {str(name)[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
+            f"{folder} is a folder of {name[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
             "of them can"
         )
     return CLASSES[name]
@@ -57,13 +57,13 @@ def json_of(path: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def pickles_in(path: Path) -> list[bytes]:
-    """The beginning of the pickles in a file of torch.save. They are not opened."""
+def pickle_in(path: Path) -> bytes:
+    """The beginning of the pickle in a file of torch.save, as bytes; empty if there is none."""
     try:
         if not path.is_file() or not is_zipfile(path):
-            return []
+            return b""
         with ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            return [archive.open(name).read(NUM_BYTES) for name in names[:1]]
+            return archive.open(names[0]).read(NUM_BYTES)
     except Exception:  # whatever a damaged file provokes; its reader names it
-        return []
+        return b""
