@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 
 import pytest
 import torch
@@ -172,10 +173,25 @@ def test_weights_in_a_pickle_of_diffusers_are_read_as_data(tmp_path):
     assert_one_network(interop.load_diffusers(tmp_path).network, network)
 
 
-def test_a_file_that_only_says_it_is_a_pickle_is_refused(folder):
-    (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"model.bin cannot be read as data: .*no code in it was run"):
+def test_a_file_of_torch_save_is_read_as_data(folder, tmp_path):
+    file = folder / "diffusion_pytorch_model.bin"
+    torch.save(load_file(folder / WEIGHTS), file)
+    (folder / WEIGHTS).unlink()
+    assert_one_network(interop.load_diffusers(folder).network, theirs())
+    torch.save({"conv_in.weight": Hostile(tmp_path / "mark")}, file)
+    with pytest.raises(ValueError, match=r"cannot be read as data: it refers to .*mkdir.*no code in it was run"):
         interop.load_diffusers(folder)
+    assert not (tmp_path / "mark").exists()
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
 
 
 def test_weights_that_do_not_fit_their_config_are_refused_by_name(folder):

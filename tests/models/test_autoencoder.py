@@ -1,7 +1,6 @@
 """First stages: the same computation as in diffusers, latents and codes by hand, one error for what does not fit."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from diffusers import AutoencoderKL, VQModel
 from networks import awake
 from precision import assert_same
 
+from ddpm.interop.diffusers_names import to_theirs
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 
 SMALL = {"in_channels": 3, "base_channels": 8, "channel_mults": [1, 2, 2], "num_res_blocks": 2, "num_groups": 4}
@@ -23,24 +23,6 @@ THEIRS = {
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
     "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
 }
-NAMES = [
-    (r"^(encoder|decoder)\.stem", r"\1.conv_in"),
-    (r"^(encoder|decoder)\.(norm|out)\.", r"\1.conv_\2."),
-    (r"conv_norm", "conv_norm_out"),
-    (r"^to_moments", "quant_conv"),
-    (r"^from_z", "post_quant_conv"),
-    (r"^codebook", "quantize.embedding"),
-    (r"\.(down|up)\.", r".\1_blocks."),
-    (r"\.middle\.", ".mid_block.blocks."),
-    (r"down_blocks\.(\d)\.resample", r"down_blocks.\1.downsamplers.0"),
-    (r"up_blocks\.(\d)\.resample", r"up_blocks.\1.upsamplers.0"),
-    (r"blocks\.(\d)\.res\.", r"resnets.\1."),
-    (r"blocks\.(\d)\.attention\.", r"attentions.\1."),
-    (r"shortcut", "conv_shortcut"),
-    (r"(attentions\.\d)\.norm", r"\1.group_norm"),
-    (r"(attentions\.\d)\.out", r"\1.to_out.0"),
-]
-"""From a name of ours to the one of diffusers, one replacement after the other."""
 
 
 def drawn(*shape, seed=1):
@@ -48,14 +30,7 @@ def drawn(*shape, seed=1):
 
 
 def translated(ours, theirs):
-    weights = {}
-    for name, tensor in ours.state_dict().items():
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        flat = tensor.flatten(1) if "attentions" in name and tensor.dim() == 4 else tensor
-        kinds = zip(("to_q", "to_k", "to_v"), flat.chunk(3), strict=True) if "qkv" in name else [("", flat)]
-        weights |= {name.replace("qkv", kind): part for kind, part in kinds}
-    theirs.load_state_dict(weights)
+    theirs.load_state_dict(to_theirs(ours.state_dict()))
     return theirs.double().eval()
 
 

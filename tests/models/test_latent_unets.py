@@ -9,6 +9,7 @@ from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
+from ddpm.interop.diffusers_names import to_theirs
 from ddpm.networks import UNet
 from ddpm.networks.class_token_unet import ClassTokenUNet
 from ddpm.networks.transformer import MultiHeadAttention, SpatialTransformer
@@ -27,23 +28,6 @@ X, TOKENS = drawn(3, 2, 8, 16), drawn(3, 7, 6, seed=2)
 
 
 # Against another program
-
-INNER = {
-    **{"layers": "transformer_blocks", "attention": "attn1", "cross": "attn2", "feed_forward": "ff"},
-    **{"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0", "expand": "net.0.proj", "project": "net.2"},
-}
-"""Parts of a spatial transformer whose names in diffusers differ."""
-
-
-def to_theirs(weights):
-    """Our state dict with the names of diffusers."""
-    renamed = diffusers._to_theirs({key: weight for key, weight in weights.items() if ".transformer." not in key})
-    for key, weight in weights.items():
-        place, _, inner = key.partition(".transformer.")
-        if inner:
-            (theirs,) = diffusers._their_keys(f"{place}.attention.")
-            renamed[theirs + ".".join(INNER.get(name, name) for name in inner.split("."))] = weight
-    return renamed
 
 
 def their_arguments(settings, kind="Attn"):

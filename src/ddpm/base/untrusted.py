@@ -49,11 +49,19 @@ def utf8(data: bytes, where: str) -> str:
 class Inert:
     """In the place of an object whose class is not loaded: it has the object's fields, as data, and no methods."""
 
+    def __init__(self, *arguments: Any) -> None:
+        pass
 
-def load_tensors(file: Path | IO[bytes], inert: Iterable[str] = (), **options: Any) -> Any:
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+def load_tensors(file: Path | IO[bytes], inert: Iterable[str] | None = (), **options: Any) -> Any:
     """What torch.save wrote, on the CPU. `weights_only` lets it hold tensors, numbers, texts and their containers.
 
-    inert: classes, as "argparse.Namespace", whose objects become `Inert`. Their code is not imported.
+    inert: classes, as "argparse.Namespace", whose objects become `Inert`; None: all that are not known. Their code is
+    not imported.
     """
     import torch  # two seconds, for commands that read a YAML file alone
 
@@ -62,6 +70,8 @@ def load_tensors(file: Path | IO[bytes], inert: Iterable[str] = (), **options: A
             file.seek(0)
         return file
 
+    if inert is None:
+        inert = torch.serialization.get_unsafe_globals_in_checkpoint(start())
     with torch.serialization.safe_globals([(Inert, name) for name in inert]):
         if is_zipfile(file):  # the older format is none, and is not compressed
             with ZipFile(file) as archive:

@@ -50,7 +50,10 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
         reason = str(error) if type(error) in (ValueError, PermissionError) else f"damaged ({type(error).__name__})"
         raise ValueError(f"{name}={path} cannot be read as data: {reason}; no code in it was run") from None
     if not isinstance(stored, dict) or "config" not in stored:
-        raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'")
+        raise ValueError(
+            f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'; nor has it the "
+            "names of weights by which files of OpenAI, denoising diffusion GANs and CompVis are known"
+        )
     stored["config"] = check_config(stored["config"], f"{name}={path}", known)
     return stored
 

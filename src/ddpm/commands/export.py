@@ -1,5 +1,6 @@
 """Export a trained model to a folder: python -m ddpm export ckpt=... format=...   (--help lists the fields)"""
 
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -8,20 +9,25 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.base.program import CONF
 from ddpm.checkpoint.reading import holding
+from ddpm.checkpoint.stored_config import FITTED
 from ddpm.commands import cli
 from ddpm.commands.model_card import write_card
 from ddpm.config import load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
+from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.exported import exported_network, to_exported
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, hub, pipeline
+from ddpm.interop.diffusers_first_stage import save_first_stage
 from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.model.latent_codec import LatentCodec
+from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 
 
 @holding()
 def run_export(config: DictConfig) -> None:
-    write, use = FORMATS[check.one_of("format", config.format, FORMATS)]
+    write = FORMATS[check.one_of("format", config.format, FORMATS)]
     repo = config.get("push")
     if repo is not None:
         hub.check_upload(str(repo))
@@ -31,7 +37,7 @@ def run_export(config: DictConfig) -> None:
     weights = model.predict_weights
     out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
     with write_folder(out) as partial:
-        write(partial, model, stored)
+        use = write(partial, model, stored)
         if repo is not None:
             write_card(partial, repo, path, model, stored)
     steps = model.sampler.steps or model.sampler.process.T
@@ -49,37 +55,44 @@ def push(folder: Path, repo: str) -> None:
         print(f"not uploaded, because {problem}. Upload it later: {hub.upload_command(folder, repo)}")
 
 
-def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
+def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> str:
     exported = to_exported(model, model.predict_weights)
     if "first_stage" in stored.codec:
-        stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"))
+        stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"), FIRST_STAGE)
         stage.use_for_prediction(stored.codec.weights, seed=0)
         exported_folder.save_first_stage(folder, to_exported(stage, stage.predict_weights))
         exported = exported_folder.with_own_first_stage(exported)
     exported_folder.save_exported_folder(folder, exported)
+    return "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}"
 
 
-def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> None:
-    groups = ("process", "codec", "objective", "clip", "sampler")
+def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> str:
+    network, codec = exported_network(model, model.predict_weights), model.codec
+    if isinstance(network, KLAutoencoder | VQAutoencoder):
+        scale, size = model.config[FITTED].get("codec", {}).get("scale", 1.0), pipeline.side(model.image_shape)
+        wiring.complete(save_first_stage, "model", network=network, folder=folder, scale=scale, size=size)
+        return f"{'VQModel' if isinstance(network, VQAutoencoder) else 'AutoencoderKL'}.from_pretrained({{out!r}})"
+    groups = ["process", "objective", "clip", "sampler", *([] if isinstance(codec, LatentCodec) else ["codec"])]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
     words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
     process = model.sampler.process
     scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, model.sampler.times(process.T))
-    network = exported_network(model, model.predict_weights)
-    shape = model.image_shape
+    save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler)
+    if not isinstance(codec, LatentCodec):
+        wiring.complete(save, "model", image_shape=model.image_shape)
+        return "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"
+    if codec.shifts:
+        check.fail("codec.shift", True, "false to be exported for diffusers; format=safetensors exports everything")
+    wiring.complete(save, "model", image_shape=model.latent_shape, first_stage=codec.network)
+    name, side = pipeline.FIRST_STAGE, pipeline.side(model.image_shape)
     wiring.complete(
-        pipeline.save_pipeline, "model", folder=folder, network=network, scheduler=scheduler, image_shape=shape
+        save_first_stage, "codec", network=codec.network, folder=folder / name, scale=codec.scale, size=side
     )
+    return "LDMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"
 
 
-FORMATS = {
-    "safetensors": (
-        write_safetensors,
-        "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}",
-    ),
-    "diffusers": (write_diffusers, "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"),
-}
-"""The function that writes each format, and the hint printed after an export."""
+FORMATS = {"safetensors": write_safetensors, "diffusers": write_diffusers}
+"""The function that writes each format and returns the hint printed after an export."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")

@@ -25,8 +25,8 @@ OF_LOADING = ("weights", "seed", "batch_size", "trainer")
 def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = None) -> DiffusionModel:
     """A trained model, ready to sample: `ddpm.load("latest", "sampler=ddim", "sampler.steps=20").sample(16)`.
 
-    ckpt: a checkpoint, a run folder, an exported folder, a folder of a diffusers model, hf:OWNER/NAME, a .pt file of
-    OpenAI's code, or `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and
+    ckpt: a checkpoint, a run folder, an exported folder, hf:OWNER/NAME, a folder of diffusers, a .pt file of OpenAI, a
+    .ckpt of CompVis, or `latest`, the newest checkpoint under runs/. overrides: as for sample.py: groups of a model and
     their fields, `weights`, `seed`, `batch_size`, `trainer.precision`, `trainer.accelerator`, `trust=[PACKAGE]`.
     device: device of the model; None selects the GPU if there is one, as in sample.py.
 

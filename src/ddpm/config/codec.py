@@ -9,7 +9,7 @@ from torch import nn
 
 from ddpm.base import check
 from ddpm.base.weights_hash import weights_hash
-from ddpm.checkpoint.stored_config import Fitted
+from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.images import height_width
@@ -19,11 +19,16 @@ from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.latent_codec import HASH, LatentCodec
 
+Load = Callable[..., DiffusionModel]
+"""Loads the model of a path, or with FIRST_STAGE as a second argument the first stage in it."""
+FIRST_STAGE = "first stage"
+PUBLISHED = "published"
+"""The codec.scale that a published first stage was used with."""
 READ_HERE = ("first_stage", "weights")
 """Fields of a latent codec that are used here and not passed to its constructor."""
 
 
-def build_codec(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> Codec:
+def build_codec(config: DictConfig, fitted: Fitted, load: Load) -> Codec:
     leaf = config.codec
     if "first_stage" not in leaf.keys():  # noqa: SIM118  `in` overlooks a missing value
         return instantiate(leaf, "codec")
@@ -40,7 +45,7 @@ def build_codec(config: DictConfig, fitted: Fitted, load: Callable[[Path], Diffu
     return codec
 
 
-def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256: str | None = None) -> nn.Module:
+def first_stage(leaf: DictConfig, load: Load, sha256: str | None = None) -> nn.Module:
     """The network that `codec.first_stage` names. sha256: of its weights, if the model was trained with them.
 
     Raises ValueError if there is none, if it is another model, or if its weights are others.
@@ -54,7 +59,7 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
     if not path.exists():
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
-    model = load(path)
+    model = load(path, FIRST_STAGE)
     model.use_for_prediction(leaf.weights, seed=0)
     network = model.weights(model.predict_weights)
     if not hasattr(network, "moments"):
@@ -70,6 +75,14 @@ def first_stage(leaf: DictConfig, load: Callable[[Path], DiffusionModel], sha256
     return network
 
 
+def published_scale(path: Path, load: Load) -> float:
+    """The scale of the latents that the files of a published first stage state."""
+    scale = load(path, FIRST_STAGE).config[FITTED].get("codec", {}).get("scale")
+    if scale is None:
+        check.fail("codec.scale", PUBLISHED, f"null or a number, because {path} states no scale of its latents")
+    return scale
+
+
 def refuse_latents(config: DictConfig, codec: Codec, condition: Condition) -> None:
     """Raise ValueError if the training images cannot be replaced by their latents."""
     if not config.data.get("latents"):
@@ -81,12 +94,14 @@ def refuse_latents(config: DictConfig, codec: Codec, condition: Condition) -> No
         check.fail("data.latents", config.data.latents, f"null with cond={name}, which is computed from the images")
 
 
-def with_latent_shape(config: DictConfig, load: Callable[[Path], DiffusionModel]) -> DictConfig:
+def with_latent_shape(config: DictConfig, load: Load) -> DictConfig:
     """The configuration with the latents' channels and size in its networks, where it refers to those of the data."""
     if "first_stage" not in config.codec.keys():  # noqa: SIM118
         return config
     config = config.copy()
     network: Any = first_stage(config.codec, load)
+    if config.codec.scale == PUBLISHED:
+        config.codec.scale = published_scale(checkpoint_path(str(config.codec.first_stage)), load)
     if not is_hub_name(str(config.codec.first_stage)):
         config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))

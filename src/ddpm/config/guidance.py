@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from ddpm.base import check
 from ddpm.base.types import Time
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config.checkpoint_path import checkpoint_path
+from ddpm.config.codec import Load
 from ddpm.config.wiring import complete, instantiate
 from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
@@ -23,7 +23,6 @@ from ddpm.diffusion.samplers.base import Sampler
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
 
-Load = Callable[[Path], DiffusionModel]
 READ_HERE = ("order", "weights")
 """Fields of a guidance that are used here and not passed to its constructor."""
 

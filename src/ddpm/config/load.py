@@ -1,6 +1,6 @@
 """Load a trained model from a file or folder of this or another program, with the changes that a command makes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,45 @@ from torch import nn
 from ddpm.base import check
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.checkpoint.stored_config import Fitted, check_config, refuse_without_model
+from ddpm.checkpoint.stored_config import FITTED, Fitted, check_config, refuse_without_model
 from ddpm.config import exported
+from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.model import build_model, with_network_settings
 from ddpm.config.wiring import complete, instantiate, is_chosen
-from ddpm.interop import ddgan, diffusers, exported_folder, openai, openai_configuration
+from ddpm.generation.record import weights_hash
+from ddpm.interop import (
+    compvis,
+    ddgan,
+    diffusers,
+    diffusers_first_stage,
+    diffusers_latent,
+    exported_folder,
+    openai,
+    openai_configuration,
+    recognise,
+)
 from ddpm.interop.configuration import diffusers_configuration
+from ddpm.interop.published import FirstStage, LatentModel, first_stage_configuration, latent_configuration
+from ddpm.interop.weights import name_errors
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
-from ddpm.model.latent_codec import LatentCodec
+from ddpm.model.latent_codec import HASH, LatentCodec
 from ddpm.runs.portable import open_config
 
 
-def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+def from_checkpoint(path: Path, changes: DictConfig, part: str | None = None) -> tuple[DiffusionModel, DictConfig]:
     """The model of a checkpoint and its configuration, in which `changes` replace stored settings.
 
     Nothing in the file is executed: it is loaded as data only, and every `_target_` in it must be a part of a model.
-    Nor is memory taken for more weights than it holds.
-    A folder is one of ours, written by `ddpm export`, or else taken for a model of diffusers; a .pt is one of OpenAI's;
-    a generator of the authors of denoising diffusion GANs is known by its first weight.
+    Nor is memory taken for more weights than it holds. `recognise` decides what the path is.
+    part: FIRST_STAGE takes the first stage out of a pipeline or file of another program that has one.
     """
-    if path.is_dir():
-        return from_exported(path, changes) if exported_folder.is_exported(path) else from_diffusers(path, changes)
-    if path.suffix == ".pt":
-        return from_openai(path, changes)
-    if ddgan.is_ddgan(path):
-        return from_ddgan(path, changes)
+    kind = recognise.recognise(path)
+    if part == FIRST_STAGE and kind in FIRST_STAGES:
+        return from_stage(path, changes)
+    return READERS[kind](path, changes)
+
+
+def from_own(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     stored = read_checkpoint(path)
     refuse_without_model(stored["config"], f"ckpt={path}")
     with one_error(path):
@@ -48,9 +62,9 @@ def from_checkpoint(path: Path, changes: DictConfig) -> tuple[DiffusionModel, Di
     return model.eval(), config
 
 
-def guide(path: Path) -> DiffusionModel:
-    """Load a model that guides another one, without changes."""
-    return from_checkpoint(path, OmegaConf.create())[0]
+def guide(path: Path, part: str | None = None) -> DiffusionModel:
+    """Load a model that is used by another one, without changes. part: as of `from_checkpoint`."""
+    return from_checkpoint(path, OmegaConf.create(), part)[0]
 
 
 @contextmanager
@@ -124,6 +138,22 @@ def from_ddgan(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictCon
     return from_weights(path, ddgan.ddgan_configuration(pretrained), pretrained.weights, changes)
 
 
+def from_stage(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    stage = FIRST_STAGES[recognise.recognise(path)](path)
+    return from_weights(path, first_stage_configuration(stage), stage.weights, changes)
+
+
+def from_latent(path: Path, model: LatentModel, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    """A model of latents, whose first stage is in the same folder or file."""
+    with name_errors(path):
+        configuration = latent_configuration(model, path)
+    with torch.device("meta"):
+        network = model.first_stage.builder(**model.first_stage.settings)
+    network.load_state_dict(model.first_stage.weights, assign=True)
+    configuration[FITTED] = {"codec": {HASH: weights_hash(network)}}
+    return from_weights(path, configuration, model.weights, changes)
+
+
 def from_weights(
     path: Path, configuration: dict[str, Any], weights: dict[str, torch.Tensor], changes: DictConfig
 ) -> tuple[DiffusionModel, DictConfig]:
@@ -133,6 +163,26 @@ def from_weights(
         model = rebuilt(config, fitted)
         model.network.load_state_dict(weights)
     return model.eval(), config
+
+
+FIRST_STAGES: dict[str, Callable[[Path], FirstStage]] = {
+    recognise.STAGE: diffusers_first_stage.load_first_stage,
+    recognise.PIPELINE: diffusers_first_stage.load_first_stage,
+    recognise.COMPVIS: compvis.load_first_stage,
+    recognise.COMPVIS_STAGE: compvis.load_first_stage,
+}
+READERS: dict[str, Callable[[Path, DictConfig], tuple[DiffusionModel, DictConfig]]] = {
+    recognise.OWN: from_own,
+    recognise.EXPORTED: from_exported,
+    recognise.UNET: from_diffusers,
+    recognise.OPENAI: from_openai,
+    recognise.DDGAN: from_ddgan,
+    recognise.STAGE: from_stage,
+    recognise.COMPVIS_STAGE: from_stage,
+    recognise.COMPVIS: lambda path, changes: from_latent(path, compvis.load_compvis(path), changes),
+    recognise.PIPELINE: lambda path, changes: from_latent(path, diffusers_latent.load_latent(path), changes),
+}
+"""The function that opens each kind of path."""
 
 
 def refuse_without_samples(model: DiffusionModel, path: Path) -> None:

@@ -2,9 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 import hydra
@@ -15,7 +13,7 @@ from torch import nn
 from ddpm.base import check
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import FITTED, Fitted
-from ddpm.config.codec import build_codec
+from ddpm.config.codec import Load, build_codec
 from ddpm.config.guidance import set_up_guidance
 from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.data.images import height_width
@@ -35,7 +33,7 @@ from ddpm.runs.portable import to_portable
 NOTHING: Fitted = MappingProxyType({})
 
 
-def build_model(config: DictConfig, fitted: Fitted, load: Callable[[Path], DiffusionModel]) -> DiffusionModel:
+def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionModel:
     """Build an untrained model. fitted: values fitted to the data, by group. load: loads a model used by guidance."""
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, fitted)

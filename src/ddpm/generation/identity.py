@@ -17,6 +17,7 @@ from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import ImageStore
 from ddpm.interop.hub import hub_name_of
+from ddpm.interop.recognise import OWN, recognise
 from ddpm.metrics.protocol import device_name, short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
@@ -116,8 +117,8 @@ def explain_full_disk(store: ImageStore) -> Iterator[None]:
 
 
 def is_of_a_run(checkpoint: Path) -> bool:
-    """Whether train.py wrote it: folders and .pt or .pth files of weights name no run and no step."""
-    return not checkpoint.is_dir() and checkpoint.suffix not in (".pt", ".pth")
+    """Whether train.py wrote it: folders and files of weights of other programs name no run and no step."""
+    return not checkpoint.is_dir() and checkpoint.suffix not in (".pt", ".pth") and recognise(checkpoint) == OWN
 
 
 def run_folder_of(checkpoint: Path) -> Path:

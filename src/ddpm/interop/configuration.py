@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ddpm.base import check
 from ddpm.interop.diffusers import DiffusersModel, Scheduler
 
 Config = dict[str, Any]
@@ -34,10 +35,13 @@ def averages(*decays: float) -> Config:
 def diffusers_configuration(pretrained: DiffusersModel) -> Config:
     """The configuration for sampling, with the ancestral sampler, all steps and the small variance."""
     scheduler = pretrained.scheduler or Scheduler()
-    if scheduler.prediction_type not in OBJECTIVES:
-        raise ValueError(f"prediction_type must be one of {', '.join(OBJECTIVES)}, got {scheduler.prediction_type!r}")
     model = leaf("networks.unet.UNet", **pretrained.network.settings)
-    return all_groups(model, pretrained.sample_size, schedule(scheduler), OBJECTIVES[scheduler.prediction_type])
+    return all_groups(model, pretrained.sample_size, schedule(scheduler), objective_of(scheduler))
+
+
+def objective_of(scheduler: Scheduler) -> str:
+    """The name of the class."""
+    return OBJECTIVES[check.one_of("prediction_type", scheduler.prediction_type, OBJECTIVES)]
 
 
 def all_groups(model: Config, size: list[int] | None, betas: Config, objective: str) -> Config:

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
 
 import torch
 
@@ -19,7 +18,6 @@ from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, stat
 from ddpm.networks.attention import Attention
 from ddpm.networks.ddgan_generator import DDGANGenerator, StyleBlock
 
-FIRST_KEY = "all_modules.0.weight"
 PUBLISHED = {  # channel_mults, attention_levels, side of the images, number of steps; by the number of the last layer
     39: ([1, 2, 2, 2], [1], 32, 4),  # CIFAR-10
     55: ([1, 1, 2, 2, 4, 4], [4], 256, 2),  # CelebA-HQ; LSUN church, of 4 steps, is not published
@@ -34,18 +32,6 @@ class DDGANModel:
     weights: Weights
     size: int
     num_timesteps: int
-
-
-def is_ddgan(path: Path) -> bool:
-    """Whether a generator's first weight is named where the file begins. No more of it is read."""
-    try:
-        if not path.is_file() or not is_zipfile(path):
-            return False
-        with ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            return any(FIRST_KEY.encode() in archive.open(name).read(2**16) for name in pickles)
-    except Exception:  # whatever a damaged file provokes; who then reads it as a checkpoint names it
-        return False
 
 
 def load_ddgan(path: Path) -> DDGANModel:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.interop.diffusers_names import in_transformer
 from ddpm.interop.openai_flags import Architecture, Flags, flags_of
-from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, state_dict_of, to_ours
+from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.classifier import Classifier
 from ddpm.networks.unet import UNet
 
@@ -42,8 +42,7 @@ def from_weights(weights: Weights, path: Path) -> OpenAIModel:
     with name_errors(path):
         settings = network_settings(architecture, flags)
         builder = Classifier if "size" in settings else UNet
-        with torch.device("meta"):
-            wanted = builder(**settings).state_dict()
+        wanted = shapes_of(builder, settings)
 
         def by_kind(key: str, weight: Tensor) -> Tensor:
             is_by_head = ".attention.qkv." in key and not flags.use_new_attention_order
@@ -57,7 +56,7 @@ def from_weights(weights: Weights, path: Path) -> OpenAIModel:
 
 PARTS = {
     **dict.fromkeys(("in_layers", "emb_layers", "out_layers", "skip_connection"), "res"),
-    **dict.fromkeys(("norm", "qkv", "proj_out"), "attention"),
+    **dict.fromkeys(("norm", "qkv", "proj_in", "transformer_blocks", "proj_out"), "attention"),
     **{"op": "down", "conv": "up", "weight": "conv", "bias": "conv"},
 }
 """Kind of a layer by a key within it. Blocks that change the resolution have the keys of `res`."""
@@ -193,10 +192,10 @@ def their_key(key: str, settings: dict[str, Any]) -> str:
     way, number, *rest = module.split(".")
     level = int(number)
     if way == "middle":
-        place = f"middle_block.{1 if rest[0] == 'attention' else 2 * level}"
+        place = f"middle_block.{2 * level if rest[0] == 'res' else 1}"
         return f"{place}.{_within(rest)}.{kind}"
     if rest[0] == "blocks":
-        block, layer = level * period + int(rest[1]), int(rest[2] == "attention")
+        block, layer = level * period + int(rest[1]), int(rest[2] != "res")
         place = f"output_blocks.{block}" if way == "up" else f"input_blocks.{block + 1}"
         return f"{place}.{layer}.{_within(rest[2:])}.{kind}"
     if way == "down":
@@ -210,6 +209,8 @@ def _within(names: list[str], conv: str = "") -> str:
     convolution."""
     if names[-1] == "conv":
         return conv
+    if names[0] == "transformer":
+        return in_transformer(".".join(names[1:]))
     return (OF_ATTENTION if names[0] == "attention" else OF_RES)[names[-1]]
 
 

@@ -1,4 +1,4 @@
-"""Export a model as a folder of diffusers' DDPMPipeline, without diffusers.
+"""Export a model as a folder of diffusers' DDPMPipeline, or LDMPipeline for one of latents, without diffusers.
 
 Its scheduler is ancestral; the number of steps is an argument of its call. Settings that it does not support raise
 ValueError.
@@ -18,6 +18,7 @@ from ddpm.base import check
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES
 from ddpm.networks import UNet
+from ddpm.networks.autoencoder import VQAutoencoder
 
 Config = dict[str, Any]
 
@@ -44,21 +45,44 @@ INDEX = {
     "scheduler": ["diffusers", "DDPMScheduler"],
     "unet": ["diffusers", "UNet2DModel"],
 }
+FIRST_STAGE = "vqvae"
+"""Where an LDMPipeline has its first stage, of either kind."""
 OTHERWISE = "format=safetensors exports everything"
 
 
-def save_pipeline(folder: Path, network: nn.Module, scheduler: Config, image_shape: Sequence[int]) -> None:
-    """A folder that `DDPMPipeline.from_pretrained` opens. image_shape: `(C, H, W)`."""
+def save_pipeline(
+    folder: Path,
+    network: nn.Module,
+    scheduler: Config,
+    image_shape: Sequence[int],
+    first_stage: nn.Module | None = None,
+) -> None:
+    """A folder that `from_pretrained` of a pipeline opens, without the first stage itself.
+
+    image_shape: `(C, H, W)` of what is diffused.
+    """
     if not isinstance(network, UNet):
         raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, only UNet can; {OTHERWISE}")
     channels, height, width = image_shape
     if network.out_channels != channels:
         need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
         check.fail("out_channels", network.out_channels, need)
-    diffusers.save_network(network, folder / "unet", sample_size=height if height == width else [height, width])
+    index = INDEX
+    if first_stage is not None:
+        if height != width:
+            raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
+        kind = "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"
+        index = {**INDEX, "_class_name": "LDMPipeline", FIRST_STAGE: ["diffusers", kind]}
+    diffusers.save_network(network, folder / "unet", sample_size=side(image_shape))
     (folder / "scheduler").mkdir()
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write(folder / "model_index.json", INDEX)
+    _write(folder / "model_index.json", index)
+
+
+def side(image_shape: Sequence[int]) -> int | list[int]:
+    """The sample_size of diffusers: one side of a square image, or height and width."""
+    _, height, width = image_shape
+    return height if height == width else [height, width]
 
 
 def part_words(parts: dict[str, Config]) -> Config:

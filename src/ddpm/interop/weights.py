@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.base import untrusted
 
@@ -32,7 +32,7 @@ def load_tensors(path: Path, remedy: str = "") -> Weights:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}{remedy}") from None
 
 
-def read_file(path: Path, inert: Iterable[str] = ()) -> Any:
+def read_file(path: Path, inert: Iterable[str] | None = ()) -> Any:
     """What torch.save wrote; its tensors lie in the file until they are used. Nothing in it is run.
 
     inert: as of `untrusted.load_tensors`.
@@ -74,6 +74,15 @@ def shape_of(weights: Weights, key: str, dims: int) -> list[int]:
     if len(shape) != dims or not all(shape):
         raise ValueError(f"{key} has shape {shape}, and {dims} numbers above 0 are needed")
     return shape
+
+
+def shapes_of(builder: type[nn.Module], settings: dict[str, Any]) -> Weights:
+    """The state dict of a network of stated sizes, without memory for it."""
+    try:
+        with torch.device("meta"):
+            return builder(**settings).state_dict()
+    except (RuntimeError, TypeError) as error:  # raised by torch for impossible sizes
+        raise ValueError(f"its network cannot be built: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ time and without connections between both halves.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, final
 
 import torch
@@ -103,6 +104,7 @@ class Autoencoder(nn.Module):
         check.boolean("middle_attention", middle_attention)
         self.in_channels = self.out_channels = settings.in_channels
         self.z_channels, self.num_moments = z_channels, num_moments
+        self.settings = asdict(settings) | {"z_channels": z_channels, "middle_attention": middle_attention}
         self.num_levels, self.patch_size = len(settings.widths), settings.patch_size
         self.factor = settings.patch_size * 2 ** (self.num_levels - 1)
         kit = BlockFactory(settings, timeless=True)
@@ -152,6 +154,7 @@ class KLAutoencoder(Autoencoder):
     ) -> None:
         super().__init__(z_channels, 2 * z_channels, middle_attention, UNetSettings(**settings))
         check.boolean("learn_log_scale", learn_log_scale)
+        self.settings["learn_log_scale"] = learn_log_scale
         self.log_scale = nn.Parameter(torch.zeros(())) if learn_log_scale else None
 
     def moments(self, images: Tensor) -> Tensor:
@@ -206,7 +209,7 @@ class VQAutoencoder(Autoencoder):
 
     def __init__(self, *, z_channels: int, num_codes: int, middle_attention: bool = True, **settings: Any) -> None:
         super().__init__(z_channels, z_channels, middle_attention, UNetSettings(**settings))
-        self.num_codes = check.positive_int("num_codes", num_codes)
+        self.num_codes = self.settings["num_codes"] = check.positive_int("num_codes", num_codes)
         self.codebook = nn.Embedding(num_codes, z_channels)
         nn.init.uniform_(self.codebook.weight, -1 / num_codes, 1 / num_codes)
 

@@ -1,0 +1,218 @@
+"""Files of CompVis' latent diffusion (Rombach et al. 2022), without that program.
+
+github.com/CompVis/latent-diffusion. A .ckpt is a training of Lightning. Objects of other programs in it become inert.
+Only weights are kept: of the first stage alone, or of the network, its averages, the first stage and the classes.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.untrusted import json_file
+from ddpm.interop import openai
+from ddpm.interop.diffusers import Scheduler
+from ddpm.interop.published import FirstStage, LatentModel
+from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
+from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
+from ddpm.networks.class_token_unet import ClassTokenUNet
+from ddpm.networks.unet import UNet
+
+NETWORK, FIRST_STAGE, CLASSES = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.embedding.weight"
+
+
+@dataclass(frozen=True)
+class Unstated:
+    """What weights do not say. size: side of a latent. null_embedding: the last class is none. Exactly one of num_heads
+    and head_channels is set."""
+
+    size: int
+    num_heads: int | None = None
+    head_channels: int | None = None
+    null_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        check.positive_int("size", self.size)
+        check.boolean("null_embedding", self.null_embedding)
+        heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(self, name)) is not None}
+        if len(heads) != 1:
+            check.fail("num_heads and head_channels", heads, "one or the other")
+        check.positive_int(*heads.popitem())
+
+
+PUBLISHED = {
+    (224, (1, 2, 3, 4), None): Unstated(64, head_channels=32),  # CelebA-HQ, FFHQ, LSUN bedrooms
+    (192, (1, 2, 2, 4, 4), None): Unstated(32, num_heads=8),  # LSUN churches
+    (256, (1, 2, 4), 512): Unstated(32, head_channels=32),  # cin256
+    (192, (1, 2, 3, 5), 512): Unstated(64, num_heads=1, null_embedding=True),  # cin256-v2
+}
+"""By base_channels, channel_mults and token_channels."""
+
+
+def load_compvis(path: Path) -> LatentModel:
+    weights = weights_in(path)
+    with name_errors(path):
+        stage = first_stage(part(weights, FIRST_STAGE), scale_in(weights))
+        network, averages = part(weights, NETWORK), part(weights, "model_ema.")
+        network = {key: averages.get(f"diffusion_model{key.replace('.', '')}", value) for key, value in network.items()}
+        settings = {**openai.architecture_of(network), **transformer_settings(network)}
+        if settings["token_channels"] and CLASSES not in weights:
+            raise ValueError(f"it lacks {CLASSES}; of conditions by tokens, only classes can be loaded")
+    known = unstated(settings, path)
+    with name_errors(path):
+        heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(known, name))}
+        settings |= {"dropout": 0.0, "num_groups": 32, "convention": "adm", **heads}
+        ours = unet_weights(network, settings)
+        builder, scheduler, size = UNet, scheduler_in(weights), [known.size] * 2
+        if CLASSES in weights:
+            builder, rows = ClassTokenUNet, shape_of(weights, CLASSES, 2)[0]
+            settings |= {"num_classes": rows - known.null_embedding, "null_embedding": known.null_embedding}
+            ours = {**{f"unet.{key}": value for key, value in ours.items()}, "classes.weight": weights[CLASSES].float()}
+        return LatentModel(builder, settings, ours, stage, scheduler, size)
+
+
+def load_first_stage(path: Path) -> FirstStage:
+    """path: of a first stage, or of a file that has one."""
+    weights = weights_in(path)
+    with name_errors(path):
+        return first_stage(part(weights, FIRST_STAGE) or weights, scale_in(weights))
+
+
+def weights_in(path: Path) -> Weights:
+    stored = read_file(path, inert=None)
+    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
+    if isinstance(stored, dict):
+        stored = {key: value for key, value in stored.items() if not is_dropped(key, value)}
+    return state_dict_of(stored, path)
+
+
+def is_dropped(key: Any, value: Any) -> bool:
+    """Whether it is a weight of a loss, or an integer such as a number of steps."""
+    is_of_loss = isinstance(key, str) and key.startswith(("loss.", f"{FIRST_STAGE}loss."))
+    return is_of_loss or (isinstance(value, Tensor) and not value.is_floating_point())
+
+
+def part(weights: Weights, prefix: str) -> Weights:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+# The first stage
+
+
+def first_stage(weights: Weights, scale: float | None) -> FirstStage:
+    levels = [int(match[1]) for key in weights if (match := re.match(r"encoder\.down\.(\d{1,2})\.", key))]
+    widths = [
+        shape_of(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(max(levels, default=0) + 1)
+    ]
+    base, in_channels, *_ = shape_of(weights, "encoder.conv_in.weight", 4)
+    if any(width % base for width in widths):
+        raise ValueError(f"its levels have {widths} channels, but only multiples of the first are supported")
+    settings: dict[str, Any] = {
+        "in_channels": in_channels,
+        "base_channels": base,
+        "channel_mults": [width // base for width in widths],
+        "num_res_blocks": sum(
+            re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", key) is not None for key in weights
+        ),
+        "attention_levels": [i for i in range(len(widths)) if f"encoder.down.{i}.attn.0.norm.weight" in weights],
+        "middle_attention": "encoder.mid.attn_1.norm.weight" in weights,
+        "z_channels": shape_of(weights, "post_quant_conv.weight", 4)[0],
+        "num_groups": 32,
+    }
+    builder: type[KLAutoencoder] | type[VQAutoencoder] = KLAutoencoder
+    if "quantize.embedding.weight" in weights:
+        builder, scale = VQAutoencoder, scale or 1.0
+        settings["num_codes"] = shape_of(weights, "quantize.embedding.weight", 2)[0]
+    ours = to_ours(weights, shapes_of(builder, settings), lambda key: stage_keys(key, len(widths)))
+    return FirstStage(builder, settings, ours, scale, [256, 256])
+
+
+BLOCK = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
+STAGE_NAMES = [
+    (r"^(encoder|decoder)\.stem\.", r"\1.conv_in."),
+    (r"^(encoder|decoder)\.(norm|out)\.", r"\1.\2_out."),
+    (r"\.out_out\.", ".conv_out."),
+    (r"^to_moments\.", "quant_conv."),
+    (r"^from_z\.", "post_quant_conv."),
+    (r"^codebook\.", "quantize.embedding."),
+    (r"\.middle\.0\.res\.", ".mid.block_1."),
+    (r"\.middle\.0\.attention\.", ".mid.attn_1."),
+    (r"\.middle\.1\.res\.", ".mid.block_2."),
+    (r"\.blocks\.(\d+)\.res\.", r".block.\1."),
+    (r"\.blocks\.(\d+)\.attention\.", r".attn.\1."),
+    (r"\.(down|up)\.(\d+)\.resample\.", r".\1.\2.\1sample."),
+    (r"\.shortcut\.", ".nin_shortcut."),
+    (r"(\.attn(?:_1|\.\d+))\.out\.", r"\1.proj_out."),
+]
+
+
+def stage_keys(key: str, num_levels: int) -> list[str]:
+    """Their keys that are concatenated for one of ours. Their levels going up are numbered from the finest."""
+    for pattern, theirs in STAGE_NAMES:
+        key = re.sub(pattern, theirs, key)
+    key = re.sub(r"\.up\.(\d+)\.", lambda match: f".up.{num_levels - 1 - int(match[1])}.", key)
+    return [key.replace(".qkv.", f".{name}.") for name in "qkv"] if ".qkv." in key else [key]
+
+
+# The network
+
+
+def transformer_settings(network: Weights) -> dict[str, Any]:
+    layers = {match[1] for key in network if (match := re.search(r"\.transformer_blocks\.(\d{1,2})\.", key))}
+    keys = [key for key in network if key.endswith(".attn2.to_k.weight")]
+    return {
+        "transformer_depth": len(layers) or None,
+        "token_channels": shape_of(network, keys[0], 2)[1] if keys else None,
+    }
+
+
+def unet_weights(network: Weights, settings: dict[str, Any]) -> Weights:
+    def by_kind(key: str, weight: Tensor) -> Tensor:
+        if ".attention.qkv." not in key:
+            return weight
+        width = len(weight) // 3
+        return openai.rows_by_kind(weight, width // (settings.get("head_channels") or width // settings["num_heads"]))
+
+    wanted = shapes_of(UNet, settings)
+    return to_ours(network, wanted, lambda key: [openai.their_key(key, settings)], by_kind)
+
+
+def unstated(settings: dict[str, Any], path: Path) -> Unstated:
+    """Of a published model, or of the file beside the weights `path`."""
+    beside, names = path.with_suffix(".json"), [field.name for field in fields(Unstated)]
+    if beside.exists():
+        stated = json_file(beside)
+        if not isinstance(stated, dict) or not stated.keys() <= {*names} or "size" not in stated:
+            check.fail(str(beside), stated, f"a JSON object of {', '.join(names)}, with size")
+        with name_errors(beside):
+            return Unstated(**stated)
+    shape = settings["base_channels"], tuple(settings["channel_mults"]), settings["token_channels"]
+    if shape not in PUBLISHED:
+        raise ValueError(
+            f"ckpt={path} does not have the shapes of a published model, and weights do not say the number of heads "
+            f"and the size of latents: {beside.name} beside it must be a JSON object of {', '.join(names)}"
+        )
+    return PUBLISHED[shape]
+
+
+def scale_in(weights: Weights) -> float | None:
+    if "scale_factor" not in weights:
+        return None
+    if weights["scale_factor"].numel() != 1:
+        raise ValueError(f"scale_factor has shape {[*weights['scale_factor'].shape]}, and one number is needed")
+    return check.positive_number("scale_factor", weights["scale_factor"].item())
+
+
+def scheduler_in(weights: Weights) -> Scheduler:
+    """The schedule of their betas, `[T]`, whose square roots are evenly spaced."""
+    (num_timesteps,) = shape_of(weights, "betas", 1)
+    betas = weights["betas"].double()
+    start, end = (check.positive_number("betas", float(f"{beta:.5g}")) for beta in (betas[0], betas[-1]))  # of float32
+    known = torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64) ** 2
+    if not torch.allclose(betas, known, rtol=1e-4, atol=0):
+        raise ValueError("its betas are of another schedule than those whose square roots are evenly spaced")
+    return Scheduler(num_timesteps, "scaled_linear", start, end)
