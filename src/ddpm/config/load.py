@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ddpm.base import check
+from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, Fitted, check_config, refuse_without_model
@@ -18,7 +19,6 @@ from ddpm.config import exported
 from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.model import build_model, with_network_settings
 from ddpm.config.wiring import complete, instantiate, is_chosen
-from ddpm.generation.record import weights_hash
 from ddpm.interop import (
     compvis,
     ddgan,
@@ -151,7 +151,10 @@ def from_latent(path: Path, model: LatentModel, changes: DictConfig) -> tuple[Di
         network = model.first_stage.builder(**model.first_stage.settings)
     network.load_state_dict(model.first_stage.weights, assign=True)
     configuration[FITTED] = {"codec": {HASH: weights_hash(network)}}
-    return from_weights(path, configuration, model.weights, changes)
+    if model.text and model.text.weights is None:
+        text = instantiate(OmegaConf.create(model.text.text), "text")
+        configuration[FITTED]["cond"] = {"encoder_sha256": text.embed.sha256}
+    return from_weights(path, configuration, model.network[1], changes)
 
 
 def from_weights(

@@ -10,6 +10,7 @@ from ddpm.interop.diffusers import convention_of, scheduler_of, unet_settings
 from ddpm.interop.diffusers_files import Config, followed, levels, read_config, read_weights, refuse, sides
 from ddpm.interop.diffusers_first_stage import load_first_stage
 from ddpm.interop.diffusers_names import their_keys
+from ddpm.interop.diffusers_text import load_text
 from ddpm.interop.published import LatentModel
 from ddpm.interop.weights import name_errors, shapes_of, to_ours
 from ddpm.networks.unet import UNet
@@ -42,7 +43,7 @@ FOLLOWED = (
 
 
 def load_latent(folder: Path) -> LatentModel:
-    """A network that takes tokens has token_channels in its settings; its condition is the caller's."""
+    """A network that takes tokens comes with its text encoder."""
     stage, scheduler = load_first_stage(folder), scheduler_of(folder)
     if scheduler is None:
         raise ValueError(f"{folder} has no scheduler/scheduler_config.json, which states the noise of its training")
@@ -56,7 +57,7 @@ def load_latent(folder: Path) -> LatentModel:
         )
     with name_errors(folder / "unet"):
         weights = to_ours(read_weights(folder / "unet"), shapes_of(UNet, settings), their_keys)
-    return LatentModel(UNet, settings, weights, stage, scheduler, size)
+    return LatentModel(UNet, settings, weights, stage, scheduler, size, load_text(folder) if takes_tokens else None)
 
 
 def conditional_settings(config: Config) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from torch import nn
 from ddpm.checkpoint.stored_config import FITTED
 from ddpm.interop.configuration import Config, all_groups, leaf, objective_of, schedule
 from ddpm.interop.diffusers import Scheduler
+from ddpm.interop.diffusers_text import TextPart
 from ddpm.interop.weights import Weights
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
+from ddpm.networks.text_unet import TextUNet
 from ddpm.networks.unet import UNet
 
 
@@ -35,7 +37,7 @@ class FirstStage:
 @dataclass(frozen=True)
 class LatentModel:
     """A network of latents with its first stage. scheduler: of the training. size: height and width of a latent.
-    The condition of a network with token_channels is the caller's."""
+    text: the text encoder of a network with token_channels."""
 
     builder: type[UNet] | type[ClassTokenUNet]
     settings: dict[str, Any]
@@ -43,6 +45,17 @@ class LatentModel:
     first_stage: FirstStage
     scheduler: Scheduler
     size: list[int]
+    text: TextPart | None = None
+
+    @property
+    def network(self) -> tuple[Config, Weights]:
+        """Its configuration and weights, with those of a text encoder that is a part of it."""
+        if self.text is None or self.text.weights is None:
+            return model_leaf(self.builder, self.settings), self.weights
+        settings = {name: value for name, value in self.settings.items() if name != "token_channels"}
+        parts = {"unet": self.weights, "encoder": self.text.weights}
+        weights = {f"{part}.{key}": weight for part, found in parts.items() for key, weight in found.items()}
+        return model_leaf(TextUNet, {**settings, "text": "${text}", "vocabulary": None}), weights
 
 
 def model_leaf(builder: type[nn.Module], settings: dict[str, Any]) -> Config:
@@ -55,22 +68,23 @@ def first_stage_configuration(stage: FirstStage) -> Config:
     return {**config, FITTED: {"codec": {"scale": stage.scale}} if stage.scale else {}}
 
 
-def latent_configuration(model: LatentModel, path: Path, condition: Config | None = None) -> Config:
-    """The configuration for sampling, with all steps of the ancestral sampler. path: where its first stage is.
-    condition: that of a network that takes tokens."""
+def latent_configuration(model: LatentModel, path: Path) -> Config:
+    """The configuration for sampling, with all steps of the ancestral sampler. path: where its first stage is."""
     stage, objective = model.first_stage, objective_of(model.scheduler)
-    if condition is None and model.builder is UNet and model.settings.get("token_channels"):
-        raise ValueError("its network takes a text, but the encoder of texts is not loaded: ckpt= cannot use it")
+    if model.text is None and model.builder is UNet and model.settings.get("token_channels"):
+        raise ValueError("its network takes a text, but there is no text encoder (text_encoder/ or bert/) beside it")
     if stage.scale is None:
         raise ValueError("it does not state the scale of its latents")
-    config = all_groups(model_leaf(model.builder, model.settings), None, schedule(model.scheduler), objective)
+    config = all_groups(model.network[0], None, schedule(model.scheduler), objective)
     fields = {"first_stage": str(path), "weights": "best", "sample": True, "scale": stage.scale, "shift": False}
     size = [side * stage.factor for side in model.size]
     config["data"] |= {"channels": stage.settings["in_channels"], "size": size}
     config["codec"] = leaf("model.latent_codec.LatentCodec", _partial_=True, **fields)
     config["clip"] = leaf("diffusion.denoiser.no_wrapper", _partial_=True)
-    if condition:
-        config["cond"] = condition
+    if model.text:  # the share of dropped captions is not published; any but 0 allows guidance
+        config["text"] = model.text.text
+        fields = {"text": "${text}", "dropout": 0.1, "negative": ""}
+        config["cond"] = leaf("diffusion.conditions.caption_text.Caption", **fields)
     elif num_classes := model.settings.get("num_classes"):
         dropout = 0.1 if model.settings["null_embedding"] else 0.0  # for guidance; the share itself is not published
         known = {"num_classes": num_classes, "dropout": dropout, "names": None}

@@ -1,0 +1,68 @@
+"""The text encoder in a folder of a latent diffusion pipeline: text_encoder/ (CLIP, Stable Diffusion 1) or bert/."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddpm.interop.configuration import Config, leaf
+from ddpm.interop.diffusers_files import read_config, refuse
+from ddpm.interop.text_keys import UNUSED, their_keys
+from ddpm.interop.weights import Weights, load_tensors, name_errors, read_file, shapes_of, state_dict_of, to_ours
+from ddpm.networks.text.ldm_bert import BertEncoder, LdmBert
+
+BERT = {"vocab_size": 30522, "max_position_embeddings": 77, "encoder_layers": 32, "encoder_attention_heads": 8}
+BERT |= {"head_dim": 64, "d_model": 1280, "encoder_ffn_dim": 5120}
+"""The fields of LDMBert's config that are followed, with their defaults."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """text: its configuration. weights: of an encoder that is a part of the network; None: it is frozen and stays in
+    its folder."""
+
+    text: Config
+    weights: Weights | None
+
+
+def load_text(folder: Path) -> TextPart | None:
+    """None without a text encoder. Raises ValueError for one of another kind."""
+    words = str(folder / "tokenizer")
+    if (folder / "text_encoder").is_dir():
+        config = read_config(folder / "text_encoder" / "config.json")
+        if config.get("model_type") != "clip_text_model":
+            refuse("model_type", config.get("model_type"), "our encoder is CLIP's, clip_text_model")
+        num_tokens = config.get("max_position_embeddings", 77)
+        kept = {"num_tokens": num_tokens, "skip_layers": 0, "memory_limit_mb": 2048}
+        path = str(folder / "text_encoder")
+        return TextPart(leaf("networks.text.pretrained.Clip", path=path, tokenizer=words, **kept), None)
+    if (folder / "bert").is_dir():
+        settings = bert_settings(read_config(folder / "bert" / "config.json"))
+        with name_errors(folder / "bert"):
+            shapes = shapes_of(BertEncoder, {"text": LdmBert(words, **settings)})
+            found = {key: weight for key, weight in bert_weights(folder / "bert").items() if key not in UNUSED}
+            weights = to_ours(found, shapes, lambda key: [their_keys(key)[1]])
+        return TextPart(leaf("networks.text.ldm_bert.LdmBert", path=words, **settings), weights)
+    return None
+
+
+def bert_settings(config: Config) -> dict[str, Any]:
+    """The arguments of `LdmBert`."""
+    found = {name: config.get(name, default) for name, default in BERT.items()}
+    for name, value in found.items():
+        if type(value) is not int or value < 1:
+            refuse(name, value, "a number of at least 1 is needed")
+    if found["encoder_ffn_dim"] != 4 * found["d_model"]:
+        refuse("encoder_ffn_dim", found["encoder_ffn_dim"], "our encoder has 4 times d_model")
+    return {
+        "num_tokens": found["max_position_embeddings"],
+        "token_channels": found["d_model"],
+        "depth": found["encoder_layers"],
+        "num_heads": found["encoder_attention_heads"],
+        "head_channels": found["head_dim"],
+        "num_words": found["vocab_size"],
+    }
+
+
+def bert_weights(folder: Path) -> Weights:
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    return load_tensors(safe) if safe.is_file() or not pickled.is_file() else state_dict_of(read_file(pickled), pickled)

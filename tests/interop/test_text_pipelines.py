@@ -1,0 +1,95 @@
+"""Text-to-image pipelines of diffusers, shaped as Stable Diffusion 1 and ldm-text2im, against diffusers itself."""
+
+import pytest
+import torch
+import transformers
+from diffusers import AutoencoderKL
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from latent_pipelines import TIMES, conditional, drawn, pipeline, rewrite, stage_of
+from omegaconf import OmegaConf
+from precision import assert_same
+from tiny_text import BERT_WORDS, bert_tokenizer, clip_folder, clip_tokenizer, randomized
+
+import ddpm
+from ddpm.config import load
+
+PROMPTS = ["a cat", ""]
+
+
+def stable_diffusion(folder):
+    unet, stage = conditional([1, 2], range(2), 4, tokens=16), stage_of(AutoencoderKL, 4, scaling_factor=0.18215)
+    pipeline(folder, unet, stage, "vae")
+    clip_folder(folder / "text_encoder")
+    clip_tokenizer(folder / "tokenizer")
+    return folder, unet
+
+
+def text2im(folder):
+    sizes = {"vocab_size": len(BERT_WORDS), "max_position_embeddings": 6, "encoder_layers": 2, "d_model": 24}
+    heads = {"encoder_attention_heads": 2, "head_dim": 4, "encoder_ffn_dim": 96}
+    bert = randomized(LDMBertModel(LDMBertConfig(**sizes, **heads)))
+    unet = conditional([1, 2], range(2), 4, tokens=24)
+    pipeline(folder, unet, stage_of(AutoencoderKL, 4, scaling_factor=0.18215), "vqvae")
+    bert.save_pretrained(folder / "bert")
+    bert_tokenizer(folder / "tokenizer")
+    return folder, unet, bert
+
+
+def loaded(folder):
+    return load.from_checkpoint(folder, OmegaConf.create())[0]
+
+
+def test_stable_diffusion_hears_the_prompt_as_diffusers_does(tmp_path):
+    folder, unet = stable_diffusion(tmp_path)
+    model, x = loaded(folder), drawn(2, 4, 16, 16)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder")
+    ids = tokenizer(PROMPTS, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    with torch.no_grad():
+        heard = encoder(ids).last_hidden_state.double()
+    cond = {name: values.double() for name, values in model.condition.rows(PROMPTS).items()}
+    assert_same(cond["tokens"], heard, 1e-5)  # the encoder computes in float32
+    ours = model.network.double()(x, TIMES[:2], tokens=heard)
+    assert_same(ours, unet.double()(x, TIMES[:2], encoder_hidden_states=heard).sample)
+
+
+def test_the_authors_text_encoder_is_a_part_of_the_network(tmp_path):
+    folder, unet, bert = text2im(tmp_path)
+    model, x = loaded(folder), drawn(2, 4, 16, 16)
+    (ids,) = model.condition.rows(PROMPTS).values()
+    with torch.no_grad():
+        heard = bert.double()(ids).last_hidden_state
+        ours = model.network.double()(x, TIMES[:2], caption=ids)
+    assert_same(ours, unet.double()(x, TIMES[:2], encoder_hidden_states=heard).sample)
+
+
+@pytest.mark.parametrize("made", [stable_diffusion, text2im], ids=["clip", "bert"])
+def test_images_are_drawn_from_a_prompt_with_guidance(tmp_path, made):
+    folder, *_ = made(tmp_path)
+    words = ("sampler=ddim", "sampler.steps=2", "guidance=classifier_free", "guidance.scale=3")
+    model = ddpm.load(folder, *words)
+    cat, nothing = (model.sample(2, prompt=prompt) for prompt in PROMPTS)
+    assert cat.shape == (2, 3, 32, 32)
+    assert not torch.allclose(cat, nothing, atol=1e-3)
+
+
+def test_a_pipeline_without_a_text_encoder_is_refused(tmp_path):
+    unet, stage = conditional([1, 2], range(2), 4), stage_of(AutoencoderKL, 4, scaling_factor=0.18215)
+    with pytest.raises(ValueError, match=r"takes a text, but there is no text encoder \(text_encoder/ or bert/\)"):
+        loaded(pipeline(tmp_path, unet, stage, "vae"))
+
+
+@pytest.mark.parametrize(
+    ("made", "place", "change", "message"),
+    [
+        (stable_diffusion, "text_encoder", {"model_type": "t5"}, "model_type = 't5': our encoder is CLIP's"),
+        (text2im, "bert", {"encoder_ffn_dim": 95}, "encoder_ffn_dim = 95: our encoder has 4 times d_model"),
+        (text2im, "bert", {"encoder_layers": 3}, "the weights lack model.layers.2"),
+        (text2im, "bert", {"d_model": "x"}, "d_model = 'x'"),
+    ],
+)
+def test_a_text_encoder_of_another_shape_is_refused(tmp_path, made, place, change, message):
+    folder, *_ = made(tmp_path)
+    rewrite(folder / place / "config.json", **change)
+    with pytest.raises(ValueError, match=message):
+        loaded(folder)
