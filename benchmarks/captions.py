@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 import ddpm
 from benchmarks.mnist_quality import trained
@@ -19,6 +18,7 @@ from ddpm.base.image_grid import tile_by_class
 from ddpm.base.images import to_uint8
 from ddpm.data.sources.described_digits import DIGITS, describe
 from ddpm.data.sources.mnist import Mnist
+from ddpm.generation.stores.base import save_png
 
 STROKES, SAMPLES = ("thin", "bold"), 5
 
@@ -43,7 +43,7 @@ def main() -> None:
     print(f"digit and stroke as said: {sum(as_said)} of {len(prompts)}; digit: {sum(right_digit)}")
     kinds = list(dict.fromkeys(prompts))
     grid = tile_by_class(to_uint8(images), [kinds.index(prompt) for prompt in prompts], kinds.__getitem__)
-    Image.fromarray(grid.permute(1, 2, 0).squeeze().numpy()).save(Path("captions.png"))
+    save_png(Path("captions.png"), grid.numpy())
 
 
 if __name__ == "__main__":

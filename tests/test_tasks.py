@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory):
 def model_of(ckpt, *overrides):
     config = configured("sample", ckpt.parent, f"ckpt={ckpt}", "trainer=cpu", *overrides)
     module, stored = sample.load_model(ckpt, config)
-    return sample.task_model(module, sample.task_data(config, stored), config.batch_size, {})
+    return sample.task_model(module, sample.task_data(config, stored, module.condition), config.batch_size, {})
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from precision import assert_same
 from torch import nn
 
 from ddpm.interop import diffusers
+from ddpm.interop.diffusers_names import to_theirs
 from ddpm.networks import UNet
 from ddpm.networks.attention import Attention, CrossAttention
 from ddpm.networks.blocks import Downsample, ResBlock
@@ -104,7 +105,7 @@ def test_the_whole_network_is_the_one_that_diffusers_builds_of_such_parts(kind):
     )
     weights = ours.state_dict()
     table = weights.pop("label.weight")
-    theirs.double().load_state_dict(diffusers._to_theirs(weights) | {"class_embedding.weight": table})
+    theirs.double().load_state_dict(to_theirs(weights) | {"class_embedding.weight": table})
     label = torch.tensor([4, 0, 2])
     expected = theirs(images(), TIMES, class_labels=label).sample
     assert_same(ours(images(), TIMES, label=label), expected)
@@ -341,9 +342,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(changes, message):
         UNet(**ADM | changes)
 
 
-@pytest.mark.parametrize(
-    "name", ["num_classes", "concat_channels", "token_channels", "head_channels", "resample", "convention"]
-)
+@pytest.mark.parametrize("name", ["num_classes", "concat_channels", "token_channels", "resample"])
 def test_what_diffusers_lacks_is_refused_by_name_and_not_left_out(name):
     network = UNet(**SMALL | {name: ALL[name]})
     with pytest.raises(ValueError, match=f"^{name} must be .* to save for diffusers, got "):

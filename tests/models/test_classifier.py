@@ -8,7 +8,7 @@ from networks import awake
 from precision import assert_same
 from torch import nn
 
-from ddpm.interop import diffusers
+from ddpm.interop.diffusers_names import to_theirs
 from ddpm.networks.attention import AttentionPool
 from ddpm.networks.classifier import Classifier
 
@@ -74,7 +74,7 @@ def test_the_way_down_is_that_of_diffusers(attended):
         resnet_time_scale_shift="scale_shift",
     )
     own = {key: w for key, w in ours.state_dict().items() if not key.startswith(("pool.", "norm."))}
-    found = theirs.double().load_state_dict(diffusers._to_theirs(own), strict=False)
+    found = theirs.double().load_state_dict(to_theirs(own), strict=False)
     assert not found.unexpected_keys
     assert {key.split(".")[0] for key in found.missing_keys} == {"up_blocks", "conv_norm_out", "conv_out"}
 
