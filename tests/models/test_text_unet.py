@@ -3,9 +3,11 @@
 import pytest
 import torch
 from networks import awake
+from precision import assert_same
 
 from ddpm.networks.text.words import WordEncoder, Words
 from ddpm.networks.text_unet import TextUNet
+from ddpm.networks.transformer import MultiHeadAttention
 
 TEXT = Words(num_tokens=4, token_channels=8, depth=1, num_heads=2, vocabulary=("a", "bold", "two"))
 SMALL = {
@@ -39,6 +41,14 @@ def test_dropping_all_captions_is_the_unconditional_model():
     both = model(X, TIME, caption=TEXT.tokenize(["", "a two"]))
     assert torch.allclose(empty[0], both[0], atol=1e-6)
     assert not torch.allclose(empty[1], both[1], atol=1e-4)
+
+
+def test_cross_attention_to_one_token_is_a_linear_map_of_it():
+    """Its weight is 1, whatever the pixel asks."""
+    attention = awake(MultiHeadAttention(8, 6, 2))
+    x, token = X.reshape(2, 16, 8), torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1)).double()
+    expected = attention.out(attention.value(token)).expand(2, 16, 8)
+    assert_same(attention(x, token), expected)
 
 
 def test_the_encoder_of_depth_zero_is_a_normalised_sum_of_word_and_place():

@@ -36,13 +36,13 @@ def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, store
 
     path: the checkpoint that was exported. stored: its configuration.
     """
-    of_diffusers, network = (folder / "model_index.json").exists(), model.weights(model.predict_weights)
+    of_diffusers, network = diffusers_class(folder), model.weights(model.predict_weights)
     for file in folder.rglob("config.json"):
         file.write_text(json.dumps(without_paths(json_file(file)), indent=2) + "\n")
     shown = copy_grid(folder, path, model)
     fields = {"classifies": "guidance.classifier", "reconstructs": "codec.first_stage"}
     field = next((name for kind, name in fields.items() if getattr(network, kind, False)), "ckpt")
-    use = f'DDPMPipeline.from_pretrained("{repo}")' if of_diffusers else f"{field}=hf:{repo}"
+    use = f'{of_diffusers}.from_pretrained("{repo}")' if of_diffusers else f"{field}=hf:{repo}"
     parts = [
         f"---\nlibrary_name: {'diffusers' if of_diffusers else 'ddpm'}\ntags: [diffusion]\n---",
         f"# {escape(repo.partition('/')[2])}",
@@ -58,6 +58,15 @@ def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, store
         f"## License\n\n{LICENSE}",
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+
+
+def diffusers_class(folder: Path) -> str:
+    """The class of diffusers that opens an exported folder; "" for a folder of this program."""
+    for name in ("model_index.json", "config.json"):
+        about = json_file(folder / name) if (folder / name).is_file() else {}
+        if isinstance(about, dict) and isinstance(about.get("_class_name"), str):
+            return about["_class_name"]
+    return ""
 
 
 def escape(text: object) -> str:

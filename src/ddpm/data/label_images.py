@@ -6,34 +6,25 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.images import Preparation, UnusableImage, WrongSize, turn_upright
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import Images, sha256_of_parts
+from ddpm.data.sources.base import AnnotatedImages, Images, captions_of, sha256_of_parts
 
 Pair = tuple[Image.Image, Image.Image]
 """An image and its label image."""
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(AnnotatedImages):
     """The images of a source, each with its label image. paths: of the label images."""
 
-    images: Images
     paths: list[Path]
 
     @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.images.class_names
-
-    def __len__(self) -> int:
-        return len(self.paths)
+    def captions(self) -> Sequence[str] | None:
+        return captions_of(self.images)
 
     def image(self, index: int) -> Pair:
         image = turn_upright(self.images.image(index))
@@ -41,9 +32,6 @@ class LabelledImages:
             return image, open_image(self.paths[index])
         except UnusableImage as error:
             raise UnusableImage(f"its label image {self.paths[index]} {error}") from error
-
-    def name(self, index: int) -> str:
-        return self.images.name(index)
 
     def fingerprint(self) -> str:
         sizes = (str(path.stat().st_size) for path in self.paths)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -79,6 +79,30 @@ class ArrayImages:
 
     def fingerprint(self) -> str:
         return sha256_of_parts([np.ascontiguousarray(self.pixels).tobytes()])
+
+
+@dataclass(frozen=True)
+class AnnotatedImages:
+    """Images of a source. Subclasses add something to each."""
+
+    images: Images
+
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.images.class_names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Any:
+        return self.images.image(index)
+
+    def name(self, index: int) -> str:
+        return self.images.name(index)
 
 
 def matching_files(path: str | Sequence[str], inside: str, what: str) -> list[str]:

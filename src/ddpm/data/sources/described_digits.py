@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.strokes import slant, stroke_width
-from ddpm.data.sources.base import Images, Source, sha256_of_parts
+from ddpm.data.sources.base import AnnotatedImages, Source, sha256_of_parts
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -66,28 +65,10 @@ def describe(
 
 
 @dataclass(frozen=True)
-class DescribedImages:
-    """images: any images. captions: a text for each."""
+class DescribedImages(AnnotatedImages):
+    """captions: a text for each image."""
 
-    images: Images
     captions: Sequence[str]
-
-    @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.images.class_names
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def image(self, index: int) -> Image.Image | np.ndarray:
-        return self.images.image(index)
-
-    def name(self, index: int) -> str:
-        return self.images.name(index)
 
     def fingerprint(self) -> str:
         return sha256_of_parts([self.images.fingerprint(), *self.captions])
