@@ -88,8 +88,9 @@ def stage_weights(network):
     return weights
 
 
-def whole_file(unet, stage, averages=None, classes=None, scale=None, betas=(0.0015, 0.0195)):
-    """What their training writes. averages: of the weights of the network, under their names without dots."""
+def whole_file(unet, stage, averages=None, classes=None, scale=None, text=None, betas=(0.0015, 0.0195)):
+    """What their training writes. averages: of the weights of the network, under their names without dots. text:
+    weights of the text encoder."""
     start, end = (beta**0.5 for beta in betas)
     state = OrderedDict(betas=(torch.linspace(start, end, 1000, dtype=torch.float64) ** 2).float())
     state["alphas_cumprod"] = (1 - state["betas"].double()).cumprod(0).float()
@@ -99,5 +100,6 @@ def whole_file(unet, stage, averages=None, classes=None, scale=None, betas=(0.00
         state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7, dtype=torch.int32)}
         state |= {"model_ema." + f"diffusion_model.{key}".replace(".", ""): w for key, w in averages.items()}
     state |= {f"first_stage_model.{key}": weight for key, weight in stage.items()}
+    state |= {f"cond_stage_model.{key}": weight for key, weight in (text or {}).items()}
     state |= {} if classes is None else {"cond_stage_model.embedding.weight": classes}
     return {"epoch": 3, "global_step": 7, "pytorch-lightning_version": "1.4.2", "state_dict": state}

@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from PIL import Image
 from precision import assert_rounded
 from small_models import QUICK
 from small_runs import configured
+from tiny_text import clip_folder
 
 import ddpm
 from ddpm.base.strokes import slant, stroke_width
@@ -184,3 +186,25 @@ def test_data_without_captions_is_refused_by_name(config):
 def test_a_text_encoder_without_captions_is_refused(config):
     with pytest.raises(ValueError, match="text has an effect with cond=caption only"):
         train.run_train(config("train", *QUICK, "text=words"))
+
+
+# A frozen text encoder
+
+
+def test_a_frozen_encoder_is_not_saved_and_may_move_but_not_change(config, tmp_path):
+    clip, moved, other = (clip_folder(tmp_path / name) for name in ("clip", "moved", "other"))
+    weights = transformers.CLIPTextModel.from_pretrained(other)
+    next(iter(weights.parameters())).data += 1
+    weights.save_pretrained(other)
+    words = [word for word in WORDS if not word.startswith(("text", "model=", "cond"))]
+    words += ["cond=caption", "text=clip", f"text.path={clip}"]
+    train.run_train(config("train", *words, "trainer.max_steps=2"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert not any("token_embedding" in key for key in torch.load(checkpoint)["state_dict"])
+    clip.rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"text\.path"):
+        ddpm.load(checkpoint).sample(1, prompt="a cat")
+    model = ddpm.load(checkpoint, f"text.path={moved}")
+    assert not torch.allclose(model.sample(1, prompt="a cat"), model.sample(1, prompt=""), atol=1e-4)
+    with pytest.raises(ValueError, match=r"has the hash .* but the model was trained with that of"):
+        ddpm.load(checkpoint, f"text.path={other}").sample(1, prompt="a cat")

@@ -1,5 +1,8 @@
 """Text-to-image pipelines of diffusers, shaped as Stable Diffusion 1 and ldm-text2im, against diffusers itself."""
 
+import json
+
+import compvis_files
 import pytest
 import torch
 import transformers
@@ -61,6 +64,51 @@ def test_the_authors_text_encoder_is_a_part_of_the_network(tmp_path):
         heard = bert.double()(ids).last_hidden_state
         ours = model.network.double()(x, TIMES[:2], caption=ids)
     assert_same(ours, unet.double()(x, TIMES[:2], encoder_hidden_states=heard).sample)
+
+
+def bert_keys(key, depth):
+    """The name of a weight of diffusers' LDMBert in a file of CompVis: attention and feed-forward are layers there."""
+    outer = {"embed_tokens": "token_emb", "embed_positions": "pos_emb.emb", "layer_norm": "norm"}
+    attention = {"self_attn_layer_norm": "0", **{f"self_attn.{n}_proj": f"1.to_{n}" for n in ("q", "k", "v", "out")}}
+    forward = {"final_layer_norm": "0", "fc1": "1.net.0.0", "fc2": "1.net.2"}
+    place, _, kind = key.removeprefix("model.").rpartition(".")
+    if not place.startswith("layers."):
+        return f"transformer.{outer.get(place, place)}.{kind}"
+    _, number, name = place.split(".", 2)
+    second, inner = (0, attention[name]) if name in attention else (1, forward[name])
+    return f"transformer.attn_layers.layers.{2 * int(number) + second}.{inner}.{kind}"
+
+
+def test_a_file_of_compvis_with_a_text_encoder(tmp_path):
+    sizes = {"vocab_size": len(BERT_WORDS), "max_position_embeddings": 6, "encoder_layers": 2, "d_model": 24}
+    heads = {"encoder_attention_heads": 2, "head_dim": 64, "encoder_ffn_dim": 96}
+    bert = randomized(LDMBertModel(LDMBertConfig(**sizes, **heads)))
+    unet, stage = conditional([1, 2], range(2), 4, tokens=24), stage_of(AutoencoderKL, 4)
+    text = {bert_keys(key, 2): weight for key, weight in bert.state_dict().items()}
+    networks = compvis_files.unet_weights(unet, None), compvis_files.stage_weights(stage)
+    torch.save(compvis_files.whole_file(*networks, text=text), tmp_path / "last.ckpt")
+    (tmp_path / "last.json").write_text(json.dumps({"size": 16, "num_heads": 4, "scale": 0.18215}))
+    words = OmegaConf.create({"text": {"path": str(bert_tokenizer(tmp_path / "tokenizer"))}})
+    model, x = load.from_checkpoint(tmp_path / "last.ckpt", words)[0], drawn(2, 4, 16, 16)
+    assert model.codec.scale == 0.18215
+    (ids,) = model.condition.rows(PROMPTS).values()
+    with torch.no_grad():
+        heard = bert.double()(ids).last_hidden_state
+        ours = model.network.double()(x, TIMES[:2], caption=ids)
+    assert_same(ours, unet.double()(x, TIMES[:2], encoder_hidden_states=heard).sample)
+
+
+def test_a_file_shaped_as_stable_diffusion_takes_clip_from_its_own_place(tmp_path):
+    unet, stage = conditional([1, 2], range(2), 4, tokens=16), stage_of(AutoencoderKL, 4)
+    text = {"transformer.text_model.embeddings.token_embedding.weight": torch.zeros(9, 16)}
+    networks = compvis_files.unet_weights(unet, None), compvis_files.stage_weights(stage)
+    torch.save(compvis_files.whole_file(*networks, text=text), tmp_path / "last.ckpt")
+    (tmp_path / "last.json").write_text(json.dumps({"size": 16, "num_heads": 4, "scale": 0.18215}))
+    model = ddpm.load(
+        tmp_path / "last.ckpt", f"text.path={clip_folder(tmp_path / 'clip')}", "sampler=ddim", "sampler.steps=2"
+    )
+    cat, nothing = (model.sample(2, prompt=prompt) for prompt in PROMPTS)
+    assert not torch.allclose(cat, nothing, atol=1e-3)
 
 
 @pytest.mark.parametrize("made", [stable_diffusion, text2im], ids=["clip", "bert"])

@@ -152,7 +152,7 @@ def from_latent(path: Path, model: LatentModel, changes: DictConfig) -> tuple[Di
     network.load_state_dict(model.first_stage.weights, assign=True)
     configuration[FITTED] = {"codec": {HASH: weights_hash(network)}}
     if model.text and model.text.weights is None:
-        text = instantiate(OmegaConf.create(model.text.text), "text")
+        text = instantiate(OmegaConf.merge(model.text.text, changes.get("text") or {}), "text")
         configuration[FITTED]["cond"] = {"encoder_sha256": text.embed.sha256}
     return from_weights(path, configuration, model.network[1], changes)
 
@@ -205,7 +205,8 @@ def changes(config: DictConfig) -> DictConfig:
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
     """The stored configuration with the changes. Fitted values of a replaced part or field are dropped."""
     config, fitted = open_config(stored)
-    config = merged(with_network_settings(config, fitted), changes)
+    places = OmegaConf.masked_copy(changes, {"text"} & set(changes))  # of the text encoder, which has network settings
+    config = merged(with_network_settings(merged(config, places), fitted), changes)
     kept = {
         group: {name: value for name, value in values.items() if name not in changes.get(group, {})}
         for group, values in fitted.items()

@@ -16,6 +16,7 @@ from ddpm.base import check
 from ddpm.base.untrusted import json_file
 from ddpm.interop import openai
 from ddpm.interop.diffusers import Scheduler
+from ddpm.interop.diffusers_text import TextPart, bert_part, clip_leaf
 from ddpm.interop.published import FirstStage, LatentModel
 from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
@@ -23,21 +24,27 @@ from ddpm.networks.class_token_unet import ClassTokenUNet
 from ddpm.networks.unet import UNet
 
 NETWORK, FIRST_STAGE, CLASSES = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.embedding.weight"
+CONDITION = "cond_stage_model."
+BERT, CLIP = "transformer.token_emb.weight", "transformer.text_model.embeddings.token_embedding.weight"
+"""Of the text encoders of Rombach et al. 2022 and of Stable Diffusion 1."""
 
 
 @dataclass(frozen=True)
 class Unstated:
-    """What weights do not say. size: side of a latent. null_embedding: the last class is none. Exactly one of num_heads
-    and head_channels is set."""
+    """What weights do not say. size: side of a latent. null_embedding: the last class is none. scale: of latents, where
+    the file does not state it. Exactly one of num_heads and head_channels is set."""
 
     size: int
     num_heads: int | None = None
     head_channels: int | None = None
     null_embedding: bool = False
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         check.positive_int("size", self.size)
         check.boolean("null_embedding", self.null_embedding)
+        if self.scale is not None:
+            check.positive_number("scale", self.scale)
         heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(self, name)) is not None}
         if len(heads) != 1:
             check.fail("num_heads and head_channels", heads, "one or the other")
@@ -49,6 +56,9 @@ PUBLISHED = {
     (192, (1, 2, 2, 4, 4), None): Unstated(32, num_heads=8),  # LSUN churches
     (256, (1, 2, 4), 512): Unstated(32, head_channels=32),  # cin256
     (192, (1, 2, 3, 5), 512): Unstated(64, num_heads=1, null_embedding=True),  # cin256-v2
+    (320, (1, 2, 4, 4), 1280): Unstated(32, num_heads=8, scale=0.18215),  # txt2img-1p4B
+    (192, (1, 2, 3, 5), 640): Unstated(64, head_channels=32),  # text2img256
+    (320, (1, 2, 4, 4), 768): Unstated(64, num_heads=8, scale=0.18215),  # Stable Diffusion 1
 }
 """By base_channels, channel_mults and token_channels."""
 
@@ -56,14 +66,13 @@ PUBLISHED = {
 def load_compvis(path: Path) -> LatentModel:
     weights = weights_in(path)
     with name_errors(path):
-        stage = first_stage(part(weights, FIRST_STAGE), scale_in(weights))
         network, averages = part(weights, NETWORK), part(weights, "model_ema.")
         network = {key: averages.get(f"diffusion_model{key.replace('.', '')}", value) for key, value in network.items()}
         settings = {**openai.architecture_of(network), **transformer_settings(network)}
-        if settings["token_channels"] and CLASSES not in weights:
-            raise ValueError(f"it lacks {CLASSES}; of conditions by tokens, only classes can be loaded")
+        text = text_in(part(weights, CONDITION)) if settings["token_channels"] and CLASSES not in weights else None
     known = unstated(settings, path)
     with name_errors(path):
+        stage = first_stage(part(weights, FIRST_STAGE), scale_in(weights) or known.scale)
         heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(known, name))}
         settings |= {"dropout": 0.0, "num_groups": 32, "convention": "adm", **heads}
         ours = unet_weights(network, settings)
@@ -72,7 +81,26 @@ def load_compvis(path: Path) -> LatentModel:
             builder, rows = ClassTokenUNet, shape_of(weights, CLASSES, 2)[0]
             settings |= {"num_classes": rows - known.null_embedding, "null_embedding": known.null_embedding}
             ours = {**{f"unet.{key}": value for key, value in ours.items()}, "classes.weight": weights[CLASSES].float()}
-        return LatentModel(builder, settings, ours, stage, scheduler, size)
+        return LatentModel(builder, settings, ours, stage, scheduler, size, text)
+
+
+def text_in(weights: Weights) -> TextPart:
+    """The text encoder. That of Stable Diffusion 1 is CLIP's as published, and is not read out of the file."""
+    if CLIP in weights:
+        return TextPart(clip_leaf("openai/clip-vit-large-patch14", None), None)
+    if BERT not in weights:
+        raise ValueError(f"its network takes tokens, but it has neither {CLASSES} nor a text encoder that is known")
+    inner = shape_of(weights, "transformer.attn_layers.layers.0.1.to_q.weight", 2)[0]
+    num_words, channels = shape_of(weights, BERT, 2)
+    settings = {
+        "num_tokens": shape_of(weights, "transformer.pos_emb.emb.weight", 2)[0],
+        "token_channels": channels,
+        "depth": sum(key.endswith(".1.to_q.weight") for key in weights),
+        "num_heads": inner // 64,
+        "head_channels": 64,  # as all published ones have
+        "num_words": num_words,
+    }
+    return bert_part("google-bert/bert-base-uncased", settings, weights, 0)
 
 
 def load_first_stage(path: Path) -> FirstStage:

@@ -1,4 +1,4 @@
-"""The text encoder in a folder of a latent diffusion pipeline: text_encoder/ (CLIP, Stable Diffusion 1) or bert/."""
+"""The text encoders of published models: CLIP's (Stable Diffusion 1), and that of Rombach et al. 2022."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +32,25 @@ def load_text(folder: Path) -> TextPart | None:
         if config.get("model_type") != "clip_text_model":
             refuse("model_type", config.get("model_type"), "our encoder is CLIP's, clip_text_model")
         num_tokens = config.get("max_position_embeddings", 77)
-        kept = {"num_tokens": num_tokens, "skip_layers": 0, "memory_limit_mb": 2048}
-        path = str(folder / "text_encoder")
-        return TextPart(leaf("networks.text.pretrained.Clip", path=path, tokenizer=words, **kept), None)
+        return TextPart(clip_leaf(str(folder / "text_encoder"), words, num_tokens), None)
     if (folder / "bert").is_dir():
         settings = bert_settings(read_config(folder / "bert" / "config.json"))
         with name_errors(folder / "bert"):
-            shapes = shapes_of(BertEncoder, {"text": LdmBert(words, **settings)})
-            found = {key: weight for key, weight in bert_weights(folder / "bert").items() if key not in UNUSED}
-            weights = to_ours(found, shapes, lambda key: [their_keys(key)[1]])
-        return TextPart(leaf("networks.text.ldm_bert.LdmBert", path=words, **settings), weights)
+            return bert_part(words, settings, bert_weights(folder / "bert"), 1)
     return None
+
+
+def clip_leaf(path: str, tokenizer: str | None, num_tokens: int = 77) -> Config:
+    kept = {"num_tokens": num_tokens, "skip_layers": 0, "memory_limit_mb": 2048}
+    return leaf("networks.text.pretrained.Clip", path=path, tokenizer=tokenizer, **kept)
+
+
+def bert_part(words: str, settings: dict[str, Any], weights: Weights, names: int) -> TextPart:
+    """words: place of the tokenizer. names: 0 for those of CompVis, 1 for those of diffusers."""
+    shapes = shapes_of(BertEncoder, {"text": LdmBert(words, **settings)})
+    used = {key: weight for key, weight in weights.items() if key not in UNUSED}
+    ours = to_ours(used, shapes, lambda key: [their_keys(key)[names]])
+    return TextPart(leaf("networks.text.ldm_bert.LdmBert", path=words, **settings), ours)
 
 
 def bert_settings(config: Config) -> dict[str, Any]:
