@@ -65,8 +65,12 @@ def test_two_processes_learn_the_times_that_one_learns(config, tmp_path):
         ("cond=class", "cond.dropout=0.5"),
         ("cond=class", "cond.dropout=0.5", "model=ldm_tiny", "model.head_channels=4"),
         ("cond=attributes", "model=caption_unet_tiny", "model.token_channels=8"),
+        (
+            *("cond=caption", "text=words", "text.token_channels=8", "model=text_unet_tiny", "data=mnist_captions"),
+            *("data.size=8", "data.resize=box", "data.verify=false"),
+        ),
     ],
-    ids=["class", "class token", "caption"],
+    ids=["class", "class token", "attributes", "caption"],
 )
 def test_two_processes_learn_of_what_images_are_what_one_learns(config, tmp_path, told):
     """Labels go with their images, and which are hidden depends on no rank; vectors of other classes wait for none."""
