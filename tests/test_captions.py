@@ -104,6 +104,19 @@ def test_samples_are_measured_with_the_captions_of_real_images(config, checkpoin
     assert "conditions_from" in json.dumps(stored)
 
 
+@pytest.mark.filterwarnings("ignore:FID of 32")
+def test_samples_are_measured_while_training_as_evaluate_measures_them(config, tmp_path):
+    """With the captions of the training images, and not with the few of the sample grids."""
+    measured = ("metric=fid", "features=mnist", "evaluate.num_samples=32", "sample_every_n_steps=2", "sampler.steps=2")
+    train.run_train(config("train", *WORDS, *measured, "trainer.max_steps=2"))
+    during = json.loads(next((tmp_path / "run" / "evaluations").glob("*.json")).read_text())
+    words = (f"ckpt={tmp_path / 'run'}", "metric=fid", "features=mnist", "num_samples=32", "trainer=cpu")
+    evaluate.run_evaluate(config("evaluate", *words, "keep_images=false", f"out={tmp_path / 'after'}"))
+    after = json.loads(next((tmp_path / "after").glob("*.json")).read_text())
+    assert during["metrics"] == pytest.approx(after["metrics"], rel=1e-4)
+    assert during["subject"]["conditions_from"] == after["subject"]["conditions_from"]
+
+
 def test_a_resumed_run_is_the_same_to_the_bit(config, checkpoint, tmp_path):
     words = (*WORDS, "trainer.max_steps=4", "checkpoint_every_n_steps=1")
     train.run_train(config("train", *words))

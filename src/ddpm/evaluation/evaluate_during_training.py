@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
@@ -32,6 +33,15 @@ from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_numbers
 from ddpm.training.module import DiffusionModule
+
+
+def sample_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
+    """Conditions and start images of samples: with captions, those of the training images, as in evaluate.py."""
+    data = trainer.datamodule.split("train")
+    if data.captions is None or data.of_texts is None:
+        return preview_inputs(trainer, module, ids)
+    conditions = data.conditions(data.indices[ids.cpu() % len(data)])
+    return module.model.sample_condition.of({name: part.to(module.device) for name, part in conditions.items()}), None
 
 
 class EvaluateDuringTraining(PeriodicWork):
@@ -62,7 +72,7 @@ class EvaluateDuringTraining(PeriodicWork):
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Raise errors of the evaluation before the first step, and find out the names of its values."""
         data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
-        cond = (preview_inputs(trainer, module, some)[0] for some in ids.split(self.batch_size))
+        cond = (sample_inputs(trainer, module, some)[0] for some in ids.split(self.batch_size))
         labels = torch.cat(
             [each[LABEL].cpu() for each in cond if LABEL in each] or [torch.full((self.num_samples,), -1)]
         )
@@ -117,7 +127,7 @@ class EvaluateDuringTraining(PeriodicWork):
         each = -(-self.num_samples // trainer.world_size)
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
         for some in ids.split(self.batch_size):
-            cond, begun_at = preview_inputs(trainer, module, some)
+            cond, begun_at = sample_inputs(trainer, module, some)
             with module.model.inference(trainer.precision_plugin.forward_context()):
                 images = module.model.generate(some, module.model.best_weights, cond, begun_at).float()
             wanted = some < self.num_samples
@@ -142,6 +152,7 @@ class EvaluateDuringTraining(PeriodicWork):
                 "image_shape": list(module.model.image_shape),
                 **self.describe(module.model.config[FITTED]),
                 **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
+                **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
             },
             environment=Environment(device_name(module.device), str(trainer.precision)),
         )
