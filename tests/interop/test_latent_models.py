@@ -213,6 +213,32 @@ def test_a_file_of_classes_is_the_network_of_diffusers_with_one_token(tmp_path, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["inpaint", "superres", "semantic"])
+def test_a_file_with_a_condition_beside_x_is_the_network_of_diffusers(tmp_path, name):
+    more = 4 if name == "inpaint" else 3
+    unet, stage = celebahq(in_channels=3 + more), stage_of(VQModel, 3)
+    content = compvis_files.whole_file(
+        compvis_files.unet_weights(unet, lambda width: width // 32), compvis_files.stage_weights(stage)
+    )
+    mapper = drawn(3, 5, 1, 1, seed=4).float()
+    if name == "semantic":
+        content["state_dict"]["cond_stage_model.channel_mapper.weight"] = mapper
+    model = loaded(written(tmp_path, content, **BESIDE))
+    x, beside = drawn(3, 3, 16, 16), drawn(3, more, 16, 16, seed=2)
+    cond = {"concat": beside}
+    if name == "semantic":  # one map of 0 and 1 for each label, halved twice
+        labels = torch.randint(5, (3, 64, 64), generator=torch.Generator().manual_seed(0))
+        maps = torch.nn.functional.one_hot(labels, 5).permute(0, 3, 1, 2).double()
+        for _ in range(2):
+            maps = torch.nn.functional.interpolate(maps, scale_factor=0.5, mode="bilinear")
+        cond, beside = {"label_map": labels}, torch.nn.functional.conv2d(maps, mapper.double())
+    expected = unet.double()(torch.cat([x, beside], 1), TIMES).sample
+    assert_same(model.network.double()(x, TIMES, **cond), expected)
+    kinds = {"inpaint": "Masked", "superres": "LowResolution", "semantic": "Semantic"}
+    assert type(model.condition).__name__ == kinds[name]
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", [AutoencoderKL, VQModel])
 @pytest.mark.parametrize("place", ["state_dict", "bare"])
 def test_a_file_of_a_first_stage_is_that_of_diffusers_and_its_loss_is_dropped(tmp_path, kind, place):
@@ -231,7 +257,8 @@ def test_the_published_shapes_are_those_of_this_projects_options(config):
         if tokens in (640, 768):  # no option has the shapes of text2img256 and of Stable Diffusion 1
             continue
         names = {224: "ldm_celebahq", 256: "ldm_cin256", 192: "ldm_cin256_v2" if tokens else "ldm_church"}
-        names[320] = "ldm_txt2img_1p4b"
+        names |= {320: "ldm_txt2img_1p4b", 160: "ldm_superres", 128: "ldm_semantic"}
+        names |= {256: "ldm_inpaint"} if len(mults) == 4 else {}
         option = config("train", f"model={names[base]}").model
         assert (option.base_channels, tuple(option.channel_mults), option.get("token_channels")) == (
             base,

@@ -15,16 +15,20 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.untrusted import json_file
 from ddpm.interop import openai
+from ddpm.interop.configuration import Config, leaf
 from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.diffusers_text import TextPart, bert_part, clip_leaf
 from ddpm.interop.published import FirstStage, LatentModel
 from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
+from ddpm.networks.semantic_unet import SemanticUNet
 from ddpm.networks.unet import UNet
 
 NETWORK, FIRST_STAGE, CLASSES = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.embedding.weight"
 CONDITION = "cond_stage_model."
+LABELS = "cond_stage_model.channel_mapper.weight"
+"""Of the 1x1 convolution of semantic maps."""
 BERT, CLIP = "transformer.token_emb.weight", "transformer.text_model.embeddings.token_embedding.weight"
 """Of the text encoders of Rombach et al. 2022 and of Stable Diffusion 1."""
 
@@ -54,6 +58,9 @@ class Unstated:
 PUBLISHED = {
     (224, (1, 2, 3, 4), None): Unstated(64, head_channels=32),  # CelebA-HQ, FFHQ, LSUN bedrooms
     (192, (1, 2, 2, 4, 4), None): Unstated(32, num_heads=8),  # LSUN churches
+    (256, (1, 2, 3, 4), None): Unstated(64, num_heads=8),  # inpainting
+    (160, (1, 2, 2, 4), None): Unstated(64, head_channels=32),  # super-resolution
+    (128, (1, 4, 8), None): Unstated(64, num_heads=8),  # semantic maps
     (256, (1, 2, 4), 512): Unstated(32, head_channels=32),  # cin256
     (192, (1, 2, 3, 5), 512): Unstated(64, num_heads=1, null_embedding=True),  # cin256-v2
     (320, (1, 2, 4, 4), 1280): Unstated(32, num_heads=8, scale=0.18215),  # txt2img-1p4B
@@ -68,7 +75,7 @@ def load_compvis(path: Path) -> LatentModel:
     with name_errors(path):
         network, averages = part(weights, NETWORK), part(weights, "model_ema.")
         network = {key: averages.get(f"diffusion_model{key.replace('.', '')}", value) for key, value in network.items()}
-        settings = {**openai.architecture_of(network), **transformer_settings(network)}
+        settings = {**openai.architecture_of(network), **transformer_settings(network), **concatenated(network)}
         text = text_in(part(weights, CONDITION)) if settings["token_channels"] and CLASSES not in weights else None
     known = unstated(settings, path)
     with name_errors(path):
@@ -81,7 +88,40 @@ def load_compvis(path: Path) -> LatentModel:
             builder, rows = ClassTokenUNet, shape_of(weights, CLASSES, 2)[0]
             settings |= {"num_classes": rows - known.null_embedding, "null_embedding": known.null_embedding}
             ours = {**{f"unet.{key}": value for key, value in ours.items()}, "classes.weight": weights[CLASSES].float()}
-        return LatentModel(builder, settings, ours, stage, scheduler, size, text)
+        beside = condition_beside(settings, weights, stage)
+        if LABELS in weights:
+            builder, maps = SemanticUNet, weights[LABELS].float()
+            settings = {name: value for name, value in settings.items() if name != "concat_channels"}
+            settings |= {"label_channels": len(maps), "num_labels": maps.shape[1]}
+            ours = {**{f"unet.{key}": value for key, value in ours.items()}, "labels.weight": maps}
+        return LatentModel(builder, settings, ours, stage, scheduler, size, text, beside)
+
+
+def concatenated(network: Weights) -> dict[str, Any]:
+    """The channels of x, which are those of the output, and those that are concatenated to it."""
+    num = shape_of(network, "out.2.weight", 4)[0]
+    more = shape_of(network, "input_blocks.0.0.weight", 4)[1] - num
+    if more < 0:
+        raise ValueError(f"its network takes {num + more} channels, less than the {num} of its output")
+    return {"in_channels": num, "concat_channels": more == num or more or False}
+
+
+def condition_beside(settings: dict[str, Any], weights: Weights, stage: FirstStage) -> Config | None:
+    """The condition that is concatenated to x: a map of labels, a masked image and its mask, or a small image."""
+    channels = settings["in_channels"]
+    more = channels if settings["concat_channels"] is True else int(settings["concat_channels"])
+    if LABELS in weights:
+        out_channels, num_labels, *_ = shape_of(weights, LABELS, 4)
+        if out_channels != more:
+            raise ValueError(f"{LABELS} makes {out_channels} channels, but its network takes {more} beside x")
+        return leaf("diffusion.conditions.semantic.Semantic", num_labels=num_labels, dropout=0.0)
+    if not more:
+        return None
+    if more == channels + 1:
+        return leaf("diffusion.conditions.masked.Masked", channels=channels, seed=0, dropout=0.0)
+    if more == stage.settings["in_channels"]:
+        return leaf("diffusion.conditions.low_resolution.LowResolution", factor=stage.factor, dropout=0.0)
+    raise ValueError(f"its network takes {more} channels beside x, which are of no condition that is known")
 
 
 def text_in(weights: Weights) -> TextPart:

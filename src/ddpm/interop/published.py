@@ -13,6 +13,7 @@ from ddpm.interop.diffusers_text import TextPart
 from ddpm.interop.weights import Weights
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
+from ddpm.networks.semantic_unet import SemanticUNet
 from ddpm.networks.text_unet import TextUNet
 from ddpm.networks.unet import UNet
 
@@ -37,15 +38,16 @@ class FirstStage:
 @dataclass(frozen=True)
 class LatentModel:
     """A network of latents with its first stage. scheduler: of the training. size: height and width of a latent.
-    text: the text encoder of a network with token_channels."""
+    text: the text encoder of a network with token_channels. beside: the condition that is concatenated to x."""
 
-    builder: type[UNet] | type[ClassTokenUNet]
+    builder: type[UNet] | type[ClassTokenUNet] | type[SemanticUNet]
     settings: dict[str, Any]
     weights: Weights
     first_stage: FirstStage
     scheduler: Scheduler
     size: list[int]
     text: TextPart | None = None
+    beside: Config | None = None
 
     @property
     def network(self) -> tuple[Config, Weights]:
@@ -85,6 +87,8 @@ def latent_configuration(model: LatentModel, path: Path) -> Config:
         config["text"] = model.text.text
         fields = {"text": "${text}", "dropout": 0.1, "negative": ""}
         config["cond"] = leaf("diffusion.conditions.caption_text.Caption", **fields)
+    elif model.beside:
+        config["cond"] = model.beside
     elif num_classes := model.settings.get("num_classes"):
         dropout = 0.1 if model.settings["null_embedding"] else 0.0  # for guidance; the share itself is not published
         known = {"num_classes": num_classes, "dropout": dropout, "names": None}
