@@ -64,6 +64,15 @@ def test_a_negative_prompt_takes_the_place_of_the_empty_text():
     assert condition.unconditional(condition.rows(["a two"]))["caption"].tolist() == [[3, 4, 0]]
 
 
+def test_an_empty_text_that_sampling_used_first_can_be_trained_on():
+    condition, table = caption(), torch.nn.Embedding(5, 2)
+    with torch.inference_mode():
+        condition.unconditional(condition.rows(["a two"]))
+    cond = condition.unconditional(condition.rows(["a two"]))
+    table(cond["caption"]).sum().backward()
+    assert table.weight.grad[0].tolist() == [3, 3]
+
+
 def test_samples_cycle_through_the_examples():
     condition = caption(examples=["two", "thin"])
     assert condition.default_conditions(torch.tensor([0, 1, 2]))["caption"][:, 0].tolist() == [4, 3, 4]

@@ -64,7 +64,7 @@ def generate(config: DictConfig) -> None:
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = checkpoint_path(config.ckpt)
-    model, stored = load.from_checkpoint(path, changes_of(config))
+    model, stored = load_changed(path, config, load.changes(config))
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     size = set_size(model, config.size)
@@ -93,14 +93,19 @@ def generate(config: DictConfig) -> None:
     print_files(folder, data.num_samples, finished)
 
 
-def changes_of(config: DictConfig) -> DictConfig:
-    """The settings of a model that the command changes, with its negative prompt."""
-    changes = load.changes(config)
-    if config.negative_prompt is not None:
-        if (config.get("guidance") or UNGUIDED)["_target_"] == UNGUIDED["_target_"]:
-            raise ValueError("negative_prompt has an effect with guidance only: add guidance=classifier_free")
-        changes.cond = {"negative": str(config.negative_prompt)}
-    return changes
+def load_changed(path: Path, config: DictConfig, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
+    """The model of a checkpoint with the changes and the negative prompt of the command, and its configuration."""
+    if config.negative_prompt is None:
+        return load.from_checkpoint(path, changes)
+    if (config.get("guidance") or UNGUIDED)["_target_"] == UNGUIDED["_target_"]:
+        raise ValueError("negative_prompt has an effect with guidance only: add guidance=classifier_free")
+    try:
+        return load.from_checkpoint(path, OmegaConf.merge(changes, {"cond": {"negative": str(config.negative_prompt)}}))
+    except load.UnknownField as error:
+        if error.field != "cond.negative":
+            raise
+        reason = "negative_prompt has no effect on a model without captions (cond=caption); leave it out"
+        raise ValueError(reason) from None
 
 
 def set_size(model: DiffusionModel, size: Any) -> str:
@@ -193,8 +198,8 @@ def run_task(config: DictConfig) -> None:
 
 def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:
     """The model and its configuration. A data set chosen by the command does not change the model."""
-    changes = changes_of(config)
-    model, stored = load.from_checkpoint(path, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
+    changes = load.changes(config)
+    model, stored = load_changed(path, config, OmegaConf.masked_copy(changes, set(changes) - {"data"}))
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     return model, stored

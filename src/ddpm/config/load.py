@@ -226,16 +226,20 @@ def rebuilt(config: DictConfig, fitted: Fitted) -> DiffusionModel:
     return model
 
 
+class UnknownField(ValueError):
+    """A command sets a field that the stored configuration does not have. field: as `group.field`."""
+
+    def __init__(self, group: str, field: str, hint: str) -> None:
+        super().__init__(f"there is no '{group}.{field}' to set{hint}")
+        self.field = f"{group}.{field}"
+
+
 def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
     """Apply the changes in place: a selected option replaces the stored group; single fields change it."""
     for group, value in changes.items_ex(resolve=False):
         known = set(stored[group])
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
-            if field not in known and (group, field) == ("cond", "negative"):
-                raise ValueError(
-                    "negative_prompt has no effect on a model without captions (cond=caption); leave it out"
-                )
             if field not in known:
-                raise ValueError(f"there is no '{group}.{field}' to set{check.suggestion(field, known)}")
+                raise UnknownField(group, field, check.suggestion(field, known))
     return stored

@@ -199,7 +199,6 @@ def first_stage(weights: Weights, scale: float | None) -> FirstStage:
     return FirstStage(builder, settings, ours, scale, [256, 256])
 
 
-BLOCK = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
 STAGE_NAMES = [
     (r"^(encoder|decoder)\.stem\.", r"\1.conv_in."),
     (r"^(encoder|decoder)\.(norm|out)\.", r"\1.\2_out."),

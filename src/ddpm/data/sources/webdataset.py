@@ -32,13 +32,15 @@ class WebDataset:
     def open(self) -> "WebDatasetImages":
         members, captions, labels = [], [], []
         for path in matching_files(self.path, "*.tar", "a .tar file"):
-            for name, parts in samples_of(path).items():
-                found = [extension for extension in parts if is_image_name(f"x.{extension}")]
-                if len(found) != 1:
-                    raise ValueError(f"{path}: the sample {name!r} must have one image, and has {len(found)}")
-                members.append((path, name, *parts[found[0]]))
-                captions.append(caption_of(path, name, parts))
-                labels.append(label_of(path, name, parts))
+            samples = samples_of(path)
+            with open(path, "rb") as file:
+                for name, parts in samples.items():
+                    found = [extension for extension in parts if is_image_name(f"x.{extension}")]
+                    if len(found) != 1:
+                        raise ValueError(f"{path}: the sample {name!r} must have one image, and has {len(found)}")
+                    members.append((path, name, *parts[found[0]]))
+                    captions.append(caption_of(file, name, parts))
+                    labels.append(label_of(file, name, parts))
         if not members:
             check.fail("data.source.path", self.path, "tar files with images")
         return WebDatasetImages(members, torch.tensor(labels), captions if any(captions) else None)
@@ -70,32 +72,30 @@ def read_part(file: BinaryIO, offset: int, size: int, what: str) -> bytes:
     return file.read(size)
 
 
-def text_of(path: str, name: str, extension: str, parts: Parts) -> str:
-    where = f"{path}: {name}.{extension}"
-    with open(path, "rb") as file:
-        content = read_part(file, *parts[extension], where)
+def text_of(file: BinaryIO, name: str, extension: str, parts: Parts) -> str:
+    where = f"{file.name}: {name}.{extension}"
     try:
-        return content.decode()
+        return read_part(file, *parts[extension], where).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not UTF-8: {error}") from error
 
 
-def caption_of(path: str, name: str, parts: Parts) -> str:
+def caption_of(file: BinaryIO, name: str, parts: Parts) -> str:
     if TEXT in parts:
-        return text_of(path, name, TEXT, parts).strip()
+        return text_of(file, name, TEXT, parts).strip()
     if TABLE not in parts:
         return ""
-    about = json_data(text_of(path, name, TABLE, parts), f"{path}: {name}.{TABLE}")
+    about = json_data(text_of(file, name, TABLE, parts), f"{file.name}: {name}.{TABLE}")
     fields = about if isinstance(about, dict) else {}
     return next((fields[each].strip() for each in CAPTION_FIELDS if isinstance(fields.get(each), str)), "")
 
 
-def label_of(path: str, name: str, parts: Parts) -> int:
+def label_of(file: BinaryIO, name: str, parts: Parts) -> int:
     if LABEL not in parts:
         return -1
-    text = text_of(path, name, LABEL, parts).strip()
+    text = text_of(file, name, LABEL, parts).strip()
     if not text.isdecimal() or int(text) >= 2**31:
-        raise ValueError(f"{path}: {name}.{LABEL} must be the number of a class, got {text!r:.100}")
+        raise ValueError(f"{file.name}: {name}.{LABEL} must be the number of a class, got {text!r:.100}")
     return int(text)
 
 

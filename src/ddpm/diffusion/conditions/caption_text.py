@@ -1,7 +1,7 @@
 """Captions of the data as a condition, through a text encoder (Rombach et al. 2022, section 3.3)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -42,6 +42,7 @@ class Caption:
     vocabulary: Sequence[str] | None = None
     encoder_sha256: str | None = None
     examples: Sequence[str] = ()
+    _kept: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     needs_images: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
 
@@ -98,7 +99,11 @@ class Caption:
         return self.rows(texts), [text or "none" for text in texts]
 
     def _repeated(self, text: str, like: Tensor) -> dict[str, Tensor]:
-        values = self.rows([text])[self.name].to(like.device)
+        place = text, like.device  # kept there, so that no step of a training or sampler waits for the device
+        if place not in self._kept:
+            with torch.inference_mode(False):  # a training step may use it later
+                self._kept[place] = self.rows([text])[self.name].to(like.device)
+        values = self._kept[place]
         return {self.name: values.expand(len(like), *values.shape[1:])}
 
 

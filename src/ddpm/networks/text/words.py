@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -46,13 +47,18 @@ class Words:
     def with_vocabulary(self, vocabulary: Sequence[str]) -> Self:
         return replace(self, vocabulary=tuple(vocabulary))
 
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        if self.vocabulary is None:
+            check.fail("text.vocabulary", None, "the words of the captions; cond=caption sets it")
+        return {word: place + 1 for place, word in enumerate(self.vocabulary)}
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """int64 `[B, num_tokens]`: 1 + the place of each word in the vocabulary; 0 after the last word.
 
         Raises ValueError for a word that is not in the vocabulary.
         """
-        assert self.vocabulary is not None, "the vocabulary is found when training starts"
-        number = {word: place + 1 for place, word in enumerate(self.vocabulary)}
+        number = self._number
         rows = torch.zeros(len(texts), self.num_tokens, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):
             words = words_of(text)
@@ -68,9 +74,7 @@ class Words:
         return rows
 
     def encoder(self) -> nn.Module:
-        if self.vocabulary is None:
-            check.fail("text.vocabulary", None, "the words of the captions; cond=caption sets it")
-        return WordEncoder(len(self.vocabulary), self.num_tokens, self.token_channels, self.depth, self.num_heads)
+        return WordEncoder(len(self._number), self.num_tokens, self.token_channels, self.depth, self.num_heads)
 
 
 class WordEncoder(nn.Module):
