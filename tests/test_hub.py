@@ -164,7 +164,7 @@ def test_a_download_takes_settings_and_safetensors_and_pickles_only_without_them
     settings = ("main", ["config.json", "model_index.json"])
     with pytest.raises(ValueError, match="no weights"):
         fetch("hf:a/b")
-    assert asked == [settings, *((COMMIT, [*hub.SETTINGS, each]) for each in hub.WEIGHTS)]
+    assert asked == [settings, *((COMMIT, [*hub.SETTINGS, *each]) for each in hub.WEIGHTS)]
     torch.save(weights, folder / "diffusion_pytorch_model.bin")
     shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
     asked.clear()

@@ -173,6 +173,17 @@ def test_weights_in_a_pickle_of_diffusers_are_read_as_data(tmp_path):
     assert_one_network(interop.load_diffusers(tmp_path).network, network)
 
 
+def test_weights_in_several_files_are_read_and_an_index_names_files_of_its_folder_only(tmp_path):
+    network = theirs()
+    network.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len([*tmp_path.glob("*.safetensors")]) > 1
+    assert_one_network(interop.load_diffusers(tmp_path).network, network)
+    index = tmp_path / f"{WEIGHTS}.index.json"
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": "../elsewhere.safetensors"}}))
+    with pytest.raises(ValueError, match="names of files in this folder"):
+        interop.load_diffusers(tmp_path)
+
+
 def test_a_file_of_torch_save_is_read_as_data(folder, tmp_path):
     file = folder / "diffusion_pytorch_model.bin"
     torch.save(load_file(folder / WEIGHTS), file)

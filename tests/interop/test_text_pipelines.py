@@ -6,14 +6,16 @@ import compvis_files
 import pytest
 import torch
 import transformers
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, LDMTextToImagePipeline, StableDiffusionPipeline
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from latent_pipelines import TIMES, conditional, drawn, pipeline, rewrite, stage_of
 from omegaconf import OmegaConf
 from precision import assert_same
+from small_runs import composed
 from tiny_text import BERT_WORDS, bert_tokenizer, clip_folder, clip_tokenizer, randomized
 
 import ddpm
+from ddpm.commands import export
 from ddpm.config import load
 
 PROMPTS = ["a cat", ""]
@@ -33,6 +35,17 @@ def text2im(folder):
     bert = randomized(LDMBertModel(LDMBertConfig(**sizes, **heads)))
     unet = conditional([1, 2], range(2), 4, tokens=24)
     pipeline(folder, unet, stage_of(AutoencoderKL, 4, scaling_factor=0.18215), "vqvae")
+    bert.save_pretrained(folder / "bert")
+    bert_tokenizer(folder / "tokenizer")
+    return folder, unet, bert
+
+
+def f8_text2im(folder):
+    sizes = {"vocab_size": len(BERT_WORDS), "encoder_layers": 2, "d_model": 24}
+    heads = {"encoder_attention_heads": 2, "head_dim": 4, "encoder_ffn_dim": 96}
+    bert = randomized(LDMBertModel(LDMBertConfig(**sizes, **heads)))
+    unet = conditional([1, 2], range(2), 4, tokens=24)
+    pipeline(folder, unet, stage_of(AutoencoderKL, 4, (1, 1, 1, 1), scaling_factor=0.18215), "vqvae")
     bert.save_pretrained(folder / "bert")
     bert_tokenizer(folder / "tokenizer")
     return folder, unet, bert
@@ -141,3 +154,26 @@ def test_a_text_encoder_of_another_shape_is_refused(tmp_path, made, place, chang
     rewrite(folder / place / "config.json", **change)
     with pytest.raises(ValueError, match=message):
         loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"), [(stable_diffusion, StableDiffusionPipeline), (f8_text2im, LDMTextToImagePipeline)]
+)
+def test_an_exported_pipeline_opens_in_diffusers_and_here(tmp_path, made, kind, capsys):
+    (tmp_path / "theirs").mkdir()
+    folder, unet, *_ = made(tmp_path / "theirs")
+    out = tmp_path / "out"
+    export.run_export(composed("export", f"ckpt={folder}", f"out={out}", "format=diffusers"))
+    assert f"{kind.__name__}.from_pretrained({str(out)!r})('', num_inference_steps=1000)" in capsys.readouterr().out
+    pipe, ours = kind.from_pretrained(out), ddpm.load(folder, "sampler.steps=1")
+    assert {**unet.state_dict()}.keys() == pipe.unet.state_dict().keys()
+    again, latents = ddpm.load(out, "sampler.steps=1"), drawn(1, 4, 16, 16).float()
+    for model in (ours, again):
+        model.start = lambda ids, images=None: latents
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": latents, "output_type": "np"}
+    images = pipe(["a cat"], **options).images
+    for model in (ours, again):
+        expected = (model.sample(1, prompt="a cat") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        assert_same(torch.from_numpy(images).double(), expected.double(), 1e-5)
+    assert ((expected > 0) & (expected < 1)).double().mean() > 0.2

@@ -77,18 +77,19 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> 
     words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
     process = model.sampler.process
     scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, model.sampler.times(process.T))
-    save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler)
+    text = getattr(model.condition, "text", None)
+    save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler, text=text)
     if not isinstance(codec, LatentCodec):
-        wiring.complete(save, "model", image_shape=model.image_shape)
-        return "DDPMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"
-    if codec.shifts:
+        name, _ = wiring.complete(save, "model", image_shape=model.image_shape)
+    elif codec.shifts:
         check.fail("codec.shift", True, "false to be exported for diffusers; format=safetensors exports everything")
-    wiring.complete(save, "model", image_shape=model.latent_shape, first_stage=codec.network)
-    name, side = pipeline.FIRST_STAGE, pipeline.side(model.image_shape)
-    wiring.complete(
-        save_first_stage, "codec", network=codec.network, folder=folder / name, scale=codec.scale, size=side
-    )
-    return "LDMPipeline.from_pretrained({out!r})(num_inference_steps={steps})"
+    else:
+        stage, side = codec.network, pipeline.side(model.image_shape)
+        name, place = wiring.complete(save, "model", image_shape=model.latent_shape, first_stage=stage)
+        kept = {"network": stage, "folder": folder / place, "scale": codec.scale, "size": side}
+        wiring.complete(save_first_stage, "codec", **kept)
+    prompt = "" if text is None else f"{model.condition.default_prompts[0]!r}, ".replace("{", "{{").replace("}", "}}")
+    return f"{name}.from_pretrained({{out!r}})({prompt}num_inference_steps={{steps}})"
 
 
 FORMATS = {"safetensors": write_safetensors, "diffusers": write_diffusers}

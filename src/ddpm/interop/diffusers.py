@@ -6,6 +6,7 @@ never ignored.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,17 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     return DiffusersModel(network.eval(), scheduler_of(folder), sides(config))
 
 
-def save_network(network: UNet, folder: str | Path, sample_size: int | list[int] | None = None) -> None:
-    """Write a folder that `UNet2DModel.from_pretrained` opens. sample_size: side or sides of the images."""
-    config = config_from(network.settings) | {"sample_size": sample_size}
+def save_network(
+    network: UNet,
+    folder: str | Path,
+    sample_size: int | list[int] | None = None,
+    config_of: Callable[[dict[str, Any]], Config] | None = None,
+) -> None:
+    """Write a folder that `UNet2DModel.from_pretrained` opens. sample_size: side or sides of the images.
+
+    config_of: config.json of another class of diffusers, from the settings of the network.
+    """
+    config = (config_of or config_from)(network.settings) | {"sample_size": sample_size}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -111,7 +120,7 @@ CONVENTIONS: dict[str, Config] = {
 """The values that our conventions have. Other combinations are not supported."""
 OURS: Config = {field: value for field, value in DEFAULTS.items() if field not in (*FOLLOWED, *CONVENTIONS["ddpm"])}
 PLAIN: Config = {
-    **{"scale_shift": False, "resample": "conv", "self_condition": False, "concat_channels": False},
+    **{"patch_size": 1, "scale_shift": False, "resample": "conv", "self_condition": False, "concat_channels": False},
     **dict.fromkeys(("time_channels", "num_timesteps", "num_classes", "token_channels")),
     "transformer_depth": None,
 }
@@ -150,25 +159,36 @@ def config_from(settings: dict[str, Any]) -> Config:
     """The config of the UNet2DModel that equals our `UNet` with these settings. Raises ValueError if there is none."""
     widths = [settings["base_channels"] * mult for mult in settings["channel_mults"]]
     attended = _attention_levels(widths, settings["attention_levels"])
-    if settings["patch_size"] != 1:
-        check.fail("patch_size", settings["patch_size"], "1 to save for diffusers, which works on single pixels")
+    check_plain(settings, PLAIN)
     if settings["num_heads"] != 1 and len(attended) > 1:
         check.fail("num_heads", settings["num_heads"], "1 to save for diffusers, where wider levels get more heads")
-    for name, plain in PLAIN.items():
-        if settings[name] != plain:
-            check.fail(name, settings[name], f"{plain} to save for diffusers")
     head = settings["head_channels"] or (attended.pop() // settings["num_heads"] if settings["num_heads"] > 1 else None)
     return {
         "_class_name": "UNet2DModel",
         **OURS,
+        **shared_config(settings, "DownBlock2D", "AttnDownBlock2D"),
+        "attention_head_dim": head,
+    }
+
+
+def check_plain(settings: dict[str, Any], plain: Config) -> None:
+    """Raise ValueError for a setting with another value than the only one that can be exported."""
+    for name, value in plain.items():
+        if settings[name] != value:
+            check.fail(name, settings[name], f"{value} to save for diffusers")
+
+
+def shared_config(settings: dict[str, Any], plain: str, attending: str) -> Config:
+    """The fields that all U-Nets of diffusers have. plain, attending: names of blocks going down."""
+    mults = settings["channel_mults"]
+    return {
         **CONVENTIONS[settings["convention"]],
         "in_channels": settings["in_channels"],
         "out_channels": settings["out_channels"],
-        "block_out_channels": widths,
+        "block_out_channels": [settings["base_channels"] * mult for mult in mults],
         "layers_per_block": settings["num_res_blocks"],
-        **block_types(len(widths), settings["attention_levels"], "DownBlock2D", "AttnDownBlock2D"),
+        **block_types(len(mults), settings["attention_levels"], plain, attending),
         "dropout": settings["dropout"],
-        "attention_head_dim": head,
         "norm_num_groups": settings["num_groups"],
     }
 

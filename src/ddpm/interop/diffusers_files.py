@@ -24,12 +24,25 @@ def read_config(path: Path) -> Config:
 
 
 def read_weights(folder: Path) -> Weights:
-    """The tensors, out of the file of torch.save if there is no other. Nothing in it is run."""
+    """The tensors, of one file of safetensors or of several with an index, or out of the file of torch.save if there is
+    no other. Nothing in it is run."""
     path = folder / f"{WEIGHTS}.safetensors"
-    pickled = path.with_suffix(".bin")
+    pickled, index = path.with_suffix(".bin"), folder / f"{path.name}.index.json"
+    if index.is_file():
+        return to_new_names({key: weight for part in parts(index) for key, weight in load_tensors(part).items()})
     if not path.is_file() and pickled.exists():
         return to_new_names(state_dict_of(read_file(pickled), pickled))
     return to_new_names(load_tensors(path))
+
+
+def parts(index: Path) -> list[Path]:
+    """The files of an index of safetensors, which lie beside it."""
+    about = json_file(index)
+    places = about.get("weight_map") if isinstance(about, dict) else None
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
+        check.fail(str(index), names[:3], "an index with a weight_map to names of files in this folder")
+    return [index.parent / name for name in sorted({*names})]
 
 
 def followed(config: Config, defaults: Config, ours: Config) -> Config:

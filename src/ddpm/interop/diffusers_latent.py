@@ -1,4 +1,4 @@
-"""Read folders of latent diffusion pipelines of diffusers, without diffusers: unet/, vae/ or vqvae/, scheduler/.
+"""Folders of latent diffusion pipelines of diffusers, without diffusers: unet/, vae/ or vqvae/, scheduler/.
 
 A `UNet2DModel` has no condition (CompVis/ldm-celebahq-256). A `UNet2DConditionModel` takes tokens (Stable Diffusion 1).
 """
@@ -6,7 +6,8 @@ A `UNet2DModel` has no condition (CompVis/ldm-celebahq-256). A `UNet2DConditionM
 from pathlib import Path
 from typing import Any
 
-from ddpm.interop.diffusers import convention_of, scheduler_of, unet_settings
+from ddpm.base import check
+from ddpm.interop.diffusers import PLAIN, check_plain, convention_of, scheduler_of, shared_config, unet_settings
 from ddpm.interop.diffusers_files import Config, followed, levels, read_config, read_weights, refuse, sides
 from ddpm.interop.diffusers_first_stage import load_first_stage
 from ddpm.interop.diffusers_names import their_keys
@@ -87,4 +88,26 @@ def conditional_settings(config: Config) -> dict[str, Any]:
         "transformer_depth": config["transformer_layers_per_block"],
         "token_channels": config["cross_attention_dim"],
         **({"num_heads": num_heads.pop()} if len(num_heads) == 1 else {"head_channels": head_channels.pop()}),
+    }
+
+
+def conditional_config(settings: dict[str, Any]) -> Config:
+    """The config of the UNet2DConditionModel that equals our `UNet` with these settings. Raises ValueError if there is
+    none."""
+    own = ("token_channels", "transformer_depth")
+    check_plain(settings, {name: value for name, value in PLAIN.items() if name not in own})
+    if settings["transformer_depth"] is None:
+        check.fail("transformer_depth", None, "at least 1 to save for diffusers")
+    head = settings["head_channels"]
+    heads = [
+        settings["base_channels"] * mult // head if head else settings["num_heads"]
+        for mult in settings["channel_mults"]
+    ]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        **DEFAULTS,
+        **shared_config(settings, *BLOCKS),
+        "attention_head_dim": heads,
+        "cross_attention_dim": settings["token_channels"],
+        "transformer_layers_per_block": settings["transformer_depth"],
     }

@@ -16,7 +16,7 @@ REPO = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*/\w[\w.-]*", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})")
 SETTINGS = ["*.json", "*merges.txt", "*vocab.txt", "*spiece.model"]
-WEIGHTS = ("*model.safetensors", "*model.bin")
+WEIGHTS = ["*model.safetensors", "*model-?????-of-?????.safetensors"], ["*model.bin"]
 """The second where a repository has none of the first. Variants such as model.fp16.safetensors are not downloaded."""
 
 
@@ -112,8 +112,8 @@ def find_cached(name: HubName, field: str) -> Path | None:
 def with_weights(name: HubName, field: str, **options: Any) -> Path | None:
     """The folder with its settings and weights, None if it has no weights."""
     for weights in WEIGHTS:
-        folder = snapshot(name, field, [*SETTINGS, weights], **options)
-        if any(path.is_file() for path in folder.rglob(weights)):
+        folder = snapshot(name, field, [*SETTINGS, *weights], **options)
+        if any(path.is_file() for pattern in weights for path in folder.rglob(pattern)):
             return folder
     return None
 

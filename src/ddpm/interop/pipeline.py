@@ -1,4 +1,4 @@
-"""Export a model as a folder of diffusers' DDPMPipeline, or LDMPipeline for one of latents, without diffusers.
+"""Export a model as a folder of a pipeline of diffusers, without diffusers.
 
 Its scheduler is ancestral; the number of steps is an argument of its call. Settings that it does not support raise
 ValueError.
@@ -17,8 +17,13 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES
+from ddpm.interop.diffusers_latent import conditional_config
+from ddpm.interop.diffusers_text import save_bert, save_clip
 from ddpm.networks import UNet
 from ddpm.networks.autoencoder import VQAutoencoder
+from ddpm.networks.text.ldm_bert import LdmBert
+from ddpm.networks.text.pretrained import Clip
+from ddpm.networks.text_unet import TextUNet
 
 Config = dict[str, Any]
 
@@ -40,13 +45,9 @@ WORDS: dict[str, dict[str, Config]] = {
 """The entries of scheduler_config.json for each supported part of a model."""
 
 FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
-INDEX = {
-    "_class_name": "DDPMPipeline",
-    "scheduler": ["diffusers", "DDPMScheduler"],
-    "unet": ["diffusers", "UNet2DModel"],
-}
-FIRST_STAGE = "vqvae"
-"""Where an LDMPipeline has its first stage, of either kind."""
+PIXELS, LATENTS = ("DDPMPipeline", ""), ("LDMPipeline", "vqvae")
+WITH_TEXT = {Clip: ("StableDiffusionPipeline", "vae"), LdmBert: ("LDMTextToImagePipeline", "vqvae")}
+"""A pipeline and the folder of its first stage, of either kind. Those of text encoders work on latents."""
 OTHERWISE = "format=safetensors exports everything"
 
 
@@ -56,27 +57,54 @@ def save_pipeline(
     scheduler: Config,
     image_shape: Sequence[int],
     first_stage: nn.Module | None = None,
-) -> None:
-    """A folder that `from_pretrained` of a pipeline opens, without the first stage itself.
+    text: Any = None,
+) -> tuple[str, str]:
+    """A folder that `from_pretrained` of a pipeline opens, without the first stage itself. Returns the name of the
+    pipeline, and the folder of the first stage within that of the pipeline.
 
-    image_shape: `(C, H, W)` of what is diffused.
+    image_shape: `(C, H, W)` of what is diffused. text: the text encoder of the model.
     """
-    if not isinstance(network, UNet):
+    name, stage = PIXELS if first_stage is None else LATENTS
+    unet = network.unet if isinstance(network, TextUNet) else network
+    if not isinstance(unet, UNet):
         raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, only UNet can; {OTHERWISE}")
     channels, height, width = image_shape
-    if network.out_channels != channels:
+    if unet.out_channels != channels:
         need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
-        check.fail("out_channels", network.out_channels, need)
-    index = INDEX
+        check.fail("out_channels", unet.out_channels, need)
+    if first_stage is not None and height != width:
+        raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
+    index: Config = {"scheduler": ["diffusers", "DDPMScheduler"]}
+    if text is None:
+        index["unet"], config_of = ["diffusers", "UNet2DModel"], diffusers.config_from
+    else:
+        name, stage = _pipeline_of(text, first_stage)
+        index["unet"], config_of = ["diffusers", "UNet2DConditionModel"], conditional_config
+        scheduler = scheduler | {"steps_offset": 1}  # asked for by these pipelines, of no effect on trailing times
+        index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
     if first_stage is not None:
-        if height != width:
-            raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
-        kind = "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"
-        index = {**INDEX, "_class_name": "LDMPipeline", FIRST_STAGE: ["diffusers", kind]}
-    diffusers.save_network(network, folder / "unet", sample_size=side(image_shape))
+        index[stage] = ["diffusers", "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"]
+    diffusers.save_network(unet, folder / "unet", side(image_shape), config_of)
     (folder / "scheduler").mkdir()
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write(folder / "model_index.json", index)
+    _write(folder / "model_index.json", {"_class_name": name, **index})
+    return name, stage
+
+
+def _pipeline_of(text: Any, first_stage: nn.Module | None) -> tuple[str, str]:
+    """Raises ValueError for what the pipelines with a text do not support."""
+    kind = type(text)
+    if kind not in WITH_TEXT:
+        reason = f"text={kind.__name__} cannot be exported for diffusers, only Clip and LdmBert can"
+    elif first_stage is None:
+        reason = "a model of pixels with a text cannot be exported for diffusers, only one of latents can"
+    elif kind is Clip and isinstance(first_stage, VQAutoencoder):
+        reason = "with text=clip, a first stage of codes cannot be exported for diffusers, only KLAutoencoder can"
+    elif kind is LdmBert and first_stage.factor != 8:
+        reason = f"with text=ldm_bert, latents of f{first_stage.factor} cannot be exported for diffusers, only of f8"
+    else:
+        return WITH_TEXT[kind]
+    raise ValueError(f"{reason}; {OTHERWISE}")
 
 
 def side(image_shape: Sequence[int]) -> int | list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.networks.settings import BLOCK_BYTES, check_numbers
-from ddpm.networks.text.tokenizer import read_tokenizer, tokenize
+from ddpm.networks.text.tokenizer import read_tokenizer, save_tokenizer, tokenize
 from ddpm.networks.transformer import TransformerLayer, feed_forward
 
 
@@ -43,6 +44,9 @@ class LdmBert:
 
     def encoder(self) -> nn.Module:
         return BertEncoder(self)
+
+    def save_tokenizer(self, folder: Path) -> str:
+        return save_tokenizer(self._tokenizer, folder, self.num_tokens)
 
 
 class BertEncoder(nn.Module):

@@ -4,13 +4,21 @@ from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.networks.text.frozen import FrozenText
-from ddpm.networks.text.tokenizer import local_folder, quiet_reading, read_tokenizer, tokenize, transformers
+from ddpm.networks.text.tokenizer import (
+    local_folder,
+    quiet_reading,
+    read_tokenizer,
+    save_tokenizer,
+    tokenize,
+    transformers,
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,11 @@ class Pretrained(ABC):
         if lacking := sorted(report["missing_keys"]):
             raise ValueError(f"text.path: {folder} lacks {len(lacking)} weights of a {self.model}: {lacking[0]}")
         return LastHiddenState(model.float())
+
+    def save(self, encoder: Path, tokenizer: Path) -> str:
+        """Write the files of both into folders. Returns the name of the tokenizer's class."""
+        self.encoder().model.save_pretrained(encoder)
+        return save_tokenizer(self._tokenizer, tokenizer, self.num_tokens)
 
     @cached_property
     def embed(self) -> FrozenText:

@@ -71,6 +71,13 @@ def read_tokenizer(field: str, path: str, num_tokens: int, num_words: int) -> An
     return tokenizer
 
 
+def save_tokenizer(tokenizer: Any, folder: Path, num_tokens: int) -> str:
+    """Write its files, with the number of tokens to which texts are padded. Returns the name of its class."""
+    tokenizer.model_max_length = num_tokens
+    tokenizer.save_pretrained(folder)
+    return type(tokenizer).__name__
+
+
 def tokenize(tokenizer: Any, texts: Sequence[str], num_tokens: int) -> Tensor:
     """int64 `[B, num_tokens]`, padded or cut. One warning says what is cut."""
     texts = [text.encode(errors="replace").decode() for text in texts]  # lone surrogates are no Unicode
