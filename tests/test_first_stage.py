@@ -229,6 +229,19 @@ def test_lpips_is_that_of_torchmetrics_and_never_drops_out(vgg, monkeypatch):
     assert gradient.abs().max() > 0
 
 
+def test_lpips_of_other_weights_has_another_result(vgg, config, trained, tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save({key: 2 * value for key, value in torch.load(vgg).items()}, other)
+    ckpt = trained(*VQ, "data.size=32", "data.resize=bilinear")  # halved five times
+    words = (f"ckpt={ckpt}", "trainer=cpu", "metric=reconstruction", "metric.reconstruction.features=null")
+    words += ("metric.reconstruction.num_images=2", "metric.reconstruction.split=train", f"out={tmp_path / 'found'}")
+    for path in (vgg, other, vgg):
+        evaluate.run_evaluate(config("evaluate", *words, f"metric.reconstruction.weights={path}"))
+    results = [json.loads(path.read_text()) for path in (tmp_path / "found").glob("*.json")]
+    assert len(results) == 2
+    assert len({result["metrics"]["lpips_2"] for result in results}) == 2
+
+
 def test_lpips_without_weights_names_the_remedies(config, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(

@@ -32,7 +32,9 @@ class LPIPS(nn.Module):
     def __init__(self, weights: str | Path | None = None, sha256: str | None = None) -> None:
         super().__init__()
         file = WeightsFile.choose(weights, sha256, VGG16, field="perceptual")
-        tensors = {key: value.float() for key, value in file.load().tensors.items() if key.startswith("features.")}
+        read = file.load()
+        self.weights_hash = read.sha256
+        tensors = {key: value.float() for key, value in read.tensors.items() if key.startswith("features.")}
         self.network = _NoTrainLpips(net="vgg", pnet_rand=True)  # no download by torchmetrics
         names = {f"features.{name.split('.', 1)[1]}": name for name in self.network.net.state_dict()}
         renamed = {names.get(key, key): value for key, value in tensors.items()}

@@ -51,7 +51,8 @@ class ReconstructionQuality(OfImages):
         if not getattr(run.model.best_network, "reconstructs", False):
             name = type(run.model.best_network).__name__
             raise ValueError(f"metric=reconstruction needs a first stage, but model={name} is none; choose metric=fid")
-        lines, fidelity = [], {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim}
+        lines: list[str] = []
+        fidelity: dict[str, Any] = {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim}
         if self.weights is None and not VGG16.path.is_file():
             lines.append(
                 f"skipped: LPIPS, because {VGG16.path} does not exist; give metric.reconstruction.weights=PATH of "
@@ -68,7 +69,10 @@ class ReconstructionQuality(OfImages):
             "pictures": {"reconstructions": seen.picture()},
             "lines": [*estimates_table({"reconstructions": values}).splitlines(), *lines],
         }
-        found = self.measurement(images, values, names, "Reconstruction(mean of z)", **beside)
+        settings = "Reconstruction(mean of z)"
+        if "lpips" in fidelity and fidelity["lpips"].weights_hash != VGG16.sha256:
+            settings = f"Reconstruction(mean of z, weights_sha256={fidelity['lpips'].weights_hash})"
+        found = self.measurement(images, values, names, settings, **beside)
         if evaluator:
             known = evaluator.provenance()
             extractor = {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
