@@ -48,7 +48,8 @@ def explain_quotes(argument: str, typed: list[str], shell: bool) -> str:
         whole = " ".join(typed[place - 1 : place + 1]) if place and "=" in typed[place - 1] else ""
         hint = f"; if it is part of a value with a space, write {quote(whole, shell)}" if whole else ""
         return f"an argument must be FIELD=VALUE or GROUP=OPTION, got {argument!r}{hint}"
-    return f"the value of {field} must have closed brackets and quotes; for a text as it is, write {quote(argument, shell)}"
+    quoted = quote(argument, shell)
+    return f"the value of {field} must have closed brackets and quotes; for a text as it is, write {quoted}"
 
 
 def quote(argument: str, shell: bool) -> str:
