@@ -9,6 +9,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
 from ddpm.commands import cli
+from ddpm.commands.values import check_values
 from ddpm.config.compose import compose
 from ddpm.runs.arguments import jobs, quote, split_arguments
 
@@ -110,3 +111,9 @@ def test_the_elements_of_a_list_are_quoted_one_by_one():
         compose(CONF, "sample", ["class=[é,b c]"])
     shown = cli.config_error(caught.value, CONF, "sample", typed=["class=[é,b c]"]).rpartition(" write ")[2]
     assert OverridesParser.create().parse_override(shown.strip('"')).value() == ["é", "b c"]
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "null", str(2**64), "-1"])
+def test_a_wrong_seed_is_named_as_it_is_typed(config, value):
+    with pytest.raises(ValueError, match=r"^seed must be an integer in 0\.\.9223372036854775807, got "):
+        check_values(config("train", f"seed={value}"))
