@@ -14,7 +14,7 @@ from ddpm.runs.resume import setting_differences
 
 CLASSIFIER = (
     *("model=classifier_tiny", "model.head_channels=16", "cond=class", "cond.dropout=0", "loss=classification"),
-    "callbacks.samples=null",
+    *("callbacks.samples=null", "callbacks.denoising=null"),
 )
 
 
