@@ -164,7 +164,8 @@ def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(1000)], ids=range(5))
 def test_a_damaged_checkpoint_is_one_error(data, refused):
-    assert "cannot be read as data: it is incomplete" in refused(data, lambda data, path: path.write_bytes(data))
+    what = "an empty file" if not data else "a pickle, which is not loaded" if data[:1] == b"\x80" else "incomplete"
+    assert f"cannot be read as data: it is {what}" in refused(data, lambda data, path: path.write_bytes(data))
 
 
 def test_a_pipe_or_a_device_is_no_checkpoint(tmp_path):

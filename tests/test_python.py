@@ -71,7 +71,7 @@ def test_arguments_of_a_call_hold_for_that_call_alone(trained):
         (["weights=ema_0.9"], "weights must be one of raw, ema"),
         (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
         (["sampler.steps=${nope}"], "'nope' not found"),
-        (["sampler.eta=[1"], "no viable alternative"),
+        (["sampler.eta=[1"], r"^the value of sampler\.eta must have closed brackets and quotes; .*sampler\.eta='\[1'$"),
         (["grid=rho"], "there is no 'grid'; its current name is 'timestep_spacing'"),
     ],
 )

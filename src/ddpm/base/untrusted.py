@@ -77,5 +77,9 @@ def load_tensors(file: Path | IO[bytes], inert: Iterable[str] | None = (), **opt
             with ZipFile(file) as archive:
                 require_memory(sum(entry.file_size for entry in archive.infolist()), "the inflated archive")
             if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(start()):
-                raise ValueError(f"it refers to {', '.join(unsafe)}; only tensors and plain values are allowed")
+                names = ", ".join(unsafe)
+                raise ValueError(
+                    f"it refers to {names}; only tensors and plain values are allowed, as those of "
+                    "torch.save(model.state_dict(), FILE)"
+                )
         return torch.load(start(), map_location="cpu", weights_only=True, **options)

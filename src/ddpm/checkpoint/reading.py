@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ddpm.base.file_kind import describe_foreign_file
 from ddpm.base.untrusted import load_tensors
 from ddpm.checkpoint.integrity import damage_in, open_with_hash
 from ddpm.checkpoint.layout import upgrade_layout
@@ -48,14 +49,30 @@ def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, An
                 stored = data_in(file, written)
     except Exception as error:  # any error; torch's own message advises to trust the file
         reason = str(error) if type(error) in (ValueError, PermissionError) else f"damaged ({type(error).__name__})"
+        if foreign := describe_foreign_file(path):
+            reason = f"it is {foreign}"
         raise ValueError(f"{name}={path} cannot be read as data: {reason}; no code in it was run") from None
     if not isinstance(stored, dict) or "config" not in stored:
         raise ValueError(
-            f"{name}={path} is not a checkpoint of this project: it has no 'config' and 'state_dict'; nor has it the "
-            "names of weights by which files of OpenAI, denoising diffusion GANs and CompVis are known"
+            f"{name}={path} is not a checkpoint of this project: it is {describe_content(stored)}, without the "
+            "names of weights by which files of OpenAI, denoising diffusion GANs and CompVis are known; convert it to "
+            "one of these or to a folder of diffusers"
         )
     stored["config"] = check_config(stored["config"], f"{name}={path}", known)
     return stored
+
+
+def describe_content(stored: Any) -> str:
+    """What a file of torch.save of another program holds."""
+    if isinstance(stored, Tensor):
+        return f"one tensor of shape {list(stored.shape)}"
+    if not isinstance(stored, dict):
+        return f"a {type(stored).__name__}"
+    if "pytorch-lightning_version" in stored:
+        return "a Lightning checkpoint of another program"
+    if stored and all(isinstance(value, Tensor) for value in stored.values()):
+        return f"a state dict of {len(stored)} weights, the first {str(next(iter(stored)))[:100]!r}"
+    return f"a dictionary of {', '.join(repr(str(key)[:40]) for key in list(stored)[:5]) or 'nothing'}"
 
 
 def data_in(file: BinaryIO, written: bytes | None) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -20,6 +20,7 @@ from ddpm.checkpoint.upgrade import earlier_word
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.config.compose import compose
 from ddpm.runs import launch
+from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments
 from ddpm.runs.interruption import end_children, heed_signals
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
@@ -41,21 +42,24 @@ def run_command(
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(conf, name))
         return
+    typed = sys.argv[1:]
     launch.follow_parent()
     if "${" in str(Path.cwd()):
         exit_with_error(
             f"the path of the working directory must not contain ${{, which Hydra would interpolate: {Path.cwd()}"
         )
     if TRACEBACK:
-        sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
+        sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them and exiting
     try:
-        sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
+        sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
     except USER_ERRORS as error:
-        exit_with_error(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
+        if isinstance(error, HydraException):
+            exit_with_error(config_error(error, conf, name, typed=typed))
+        exit_with_error(str(error))
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -144,7 +148,21 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
         group = argument.partition("=")[0].partition(".")[0]
         return "." in argument.partition("=")[0] and group in loose and group not in chosen
 
-    return [f"+{argument}" if is_loose(argument) else argument for argument in arguments]
+    arguments = [f"+{argument}" if is_loose(argument) else argument for argument in arguments]
+    return for_each_job(arguments, conf, name) if split_arguments(arguments)[0].multirun else arguments
+
+
+def for_each_job(arguments: list[str], conf: Path, name: str) -> list[str]:
+    """In a sweep over options, set a field that the default options do not have in each job only."""
+    groups = groups_of(conf, name)
+    swept = [word for word in arguments if re.match(rf"({'|'.join(groups)})=.*[,(]", word)]
+    known = known_keys(conf, name, arguments) if swept else []
+
+    def of_a_job(argument: str) -> bool:
+        field = argument.partition("=")[0]
+        return bool(swept) and bool(re.fullmatch(r"(?!hydra\.)\w+\.[\w.]+", field)) and field not in known
+
+    return [set_in_each_job(argument) if of_a_job(argument) else argument for argument in arguments]
 
 
 # Help
@@ -184,11 +202,17 @@ def help_text(conf: Path, name: str) -> str:
 # Error messages
 
 
-def config_error(error: Exception, conf: Path, name: str, words: list[str] | None = None) -> str:
+def config_error(
+    error: Exception, conf: Path, name: str, words: list[str] | None = None, typed: list[str] | None = None
+) -> str:
     """The message for an error of Hydra about an override, with the nearest existing name.
 
-    words: the overrides, if they are not the command-line arguments.
+    words: the overrides, if they are not the command-line arguments. typed: the arguments before short forms were
+    expanded.
     """
+    if isinstance(error, OverrideParseException):
+        return explain_quotes(error.override, typed or [], shell=words is None)
+    words = split_arguments(sys.argv[1:])[1] if words is None else words
     chain = [error, *filter(None, [error.__cause__])]
     text = "\n".join(str(each) for each in chain)
     option = re.search(r"Could not find '(\w+)/([\w-]+)'", text)
@@ -201,8 +225,16 @@ def config_error(error: Exception, conf: Path, name: str, words: list[str] | Non
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
         wrong = key.group(1)
-        known = known_keys(conf, name, sys.argv[1:] if words is None else words)
-        return f"there is no {wrong!r} to set{check.suggestion(wrong, known)}"
+        job = next((job for job in jobs(words) if wrong not in known_keys(conf, name, job)), words)
+        swept = [word for word in job if word not in words and "=" in word and word.split("=")[0] != wrong]
+        with_options = f" with {' '.join(swept)}" if swept else ""
+        return f"there is no {wrong!r} to set{with_options}{check.suggestion(wrong, known_keys(conf, name, job))}"
+    if added := re.search(r"An item is already at '([\w.]+)'", text):
+        word = next((word for word in words if word.lstrip("+").startswith(f"{added.group(1)}=")), added.group(1))
+        return f"{added.group(1)} is a field of the chosen option: set it without +, as {word.lstrip('+')}"
+    if several := re.search(r"Ambiguous value for argument '(.*)'\n", text):
+        quoted = quote(several.group(1), shell=True)
+        return f"{several.group(1)} has several values: add -m for one job of each, or for one text write {quoted}"
     return str(error)
 
 

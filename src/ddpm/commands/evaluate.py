@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.checkpoint.reading import hold, holding, read_checkpoint
+from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
-from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
+from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
 from ddpm.evaluation import evaluators
 from ddpm.evaluation.evaluation_callback import EvaluationCallback
 from ddpm.evaluation.model_metric import ModelMetric, ModelRun
@@ -97,14 +97,27 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
         if config.num_repeats > 1:
             raise ValueError("num_repeats has no effect on stored images; leave it out")
         return []
-    if Path(config.ckpt).exists() or not glob.has_magic(str(config.ckpt)):
+    if not is_pattern(str(config.ckpt)):
         return [checkpoint_path(config.ckpt)]
     found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
         check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")
-    for path in found.values():
-        hold(path)
-    return sorted(found.values())
+    needs_samples = bool(config.metric) or any(getattr(part, "needs_samples", True) for part in model_metrics)
+    paths = [checkpoint_path(str(path)) for path in sorted(found.values())]
+    fitting = [path for path in paths if not needs_samples or has_samples(path)]
+    if not fitting:
+        check.fail("ckpt", config.ckpt, "a pattern that matches a model that generates images")
+    return fitting
+
+
+def has_samples(path: Path) -> bool:
+    """Whether a path that a pattern matches is a model that generates images; others are named and passed over."""
+    try:
+        load.refuse_without_samples(load.guide(path), path)
+    except load.NoSamples as error:
+        rank_zero_only(print)(f"passed over: {error}")
+        return False
+    return True
 
 
 # Images

@@ -43,7 +43,7 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
             path = checkpoint_path(fetch(str(ckpt)))
             model, stored = from_checkpoint(path, changes(config))
     except HydraException as error:
-        raise ValueError(cli.config_error(error, CONF, "sample", words).splitlines()[0]) from error
+        raise ValueError(cli.config_error(error, CONF, "sample", words, list(overrides)).splitlines()[0]) from error
     except OmegaConfBaseException as error:
         raise ValueError(str(error).splitlines()[0]) from error
     accelerator = devices.accelerator(config.trainer.accelerator)

@@ -4,12 +4,14 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from ddpm.base import check
 from ddpm.config.model import build_loss, forward_process
 from ddpm.config.wiring import complete, instantiate, is_chosen
 
 
 def check_values(config: DictConfig) -> None:
     """Build all parts except the network and the data. Raises ValueError that names the field."""
+    check.integer("seed", config.seed, 0, 2**63 - 1)  # what a checkpoint can hold
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, {})
     complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)

@@ -1,5 +1,6 @@
-"""The checkpoint that `ckpt=` names: a file, a run folder, `latest`, or hf:OWNER/NAME for a folder of the hub."""
+"""The checkpoint that a field names: a file, a run folder, `latest`, a pattern, or hf:OWNER/NAME of the hub."""
 
+import glob
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,26 +38,45 @@ def fetch(ckpt: str, field: str = "ckpt") -> str:
 
 def checkpoint_path(ckpt: str, field: str = "ckpt") -> Path:
     """The path of `ckpt`: for `latest`, the newest intact checkpoint under runs/; for a run folder, its newest one; for
-    a name of the hub, its folder in the hub's cache.
+    a name of the hub, its folder in the hub's cache. A pattern must match one path.
+
+    field: the field that has the value, for error messages.
 
     All ranks get the same path. A file is held open (`ddpm.checkpoint.reading`).
     """
     if hub.is_hub_name(ckpt):
         return hub.cached_folder(ckpt, field)
     path = Path(str(ckpt))
+    if is_pattern(ckpt):
+        path = Path(launch.share_choice(lambda: only_match(ckpt, field), f"{field}={ckpt}"))
     if ckpt == "latest" or (path / "checkpoints").is_dir():
-        path = Path(launch.share_choice(lambda: str(newest_of(ckpt)), f"ckpt={ckpt}"))
+        name = str(ckpt if ckpt == "latest" else path)
+        path = Path(launch.share_choice(lambda: str(newest_of(name, field)), f"ckpt={name}"))
     if path.is_file():
         hold(path)
     return path
 
 
-def newest_of(ckpt: str) -> Path:
+def is_pattern(ckpt: str) -> bool:
+    """Whether it has characters of a pattern and is no path itself."""
+    return glob.has_magic(str(ckpt)) and not Path(str(ckpt)).exists()
+
+
+def only_match(pattern: str, field: str) -> str:
+    """The one path that the pattern matches, where links to one file count once."""
+    found = {Path(path).resolve(): path for path in sorted(glob.glob(pattern), reverse=True)}
+    if len(found) != 1:
+        matches = f"; it matches {', '.join(sorted(found.values())[:5])}" if found else ""
+        raise ValueError(f"{field} must match one path, and {pattern!r} matches {len(found)}{matches}")
+    return next(iter(found.values()))
+
+
+def newest_of(ckpt: str, field: str) -> Path:
     """Find and hold the newest checkpoint. Retries if a running training removes it, because a newer one then
     exists."""
     for attempt in range(20):
         try:
-            path = newest_under_runs() if ckpt == "latest" else newest_intact(Path(ckpt) / "checkpoints")
+            path = newest_under_runs(field) if ckpt == "latest" else newest_intact(Path(ckpt) / "checkpoints")
             if path is not None:
                 hold(path)
             return path or Path(ckpt)
@@ -66,10 +86,10 @@ def newest_of(ckpt: str) -> Path:
     raise AssertionError
 
 
-def newest_under_runs() -> Path:
+def newest_under_runs(field: str) -> Path:
     newest = [list_checkpoints(folder)[0] for folder in Path("runs").glob("**/checkpoints") if list_checkpoints(folder)]
     newest.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     found = next(filter(None, (newest_intact(path.parent) for path in newest)), None)
     if found is None:
-        raise ValueError("ckpt=latest finds no intact checkpoint under runs/; train first, or give a path")
+        raise ValueError(f"{field}=latest finds no intact checkpoint under runs/; train first, or give a path")
     return found

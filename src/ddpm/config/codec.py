@@ -22,6 +22,7 @@ from ddpm.model.latent_codec import HASH, LatentCodec
 Load = Callable[..., DiffusionModel]
 """Loads the model of a path, or with FIRST_STAGE as a second argument the first stage in it."""
 FIRST_STAGE = "first stage"
+FIELD = "codec.first_stage"
 PUBLISHED = "published"
 """The codec.scale that a published first stage was used with."""
 READ_HERE = ("first_stage", "weights")
@@ -55,11 +56,11 @@ def first_stage(leaf: DictConfig, load: Load, sha256: str | None = None) -> nn.M
             "codec.first_stage must be given: the checkpoint of a first stage, as made by "
             "python train.py experiment=first_stage_mnist"
         )
-    path = checkpoint_path(str(leaf.first_stage), "codec.first_stage")
+    path = checkpoint_path(str(leaf.first_stage), FIELD)
     if not path.exists():
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
-    model = load(path, FIRST_STAGE)
+    model = load(path, FIRST_STAGE, FIELD)
     model.use_for_prediction(leaf.weights, seed=0)
     network = model.weights(model.predict_weights)
     if not hasattr(network, "moments"):
@@ -101,9 +102,10 @@ def with_latent_shape(config: DictConfig, load: Load) -> DictConfig:
     config = config.copy()
     network: Any = first_stage(config.codec, load)
     if config.codec.scale == PUBLISHED:
-        config.codec.scale = published_scale(checkpoint_path(str(config.codec.first_stage)), load)
+        config.codec.scale = published_scale(checkpoint_path(str(config.codec.first_stage), FIELD), load)
     if not is_hub_name(str(config.codec.first_stage)):
-        config.codec.first_stage = str(checkpoint_path(str(config.codec.first_stage)))  # no newer file is taken later
+        path = checkpoint_path(str(config.codec.first_stage), FIELD)  # no newer file is taken later
+        config.codec.first_stage = str(path.absolute())
     height, width = (side // network.factor for side in height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})

@@ -99,7 +99,7 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, lo
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")
-    model = load(checkpoint_path(str(path), f"guidance.{field}"))
+    model = load(checkpoint_path(str(path), f"guidance.{field}"), field=f"guidance.{field}")
     wants_classes = field == "classifier"
     if wants_classes and not getattr(model.best_network, "classifies", False):
         remedy = "train one with experiment=classifier_mnist, or with loss=classification"

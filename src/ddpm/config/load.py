@@ -1,5 +1,6 @@
 """Load a trained model from a file or folder of this or another program, with the changes that a command makes."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +63,15 @@ def from_own(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfi
     return model.eval(), config
 
 
-def guide(path: Path, part: str | None = None) -> DiffusionModel:
-    """Load a model that is used by another one, without changes. part: as of `from_checkpoint`."""
-    return from_checkpoint(path, OmegaConf.create(), part)[0]
+def guide(path: Path, part: str | None = None, field: str = "ckpt") -> DiffusionModel:
+    """Load a model that is used by another one, without changes. part: as of `from_checkpoint`.
+
+    field: the field that gave the path; errors name it instead of ckpt.
+    """
+    try:
+        return from_checkpoint(path, OmegaConf.create(), part)[0]
+    except ValueError as error:
+        raise ValueError(re.sub(r"^ckpt(?==| must )", field, str(error))) from error
 
 
 @contextmanager
@@ -188,10 +195,14 @@ READERS: dict[str, Callable[[Path, DictConfig], tuple[DiffusionModel, DictConfig
 """The function that opens each kind of path."""
 
 
+class NoSamples(ValueError):
+    """A model of another kind, as a classifier, is given where images are to be generated."""
+
+
 def refuse_without_samples(model: DiffusionModel, path: Path) -> None:
     why = no_samples(model.best_network)
     if why:
-        raise ValueError(f"ckpt={path} is {why.replace('CHECKPOINT', str(path))}")
+        raise NoSamples(f"ckpt={path} is {why.replace('CHECKPOINT', str(path))}")
 
 
 def changes(config: DictConfig) -> DictConfig:

@@ -18,10 +18,13 @@ def instantiate(config: DictConfig, key: str, **fitted: Any) -> Any:
         part = hydra.utils.instantiate(config, _convert_="all", **({"_partial_": True} if fitted else {}))
     except InstantiationException as error:
         cause = error.__cause__
+        inner = re.search(r"full_key: (\S+)", str(error))
+        key = inner.group(1) if inner else key
+        if isinstance(cause, TypeError) and (unknown := re.search(r"unexpected keyword argument '(\w+)'", str(cause))):
+            raise ValueError(f"there is no '{key}.{unknown.group(1)}' to set; leave it out") from error
         if not isinstance(cause, ValueError):
             raise
-        inner = re.search(r"full_key: (\S+)", str(error))
-        raise name_field(cause, inner.group(1) if inner else key) from error
+        raise name_field(cause, key) from error
     return complete(part, key, **fitted) if fitted else part
 
 

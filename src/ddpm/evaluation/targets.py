@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,11 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
     if config["class"] is not None:
         raise ValueError("class has no effect on stored images; leave it out")
     path = Path(config.images)
-    data = image_data(config.images)
+    try:
+        data = image_data(config.images)
+    except ValueError as error:
+        reason = re.sub(r"^data\.source\.\w+='.*?' ", "", str(error)).removeprefix(f"{path} ")
+        raise ValueError(f"images={path} {reason}") from error
     num = len(data.split("train"))
     if config.num_samples is not None:
         num = check.integer("num_samples", config.num_samples, 1, num)

@@ -33,7 +33,7 @@ def recognise(path: Path) -> str:
         return kind_of_folder(path)
     pickled = pickle_in(path)
     found = (kind for kind, names in IN_FILES.items() if all(name in pickled for name in names))
-    return next(found, OPENAI if path.suffix == ".pt" else OWN)
+    return next(found, OPENAI if path.suffix == ".pt" and b"state_dict" not in pickled else OWN)
 
 
 def kind_of_folder(folder: Path) -> str:
@@ -42,10 +42,15 @@ def kind_of_folder(folder: Path) -> str:
     if (folder / "unet").is_dir():
         return PIPELINE if any((folder / name).is_dir() for name in STAGE_FOLDERS) else UNET
     about = json_of(folder / "config.json") or json_of(folder / "model_index.json")
+    if not about:
+        raise ValueError(
+            f"ckpt={folder} is a folder without a model: a run has checkpoints/ in it, an exported folder and one of "
+            "diffusers have config.json"
+        )
     name = str(about.get("_class_name", "UNet2DModel"))
     if name not in CLASSES:
         raise ValueError(
-            f"{folder} is a folder of {name[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
+            f"ckpt={folder} is a folder of {name[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
             "of them can"
         )
     return CLASSES[name]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddpm.base import untrusted
+from ddpm.base.file_kind import describe_foreign_file
 
 Weights = dict[str, Tensor]
 
@@ -46,7 +47,8 @@ def read_file(path: Path, inert: Iterable[str] | None = ()) -> Any:
         return untrusted.load_tensors(path, inert, mmap=True)
     except Exception as error:  # whatever a damaged or hostile file provokes; torch's own text advises to trust it
         is_plain = type(error) in (ValueError, PermissionError)
-        reason = error if is_plain else "not whole" if isinstance(error, BadZipFile) else type(error).__name__
+        foreign = describe_foreign_file(path)
+        reason = f"it is {foreign}" if foreign else error if is_plain else type(error).__name__
         raise ValueError(f"ckpt={path} cannot be read as data: {reason}; no code in it was run") from None
 
 

@@ -17,7 +17,7 @@ from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import split_fitted, upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.config.compose import compose
-from ddpm.runs.run_folder import quote_for_hydra
+from ddpm.runs.arguments import quote_for_hydra
 
 MAX_BYTES = 64 * 2**10
 WHOLE_REFERENCE = re.compile(r"\$\{([\w.]+)\}")

@@ -1,5 +1,7 @@
 """Convert the configuration of a run to plain containers that any machine can read, and back."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +20,31 @@ def to_portable(config: DictConfig) -> dict[str, Any]:
     stored = resolve_env({key: value for key, value in container.items() if key not in local}, config)
     if "name" in stored.get("data", {}):
         stored["data"]["name"] = config.data.name  # see `stored_config.TEXT`
+    stored = with_absolute_paths(stored)
     return copy_plain(stored, "", iter(range(MAX_VALUES)), "this run")  # raises now if it could not be read again
+
+
+PATHS = re.compile(
+    r"data\.(\w+\.)*(root|path)|codec\.first_stage|text\.(path|tokenizer)|guidance\.(guide|classifier)|perceptual\.weights"
+)
+"""Fields that name a file or folder."""
+
+
+def with_absolute_paths(stored: Any, key: str = "") -> Any:
+    """The plain containers with absolute paths, so that a run can be read from another working directory.
+
+    A text that may be another kind of name, as one of the hub, is a path if its first folder exists.
+    """
+    if isinstance(stored, dict):
+        return {k: with_absolute_paths(value, f"{key}.{k}" if key else str(k)) for k, value in stored.items()}
+    if not PATHS.fullmatch(key):
+        return stored
+    if isinstance(stored, list):
+        return [with_absolute_paths(value, key) for value in stored]
+    if not isinstance(stored, str) or not stored or "${" in stored or stored.startswith("~"):
+        return stored
+    exists = Path(stored).exists() or (key.startswith("data.") and Path(Path(stored).parts[0]).exists())
+    return str(Path(stored).absolute()) if exists else stored
 
 
 def resolve_env(container: Any, config: Any) -> Any:

@@ -13,7 +13,7 @@ from ddpm.base.nested import flatten
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
-from ddpm.runs.portable import open_config
+from ddpm.runs.portable import open_config, with_absolute_paths
 
 
 def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
@@ -72,7 +72,7 @@ def setting_differences(
     decays to the last step), nor are references to other settings. data_is_read: if false, data sets are compared by
     location instead of content, and values that `after` will fit to the data are ignored.
     """
-    one, other = resolved_leaves(before), resolved_leaves(after)
+    one, other = (resolved_leaves(with_absolute_paths(each)) for each in (before, after))
     leaves = [*one.items(), *other.items()]
     decays = any(value for key, value in leaves if key.endswith("optimizer.cosine_decay"))  # of any network
     counts = {"trainer.max_steps"} if decays else set()

@@ -2,7 +2,6 @@
 
 import fcntl
 import itertools
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +20,7 @@ from ddpm.base.untrusted import yaml_file
 from ddpm.checkpoint.stored_config import upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.runs import launch
+from ddpm.runs.arguments import jobs, quote_for_hydra, split_arguments
 from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
@@ -31,8 +30,7 @@ SETTINGS = "config.yaml"
 
 def add_run_folder(typed: list[str], conf: Path) -> list[str]:
     """The arguments with the run folder added. The first process chooses it, and creates a new one."""
-    flags, rest = get_args_parser().parse_known_args(typed)
-    words = [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
+    flags, words = split_arguments(typed)
     asks_hydra = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion or flags.experimental_rerun
     if launch.by_lightning() or asks_hydra:
         return typed
@@ -71,14 +69,6 @@ def parent_run(folder: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def quote_for_hydra(text: str) -> str:
-    """Quote a text for an override of Hydra."""
-    if re.fullmatch(r"[\w/.:-]+", text):
-        return text
-    escaped = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", text)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
-
-
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock the folder against other trainings while this process lives. Child processes do not inherit the lock."""
@@ -103,13 +93,8 @@ def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: boo
 
 
 def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
-    """Create a new folder, named as by Hydra, with _2, _3, ... if the name is taken.
-
-    Arguments with several values are left to Hydra's sweeper.
-    """
-    overrides = OverridesParser.create().parse_overrides(words)
-    single = [override.input_line for override in overrides if not override.is_sweep_override()]
-    name = OmegaConf.select(compose_config(single, conf, flags, return_hydra_config=True), field)
+    """Create a new folder, named as by Hydra for the first job of a sweep, with _2, _3, ... if the name is taken."""
+    name = OmegaConf.select(compose_config(next(jobs(words)), conf, flags, return_hydra_config=True), field)
     for number in itertools.count(1):
         folder = Path(name if number == 1 else f"{name}_{number}")
         try:
