@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ddpm.base import check
+from ddpm.base import check, exit_codes
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
@@ -34,7 +34,7 @@ def run_command(
     name: str,
     prepare: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
 ) -> None:
-    """Run a Hydra main. Errors that a user can cause are printed without traceback, with exit code 2.
+    """Run a Hydra main. Errors that a user can cause are printed without traceback, with their exit code.
 
     prepare: changes the command-line arguments before Hydra parses them.
     """
@@ -55,7 +55,8 @@ def run_command(
         sys.argv[1:] = prepare(expand_short_forms(take_trust(sys.argv[1:]), conf, name), conf)
         main()
     except USER_ERRORS as error:
-        exit_with_error(config_error(error, conf, name) if isinstance(error, HydraException) else str(error))
+        message = config_error(error, conf, name) if isinstance(error, HydraException) else str(error)
+        exit_with_error(message, error)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -73,7 +74,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         if TRACEBACK:
             raise
         missing = isinstance(error, MissingMandatoryValue)
-        exit_with_error(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
+        message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error)
+        exit_with_error(message, error)
     finally:
         end_children()
 
@@ -112,9 +114,10 @@ def end_processes() -> None:
         distributed.destroy_process_group()
 
 
-def exit_with_error(message: str) -> NoReturn:
+def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:
+    """error: determines the exit code; None: a mistake in the command."""
     print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_codes.exit_code(error))
 
 
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:

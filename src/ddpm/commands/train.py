@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
+from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
@@ -158,7 +159,7 @@ def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ValueError(out_of_memory(config, trainer)) from error
     except ProcessExitedException as error:  # of strategy=ddp_spawn
-        raise SystemExit(error.exit_code) from error
+        raise SystemExit(error.exit_code if error.exit_code > 0 else LOST) from error
     except ProcessRaisedException as error:
         raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
     except RuntimeError as error:
@@ -166,7 +167,7 @@ def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None
         if "not enough memory" in text or "can't allocate memory" in text:
             raise ValueError(out_of_memory(config, trainer)) from error
         if trainer.world_size > 1 and another_is_lost(error):
-            raise ConnectionError(describe_lost_steps(config, trainer)) from error
+            raise ProcessLost(describe_lost_steps(config, trainer)) from error
         raise
 
 
