@@ -94,3 +94,18 @@ def test_what_does_not_fit_is_refused_before_it_is_read(name, tmp_path, monkeypa
 def test_the_memory_that_is_there_is_no_more_than_the_machine_has():
     assert 0 < available_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     require_memory(available_bytes() // 2, "half of it")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limits_of_all_control_groups_above_a_process_count(tmp_path, version):
+    """As a batch system, a container and systemd set them: 5,000 of a job's 7,000 bytes are used, 900 by a cache."""
+    (tmp_path / "groups").write_text("0::/job/step\n" if version == 2 else "9:cpu:/\n5:memory:/job/step\n")
+    root = tmp_path / "root"
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    top = root if version == 2 else root / "memory"
+    for folder, limit in ((top / "job", "7000"), (top / "job/step", "max" if version == 2 else str(2**63 - 4096))):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip((*names, "memory.stat"), (limit, "5000", "anon 4100\ninactive_file 900"), strict=True):
+            (folder / name).write_text(text)
+    assert min(memory.group_bytes(tmp_path / "groups", root)) == 7000 - 5000 + 900
+    assert [*memory.group_bytes(tmp_path / "none", root)] == []
