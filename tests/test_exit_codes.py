@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessExitedException
 
@@ -29,6 +30,10 @@ def not_finite():
     raise FloatingPointError("the loss is not finite")
 
 
+def memory():
+    torch.empty(2**60)
+
+
 def mistake():
     raise ValueError("seed must be an integer")
 
@@ -48,7 +53,8 @@ def spawned_lost():
 
 
 @pytest.mark.parametrize(
-    ("work", "code"), [(mistake, 2), (not_finite, 3), (full, 4), (explained, 4), (lost, 5), (spawned_lost, 5)]
+    ("work", "code"),
+    [(mistake, 2), (memory, 2), (not_finite, 3), (full, 4), (explained, 4), (lost, 5), (spawned_lost, 5)],
 )
 def test_each_kind_of_error_ends_a_command_with_its_code(monkeypatch, work, code):
     monkeypatch.setattr(cli, "refuse_what_has_no_effect", lambda *given: None)

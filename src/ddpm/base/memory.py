@@ -19,6 +19,14 @@ def require_memory(num_bytes: int, what: str) -> None:
         )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. torch has no class for it on the CPU, only these texts."""
+    texts = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
 def available_bytes() -> int:
     """Memory that can be allocated without swapping, within the limits of this process's control groups.
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import check, exit_codes
+from ddpm.base.memory import is_out_of_memory
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
@@ -76,6 +77,12 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error)
         exit_with_error(message, error)
+    except (RuntimeError, MemoryError) as error:
+        if TRACEBACK or not is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["an allocation failed"])[0]
+        size = OmegaConf.select(config, "data.size") or "as stored"
+        exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")
     finally:
         end_children()
 
