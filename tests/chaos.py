@@ -70,15 +70,16 @@ def start(folder, variant):
 def ended(processes, deadline):
     """The exit codes, negative for signals; a process that is still there at the deadline is an error.
 
-    As torchrun does, a rank whose peer has ended badly gets SIGTERM; here only if it has not ended by itself soon.
+    As torchrun does, a rank whose peer has ended badly gets SIGTERM, and SIGKILL 30 s later; here only if it has not
+    ended by itself soon.
     """
-    grace = None
+    grace, told = None, False
     while None in (codes := [process.poll() for process in processes]):
         if any(codes) and grace is None:
             grace = time.monotonic() + 5
         if grace and time.monotonic() > grace:
-            send(processes, signal.SIGTERM)
-            grace = deadline
+            send(processes, signal.SIGKILL if told else signal.SIGTERM)
+            grace, told = time.monotonic() + 30, True  # a rank that waits for the first connection heeds no signal
         if time.monotonic() > deadline:
             send(processes, signal.SIGKILL)
             raise AssertionError(f"a process was left behind; exit codes: {codes}\n{said(processes)}")
