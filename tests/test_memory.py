@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from small_runs import SMALL
 
 from ddpm.base import memory
 from ddpm.base.memory import available_bytes, require_memory
 from ddpm.base.untrusted import json_file, load_tensors
+from ddpm.commands import train
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
@@ -94,3 +96,42 @@ def test_what_does_not_fit_is_refused_before_it_is_read(name, tmp_path, monkeypa
 def test_the_memory_that_is_there_is_no_more_than_the_machine_has():
     assert 0 < available_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     require_memory(available_bytes() // 2, "half of it")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limits_of_all_control_groups_above_a_process_count(tmp_path, version):
+    """As a batch system, a container and systemd set them: 5,000 of a job's 7,000 bytes are used, 900 by a cache."""
+    (tmp_path / "groups").write_text("0::/job/step\n" if version == 2 else "9:cpu:/\n5:memory:/job/step\n")
+    root = tmp_path / "root"
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    top = root if version == 2 else root / "memory"
+    for folder, limit in ((top / "job", "7000"), (top / "job/step", "max" if version == 2 else str(2**63 - 4096))):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip((*names, "memory.stat"), (limit, "5000", "anon 4100\ninactive_file 900"), strict=True):
+            (folder / name).write_text(text)
+    assert min(memory.group_bytes(tmp_path / "groups", root)) == 7000 - 5000 + 900
+    assert [*memory.group_bytes(tmp_path / "none", root)] == []
+
+
+@pytest.mark.parametrize("label", [10_000_000, 2**31 - 1])
+def test_a_label_that_numbers_no_class_is_refused_before_any_weight(config, tmp_path, label):
+    np.savez(tmp_path / "four.npz", np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 2, label]))
+    words = ("data=npz", f"data.source.path={tmp_path / 'four.npz'}", "data.size=8", "data.channels=1", "cond=class")
+    with pytest.raises(ValueError, match=f"label {label:,}, which would make {label + 1:,} classes of 4 images"):
+        train.run_train(config("train", *SMALL, *words, "data.batch_size=2", f"run_dir={tmp_path / 'run'}"))
+
+
+def test_weights_that_do_not_fit_are_named_before_they_are_made(small, monkeypatch):
+    """One convolution of 512 channels has 4 * 9 * 512^2 = 9.4 MB, more than tables and images."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 4 * 9 * 512**2)
+    with pytest.raises(ValueError, match=r"model=UNet, with .* GB in .*weight, takes .* GB of memory, but only"):
+        train.run_train(small("model.base_channels=512", "model.num_groups=4"))
+
+
+@pytest.mark.parametrize("part", ["optimizer_states", "loops", "callbacks", "batches", "global_step"])
+def test_a_checkpoint_without_a_part_of_its_training_resumes_no_run(small, run_of, tmp_path, part):
+    stored = torch.load(run_of() / "checkpoints/last.ckpt", weights_only=True)
+    del stored[part]
+    torch.save(stored, tmp_path / "bare.ckpt")
+    with pytest.raises(ValueError, match=f"not what a training needs to continue: {part}"):
+        train.run_train(small(f"resume.path={tmp_path / 'bare.ckpt'}"))

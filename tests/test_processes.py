@@ -11,6 +11,7 @@ from precision import assert_rounded, roundings
 from processes import LONG, checkpoints_of, command, ended, losses, members
 from small_runs import SMALL
 
+from ddpm.base import exit_codes
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import train
@@ -113,7 +114,7 @@ def test_a_signal_to_one_rank_saves_and_ends_all_and_the_same_command_goes_on(tm
     checkpoints_of(tmp_path, process, step + 2)
     os.kill(sorted(members(process.pid))[-1], signal.SIGKILL)  # now a rank dies
     code, output = ended(process)
-    assert code != 0
+    assert code == exit_codes.LOST, output
     assert f"at step {step:,}" in output
     assert "another process of this run is gone" in output
     assert "Last good checkpoint: " in output

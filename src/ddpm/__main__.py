@@ -3,6 +3,7 @@
 import runpy
 import sys
 
+from ddpm.base.exit_codes import COMMAND
 from ddpm.base.program import PROGRAM
 
 SCRIPTS = ("train", "sample", "evaluate")
@@ -28,7 +29,7 @@ def main() -> None:
             f"{wrong}usage: ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [ARGUMENTS]; ddpm COMMAND --help describes one",
             file=sys.stderr if wrong else sys.stdout,
         )
-        sys.exit(2 if wrong else 0)
+        sys.exit(COMMAND if wrong else 0)
 
 
 if __name__ == "__main__":

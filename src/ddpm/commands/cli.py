@@ -13,7 +13,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ddpm.base import check
+from ddpm.base import check, exit_codes
+from ddpm.base.memory import is_out_of_memory
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
@@ -35,7 +36,7 @@ def run_command(
     name: str,
     prepare: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
 ) -> None:
-    """Run a Hydra main. Errors that a user can cause are printed without traceback, with exit code 2.
+    """Run a Hydra main. Errors that a user can cause are printed without traceback, with their exit code.
 
     prepare: changes the command-line arguments before Hydra parses them.
     """
@@ -57,9 +58,8 @@ def run_command(
         sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
     except USER_ERRORS as error:
-        if isinstance(error, HydraException):
-            exit_with_error(config_error(error, conf, name, typed=typed))
-        exit_with_error(str(error))
+        is_config = isinstance(error, HydraException)
+        exit_with_error(config_error(error, conf, name, typed=typed) if is_config else str(error), error)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -77,7 +77,14 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         if TRACEBACK:
             raise
         missing = isinstance(error, MissingMandatoryValue)
-        exit_with_error(f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error))
+        message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error)
+        exit_with_error(message, error)
+    except (RuntimeError, MemoryError) as error:
+        if TRACEBACK or not is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["an allocation failed"])[0]
+        size = OmegaConf.select(config, "data.size") or "as stored"
+        exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")
     finally:
         end_children()
 
@@ -116,9 +123,10 @@ def end_processes() -> None:
         distributed.destroy_process_group()
 
 
-def exit_with_error(message: str) -> NoReturn:
+def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:
+    """error: determines the exit code; None: a mistake in the command."""
     print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_codes.exit_code(error))
 
 
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:

@@ -102,7 +102,7 @@ def main() -> None:
     try:
         found = replay(Path(path), slow_bf16=bool(rest))
     except USER_ERRORS as error:
-        exit_with_error(str(error))
+        exit_with_error(str(error), error)
     if not found:
         print("all values are finite here: the step failed on another device or with other versions")
         sys.exit(1)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ddpm.base.atomic import write_atomically
+from ddpm.base.exit_codes import exit_code
 from ddpm.report.page import page
 from ddpm.report.report import read_report
 from ddpm.runs.interruption import heed_signals
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_atomically(given.out, content := page(report).encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exit_code(error))
     runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
     print(f"{runs} in {given.out}, {len(content) / 1e6:.1f} MB; open it in a browser")
 

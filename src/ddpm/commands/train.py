@@ -17,6 +17,8 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
+from ddpm.base.exit_codes import LOST, ProcessLost
+from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
@@ -43,6 +45,9 @@ from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import describe_sizes
 from ddpm.training.wandb_run import finished_runs
+
+TRAINING_PARTS = ("global_step", "epoch", "loops", "optimizer_states", "lr_schedulers", "callbacks", "batches")
+"""What a checkpoint has beside weights and configuration."""
 
 
 @finished_runs()
@@ -133,6 +138,12 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
     stored = read_checkpoint(path, "resume", known=set(targets(module.model.config)))
     resume.refuse_changes(path, stored["config"], module.model.config, config.resume.allow)
     data.other_content_is_allowed = "data.content" in config.resume.allow
+    missing = [name for name in TRAINING_PARTS if name not in stored]
+    if missing:
+        raise ValueError(
+            f"resume={path} has weights, but not what a training needs to continue: {', '.join(missing)} are missing; "
+            "choose a checkpoint that train.py wrote, or start a new run"
+        )
     states = module.state_dict(), stored["state_dict"]
     ours, theirs = ({key: getattr(each, "shape", type(each)) for key, each in state.items()} for state in states)
     different = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
@@ -155,18 +166,15 @@ def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None
     """Raise one clear error for an out-of-memory error or the loss of another process."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ValueError(out_of_memory(config, trainer)) from error
     except ProcessExitedException as error:  # of strategy=ddp_spawn
-        raise SystemExit(error.exit_code) from error
+        raise SystemExit(error.exit_code if error.exit_code > 0 else LOST) from error
     except ProcessRaisedException as error:
         raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
-    except RuntimeError as error:
-        text = str(error)
-        if "not enough memory" in text or "can't allocate memory" in text:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
             raise ValueError(out_of_memory(config, trainer)) from error
         if trainer.world_size > 1 and another_is_lost(error):
-            raise ConnectionError(describe_lost_steps(config, trainer)) from error
+            raise ProcessLost(describe_lost_steps(config, trainer)) from error
         raise
 
 

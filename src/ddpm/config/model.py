@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.config.codec import Load, build_codec
@@ -49,6 +51,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
     if isinstance(condition, Masked):
         condition = replace(condition, encode=codec.encode)
     refuse_low_res_of_other_shape(condition, image_shape, codec.latent_shape(image_shape))
+    require_memory_for_weights(config)
     torch.manual_seed(check.non_negative_int("seed", config.seed))
     network = instantiate(config.model, "model")
     if not isinstance(network, nn.Module):
@@ -88,6 +91,20 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
         config=stored,
         guides=guidance.networks,
     )
+
+
+def require_memory_for_weights(config: DictConfig) -> None:
+    """Raise ValueError if the weights and their averages need more memory than is available. Allocates none."""
+    with torch.device("meta"):
+        network = instantiate(config.model, "model")
+    if not isinstance(network, nn.Module):
+        return
+    sizes = {name: weight.numel() * weight.element_size() for name, weight in network.state_dict().items()}
+    name = max(sizes, key=lambda key: sizes[key], default="")
+    decays = config.ema.get("decay")
+    copies = 1 + (len(decays) if isinstance(decays, Sequence) else 1)
+    what = f"model={type(network).__name__}, with {sizes.get(name, 0) / 1e9:,.1f} GB in {name},"
+    require_memory(copies * sum(sizes.values()), what)
 
 
 def refuse_clipping(config: DictConfig, codec: Codec) -> None:

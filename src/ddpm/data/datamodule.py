@@ -19,7 +19,7 @@ from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
-from ddpm.data.sources.base import Downloadable, Images, Source, captions_of
+from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, count_classes
 
 SPLITS = ("train", "val", "test")
 
@@ -134,14 +134,12 @@ class ImageDataModule(LightningDataModule):
         """As configured, else from the names or labels of the source; None without labels."""
         if self._num_classes is not None:
             return self._num_classes
-        largest = int(self._training.data.labels.max())
-        return len(self.class_names) or (largest + 1 if largest >= 0 else None)
+        return count_classes(self._training.data, self.name)
 
     def listed_classes(self) -> tuple[int | None, tuple[str, ...]]:
         """Number and names of the classes, without decoding images; (None, ()) without labels."""
         images = self.source.open()
-        names, largest = tuple(images.class_names), int(images.labels.max())
-        return self._num_classes or len(names) or (largest + 1 if largest >= 0 else None), names
+        return self._num_classes or count_classes(images, self.name), tuple(images.class_names)
 
     def listed_captions(self) -> Sequence[str] | None:
         """The captions of all images, without decoding images; None if the source has none."""

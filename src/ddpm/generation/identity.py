@@ -1,6 +1,5 @@
 """Shared by sample.py and evaluate.py: the identity of images, messages about stored images, and a full disk."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.base.exit_codes import NO_SPACE
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -108,7 +108,7 @@ def explain_full_disk(store: ImageStore) -> Iterator[None]:
         interrupted.kept = f"{describe_kept(store)}; run the same command again to {how}"
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_SPACE:
             raise
         remedy = "free some space and run the same command again to continue"
         raise ValueError(

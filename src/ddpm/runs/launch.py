@@ -14,6 +14,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from ddpm.base.exit_codes import LOST
+
 PATIENCE = 300  # seconds that a rank waits for the first
 
 
@@ -105,6 +107,6 @@ def follow_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         print(f"rank {os.environ['LOCAL_RANK']} ends, because the process that started it is gone", file=sys.stderr)
-        os._exit(1)
+        os._exit(LOST)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -125,6 +125,23 @@ def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
     return total.hexdigest()
 
 
+MAX_CLASSES_PER_IMAGE = 1000
+
+
+def count_classes(images: Images, name: str) -> int | None:
+    """From the names or the largest label; None without labels.
+
+    Raises ValueError if nearly all of these classes have no image: the labels are other numbers, as of files.
+    """
+    largest, num = int(images.labels.max()), len(images.labels)
+    if not images.class_names and largest >= MAX_CLASSES_PER_IMAGE * num:
+        raise ValueError(
+            f"data={name} has the label {largest:,}, which would make {largest + 1:,} classes of {num:,} images; "
+            "number the classes 0, 1, 2, ..., without gaps"
+        )
+    return len(images.class_names) or (largest + 1 if largest >= 0 else None)
+
+
 def is_image_name(name: str) -> bool:
     """By extension; hidden files and folders (`._a.png`, `__MACOSX`) are not images."""
     path = PurePosixPath(name)
