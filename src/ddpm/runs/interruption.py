@@ -52,6 +52,15 @@ def heed_signals() -> Iterator[None]:
             os.kill(parent, number)
         raise Interrupted(number)
 
+    def again(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if isinstance(error, Interrupted):  # Python drops what is raised in a hook of fork, or while it frees an object
+            signal.signal(error.number, end)
+            threading.Timer(0.1, os.kill, [process, error.number]).start()
+        else:
+            hook(unraisable)
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
     numbers = [n for n in SIGNALS if signal.getsignal(n) in USUAL and not ignored_by_nohup(n)]
     before = {number: signal.signal(number, end) for number in numbers}
     try:
@@ -63,6 +72,7 @@ def heed_signals() -> Iterator[None]:
                 print(f"{signal.Signals(interrupted.number).name}: {interrupted.kept}", flush=True)
         raise
     finally:
+        sys.unraisablehook = hook
         end_children()
         for number, handler in before.items():
             signal.signal(number, handler)
