@@ -8,6 +8,7 @@ from small_runs import ROOT
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import train
+from ddpm.commands.sample import named_files
 from ddpm.config import analytic, build, load
 from ddpm.generation.identity import describe_groups, identity
 from ddpm.metrics.protocol import short_digest
@@ -81,3 +82,21 @@ def test_samples_that_differ_have_another_identity_and_another_result(small, con
         "ema",
         "text",
     }
+
+
+def test_other_weights_in_the_folder_that_a_task_names_are_another_identity(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    before = named_files({"base": str(folder), "split": "train", "num": 3})
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert before.keys() == {"base"}
+    assert named_files({"base": str(folder)}) != before
+
+
+def test_a_folder_named_as_a_split_is_no_file_of_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "image.png").write_bytes(b"")
+    (tmp_path / "mask[a].png").write_bytes(b"white")
+    assert named_files({"split": "train", "mask": "mask[a].png"}).keys() == {"mask"}

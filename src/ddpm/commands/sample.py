@@ -185,15 +185,24 @@ def run_task(config: DictConfig) -> None:
         rows, _, requested = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **requested, **identity(stored, model, trainer)}
-        named = {field: checkpoint_path(value) for field, value in about["task"].items() if type(value) is str}
-        about["files"] = {
-            field: sha256_of_parts([path.read_bytes()]) for field, path in named.items() if path.is_file()
-        }
+        about["files"] = named_files(about["task"])
         record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
         record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
         outcome = task(task_model(model, task_data(config, stored, model.condition), config.batch_size, rows))
     record.write()
     write_outcome(folder, name, outcome, about)
+
+
+def named_files(task: dict[str, Any]) -> dict[str, str]:
+    """sha256 of what the fields of a task name: a file, or the checkpoint or folder of weights in `base`."""
+    found = {}
+    for field, value in task.items():
+        if type(value) is str:
+            path = checkpoint_path(value, f"task.{field}") if field == "base" else Path(value)
+            files = sorted(path.rglob("*")) if field == "base" and path.is_dir() else [path]
+            if files := [each for each in files if each.is_file()]:
+                found[field] = sha256_of_parts(each.read_bytes() for each in files)
+    return found
 
 
 def load_model(path: Path, config: DictConfig) -> tuple[DiffusionModel, DictConfig]:

@@ -111,7 +111,8 @@ class Anomaly:
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
             f"threshold={self.threshold}, frequencies={self.frequencies}, num_bootstrap={self.num_bootstrap}, "
-            f"seed={self.seed}, sampler={model.sampler.describe()}, steps={model.sampler.steps})"
+            f"seed={self.seed}, sampler={model.sampler.describe()}, steps={model.sampler.steps}, "
+            f"baselines_from={data.content_hash('train')})"
         )
         names = dict.fromkeys(("auroc_pixel", "aupro", "auroc_image"), settings)
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
