@@ -1,12 +1,15 @@
 """What becomes of each kind of image. Expected values from arithmetic on the arrays the images were made of."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import Preparation, UnusableImage, WrongSize, height_width
+from ddpm.data.sources.folder import Folder
 
 HEIGHT, WIDTH = 4, 6
 RNG = np.random.default_rng(0)
@@ -196,3 +199,37 @@ def test_size_is_one_length_or_height_and_width():
 def test_wrong_options_name_field_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         prepare(Image.fromarray(GREY), **options)
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+def test_the_white_of_deep_images_is_a_setting(white):
+    values = np.linspace(0, white, HEIGHT * WIDTH).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
+    expected = np.floor(values.astype(float) * 255 / white + 0.5)
+    np.testing.assert_array_equal(prepare(reread(Image.fromarray(values)), channels=1, white=white)[0], expected)
+
+
+def test_values_above_white_are_refused():
+    values = np.full((HEIGHT, WIDTH), 4096, dtype=np.uint16)
+    with pytest.raises(UnusableImage, match=r"has the value 4096, above data\.white=4095"):
+        prepare(reread(Image.fromarray(values)), channels=1, white=4095)
+
+
+@pytest.mark.parametrize(("largest", "white"), [(200, 255), (900, 1023), (4000, 4095), (16383, 16383)])
+def test_deep_images_that_would_be_black_ask_for_their_white(tmp_path, largest, white):
+    for number in range(3):
+        values = np.full((4, 4), largest - number, dtype=np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    settings = {"source": Folder(str(tmp_path)), "name": "scans", "channels": 1, "size": 4, "batch_size": 2}
+    with pytest.raises(ValueError, match=rf"^data\.white must be given.*data\.white={white} if that is their white"):
+        ImageDataModule(**settings).split("train")
+    for chosen in (white, 65535):
+        (batch,) = ImageDataModule(**settings, white=chosen, eval_batch_size=3).eval_loader()
+        brightest = round(float((batch["image"].max() + 1) * 127.5))
+        assert brightest == math.floor(255 * largest / chosen + 0.5)
+
+
+def test_bright_deep_images_and_shallow_ones_need_no_white(tmp_path):
+    Image.fromarray(np.full((4, 4), 20000, dtype=np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((4, 4), 3, dtype=np.uint8)).save(tmp_path / "b.png")
+    data = ImageDataModule(Folder(str(tmp_path)), "scans", channels=1, size=4, batch_size=2)
+    assert len(data.split("train")) == 2

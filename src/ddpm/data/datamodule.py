@@ -20,6 +20,7 @@ from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
 from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, count_classes
+from ddpm.data.white import require_white
 
 SPLITS = ("train", "val", "test")
 
@@ -27,15 +28,15 @@ SPLITS = ("train", "val", "test")
 class ImageDataModule(LightningDataModule):
     """Images of one source as batches in [-1, 1] (`ddpm.base.types.Batch`).
 
-    channels, size, crop, resize, background: see `Preparation`. batch_size: images of one optimizer step on all devices
-    together. num_val: number of held-out training images, the same ones in every run. num_train: number of training
-    images among the others; None: all. test_source: source of the test split. num_classes: checked against the labels;
-    None: derived from them. memory_limit_mb: data sets up to this size are decoded once and held as uint8 in each
-    process; larger ones are decoded on demand in num_workers processes. verify: decode every image before training,
-    also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device; None: the
-    training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode the
-    training images once, see `ddpm.training.callbacks.latents`) or None. label_images, num_labels: the folder of label
-    images (`ddpm.data.label_images`) of all sources, and the number of labels in them.
+    channels, size, crop, resize, background, white: see `Preparation`. batch_size: images of one optimizer step on all
+    devices together. num_val: number of held-out training images, the same ones in every run. num_train: number of
+    training images among the others; None: all. test_source: source of the test split. num_classes: checked against the
+    labels; None: derived from them. memory_limit_mb: data sets up to this size are decoded once and held as uint8 in
+    each process; larger ones are decoded on demand in num_workers processes. verify: decode every image before
+    training, also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device;
+    None: the training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode
+    the training images once, see `ddpm.training.callbacks.latents`) or None. label_images, num_labels: the folder of
+    label images (`ddpm.data.label_images`) of all sources, and the number of labels in them.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ImageDataModule(LightningDataModule):
         crop: int | Sequence[int] | None = None,
         resize: str | None = None,
         background: str = "white",
+        white: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = True,
@@ -76,6 +78,7 @@ class ImageDataModule(LightningDataModule):
             None if crop is None else height_width("data.crop", crop),
             resize,
             background,
+            white,
         )
         self.label_images = label_images
         self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
@@ -134,12 +137,14 @@ class ImageDataModule(LightningDataModule):
         """As configured, else from the names or labels of the source; None without labels."""
         if self._num_classes is not None:
             return self._num_classes
-        return count_classes(self._training.data, self.name)
+        return count_classes(self._training.data.labels, self.class_names, self.name)
 
     def listed_classes(self) -> tuple[int | None, tuple[str, ...]]:
         """Number and names of the classes, without decoding images; (None, ()) without labels."""
         images = self.source.open()
-        return self._num_classes or count_classes(images, self.name), tuple(images.class_names)
+        return self._num_classes or count_classes(images.labels, images.class_names, self.name), tuple(
+            images.class_names
+        )
 
     def listed_captions(self) -> Sequence[str] | None:
         """The captions of all images, without decoding images; None if the source has none."""
@@ -303,6 +308,8 @@ class ImageDataModule(LightningDataModule):
     def _opened(self, source: Source, purpose: str) -> OpenedData:
         images = source.open()
         self._check_labels(images)
+        if self.preparation.white is None:
+            require_white(images)
         if self.label_images is not None:
             images = with_label_images(images, self.label_images)
         num_images = len(images)

@@ -1,12 +1,13 @@
 """Conversion of any decoded image to uint8 `[C, H, W]` of one size.
 
-Transparency is composited over `background`; 16-bit grey is divided by 257 and rounded (65535 -> 255; Pillow itself
-reads 16-bit colour as its high byte); palettes, CMYK, YCbCr and bilevel images become RGB or grey (Rec. 601 luma) by
-Pillow's own conversion, without ICC profiles; an EXIF orientation is applied; the first of several frames is used.
+Transparency is composited over `background`; 16-bit grey is scaled so that `white` becomes 255, and rounded (Pillow
+itself reads 16-bit colour as its high byte); palettes, CMYK, YCbCr and bilevel images become RGB or grey (Rec. 601
+luma) by Pillow's own conversion, without ICC profiles; an EXIF orientation is applied; the first of several frames is
+used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+FULL_WHITE = 65535
 BACKGROUNDS = {"white": 255, "black": 0}
 ORIENTED = {
     "exif",
@@ -53,7 +55,7 @@ class Preparation:
     crop: (height, width) of a centre crop in pixels of the file, before resizing; None: no crop. resize: antialiased
     filter that resizes the largest centred part with the aspect ratio of `size`; None: every image must have this size.
     background: colour behind transparent pixels; white suits drawings and icons (without compositing, the arbitrary
-    colour stored under transparent pixels would appear).
+    colour stored under transparent pixels would appear). white: value of white in 16-bit grey images; None: 65535.
     """
 
     channels: int
@@ -61,8 +63,11 @@ class Preparation:
     crop: tuple[int, int] | None = None
     resize: str | None = None
     background: str = "white"
+    white: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.white is not None:
+            check.integer("data.white", self.white, low=1, high=FULL_WHITE)
         check.one_of("data.channels", self.channels, (1, 3))
         check.one_of("data.background", self.background, BACKGROUNDS)
         if self.resize is not None:
@@ -74,13 +79,20 @@ class Preparation:
     def shape(self) -> tuple[int, int, int]:
         return self.channels, *self.size
 
+    @property
+    def described(self) -> str:
+        """All fields, for a hash. Without a white, the text is that of versions that had no such field."""
+        return repr(self) if self.white is None else f"{self!r}, white={self.white}"
+
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """uint8 `[C, H, W]`. An array is uint8 `[H, W]` or `[H, W, 1 or 3]`. Raises UnusableImage."""
         if isinstance(image, np.ndarray):
             if self.crop is None and image.shape == (*self.size, self.channels):
                 return image.transpose(2, 0, 1)
             image = Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
-        image = self.framed(eight_bit(turn_upright(image), self.channels, BACKGROUNDS[self.background]))
+        image = self.framed(
+            eight_bit(turn_upright(image), self.channels, BACKGROUNDS[self.background], self.white or FULL_WHITE)
+        )
         pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)  # a fifth faster than np.asarray(image)
         return pixels.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
@@ -116,15 +128,22 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def eight_bit(image: Image.Image, channels: int, background: int) -> Image.Image:
-    """`image` as an "L" or "RGB" image of 8 bits per channel."""
+def is_deep(image: Image.Image) -> bool:
+    """Whether it has more than 8 bits of grey."""
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def eight_bit(image: Image.Image, channels: int, background: int, white: int) -> Image.Image:
+    """`image` as an "L" or "RGB" image of 8 bits per channel. white: in images of more bits."""
     if image.mode == "F":
         raise UnusableImage("has floating-point pixels, whose range is unknown; store 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if is_deep(image):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
+        if values.min() < 0 or values.max() > FULL_WHITE:
             raise UnusableImage("has 32-bit pixels, whose range is unknown; store 8 or 16 bits")
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        if values.max() > white:
+            raise UnusableImage(f"has the value {values.max()}, above data.white={white}")
+        image = Image.fromarray(((255 * values + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, (background,) * 3)

@@ -72,6 +72,10 @@ class LabelledPreparation:
         channels, height, width = self.preparation.shape
         return channels + 1, height, width
 
+    @property
+    def described(self) -> str:
+        return repr(self) + self.preparation.described.removeprefix(repr(self.preparation))
+
     def __call__(self, pair: Pair) -> np.ndarray:
         image, labels = pair
         if labels.size != image.size:

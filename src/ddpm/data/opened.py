@@ -55,7 +55,7 @@ class OpenedData:
         shape = "x".join(map(str, self._preparation.shape))
         if self._digests is None:
             return "listing-" + sha256_of_parts(
-                [self._fingerprint, repr(self._preparation), indices.numpy().tobytes(), labels]
+                [self._fingerprint, self._preparation.described, indices.numpy().tobytes(), labels]
             )
         return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])
 

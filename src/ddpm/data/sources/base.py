@@ -126,20 +126,21 @@ def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
 
 
 MAX_CLASSES_PER_IMAGE = 1000
+"""More classes have no images: their labels are other numbers, as of files."""
 
 
-def count_classes(images: Images, name: str) -> int | None:
+def count_classes(labels: Tensor, class_names: Sequence[str], name: str) -> int | None:
     """From the names or the largest label; None without labels.
 
-    Raises ValueError if nearly all of these classes have no image: the labels are other numbers, as of files.
+    Raises ValueError if nearly all of these classes have no image.
     """
-    largest, num = int(images.labels.max()), len(images.labels)
-    if not images.class_names and largest >= MAX_CLASSES_PER_IMAGE * num:
+    largest, num = int(labels.max()), len(labels)
+    if not class_names and largest >= MAX_CLASSES_PER_IMAGE * num:
         raise ValueError(
             f"data={name} has the label {largest:,}, which would make {largest + 1:,} classes of {num:,} images; "
             "number the classes 0, 1, 2, ..., without gaps"
         )
-    return len(images.class_names) or (largest + 1 if largest >= 0 else None)
+    return len(class_names) or (largest + 1 if largest >= 0 else None)
 
 
 def is_image_name(name: str) -> bool:
