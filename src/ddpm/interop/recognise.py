@@ -41,12 +41,13 @@ def kind_of_folder(folder: Path) -> str:
         return EXPORTED
     if (folder / "unet").is_dir():
         return PIPELINE if any((folder / name).is_dir() for name in STAGE_FOLDERS) else UNET
-    about = json_of(folder / "config.json") or json_of(folder / "model_index.json")
-    if not about:
+    settings = [folder / name for name in ("config.json", "model_index.json")]
+    if not any(path.is_file() for path in settings):
         raise ValueError(
             f"ckpt={folder} is a folder without a model: a run has checkpoints/ in it, an exported folder and one of "
             "diffusers have config.json"
         )
+    about = json_of(settings[0]) or json_of(settings[1])
     name = str(about.get("_class_name", "UNet2DModel"))
     if name not in CLASSES:
         raise ValueError(
