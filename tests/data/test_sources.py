@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.data.any_images import folder_source
+from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.sources.base import Downloadable
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.digits import Digits
@@ -65,6 +67,65 @@ def test_other_files_and_hidden_ones_are_passed_over(class_folder):
     (class_folder / ".cache").mkdir()
     (class_folder / ".cache" / "x.png").write_bytes(b"")
     assert len(Folder(str(class_folder)).open()) == 12
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000"])
+def test_images_of_any_name_are_known_by_their_content(tmp_path, form):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "1.jpe", form)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "2", form)
+    images = Folder(str(tmp_path)).open()
+    assert images.names == ["1.jpe", "2"]
+    red = images.image(1).convert("RGB").getpixel((4, 4))
+    assert all(abs(a - b) < 8 for a, b in zip(red, (255, 0, 0), strict=True))
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path, caplog):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    for number in range(3):
+        (tmp_path / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic....")
+    (tmp_path / "b.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(tmp_path.glob("[ab0-9]*.[!z]*")):
+            file.write(path, path.name)
+    for source, counts in ((Zip(str(archive)), {}), (Folder(str(tmp_path)), {".zip": 1})):
+        assert source.open().passed_over == {".heic": 3, ".npy": 1, **counts}
+    with caplog.at_level("INFO"):
+        ImageDataModule(Folder(str(tmp_path)), "own", channels=1, size=4, batch_size=1).setup()
+    assert "passed over: 5 other files (3 .heic, 1 .npy, 1 .zip)" in caplog.text
+
+
+def split_folder(root, **classes):
+    for split, names in classes.items():
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(root / split / name / f"{split}.png")
+    return Folder(str(root))
+
+
+def test_folders_of_splits_are_splits_and_not_classes(tmp_path):
+    source = split_folder(tmp_path, train=["cat", "dog"], val=["cat"], test=["cat", "dog"])
+    images = source.open()
+    assert (images.class_names, images.names) == (("cat", "dog"), ["cat/train.png", "dog/train.png"])
+    data = ImageDataModule(source, "own", channels=1, size=4, batch_size=1)
+    assert len(data.split("train")) == len(data.split("test")) == 2
+    assert data.test_source.root == str(tmp_path / "test")
+
+
+def test_a_split_of_other_classes_is_no_test_split(tmp_path):
+    source = split_folder(tmp_path, train=["good"], test=["good", "broken"], ground_truth=["broken"])
+    assert source.open().names == ["good/train.png"]
+    assert source.test_split() is None
+
+
+def test_a_class_named_as_a_split_stays_a_class(tmp_path):
+    source = split_folder(tmp_path, train=[""], plane=[""])
+    assert source.open().class_names == ("plane", "train")
+    chosen = Folder(str(split_folder(tmp_path / "other", train=[""], test=[""]).root), layout="classes")
+    assert chosen.open().class_names == ("test", "train")
+    with pytest.raises(ValueError, match="contains the splits test, train; give one of them"):
+        folder_source(tmp_path / "other")
 
 
 def test_a_folder_may_have_labels_in_dataset_json(class_folder):

@@ -34,7 +34,7 @@ def image_source(path: str | Path) -> Source:
 
 
 def folder_source(path: Path) -> Source:
-    names = image_names(path)
+    names, _ = image_names(path)
     if not names and any(path.glob("*.parquet")):
         return Parquet(str(path))
     if not names:
@@ -46,7 +46,10 @@ def folder_source(path: Path) -> Source:
             f"{path} contains images both directly ({direct[0]}) and in subfolders ({below}); "
             f"give a folder with only the images to use, for example {path / below.split('/')[0]}"
         )
-    return Folder(str(path))
+    folder = Folder(str(path))
+    if splits := folder.splits():
+        raise ValueError(f"{path} contains the splits {', '.join(sorted(splits))}; give one of them: {splits['train']}")
+    return folder
 
 
 def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:

@@ -19,7 +19,17 @@ from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
-from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, count_classes
+from ddpm.data.sources.base import (
+    Downloadable,
+    Images,
+    Source,
+    captions_of,
+    count_classes,
+    describe_classes,
+    describe_counts,
+    own_test_split,
+    passed_over,
+)
 from ddpm.data.white import require_white
 
 SPLITS = ("train", "val", "test")
@@ -71,7 +81,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         self.name = name
         self.source = source
-        self.test_source = test_source
+        self.test_source = test_source or own_test_split(source)
         self.preparation = Preparation(
             channels,
             height_width("data.size", size),
@@ -307,6 +317,7 @@ class ImageDataModule(LightningDataModule):
 
     def _opened(self, source: Source, purpose: str) -> OpenedData:
         images = source.open()
+        left_out = passed_over(images)
         self._check_labels(images)
         if self.preparation.white is None:
             require_white(images)
@@ -314,7 +325,10 @@ class ImageDataModule(LightningDataModule):
             images = with_label_images(images, self.label_images)
         num_images = len(images)
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
-        rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {'in memory' if in_memory else 'streamed'}")
+        where = "in memory" if in_memory else "streamed"
+        others = f"; passed over: {describe_counts(left_out)}" if left_out else ""
+        classes = f", {classes}" if (classes := describe_classes(images)) else ""
+        rank_zero_info(f"data={self.name}: {num_images} {purpose} images{classes}, {where}{others}")
         if not in_memory and not self.verify:
             opened = OpenedData.unseen(images, self._stored, self.num_workers)
         else:

@@ -11,6 +11,30 @@ from ddpm.data.images import UnusableImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """Allowed formats, independent of the file name. Pillow has forty more; for EPS it would start Ghostscript."""
+NEWER_FORMATS = ("AVIF", "JPEG2000")
+"""Formats that not every Pillow has. They are tried last, because this loads all its plugins."""
+BEGINNINGS = (
+    *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"....ftypavif", b"RIFF....WEBP"),
+)
+"""First bytes of these formats, where a dot is any byte. Those of BMP and PPM are too short to be sure."""
+TEXTS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".html", ".yaml", ".yml", ".npy", ".npz")
+
+
+def is_image_content(path: Path) -> bool:
+    """Whether a file whose extension is not that of an image is one. Hidden files and texts are not looked into."""
+    if path.name.startswith(".") or path.suffix.lower() in TEXTS:
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return any(matches(head, start) for start in BEGINNINGS)
+
+
+def matches(head: bytes, start: bytes) -> bool:
+    return len(head) >= len(start) and all(b in (a, ord(".")) for a, b in zip(head, start, strict=False))
 
 
 def open_image(source: Path | bytes) -> Image.Image:
@@ -23,8 +47,16 @@ def open_image(source: Path | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it starts at half of the limit
-            return Image.open(BytesIO(source), formats=FORMATS)
+            return identified(source)
     except Image.UnidentifiedImageError:
         raise UnusableImage(f"is not one of {', '.join(FORMATS)}, or its header is damaged") from None
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"has too many pixels: {error}; make it smaller first") from None
+
+
+def identified(source: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(source), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        Image.init()
+        return Image.open(BytesIO(source), formats=[name for name in NEWER_FORMATS if name in Image.OPEN])

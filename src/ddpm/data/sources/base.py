@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -40,6 +40,31 @@ class Images(Protocol):
         ...
 
 
+def passed_over(images: Images) -> Mapping[str, int]:
+    """The files of a source that are no images, counted by their extensions."""
+    return getattr(images, "passed_over", {})
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """As "156 other files (40 .heic, 39 .npy and 2 more kinds)"."""
+    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    named = ", ".join(f"{number:,} {kind}" for kind, number in ordered[:5])
+    more = f" and {len(ordered) - 5} more kinds" if len(ordered) > 5 else ""
+    return f"{sum(counts.values()):,} other files ({named}{more})"
+
+
+def describe_classes(images: Images) -> str:
+    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels."""
+    num = torch.bincount(images.labels[images.labels >= 0]).tolist()
+    names = list(images.class_names) or [str(label) for label in range(len(num))]
+    counts = [f"{name} {number:,}" for name, number in zip(names, num, strict=False) if number][:10]
+    without = int((images.labels < 0).sum())
+    unlabelled = f", {without:,} images without a class" if without and counts else ""
+    return (
+        f"{len(names)} classes ({', '.join(counts)}{', ...' if len(names) > 10 else ''}){unlabelled}" if counts else ""
+    )
+
+
 def captions_of(images: Images) -> Sequence[str] | None:
     """The captions of images that have some: a text for each, "" for none."""
     return getattr(images, "captions", None)
@@ -49,6 +74,12 @@ class Source(Protocol):
     def open(self) -> Images:
         """Open the images. Raises ValueError with a remedy if there are none."""
         ...
+
+
+def own_test_split(source: Source) -> Source | None:
+    """The test split of a source that has one."""
+    find = getattr(source, "test_split", None)
+    return None if find is None else find()
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """A folder of image files: one subfolder per class, flat, or as written by EDM's dataset_tool.py (`dataset.json`)."""
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,20 +11,25 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.untrusted import json_data, text_file
-from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
+from ddpm.data.open_image import is_image_content, open_image
+from ddpm.data.sources.base import describe_counts, edm_labels, is_image_name, sha256_of_parts
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
+HELD_OUT = ("test", "val", "valid", "validation")
+NO_SPLITS = ("ground_truth",)
+"""Folders of MVTec AD that are neither a split nor a class."""
 TABLE, CAPTION_FIELDS = "metadata.jsonl", ("text", "caption", "prompt")
+TABLES = (TABLE, "dataset.json")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """root: the folder. Hidden files and files without an image extension are ignored.
+    """root: the folder. Hidden files are ignored. Other files are images by extension or content, or are passed over.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
     the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
     `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
+    With `auto`, a folder that has train/ beside val/ or test/ is that of train/, and the others are its splits.
     """
 
     root: str
@@ -36,25 +42,53 @@ class Folder:
         root = Path(self.root)
         if not root.is_dir():
             check.fail("data.source.root", str(root), "an existing folder")
-        names = sorted(image_names(root))
+        if splits := self.splits():
+            return Folder(splits["train"]).open()
+        names, passed_over = image_names(root)
         if not names:
-            check.fail("data.source.root", str(root), "a folder with images (png, jpg, webp, bmp, tif, gif)")
+            found = f", not {describe_counts(passed_over)}" if passed_over else ""
+            check.fail("data.source.root", str(root), f"a folder with images (png, jpg, webp, bmp, tif, gif{found})")
         layout = self.layout if self.layout != "auto" else guess_layout(root, names)
         captions = captions_in(root, names)
         if layout == "edm":
             table = root / "dataset.json"
             if not table.is_file():
                 raise ValueError(f"data.source.layout=edm needs {table}; use layout=classes or layout=flat")
-            return FolderImages(root, names, edm_labels(text_file(table), names, str(table)), (), captions)
-        if layout == "flat":
-            return FolderImages(root, names, torch.full((len(names),), -1), (), captions)
-        return FolderImages(root, names, *class_labels(root, names), captions)
+            labels = edm_labels(text_file(table), names, str(table)), ()
+        elif layout == "flat":
+            labels = torch.full((len(names),), -1), ()
+        else:
+            labels = class_labels(root, names)
+        return FolderImages(root, names, *labels, captions, passed_over)
+
+    def splits(self) -> dict[str, str]:
+        """The folders of train/ and the other splits in the root, by name. Empty unless it has nothing else."""
+        root = Path(self.root)
+        if self.layout != "auto" or not (root / "train").is_dir():
+            return {}
+        inside = {entry.name: str(entry) for entry in root.iterdir() if not entry.name.startswith(".")}
+        folders = {name: path for name, path in inside.items() if Path(path).is_dir()}
+        is_split = len(folders) > 1 and folders.keys() <= {"train", *HELD_OUT, *NO_SPLITS}
+        has_images = any(is_image_name(name) for name in inside) or "dataset.json" in inside
+        return folders if is_split and not has_images else {}
+
+    def test_split(self) -> "Folder | None":
+        """The first of test/ and val/ that has the classes of train/."""
+        splits = self.splits()
+        known = [Folder(splits[name]) for name in HELD_OUT if name in splits]
+        return next((each for each in known if each.class_folders() == Folder(splits["train"]).class_folders()), None)
+
+    def class_folders(self) -> set[str]:
+        return {entry.name for entry in Path(self.root).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
-def image_names(root: Path) -> list[str]:
-    """Image paths below the root, with forward slashes. Links are followed; two paths to one folder raise
-    ValueError."""
-    found = []
+def image_names(root: Path) -> tuple[list[str], Counter[str]]:
+    """Paths of images below the root, sorted, with forward slashes, and the extensions of the other files.
+
+    Links are followed; two paths to one folder raise ValueError.
+    """
+    found: list[str] = []
+    passed_over: Counter[str] = Counter()
     known: dict[tuple[int, int], str] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -63,8 +97,13 @@ def image_names(root: Path) -> list[str]:
         if first != folder:
             raise ValueError(f"data.source.root: {folder} and {first} are the same folder by a link; remove the link")
         below = Path(folder).relative_to(root)
-        found += [name for file in files if is_image_name(name := (below / file).as_posix())]
-    return found
+        for file in files:
+            name = (below / file).as_posix()
+            if is_image_name(name) or is_image_content(Path(folder, file)):
+                found.append(name)
+            elif not file.startswith(".") and file not in TABLES and "__MACOSX" not in below.parts:
+                passed_over[Path(file).suffix.lower() or "without extension"] += 1
+    return sorted(found), passed_over
 
 
 def captions_in(root: Path, names: list[str]) -> list[str] | None:
@@ -129,6 +168,7 @@ class FolderImages:
     labels: Tensor
     class_names: tuple[str, ...]
     captions: list[str] | None = None
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.names)

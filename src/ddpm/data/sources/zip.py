@@ -1,8 +1,9 @@
 """A zip file of images as written by EDM's dataset_tool.py: PNGs, and labels in `dataset.json`. Karras et al. 2022."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
@@ -32,17 +33,20 @@ class Zip:
             check.fail("data.source.path", str(path), "an existing zip file")
         try:
             with ZipFile(path) as archive:
-                entries = sorted((e for e in archive.infolist() if is_image_name(e.filename)), key=lambda e: e.filename)
+                listed = [entry for entry in archive.infolist() if not entry.is_dir()]
+                entries = sorted((e for e in listed if is_image_name(e.filename)), key=lambda e: e.filename)
                 table = read_entry(archive, archive.getinfo(TABLE)) if TABLE in archive.namelist() else None
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         if not entries:
             check.fail("data.source.path", str(path), "a zip file with images (png, jpg, webp, bmp, tif, gif)")
         names = [entry.filename for entry in entries]
+        others = {entry.filename for entry in listed} - {*names, TABLE}
+        passed_over = Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
         if table is None:
-            return ZipImages(path, entries, torch.full((len(names),), -1))
+            return ZipImages(path, entries, torch.full((len(names),), -1), passed_over)
         where = f"{path}/{TABLE}"
-        return ZipImages(path, entries, edm_labels(utf8(table, where), names, where))
+        return ZipImages(path, entries, edm_labels(utf8(table, where), names, where), passed_over)
 
 
 def read_entry(archive: ZipFile, entry: ZipInfo) -> bytes:
@@ -55,6 +59,7 @@ class ZipImages:
     path: Path
     entries: list[ZipInfo]
     labels: Tensor
+    passed_over: Counter[str]
     class_names: tuple[str, ...] = ()
     opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id, and the file it opened
 
