@@ -36,6 +36,7 @@ from ddpm.evaluation.evaluators import training_evaluations
 from ddpm.model.diffusion_model import no_samples
 from ddpm.runs import devices, launch, resume, run_folder
 from ddpm.runs.console import quiet_libraries
+from ddpm.runs.lease import lock_folder
 from ddpm.runs.portable import to_portable
 from ddpm.runs.typed import chosen_options
 from ddpm.schedule_check.examination import verdict
@@ -54,7 +55,8 @@ TRAINING_PARTS = ("global_step", "epoch", "loops", "optimizer_states", "lr_sched
 def run_train(config: DictConfig) -> None:
     """Train within a lock on the run folder, so that no other training uses it. A dry run does not use the folder."""
     locks = launch.is_first_process() and not check.boolean("dry_run", config.dry_run)
-    with run_folder.lock_folder(Path(config.run_dir)) if locks else nullcontext():
+    waits = config.resume.path is not None
+    with lock_folder(Path(config.run_dir), waits=waits) if locks else nullcontext():
         train(config)
 
 
