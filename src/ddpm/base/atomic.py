@@ -1,5 +1,6 @@
 """Atomic file writes: a file is written under a temporary name in the same folder, then renamed."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,13 @@ def remove_partial_files(folder: Path) -> None:
     """Remove temporary files of processes that were killed while writing."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file to NAME.aside, or NAME.aside2, ... if there is one, and return its new path."""
+    names = (f"{path.name}.aside{number if number > 1 else ''}" for number in itertools.count(1))
+    aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    return path.rename(aside)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

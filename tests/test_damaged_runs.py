@@ -1,0 +1,91 @@
+"""A damaged file of a run folder is named and kept, and the command goes on or ends with one line."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pytest
+from small_runs import csv_rows
+
+from ddpm.base.tables import read_steps
+from ddpm.commands import train
+from ddpm.commands.verify_resume import logged_numbers
+from ddpm.training.metrics_table import MetricsTable
+
+DAMAGES = {
+    "binary": b"\x89PNG\r\n\x1a\n\x00\xff\xfe",
+    "no step": b"train/loss\n1\n2\n",
+    "a huge field": b"step,train/loss\n2," + b"9" * 200_000 + b"\n",
+    "an open quote": b'step,train/loss\n2,"1\n' + b"3,1\n" * 50_000,
+    "two columns of one name": b"step,a,a\n2,1,1\n",
+    "steps that are none": b"step,train/loss\nx,1\n-3,2\n\xc2\xb2,3\n" + b"9" * 5000 + b",4\n",
+    "a cut row": b"step,train/loss\n2,0.25\n4,0.1",
+    "NUL": b"step,train/loss\n2\x00,0.25\n",
+    "empty lines": b"\n\n\n",
+}
+KEPT = {"a cut row": [{"step": "2", "train/loss": "0.25"}]}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_table_of_metrics_is_named_and_kept_and_the_run_goes_on(copied, small, tmp_path, damage):
+    words = ("checkpoint_every_n_steps=2", "logger=csv")
+    path = copied(*words) / "metrics.csv"
+    whole = csv_rows(path)
+    (tmp_path / "run/checkpoints/00000004.ckpt").unlink()
+    path.write_bytes(DAMAGES[damage])
+    (tmp_path / "run/metrics.csv.aside").write_text("of an earlier time")
+    if damage == "empty lines":
+        train.run_train(small(*words, "resume.path=auto"))
+    else:
+        with pytest.warns(
+            UserWarning, match=r"run/metrics\.csv.*kept as .*run/metrics\.csv\.aside2, and the run contin"
+        ):
+            train.run_train(small(*words, "resume.path=auto"))
+        assert (tmp_path / "run/metrics.csv.aside2").read_bytes() == DAMAGES[damage]
+    assert (tmp_path / "run/metrics.csv.aside").read_text() == "of an earlier time"
+    rows = csv_rows(path)
+    assert [row["step"] for row in rows] == [*(row["step"] for row in KEPT.get(damage, ())), "4"]
+    assert rows[-1]["train/loss"] == whole[-1]["train/loss"], "the training is the same"
+
+
+def test_a_table_that_is_damaged_during_the_training_is_kept_too(tmp_path):
+    table = MetricsTable(str(tmp_path))
+    table.log_metrics({"a": 1}, 1)
+    table.log_metrics({"a": 2}, 2)
+    table.path.write_bytes(b"\xff")
+    table.log_metrics({"b": 3}, 3)
+    with pytest.warns(UserWarning, match=r"metrics\.csv must be UTF-8 text.*kept as .*metrics\.csv\.aside"):
+        table.finalize("success")
+    assert csv_rows(table.path)[-1] == {"step": "3", "a": "", "b": "3"}
+    assert (tmp_path / "metrics.csv.aside").read_bytes() == b"\xff2,2\n", "with the row that was appended"
+
+
+def test_what_is_no_file_in_the_place_of_the_metrics_is_kept_aside(tmp_path):
+    os.mkfifo(tmp_path / "metrics.csv")
+    table = MetricsTable(str(tmp_path))
+    with pytest.warns(UserWarning, match=r"metrics\.csv must be a file.*metrics\.csv\.aside"):
+        table.continue_from(2)
+    assert (tmp_path / "metrics.csv.aside").is_fifo()
+
+
+def test_tables_of_other_runs_are_kept_each_under_its_own_name(tmp_path):
+    for number in range(3):
+        (tmp_path / "metrics.csv").write_text(str(number))
+        MetricsTable(str(tmp_path)).continue_from(0)
+    kept = [tmp_path / f"metrics.csv.aside{number}" for number in ("", "2", "3")]
+    assert [path.read_text() for path in kept] == ["0", "1", "2"]
+
+
+def test_every_row_of_a_table_is_read_or_counted(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text('step,a\n1,2\n\nx,3\n4\n5,6,7\n8,"9\n9"\n10,1')
+    columns, rows, unreadable = read_steps(path)
+    assert (columns, rows, unreadable) == (["step", "a"], [{"step": "1", "a": "2"}, {"step": "8", "a": "9\n9"}], 4)
+    assert logged_numbers(path)["8", "a"] == "9\n9"
+    assert len(list(csv.reader(io.StringIO(path.read_text())))) == 1 + 1 + len(rows) + unreadable  # and an empty line
+
+
+def test_no_other_code_reads_tables_by_itself():
+    readers = [path for path in Path("src/ddpm").rglob("*.py") if "csv.reader(" in path.read_text()]
+    assert readers == [Path("src/ddpm/base/tables.py")]
