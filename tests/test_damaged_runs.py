@@ -1,16 +1,21 @@
 """A damaged file of a run folder is named and kept, and the command goes on or ends with one line."""
 
+import contextlib
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
 import pytest
+from report.made_up import result
 from small_runs import csv_rows
 
 from ddpm.base.tables import read_steps
-from ddpm.commands import train
+from ddpm.commands import compare, train
 from ddpm.commands.verify_resume import logged_numbers
+from ddpm.generation.record import GenerationRecord
+from ddpm.metrics.protocol import write_result
 from ddpm.training.metrics_table import MetricsTable
 
 DAMAGES = {
@@ -89,3 +94,43 @@ def test_every_row_of_a_table_is_read_or_counted(tmp_path):
 def test_no_other_code_reads_tables_by_itself():
     readers = [path for path in Path("src/ddpm").rglob("*.py") if "csv.reader(" in path.read_text()]
     assert readers == [Path("src/ddpm/base/tables.py")]
+
+
+# Results and records
+
+
+ODD = [None, 3, "x", [], {}, [1], {"a": 1}, float("inf"), 10**400, [[]]]
+
+
+@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("field", ["metrics", "errors", "protocol", "subject", "environment", "value", "scores", "kid"])
+def test_a_result_with_a_value_of_another_kind_is_no_traceback(tmp_path, field, value, capsys):
+    good = tmp_path / "good.json"
+    write_result(good, result({"fid_digits_1k": 1.0}))
+    content = json.loads(good.read_text())
+    holder = {"value": content["metrics"], "scores": content["protocol"], "kid": content["protocol"]["scores"]}
+    holder.get(field, content)["fid_digits_1k" if field == "value" else field] = value
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    with contextlib.suppress(SystemExit):  # some values are possible
+        compare.main([str(good), str(tmp_path / "odd.json")])
+    assert all(line.startswith("error: ") for line in capsys.readouterr().err.splitlines()[:1])
+
+
+@pytest.mark.parametrize("text", ['{"metrics": {"fid": "x"}', '{"fid": "x"}', "[]", '{"metrics": 3'])
+def test_a_result_that_cannot_be_read_is_named(tmp_path, text, capsys):
+    write_result(tmp_path / "good.json", result({"fid_digits_1k": 1.0}))
+    whole = (tmp_path / "good.json").read_text()
+    (tmp_path / "odd.json").write_text(whole.replace("1.0", '"x"') if text == "[]" else text)
+    with pytest.raises(SystemExit, match="2"):
+        compare.main([str(tmp_path / "good.json"), str(tmp_path / "odd.json")])
+    assert str(tmp_path / "odd.json") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("field", ["num_samples", "made_with", "timings", "sampler", "cond"])
+def test_a_record_with_a_value_of_another_kind_is_refused_in_one_line(tmp_path, field, value):
+    about = {"num_samples": 3, "made_with": [{"batch_size": 2}], "sampler": {"_target_": "x"}}
+    (tmp_path / "generation.json").write_text(json.dumps(about | {field: value}))
+    record = GenerationRecord(tmp_path, {"num_samples": 3, "sampler": {"_target_": "y"}}, {})
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        record.refuse_to_mix(grows=True, has_images=True)
