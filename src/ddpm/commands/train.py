@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
-from ddpm.base.atomic import write_atomically
+from ddpm.base.atomic import remove_partial_files, write_atomically
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
@@ -156,8 +156,9 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 @rank_zero_only
 def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None:
-    """Write the settings of this run to its folder, and rename checkpoints after `step`."""
+    """Write the settings of this run to its folder, rename checkpoints after `step`, and remove incomplete ones."""
     folder = Path(config.run_dir) / "checkpoints"
+    remove_partial_files(folder)
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ddpm.base.exit_codes import COMMAND
+from ddpm.base.system_errors import naming
 
 RENEWAL, STALE = 20.0, 120.0
 POLL = 1.0
@@ -57,7 +58,8 @@ def lock_folder(
     folder.mkdir(parents=True, exist_ok=True)
     path, done = folder / ".lease", threading.Event()
     with open(folder / ".lock", "a") as lock:
-        claim(lock, path, f"{field}{folder}", remedy, waits)
+        with naming(path):
+            claim(lock, path, f"{field}{folder}", remedy, waits)
         renewals = threading.Thread(target=renew, args=(path, done), daemon=True)
         renewals.start()
         try:
@@ -135,10 +137,10 @@ def take(path: Path, ended: Lease | None) -> bool:
             json.dump(holder_of(os.getpid()), file)
     except FileExistsError:
         return False
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             path.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     if ended and not ended.is_of_this_machine:
         time.sleep(POLL)  # another machine may have found the same lease ended, and replace this one
     return is_own(path)
