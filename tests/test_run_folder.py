@@ -15,7 +15,7 @@ from processes import Command
 from small_runs import ROOT, SMALL
 
 from ddpm.commands import cli, train
-from ddpm.runs import run_folder
+from ddpm.runs import lease, run_folder
 
 CONF = ROOT / "conf"
 
@@ -63,7 +63,7 @@ def test_commands_started_together_both_keep_their_weights(tmp_path):
 
 def test_a_second_training_in_a_folder_in_use_is_refused(small, tmp_path):
     hold = (
-        "import sys; from pathlib import Path; from ddpm.runs.run_folder import lock_folder\n"
+        "import sys; from pathlib import Path; from ddpm.runs.lease import lock_folder\n"
         "with lock_folder(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -76,10 +76,10 @@ def test_a_second_training_in_a_folder_in_use_is_refused(small, tmp_path):
 
 
 def test_a_worker_that_outlives_a_killed_training_does_not_keep_its_folder(tmp_path):
-    with run_folder.lock_folder(tmp_path):
+    with lease.lock_folder(tmp_path):
         worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         worker.start()
-    with run_folder.lock_folder(tmp_path):
+    with lease.lock_folder(tmp_path):
         assert worker.is_alive()
     worker.kill()
 

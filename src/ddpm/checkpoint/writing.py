@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ddpm.base.atomic import sync, write_atomically
+from ddpm.base.system_errors import naming
 from ddpm.checkpoint.integrity import sidecar
 from ddpm.checkpoint.layout import upgrade_layout
 
@@ -42,14 +44,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         partial = target.with_name(f".{target.name}.partial")
         self.failure = None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            digest = write_synced(checkpoint, partial)
-            sidecar(target).unlink(missing_ok=True)  # a kill here leaves a file without a hash, not a wrong hash
-            os.replace(partial, target)
+            with naming(target, partial):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                digest = write_synced(checkpoint, partial)
+                sidecar(target).unlink(missing_ok=True)  # a kill here leaves a file without a hash, not a wrong hash
+                os.replace(partial, target)
             write_atomically(sidecar(target), f"{digest}  {target.name}\n".encode())
             sync(target.parent)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             self.failure = str(error).splitlines()[0]
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ddpm.base import check, exit_codes
 from ddpm.base.memory import is_out_of_memory
 from ddpm.base.nested import flatten
+from ddpm.base.system_errors import describe
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
 from ddpm.commands.former_options import FORMER_OPTIONS
@@ -59,7 +60,7 @@ def run_command(
         main()
     except USER_ERRORS as error:
         is_config = isinstance(error, HydraException)
-        exit_with_error(config_error(error, conf, name, typed=typed) if is_config else str(error), error)
+        exit_with_error(config_error(error, conf, name, typed=typed) if is_config else describe(error, folder()), error)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -77,7 +78,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         if TRACEBACK:
             raise
         missing = isinstance(error, MissingMandatoryValue)
-        message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else str(error)
+        message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
         exit_with_error(message, error)
     except (RuntimeError, MemoryError) as error:
         if TRACEBACK or not is_out_of_memory(error):
@@ -121,6 +122,14 @@ def end_processes() -> None:
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def folder() -> str:
+    """The folder in which Hydra writes."""
+    words = (word.partition("=") for word in sys.argv)
+    return next(
+        (folder for name, _, folder in words if re.fullmatch(r"hydra\.(run|sweep)\.dir", name)), str(Path.cwd())
+    )
 
 
 def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:

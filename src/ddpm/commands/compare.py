@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm.base.exit_codes import exit_code
+from ddpm.base.system_errors import describe
 from ddpm.evaluation.comparison import as_json, compare_results, format_comparison, read_results
 from ddpm.runs.interruption import heed_signals
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = read_results(given.results)
         differences = compare_results(results)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(exit_code(error))
     paths = dict(zip(results, given.results, strict=True))
     print((as_json if given.json else format_comparison)(results, paths, differences))

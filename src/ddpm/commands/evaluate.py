@@ -1,7 +1,7 @@
 """evaluate.py: measure images of a trained model or of any program, or the model itself, and store the results."""
 
 import glob
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -45,7 +45,9 @@ from ddpm.generation.record import Timing
 from ddpm.interop.hub import describe_path
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
+from ddpm.runs import launch
 from ddpm.runs.console import quiet_libraries
+from ddpm.runs.lease import lock_folder
 
 
 @holding()
@@ -185,16 +187,19 @@ def measure_target(
     num_found = 0 if done_mask is None else int(done_mask.sum())
     record = target.writer.record if target.writer else None
     clock = GenerationClock(device_name(trainer.strategy.root_device), record)
+    lock: AbstractContextManager[None] = nullcontext()
     if not target.writer.is_finished() if target.writer else num_found < num:
         trainer.callbacks.append(clock)
         if target.writer:
             report_progress(num_found, target.writer.store, target.writer.record)
             trainer.callbacks.append(target.writer)
+            if launch.is_first_process():
+                lock = lock_folder(target.writer.store.folder, "", "add keep_images=false")
         trainer.callbacks.append(GenerationProgress(num, num_found))
     elif target.writer:
         rank_zero_only(target.writer.store.adopt)()
     trainer.callbacks.append(scoring)
-    with explain_full_disk(target.writer.store) if target.writer else nullcontext():
+    with lock, explain_full_disk(target.writer.store) if target.writer else nullcontext():
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
     result = Result.of(
         scoring.values,

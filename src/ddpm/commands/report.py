@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ddpm.base.atomic import write_atomically
 from ddpm.base.exit_codes import exit_code
+from ddpm.base.system_errors import describe
 from ddpm.report.page import page
 from ddpm.report.report import read_report
 from ddpm.runs.interruption import heed_signals
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
         report = read_report(given.folders)
         write_atomically(given.out, content := page(report).encode())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(exit_code(error))
     runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
     print(f"{runs} in {given.out}, {len(content) / 1e6:.1f} MB; open it in a browser")

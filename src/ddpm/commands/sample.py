@@ -6,6 +6,7 @@ arrays they show, and numbers.
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
 from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior, tasks_with_images
 from ddpm.model.requests import resolve_request
+from ddpm.runs import launch
 from ddpm.runs.console import quiet_libraries
+from ddpm.runs.lease import lock_folder
 from ddpm.tasks.base import Model, Outcome
 
 
@@ -77,19 +80,20 @@ def generate(config: DictConfig) -> None:
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
-    record.refuse_to_mix(store.grows, has_images=any(store.stored()))
-    writer = ImageWriter(store, record, picture)
-    finished = writer.is_finished()
-    with explain_full_disk(store):
-        if not finished:
-            num_found = int(store.done_mask().sum())
-            report_progress(num_found, store, record)
-            trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
-            trainer.predict(GenerationModule(model), data, return_predictions=False)
-        else:
-            rank_zero_only(store.adopt)()
-        if config.gif and not (finished and store.holds(GIF, writer.gif)):
-            draw_gif(trainer, model, data, writer)
+    with lock_folder(folder, "out=") if launch.is_first_process() else nullcontext():
+        record.refuse_to_mix(store.grows, has_images=any(store.stored()))
+        writer = ImageWriter(store, record, picture)
+        finished = writer.is_finished()
+        with explain_full_disk(store):
+            if not finished:
+                num_found = int(store.done_mask().sum())
+                report_progress(num_found, store, record)
+                trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
+                trainer.predict(GenerationModule(model), data, return_predictions=False)
+            else:
+                rank_zero_only(store.adopt)()
+            if config.gif and not (finished and store.holds(GIF, writer.gif)):
+                draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
 
 
@@ -162,7 +166,11 @@ def draw_gif(
 @rank_zero_only
 def print_files(folder: Path, num_samples: int, finished: bool) -> None:
     print(f"{num_samples} samples in {folder}" + (", all of them stored before" if finished else ""))
-    for path in sorted(folder.iterdir()):
+    print_paths(folder)
+
+
+def print_paths(folder: Path) -> None:
+    for path in sorted(folder.glob("[!.]*")):
         print(f"  {path}")
 
 
@@ -187,10 +195,11 @@ def run_task(config: DictConfig) -> None:
         about = {**chosen, **requested, **identity(stored, model, trainer)}
         about["files"] = named_files(about["task"])
         record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
-        record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
-        outcome = task(task_model(model, task_data(config, stored, model.condition), config.batch_size, rows))
-    record.write()
-    write_outcome(folder, name, outcome, about)
+        with lock_folder(folder, "out="):
+            record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
+            outcome = task(task_model(model, task_data(config, stored, model.condition), config.batch_size, rows))
+            record.write()
+            write_outcome(folder, name, outcome, about)
 
 
 def named_files(task: dict[str, Any]) -> dict[str, str]:
@@ -265,5 +274,4 @@ def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> Non
         np.savez(file, **{key: array.cpu().numpy() for key, array in outcome.arrays.items()})
     write_atomically(folder / f"{name}.json", json.dumps({**outcome.numbers, **about}, indent=2).encode())
     print("\n".join([*outcome.lines, f"{name} in {folder}"]))
-    for path in sorted(folder.glob("*")):
-        print(f"  {path}")
+    print_paths(folder)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
-from ddpm.base.atomic import write_atomically
+from ddpm.base.atomic import remove_partial_files, write_atomically
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
@@ -36,6 +36,7 @@ from ddpm.evaluation.evaluators import training_evaluations
 from ddpm.model.diffusion_model import no_samples
 from ddpm.runs import devices, launch, resume, run_folder
 from ddpm.runs.console import quiet_libraries
+from ddpm.runs.lease import lock_folder
 from ddpm.runs.portable import to_portable
 from ddpm.runs.typed import chosen_options
 from ddpm.schedule_check.examination import verdict
@@ -54,7 +55,8 @@ TRAINING_PARTS = ("global_step", "epoch", "loops", "optimizer_states", "lr_sched
 def run_train(config: DictConfig) -> None:
     """Train within a lock on the run folder, so that no other training uses it. A dry run does not use the folder."""
     locks = launch.is_first_process() and not check.boolean("dry_run", config.dry_run)
-    with run_folder.lock_folder(Path(config.run_dir)) if locks else nullcontext():
+    waits = config.resume.path is not None
+    with lock_folder(Path(config.run_dir), waits=waits) if locks else nullcontext():
         train(config)
 
 
@@ -154,8 +156,9 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 @rank_zero_only
 def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None:
-    """Write the settings of this run to its folder, and rename checkpoints after `step`."""
+    """Write the settings of this run to its folder, rename checkpoints after `step`, and remove incomplete ones."""
     folder = Path(config.run_dir) / "checkpoints"
+    remove_partial_files(folder)
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)

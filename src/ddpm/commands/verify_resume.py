@@ -4,7 +4,6 @@ Trains a few steps without interruption. Then trains again, kills the run with S
 resumes it. Compares weights, optimizer state, logged values and pictures of both runs bit by bit.
 """
 
-import csv
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base.program import PROGRAM
+from ddpm.base.tables import read_steps
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.trust import take_trust
@@ -67,9 +67,9 @@ def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
 
 def logged_numbers(path: Path) -> dict[tuple[str, str], str]:
     """Logged values as text, by step and name."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {(row["step"], k): v for row in rows for k, v in row.items() if v and not k.startswith("sys/")}
+    return {
+        (row["step"], k): v for row in read_steps(path).rows for k, v in row.items() if v and not k.startswith("sys/")
+    }
 
 
 def picture_files(folder: Path) -> dict[str, bytes]:

@@ -40,6 +40,7 @@ class GenerationRecord:
         try:
             stored = json_file(self.path)
             stored["made_with"][0].keys()
+            range(stored.get("num_samples", 0))
             [each["seconds"] / each["num_images"] for each in stored.get("timings", []) if each["device"]]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError):
             raise ValueError(f"{self.path} is not a record of sample.py; {self._remedy()}") from None

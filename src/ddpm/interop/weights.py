@@ -1,5 +1,7 @@
 """Read and write weights in files of safetensors and torch.save, and rename weights of other programs."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,13 @@ Weights = dict[str, Tensor]
 def save_tensors(weights: Weights, path: Path) -> None:
     """Write copies of the tensors, because safetensors refuses tensors that share memory, such as tied weights."""
     apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
-    save_file(apart, path, metadata={"format": "pt"})
+    try:
+        save_file(apart, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def load_tensors(path: Path, remedy: str = "") -> Weights:

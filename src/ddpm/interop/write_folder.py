@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ddpm.base.atomic import sync
+from ddpm.base.atomic import remove_abandoned_files, sync
+from ddpm.base.system_errors import naming
 
 
 @contextmanager
@@ -20,11 +21,13 @@ def write_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
-        partial.mkdir()
-        yield partial
-        for each in (*partial.rglob("*"), partial):
-            sync(each)
-        os.replace(partial, path)
-        sync(path.parent)
+        with naming(path, partial):
+            partial.mkdir()
+            remove_abandoned_files(partial)
+            yield partial
+            for each in (*partial.rglob("*"), partial):
+                sync(each)
+            os.replace(partial, path)
+            sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import math
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -59,6 +59,8 @@ class EvaluationProtocol:
             value = getattr(self, each.name)
             if each.type is str and not (isinstance(value, str) and value):
                 check.fail(each.name, value, "a text that is not empty")
+        if not (isinstance(self.scores, Mapping) and all(isinstance(text, str) for text in self.scores.values())):
+            check.fail("scores", self.scores, "texts by name")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Result:
 
     def __post_init__(self) -> None:
         for name, value in (*self.metrics.items(), *self.errors.items()):
-            if not math.isfinite(value):
+            if not (isinstance(value, float | int) and abs(value) <= sys.float_info.max):
                 check.fail(name, value, "finite to be stored")
 
     @classmethod
@@ -140,5 +142,8 @@ def read_result(path: str | Path) -> Result:
                 f"{sorted(expected - parts[name].keys())}, unknown {sorted(parts[name].keys() - expected)}; "
                 "evaluate again"
             )
-        parts[name] = kind(**parts[name])
-    return Result(**parts)
+    try:
+        protocol, environment = EvaluationProtocol(**parts["protocol"]), Environment(**parts["environment"])
+        return Result(**{**parts, "protocol": protocol, "environment": environment})
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

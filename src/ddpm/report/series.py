@@ -1,18 +1,14 @@
 """metrics.csv as columns of numbers. What cannot be read is counted and reported, never guessed."""
 
-import csv
-import io
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ddpm.base.untrusted import text_file
+from ddpm.base.tables import read_steps
 
 MAX_COLUMNS = 2_000
 LARGEST = 1e30  # largest value that can be summed and drawn
-STEP = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass
@@ -43,20 +39,14 @@ class Series:
 
 
 def read_series(path: Path) -> Series:
-    """Read metrics.csv. Raises ValueError with the file's name if it is not a table with a column `step`."""
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text_file(path), newline="")) if row]
-    except csv.Error as error:
-        raise ValueError(f"{path.name} is not a table: {error}") from None
-    names = rows.pop(0) if rows else ["step"]
-    if "step" not in names or len(names) > MAX_COLUMNS:
-        raise ValueError(f"{path.name} must have a column 'step', and at most {MAX_COLUMNS:,} columns")
-    place = names.index("step")
-    good = [row for row in rows if len(row) == len(names) and STEP.fullmatch(row[place])]
-    good.sort(key=lambda row: int(row[place]))
-    series = Series(np.array([int(row[place]) for row in good], dtype=np.int64), unreadable=len(rows) - len(good))
-    for name, cells in zip(names, zip(*good, strict=True), strict=False):
-        found = [parse_number(cell) if cell else None for cell in cells]
+    """Read metrics.csv. Raises ValueError with the file's name if it is not a table of steps."""
+    columns, rows, unreadable = read_steps(path)
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f"{path} must have at most {MAX_COLUMNS:,} columns")
+    rows.sort(key=lambda row: int(row["step"]))
+    series = Series(np.array([int(row["step"]) for row in rows], dtype=np.int64), unreadable=unreadable)
+    for name in columns if rows else ():
+        found = [parse_number(row[name]) if row[name] else None for row in rows]
         values = np.array(found, dtype=np.float64)  # None becomes NaN
         values[np.abs(values) > LARGEST] = np.nan
         odd = [k for k in np.flatnonzero(~np.isfinite(values)) if found[k] is not None]

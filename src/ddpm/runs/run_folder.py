@@ -1,6 +1,5 @@
 """The folder of a run: a new one, or the newest one with the same settings and an intact checkpoint."""
 
-import fcntl
 import itertools
 import sys
 from argparse import Namespace
@@ -67,18 +66,6 @@ def resume_path(words: list[str]) -> str | None:
 def parent_run(folder: Path) -> Path:
     """The run folder, for itself or its folder of checkpoints."""
     return folder.parent if folder.name == "checkpoints" else folder
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock the folder against other trainings while this process lives. Child processes do not inherit the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # depends on the system
-            raise ValueError(f"run_dir={folder} is in use by another training; wait for it or choose another") from None
-        yield
 
 
 def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: bool) -> DictConfig:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ddpm.base.atomic import write_atomically
+from ddpm.base.atomic import set_aside, write_atomically
+from ddpm.base.tables import read_steps
 
 
 class MetricsTable(Logger):
@@ -56,15 +58,12 @@ class MetricsTable(Logger):
         """Keep the rows up to `step`, and drop later ones, which will be logged again. The row of `step` may get more
         numbers. At step 0 the file belongs to another run, and is renamed.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
         if step == 0:
-            self.path.rename(self.path.with_name(f"{self.path.name}.aside"))
+            set_aside(self.path)
             return
-        with open(self.path, newline="") as file:
-            reader = csv.DictReader(file)
-            self.fields = list(reader.fieldnames or ["step"])
-            rows = [row for row in reader if is_complete_row(row) and int(row["step"]) <= step]
+        rows = [row for row in self.rows_on_disk() if int(row["step"]) <= step]
         if rows and int(rows[-1]["step"]) == step:
             self.row = {field: value for field, value in rows[-1].items() if value} | {"step": step}
             self.on_disk, self.grown = True, False
@@ -96,10 +95,19 @@ class MetricsTable(Logger):
         self.unwritten, self.on_disk, self.grown, self.torn = [], True, False, False
 
     def rows_on_disk(self) -> list[dict[str, str]]:
-        if not self.path.exists():
+        """The readable rows. A file with others is set aside first, except for a row that a failed write truncated."""
+        if not os.path.lexists(self.path):
             return []
-        with open(self.path, newline="") as file:
-            return [row for row in csv.DictReader(file) if is_complete_row(row)]
+        try:
+            columns, rows, unreadable = read_steps(self.path)
+            problem = f"{self.path} has rows that cannot be read ({unreadable})" if unreadable > self.torn else None
+        except ValueError as error:
+            columns, rows, problem = ["step"], [], str(error)
+        self.fields = list(dict.fromkeys([*columns, *self.fields]))
+        if problem:
+            aside = set_aside(self.path)
+            rank_zero_warn(f"{problem}; it is kept as {aside}, and the run continues with {len(rows)} readable rows")
+        return rows
 
     def rewrite(self, rows: list[dict[str, Any]]) -> None:
         write_atomically(
@@ -111,8 +119,3 @@ def csv_lines(fields: list[str], rows: list[dict[str, Any]]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, fields, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def is_complete_row(row: dict[str | None, Any]) -> bool:
-    """Whether a row is complete; the last row of a killed run may not be."""
-    return None not in row and None not in row.values() and str(row["step"]).isdigit()
