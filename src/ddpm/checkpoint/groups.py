@@ -85,6 +85,7 @@ GROUPS = [
         may_change=(
             *("accelerator", "devices", "num_nodes", "strategy", "max_steps", "max_time", "max_epochs"),
             *("log_every_n_steps", "val_check_interval", "limit_val_batches", "profiler", "deterministic"),
+            "timeout_minutes",
         ),
     ),
     Group("name", may_change=True),

@@ -184,7 +184,7 @@ def explain_interruptions(config: DictConfig, trainer: Trainer) -> Iterator[None
 def describe_lost_steps(config: DictConfig, trainer: Trainer) -> str:
     good = newest_intact(Path(config.run_dir) / "checkpoints")
     return (
-        f"rank {trainer.global_rank} ends, because another process of this run is gone; its own message or "
+        f"rank {trainer.global_rank} ends, because another process of this run is gone or hangs; its own message or "
         f"the system's log states the cause. Last good checkpoint: {good or 'none yet'}; resume=auto continues from it"
     )
 

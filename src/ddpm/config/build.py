@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from ddpm.model.diffusion_model import no_samples
 from ddpm.model.latent_codec import LatentCodec
 from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
+from ddpm.runs.peers import connect_with
 from ddpm.runs.typed import wandb_labels
 from ddpm.training import sharding
 from ddpm.training.alternating import AlternatingModule
@@ -139,13 +141,15 @@ def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | N
 def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
-    unknown = [name for name in settings if name not in inspect.signature(Trainer).parameters]
+    known = [*inspect.signature(Trainer).parameters, "timeout_minutes"]
+    unknown = [name for name in settings if name not in known]
     if unknown:
-        hint = check.suggestion(unknown[0], inspect.signature(Trainer).parameters)
+        hint = check.suggestion(unknown[0], known)
         raise ValueError(f"trainer.{unknown[0]} is not a setting of Lightning's Trainer{hint}")
     check.integer("trainer.max_steps", settings["max_steps"], low=1)
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
+    check.positive_number("trainer.timeout_minutes", settings["timeout_minutes"])
     settings = cluster.resolve_slurm(settings)
     settings["strategy"] = sharding.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
@@ -161,6 +165,7 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
 
 def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequence[Callback]) -> Trainer:
     limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
+    timeout = timedelta(minutes=settings.pop("timeout_minutes"))
     lightning = Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
@@ -177,6 +182,8 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
         num_sanity_val_steps=0,
     )
     take_over(lightning)
+    if lightning.world_size > 1:
+        connect_with(lightning.strategy, timeout)
     return lightning
 
 

@@ -11,15 +11,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from ddpm.base import exit_codes
 from ddpm.runs import launch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 USUAL = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 LAUNCHERS: list[Any] = []  # Lightning's launchers, which start the other ranks
 CHILDREN: list[subprocess.Popen] = []  # processes to end with this one
+ENDING = threading.Event()  # this process is about to end
+GRACE = 5  # seconds in which this process may end by itself
 
 
 class Interrupted(SystemExit):
@@ -28,6 +32,7 @@ class Interrupted(SystemExit):
     def __init__(self, number: int, kept: str = "ended; all files written so far are intact and kept"):
         super().__init__(128 + number)
         self.number, self.kept = number, kept
+        ENDING.set()
         take_children()
 
 
@@ -85,6 +90,49 @@ def take_over(trainer: Any) -> None:
         LAUNCHERS.append(trainer.strategy.launcher)
 
 
+@contextlib.contextmanager
+def connecting() -> Iterator[None]:
+    """Let signals and lost children end this process while torch waits for the others, when no handler can run."""
+    ENDING.clear()
+    take_children()
+    threading.Thread(target=follow_children, daemon=True).start()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    connected = threading.Event()
+
+    def follow_signals() -> None:
+        with open(reading, "rb", buffering=0) as pipe:
+            received = pipe.read(1)
+            if received and not connected.wait(GRACE):
+                leave(128 + received[0], f"{signal.Signals(received[0]).name}: ended before all processes connected")
+
+    threading.Thread(target=follow_signals, daemon=True).start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        connected.set()
+        os.close(writing)
+
+
+def follow_children() -> None:
+    """End this process when a child has failed, with the code of the child."""
+    while CHILDREN:
+        time.sleep(1)
+        failed = next((code for child in [*CHILDREN] if (code := child.poll())), 0)
+        if failed and not ENDING.wait(GRACE) and CHILDREN:
+            how = f"ended with code {failed}" if failed > 0 else f"was ended by {signal.Signals(-failed).name}"
+            leave(failed if failed > 0 else exit_codes.LOST, f"this process ends, because another of this run {how}")
+
+
+def leave(code: int, message: str) -> None:
+    """End at once, without Python's own end, which would wait for the main thread."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+    os._exit(code)
+
+
 def take_children() -> None:
     """Take over the child processes from Lightning, which would kill this process if one of them fails."""
     for launcher in LAUNCHERS:
@@ -94,6 +142,7 @@ def take_children() -> None:
 
 def end_children() -> None:
     """End child processes with the signal that ends this process; without one, wait for their error messages first."""
+    ENDING.set()
     take_children()
     error = sys.exception()
     number = error.number if isinstance(error, Interrupted) else 0

@@ -72,13 +72,16 @@ def through_store(choose: Callable[[], str], name: str) -> str:
     """Share a choice through the store of torchrun's agents."""
     from torch.distributed import TCPStore
 
+    from ddpm.runs.interruption import connecting
+
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = is_first_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
     key = f"{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if is_first_process():
-        store.set(key, choose())
-    return store.get(key).decode()
+    with connecting():
+        store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
+        if is_first_process():
+            store.set(key, choose())
+        return store.get(key).decode()
 
 
 def through_file(choose: Callable[[], str], key: str) -> str:

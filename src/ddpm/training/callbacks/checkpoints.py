@@ -227,8 +227,11 @@ class Checkpoints(Checkpoint):
         return f"the last good checkpoint is {left}" if left else "there is no earlier one"
 
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
-"""Messages of torch's backends when another process is gone."""
+LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted"),
+    "Timed out waiting",
+)
+"""Messages of torch's backends when another process is gone or hangs."""
 
 
 def another_is_lost(error: BaseException) -> bool:

@@ -45,7 +45,8 @@ class Interruption(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
-            self.group = dist.new_group(backend="gloo")  # to agree without synchronization with the GPU
+            timeout = trainer.strategy._timeout
+            self.group = dist.new_group(backend="gloo", timeout=timeout)  # to agree without waiting for the GPU
         self.before = {n: signal.signal(n, self.note) for n in SIGNALS if not ignored_by_nohup(n)}
         module.model.on_sampling_step = lambda state: stop_if_signalled(trainer)
 
