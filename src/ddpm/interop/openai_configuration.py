@@ -1,9 +1,9 @@
 """Configurations for networks of improved-diffusion and guided-diffusion."""
 
 from ddpm.interop.configuration import Config, all_groups, leaf, schedule
-from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.openai import OpenAIModel
 from ddpm.interop.openai_flags import Flags
+from ddpm.interop.scheduler import Scheduler
 from ddpm.networks.classifier import Classifier
 
 
