@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ddpm.base import check
 from ddpm.interop.diffusers_files import (
