@@ -41,6 +41,7 @@ WORDS: dict[str, dict[str, Config]] = {
     "variance": {
         "ddpm.diffusion.variance.FixedSmall": {"variance_type": "fixed_small"},
         "ddpm.diffusion.variance.FixedLarge": {"variance_type": "fixed_large"},
+        "ddpm.diffusion.variance.PublishedFixedLarge": {"variance_type": "fixed_large"},
         "ddpm.diffusion.variance.LearnedRange": {"variance_type": "learned_range"},
     },
 }
