@@ -40,9 +40,8 @@ def conditional(mults, levels, heads, tokens=12, channels=4):
 def pipeline(folder, unet, stage, place, **scheduler):
     unet.save_pretrained(folder / "unet")
     stage.save_pretrained(folder / place)
-    DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, **scheduler).save_pretrained(
-        folder / "scheduler"
-    )
+    published = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195, "clip_sample": False}
+    DDIMScheduler(**published | scheduler).save_pretrained(folder / "scheduler")
     index = {"_class_name": "LDMPipeline", "unet": ["diffusers", "UNet2DModel"], place: ["diffusers", "VQModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

@@ -22,6 +22,7 @@ from ddpm.diffusion.exact.oracle import GaussianOracle, MixtureOracle, OracleDen
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.guidance.classifier import ClassifierGuided
 from ddpm.diffusion.guidance.difference import Autoguided, ClassifierFree, scale_at
+from ddpm.diffusion.objective import X0, Eps, V
 from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.schedules.adjusted import zero_terminal_snr
 from ddpm.diffusion.schedules.betas import linear
@@ -316,6 +317,20 @@ def test_classifier_free_guidance_and_its_rescaling_are_those_of_diffusers(scale
     theirs = ClassifierFreeGuidance(guidance_scale=scale, guidance_rescale=rescale).forward(IMAGES, OTHERS).pred
     found = classifier_free(Fixed(IMAGES, OTHERS), scale, rescale=rescale)(IMAGES, 500, COND).x0
     torch.testing.assert_close(found, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", [Eps, V, X0])
+@pytest.mark.parametrize("rescale", [0.3, 1.0])
+def test_the_output_of_the_network_is_rescaled_as_in_diffusers(objective, rescale):
+    """The guider of diffusers receives outputs, here eps, v or x0."""
+    kind, x_t, t = objective(SCHEDULE), normal(6, 3, 3, 8, 8), 500
+    theirs = ClassifierFreeGuidance(guidance_scale=5.0, guidance_rescale=rescale).forward(IMAGES, OTHERS).pred
+    told, untold = (kind.to_x0(output, x_t, t) for output in (IMAGES, OTHERS))
+    settings = {"rescale": rescale, "rescale_of": "output", "objective": kind}
+    found = classifier_free(Fixed(told, untold), 5.0, **settings)(x_t, t, COND).x0
+    torch.testing.assert_close(found, kind.to_x0(theirs, x_t, t), rtol=1e-10, atol=1e-10)
+    of_x0 = classifier_free(Fixed(told, untold), 5.0, rescale=rescale)(x_t, t, COND).x0
+    assert torch.allclose(found, of_x0) == (objective is X0)
 
 
 def test_autoguidance_is_that_of_diffusers():

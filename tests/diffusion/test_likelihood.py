@@ -15,7 +15,7 @@ from ddpm.diffusion.denoiser import NetworkDenoiser, SelfConditioned
 from ddpm.diffusion.distributions import Bernoulli, Gaussian
 from ddpm.diffusion.exact.oracle import GaussianOracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.losses.bound import bits_per_dim, prior_term, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, floored_log_mass, log_mass, prior_term, step_term
 from ddpm.diffusion.losses.error import mse
 from ddpm.diffusion.losses.vlb import HybridLoss, VLBLoss
 from ddpm.diffusion.losses.weight import uniform
@@ -319,3 +319,51 @@ def test_a_self_conditioned_network_is_told_its_own_answer_half_of_the_time_with
     assert torch.equal(guess[has_guess], 0.5 * x[has_guess])
     assert abs(has_guess.double().mean() - 0.5) < 4 * 0.5 / 20
     assert network.weight.grad.item() == pytest.approx(x.sum().item(), rel=1e-10)
+
+
+# The floor
+
+
+def log_mass_of_openai(x, mean, std):
+    """discretized_gaussian_log_likelihood of guided-diffusion, with the exact distribution function."""
+    upper, lower = (td.Normal(0.0, 1.0).cdf((x - mean + sign / 255) / std) for sign in (1, -1))
+    inner = (upper - lower).clamp(min=1e-12).log()
+    last = torch.where(x > 0.999, (1 - lower).clamp(min=1e-12).log(), inner)
+    return torch.where(x < -0.999, upper.clamp(min=1e-12).log(), last)
+
+
+def test_the_floor_is_that_of_openai():
+    levels = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).view(1, 1, 16, 16)
+    mean = torch.tensor([-1.3, -0.2, 0.9, 40.0], dtype=torch.float64).view(4, 1, 1, 1).expand(4, 1, 16, 16)
+    x0 = levels.expand_as(mean)
+    found = floored_log_mass(1e-12)(Gaussian(mean, 0.05**2), x0)
+    assert (found == math.log(1e-12)).any()
+    torch.testing.assert_close(found, log_mass_of_openai(x0, mean, 0.05), rtol=0, atol=1e-4)  # theirs cancels: 1 - cdf
+    likely = found > math.log(1e-12)
+    assert torch.equal(found[likely], log_mass(Gaussian(mean, 0.05**2), x0)[likely])
+
+
+def test_a_bad_network_costs_at_most_the_floor_with_finite_gradients():
+    x0 = torch.zeros(2, 1, 4, 4)
+    for distance in (1.0, 1e4, 1e30):
+        mean = torch.full_like(x0, distance).requires_grad_()
+        variance = torch.tensor([1e-8, 1e-4]).requires_grad_()
+        nats = floored_log_mass(1e-12)(Gaussian(mean, variance), x0)
+        assert bits_per_dim(-nats).tolist() == pytest.approx([math.log2(1e12)] * 2)
+        gradients = torch.autograd.grad(nats.sum(), [mean, variance])
+        assert all((gradient == 0).all() for gradient in gradients)
+    nan = floored_log_mass(1e-12)(Gaussian(torch.full_like(x0, math.nan), 1.0), x0)
+    assert nan.isnan().all()  # an alarm about the loss must see it
+
+
+@pytest.mark.parametrize("floor", [0, 1, "low"])
+def test_a_floor_that_is_no_probability_is_refused(floor):
+    with pytest.raises(ValueError, match="floor must be"):
+        VLBLoss(GaussianDiffusion(SCHEDULES["linear"]), Uniform(), FixedSmall(), floor)
+
+
+def test_a_training_uses_the_floor(small):
+    from ddpm.config import build
+
+    for name, others in (("vlb", []), ("hybrid", ["variance=learned_range"])):
+        assert build.module(small(f"loss={name}", *others)).loss.floor == 1e-12

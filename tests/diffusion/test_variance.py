@@ -6,7 +6,7 @@ import torch
 
 from ddpm.base.types import Prediction
 from ddpm.diffusion.schedules.base import NoiseSchedule
-from ddpm.diffusion.variance import FixedLarge, FixedSmall
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, PublishedFixedLarge
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.r_[1, np.cumprod(1 - BETA)]
@@ -37,3 +37,14 @@ def test_times_of_a_batch_give_one_variance_each():
     for variance in (FixedSmall(), FixedLarge()):
         each = [variance(SCHEDULE, PREDICTION, *pair) for pair in PAIRS]
         assert variance(SCHEDULE, PREDICTION, s, t).tolist() == pytest.approx(each, rel=1e-12)
+
+
+def test_the_published_large_variance_is_that_of_the_code_of_ho():
+    """models/diffusion_utils_2.py: fixedlarge has np.append(posterior_variance[1], betas[1:])."""
+    posterior = BETA * (1 - ALPHA_BAR[:-1]) / (1 - ALPHA_BAR[1:])
+    theirs = np.append(posterior[1], BETA[1:])
+    t = torch.arange(1, 1001)
+    assert PublishedFixedLarge()(SCHEDULE, PREDICTION, t - 1, t).numpy() == pytest.approx(theirs, rel=1e-9)
+    each = [PublishedFixedLarge()(SCHEDULE, PREDICTION, int(time) - 1, int(time)) for time in t]
+    assert each == pytest.approx(theirs, rel=1e-9)
+    assert FixedLarge()(SCHEDULE, PREDICTION, 0, 1) / theirs[0] == pytest.approx(1.832, abs=1e-3)

@@ -87,6 +87,17 @@ def test_the_old_names_of_attention_weights_are_understood(folder):
     assert_one_network(interop.load_diffusers(folder).network, theirs())
 
 
+def test_the_network_of_the_training_example_of_diffusers_is_read(tmp_path):
+    """examples/unconditional_image_generation, narrower: all that is not a width is the default of UNet2DModel."""
+    down, up = ["DownBlock2D"] * 6, ["UpBlock2D"] * 6
+    down[4], up[1] = "AttnDownBlock2D", "AttnUpBlock2D"
+    shape = {"down_block_types": down, "up_block_types": up, "block_out_channels": (32, 32, 64, 64, 128, 128)}
+    network = awake(UNet2DModel(sample_size=32, layers_per_block=2, **shape).eval()).float()
+    assert (network.config.freq_shift, network.config.attention_head_dim) == (0, 8)
+    network.save_pretrained(tmp_path)
+    assert_one_network(interop.load_diffusers(tmp_path).network, network, size=(32, 64))
+
+
 def test_the_published_config_is_the_published_network():
     published = {
         "block_out_channels": [128, 256, 256, 256],
@@ -114,9 +125,10 @@ def test_a_pipeline_folder_brings_its_scheduler(tmp_path):
 def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_as_diffusers_does(folder):
     (folder / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler", "beta_end": 0.01}')
     defaults = DDPMScheduler().config
-    expected = {name: defaults[name] for name in ("num_train_timesteps", "beta_schedule", "beta_start")}
-    expected |= {"beta_end": 0.01, "prediction_type": "epsilon"}
-    assert vars(interop.load_diffusers(folder).scheduler) == expected
+    found = vars(interop.load_diffusers(folder).scheduler)
+    unread = {"steps_offset"}  # times of fewer steps, which are chosen by timestep_spacing here
+    assert found.keys() == {name for name in defaults if not name.startswith("_")} - unread
+    assert found == {name: defaults[name] for name in found} | {"beta_end": 0.01, "prediction_type": "epsilon"}
 
 
 def test_a_network_of_ours_opens_in_diffusers(tmp_path):
@@ -139,7 +151,7 @@ def test_a_network_of_ours_opens_in_diffusers(tmp_path):
         ("norm_eps", 1e-5),
         ("act_fn", "gelu"),
         ("resnet_time_scale_shift", "scale_shift"),
-        ("num_class_embeds", 10),
+        ("class_embed_type", "identity"),
         ("block_out_channels", [8, 12, 16]),
         ("down_block_types", ["DownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"]),
         ("up_block_types", ["UpBlock2D", "UpBlock2D", "UpBlock2D"]),

@@ -153,6 +153,14 @@ def test_a_conditional_network_that_cannot_be_is_refused_by_name(tmp_path, field
         diffusers_latent.load_latent(folder)
 
 
+def test_a_scheduler_that_clips_latents_is_refused_with_what_to_choose(tmp_path, config):
+    folder = pipeline(tmp_path, celebahq(), stage_of(VQModel, 3), "vqvae", clip_sample=True)
+    with pytest.raises(ValueError, match=r"clip=StaticThresholding .* choose clip=none"):
+        loaded(folder)
+    words = load.changes(config("sample", f"ckpt={folder}", "clip=none"))
+    assert load.from_checkpoint(folder, words)[0].latent_shape == (3, 16, 16)
+
+
 def test_a_pipeline_without_a_scheduler_is_refused(tmp_path):
     folder = pipeline(tmp_path, celebahq(), stage_of(VQModel, 3), "vqvae")
     (folder / "scheduler" / "scheduler_config.json").unlink()

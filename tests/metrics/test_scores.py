@@ -234,6 +234,33 @@ def test_images_of_the_data_have_all_of_precision_and_recall_and_far_ones_none()
     assert [far[name].value for name in ("precision", "recall", "density", "coverage")] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("width", [4, 192])
+@pytest.mark.parametrize("place", [0, 1000])
+def test_exact_copies_have_density_one(width, place):
+    """Each ball holds the copies of its centre and of the 4 nearest images. The fifth lies on its border."""
+    real = normal(300, width, 0) + place
+    copies = PrecisionRecall()(features(real), features(real.clone()))
+    assert [copies[name].value for name in ("precision", "recall", "density", "coverage")] == [1, 1, 1, 1]
+    closed = PrecisionRecall(ball_coverage="closed")(features(real), features(real.clone()))
+    assert closed["density"].value == pytest.approx(6 / 5)
+
+
+def test_balls_without_a_radius_hold_copies_if_they_are_closed():
+    """Each image is there 6 times, so the radius to its 3rd and 5th neighbour is 0."""
+    real = normal(50, 64, 0).repeat(6, 1)
+    found = PrecisionRecall()(features(real), features(real[:100]))
+    assert [found[name].value for name in ("precision", "density", "coverage")] == [1, 0, 0]
+    opened = PrecisionRecall(ball="open", ball_coverage="closed")(features(real), features(real[:100]))
+    assert [opened[name].value for name in ("precision", "recall", "density", "coverage")] == [0, 0, 6 / 5, 1]
+
+
+def test_a_score_names_its_balls():
+    assert "ball=closed, ball_coverage=open" in PrecisionRecall().describe()
+    assert "ball=open" in ClassCoverage().describe()
+    with pytest.raises(ValueError, match="ball must be one of closed, open, got 'round'"):
+        PrecisionRecall(ball="round")
+
+
 def test_a_forgotten_class_shows_in_its_coverage():
     labels = torch.arange(300) % 3
     real = normal(300, 2, 0) + 50 * labels[:, None]

@@ -201,6 +201,23 @@ def test_reference_statistics_are_written_and_stand_for_the_data(scored, tmp_pat
         scored("metric=kid", f"reference={file}")
 
 
+def test_a_reference_batch_has_moments_for_fid_and_images_for_the_rest(made, scored, tmp_path):
+    """As VIRTUAL_imagenet64_labeled.npz of guided diffusion: mu and sigma are of more images than arr_0 holds."""
+    _, images = made
+    statistics, batch = tmp_path / "all.npz", tmp_path / "batch.npz"
+    (all_images,) = scored("metric=fid", f"save_statistics={statistics}")
+    plain = written(images[:20], tmp_path / "plain.npz")
+    with np.load(statistics) as stated, np.load(plain) as few:
+        np.savez(batch, arr_0=few["arr_0"], mu=stated["mu"], sigma=stated["sigma"])
+    scores = "metric=[kid,prdc,fid]"
+    (found,) = scored(scores, f"reference={batch}", out="batch_results")
+    (of_images,) = scored("metric=[kid,prdc]", f"reference={plain}", out="plain_results")
+    assert {name: found.metrics[name] for name in of_images.metrics} == pytest.approx(of_images.metrics, rel=1e-9)
+    assert found.metrics["fid_quarters_33"] == pytest.approx(all_images.metrics["fid_quarters_33"], rel=1e-9)
+    (alone,) = scored("metric=fid", f"reference={batch}", out="alone")
+    assert alone.metrics["fid_quarters_33"] == found.metrics["fid_quarters_33"]
+
+
 def test_real_images_pass_the_extractor_once_for_all_evaluations(scored, monkeypatch):
     seen, extract = [], Quarters.__call__
     monkeypatch.setattr(Quarters, "__call__", lambda self, x, layers: seen.append(len(x)) or extract(self, x, layers))

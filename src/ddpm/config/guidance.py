@@ -19,6 +19,7 @@ from ddpm.config.wiring import complete, instantiate
 from ddpm.diffusion.conditions.base import ClassLabel, Condition, NoCondition
 from ddpm.diffusion.denoiser import Denoiser, NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.samplers.base import Sampler
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
@@ -37,9 +38,9 @@ class GuidanceSetup(NamedTuple):
 
 
 def set_up_guidance(
-    config: DictConfig, condition: Condition, sampler: Sampler, codec: Codec, load: Load
+    config: DictConfig, condition: Condition, sampler: Sampler, codec: Codec, load: Load, objective: Objective
 ) -> GuidanceSetup:
-    """condition: condition of the network. load: loads a model from the checkpoint that the guidance names."""
+    """condition, objective: of the network. load: loads a model from the checkpoint that the guidance names."""
     leaf = config.guidance
     factory = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "guidance")
     if leaf._target_ != UNGUIDED["_target_"] and not isinstance(sampler.process, GaussianDiffusion):
@@ -48,6 +49,7 @@ def set_up_guidance(
     given: dict[str, Any] = {
         "condition": condition,
         "process": sampler.process,
+        "objective": objective,
         "uses_guidance_gradient": sampler.uses_guidance_gradient,
     }
     sample_condition, networks = condition, []

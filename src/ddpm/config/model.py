@@ -73,7 +73,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
     sampler.times(process.T)  # only to raise its errors early
     if latent_channels:
         sampler = sampler.with_latents(latent_channels)
-    guidance = set_up_guidance(config, condition, sampler, codec, load)
+    guidance = set_up_guidance(config, condition, sampler, codec, load, objective)
     if no_samples(network) is None:
         guidance.wrap(NetworkDenoiser(network, objective))  # only to raise its errors early
     return DiffusionModel(

@@ -67,13 +67,17 @@ class SelfConditioned(NetworkDenoiser):
 
 @dataclass(frozen=True)
 class StaticThresholding:
-    """Clamps x0 to [-1, 1], the range of images. Ho et al. 2020 clip in sampling, never in the loss."""
+    """Clamps x0 to [-largest, largest]: 1 for images. Ho et al. 2020 clip in sampling, never in the loss."""
 
     denoiser: Denoiser
+    largest: float = 1.0
+
+    def __post_init__(self) -> None:
+        check.positive_number("largest", self.largest)
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
-        return replace(prediction, x0=prediction.x0.clamp(-1, 1))
+        return replace(prediction, x0=prediction.x0.clamp(-self.largest, self.largest))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,22 @@ class FixedLarge:
 
 
 @dataclass(frozen=True)
+class PublishedFixedLarge:
+    """`FixedLarge`, but at s = 0 the variance of `FixedSmall`.
+
+    This is "fixedlarge" in the code of Ho et al. 2020 and Nichol and Dhariwal 2021. It is needed to compare bits per
+    dimension with theirs (up to 0.41 in L_0). Samples are those of `FixedLarge`.
+    """
+
+    num_outputs: ClassVar[int] = 1
+
+    def __call__(self, schedule: NoiseSchedule, prediction: Prediction, s: Time, t: Time) -> Coefficient:
+        if isinstance(s, int) and isinstance(t, int):
+            return schedule.beta(s, t) if s > 0 else smallest(schedule, s, t)
+        return torch.where(torch.as_tensor(s) > 0, schedule.beta(s, t), smallest(schedule, s, t))
+
+
+@dataclass(frozen=True)
 class LearnedRange:
     """Interpolates between small and large variance in log space for each pixel (Nichol and Dhariwal 2021, eq. 15).
 

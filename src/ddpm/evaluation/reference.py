@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +74,30 @@ class StatisticsReference:
 
     def show(self, evaluator: Evaluator, trainer: Trainer) -> None:
         evaluator.use_real(self.sets)
+
+
+class ReferenceBatch(ImageReference):
+    """A reference batch of guided diffusion: mean and covariance of all real images, and some of the images (arr_0).
+
+    Scores that need only mean and covariance use those of the file. If a score needs features of single images, those
+    of arr_0 are computed.
+    """
+
+    def __init__(self, path: Path, data: ImageDataModule, cache: ReferenceCache) -> None:
+        super().__init__(data, "train", None, cache)
+        stated = StatisticsReference(path)
+        self.sets, self.identity = stated.sets, stated.identity
+
+    def show(self, evaluator: Evaluator, trainer: Trainer, ask: Callable[[], None] = lambda: None) -> None:
+        if not evaluator.lacks(self.sets):
+            evaluator.use_real(self.sets)
+            return
+        super().show(evaluator, trainer, ask)
+        found = dict(evaluator.real_sets())
+        for layer, stated in self.sets.items():
+            if layer in found and len(stated.moments.mean) == evaluator.dims[layer]:
+                found[layer] = replace(found[layer], moments=stated.moments)
+        evaluator.use_real(found)
 
 
 def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:

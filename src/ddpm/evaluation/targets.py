@@ -21,7 +21,7 @@ from ddpm.data.any_images import image_data
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel, NoCondition
 from ddpm.evaluation.evaluation_callback import StoredImages
-from ddpm.evaluation.reference import ImageReference, Reference, StatisticsReference
+from ddpm.evaluation.reference import ImageReference, Reference, ReferenceBatch, StatisticsReference
 from ddpm.evaluation.sweeps.base import Variant
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.generation.identity import circumstances, describe_groups, identity, is_of_a_run, run_folder_of, stem
@@ -32,7 +32,7 @@ from ddpm.interop.hub import describe_path
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.protocol import short_digest
 from ddpm.metrics.reference_cache import ReferenceCache
-from ddpm.metrics.statistics import holds_statistics
+from ddpm.metrics.statistics import holds_images, holds_statistics
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.requests import sample_labels
 
@@ -184,6 +184,8 @@ def build_reference(config: DictConfig, stored: DictConfig) -> Reference:
             raise ValueError(f"{given[0]} has no effect with reference={config.reference}; leave it out")
         path = Path(config.reference)
         if holds_statistics(path):
+            if holds_images(path):
+                return ReferenceBatch(path, image_data(config.reference), ReferenceCache())
             return StatisticsReference(path)
         return ImageReference(image_data(config.reference), "train", None, ReferenceCache())
     if "source" not in stored.data:

@@ -16,9 +16,9 @@ from ddpm.base import check
 from ddpm.base.untrusted import json_file
 from ddpm.interop import openai
 from ddpm.interop.configuration import Config, leaf
-from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.diffusers_text import TextPart, bert_part, clip_leaf
 from ddpm.interop.published import FirstStage, LatentModel
+from ddpm.interop.scheduler import Scheduler
 from ddpm.interop.weights import Weights, name_errors, read_file, shape_of, shapes_of, state_dict_of, to_ours
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
@@ -282,4 +282,4 @@ def scheduler_in(weights: Weights) -> Scheduler:
     known = torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64) ** 2
     if not torch.allclose(betas, known, rtol=1e-4, atol=0):
         raise ValueError("its betas are of another schedule than those whose square roots are evenly spaced")
-    return Scheduler(num_timesteps, "scaled_linear", start, end)
+    return Scheduler(num_timesteps, "scaled_linear", start, end, clip_sample=False)

@@ -1,9 +1,12 @@
 """Configurations for models of other programs, so that commands can use them like checkpoints."""
 
+from dataclasses import replace
 from typing import Any
 
 from ddpm.base import check
-from ddpm.interop.diffusers import DiffusersModel, Scheduler
+from ddpm.interop.diffusers import DiffusersModel
+from ddpm.interop.diffusers_files import refuse
+from ddpm.interop.scheduler import Scheduler
 
 Config = dict[str, Any]
 OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
@@ -16,9 +19,14 @@ def leaf(target: str, **fields: Any) -> Config:
 def schedule(scheduler: Scheduler) -> Config:
     """The configuration of a schedule with the same betas. Raises ValueError if there is none."""
     timesteps = {"num_timesteps": scheduler.num_train_timesteps}
+    if scheduler.rescale_betas_zero_snr:
+        of = schedule(replace(scheduler, rescale_betas_zero_snr=False))
+        return leaf("diffusion.schedules.adjusted.zero_terminal_snr", **timesteps, of=of)
+    if scheduler.trained_betas is not None:
+        return leaf("diffusion.schedules.betas.trained", **timesteps, betas=list(scheduler.trained_betas))
     if scheduler.beta_schedule == "squaredcos_cap_v2":
         return leaf("diffusion.schedules.curves.cosine", **timesteps, offset=0.008, max_beta=0.999)
-    names = {"linear": "linear", "scaled_linear": "quadratic"}
+    names = {"linear": "linear", "scaled_linear": "quadratic", "sigmoid": "sigmoid_beta"}
     if scheduler.beta_schedule not in names:
         known = ", ".join([*names, "squaredcos_cap_v2"])
         raise ValueError(f"beta_schedule must be one of {known}, got {scheduler.beta_schedule!r}")
@@ -33,10 +41,51 @@ def averages(*decays: float) -> Config:
 
 
 def diffusers_configuration(pretrained: DiffusersModel) -> Config:
-    """The configuration for sampling, with the ancestral sampler, all steps and the small variance."""
+    """The configuration for sampling, with the ancestral sampler and all steps."""
     scheduler = pretrained.scheduler or Scheduler()
-    model = leaf("networks.unet.UNet", **pretrained.network.settings)
-    return all_groups(model, pretrained.sample_size, schedule(scheduler), objective_of(scheduler))
+    settings = pretrained.network.settings
+    model = leaf("networks.unet.UNet", **settings)
+    config = all_groups(model, pretrained.sample_size, schedule(scheduler), objective_of(scheduler))
+    if num_classes := settings["num_classes"]:
+        config["cond"] = class_label(num_classes, 0.0)
+    return config | sampling_parts(scheduler, settings)
+
+
+def class_label(num_classes: int, dropout: float) -> Config:
+    """The configuration of a condition on classes, whose names are unknown."""
+    return leaf("diffusion.conditions.base.ClassLabel", num_classes=num_classes, dropout=dropout, names=None)
+
+
+VARIANCES = {
+    **{"fixed_small": "FixedSmall", "fixed_small_log": "FixedSmall", "fixed_large": "FixedLarge"},
+    "learned_range": "LearnedRange",
+}
+SPACINGS = {"leading": "uniform", "linspace": "uniform", "trailing": "trailing"}
+"""The spacings of diffusers. All are the same with all steps, which is the default after loading."""
+
+
+def sampling_parts(scheduler: Scheduler, settings: dict[str, Any]) -> Config:
+    """The groups that say how a sampler uses a prediction. settings: of the network."""
+    kind, channels = scheduler.variance_type, settings["in_channels"]
+    if kind not in VARIANCES:
+        reason = (
+            "diffusers samples NaN with it" if kind == "fixed_large_log" else f"only {', '.join(VARIANCES)} are known"
+        )
+        refuse("variance_type", kind, reason)
+    if kind == "learned_range" and settings["out_channels"] != 2 * channels:
+        refuse("variance_type", kind, f"the network needs out_channels = {2 * channels}, twice its in_channels")
+    if scheduler.timestep_spacing not in SPACINGS:
+        refuse("timestep_spacing", scheduler.timestep_spacing, f"only {', '.join(SPACINGS)} are known")
+    spacing = leaf(f"diffusion.samplers.timestep_spacing.{SPACINGS[scheduler.timestep_spacing]}", _partial_=True)
+    if scheduler.thresholding:
+        bounds = {"percentile": scheduler.dynamic_thresholding_ratio, "largest": scheduler.sample_max_value}
+        clip = leaf("diffusion.denoiser.DynamicThresholding", _partial_=True, **bounds)
+    elif scheduler.clip_sample:
+        largest = {} if scheduler.clip_sample_range == 1 else {"largest": scheduler.clip_sample_range}
+        clip = leaf("diffusion.denoiser.StaticThresholding", _partial_=True, **largest)
+    else:
+        clip = leaf("diffusion.denoiser.no_wrapper", _partial_=True)
+    return {"variance": leaf(f"diffusion.variance.{VARIANCES[kind]}"), "timestep_spacing": spacing, "clip": clip}
 
 
 def objective_of(scheduler: Scheduler) -> str:

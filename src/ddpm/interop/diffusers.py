@@ -7,9 +7,11 @@ never ignored.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ddpm.base import check
 from ddpm.interop.diffusers_files import (
@@ -24,19 +26,11 @@ from ddpm.interop.diffusers_files import (
     sides,
 )
 from ddpm.interop.diffusers_names import their_keys, to_theirs
-from ddpm.interop.weights import save_tensors, shapes_of, to_ours
+from ddpm.interop.scheduler import Scheduler, scheduler_of
+from ddpm.interop.weights import Weights, save_tensors, shapes_of, to_ours
 from ddpm.networks import UNet
-
-
-@dataclass(frozen=True)
-class Scheduler:
-    """The scheduler of the training, with the names and defaults of diffusers' scheduler_config.json."""
-
-    num_train_timesteps: int = 1000
-    beta_schedule: str = "linear"
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    prediction_type: str = "epsilon"
+from ddpm.networks.conventions import CONVENTIONS as NETWORKS
+from ddpm.networks.embeddings import TimeEmbedding
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,28 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     config = read_config(unet / "config.json")
     settings = unet_settings(config)
-    renamed = to_ours(read_weights(unet), shapes_of(UNet, settings), their_keys)
+    weights = read_weights(unet)
+    if config.get("class_embed_type") == "timestep":
+        weights = with_table(weights, settings)
+    renamed = to_ours(weights, shapes_of(UNet, settings), their_keys)
     network = UNet(**settings)
     network.load_state_dict(renamed)
     return DiffusersModel(network.eval(), scheduler_of(folder), sides(config))
+
+
+def with_table(weights: Weights, settings: dict[str, Any]) -> Weights:
+    """Embeddings of the classes 0, 1, ... in a table, instead of the layers that embed numbers of classes as times."""
+    prefix = "class_embedding."
+    layers = {key.removeprefix(prefix).replace("_", ""): w for key, w in weights.items() if key.startswith(prefix)}
+    channels = settings["base_channels"]
+    embed = TimeEmbedding(channels, 4 * channels, waves=NETWORKS[settings["convention"]].waves)
+    wanted = {name: weight.shape for name, weight in embed.state_dict().items()}
+    if {name: weight.shape for name, weight in layers.items()} != wanted:
+        raise ValueError("the weights of class_embedding are not those of class_embed_type = 'timestep'")
+    embed.load_state_dict(layers)
+    with torch.no_grad():
+        table = embed(torch.arange(settings["num_classes"]))
+    return {key: w for key, w in weights.items() if not key.startswith(prefix)} | {f"{prefix}weight": table}
 
 
 def save_network(
@@ -112,6 +124,7 @@ DEFAULTS: Config = {
 FOLLOWED = (
     *("sample_size", "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels"),
     *("layers_per_block", "dropout", "attention_head_dim", "norm_num_groups", "num_train_timesteps"),
+    *("class_embed_type", "num_class_embeds"),
 )
 CONVENTIONS: dict[str, Config] = {
     "ddpm": {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6},
@@ -141,8 +154,19 @@ def unet_settings(config: Config) -> dict[str, Any]:
         **settings,
         "dropout": config["dropout"],
         "convention": convention_of(config),
+        **classes_of(config),
         **({"head_channels": head} if len(num_heads) > 1 else {"num_heads": num_heads.pop()}),
     }
+
+
+def classes_of(config: Config) -> dict[str, Any]:
+    """The argument of our `UNet` for its classes; none without classes."""
+    kind, number = config["class_embed_type"], config["num_class_embeds"]
+    if kind not in (None, "timestep"):
+        refuse("class_embed_type", kind, "our network has a table of classes, which null and 'timestep' give")
+    if kind and number is None:
+        refuse("class_embed_type", kind, "add num_class_embeds, the number of classes, to config.json")
+    return {} if number is None else {"num_classes": number}
 
 
 def convention_of(config: Config) -> str:
@@ -195,19 +219,3 @@ def shared_config(settings: dict[str, Any], plain: str, attending: str) -> Confi
 
 def _attention_levels(widths: list[int], attention_levels: list[int]) -> set[int]:
     return {widths[level] for level in (*attention_levels, -1)}  # -1: the middle
-
-
-def scheduler_of(folder: Path) -> Scheduler | None:
-    """The scheduler of a folder of a network or a pipeline."""
-    places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    return next((scheduler_from(read_config(path)) for path in places if path.exists()), None)
-
-
-def scheduler_from(config: Config) -> Scheduler:
-    for field in ("beta_schedule", "prediction_type"):
-        if not isinstance(config.get(field, ""), str):
-            refuse(field, config[field], "a word is needed")
-    for field in ("trained_betas", "rescale_betas_zero_snr", "thresholding"):
-        if config.get(field):
-            refuse(field, config[field], "not supported")
-    return Scheduler(**{field.name: config[field.name] for field in fields(Scheduler) if field.name in config})

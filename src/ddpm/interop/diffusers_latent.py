@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.base import check
-from ddpm.interop.diffusers import PLAIN, check_plain, convention_of, scheduler_of, shared_config, unet_settings
+from ddpm.interop.diffusers import PLAIN, check_plain, convention_of, shared_config, unet_settings
 from ddpm.interop.diffusers_files import Config, followed, levels, read_config, read_weights, refuse, sides
 from ddpm.interop.diffusers_first_stage import load_first_stage
 from ddpm.interop.diffusers_names import their_keys
 from ddpm.interop.diffusers_text import load_text
 from ddpm.interop.published import LatentModel
+from ddpm.interop.scheduler import scheduler_of
 from ddpm.interop.weights import name_errors, shapes_of, to_ours
 from ddpm.networks.unet import UNet
 

@@ -12,6 +12,7 @@ TO_THEIRS = [
     (r"^to_moments\.", "quant_conv."),
     (r"^from_z\.", "post_quant_conv."),
     (r"^codebook\.", "quantize.embedding."),
+    (r"^label\.", "class_embedding."),
     (r"^time\.linear", "time_embedding.linear_"),
     (SIDE + r"(down|up)\.(\d+)\.", r"\1\2_blocks.\3."),
     (SIDE + r"middle\.(\d+)\.", r"\1mid_block.blocks.\2."),

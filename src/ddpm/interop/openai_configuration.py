@@ -1,9 +1,9 @@
 """Configurations for networks of improved-diffusion and guided-diffusion."""
 
 from ddpm.interop.configuration import Config, all_groups, leaf, schedule
-from ddpm.interop.diffusers import Scheduler
 from ddpm.interop.openai import OpenAIModel
 from ddpm.interop.openai_flags import Flags
+from ddpm.interop.scheduler import Scheduler
 from ddpm.networks.classifier import Classifier
 
 
@@ -30,7 +30,8 @@ def openai_configuration(pretrained: OpenAIModel) -> Config:
         loss = leaf("diffusion.losses.classification.Classification", _partial_=True, time_sampler="${time_sampler}")
         return {**config, "loss": loss}
     if settings["out_channels"] == settings["in_channels"]:
-        return {**config, "variance": leaf(f"diffusion.variance.{'FixedSmall' if flags.sigma_small else 'FixedLarge'}")}
+        name = "FixedSmall" if flags.sigma_small else "PublishedFixedLarge"
+        return {**config, "variance": leaf(f"diffusion.variance.{name}")}
     references = {group: f"${{{group}}}" for group in ("time_sampler", "weight", "error", "variance")}
     hybrid = leaf("diffusion.losses.vlb.HybridLoss", _partial_=True, **references, vlb_weight=0.001)
     return {**config, "variance": leaf("diffusion.variance.LearnedRange"), "loss": hybrid}

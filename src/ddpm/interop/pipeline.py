@@ -35,16 +35,24 @@ WORDS: dict[str, dict[str, Config]] = {
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
     "clip": {
         "ddpm.diffusion.denoiser.StaticThresholding": {"clip_sample": True, "clip_sample_range": 1.0},
+        "ddpm.diffusion.denoiser.DynamicThresholding": {"clip_sample": False, "thresholding": True},
         "ddpm.diffusion.denoiser.no_wrapper": {"clip_sample": False},
     },
     "variance": {
         "ddpm.diffusion.variance.FixedSmall": {"variance_type": "fixed_small"},
         "ddpm.diffusion.variance.FixedLarge": {"variance_type": "fixed_large"},
+        "ddpm.diffusion.variance.PublishedFixedLarge": {"variance_type": "fixed_large"},
+        "ddpm.diffusion.variance.LearnedRange": {"variance_type": "learned_range"},
     },
 }
 """The entries of scheduler_config.json for each supported part of a model."""
 
 FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
+NAMES = {
+    "StaticThresholding": {"largest": "clip_sample_range"},
+    "DynamicThresholding": {"percentile": "dynamic_thresholding_ratio", "largest": "sample_max_value"},
+}
+"""The entries of scheduler_config.json for the fields of a part."""
 PIXELS, LATENTS = ("DDPMPipeline", ""), ("LDMPipeline", "vqvae")
 WITH_TEXT = {Clip: ("StableDiffusionPipeline", "vae"), LdmBert: ("LDMTextToImagePipeline", "vqvae")}
 """A pipeline and the folder of its first stage, of either kind. Those of text encoders work on latents."""
@@ -69,8 +77,10 @@ def save_pipeline(
     if not isinstance(unet, UNet):
         raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, only UNet can; {OTHERWISE}")
     channels, height, width = image_shape
-    if unet.out_channels != channels:
-        need = f"{channels}, the channels of the images, to be exported for diffusers ({OTHERWISE})"
+    learned = scheduler["variance_type"] == "learned_range"
+    if unet.out_channels != channels * (1 + learned):
+        what = "twice the channels" if learned else "the channels"
+        need = f"{channels * (1 + learned)}, {what} of the images, to be exported for diffusers ({OTHERWISE})"
         check.fail("out_channels", unet.out_channels, need)
     if first_stage is not None and height != width:
         raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
@@ -122,9 +132,10 @@ def part_words(parts: dict[str, Config]) -> Config:
         name = leaf["_target_"].rpartition(".")[2]
         if leaf["_target_"] not in WORDS[group]:
             check.fail(group, name, f"{' or '.join(known)} to be exported for diffusers ({OTHERWISE})")
-        for field in leaf.keys() - {"_target_", "_partial_"} - FIELDS.get(group, set()):
+        names = NAMES.get(name, {})
+        for field in leaf.keys() - {"_target_", "_partial_"} - FIELDS.get(group, set()) - names.keys():
             check.fail(f"{group}.{field}", leaf[field], f"left out to be exported for diffusers ({OTHERWISE})")
-        words |= known[name]
+        words |= known[name] | {theirs: leaf[ours] for ours, theirs in names.items() if ours in leaf}
     return words
 
 
@@ -136,7 +147,7 @@ def scheduler_config(words: Config, alpha_bar: Tensor, times: list[int]) -> Conf
     T = len(alpha_bar) - 1
     _check_times(times, T, words["variance_type"])
     fixed = {"timestep_spacing": "trailing", "thresholding": False, "rescale_betas_zero_snr": False}
-    return {"_class_name": "DDPMScheduler", "num_train_timesteps": T, **schedule_words(alpha_bar), **words, **fixed}
+    return {"_class_name": "DDPMScheduler", "num_train_timesteps": T, **schedule_words(alpha_bar), **fixed, **words}
 
 
 def schedule_words(alpha_bar: Tensor) -> Config:
@@ -157,13 +168,20 @@ def schedule_words(alpha_bar: Tensor) -> Config:
     return {"trained_betas": betas.tolist()}
 
 
+NOISY = {"fixed_large": "large", "learned_range": "learned_range"}
+
+
 def _check_times(times: list[int], T: int, variance_type: str) -> None:
     steps = len(times) - 1
     if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # trailing spacing in diffusers
         even = f"null or a divisor of {T}, with timestep_spacing=uniform, to be exported for diffusers ({OTHERWISE})"
         check.fail("sampler.steps", steps, even)
-    if variance_type == "fixed_large" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
-        check.fail("sampler.steps", steps, "null to be exported for diffusers with variance=large, or use small")
+    if variance_type != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
+        check.fail(
+            "sampler.steps",
+            steps,
+            f"null to be exported for diffusers with variance={NOISY[variance_type]}, or use small",
+        )
 
 
 def _write(path: Path, config: Config) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from ddpm.checkpoint.stored_config import FITTED
-from ddpm.interop.configuration import Config, all_groups, leaf, objective_of, schedule
-from ddpm.interop.diffusers import Scheduler
+from ddpm.interop.configuration import Config, all_groups, class_label, leaf, objective_of, sampling_parts, schedule
 from ddpm.interop.diffusers_text import TextPart
+from ddpm.interop.scheduler import Scheduler
 from ddpm.interop.weights import Weights
 from ddpm.networks.autoencoder import KLAutoencoder, VQAutoencoder
 from ddpm.networks.class_token_unet import ClassTokenUNet
@@ -82,7 +82,7 @@ def latent_configuration(model: LatentModel, path: Path) -> Config:
     size = [side * stage.factor for side in model.size]
     config["data"] |= {"channels": stage.settings["in_channels"], "size": size}
     config["codec"] = leaf("model.latent_codec.LatentCodec", _partial_=True, **fields)
-    config["clip"] = leaf("diffusion.denoiser.no_wrapper", _partial_=True)
+    config |= sampling_parts(model.scheduler, model.settings)
     if model.text:  # the share of dropped captions is not published; any but 0 allows guidance
         config["text"] = model.text.text
         fields = {"text": "${text}", "dropout": 0.1, "negative": ""}
@@ -91,6 +91,5 @@ def latent_configuration(model: LatentModel, path: Path) -> Config:
         config["cond"] = model.beside
     elif num_classes := model.settings.get("num_classes"):
         dropout = 0.1 if model.settings["null_embedding"] else 0.0  # for guidance; the share itself is not published
-        known = {"num_classes": num_classes, "dropout": dropout, "names": None}
-        config["cond"] = leaf("diffusion.conditions.base.ClassLabel", **known)
+        config["cond"] = class_label(num_classes, dropout)
     return config

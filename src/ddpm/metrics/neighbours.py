@@ -24,6 +24,12 @@ def squared_distances(rows: Tensor, among: Tensor) -> Iterator[tuple[slice, slic
             yield rows_slice, others_slice, torch.addmm(norms, some, others.T, alpha=-2).clamp_(min=0)
 
 
+def exact_squares(rows: Tensor, others: Tensor) -> Tensor:
+    """Float32 `[n]`: squared distances of pairs `[n, d]`. Pairs that are equal up to their order have equal results."""
+    parts = zip(rows.split(CHUNK), others.split(CHUNK), strict=True)
+    return torch.cat([(a.double() - b.double()).square().sum(1).float() for a, b in parts])
+
+
 def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False) -> tuple[Tensor, Tensor]:
     """Distances and indices `[N, k]` of the k nearest of `among`, nearest first.
 

@@ -2,8 +2,13 @@
 
 Precision and recall use balls to the 3rd nearest neighbour (Kynkaanniemi et al. 2019), density and coverage to the 5th
 (Naeem et al. 2020), as in the papers. The tests compare precision and recall with torch-fidelity.
+
+A ball is `closed` if it includes its border, as in the code of Kynkaanniemi et al., or `open`, as in the code of Naeem
+et al. (prdc). Copies of real images lie on borders. Distances near a border are computed exactly.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +16,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
-from ddpm.metrics.neighbours import k_nearest, squared_distances
+from ddpm.metrics.neighbours import CHUNK, exact_squares, k_nearest, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
@@ -25,23 +30,43 @@ class Membership:
     coverage: Tensor  # [num real] 0 or 1, whether its ball contains a generated image
 
 
-def membership(real: Tensor, generated: Tensor, k: int, k_coverage: int) -> Membership:
+BALLS = {"closed": torch.le, "open": torch.lt}
+SPARE = 8
+"""Neighbours beyond the k-th, among which rounding of the distances may have hidden it."""
+ROUNDING = 1e-5
+"""Bound on the error of `squared_distances`, relative to the largest squared distance from the centre."""
+
+
+def squared_radii(rows: Tensor, ks: Sequence[int]) -> list[Tensor]:
+    """Squared distances `[N]` of each row to its k-th nearest other row, for each of `ks`."""
+    nearest = k_nearest(rows, rows, min(max(ks) + SPARE, len(rows) - 1), leave_out_self=True)[1]
+    squares = torch.stack([exact_squares(rows, rows[column]) for column in nearest.T]).sort(dim=0).values
+    return [squares[k - 1] for k in ks]
+
+
+def membership(
+    real: Tensor, generated: Tensor, k: int, k_coverage: int, ball: str = "closed", ball_coverage: str = "open"
+) -> Membership:
     """real, generated: float32 `[N, d]` and `[M, d]`. All four values are computed in one pass."""
-    among_real = k_nearest(real, real, max(k, k_coverage), leave_out_self=True)[0].square()
-    real_squares, cover_squares = among_real[:, k - 1], among_real[:, k_coverage - 1]
-    generated_squares = k_nearest(generated, generated, k, leave_out_self=True)[0][:, -1].square()
+    inside, covered = BALLS[ball], BALLS[ball_coverage]
+    real_squares, cover_squares = squared_radii(real, [k, k_coverage])
+    (generated_squares,) = squared_radii(generated, [k])
+    center = real.mean(0)
+    slack = ROUNDING * sum(float((rows - center).square().sum(1).max()) for rows in (real, generated))
     precision = torch.zeros(len(generated), dtype=torch.float64, device=generated.device)
     density = torch.zeros_like(precision)
     recall = torch.zeros(len(real), dtype=torch.float64, device=real.device)
     coverage = torch.zeros_like(recall)
     for rows_slice, others_slice, squares in squared_distances(generated, real):
-        precision[rows_slice] = torch.maximum(
-            precision[rows_slice], (squares <= real_squares[others_slice]).any(1).double()
-        )
-        recall[others_slice] = torch.maximum(
-            recall[others_slice], (squares <= generated_squares[rows_slice, None]).any(0).double()
-        )
-        covers = squares < cover_squares[others_slice]
+        radii = real_squares[others_slice], cover_squares[others_slice], generated_squares[rows_slice, None]
+        at_border = functools.reduce(torch.logical_or, ((squares - radius).abs() <= slack for radius in radii))
+        i, j = at_border.nonzero().unbind(1)
+        for some in torch.arange(len(i), device=i.device).split(CHUNK):
+            of, among = i[some], j[some]
+            squares[of, among] = exact_squares(generated[rows_slice][of], real[others_slice][among])
+        precision[rows_slice] = torch.maximum(precision[rows_slice], inside(squares, radii[0]).any(1).double())
+        recall[others_slice] = torch.maximum(recall[others_slice], inside(squares, radii[2]).any(0).double())
+        covers = covered(squares, radii[1])
         density[rows_slice] += covers.sum(1).double() / k_coverage
         coverage[others_slice] = torch.maximum(coverage[others_slice], covers.any(0).double())
     return Membership(precision, density, recall, coverage)
@@ -52,24 +77,30 @@ class PrecisionRecall(Score):
     """`precision`, `recall`, `density`, `coverage`, from the layer "pooled".
 
     Each is a mean over images for fixed balls, with the standard error of that mean, the limit of a bootstrap: over
-    generated images for precision and density, over real ones for recall and coverage.
+    generated images for precision and density, over real ones for recall and coverage. ball: of precision and recall;
+    ball_coverage: of density and coverage.
     """
 
     k: int = 3
     k_coverage: int = 5
+    ball: str = "closed"
+    ball_coverage: str = "open"
     layer: str = "pooled"
     values = ("precision", "recall", "density", "coverage")
 
     def __post_init__(self) -> None:
         check.positive_int("k", self.k)
         check.positive_int("k_coverage", self.k_coverage)
+        check.one_of("ball", self.ball, BALLS)
+        check.one_of("ball_coverage", self.ball_coverage, BALLS)
 
     @property
     def min_images(self) -> int:
         return max(self.k, self.k_coverage) + 1
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
-        found = vars(membership(real.rows, generated.rows, self.k, self.k_coverage))
+        balls = self.ball, self.ball_coverage
+        found = vars(membership(real.rows, generated.rows, self.k, self.k_coverage, *balls))
         return {name: Estimate.of_mean(each) for name, each in found.items()}
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
@@ -81,7 +112,8 @@ class PrecisionRecall(Score):
         return None
 
     def describe(self) -> str:
-        return f"PrecisionRecall(k={self.k}, k_coverage={self.k_coverage}, layer={self.layer})"
+        balls = f"ball={self.ball}, ball_coverage={self.ball_coverage}"
+        return f"PrecisionRecall(k={self.k}, k_coverage={self.k_coverage}, {balls}, layer={self.layer})"
 
 
 @dataclass(frozen=True)
@@ -92,11 +124,13 @@ class ClassCoverage(Score):
     """
 
     k: int = 5
+    ball: str = "open"
     layer: str = "pooled"
     values = ("coverage_of_{}", "coverage_worst")
 
     def __post_init__(self) -> None:
         check.positive_int("k", self.k)
+        check.one_of("ball", self.ball, BALLS)
 
     @property
     def min_images(self) -> int:
@@ -104,7 +138,7 @@ class ClassCoverage(Score):
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         self.refuse(real, generated)
-        covered = membership(real.rows, generated.rows, self.k, self.k).coverage
+        covered = membership(real.rows, generated.rows, self.k, self.k, self.ball, self.ball).coverage
         values = {}
         for label in real.labels[real.labels >= 0].unique().tolist():
             values[f"coverage_of_{label}"] = Estimate.of_mean(covered[real.labels == label])
@@ -114,4 +148,4 @@ class ClassCoverage(Score):
         refuse_unlabelled_real(real, self.describe())
 
     def describe(self) -> str:
-        return f"ClassCoverage(k={self.k}, layer={self.layer})"
+        return f"ClassCoverage(k={self.k}, ball={self.ball}, layer={self.layer})"

@@ -55,6 +55,11 @@ def holds_statistics(path: str | Path) -> bool:
     return path.suffix == ".npz" and path.is_file() and {"mu", "sigma"} <= array_names(path)
 
 
+def holds_images(path: Path) -> bool:
+    """Whether an .npz file has images (arr_0), as the reference batches of guided diffusion beside mu and sigma."""
+    return "arr_0" in array_names(path)
+
+
 def check_suffix(path: Path) -> None:
     if path.suffix != ".npz":
         check.fail("the path of statistics", str(path), "one that ends in .npz")

@@ -17,6 +17,7 @@ from ddpm.diffusion.coefficients import per_sample
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
@@ -26,7 +27,8 @@ class ClassifierFree:
 
     scale: 0 is the unconditional model, 1 the conditional one, and more is guidance; scale - 1 is w in the paper.
     rescale: phi in [0, 1], how far the standard deviation of x0 over its pixels is moved back to that of the
-    conditional x0 (Lin et al. 2024, eqs. 15-16).
+    conditional x0 (Lin et al. 2024, eqs. 15-16). rescale_of: "x0", or "output", the network's output in place of x0, as
+    in the paper and diffusers. Both are the same for a network that predicts x0.
     """
 
     denoiser: Denoiser
@@ -34,11 +36,14 @@ class ClassifierFree:
     process: GaussianDiffusion
     scale: float
     rescale: float = 0.0
+    rescale_of: str = "x0"
+    objective: Objective | None = None  # needed with rescale_of="output"
     interval: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check.number("scale", self.scale, low=0)
         check.number("rescale", self.rescale, low=0, high=1)
+        check.one_of("rescale_of", self.rescale_of, ("x0", "output"))
         check_interval(self.interval)
         if not self.condition.network_settings:
             raise ValueError("guidance=classifier_free needs a conditional model: train it with cond=class")
@@ -63,9 +68,18 @@ class ClassifierFree:
         conditional, unconditional = prediction.x0.chunk(2)
         x0 = torch.lerp(unconditional, conditional, per_sample(scale, unconditional))
         if self.rescale:
-            x0 = rescale_guidance(x0, conditional, self.rescale)
+            x0 = self._rescaled(x0, conditional, x_t, t)
         extra = None if prediction.extra is None else prediction.extra.chunk(2)[0]
         return Prediction(x0, extra)
+
+    def _rescaled(self, x0: Tensor, conditional: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        if self.rescale_of == "x0":
+            return rescale_guidance(x0, conditional, self.rescale)
+        assert self.objective is not None
+        guided, told = (
+            self.objective.target(each, self.process.recover_noise(x_t, each, t), t) for each in (x0, conditional)
+        )
+        return self.objective.to_x0(rescale_guidance(guided, told, self.rescale), x_t, t)
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,8 @@ def check_interval(bounds: Sequence[float] | None) -> None:
 
 
 def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """x0 with its standard deviation over the pixels of an image moved by a share phi to that of `conditional`."""
+    """x0, or an output of the network, with its standard deviation over the pixels of an image moved by a share phi to
+    that of `conditional`."""
     dims = tuple(range(1, x0.ndim))
     deviation = x0.std(dim=dims, keepdim=True)
     ratio = torch.where(

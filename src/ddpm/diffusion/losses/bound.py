@@ -5,10 +5,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm.base import check
 from ddpm.base.types import Prediction, Time
 from ddpm.diffusion.distributions import Distribution, Gaussian
 from ddpm.diffusion.process import MarkovProcess
@@ -21,6 +23,29 @@ Likelihood = Callable[[Distribution, Tensor], Tensor]
 def log_mass(distribution: Distribution, x0: Tensor) -> Tensor:
     """Of an x0 that has 8-bit levels or is binary."""
     return distribution.log_likelihood(x0)
+
+
+def floored_log_mass(floor: float) -> Likelihood:
+    """As `log_mass`, with probabilities below `floor` counted as `floor`: the code of Ho et al. 2020 and Nichol and
+    Dhariwal 2021, where it is 1e-12, so that no number of x0 costs more than 39.9 bits. Its gradient is 0 there."""
+    least = math.log(floor)
+
+    def floored(distribution: Any, x0: Tensor) -> Tensor:
+        with torch.no_grad():
+            is_low = distribution.log_likelihood(x0) < least
+        safe = distribution._replace(mean=torch.where(is_low, x0, distribution.mean))  # its gradient is finite
+        return torch.where(is_low, least, safe.log_likelihood(x0))
+
+    return floored
+
+
+def likelihood_of(floor: float | None) -> Likelihood:
+    """Of a clean image, with a floor of its probabilities in (0, 1), or None."""
+    if floor is None:
+        return log_mass
+    if not 0 < check.number("floor", floor) < 1:
+        check.fail("floor", floor, "null or a probability between 0 and 1, as 1e-12")
+    return floored_log_mass(floor)
 
 
 def log_density(distribution: Gaussian, x0: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, LossTerms, Prediction
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.losses.bound import bits_per_dim, step_term
+from ddpm.diffusion.losses.bound import bits_per_dim, likelihood_of, step_term
 from ddpm.diffusion.losses.error import ErrorFunction
 from ddpm.diffusion.losses.weight import Weight
 from ddpm.diffusion.process import MarkovProcess, demand_markov
@@ -22,15 +22,18 @@ class VLBLoss:
     """L_vlb (eqs. 4-7): total = T times the term at the sampled t, in bits per dimension.
 
     For uniform t this is an unbiased estimate of the bound without L_T, which does not depend on the network.
-    parts["bits"]: the same value. time_sampler=loss_aware was proposed for this loss.
+    parts["bits"]: the same value. time_sampler=loss_aware was proposed for this loss. floor: of the decoder's
+    probabilities (see `floored_log_mass`); None: none.
     """
 
     counts_bits: ClassVar[bool] = True
     process: MarkovProcess
     time_sampler: TimeSampler
     variance: Variance
+    floor: float | None = None
 
     def __post_init__(self) -> None:
+        likelihood_of(self.floor)
         demand_markov(self.process, "loss=vlb", "loss=simple")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
@@ -39,7 +42,8 @@ class VLBLoss:
         t = self.time_sampler(draws, T)
         x_t = self.process.apply(x0, self.process.draw(x0, draws), t)
         prediction = denoiser(x_t, t, cond)
-        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
+        likelihood = likelihood_of(self.floor)
+        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance, likelihood))
         return LossTerms(bits, t, {"bits": bits}, self.time_sampler.importance(t, T))
 
 
@@ -48,7 +52,7 @@ class HybridLoss:
     """L_hybrid (eq. 16): total = L_simple + vlb_weight * T * the bound's term in bits per dimension, from one pass.
 
     The gradient of the bound does not pass through the predicted x0, so it trains only the variance. vlb_weight:
-    lambda, 0.001 in the paper. parts: "error" as in loss=simple, and "bits", the bound.
+    lambda, 0.001 in the paper. parts: "error" as in loss=simple, and "bits", the bound. floor: as in `VLBLoss`.
     """
 
     counts_bits: ClassVar[bool] = True
@@ -58,8 +62,10 @@ class HybridLoss:
     error: ErrorFunction
     variance: Variance
     vlb_weight: float
+    floor: float | None = None
 
     def __post_init__(self) -> None:
+        likelihood_of(self.floor)
         check.number("vlb_weight", self.vlb_weight, low=0)
         demand_markov(self.process, "loss=hybrid", "loss=simple")
 
@@ -76,6 +82,7 @@ class HybridLoss:
         error = self.error(mean, denoiser.objective.target(x0, z, t))
         weight = self.weight(t, self.process.schedule, denoiser.objective).to(error.dtype)
         prediction = Prediction(denoiser.objective.to_x0(mean.detach(), x_t, t), extra)
-        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance))
+        likelihood = likelihood_of(self.floor)
+        bits = T * bits_per_dim(step_term(self.process, x0, x_t, prediction, t - 1, t, self.variance, likelihood))
         parts = {"error": error, "bits": bits}
         return LossTerms(weight * error + self.vlb_weight * bits, t, parts, self.time_sampler.importance(t, T))

@@ -3,6 +3,8 @@
 rescale: multiply the betas by 1000 / num_timesteps, so that the noise level at T is about the same for any T.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from ddpm.base import check
@@ -40,6 +42,13 @@ def warmup(num_timesteps: int, beta_start: float, beta_end: float, fraction: flo
     betas = torch.full((T,), end, dtype=torch.float64)
     betas[:rise] = torch.linspace(start, end, rise, dtype=torch.float64)
     return from_betas(betas)
+
+
+def trained(num_timesteps: int, betas: Sequence[float]) -> NoiseSchedule:
+    """The given betas, one for each step ("trained_betas" in diffusers)."""
+    if len(betas) != checked_timesteps(num_timesteps):
+        check.fail("betas", f"{len(betas)} numbers", f"a list of num_timesteps = {num_timesteps} numbers")
+    return from_betas(torch.tensor(list(betas), dtype=torch.float64))
 
 
 def sigmoid_beta(num_timesteps: int, beta_start: float, beta_end: float, rescale: bool) -> NoiseSchedule:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ddpm.base.types import Batch, Prediction
 from ddpm.diffusion.distributions import Gaussian
-from ddpm.diffusion.losses.bound import bits_per_dim, log_density, log_mass, prior_term, step_term
-from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
+from ddpm.diffusion.losses.bound import bits_per_dim, likelihood_of, log_density, prior_term, step_term
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, PublishedFixedLarge, Variance
 from ddpm.evaluation.model_metrics.images import ImagePass, Split, mean_and_error
 from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
@@ -47,19 +47,25 @@ class Terms:
         return (spread / max(n - 1, 1)).sqrt()
 
 
+def large_variance(model: DiffusionModel) -> Variance:
+    """The large variance of the model's sampler, which may be that of the published code."""
+    own = getattr(model.sampler, "variance", None)
+    return own if isinstance(own, PublishedFixedLarge) else FixedLarge()
+
+
 class BoundPass(ImagePass):
-    """Computes the terms of images at all times.
+    """Computes the terms of images at all times. floor: of the decoder's probabilities.
 
     The predicted x0 is clipped if the model clips it in sampling. The variance "optimal" is the best one that depends
     only on the time. It is fitted to these images, so its bound is slightly too low for few images. That of the decoder
     has no closed form, and is the best of 41 values.
     """
 
-    def __init__(self, model: DiffusionModel, num_images: int) -> None:
+    def __init__(self, model: DiffusionModel, num_images: int, floor: float | None = None) -> None:
         process = model.sampler.process
         variances: dict[str, Variance | None] = {"model": None}  # for a process without variances
         if hasattr(process, "advance"):
-            variances = {"small": FixedSmall(), "large": FixedLarge()}
+            variances = {"small": FixedSmall(), "large": large_variance(model)}
             channels = model.latent_shape[0]
             if getattr(model.network, "out_channels", channels) == 2 * channels:
                 variances["learned"] = LearnedRange()
@@ -72,7 +78,7 @@ class BoundPass(ImagePass):
             first=torch.zeros(num_images, 2, *model.latent_shape),  # x0 and its prediction at t = 1
         )
         self.variances = variances
-        self.likelihood = log_mass if model.codec.bounded else log_density
+        self.likelihood = likelihood_of(floor) if model.codec.bounded else log_density
 
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         model, process = self.model, self.model.sampler.process
@@ -130,5 +136,5 @@ class BoundPass(ImagePass):
         found.totals["optimal"] = each.sum(1)
 
 
-def bound_terms(model: DiffusionModel, images: Split, trainer: Trainer) -> Terms:
-    return BoundPass(model, len(images)).run(trainer, images).terms()
+def bound_terms(model: DiffusionModel, images: Split, trainer: Trainer, floor: float | None = None) -> Terms:
+    return BoundPass(model, len(images), floor).run(trainer, images).terms()

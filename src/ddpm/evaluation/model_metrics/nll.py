@@ -5,8 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ddpm.base import check
+from ddpm.diffusion.losses.bound import likelihood_of
+from ddpm.diffusion.variance import FixedLarge
 from ddpm.evaluation.model_metric import Measurement, ModelRun
-from ddpm.evaluation.model_metrics.bound import Terms, bound_terms
+from ddpm.evaluation.model_metrics.bound import Terms, bound_terms, large_variance
 from ddpm.evaluation.model_metrics.images import OfLikelihood
 
 
@@ -15,15 +18,24 @@ class NegativeLogLikelihood(OfLikelihood):
     """Uses one draw of noise for each image and time.
 
     It compares the fixed variances, the learned one if there is one, and the optimal one that depends only on time.
+    floor: of the decoder's probabilities (see `floored_log_mass`); None: none.
     """
 
+    floor: float | None = None
+
     def measure(self, run: ModelRun) -> Measurement:
+        likelihood_of(self.floor)
+        if self.floor is not None and not run.model.codec.bounded:
+            check.fail("floor", self.floor, "null, because latents have a density and no probabilities")
         images = self.opened(run)
-        terms = bound_terms(run.model, images, run.trainer)
+        terms = bound_terms(run.model, images, run.trainer, self.floor)
         latent = "" if run.model.codec.bounded else "latent_"
         values = {f"{latent}nll_{each}": terms.total(each) for each in terms.means}
         values |= {f"{latent}gain_{each}": terms.gain(each) for each in terms.means}
-        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__})"
+        large = large_variance(run.model)
+        named = {"large": None if isinstance(large, FixedLarge) else type(large).__name__, "floor": self.floor}
+        others = "".join(f", {name}={value}" for name, value in named.items() if value is not None)
+        settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__}{others})"
         what = "latents" if latent else "images"
         beside = {
             "pictures": {"terms": draw_nll(terms)},

@@ -1,0 +1,178 @@
+"""What a scheduler_config.json of diffusers says is what our sampler does, step by step, or is named in an error."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, PNDMScheduler, UNet2DModel
+from diffusers.schedulers import scheduling_ddpm
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from networks import awake
+from precision import InDouble, assert_rounded, assert_same
+
+from ddpm.commands import export
+from ddpm.config import build, load
+
+IDS, STEPS = torch.arange(2), 12
+SHAPE = {"sample_size": 8, "in_channels": 1, "block_out_channels": (8, 16), "norm_num_groups": 4}
+SHAPE |= {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+
+
+def folder_of(path, scheduler=DDPMScheduler, channels=1, network=(), **settings):
+    """A pipeline's folder with random weights and this scheduler."""
+    unet = awake(UNet2DModel(**SHAPE, out_channels=channels, **dict(network)).eval()).float()
+    unet.save_pretrained(path / "unet")
+    scheduler(STEPS, **settings).save_pretrained(path / "scheduler")
+    return path
+
+
+def opened(folder, *overrides):
+    return load.from_checkpoint(folder, load.changes(configured("sample", f"ckpt={folder}", *overrides)))[0].double()
+
+
+def configured(name, *overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(export.CONF), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@torch.no_grad()
+def states_of_diffusers(monkeypatch, folder, module, label=None):
+    """Every x_t by their network and scheduler in float64, from our prior and with our noise."""
+    monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
+    unet = UNet2DModel.from_pretrained(folder / "unet").double()
+    unet.time_proj.register_forward_hook(lambda module, args, waves: waves.double())
+    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, dtype=torch.float64))
+    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    scheduler.set_timesteps(STEPS)
+    draws = (module.sample_rng.at(int(t), IDS).normal("step", (1, 8, 8)).double() for t in scheduler.timesteps)
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
+    x, states = module.start(IDS).double(), []
+    for t in scheduler.timesteps:
+        output = unet(x, t, **({} if label is None else {"class_labels": label})).sample
+        x = scheduler.step(output, t, x).prev_sample
+        states.append(x)
+    return states
+
+
+def states_of_ours(module):
+    prior, states = module.start(IDS).double(), []
+    module.start = lambda ids, images=None: prior
+    module.on_sampling_step = lambda state: states.append(state.x_t)
+    module.generate(IDS, "raw")
+    return states
+
+
+VARIANCES = ["fixed_small", "fixed_small_log", "fixed_large", "learned_range"]
+CLIPS = [
+    {"clip_sample": True},
+    {"clip_sample": True, "clip_sample_range": 0.6},
+    {"clip_sample": False},
+    {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5},
+]
+NOISES = [
+    {"timestep_spacing": "linspace"},
+    {"beta_schedule": "sigmoid", "beta_end": 0.2, "prediction_type": "sample", "timestep_spacing": "trailing"},
+    {"beta_schedule": "scaled_linear", "beta_end": 0.3, "rescale_betas_zero_snr": True, "prediction_type": "sample"},
+    {"trained_betas": [0.01 * (k % 5 + 1) for k in range(STEPS)], "prediction_type": "v_prediction"},
+]
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda each: " ".join(each))
+@pytest.mark.parametrize("noise", NOISES, ids=lambda each: "_".join(each))
+def test_what_a_scheduler_says_is_done_at_every_step(tmp_path, monkeypatch, variance, clip, noise):
+    folder = folder_of(tmp_path, channels=1 + (variance == "learned_range"), variance_type=variance, **clip, **noise)
+    module = opened(folder)
+    ours, theirs = states_of_ours(module), states_of_diffusers(monkeypatch, folder, module)
+    assert len(ours) == len(theirs) == STEPS
+    for x, expected in zip(ours, theirs, strict=True):
+        assert_same(x, expected, 1e-9)
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned_range"])
+@pytest.mark.parametrize("clip", ["none", "static", "dynamic"])
+@pytest.mark.parametrize("objective", ["eps", "v"])
+def test_an_exported_folder_read_again_draws_the_same_samples(tmp_path, monkeypatch, small, variance, clip, objective):
+    """Theirs too: the folder says to diffusers what it says to us."""
+    words = [
+        "ema.decay=[]",
+        f"schedule.num_timesteps={STEPS}",
+        "schedule=sigmoid_beta",
+        "schedule.rescale=false",
+        "sampler.steps=null",
+    ]
+    words += [f"variance={variance}", f"clip={clip}", f"objective={objective}"]
+    words += ["loss=hybrid"] if variance == "learned_range" else []
+    module = awake(build.module(small(*words)).model).float()
+    path = tmp_path / "last.ckpt"
+    torch.save({"config": module.config, "state_dict": module.state_dict()}, path)
+    folder = tmp_path / "out"
+    export.run_export(configured("export", f"ckpt={path}", f"out={folder}", "format=diffusers", "weights=raw"))
+    first, again = opened(path), opened(folder)
+    expected = states_of_ours(first)
+    theirs = states_of_diffusers(monkeypatch, folder, first)
+    for x, found, other in zip(expected, states_of_ours(again), theirs, strict=True):
+        assert_same(found, x)
+        assert_same(other, x, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("variance_type", "learned"),
+        ("variance_type", "fixed_large_log"),
+        ("variance_type", "learned_range"),  # the network has no outputs for it
+        ("variance_type", 3),
+        ("timestep_spacing", "karras"),
+        ("clip_sample", "yes"),
+        ("clip_sample_range", "1"),
+        ("thresholding", 1),
+        ("trained_betas", [0.1, "0.2"]),
+        ("trained_betas", [0.1, 0.2]),
+        ("beta_schedule", "laplace"),
+        ("_class_name", "FlowMatchEulerDiscreteScheduler"),
+    ],
+)
+def test_what_cannot_be_done_is_named(tmp_path, field, value):
+    folder = folder_of(tmp_path)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=field.replace("trained_", "")) as refusal:
+        opened(folder)
+    assert repr(value) in str(refusal.value) or "2 numbers" in str(refusal.value)
+
+
+def test_a_scheduler_that_never_clips_is_read_so(tmp_path):
+    model = opened(folder_of(tmp_path, PNDMScheduler))
+    assert model.config["clip"]["_target_"].endswith("no_wrapper")
+
+
+@pytest.mark.parametrize("kind", [None, "timestep"])
+def test_classes_of_diffusers_are_conditions_here(tmp_path, monkeypatch, kind):
+    folder = folder_of(tmp_path, network={"num_class_embeds": 3, "class_embed_type": kind}, beta_end=0.3)
+    module = opened(folder, "class=2")
+    theirs = states_of_diffusers(monkeypatch, folder, module, torch.tensor([2, 2]))
+    prior, ours = module.start(IDS).double(), []
+    module.start = lambda ids, images=None: prior
+    module.on_sampling_step = lambda state: ours.append(state.x_t)
+    module.generate(IDS, "raw", {"label": torch.tensor([2, 2])})
+    for x, expected in zip(ours, theirs, strict=True):
+        assert_rounded(x, expected, 64) if kind else assert_same(x, expected)  # their layers are a float32 table here
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_embed_type": "identity"}, "class_embed_type = 'identity'"),
+        ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep': add num_class_embeds"),
+    ],
+)
+def test_conditions_other_than_a_number_of_a_class_are_named(tmp_path, changes, message):
+    folder = folder_of(tmp_path)
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        opened(folder)
