@@ -9,6 +9,7 @@ from ddpm.base.image_grid import POINT, annotate, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.training.callbacks.interruption import sampling_progress
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_picture, picture_path
@@ -34,7 +35,8 @@ class DenoisingStrip(PeriodicWork):
         model, autocast = module.model, trainer.precision_plugin.forward_context()
         with self.tolerated(trainer, "the denoising strip"), model.inference(autocast):
             ids = torch.arange(self.num_samples, device=module.device)
-            strip = self.draw(model, ids, *preview_inputs(trainer, module, ids))
+            with sampling_progress(trainer, module, "drawing the denoising strip"):
+                strip = self.draw(model, ids, *preview_inputs(trainer, module, ids))
             weights = model.describe_weights(model.best_weights)
             log_picture(trainer, "denoising", strip, f"sampling at step {trainer.global_step}, {weights} weights")
 
