@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.base.image_grid import BLUE, ORANGE, save_gif, tile_images
+from ddpm.base.image_grid import BLUE, ORANGE, annotate, save_gif, tile_by_class, tile_images
 
 WHITE = torch.tensor([255, 255, 255], dtype=torch.uint8)
 
@@ -31,8 +31,11 @@ def centre(mask):
 def test_images_lie_in_rows_two_pixels_apart():
     images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 3, 4)
     picture = tile_images(images, num_columns=3)
-    assert (picture.shape, picture.dtype) == ((2 * 5 + 2, 3 * 6 + 2, 3), torch.uint8)
-    assert [picture[3 + 5 * (i // 3), 3 + 6 * (i % 3), 0].item() for i in range(6)] == list(range(6))
+    height, width = 3 * 22, 4 * 22  # the smaller side reaches 64 pixels
+    assert (picture.shape, picture.dtype) == ((2 * (height + 2) + 2, 3 * (width + 2) + 2, 3), torch.uint8)
+    for i in range(6):
+        row, column = 2 + (height + 2) * (i // 3), 2 + (width + 2) * (i % 3)
+        assert (picture[row : row + height, column : column + width] == i).all()
     assert tile_images(images[:4]).shape == tile_images(images[:4], num_columns=2).shape
 
 
@@ -87,9 +90,49 @@ def near(frame, x, y):
     return ((columns / side - x / 255).abs() < 0.25) & ((rows / side - 1 + y / 255).abs() < 0.25)
 
 
+def test_digits_are_84_pixels_high_and_large_images_keep_their_size():
+    for side, drawn in ((28, 84), (32, 64), (64, 64), (256, 256)):
+        picture = tile_images(torch.zeros(4, 1, side, side, dtype=torch.uint8))
+        assert picture.shape == (2 * drawn + 6, 2 * drawn + 6, 3)
+
+
+def dark(part):
+    """Whether a part of a picture contains text on white."""
+    return bool((part == 255).any()) and bool((part < 100).any())
+
+
+def test_title_and_labels_lie_beside_the_picture_in_their_rows_and_columns():
+    drawn = torch.full((100, 200, 3), 128, dtype=torch.uint8)
+    page = annotate(drawn, "step 4", rows=["", "b"], columns=["", "t = 5"])
+    height, width = page.shape[0] - 100, page.shape[1] - 200
+    assert page[height:, width:].equal(drawn)
+    assert dark(page[: height // 2, :80])  # the title
+    assert dark(page[height // 2 : height, width + 100 :])
+    assert not dark(page[height // 2 : height, : width + 100])
+    assert dark(page[height + 50 :, :width])
+    assert not dark(page[height : height + 50, :width])
+    assert annotate(drawn).equal(drawn)
+
+
+def test_a_page_is_as_wide_as_its_title():
+    picture = torch.zeros(10, 10, 3, dtype=torch.uint8)
+    page = annotate(picture, "a title that is wider than ten pixels")
+    assert page.shape[1] > 100
+    assert not dark(page[:-10, -4:])
+
+
+def test_classes_are_named_rows_of_enlarged_images():
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    page = tile_by_class(images, [1, 0, 1], ["cat", "dog"].__getitem__)
+    assert page.shape[0] == 2 * 86 + 2
+    left = page.shape[1] - (2 * 86 + 2)
+    assert all(dark(page[86 * row : 86 * row + 86, :left]) for row in (0, 1))
+    assert (page[4:80, left + 90 : left + 170] == 255).all(), "class 0 has one image: the rest of its row is empty"
+
+
 def test_other_small_images_are_no_points():
-    assert tile_images(torch.zeros(4, 1, 2, 1, dtype=torch.uint8)).shape == (2 * 4 + 2, 2 * 3 + 2, 3)
-    assert tile_images(torch.zeros(4, 3, 1, 2, dtype=torch.uint8)).shape == (2 * 3 + 2, 2 * 4 + 2, 3)
+    assert tile_images(torch.zeros(4, 1, 2, 1, dtype=torch.uint8)).shape == (2 * 130 + 2, 2 * 66 + 2, 3)
+    assert tile_images(torch.zeros(4, 3, 1, 2, dtype=torch.uint8)).shape == (2 * 66 + 2, 2 * 130 + 2, 3)
 
 
 def test_a_film_of_points_plays_all_its_frames(tmp_path):

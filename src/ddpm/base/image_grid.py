@@ -14,8 +14,10 @@ from torchvision.utils import make_grid
 POINT = (1, 1, 2)
 """Image shape (C, H, W) of a 2-D point, as in data=swirl: the two pixels are x and y."""
 
-ROW_HEIGHT, TEXT_HEIGHT = 16, 12
-"""Minimum height of the row of a class and height of its name, in pixels."""
+SMALLEST_SIDE, FONT_SIZE, MARGIN = 64, 13, 4
+"""Pixels. Smaller images are enlarged by a whole number."""
+
+INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 Colour = tuple[int, int, int]
 BLUE, ORANGE, FRAME, AXES = (31, 87, 168), (235, 120, 20), (150, 150, 150), (225, 225, 225)
@@ -30,7 +32,13 @@ def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
     if images.shape[1:] == POINT:
         return plane(images.cpu(), num_columns)
     columns = num_columns or math.ceil(math.sqrt(len(images)))
-    return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
+    return make_grid(enlarge(images.cpu()), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
+
+
+def enlarge(images: Tensor) -> Tensor:
+    """Images `[B, C, H, W]` whose smaller side has at least 64 pixels: each pixel becomes a square."""
+    scale = math.ceil(SMALLEST_SIDE / min(images.shape[-2:]))
+    return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 
 def tile_by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int], str]) -> Tensor:
@@ -41,26 +49,32 @@ def tile_by_class(images: Tensor, labels: Sequence[int], name_of: Callable[[int]
     classes = sorted(set(labels), key=lambda label: (label < 0, label))
     if len(classes) == 1 or images.shape[1:] == POINT:
         return tile_images(images)
-    scale = math.ceil(ROW_HEIGHT / images.shape[-2])
-    images = images.cpu().repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    images = images.cpu()
     rows = [images[[number for number, label in enumerate(labels) if label == each]] for each in classes]
     widest = max(map(len, rows))
     paper = images.new_full((widest, *images.shape[1:]), 255)
     cells = torch.cat([part for row in rows for part in (row, paper[len(row) :])])
-    picture = make_grid(cells, nrow=widest, padding=2, pad_value=128).permute(1, 2, 0)
-    return torch.cat(
-        [draw_text([name_of(each) for each in classes], images.shape[-2] + 2, len(picture)), picture], dim=1
-    )
+    return annotate(tile_images(cells, widest), rows=[name_of(each) for each in classes])
 
 
-def draw_text(lines: Sequence[str], spacing: int, height: int) -> Tensor:
-    """Lines of text, black on white, uint8 `[height, W, 3]`; each is centred within `spacing` rows of pixels."""
-    font = ImageFont.load_default(TEXT_HEIGHT)
-    width = 8 + math.ceil(max(font.getlength(line) for line in lines))
-    page = Image.new("RGB", (width, height), (255, 255, 255))
+def annotate(picture: Tensor, title: str = "", rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Tensor:
+    """The picture, uint8 `[H, W, 3]`, with a title and labels in black on white; a page is as wide as its title.
+
+    The rows divide the height of the picture evenly, and the columns its width.
+    """
+    font, (height, width) = ImageFont.load_default(FONT_SIZE), picture.shape[:2]
+    line = FONT_SIZE + MARGIN
+    left = math.ceil(max(map(font.getlength, rows))) + 2 * MARGIN if rows else 0
+    top = line * (bool(title) + bool(columns))
+    size = max(left + width, math.ceil(font.getlength(title)) + 2 * MARGIN), top + height
+    page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
-    for number, line in enumerate(lines):
-        draw.text((4, 1 + (number + 0.5) * spacing), line, (30, 30, 30), font, anchor="lm")
+    draw.text((MARGIN, line / 2), title, INK, font, anchor="lm")
+    for number, label in enumerate(rows):
+        draw.text((MARGIN, top + (number + 0.5) * height / len(rows)), label, INK, font, anchor="lm")
+    for number, label in enumerate(columns):
+        draw.text((left + (number + 0.5) * width / len(columns), top - line / 2), label, INK, font, anchor="mm")
+    page.paste(Image.fromarray(picture.numpy()), (left, top))
     return torch.from_numpy(np.array(page))
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.base.atomic import atomic_write, write_atomically
-from ddpm.base.image_grid import save_gif, tile_by_class, tile_images
+from ddpm.base.image_grid import annotate, save_gif, tile_by_class, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.groups import UNGUIDED
@@ -151,7 +151,8 @@ def draw_gif(
 
     def watch(state: State) -> None:
         if state.t in shown:
-            frames.append(tile_images(to_uint8(model.codec.decode(state.x_t).float())))
+            tiles = tile_images(to_uint8(model.codec.decode(state.x_t).float()))
+            frames.append(annotate(tiles, f"t = {state.t}"))
 
     model.on_sampling_step = watch
     model.to(trainer.strategy.root_device)  # Lightning moves it to the CPU after predict

@@ -1,5 +1,6 @@
 """Evaluation of samples of the averaged weights during training, so that the best checkpoint can be kept."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.progress import stage
 from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.diffusion.conditions.base import LABEL
@@ -28,7 +30,7 @@ from ddpm.metrics.protocol import (
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.training.callbacks.checkpoints import Checkpoints
-from ddpm.training.callbacks.interruption import stop_if_signalled
+from ddpm.training.callbacks.interruption import sampling_progress, stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_numbers
@@ -83,10 +85,13 @@ class EvaluateDuringTraining(PeriodicWork):
         with self.tolerated(trainer, "the evaluation"):
             self.show_real(trainer)
             self.evaluator.reset_fake()
-            for images, ids, labels in self.generated(trainer, module):
-                self.evaluator.update_fake(images, ids, labels)
+            num_batches = math.ceil(math.ceil(self.num_samples / trainer.world_size) / self.batch_size)
+            with sampling_progress(trainer, module, "evaluation", num_batches):
+                for images, ids, labels in self.generated(trainer, module):
+                    self.evaluator.update_fake(images, ids, labels)
             stop_if_signalled(trainer)
-            estimates = self.evaluator.compute()
+            with stage("evaluation: measuring", trainer.is_global_zero):
+                estimates = self.evaluator.compute()
             self.write(trainer, module, estimates)
             numbers = {f"eval/{name}": estimate.value for name, estimate in estimates.items()}
             errors = {f"eval/{name}_error": e.error for name, e in estimates.items() if e.error is not None}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ddpm.base.image_grid import tile_images
+from ddpm.base.image_grid import annotate, tile_images
 from ddpm.base.images import to_rgb
 from ddpm.base.plots import save_figure
 from ddpm.base.tables import write_csv
@@ -90,8 +90,12 @@ def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages
     theirs = to_rgb(next(real.read([neighbours.flatten()])))
     rows = torch.cat([images[:, None], theirs.reshape(*neighbours.shape, *theirs.shape[1:])], 1)
     gap = torch.full_like(rows[:, :1], 128)
-    whole = tile_images(torch.cat([rows, gap], 1).flatten(0, 1), num_columns=2 * rows.shape[1] + 2)
-    return whole[:, : -(images.shape[-1] + 2)]  # without the last gap
+    num_columns = 2 * rows.shape[1] + 2
+    whole = tile_images(torch.cat([rows, gap], 1).flatten(0, 1), num_columns)
+    columns = ["generated", *(f"real {number}" for number in range(1, rows.shape[1]))]
+    without_last_gap = whole[:, : -(whole.shape[1] // num_columns)]
+    title = "generated images, each followed by the nearest real ones"
+    return annotate(without_last_gap, title, columns=[*columns, "", *columns])
 
 
 @rank_zero_only

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.base.atomic import write_atomically
+from ddpm.base.image_grid import annotate
 from ddpm.training.turn import NETWORK
 
 
@@ -41,7 +42,8 @@ def picture_path(trainer: Trainer, name: str) -> Path:
 
 @rank_zero_only
 def log_picture(trainer: Trainer, name: str, picture: Tensor, caption: str) -> Path:
-    """Write a picture, uint8 `[H, W, C]`, to RUN/NAME/STEP.png and to loggers that support pictures."""
+    """Write a picture, uint8 `[H, W, 3]`, below its caption, to RUN/NAME/STEP.png and to loggers of pictures."""
+    picture = annotate(picture, caption)
     path = picture_path(trainer, name)
     image = Image.fromarray(picture.numpy())
     file = io.BytesIO()

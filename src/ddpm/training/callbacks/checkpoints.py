@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 from ddpm.base import check
+from ddpm.base.progress import stage
 from ddpm.checkpoint import folder as files
 from ddpm.training.logs import ends_step
 from ddpm.training.loop_counts import batches, normalize_counts, respread
@@ -190,7 +191,8 @@ class Checkpoints(Checkpoint):
         self.saved_step = trainer.global_step
         for logger in trainer.loggers:
             logger.save()  # a run that resumes here does not log earlier values again
-        trainer.save_checkpoint(files.path_of_step(folder(trainer), trainer.global_step))
+        with stage(f"saving a checkpoint of step {trainer.global_step}", trainer.is_global_zero):
+            trainer.save_checkpoint(files.path_of_step(folder(trainer), trainer.global_step))
         self.tidy(trainer)
 
     @rank_zero_only

@@ -5,48 +5,43 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.image_grid import tile_images
+from ddpm.base.image_grid import POINT, annotate, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.model.diffusion_model import DiffusionModel
-from ddpm.training.callbacks.interruption import SideWork
+from ddpm.training.callbacks.interruption import sampling_progress
+from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import preview_inputs
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
 
-class DenoisingStrip(SideWork):
-    """Draws the picture after training, with the same work on all ranks.
+class DenoisingStrip(PeriodicWork):
+    """Draws the picture with the same work on all ranks.
 
-    num_samples: pairs of rows. num_times: columns, evenly spaced over the sampler's steps.
+    num_samples: pairs of rows. num_times: columns, evenly spaced over the sampler's steps. every_n_steps: optimizer
+    steps between pictures; another follows after training.
     """
 
-    def __init__(self, num_samples: int, num_times: int) -> None:
-        super().__init__()
+    def __init__(self, num_samples: int, num_times: int, every_n_steps: int) -> None:
+        super().__init__(check.positive_int("every_n_steps", every_n_steps))
         self.num_samples = check.positive_int("num_samples", num_samples)
         self.num_times = check.integer("num_times", num_times, low=2)
-        self.trained = False
 
-    def on_fit_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """If the run was killed while drawing the strip, draw it on resume, although no step is left."""
-        if self.trained or trainer.strategy.broadcast(picture_path(trainer, "denoising").exists()):
-            return
-        module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        self.on_train_end(trainer, module)
+    def is_done(self, trainer: Trainer, module: DiffusionModule) -> bool:
+        return picture_path(trainer, "denoising").exists()
 
-    def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
-        self.trained = True
-
-    def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
-        autocast = trainer.precision_plugin.forward_context()
-        with self.tolerated(trainer, "the denoising strip"), module.model.inference(autocast):
+    def work(self, trainer: Trainer, module: DiffusionModule) -> None:
+        model, autocast = module.model, trainer.precision_plugin.forward_context()
+        with self.tolerated(trainer, "the denoising strip"), model.inference(autocast):
             ids = torch.arange(self.num_samples, device=module.device)
-            strip, times = self.draw(module.model, ids, *preview_inputs(trainer, module, ids))
-            caption = "x_t above the predicted x0, at t = " + ", ".join(map(str, times))
-            log_picture(trainer, "denoising", strip, caption)
+            with sampling_progress(trainer, module, "drawing the denoising strip"):
+                strip = self.draw(model, ids, *preview_inputs(trainer, module, ids))
+            weights = model.describe_weights(model.best_weights)
+            log_picture(trainer, "denoising", strip, f"sampling at step {trainer.global_step}, {weights} weights")
 
-    def draw(self, model: DiffusionModel, ids: Tensor, cond: Cond, images: Tensor | None) -> tuple[Tensor, list[int]]:
-        """The picture, uint8 `[H, W, C]`, and the times of its columns."""
+    def draw(self, model: DiffusionModel, ids: Tensor, cond: Cond, images: Tensor | None) -> Tensor:
+        """The picture, uint8 `[H, W, C]`; each column is labelled with its time."""
         denoiser, states = model.denoiser(model.best_weights), []
         for state in model.sampler.trajectory(denoiser, model.start(ids, images), model.sample_rng, ids, cond):
             states.append(state)
@@ -54,5 +49,7 @@ class DenoisingStrip(SideWork):
         shown = torch.linspace(0, len(states) - 1, min(self.num_times, len(states))).round().int().tolist()
         x_t = torch.stack([model.codec.decode(states[i].x_t) for i in shown], dim=1)
         x0 = torch.stack([model.codec.decode(states[i].prediction.x0) for i in shown], dim=1)
-        rows = torch.stack([x_t, x0], dim=1).flatten(0, 2)  # [samples * 2 * times, C, H, W]
-        return tile_images(to_uint8(rows.float()), num_columns=len(shown)), [states[i].t for i in shown]
+        cells = to_uint8(torch.stack([x_t, x0], dim=1).flatten(0, 2).float())  # [samples * 2 * times, C, H, W]
+        picture = tile_images(cells, num_columns=len(shown))
+        rows = ["x_t: blue, x0: orange"] if cells.shape[1:] == POINT else ["x_t", "predicted x0"] * len(ids)
+        return annotate(picture, rows=rows, columns=[f"t = {states[i].t}" for i in shown])

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from ddpm.base.progress import ProgressDisplay
+from ddpm.diffusion.samplers.base import State
 from ddpm.model.diffusion_model import do_nothing
 from ddpm.runs.interruption import SIGNALS, Interrupted, ignored_by_nohup
 from ddpm.training import slurm
@@ -120,6 +122,30 @@ class SideWork(Callback):
             if not isinstance(error, FailedElsewhere):
                 print(self.failures[-1], flush=True)
                 stop_if_signalled(trainer, failed=True)
+
+
+@contextmanager
+def sampling_progress(trainer: Trainer, module: DiffusionModule, what: str, num_batches: int = 1) -> Iterator[None]:
+    """Display the sampling steps of all batches that the model generates within this context."""
+    model, step = module.model, 0
+    total = num_batches * (len(model.sampler.times(model.sampler.process.T)) - 1)
+    display = ProgressDisplay(f"{what}, sampling step", total) if trainer.is_global_zero else None
+    before = model.on_sampling_step
+
+    def watch(state: State) -> None:
+        nonlocal step
+        before(state)
+        step += 1
+        if display and step < total and display.is_due(step):
+            display.show(step, f"t = {state.t}")
+
+    model.on_sampling_step = watch
+    try:
+        yield
+    finally:
+        model.on_sampling_step = before
+        if display:
+            display.close()
 
 
 def stop_if_signalled(trainer: Trainer, failed: bool = False) -> None:

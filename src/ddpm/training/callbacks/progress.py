@@ -33,6 +33,20 @@ class TrainingProgress(Callback):
             said = "  ".join(f"{name} {mean:.4f}" for name, mean in zip(losses, means, strict=True))
             self.display.show(trainer.global_step, f"{said}  {rate:.0f} images/s")
 
+    def on_validation_start(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.display:
+            self.validation = ProgressDisplay("validating, batch", int(sum(trainer.num_val_batches)))
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        if self.display and self.validation.is_due(batch_idx + 1) and batch_idx + 1 < self.validation.total:
+            self.validation.show(batch_idx + 1, "")
+
+    def on_validation_end(self, trainer: Trainer, module: DiffusionModule) -> None:
+        if self.display:
+            self.validation.close()
+
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         if self.display:
             self.display.close()

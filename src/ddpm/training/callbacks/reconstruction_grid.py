@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from ddpm.base import check
-from ddpm.base.image_grid import tile_images
+from ddpm.base.image_grid import annotate, tile_images
 from ddpm.base.images import to_uint8
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.callbacks.sample_grid import held_out, real_batch
@@ -43,5 +43,6 @@ class ReconstructionGrid(PeriodicWork):
                 for pair in zip(to_uint8(images).split(NUM_COLUMNS), to_uint8(found).split(NUM_COLUMNS), strict=True)
             ]
             picture = tile_images(torch.cat(rows), min(NUM_COLUMNS, self.num_images))
+            picture = annotate(picture, rows=["original", "reconstruction"] * len(rows))
             caption = f"step {trainer.global_step}, {model.describe_weights(model.best_weights)} weights"
-            log_picture(trainer, NAME, picture, f"{caption}: originals above their reconstructions")
+            log_picture(trainer, NAME, picture, caption)

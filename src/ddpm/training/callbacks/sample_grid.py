@@ -12,7 +12,7 @@ from ddpm.data.loader import assemble
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.diffusion.conditions.caption_text import Caption
-from ddpm.training.callbacks.interruption import stop_if_signalled
+from ddpm.training.callbacks.interruption import sampling_progress, stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
@@ -90,7 +90,8 @@ class SampleGrid(PeriodicWork):
     def work(self, trainer: Trainer, module: DiffusionModule) -> None:
         for name in self.drawn_names(module):
             with self.tolerated(trainer, f"the grid of samples of the {name} weights"):
-                images = sample_on_all_ranks(trainer, module, self.num_samples, name)
+                with sampling_progress(trainer, module, f"drawing samples of {name} weights"):
+                    images = sample_on_all_ranks(trainer, module, self.num_samples, name)
                 sampler = module.model.sampler
                 steps = sampler.steps or sampler.process.T
                 caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
