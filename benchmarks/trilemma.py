@@ -10,6 +10,9 @@ import statistics
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+from matplotlib.transforms import Bbox
 
 from benchmarks.equal_minutes import ROOT, Study, Values, Words, arguments, replace_below, rows
 from benchmarks.run import table
@@ -57,20 +60,39 @@ def draw(values: dict[str, Values]) -> None:
     y = [statistics.mean(own["fid"]) for own in values.values()]
     recall = [statistics.mean(own["recall"]) for own in values.values()]
     shown = axes.scatter(x, y, c=recall, s=90, cmap="viridis", edgecolors="black", zorder=3)
-    for method, a, b in zip(values, x, y, strict=True):
-        axes.annotate(method, (a, b), xytext=(6, 5), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", yscale="log", xlabel="images a second, two CPU cores", ylabel="FID (features of digits)")
+    axes.set(xscale="log", yscale="log", xlabel="images a second on a CPU", ylabel="FID (features of digits)")
     axes.invert_yaxis()
-    axes.grid(alpha=0.3, which="both")
+    axes.margins(x=0.12)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
     figure.colorbar(shown, label="recall")
-    figure.savefig(PICTURE, dpi=120)
+    figure.canvas.draw()  # fixes the places of the points in the picture
+    taken = [Bbox.from_bounds(*(axes.transData.transform(point) - 6), 12, 12) for point in zip(x, y, strict=True)]
+    for method, point in zip(values, zip(x, y, strict=True), strict=True):
+        taken.append(label(axes, method, point, taken))
+    figure.savefig(PICTURE, dpi=100)
+
+
+def label(axes: Axes, text: str, point: tuple[float, float], taken: list[Bbox]) -> Bbox:
+    """Write beside the point, at the first place that covers nothing. Returns the place, in pixels."""
+    for offset, side in (((8, 0), "left"), ((-8, 0), "right"), ((0, 10), "center"), ((0, -10), "center")):
+        way = {"ha": side, "va": "center", "fontsize": 8, "textcoords": "offset points"}
+        note = axes.annotate(text, point, xytext=offset, **way)
+        place = note.get_window_extent()
+        if not any(place.overlaps(each) for each in taken) or offset == (0, -10):
+            break
+        note.remove()
+    return place
 
 
 def main() -> None:
     given = arguments(__doc__, minutes=12, seeds=3, models=MODELS)
     STUDY.folder.mkdir(parents=True, exist_ok=True)
     values = STUDY.timed(STUDY.measured(given.seeds, given.minutes, given.only), given.minutes)
-    about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."
+    threads = torch.get_num_threads()
+    about = f"{given.minutes:g} minutes of training each. Seeds: {given.seeds}. CPU threads: {threads}."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     draw(values)
     print(table(rows(values)))
