@@ -228,21 +228,25 @@ def draw_errors(found: list[Convergence]) -> Figure:
     """A panel for deterministic samplers and one for stochastic samplers. Slopes are orders of convergence."""
     panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
     shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
-    figure = Figure(figsize=(5.5 * len(shown), 4.6), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(shown), 5.6), layout="constrained")
     for number, (title, kinds) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), number)
         markers = itertools.cycle("osD^vPX*<>")
+        wide, dashed = {"linewidth": 3, "markersize": 8}, {"linewidth": 1.5, "markersize": 4, "linestyle": "--"}
+        looks = itertools.cycle([wide, dashed])  # equal errors of two samplers show both lines
         for each in found:
             if each.kind in kinds:
                 fitted = "" if each.fitted is None else f"  {each.fitted:.2f}"
                 stated = "" if each.stated is None else f" ({each.stated})"
                 label = f"{each.name}{fitted}{stated}"
-                axes.plot(each.evaluations, each.errors, marker=next(markers), markersize=5, linewidth=1.5, label=label)
+                look = {"marker": next(markers), "label": label, **next(looks)}
+                axes.plot(each.evaluations, each.errors, **look)
         floors = [each.floor for each in found if each.kind in kinds and each.floor]
         if floors:
             axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
         axes.set(yscale="log", xlabel="network evaluations", ylabel="error", title=title)
         logarithmic(axes.xaxis)
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small", title="fitted order (stated)", title_fontsize="small")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+        axes.legend(fontsize="small", title="sampler, fitted order (stated)", title_fontsize="small", **below)
     return figure
