@@ -47,4 +47,4 @@ def test_the_published_large_variance_is_that_of_the_code_of_ho():
     assert PublishedFixedLarge()(SCHEDULE, PREDICTION, t - 1, t).numpy() == pytest.approx(theirs, rel=1e-9)
     each = [PublishedFixedLarge()(SCHEDULE, PREDICTION, int(time) - 1, int(time)) for time in t]
     assert each == pytest.approx(theirs, rel=1e-9)
-    assert FixedLarge()(SCHEDULE, PREDICTION, 0, 1) / theirs[0] == pytest.approx(1.832, abs=1e-3)
+    assert FixedLarge()(SCHEDULE, PREDICTION, 0, 1) > 1.8 * theirs[0]

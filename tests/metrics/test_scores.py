@@ -251,7 +251,7 @@ def test_balls_without_a_radius_hold_copies_if_they_are_closed():
     found = PrecisionRecall()(features(real), features(real[:100]))
     assert [found[name].value for name in ("precision", "density", "coverage")] == [1, 0, 0]
     opened = PrecisionRecall(ball="open", ball_coverage="closed")(features(real), features(real[:100]))
-    assert [opened[name].value for name in ("precision", "recall", "density", "coverage")] == [0, 0, 6 / 5, 1]
+    assert [opened[name].value for name in ("precision", "recall", "density", "coverage")] == [0, 1, 6 / 5, 1]
 
 
 def test_a_score_names_its_balls():

@@ -161,6 +161,24 @@ def measured(config, checkpoint, tmp_path):
     return run
 
 
+def test_bits_beside_the_published_code_have_its_first_variance_and_its_floor_by_name(config, checkpoint, measured):
+    """Its fixedlarge differs in the decoder alone, which has the small variance."""
+    found = {}
+    for name in ("large", "large_published"):
+        settings = config("evaluate", f"ckpt={checkpoint}", "trainer=cpu", f"variance={name}")
+        model, stored = load.from_checkpoint(checkpoint, load.changes(settings))
+        images = Split(build.data(stored), "train", 6, 3)
+        found[name] = bound_terms(model, images, build.trainer(settings)).means
+    ours, theirs = found["large"]["large"], found["large_published"]["large"]
+    assert torch.equal(theirs[1], found["large"]["small"][1])
+    assert theirs[1] != ours[1]
+    assert torch.equal(torch.cat([theirs[:1], theirs[2:]]), torch.cat([ours[:1], ours[2:]]))
+    words = ("metric.nll.num_images=6", "variance=large_published", "metric.nll.floor=1e-12")
+    result, _ = measured("metric=nll", *words)
+    assert "large=PublishedFixedLarge, floor=1e-12" in str(result.protocol)
+    assert result.metrics["nll_large_6"] == pytest.approx(theirs.sum().item(), rel=roundings(100))  # nothing so rare
+
+
 def test_the_bound_is_the_sum_of_terms_that_another_program_computes(terms):
     """In numpy and torch.distributions, from the network's output to bits, for the first three images.
 

@@ -32,9 +32,10 @@ def floored_log_mass(floor: float) -> Likelihood:
 
     def floored(distribution: Any, x0: Tensor) -> Tensor:
         with torch.no_grad():
-            is_low = distribution.log_likelihood(x0) < least
-        safe = distribution._replace(mean=torch.where(is_low, x0, distribution.mean))  # its gradient is finite
-        return torch.where(is_low, least, safe.log_likelihood(x0))
+            is_low = ~(distribution.log_likelihood(x0) >= least) & distribution.mean.isfinite()  # NaN if very far
+        likely = distribution._replace(mean=torch.where(is_low, x0, distribution.mean))  # its gradient is finite
+        nats = likely.log_likelihood(x0)
+        return torch.where(is_low & ~nats.isnan(), least, nats)
 
     return floored
 
