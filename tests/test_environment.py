@@ -9,7 +9,9 @@ import pytest
 
 from ddpm.base import environment
 from ddpm.base.environment import Environment, write_environment
+from ddpm.commands import train
 from ddpm.metrics.protocol import EvaluationProtocol, Result, read_result, write_result
+from ddpm.report.results import Row
 
 
 @pytest.fixture
@@ -67,3 +69,16 @@ def test_results_of_earlier_versions_are_read_and_say_what_they_lack(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content))
     found = dataclasses.asdict(read_result(tmp_path / "a.json").environment)
     assert {found[name] for name in ("command", "commit", "processor", "num_processes")} == {"not recorded"}
+
+
+def test_the_report_shows_commit_processor_and_processes():
+    protocol = EvaluationProtocol(num_generated=1, scores={"fid": "a"})
+    about = Environment("cpu", "32", {}, num_processes=2, processor="A, AVX2", commit="0f0f")
+    how = Row(0, Result({"fid": 1.0}, {}, protocol, {"run": "a"}, about)).how
+    assert (how["commit"], how["processor"], how["processes"]) == ("0f0f", "A, AVX2", "2")
+
+
+def test_a_training_writes_its_environment_to_its_folder(small, tmp_path):
+    train.run_train(small())
+    found = json.loads((tmp_path / "run" / "environment_00000000.json").read_text())
+    assert {"command", "commit", "processor", "precision", "num_processes", "versions"} <= found.keys()
