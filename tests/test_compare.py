@@ -9,9 +9,10 @@ import sys
 import pytest
 from small_results import PROTOCOL
 
+from ddpm.base.environment import Environment
 from ddpm.commands import compare
 from ddpm.evaluation import comparison
-from ddpm.metrics.protocol import Environment, Result, write_result
+from ddpm.metrics.protocol import Result, write_result
 from ddpm.metrics.score import lower_is_better
 
 A = Result(

@@ -9,11 +9,9 @@ from small_results import PROTOCOL
 
 import ddpm
 from ddpm.base import atomic
+from ddpm.base.environment import Environment, device_name, library_versions
 from ddpm.metrics.protocol import (
-    Environment,
     Result,
-    device_name,
-    library_versions,
     read_result,
     result_name,
     write_result,

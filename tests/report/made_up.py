@@ -6,7 +6,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result
+from ddpm.base.environment import Environment
+from ddpm.metrics.protocol import EvaluationProtocol, Result
 
 CONFIG = {
     "data": {"_target_": "ddpm.data.datamodule.ImageDataModule", "name": "digits", "size": 8, "batch_size": 16},

@@ -7,9 +7,10 @@ from unittest.mock import Mock
 import pytest
 import wandb
 
+from ddpm.base.environment import Environment
 from ddpm.commands import train
 from ddpm.evaluation import results
-from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result
+from ddpm.metrics.protocol import EvaluationProtocol, Result
 from ddpm.training.callbacks.interruption import Interrupted
 from ddpm.training.callbacks.train_log import TrainLog
 from ddpm.training.wandb_run import finished_runs, wandb_logger

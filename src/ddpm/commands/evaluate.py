@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.environment import Environment, device_name
 from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
@@ -44,7 +45,7 @@ from ddpm.generation.progress import GenerationClock, GenerationProgress
 from ddpm.generation.record import Timing
 from ddpm.interop.hub import describe_path
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.metrics.protocol import Environment, EvaluationProtocol, Result, device_name, result_name
+from ddpm.metrics.protocol import EvaluationProtocol, Result, result_name
 from ddpm.runs import launch
 from ddpm.runs.console import quiet_libraries
 from ddpm.runs.lease import lock_folder
@@ -226,7 +227,8 @@ def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: 
 
 
 def current_environment(trainer: Trainer) -> Environment:
-    return Environment(device_name(trainer.strategy.root_device), str(trainer.precision))
+    device = device_name(trainer.strategy.root_device)
+    return Environment(device, str(trainer.precision), num_processes=trainer.world_size)
 
 
 # Models

@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
 from ddpm.base.atomic import remove_partial_files, write_atomically
+from ddpm.base.environment import Environment, device_name, write_environment
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
@@ -88,7 +89,7 @@ def train(config: DictConfig) -> None:
         about = {"options": chosen_options(), FITTED: module.model.config[FITTED], **sizes}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
     print_run(config, module, trainer, checkpoint, step)
-    claim_folder(config, module, step)
+    claim_folder(config, module, trainer, step)
     with explain_interruptions(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     print_summary(config, trainer, checkpoint, step)
@@ -155,13 +156,17 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 
 @rank_zero_only
-def claim_folder(config: DictConfig, module: DiffusionModule, step: int) -> None:
-    """Write the settings of this run to its folder, rename checkpoints after `step`, and remove incomplete ones."""
+def claim_folder(config: DictConfig, module: DiffusionModule, trainer: Trainer, step: int) -> None:
+    """Write the settings and the environment of this run to its folder, rename checkpoints after `step`, and remove
+    incomplete ones."""
     folder = Path(config.run_dir) / "checkpoints"
     remove_partial_files(folder)
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
+    device = device_name(trainer.strategy.root_device)
+    environment = Environment(device, str(trainer.precision), num_processes=trainer.world_size)
+    write_environment(environment, folder.parent, f"environment_{step:08d}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.environment import Environment, device_name
 from ddpm.base.progress import stage
 from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -19,10 +20,8 @@ from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import (
-    Environment,
     EvaluationProtocol,
     Result,
-    device_name,
     read_result,
     result_name,
     write_result,
@@ -159,6 +158,8 @@ class EvaluateDuringTraining(PeriodicWork):
                 **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
                 **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
             },
-            environment=Environment(device_name(module.device), str(trainer.precision)),
+            environment=Environment(
+                device_name(module.device), str(trainer.precision), num_processes=trainer.world_size
+            ),
         )
         write_result(run / "evaluations" / f"{result_name(result)}.json", result)

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.base.environment import device_name
 from ddpm.base.exit_codes import NO_SPACE
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
@@ -18,7 +19,7 @@ from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import ImageStore
 from ddpm.interop.hub import hub_name_of
 from ddpm.interop.recognise import OWN, recognise
-from ddpm.metrics.protocol import device_name, short_digest
+from ddpm.metrics.protocol import short_digest
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.runs.interruption import Interrupted
 

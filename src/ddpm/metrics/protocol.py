@@ -3,33 +3,19 @@
 import dataclasses
 import hashlib
 import json
-import platform
+import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 import ddpm
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
+from ddpm.base.environment import ADDED, Environment
 from ddpm.base.untrusted import json_file
 from ddpm.metrics.score import Estimate
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that influence the values."""
-    libraries = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy")
-    return {"ddpm": ddpm.__version__, "python": platform.python_version()} | {name: version(name) for name in libraries}
-
-
-def device_name(device: torch.device | str) -> str:
-    """'cuda: NVIDIA H100 80GB HBM3', or 'cpu: x86_64'."""
-    device = torch.device(device)
-    return f"{device.type}: {torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +47,6 @@ class EvaluationProtocol:
                 check.fail(each.name, value, "a text that is not empty")
         if not (isinstance(self.scores, Mapping) and all(isinstance(text, str) for text in self.scores.values())):
             check.fail("scores", self.scores, "texts by name")
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The environment, which should not change a value by more than rounding."""
-
-    device: str
-    precision: str
-    versions: Mapping[str, str] = field(default_factory=library_versions)
 
 
 @dataclass(frozen=True)
@@ -134,6 +111,7 @@ def read_result(path: str | Path) -> Result:
             f"{path} is not a result of this version's evaluate.py: JSON with metrics, errors, protocol, subject and "
             "environment"
         ) from None
+    parts["environment"] = ADDED | parts["environment"]
     for name, kind in (("protocol", EvaluationProtocol), ("environment", Environment)):
         expected = {each.name for each in dataclasses.fields(kind)}
         if parts[name].keys() != expected:

@@ -44,9 +44,9 @@ class Row:
             for key, heading in {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}.items()
             if key in subject
         }
-        self.how = {
-            key: format_setting(v) for key, v in {**settings, "on": where.device, "versions": where.versions}.items()
-        }
+        about = {"on": where.device, "processor": where.processor, "processes": where.num_processes}
+        about |= {"commit": where.commit, "versions": where.versions}
+        self.how = {key: format_setting(value) for key, value in {**settings, **about}.items()}
 
 
 def measurement_settings(metric: str, result: Result) -> tuple[dict[str, Any], str]:
