@@ -149,7 +149,7 @@ def test_a_run_with_nothing_left_to_train_names_the_checkpoint_that_there_is(sma
 
 
 def named_files(told):
-    for line in told.partition("done: ")[2].splitlines()[1:]:
+    for line in told.partition("done: ")[2].partition("\n\n")[0].splitlines()[1:]:
         path = Path(line.split(maxsplit=1)[1])
         assert path.exists()
         yield path

@@ -1,5 +1,6 @@
 """train.py: run one training, from a configuration to checkpoints, sample grids and logged values."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,7 +10,6 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -20,10 +20,11 @@ from ddpm.base.atomic import remove_partial_files, write_atomically
 from ddpm.base.environment import Environment, device_name, write_environment
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
-from ddpm.checkpoint.folder import list_checkpoints, newest_intact, set_aside, step_of
+from ddpm.checkpoint.folder import newest_intact, set_aside
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
 from ddpm.commands.dry_run import describe_run
+from ddpm.commands.summary import print_summary
 from ddpm.config import analytic, build, fitting
 from ddpm.config.checkpoint_path import fetch_checkpoints
 from ddpm.config.codec import with_latent_shape
@@ -36,13 +37,12 @@ from ddpm.diffusion.losses.classification import Classification
 from ddpm.evaluation.evaluators import training_evaluations
 from ddpm.model.diffusion_model import no_samples
 from ddpm.runs import devices, launch, resume, run_folder
-from ddpm.runs.console import quiet_libraries
+from ddpm.runs.console import quiet_libraries, say
 from ddpm.runs.lease import lock_folder
 from ddpm.runs.portable import to_portable
 from ddpm.runs.typed import chosen_options
 from ddpm.schedule_check.examination import verdict
 from ddpm.training.callbacks.checkpoints import Checkpoints, another_is_lost, last_good
-from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import describe_sizes
@@ -88,13 +88,14 @@ def train(config: DictConfig) -> None:
         sizes = {"num_parameters": module.own_turn.num_parameters}
         about = {"options": chosen_options(), FITTED: module.model.config[FITTED], **sizes}
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True) | about)
+    start = time.perf_counter()
     print_run(config, module, trainer, checkpoint, step)
     claim_folder(config, module, trainer, step)
     with explain_interruptions(config, trainer):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    print_summary(config, trainer, checkpoint, step)
     for logger in trainer.loggers:
         logger.finalize("success")
+    print_summary(config, module, trainer, checkpoint, step, time.perf_counter() - start)
 
 
 def earlier_values(config: DictConfig, checkpoint: Path | None) -> Fitted:
@@ -216,59 +217,19 @@ def print_run(
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
-    print(f"{config.name}: {describe_sizes(module.turns)} parameters, {steps}")
-    print(f"on {place}; folder {config.run_dir}", flush=True)
+    say(f"{config.name}: {describe_sizes(module.turns)} parameters, {steps}")
+    say(f"on {place}; folder {config.run_dir}")
     has_schedule = len(module.turns) == 1 and not getattr(module.network, "reconstructs", False)
     if isinstance(module.model.sampler.process, GaussianDiffusion) and has_schedule:
         leaf = OmegaConf.to_container(config.schedule, resolve=True)
-        print(f"schedule: {verdict(module.model.sampler.process.schedule, leaf)}", flush=True)
+        say(f"schedule: {verdict(module.model.sampler.process.schedule, leaf)}")
     own = sorted({target for target in targets(module.model.config) if not target.startswith(PARTS)})
     if own:
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
-        print(f"uses your own code: {', '.join(own)}; commands that load this run need trust=[{packages}]", flush=True)
+        say(f"uses your own code: {', '.join(own)}; commands that load this run need trust=[{packages}]")
     if checkpoint and step >= config.trainer.max_steps:
-        print(f"{checkpoint} already has {step:,} steps: nothing is left to train", flush=True)
+        say(f"{checkpoint} already has {step:,} steps: nothing is left to train")
     elif checkpoint:
-        print(f"continuing from {checkpoint}, at step {step:,}", flush=True)
+        say(f"continuing from {checkpoint}, at step {step:,}")
     elif config.resume.path == "auto":
-        print("no run with these settings was found: starting a new one", flush=True)
-
-
-def find_cause(config: DictConfig, trainer: Trainer) -> str:
-    """The setting that ended a training before its last step. Unknown if the training ran in spawned processes."""
-    ended = {
-        "fast_dev_run": trainer.fast_dev_run,
-        "limit_train_batches": trainer.limit_train_batches == 0,
-        "max_time": any(isinstance(each, TimeLimit) and each.time_remaining() <= 0 for each in trainer.callbacks),
-        "max_epochs": not trainer.should_stop and 0 <= trainer.max_epochs <= trainer.current_epoch,
-    }
-    found = [f"trainer.{name}={config.trainer.get(name)}" for name, did in ended.items() if did]
-    return found[0] if found else "a callback or another limit"
-
-
-@rank_zero_only
-def print_summary(config: DictConfig, trainer: Trainer, resumed: Path | None, first_step: int) -> None:
-    """Print the steps and the files of this run. The step is read from the folder, because spawned processes do not
-    report it."""
-    folder, max_steps = Path(config.run_dir) / "checkpoints", config.trainer.max_steps
-    step = max(map(step_of, list_checkpoints(folder)), default=first_step)
-    done = f"{step:,} of {max_steps:,} steps" if step < max_steps else f"{step:,} steps"
-    images = f"{(step - first_step) * config.data.batch_size:,} images"
-    images = f"; this run started at step {first_step:,} and used {images}" if resumed else f", {images}"
-    why = f"; {find_cause(config, trainer)} ended the training" if step < max_steps else ""
-    print(f"\ndone: {done}{images}{why}")
-    lines = {"checkpoint": str(folder / "last.ckpt" if list_checkpoints(folder) else resumed)}
-    pictures = ("samples/ema", "samples/raw", "denoising", "reconstructions")
-    lines |= {name: f"{config.run_dir}/{name}/{step:08d}.png" for name in pictures}
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsTable):
-            lines["metrics"] = str(logger.path)
-        elif isinstance(logger, WandbLogger):
-            lines["W&B"] = logger.experiment.dir
-        elif isinstance(logger, TensorBoardLogger):
-            lines["TensorBoard"] = logger.log_dir
-    for name, where in lines.items():
-        if Path(where).exists():
-            print(f"  {name:12} {where}")
-    for failure in (each for callback in trainer.callbacks for each in getattr(callback, "failures", ())):
-        print(failure)
+        say("no run with these settings was found: starting a new one")

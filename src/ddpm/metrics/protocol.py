@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass

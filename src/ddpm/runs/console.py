@@ -34,6 +34,18 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have several layouts
 
 
+def say(text: str) -> None:
+    """Print a text, and write it to the log file of the run."""
+    print(text, flush=True)
+    write_to_log(text)
+
+
+def write_to_log(text: str) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logging.LogRecord("ddpm", logging.INFO, "", 0, text.strip(), None, None))
+
+
 def print_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:

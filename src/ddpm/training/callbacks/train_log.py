@@ -4,9 +4,11 @@ import math
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm.base.types import Batch
+from ddpm.runs.console import write_to_log
 from ddpm.training.logs import is_log_step, log_name, log_numbers
 from ddpm.training.module import DiffusionModule, StepOutput
 from ddpm.training.sums import RunningSums
@@ -40,6 +42,8 @@ class TrainLog(RunningSums):
         means |= {"train/images": trainer.global_step * self.batch_size, "train/epoch": trainer.current_epoch}
         means |= {log_name(turn, "grad_norm"): norm.item() for turn, norm in module.grad_norms.items()}
         log_numbers(trainer, means)
+        losses = ", ".join(f"{name} {value:.5g}" for name, value in means.items() if name.endswith("loss"))
+        rank_zero_only(write_to_log)(f"step {trainer.global_step}: {losses}")
 
     def on_validation_epoch_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.val_sums: Tensor | None = None
@@ -58,6 +62,7 @@ class TrainLog(RunningSums):
         means = {f"val/{name}": part / count for name, part in zip(self.val_parts, parts, strict=True)}
         measured = {name: mean for name, mean in means.items() if not math.isnan(mean)}
         log_numbers(trainer, {"val/loss": loss / count, **measured})
+        rank_zero_only(write_to_log)(f"step {trainer.global_step}: val/loss {loss / count:.5g}")
 
 
 def sum_and_count(values: Tensor) -> Tensor:

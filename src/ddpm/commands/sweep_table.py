@@ -1,0 +1,33 @@
+"""After a sweep: a table of its runs by what differs between them."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from ddpm.runs import launch
+
+
+class SweepTable(Callback):
+    """Prints each run with its last metrics, and the command of the report. The packages of the table are imported at
+    the end of the sweep."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        from ddpm.commands.summary import read_metrics
+        from ddpm.evaluation.table import titled_table
+        from ddpm.report.runs import runs_below
+        from ddpm.report.settings import read_overrides
+
+        sweep = Path(config.hydra.sweep.dir)
+        folders = list(runs_below(sweep)) if launch.is_first_process() else []
+        if len(folders) < 2:
+            return
+        words = [read_overrides(folder) or [] for folder in folders]
+        shared = set.intersection(*map(set, words))
+        names = [" ".join(word for word in each if word not in shared) for each in words]
+        last = [{name: f"{points[-1][1]:.5g}" for name, points in read_metrics(each).items()} for each in folders]
+        rows = {
+            str(folder): {"settings": name, **values} for folder, name, values in zip(folders, names, last, strict=True)
+        }
+        print(f"\n{titled_table(rows)}\nnext:\n  ddpm report {sweep}", flush=True)

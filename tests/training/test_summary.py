@@ -1,0 +1,29 @@
+"""The last lines of a training and of a sweep, and the log file."""
+
+import re
+
+from processes import Command, ended
+from small_runs import SMALL
+
+
+def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_commands(tmp_path):
+    words = (*SMALL, "logger=csv", "data.num_val=8", "+trainer.val_check_interval=1", "objective=eps,v")
+    code, output = ended(Command("train.py", "-m", *words, "hydra.sweep.dir=sweep", folder=tmp_path))
+    assert code == 0, output
+    assert output.count("next:\n  python sample.py ckpt=") == 2
+    assert output.count("metric=fid\n  ddpm report ") == 2
+    assert len(re.findall(r"^done: 4 steps, 64 images, in 0:0\d:\d\d$", output, re.MULTILINE)) == 2
+    heading, first, second = output.split("\n\n")[-1].splitlines()[:3]
+    assert heading.split() == ["settings", "val/loss"]
+    for number, line, objective in ((0, first, "eps"), (1, second, "v")):
+        folder, setting, loss = line.split()
+        assert (folder, setting) == (f"sweep/{number}", f"objective={objective}")
+        rows = (tmp_path / folder / "metrics.csv").read_text().splitlines()
+        losses = [row.split(",")[rows[0].split(",").index("val/loss")] for row in rows[1:]]
+        assert f"{float(losses[-1]):.5g}" == loss
+        best = min((float(value), step) for step, value in enumerate(losses, 1) if value)
+        assert f"val/loss: {loss} at step 4, best {best[0]:.5g}" in output
+        log = (tmp_path / folder / "train.log").read_text()
+        for text in (" parameters, 4 steps of 16", "schedule: ", "step 4: train/loss ", "done: 4 steps", "val/loss "):
+            assert text in log
+    assert output.endswith("next:\n  ddpm report sweep\n")
