@@ -195,6 +195,17 @@ def test_abandoned_temporary_files_are_removed_and_those_in_work_are_not(tmp_pat
     assert [path.exists() for path in (*gone, *kept, growing)] == [False, False, True, True, True]
 
 
+@pytest.mark.parametrize("name", [".movie.mp4.partial", ".download.partial", ".x.ckpt.partial", ".17.partial"])
+def test_temporary_files_of_other_programs_are_left(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("x")
+    os.utime(path, (time.time() - 1e6,) * 2)
+    SEARCHED.clear()
+    write_atomically(tmp_path / "new", b"")
+    remove_partial_files(tmp_path)
+    assert path.exists()
+
+
 def test_the_age_of_a_temporary_file_does_not_depend_on_the_local_clock(tmp_path, monkeypatch):
     (tmp_path / ".a.17.partial").write_text("x")
     monkeypatch.setattr(time, "time", lambda: 1e10)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,10 @@ from ddpm.base.system_errors import naming
 
 ABANDONED = 3600  # seconds
 SEARCHED: set[Path] = set()
+
+OWN_NAME = re.compile(r"\.(.+\.\d+|\d+\.ckpt)\.partial")
+"""Temporary names of this project: with the number of the process, or of a checkpoint. Other programs also use
+.NAME.partial."""
 
 
 @contextmanager
@@ -37,9 +42,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def partial_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(".*.partial") if OWN_NAME.fullmatch(path.name)]
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove temporary files of processes that were killed while writing. This process must be the only writer."""
-    for partial in folder.glob(".*.partial"):
+    for partial in partial_files(folder):
         if not partial.is_dir():
             partial.unlink(missing_ok=True)
 
@@ -53,7 +62,7 @@ def remove_abandoned_files(partial: Path) -> None:
     if folder in SEARCHED:
         return
     SEARCHED.add(folder)
-    for other in folder.glob(".*.partial"):
+    for other in partial_files(folder):
         with suppress(OSError):  # another process may remove it too
             newest = max(each.lstat().st_mtime for each in (other, *(other.rglob("*") if other.is_dir() else ())))
             if partial.lstat().st_mtime - newest > ABANDONED:
