@@ -66,10 +66,18 @@ def test_a_file_of_another_kind_is_named(kind, suffix, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_dict_is_named_with_its_first_weight(tmp_path):
-    torch.save(WEIGHTS, tmp_path / "x.ckpt")
+@pytest.mark.parametrize("name", ["x.ckpt", "x.pt"])
+def test_a_state_dict_is_named_with_its_first_weight(name, tmp_path):
+    torch.save(WEIGHTS, tmp_path / name)
     with pytest.raises(ValueError, match=r"it is a state dict of 1 weights, the first 'a.weight', .*; convert it"):
-        from_checkpoint(tmp_path / "x.ckpt", OmegaConf.create())
+        from_checkpoint(tmp_path / name, OmegaConf.create())
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.pt"])
+def test_a_tensor_is_named_with_its_shape(name, tmp_path):
+    torch.save(torch.ones(2, 3), tmp_path / name)
+    with pytest.raises(ValueError, match=r"it is one tensor of shape \[2, 3\], .*; convert it"):
+        from_checkpoint(tmp_path / name, OmegaConf.create())
 
 
 def test_a_safetensors_file_beside_its_settings_is_named_with_its_folder(tmp_path):

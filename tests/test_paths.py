@@ -40,6 +40,8 @@ def test_every_field_of_a_path_is_made_absolute_and_other_names_are_not(tmp_path
         "text": {"path": "google/t5", "tokenizer": "there"},
         "guidance": {"guide": "there", "classifier": "latest"},
         "perceptual": {"weights": "there"},
+        "features": {"weights": "there"},
+        "metric": {"cas": {"weights": "there"}, "anomaly": {"anomalies": {"root": "there"}}},
     }
     there = str(tmp_path / "there")
     assert with_absolute_paths(places) == {
@@ -48,6 +50,8 @@ def test_every_field_of_a_path_is_made_absolute_and_other_names_are_not(tmp_path
         "text": {"path": "google/t5", "tokenizer": there},
         "guidance": {"guide": there, "classifier": "latest"},
         "perceptual": {"weights": there},
+        "features": {"weights": there},
+        "metric": {"cas": {"weights": there}, "anomaly": {"anomalies": {"root": there}}},
     }
 
 

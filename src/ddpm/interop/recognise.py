@@ -27,13 +27,12 @@ CLASSES = {"UNet2DModel": UNET, "AutoencoderKL": STAGE, "VQModel": STAGE}
 
 
 def recognise(path: Path) -> str:
-    """One of the kinds above. What nothing is known of is taken for a checkpoint of ours, or a .pt for OpenAI's; their
-    readers say what is missing."""
+    """One of the kinds above. A file of no known kind goes to the reader of our checkpoints, which says what it is."""
     if path.is_dir():
         return kind_of_folder(path)
     pickled = pickle_in(path)
     found = (kind for kind, names in IN_FILES.items() if all(name in pickled for name in names))
-    return next(found, OPENAI if path.suffix == ".pt" and b"state_dict" not in pickled else OWN)
+    return next(found, OWN)
 
 
 def kind_of_folder(folder: Path) -> str:

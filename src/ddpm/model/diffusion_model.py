@@ -111,7 +111,7 @@ class DiffusionModel(nn.Module):
         name = self.best_weights if weights == "best" else weights
         self.weights(name)
         self.predict_weights = name
-        self.sample_rng = replace(self.sample_rng, seed=check.non_negative_int("seed", seed))
+        self.sample_rng = replace(self.sample_rng, seed=check.integer("seed", seed, 0, 2**63 - 1))
 
     # Samples
 
