@@ -57,21 +57,29 @@ def lock_folder(
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path, done = folder / ".lease", threading.Event()
-    with open(folder / ".lock", "a") as lock:
-        with naming(path):
-            claim(lock, path, f"{field}{folder}", remedy, waits)
-        renewals = threading.Thread(target=renew, args=(path, done), daemon=True)
-        renewals.start()
-        try:
-            yield
-        finally:
-            done.set()
-            renewals.join()
-            with suppress(OSError):  # the folder may be removed, or the disk gone
-                for each in (path, path.with_name(".lock")) if is_own(path) else ():
-                    each.unlink()
-                if is_new:
-                    folder.rmdir()  # if an error left it empty
+    try:
+        with open(folder / ".lock", "a") as lock:
+            with naming(path):
+                claim(lock, path, f"{field}{folder}", remedy, waits)
+            renewals = threading.Thread(target=renew, args=(path, done), daemon=True)
+            renewals.start()
+            try:
+                yield
+            finally:
+                done.set()
+                renewals.join()
+                release(path)
+    finally:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # if an error left it empty
+
+
+def release(path: Path) -> None:
+    with suppress(OSError):  # the folder may be removed, or the disk gone
+        if is_own(path):
+            path.with_name(".lock").unlink(missing_ok=True)
+            path.unlink()
 
 
 def claim(lock: IO[str], path: Path, name: str, remedy: str, waits: bool) -> None:
@@ -138,8 +146,9 @@ def take(path: Path, ended: Lease | None) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        with suppress(OSError):
-            path.unlink()
+        for each in (path, path.with_name(".lock")):
+            with suppress(OSError):
+                each.unlink()
         raise
     if ended and not ended.is_of_this_machine:
         time.sleep(POLL)  # another machine may have found the same lease ended, and replace this one
