@@ -94,7 +94,7 @@ def test_all_classes_are_drawn_a_row_each(trained, drawn):
     _, about, out = drawn(trained(*CLASSES), "class=all", num=20)
     assert about["class"] == [str(k) for k in range(10)]
     picture = np.asarray(Image.open(out / "grid.png"))
-    scale = 2  # 8 pixels, enlarged so that a name has room
+    scale = 8  # 8 pixels, enlarged to 64
     assert picture.shape[0] == 10 * (8 * scale + 2) + 2
     assert picture.shape[1] > 2 * (8 * scale + 2) + 2  # the names stand before the two columns
 

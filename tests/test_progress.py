@@ -9,6 +9,12 @@ from ddpm.base import progress
 from ddpm.base.progress import ProgressDisplay, stage
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Without displays that errors of other tests left open."""
+    monkeypatch.setattr(ProgressDisplay, "opened", [])
+
+
 @pytest.fixture
 def now(monkeypatch):
     """The time in seconds, set by the test."""

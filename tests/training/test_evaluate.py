@@ -263,7 +263,9 @@ def test_copies_are_shown_beside_what_they_are_copies_of(scored, small, tmp_path
     )
     assert found.metrics["memorized_pixels_quarters_32"] == 8 / 32
     picture = np.asarray(Image.open(next((tmp_path / "copies_results").glob("*_nearest_pixels.png"))))
-    first, nearest = picture[2:10, 2:10], picture[2:10, 12:20]
+    top, side = 2 * 17, 64  # two lines of words, and the images enlarged
+    first, nearest = (picture[top + 2 : top + 2 + side, left : left + side] for left in (2, 4 + side))
+    assert first.std() > 0
     assert np.array_equal(first, nearest)
 
 
@@ -347,7 +349,9 @@ def test_an_evaluation_that_fails_ends_no_training_and_is_named_at_its_end(
     whole = logged(run_of(*MEASURED))
     monkeypatch.setattr(Evaluator, "compute", fail)
     train.run_train(measured(small))
-    assert capsys.readouterr().out.endswith("the evaluation at step 2 failed: out of memory\n")
+    said = capsys.readouterr().out
+    assert said.count("the evaluation at step 2 failed: out of memory\n") == 2  # then, and below the last line
+    assert said.rindex("the evaluation") > said.rindex("done: 4 steps")
     assert logged(tmp_path / "run") == {4: whole[4]}
 
 

@@ -61,7 +61,7 @@ def test_a_training_that_fails_finishes_its_own_run_as_failed_and_no_other(
 
 def test_an_evaluation_goes_to_the_run_that_trained_and_finishes_it_again(small, tmp_path, offline_run, own_run):
     train.run_train(small("logger=wandb", "logger.wandb.name=mine"))
-    protocol = EvaluationProtocol(num_generated=1, scores={"fid": {}})
+    protocol = EvaluationProtocol(num_generated=1, scores={"fid": "FID()"})
     results.log_to_run(tmp_path / "run", Result({"fid": 5.0}, {}, protocol, {"step": 4}, Environment("cpu", "32")))
     training, evaluation = offline_run(tmp_path / "run"), offline_run(tmp_path / "run", 1)
     identity = json.loads((tmp_path / "run" / "wandb_run.json").read_text())

@@ -86,9 +86,10 @@ TARGETS = {
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {"latents": None, "label_images": None, "num_labels": None},
+    "ddpm.data.datamodule.ImageDataModule": {"latents": None, "white": None, "label_images": None, "num_labels": None},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
+    "ddpm.diffusion.guidance.difference.ClassifierFree": {"rescale_of": "x0"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
     "ddpm.training.optimizer.adam": {"min_lr": 0.0},

@@ -166,8 +166,9 @@ def claim_folder(config: DictConfig, module: DiffusionModule, trainer: Trainer, 
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
     device = device_name(trainer.strategy.root_device)
-    environment = Environment(device, str(trainer.precision), num_processes=trainer.world_size)
-    write_environment(environment, folder.parent, f"environment_{step:08d}")
+    if step < config.trainer.max_steps:
+        environment = Environment(device, str(trainer.precision), num_processes=trainer.world_size)
+        write_environment(environment, folder.parent, f"environment_{step:08d}")
 
 
 @contextmanager

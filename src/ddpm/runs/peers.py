@@ -5,6 +5,7 @@ that has started fewer than another is the one that the other waits for.
 """
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -64,6 +65,7 @@ def report(address: str, port: int, rank: int, world_size: int) -> None:
     """Tell the other processes how far this one is, and print which one is waited for, until the run ends."""
     begin = time.monotonic()
     since: Seen = {}
+    reports: dict[int, tuple[str, float]] = {}
     host = socket.gethostname()
     keys = [f"ddpm/peers/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{each}" for each in range(world_size)]
     with contextlib.suppress(RuntimeError):  # the store goes with the first process
@@ -72,16 +74,30 @@ def report(address: str, port: int, rank: int, world_size: int) -> None:
             if time.monotonic() - begin > PATIENCE:
                 print(f"rank {rank} on {host} waits for rank 0, which is to listen at {address}:{port}", flush=True)
                 begin = float("inf")
-        while True:
-            store.set(keys[rank], f"{num_started()} {host}")
-            found = [store.get(key).decode().split(" ", 1) if store.check([key]) else ("-1", "") for key in keys]
-            counts = [int(count) for count, _ in found]
-            late = overdue(counts, since, time.monotonic())
+        for number in itertools.count():
+            store.set(keys[rank], f"{num_started()} {host} {number}")
+            texts = [store.get(key).decode() if store.check([key]) else "-1" for key in keys]
+            found = [text.split(" ") for text in texts]
+            now = time.monotonic()
+            counts = [int(count) - is_silent(each, texts, reports, now) for each, (count, *_) in enumerate(found)]
+            late = overdue(counts, since, now)
             if late and rank == counts.index(max(counts)):
-                where = (f" on {found[each][1]}" if counts[each] >= 0 else ", which has not connected" for each in late)
+                where = (
+                    f" on {found[each][1]}" if len(found[each]) > 1 else ", which has not connected" for each in late
+                )
                 names = " and ".join(f"rank {each}{place}" for each, place in zip(late, where, strict=True))
                 print(f"rank {rank} on {host} waits for {names}", flush=True)
             time.sleep(EVERY)
+
+
+def is_silent(rank: int, texts: list[str], reports: dict[int, tuple[str, float]], now: float) -> bool:
+    """Whether a process has stopped to report, so that it may hang within an operation that it has started.
+
+    texts: the last report of each. reports: the last report of a rank, and when it was first seen; changed in place.
+    """
+    if reports.get(rank, ("", 0))[0] != texts[rank]:
+        reports[rank] = (texts[rank], now)
+    return texts[rank] != "-1" and now - reports[rank][1] > 3 * EVERY
 
 
 Seen = dict[int, tuple[int, float]]
