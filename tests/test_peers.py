@@ -42,6 +42,7 @@ def alone_of_two(folder, port):
     return Command("train.py", *TWO, "trainer.timeout_minutes=0.2", folder=folder, environment=shared)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_and_waited_for_no_longer_than_told(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "EVERY", 0.5)
     monkeypatch.setattr(peers, "PATIENCE", 3)

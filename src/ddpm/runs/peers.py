@@ -23,6 +23,8 @@ from ddpm.runs.interruption import connecting
 
 EVERY = 10  # seconds between two reports of a process
 PATIENCE = 60  # seconds without progress after which it is named
+ANSWER = timedelta(seconds=30)
+"""How long the store may take to answer."""
 
 
 def connect_with(strategy: Any, timeout: timedelta) -> None:
@@ -122,7 +124,7 @@ def overdue(counts: list[int], since: Seen, now: float) -> list[int]:
 def client(address: str, port: int) -> TCPStore | None:
     """A connection to the store of the rendezvous; None if no process offers it yet."""
     try:
-        return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=EVERY))
+        return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=ANSWER)
     except RuntimeError:
         time.sleep(1)
         return None
