@@ -175,13 +175,16 @@ def test_a_process_whose_folder_was_taken_over_ends_without_another_write(tmp_pa
     assert json.loads((tmp_path / ".lease").read_text()) == ELSEWHERE
 
 
-def test_a_disk_without_room_for_the_lease_is_named(tmp_path, monkeypatch):
+def test_a_disk_without_room_for_the_lease_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(lease.json, "dump", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*\.lease'"), lock_folder(tmp_path / "new"):
         pass
+    with pytest.raises(OSError, match="No space left"), lock_folder(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     with lock_folder(tmp_path / "new"):
         pass
