@@ -211,6 +211,23 @@ def test_a_second_generation_or_task_in_one_folder_is_refused_and_leaves_the_fir
     assert not {".lock", ".lease"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.parametrize("format", ["png", "npz"])
+def test_a_finished_generation_is_shown_from_a_folder_in_use_or_without_write_permission(
+    checkpoint, tmp_path, format, capsys
+):
+    config = configured("sample", tmp_path, f"ckpt={checkpoint}", "trainer=cpu", f"format={format}", "num_samples=2")
+    config.out = str(tmp_path / "out")
+    sample.run_sample(config)
+    with lock_folder(tmp_path / "out"):
+        before = os.stat(tmp_path / "out").st_mtime_ns
+        sample.run_sample(config)
+        assert "2 samples in" in capsys.readouterr().out.rpartition("all of them stored before")[0]
+        assert os.stat(tmp_path / "out").st_mtime_ns == before, "no file was created or removed"
+        config.gif = True
+        with pytest.raises(ValueError, match="is in use by another command"):
+            sample.run_sample(config)
+
+
 def test_a_training_that_resumes_waits_for_the_lease_of_its_killed_process_elsewhere(small, monkeypatch, tmp_path):
     train.run_train(small())
     monkeypatch.setattr(lease, "POLL", 0.05)

@@ -198,7 +198,7 @@ def measure_target(
                 lock = lock_folder(target.writer.store.folder, "", "add keep_images=false")
         trainer.callbacks.append(GenerationProgress(num, num_found))
     elif target.writer:
-        rank_zero_only(target.writer.store.adopt)()
+        target.writer.adopt()
     trainer.callbacks.append(scoring)
     with lock, explain_full_disk(target.writer.store) if target.writer else nullcontext():
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)

@@ -80,10 +80,12 @@ def generate(config: DictConfig) -> None:
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
-    with lock_folder(folder, "out=") if launch.is_first_process() else nullcontext():
+    writer = ImageWriter(store, record, picture)
+    finished = writer.is_finished()
+    lacks_gif = config.gif and not (finished and store.holds(GIF, writer.gif))
+    locks = launch.is_first_process() and (lacks_gif or not finished)
+    with lock_folder(folder, "out=") if locks else nullcontext():
         record.refuse_to_mix(store.grows, has_images=any(store.stored()))
-        writer = ImageWriter(store, record, picture)
-        finished = writer.is_finished()
         with explain_full_disk(store):
             if not finished:
                 num_found = int(store.done_mask().sum())
@@ -91,8 +93,8 @@ def generate(config: DictConfig) -> None:
                 trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
                 trainer.predict(GenerationModule(model), data, return_predictions=False)
             else:
-                rank_zero_only(store.adopt)()
-            if config.gif and not (finished and store.holds(GIF, writer.gif)):
+                writer.adopt()
+            if lacks_gif:
                 draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
 

@@ -1,10 +1,12 @@
 """Write generated images to a store batch by batch, on any number of ranks, and draw a grid of the first ones."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm.base.atomic import remove_partial_files
@@ -29,6 +31,12 @@ class ImageWriter(Callback):
 
     def is_finished(self) -> bool:
         return self.store.holds(GRID, self.picture) and bool(self.store.done_mask().all())
+
+    @rank_zero_only
+    def adopt(self) -> None:
+        """Add checksums to finished samples of an older version, unless their folder is read-only."""
+        if os.access(self.store.folder, os.W_OK):
+            self.store.adopt()
 
     def on_predict_start(self, trainer: Trainer, module: GenerationModule) -> None:
         if trainer.is_global_zero:
