@@ -249,8 +249,19 @@ def test_another_batch_size_continues_and_says_that_images_may_be_rounded_otherw
     assert [each["batch_size"] for each in made_with] == [2, 5]
 
 
+CANNOT = {
+    errno.ENOSPC: "has no room left",
+    errno.EACCES: "cannot be written",
+    errno.EROFS: "cannot be written",
+    errno.EIO: "cannot be written",
+}
+
+
 @pytest.mark.parametrize("format", ["png", "npz"])
-def test_a_full_disk_is_one_error_and_the_same_command_continues(generate, monkeypatch, format):
+@pytest.mark.parametrize(("number", "what"), CANNOT.items())
+def test_a_failed_write_is_one_error_that_counts_kept_samples_and_the_same_command_continues(
+    generate, monkeypatch, format, number, what
+):
     expected = files(generate("whole", f"format={format}"))
     left = [14]
 
@@ -258,7 +269,7 @@ def test_a_full_disk_is_one_error_and_the_same_command_continues(generate, monke
         def failing(*arguments):
             left[0] -= 1
             if left[0] < 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(number, os.strerror(number))
             return function(*arguments)
 
         return failing
@@ -268,7 +279,7 @@ def test_a_full_disk_is_one_error_and_the_same_command_continues(generate, monke
         patch.setattr(os, "pwrite", full(os.pwrite))
         patch.setattr(Path, "write_bytes", full(Path.write_bytes))
         with pytest.raises(
-            ValueError, match=r"out=.* has no room left \(No space left on .*\): [3-6] of 9 samples are"
+            ValueError, match=rf"out=.* {what} \({os.strerror(number)}.*: .*out/?.*\): [3-6] of 9 samples are kept; "
         ):
             generate("out", f"format={format}")
     assert files(generate("out", f"format={format}")) == expected

@@ -33,7 +33,7 @@ from ddpm.evaluation.targets import EvaluationTarget, checkpoint_step, evaluatio
 from ddpm.generation.identity import (
     describe_groups,
     describe_part,
-    explain_full_disk,
+    explain_kept,
     identity,
     is_of_a_run,
     report_progress,
@@ -200,7 +200,7 @@ def measure_target(
     elif target.writer:
         target.writer.adopt()
     trainer.callbacks.append(scoring)
-    with lock, explain_full_disk(target.writer.store) if target.writer else nullcontext():
+    with lock, explain_kept(target.writer.store) if target.writer else nullcontext():
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
     result = Result.of(
         scoring.values,

@@ -32,7 +32,7 @@ from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.samplers.base import State
 from ddpm.generation.datamodule import GenerationDataModule
-from ddpm.generation.identity import circumstances, explain_full_disk, identity, report_progress, run_folder_of, stem
+from ddpm.generation.identity import circumstances, explain_kept, identity, report_progress, run_folder_of, stem
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationProgress
@@ -86,7 +86,7 @@ def generate(config: DictConfig) -> None:
     locks = launch.is_first_process() and (lacks_gif or not finished)
     with lock_folder(folder, "out=") if locks else nullcontext():
         record.refuse_to_mix(store.grows, has_images=any(store.stored()))
-        with explain_full_disk(store):
+        with explain_kept(store):
             if not finished:
                 num_found = int(store.done_mask().sum())
                 report_progress(num_found, store, record)

@@ -1,4 +1,4 @@
-"""Shared by sample.py and evaluate.py: the identity of images, messages about stored images, and a full disk."""
+"""Shared by sample.py and evaluate.py: the identity of images, and messages about stored images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base.environment import device_name
 from ddpm.base.exit_codes import NO_SPACE
+from ddpm.base.system_errors import REMEDIES
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -99,9 +100,8 @@ def describe_kept(store: ImageStore) -> str:
 
 
 @contextmanager
-def explain_full_disk(store: ImageStore) -> Iterator[None]:
-    """Raise one clear error if the disk is full. If a signal ends the generation, set the message about kept
-    samples."""
+def explain_kept(store: ImageStore) -> Iterator[None]:
+    """State how many samples are kept if one cannot be written, or if a signal ends the generation."""
     try:
         yield
     except Interrupted as interrupted:
@@ -109,12 +109,12 @@ def explain_full_disk(store: ImageStore) -> Iterator[None]:
         interrupted.kept = f"{describe_kept(store)}; run the same command again to {how}"
         raise
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        file = Path(str(error.filename or store.folder))
+        if error.errno not in REMEDIES or not file.is_relative_to(store.folder):
             raise
-        remedy = "free some space and run the same command again to continue"
-        raise ValueError(
-            f"out={store.folder} has no room left ({error.strerror}): {describe_kept(store)}; {remedy}"
-        ) from error
+        what = "has no room left" if error.errno in NO_SPACE else "cannot be written"
+        kept = f"{describe_kept(store)}; {REMEDIES[error.errno]}"
+        raise ValueError(f"out={store.folder} {what} ({error.strerror}: {file}): {kept}") from error
 
 
 def is_of_a_run(checkpoint: Path) -> bool:
