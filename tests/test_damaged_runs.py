@@ -8,14 +8,17 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from report.made_up import result
 from small_runs import csv_rows
 
 from ddpm.base.tables import read_steps
 from ddpm.commands import compare, train
 from ddpm.commands.verify_resume import logged_numbers
+from ddpm.config import analytic
 from ddpm.generation.record import GenerationRecord
 from ddpm.metrics.protocol import write_result
+from ddpm.runs import run_folder
 from ddpm.training.metrics_table import MetricsTable
 
 DAMAGES = {
@@ -94,6 +97,32 @@ def test_every_row_of_a_table_is_read_or_counted(tmp_path):
 def test_no_other_code_reads_tables_by_itself():
     readers = [path for path in Path("src/ddpm").rglob("*.py") if "csv.reader(" in path.read_text()]
     assert readers == [Path("src/ddpm/base/tables.py")]
+
+
+# Sweeps and estimates
+
+
+@pytest.mark.parametrize("task", ["x", [3], [None], ["x", 2.5], [["x"]], {"x": 1}, None], ids=str)
+@pytest.mark.parametrize("place", [("hydra", "overrides", "task"), ("hydra", "overrides"), ("hydra",), ()], ids=str)
+def test_a_sweep_with_arguments_of_another_kind_is_named_and_skipped(tmp_path, monkeypatch, capsys, task, place):
+    monkeypatch.chdir(tmp_path)
+    content = task
+    for name in reversed(place):
+        content = {name: content}
+    for name, each in {"good": {"hydra": {"overrides": {"task": ["x"]}}}, "odd": content}.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "multirun.yaml").write_text(yaml.safe_dump(each))
+    os.utime(tmp_path / "runs/good", (0, 0))
+    assert run_folder.find_sweep(["x"]) == Path("runs/good")
+    said = capsys.readouterr().err
+    assert "runs/odd/multirun.yaml cannot be read and is skipped: hydra.overrides.task must be a list of texts" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]", "3", "null", '"x"', "{}", '{"digest": 1}', "{", ""])
+def test_a_damaged_estimate_of_the_variance_counts_as_absent(tmp_path, text):
+    (tmp_path / "estimate.json").write_text(text)
+    assert analytic.read_estimate(tmp_path / "estimate.json") is None
 
 
 # Results and records

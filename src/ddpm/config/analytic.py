@@ -73,9 +73,9 @@ def read_estimate(file: Path) -> dict[str, Any] | None:
     """A stored estimate; None if the file is missing or damaged."""
     try:
         found = json_file(file)
-        return found if found.pop("digest") == short_digest(found) else None
-    except (ValueError, KeyError, AttributeError):
+    except ValueError:
         return None
+    return found if isinstance(found, dict) and found.pop("digest", None) == short_digest(found) else None
 
 
 def earlier_estimate(files: Iterable[Path], about: dict[str, Any]) -> dict[str, Any] | None:

@@ -135,9 +135,18 @@ def find_sweep(words: list[str]) -> Path | None:
     wanted = sorted(word for word in words if not word.startswith(("hydra.", "hydra/")))
     for path, content in stored_yaml("*/multirun.yaml"):
         with skip_unreadable(path):
-            if sorted(map(upgrade_word, content["hydra"]["overrides"]["task"])) == wanted:
+            if sorted(map(upgrade_word, words_of_sweep(content))) == wanted:
                 return path.parent
     return None
+
+
+def words_of_sweep(content: Any) -> list[str]:
+    """The arguments in the content of a multirun.yaml."""
+    for name in ("hydra", "overrides", "task"):
+        content = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+        check.fail("hydra.overrides.task", content, "a list of texts")
+    return content
 
 
 def stored_yaml(pattern: str) -> Iterator[tuple[Path, Any]]:
