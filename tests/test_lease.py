@@ -16,6 +16,7 @@ from processes import Command, checkpoints_of
 from small_models import trained
 from small_runs import SMALL, configured
 
+from ddpm.base.exit_codes import LOST
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import sample, train
 from ddpm.runs import lease
@@ -170,7 +171,7 @@ def test_of_two_machines_that_find_a_stale_lease_one_writes(tmp_path, monkeypatc
 def test_a_process_whose_folder_was_taken_over_ends_without_another_write(tmp_path):
     process = held(tmp_path, renewal=0.05)
     leave(tmp_path, 0)
-    assert process.wait(20) == 2
+    assert process.wait(20) == LOST
     assert b"is now written by process 7 on elsewhere" in process.stderr.read()
     assert json.loads((tmp_path / ".lease").read_text()) == ELSEWHERE
 

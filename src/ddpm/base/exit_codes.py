@@ -8,7 +8,7 @@ import errno
 COMMAND = 2  # a mistake in the command, a file or the data; the same command fails again
 NOT_FINITE = 3  # a loss or gradient that is not finite
 DISK_FULL = 4
-LOST = 5  # another process of the run is gone; the same command with resume=auto continues
+LOST = 5  # another process of the run is gone, or has the folder; the same command with resume=auto continues
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of the system that more space resolves."""

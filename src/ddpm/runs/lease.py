@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ddpm.base.exit_codes import COMMAND
+from ddpm.base.exit_codes import LOST
 from ddpm.base.system_errors import naming
 
 RENEWAL, STALE = 20.0, 120.0
@@ -169,7 +169,7 @@ def renew(path: Path, done: threading.Event) -> None:
             if found and found.holder != holder_of(os.getpid()):
                 who = found.describe(found.renewed)
                 print(f"error: {path.parent} is now written by {who}; this command ends", file=sys.stderr, flush=True)
-                os._exit(COMMAND)
+                os._exit(LOST)
             if found:
                 os.utime(path)
 
