@@ -18,6 +18,7 @@ from small_models import trained
 from small_runs import configured
 
 from ddpm.base.atomic import SEARCHED, atomic_write, remove_partial_files, write_atomically
+from ddpm.base.exit_codes import DISK_FULL, exit_code
 from ddpm.base.plots import save_figure
 from ddpm.base.system_errors import describe, naming
 from ddpm.base.tables import write_csv
@@ -90,7 +91,7 @@ def test_a_checkpoint_that_has_no_room_names_its_file_and_leaves_the_one_before(
     before = path.read_bytes()
     with room(1000):
         writer.save_checkpoint({"a": torch.ones(5000)}, path)
-    assert writer.failure
+    assert exit_code(writer.failure) == DISK_FULL
     assert path.read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["1.ckpt", "1.ckpt.sha256"]
 

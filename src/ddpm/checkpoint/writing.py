@@ -37,7 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def __init__(self) -> None:
-        self.failure: str | None = None
+        self.failure: Exception | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
@@ -54,7 +54,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             with suppress(OSError):
                 partial.unlink()
-            self.failure = str(error).splitlines()[0]
+            cause = error.__context__  # torch raises a RuntimeError after a failed write
+            self.failure = cause if isinstance(error, RuntimeError) and isinstance(cause, OSError) else error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a file as data only, and upgrade its layout. Spawned processes also return bare weights through this

@@ -128,8 +128,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.save(trainer)
-        if trainer.strategy.broadcast(trainer.strategy.checkpoint_io.failure):
-            raise OSError(f"the last checkpoint could not be written; {self.what_is_left(trainer)}")
+        if failure := trainer.strategy.broadcast(trainer.strategy.checkpoint_io.failure):
+            raise OSError(f"the last checkpoint could not be written; {self.what_is_left(trainer)}") from failure
 
     def on_train_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.trained = True
@@ -199,8 +199,9 @@ class Checkpoints(Checkpoint):
     def tidy(self, trainer: Trainer) -> None:
         failure = trainer.strategy.checkpoint_io.failure
         if failure:
+            reason = str(failure).splitlines()[0]
             rank_zero_warn(
-                f"step {trainer.global_step}: no checkpoint could be written ({failure}); {self.what_is_left(trainer)}"
+                f"step {trainer.global_step}: no checkpoint could be written ({reason}); {self.what_is_left(trainer)}"
             )
             return
         try:
