@@ -44,7 +44,7 @@ from ddpm.model.diffusion_model import DiffusionModel, refuse_without_prior, tas
 from ddpm.model.requests import resolve_request
 from ddpm.runs import launch
 from ddpm.runs.console import quiet_libraries
-from ddpm.runs.lease import lock_folder
+from ddpm.runs.lease import has_leftovers, lock_folder
 from ddpm.tasks.base import Model, Outcome
 
 
@@ -83,7 +83,7 @@ def generate(config: DictConfig) -> None:
     writer = ImageWriter(store, record, picture)
     finished = writer.is_finished()
     lacks_gif = config.gif and not (finished and store.holds(GIF, writer.gif))
-    locks = launch.is_first_process() and (lacks_gif or not finished)
+    locks = launch.is_first_process() and (lacks_gif or not finished or has_leftovers(folder))
     with lock_folder(folder, "out=") if locks else nullcontext():
         record.refuse_to_mix(store.grows, has_images=any(store.stored()))
         with explain_kept(store):

@@ -82,6 +82,13 @@ def release(path: Path) -> None:
             path.unlink()
 
 
+def has_leftovers(folder: Path) -> bool:
+    """Whether a killed process of this machine left its lock in a folder that can be written."""
+    found = read_lease(folder / ".lease")
+    is_left = found.is_of_this_machine and found.has_ended(0.0) if found else (folder / ".lock").exists()
+    return is_left and os.access(folder, os.W_OK)
+
+
 def claim(lock: IO[str], path: Path, name: str, remedy: str, waits: bool) -> None:
     """Write the lease of this process. Raises ValueError if the folder is in use."""
     first: Lease | None = None
