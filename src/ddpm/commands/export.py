@@ -1,7 +1,10 @@
 """Export a trained model to a folder: python -m ddpm export ckpt=... format=...   (--help lists the fields)"""
 
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +19,7 @@ from ddpm.config import load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.exported import exported_network, to_exported
+from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, hub, pipeline
 from ddpm.interop.diffusers_first_stage import save_first_stage
@@ -32,14 +36,18 @@ def run_export(config: DictConfig) -> None:
     if repo is not None:
         hub.check_upload(str(repo))
     path = checkpoint_path(fetch_checkpoints(config).ckpt)
+    about = {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
+    license = about["license"] = str(config.license or about["license"])
+    if not re.fullmatch(r"[\w.+-]{0,64}", license):
+        check.fail("license", license, "the identifier of a license, as apache-2.0 or cc-by-4.0")
     model, stored = load.from_checkpoint(path, load.changes(config))
     model.use_for_prediction(config.weights, seed=0)
     weights = model.predict_weights
     out = Path(str(config.out or run_folder_of(path) / f"{config.format}_{stem(path)}_{weights}"))
     with write_folder(out) as partial:
-        use = write(partial, model, stored)
+        use = write(partial, model, stored, about)
         if repo is not None:
-            write_card(partial, repo, path, model, stored)
+            write_card(partial, repo, path, model, stored, license)
     steps = model.sampler.steps or model.sampler.process.T
     print(f"{model.describe_weights(weights)} weights in {out}")
     print(use.format(out=str(out), steps=steps))
@@ -55,8 +63,8 @@ def push(folder: Path, repo: str) -> None:
         print(f"not uploaded, because {problem}. Upload it later: {hub.upload_command(folder, repo)}")
 
 
-def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -> str:
-    exported = to_exported(model, model.predict_weights)
+def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig, about: dict[str, Any]) -> str:
+    exported = replace(to_exported(model, model.predict_weights), **about)
     if "first_stage" in stored.codec:
         stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"), FIRST_STAGE)
         stage.use_for_prediction(stored.codec.weights, seed=0)
@@ -66,7 +74,7 @@ def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig) -
     return "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}"
 
 
-def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig) -> str:
+def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, about: dict[str, Any]) -> str:
     network, codec = exported_network(model, model.predict_weights), model.codec
     if isinstance(network, KLAutoencoder | VQAutoencoder):
         scale, size = model.config[FITTED].get("codec", {}).get("scale", 1.0), pipeline.side(model.image_shape)

@@ -31,10 +31,13 @@ PATH = re.compile(r"(?<![^\s=:('\",])(?:[A-Za-z]:|~)?[\\/]+[\w.][^,;)\]'\"]*")
 LICENSE = "No license is stated. Before others use this model, choose one and add `license:` to the head of this file."
 
 
-def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, stored: DictConfig) -> None:
+def write_card(
+    folder: Path, repo: str, path: Path, model: DiffusionModel, stored: DictConfig, license: str = ""
+) -> None:
     """Write README.md and the grid of samples of the run's training, and remove absolute paths from config.json.
 
-    path: the checkpoint that was exported. stored: its configuration.
+    path: the checkpoint that was exported. stored: its configuration. license: its
+    identifier, empty if none is stated.
     """
     of_diffusers, network = diffusers_class(folder), model.weights(model.predict_weights)
     for file in folder.rglob("config.json"):
@@ -43,8 +46,9 @@ def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, store
     fields = {"classifies": "guidance.classifier", "reconstructs": "codec.first_stage"}
     field = next((name for kind, name in fields.items() if getattr(network, kind, False)), "ckpt")
     use = f'{of_diffusers}.from_pretrained("{repo}")' if of_diffusers else f"{field}=hf:{repo}"
+    head = f"license: {license}\n" if license else ""
     parts = [
-        f"---\nlibrary_name: {'diffusers' if of_diffusers else 'ddpm'}\ntags: [diffusion]\n---",
+        f"---\nlibrary_name: {'diffusers' if of_diffusers else 'ddpm'}\ntags: [diffusion]\n{head}---",
         f"# {escape(repo.partition('/')[2])}",
         f"{type(network).__name__}, {escape(model.describe_weights(model.predict_weights))} weights, exported by ddpm. "
         f"Use it as `{use}`.",
@@ -55,7 +59,7 @@ def write_card(folder: Path, repo: str, path: Path, model: DiffusionModel, store
         "## Training",
         training(path, stored),
         *metrics(path, model),
-        f"## License\n\n{LICENSE}",
+        f"## License\n\n{escape(license) or LICENSE}",
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
 

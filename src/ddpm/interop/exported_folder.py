@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+import ddpm
+from ddpm.base.environment import commit_name
 from ddpm.base.untrusted import json_file
 from ddpm.checkpoint.upgrade import upgrade_weights
-from ddpm.interop.weights import load_tensors, save_tensors
+from ddpm.interop.weights import load_metadata, load_tensors, save_tensors
 
 CONFIG, TENSORS, HASH, FIRST_STAGE = "config.json", "model.safetensors", "tensors_sha256", "first_stage"
 VERSION = 1
@@ -20,12 +23,27 @@ VERSION = 1
 class Exported:
     """config: plain containers, from which the model can be built. weights: name of the weights, such as `ema_0.9999`.
     tensors: the entries of the model's state dict for these weights. damaged: whether the hash of their file
-    differs."""
+    differs. step: of the training, if it is known. license: of the weights; empty if none is stated."""
 
     config: dict[str, Any]
     weights: str
     tensors: dict[str, Tensor]
     damaged: bool = False
+    step: int | None = None
+    license: str = ""
+
+    def metadata(self) -> dict[str, str]:
+        """What a file of tensors says of itself, as safetensors allows: texts by name."""
+        content = json.dumps(self.config, sort_keys=True).encode()
+        about = {
+            "step": self.step,
+            "weights": self.weights,
+            "config_sha256": hashlib.sha256(content).hexdigest(),
+            "license": self.license or None,
+            "ddpm": ddpm.__version__,
+            "commit": commit_name(),
+        }
+        return {name: str(value) for name, value in about.items() if value is not None}
 
 
 def is_exported(folder: Path) -> bool:
@@ -36,9 +54,19 @@ def is_exported(folder: Path) -> bool:
 def save_exported_folder(folder: Path, exported: Exported) -> None:
     """Write to an existing folder."""
     about = {"ddpm_format_version": VERSION, "weights": exported.weights, "config": exported.config}
-    save_tensors(exported.tensors, folder / TENSORS)
+    save_tensors(exported.tensors, folder / TENSORS, exported.metadata())
     about[HASH] = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def stated_in(folder: Path) -> dict[str, Any]:
+    """Step and license in the metadata of an exported folder, as fields of `Exported`; empty for anything else."""
+    if not is_exported(folder):
+        return {}
+    stated = load_metadata(folder / TENSORS)
+    step = stated.get("step", "")
+    numbers = {"step": int(step)} if re.fullmatch(r"[0-9]{1,18}", step) else {}
+    return numbers | ({"license": stated["license"]} if "license" in stated else {})
 
 
 def save_first_stage(folder: Path, exported: Exported) -> None:

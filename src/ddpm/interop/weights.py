@@ -1,15 +1,17 @@
 """Read and write weights in files of safetensors and torch.save, and rename weights of other programs."""
 
+import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zipfile import ZipFile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,13 +19,18 @@ from ddpm.base import untrusted
 from ddpm.base.file_kind import describe_foreign_file
 
 Weights = dict[str, Tensor]
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def save_tensors(weights: Weights, path: Path) -> None:
-    """Write copies of the tensors, because safetensors refuses tensors that share memory, such as tied weights."""
+def save_tensors(weights: Weights, path: Path, about: Mapping[str, str] = NOTHING) -> None:
+    """Write copies of the tensors, because safetensors refuses tensors that share memory, such as tied weights.
+
+    about: further metadata of the file.
+    """
     apart = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
     try:
-        save_file(apart, path, metadata={"format": "pt"})
+        save_file(apart, path, metadata={"format": "pt", **about})
+        sort_metadata(path)
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
@@ -39,6 +46,30 @@ def load_tensors(path: Path, remedy: str = "") -> Weights:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}{remedy}") from None
+
+
+def sort_metadata(path: Path) -> None:
+    """Sort the metadata of a file in place, because safetensors writes them in another order each time.
+
+    The file begins with the length of its header, eight bytes, and the header, JSON that spaces may follow.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file of `save_tensors` holds beside its tensors; empty if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def read_file(path: Path, inert: Iterable[str] | None = ()) -> Any:
