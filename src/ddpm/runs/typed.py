@@ -27,5 +27,5 @@ def wandb_labels(config: DictConfig) -> dict[str, Any]:
     return {
         "name": " ".join([chosen_options().get("experiment") or config.name, *changes])[:128],
         "group": Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None,
-        "tags": list(dict.fromkeys(word[:64] for word in words)),
+        "tags": words,
     }

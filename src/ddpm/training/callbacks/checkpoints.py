@@ -208,6 +208,9 @@ class Checkpoints(Checkpoint):
             self.link_and_prune(trainer)
         except OSError as error:
             rank_zero_warn(f"step {trainer.global_step}: the checkpoint was written, but not the links to it: {error}")
+        self.newest = files.path_of_step(folder(trainer), trainer.global_step)
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(self)
 
     def link_and_prune(self, trainer: Trainer) -> None:
         where = folder(trainer)
