@@ -18,12 +18,13 @@ from ddpm.report.results import Row
 def repository(tmp_path, monkeypatch):
     """A git repository with a tracked copy of environment.py, which takes itself for a part of it."""
     folder = tmp_path / "code"
-    folder.mkdir()
-    file = folder / "environment.py"
+    file = folder / "src" / "environment.py"
+    file.parent.mkdir(parents=True)
     file.write_text("first\n")
     for words in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "x"]):
         subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True)
     monkeypatch.setattr(environment, "__file__", str(file))
+    monkeypatch.setattr(environment, "PROGRAM", folder)
     environment.code_version.cache_clear()
     yield file
     environment.code_version.cache_clear()
@@ -44,9 +45,27 @@ def test_the_patch_restores_the_changed_code(repository, tmp_path):
     repository.write_text("second\n")
     write_environment(Environment("cpu", "32"), tmp_path, "environment")
     assert json.loads((tmp_path / "environment.json").read_text())["commit"].startswith(f"{head(repository)}, changed")
-    subprocess.run(["git", "-C", repository.parent, "checkout", "."], check=True, capture_output=True)
-    subprocess.run(["git", "-C", repository.parent, "apply", tmp_path / "environment.patch"], check=True)
+    apply_patch(repository, tmp_path)
     assert repository.read_text() == "second\n"
+
+
+def apply_patch(repository, folder):
+    root = repository.parents[1]
+    subprocess.run(["git", "-C", root, "checkout", "."], check=True, capture_output=True)
+    subprocess.run(["git", "-C", root, "apply", folder / "environment.patch"], check=True)
+
+
+def test_the_patch_has_new_files_of_the_code_and_no_other_file(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    new, other = repository.with_name("new schedule.py"), repository.parents[1] / "keys.txt"
+    new.write_text("new\n")
+    other.write_text("a secret\n")
+    write_environment(Environment("cpu", "32"), tmp_path, "environment")
+    assert "secret" not in (tmp_path / "environment.patch").read_text()
+    monkeypatch.delenv("GIT_DIR")
+    new.unlink()
+    apply_patch(repository, tmp_path)
+    assert new.read_text() == "new\n"
 
 
 def test_a_large_patch_is_left_out_and_named(repository, tmp_path):

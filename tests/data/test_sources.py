@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from ddpm.data.any_images import folder_source
+from ddpm.data.contents import describe_classes
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.sources.base import Downloadable
+from ddpm.data.sources.base import ArrayImages, Downloadable
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.digits import Digits
 from ddpm.data.sources.folder import Folder
@@ -75,6 +76,10 @@ def test_images_of_any_name_are_known_by_their_content(tmp_path, form):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "2", form)
     images = Folder(str(tmp_path)).open()
     assert images.names == ["1.jpe", "2"]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in images.names:
+            archive.write(tmp_path / name, name)
+    assert [Zip(str(tmp_path / "all.zip")).open().name(i).rpartition("/")[2] for i in range(2)] == images.names
     red = images.image(1).convert("RGB").getpixel((4, 4))
     assert all(abs(a - b) < 8 for a, b in zip(red, (255, 0, 0), strict=True))
 
@@ -94,6 +99,14 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, caplog):
     with caplog.at_level("INFO"):
         ImageDataModule(Folder(str(tmp_path)), "own", channels=1, size=4, batch_size=1).setup()
     assert "passed over: 5 other files (3 .heic, 1 .npy, 1 .zip)" in caplog.text
+
+
+def test_the_images_of_each_class_are_counted_whatever_the_numbers_of_the_classes(tmp_path):
+    labels = torch.tensor([2**31 - 1, 7, 7, -1])
+    images = ArrayImages("own", np.zeros((4, 4, 4), np.uint8), labels, ())
+    assert describe_classes(images) == "2 classes (7 2, 2147483647 1), 1 images without a class"
+    images = ArrayImages("own", np.zeros((4, 4, 4), np.uint8), torch.tensor([0, 2, 2, 2]), ("cat", "dog", "owl"))
+    assert describe_classes(images) == "3 classes (cat 1, owl 3)"
 
 
 def split_folder(root, **classes):

@@ -18,8 +18,11 @@ import torch
 
 import ddpm
 from ddpm.base.atomic import write_atomically
+from ddpm.base.program import PROGRAM
 
 MAX_PATCH_BYTES = 1 << 20
+CODE = ("src", "conf", "train.py", "sample.py", "evaluate.py")
+"""What of a checkout determines a number, and may be in a patch."""
 NOT_RECORDED = "not recorded"
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "lightning")
 
@@ -54,28 +57,31 @@ def typed_command() -> str:
 
 
 def git(*arguments: str) -> bytes | None:
-    """The output of git in the folder of this code, or None if git fails or does not exist."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """The output of git in the program's folder, or None if git fails or does not exist. Variables of the user that
+    name another repository have no effect."""
+    command = ["git", "-C", str(PROGRAM), *arguments]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        found = subprocess.run(
-            command, capture_output=True, check=True, timeout=20, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-        )
+        found = subprocess.run(command, capture_output=True, timeout=20, env=variables | {"GIT_OPTIONAL_LOCKS": "0"})
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout
+    return found.stdout if found.returncode == 0 or "--no-index" in arguments else None
 
 
 @functools.cache
 def code_version() -> tuple[str, bytes]:
-    """The commit and the patch of changed files that git tracks; computed once in a process.
+    """The commit, and the patch of changed and new files of `CODE`; computed once in a process.
 
     An installed package may lie within a repository of something else, so this file itself must be tracked.
     """
-    tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
+    tracked = git("ls-files", "--error-unmatch", str(Path(__file__)))
     commit = None if tracked is None else git("rev-parse", "HEAD")
     if commit is None:
         return "none", b""
-    patch = git("diff", "HEAD", "--no-color", "--no-ext-diff", "--binary") or b""
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--binary")
+    patch = git("diff", *plain, "HEAD", "--", *CODE) or b""
+    for name in (git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b"").split(b"\0")[:-1]:
+        patch += git("diff", *plain, "--no-index", "--", os.devnull, os.fsdecode(name)) or b""
     changed = f", changed: {hashlib.sha256(patch).hexdigest()[:8]}" if patch else ""
     return commit.decode().strip() + changed, patch
 

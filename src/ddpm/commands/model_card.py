@@ -36,8 +36,7 @@ def write_card(
 ) -> None:
     """Write README.md and the grid of samples of the run's training, and remove absolute paths from config.json.
 
-    path: the checkpoint that was exported. stored: its configuration. license: its
-    identifier, empty if none is stated.
+    path: the checkpoint that was exported. stored: its configuration. license: its identifier, empty if none is stated.
     """
     of_diffusers, network = diffusers_class(folder), model.weights(model.predict_weights)
     for file in folder.rglob("config.json"):

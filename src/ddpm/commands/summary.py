@@ -19,6 +19,7 @@ from ddpm.runs.console import say
 from ddpm.training.callbacks.time_limit import TimeLimit
 from ddpm.training.metrics_table import MetricsTable
 from ddpm.training.module import DiffusionModule
+from ddpm.training.wandb_run import sync_command
 
 
 def find_cause(config: DictConfig, trainer: Trainer) -> str:
@@ -61,7 +62,7 @@ def print_summary(
         elif isinstance(logger, WandbLogger):
             lines["W&B"] = logger.experiment.dir
             if logger.experiment.settings.mode == "offline":
-                commands.append(f"wandb sync {shlex.quote(str(Path(logger.experiment.dir).parent))}")
+                commands.append(sync_command(logger.experiment))
         elif isinstance(logger, TensorBoardLogger):
             lines["TensorBoard"] = logger.log_dir
     for name, where in lines.items():
@@ -69,10 +70,8 @@ def print_summary(
             say(f"  {name:12} {where}")
     for failure in (each for callback in trainer.callbacks for each in getattr(callback, "failures", ())):
         say(failure)
-    values = [
-        line for name, known in read_metrics(Path(config.run_dir)).items() for line in [best_and_last(name, known)]
-    ]
-    for line in ["", *values, "next:", *(f"  {command}" for command in commands)]:
+    values = [best_and_last(name, known) for name, known in read_metrics(Path(config.run_dir)).items()]
+    for line in [*(["", *values] if values else []), "", "next:", *(f"  {command}" for command in commands)]:
         say(line)
 
 

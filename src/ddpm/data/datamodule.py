@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.data.contents import check_classes, count_classes, describe
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.label_images import LabelledPreparation, with_label_images
 from ddpm.data.latents import CachedLatents
@@ -19,17 +20,7 @@ from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
-from ddpm.data.sources.base import (
-    Downloadable,
-    Images,
-    Source,
-    captions_of,
-    count_classes,
-    describe_classes,
-    describe_counts,
-    own_test_split,
-    passed_over,
-)
+from ddpm.data.sources.base import Downloadable, Source, captions_of, own_test_split
 from ddpm.data.white import require_white
 
 SPLITS = ("train", "val", "test")
@@ -317,8 +308,8 @@ class ImageDataModule(LightningDataModule):
 
     def _opened(self, source: Source, purpose: str) -> OpenedData:
         images = source.open()
-        left_out = passed_over(images)
-        self._check_labels(images)
+        contents = describe(images)
+        check_classes(images, self._num_classes, self.name)
         if self.preparation.white is None:
             require_white(images)
         if self.label_images is not None:
@@ -326,9 +317,7 @@ class ImageDataModule(LightningDataModule):
         num_images = len(images)
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         where = "in memory" if in_memory else "streamed"
-        others = f"; passed over: {describe_counts(left_out)}" if left_out else ""
-        classes = f", {classes}" if (classes := describe_classes(images)) else ""
-        rank_zero_info(f"data={self.name}: {num_images} {purpose} images{classes}, {where}{others}")
+        rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {where}{contents}")
         if not in_memory and not self.verify:
             opened = OpenedData.unseen(images, self._stored, self.num_workers)
         else:
@@ -336,10 +325,3 @@ class ImageDataModule(LightningDataModule):
         if self.label_images is not None:
             opened.data = replace(opened.data, pixels=LabelledPixels(opened.data.pixels))
         return opened
-
-    def _check_labels(self, images: Images) -> None:
-        largest = int(images.labels.max())
-        names = len(images.class_names)
-        if self._num_classes is not None and (largest >= self._num_classes or names not in (0, self._num_classes)):
-            right = names or largest + 1
-            check.fail("data.num_classes", self._num_classes, f"{right}, as the labels of {self.name} require")

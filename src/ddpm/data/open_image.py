@@ -2,7 +2,7 @@
 
 import warnings
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from PIL import Image
 
@@ -21,16 +21,27 @@ BEGINNINGS = (
 TEXTS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".html", ".yaml", ".yml", ".npy", ".npz")
 
 
-def is_image_content(path: Path) -> bool:
-    """Whether a file whose extension is not that of an image is one. Hidden files and texts are not looked into."""
-    if path.name.startswith(".") or path.suffix.lower() in TEXTS:
-        return False
+NUM_BYTES = max(map(len, BEGINNINGS))
+
+
+def may_be_image(path: PurePath) -> bool:
+    """Whether a file whose extension is not that of an image is to be looked into: not if it is hidden or a text."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower() not in TEXTS
+
+
+def is_image_content(head: bytes) -> bool:
+    """head: the first NUM_BYTES of a file."""
+    return any(matches(head, start) for start in BEGINNINGS)
+
+
+def head_of(path: Path) -> bytes:
+    """The first NUM_BYTES; none if the file cannot be read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
+            return file.read(NUM_BYTES)
     except OSError:
-        return False
-    return any(matches(head, start) for start in BEGINNINGS)
+        return b""
 
 
 def matches(head: bytes, start: bytes) -> bool:

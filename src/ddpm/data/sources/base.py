@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -38,31 +38,6 @@ class Images(Protocol):
     def fingerprint(self) -> str:
         """A hash that changes with the data, computed without decoding (from names and sizes, for example)."""
         ...
-
-
-def passed_over(images: Images) -> Mapping[str, int]:
-    """The files of a source that are no images, counted by their extensions."""
-    return getattr(images, "passed_over", {})
-
-
-def describe_counts(counts: Mapping[str, int]) -> str:
-    """As "156 other files (40 .heic, 39 .npy and 2 more kinds)"."""
-    ordered = sorted(counts.items(), key=lambda each: -each[1])
-    named = ", ".join(f"{number:,} {kind}" for kind, number in ordered[:5])
-    more = f" and {len(ordered) - 5} more kinds" if len(ordered) > 5 else ""
-    return f"{sum(counts.values()):,} other files ({named}{more})"
-
-
-def describe_classes(images: Images) -> str:
-    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels."""
-    num = torch.bincount(images.labels[images.labels >= 0]).tolist()
-    names = list(images.class_names) or [str(label) for label in range(len(num))]
-    counts = [f"{name} {number:,}" for name, number in zip(names, num, strict=False) if number][:10]
-    without = int((images.labels < 0).sum())
-    unlabelled = f", {without:,} images without a class" if without and counts else ""
-    return (
-        f"{len(names)} classes ({', '.join(counts)}{', ...' if len(names) > 10 else ''}){unlabelled}" if counts else ""
-    )
 
 
 def captions_of(images: Images) -> Sequence[str] | None:
@@ -154,24 +129,6 @@ def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
     for part in parts:
         total.update(part if isinstance(part, bytes) else part.encode() + b"\n")
     return total.hexdigest()
-
-
-MAX_CLASSES_PER_IMAGE = 1000
-"""More classes have no images: their labels are other numbers, as of files."""
-
-
-def count_classes(labels: Tensor, class_names: Sequence[str], name: str) -> int | None:
-    """From the names or the largest label; None without labels.
-
-    Raises ValueError if nearly all of these classes have no image.
-    """
-    largest, num = int(labels.max()), len(labels)
-    if not class_names and largest >= MAX_CLASSES_PER_IMAGE * num:
-        raise ValueError(
-            f"data={name} has the label {largest:,}, which would make {largest + 1:,} classes of {num:,} images; "
-            "number the classes 0, 1, 2, ..., without gaps"
-        )
-    return len(class_names) or (largest + 1 if largest >= 0 else None)
 
 
 def is_image_name(name: str) -> bool:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.untrusted import json_data, text_file
-from ddpm.data.open_image import is_image_content, open_image
-from ddpm.data.sources.base import describe_counts, edm_labels, is_image_name, sha256_of_parts
+from ddpm.data.contents import describe_counts
+from ddpm.data.open_image import head_of, is_image_content, may_be_image, open_image
+from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
 HELD_OUT = ("test", "val", "valid", "validation")
@@ -99,7 +100,8 @@ def image_names(root: Path) -> tuple[list[str], Counter[str]]:
         below = Path(folder).relative_to(root)
         for file in files:
             name = (below / file).as_posix()
-            if is_image_name(name) or is_image_content(Path(folder, file)):
+            looks = may_be_image(below / file) and not is_image_name(name)
+            if is_image_name(name) or (looks and is_image_content(head_of(Path(folder, file)))):
                 found.append(name)
             elif not file.startswith(".") and file not in TABLES and "__MACOSX" not in below.parts:
                 passed_over[Path(file).suffix.lower() or "without extension"] += 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
-from ddpm.data.open_image import open_image
+from ddpm.data.open_image import NUM_BYTES, is_image_content, may_be_image, open_image
 from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
 
 TABLE = "dataset.json"
@@ -34,7 +34,8 @@ class Zip:
         try:
             with ZipFile(path) as archive:
                 listed = [entry for entry in archive.infolist() if not entry.is_dir()]
-                entries = sorted((e for e in listed if is_image_name(e.filename)), key=lambda e: e.filename)
+                entries = [entry for entry in listed if is_image_name(entry.filename) or is_image(archive, entry)]
+                entries.sort(key=lambda entry: entry.filename)
                 table = read_entry(archive, archive.getinfo(TABLE)) if TABLE in archive.namelist() else None
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
@@ -47,6 +48,14 @@ class Zip:
             return ZipImages(path, entries, torch.full((len(names),), -1), passed_over)
         where = f"{path}/{TABLE}"
         return ZipImages(path, entries, edm_labels(utf8(table, where), names, where), passed_over)
+
+
+def is_image(archive: ZipFile, entry: ZipInfo) -> bool:
+    """By its content, if its name may be that of an image without extension, or with another one."""
+    if not may_be_image(PurePosixPath(entry.filename)):
+        return False
+    with archive.open(entry) as file:
+        return is_image_content(file.read(NUM_BYTES))
 
 
 def read_entry(archive: ZipFile, entry: ZipInfo) -> bytes:

@@ -43,7 +43,8 @@ class ClassifierFree:
     def __post_init__(self) -> None:
         check.number("scale", self.scale, low=0)
         check.number("rescale", self.rescale, low=0, high=1)
-        check.one_of("rescale_of", self.rescale_of, ("x0", "output"))
+        if check.one_of("rescale_of", self.rescale_of, ("x0", "output")) == "output" and self.objective is None:
+            raise ValueError("rescale_of must be x0 without the objective of the network, got 'output'")
         check_interval(self.interval)
         if not self.condition.network_settings:
             raise ValueError("guidance=classifier_free needs a conditional model: train it with cond=class")
@@ -73,9 +74,8 @@ class ClassifierFree:
         return Prediction(x0, extra)
 
     def _rescaled(self, x0: Tensor, conditional: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        if self.rescale_of == "x0":
+        if self.rescale_of == "x0" or self.objective is None:
             return rescale_guidance(x0, conditional, self.rescale)
-        assert self.objective is not None
         guided, told = (
             self.objective.target(each, self.process.recover_noise(x_t, each, t), t) for each in (x0, conditional)
         )
