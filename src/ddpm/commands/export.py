@@ -37,7 +37,7 @@ def run_export(config: DictConfig) -> None:
         hub.check_upload(str(repo))
     path = checkpoint_path(fetch_checkpoints(config).ckpt)
     about = {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
-    license = about["license"] = str(config.license or about["license"])
+    license = about["license"] = str(config.get("license") or about["license"])
     if not re.fullmatch(r"[\w.+-]{0,64}", license):
         check.fail("license", license, "the identifier of a license, as apache-2.0 or cc-by-4.0")
     model, stored = load.from_checkpoint(path, load.changes(config))
