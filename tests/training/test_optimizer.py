@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ddpm.training.muon import Muon, orthogonal
 from ddpm.training.optimizer import adam, adamw
 
 
@@ -40,3 +41,47 @@ def test_bad_settings_are_named(field, value):
     settings = {"lr": 1.0, "warmup_steps": 0, "cosine_decay": False, field: value}
     with pytest.raises(ValueError, match=f"{field} must be"):
         adam([torch.nn.Parameter(torch.zeros(1))], num_steps=10, **settings)
+
+
+def seeded(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (3, 5, 7)])
+def test_orthogonal_changes_singular_values_alone_by_the_polynomial(shape):
+    matrix = seeded(*shape, seed=0)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / s.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert ((s > 0.6) & (s < 1.3)).all()
+    torch.testing.assert_close(orthogonal(matrix), u @ torch.diag_embed(s) @ v, rtol=1e-5, atol=1e-6)
+    assert (orthogonal(torch.zeros(2, 3)) == 0).all()
+
+
+def test_muon_moves_a_convolution_by_its_orthogonal_momentum_and_other_weights_as_adamw_does():
+    shapes = [(6, 2, 3, 3), (6, 2, 3, 3), (4, 3), (5,)]
+    weights = [torch.nn.Parameter(seeded(*shape, seed=number)) for number, shape in enumerate(shapes)]
+    others = [torch.nn.Parameter(weight.detach().clone()) for weight in weights[2:]]
+    optimizer = Muon(weights, lr=0.1, momentum=0.9, betas=(0.8, 0.99), eps=1e-8, weight_decay=0.5)
+    adamw_of_torch = torch.optim.AdamW(others, lr=0.1, betas=(0.8, 0.99), eps=1e-8, weight_decay=0.5)
+    expected, momentum = weights[0].detach().clone(), torch.zeros(6, 18, dtype=torch.float64)
+    for step in range(3):
+        for number, weight in enumerate(weights):
+            weight.grad = seeded(*weight.shape, seed=10 * step + number)
+        for weight, other in zip(weights[2:], others, strict=True):
+            other.grad = weight.grad.clone()
+        gradient = weights[0].grad.flatten(1)
+        momentum = 0.9 * momentum + 0.1 * gradient
+        update = 0.2 * 18**0.5 * orthogonal(0.9 * momentum + 0.1 * gradient)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * update.view(6, 2, 3, 3)
+        optimizer.step()
+        adamw_of_torch.step()
+    torch.testing.assert_close(weights[0].detach(), expected)
+    for weight, other in zip(weights[2:], others, strict=True):
+        torch.testing.assert_close(weight, other)
+
+
+def test_the_update_of_muon_is_as_large_as_one_of_adam():
+    update = 0.2 * 64**0.5 * orthogonal(seeded(16, 64, seed=3))
+    assert update.square().mean().sqrt() == pytest.approx(0.2, rel=0.25)

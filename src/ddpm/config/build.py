@@ -31,7 +31,7 @@ from ddpm.runs import cluster, devices
 from ddpm.runs.interruption import take_over
 from ddpm.runs.peers import connect_with
 from ddpm.runs.typed import wandb_labels
-from ddpm.training import sharding
+from ddpm.training import sharded_strategy
 from ddpm.training.alternating import AlternatingModule
 from ddpm.training.callbacks.latents import PrepareLatents
 from ddpm.training.callbacks.time_limit import TimeLimit
@@ -151,7 +151,7 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
     check.positive_number("trainer.timeout_minutes", settings["timeout_minutes"])
     settings = cluster.resolve_slurm(settings)
-    settings["strategy"] = sharding.strategy(settings["strategy"])
+    settings["strategy"] = sharded_strategy.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
     devices.check_number(settings["accelerator"], settings["devices"])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ddpm.base import check
+from ddpm.training.muon import Muon
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], tuple[torch.optim.Optimizer, LambdaLR]]
 
@@ -56,6 +57,8 @@ def make(
     for beta in betas:
         if check.number("betas", beta, low=0, high=1) == 1:
             check.fail("betas", betas, "two numbers in [0, 1)")
+    if "momentum" in options and check.number("momentum", options["momentum"], low=0, high=1) == 1:
+        check.fail("momentum", options["momentum"], "a number in [0, 1)")
     optimizer = kind(parameters, lr=lr, **{**options, "betas": tuple(betas)})
     lowest = min_lr / lr if lr else 0.0
     schedule = partial(factor, warmup_steps=warmup_steps, num_steps=num_steps, cosine_decay=cosine_decay, lowest=lowest)
@@ -64,3 +67,4 @@ def make(
 
 adam = partial(make, kind=torch.optim.Adam)
 adamw = partial(make, kind=torch.optim.AdamW)
+muon = partial(make, kind=Muon)

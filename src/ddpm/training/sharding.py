@@ -3,27 +3,15 @@
 It uses torch's fully_shard (FSDP2), as in "ZeRO" (Rajbhandari et al. 2020). Checkpoints have the same format as others.
 """
 
-from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def strategy(name: str) -> str | Strategy:
-    """The value of `trainer.strategy`. Lightning's own `fsdp` supports neither averages nor the CPU."""
-    return Sharded() if name == "fsdp" else name
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
@@ -60,25 +48,9 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for a sharded `DiffusionModule` (`configure_model`). Checkpoints have complete tensors."""
-
-    def __init__(self) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
-
-    def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the file by our reader, which never executes code."""
-        checkpoint = self.checkpoint_io.load_checkpoint(checkpoint_path)
-        options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
-        for optimizer, numbered in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            named = FullyShardedDataParallel.rekey_optim_state_dict(numbered, OptimStateKeyType.PARAM_NAME, self.model)
-            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=options)
-        return checkpoint
+def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A complete tensor, equal on all processes, sharded as `like` is; to be called on all processes."""
+    return distribute_tensor(tensor, like.device_mesh, like.placements) if isinstance(like, DTensor) else tensor
 
 
 def full_weights(network: nn.Module) -> dict[str, Any]:
