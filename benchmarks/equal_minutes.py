@@ -2,10 +2,14 @@
 
 A training takes as many steps as fit into the minutes at the speed of a short trial, so its learning rate ends where it
 should. The trial's speed is kept, so that all seeds train equally long.
+
+What was measured is kept in a file of the repository, so that seeds can be added on another day. It counts for the
+recipe that it was measured with: a changed recipe is measured again.
 """
 
 import argparse
 import csv
+import hashlib
 import json
 import math
 import re
@@ -18,15 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 import ddpm
+from ddpm.config.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL_STEPS = 60
 NUM_SAMPLES = 2000
 QUIET = ("trainer=cpu", "logger=csv", "sample_every_n_steps=1000000", "checkpoint_every_n_steps=1000000")
+RECIPE = (
+    *("data", "model", "schedule", "noise", "process", "objective", "time_sampler", "weight", "error", "loss", "codec"),
+    *("cond", "optimizer", "adversary", "adversary_optimizer", "perceptual", "ema"),
+)
+"""The groups that a measured value depends on."""
 Words = tuple[str, ...]
 Values = dict[str, list[float]]
 """By name, one for each seed."""
+Kept = dict[str, dict[str, dict[str, float]]]
+"""Values by method, minutes and recipe, then by seed, then by name."""
 
 
 def run(*words: str) -> str:
@@ -35,11 +49,12 @@ def run(*words: str) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """folder: of the runs, `speeds.json` and `values.json`. models: by name, the words of train.py, and for models of
-    latents the name of the first stage. methods: by name, a model and the words of its sampling.
+    """folder: of the runs and `speeds.json`. file: of the values. models: by name, the words of train.py. methods: by
+    name, a model and the words of its sampling. first_stages: the names of a model of latents and of its first stage.
     """
 
     folder: Path
+    file: Path
     models: Mapping[str, Words]
     methods: Mapping[str, tuple[str, Words]]
     first_stages: Mapping[str, str]
@@ -61,48 +76,64 @@ class Study:
 
     def train(self, model: str, seed: int, minutes: float) -> Path:
         """The checkpoint. A first stage is trained once, with seed 0; its minutes are not those of its models."""
-        run_folder, words = self.folder / f"{model}_{minutes:g}min_seed{seed}", self.models[model]
-        if not (run_folder / "checkpoints" / "last.ckpt").exists():
+        checkpoint, words = self.checkpoint(model, seed, minutes), self.models[model]
+        if not checkpoint.exists():
             if model in self.first_stages:
                 words = (*words, f"codec.first_stage={self.train(self.first_stages[model], 0, minutes)}")
             steps = self.num_steps(model, minutes, words)
             print(f"training {model}, seed {seed}: {steps:,} steps", flush=True)
-            run("train.py", *words, *QUIET, f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={run_folder}")
-        return run_folder / "checkpoints" / "last.ckpt"
+            chosen = (f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={checkpoint.parents[1]}")
+            run("train.py", *words, *QUIET, *chosen)
+        return checkpoint
+
+    def checkpoint(self, model: str, seed: int, minutes: float) -> Path:
+        return self.folder / f"{model}_{minutes:g}min_seed{seed}" / "checkpoints" / "last.ckpt"
 
     def measured(self, seeds: int, minutes: float, only: list[str]) -> dict[str, Values]:
         """The values of all methods of the models `only`, or of all, without speeds."""
         for method, (model, words) in self.methods.items():
-            for seed in range(seeds if not only or model in only else 0):
-                key = f"{method}|{minutes:g}"
-                if len(self.known().get(key, {}).get("fid", [])) > seed:
-                    continue
-                checkpoint = self.train(model, seed, minutes)
-                found = measure(checkpoint, words)
-                values = self.known()  # read again, because another process may measure other models
-                for name, value in found.items():
-                    values.setdefault(key, {}).setdefault(name, []).append(value)
-                (self.folder / "values.json").write_text(json.dumps(values, indent=2))
-                print(method, seed, {name: round(value, 3) for name, value in found.items()}, flush=True)
-        known = self.known()
-        return {method: known[f"{method}|{minutes:g}"] for method in self.methods if f"{method}|{minutes:g}" in known}
+            for seed in map(str, range(seeds if not only or model in only else 0)):
+                if seed not in self.known().get(self.key(method, minutes), {}):
+                    self.keep(method, minutes, seed, measure(self.train(model, int(seed), minutes), words))
+        known = {method: self.known().get(self.key(method, minutes)) for method in self.methods}
+        return {method: merged(by_seed) for method, by_seed in known.items() if by_seed}
 
     def timed(self, values: dict[str, Values], minutes: float) -> dict[str, Values]:
-        """The values with "ms" an image, of seed 0 in batches of 64: the least of three rounds over all methods."""
-        loaded, times = {}, {method: [] for method in values}
+        """The values with "ms" an image, in batches of 64: the least of three rounds over all methods whose model of
+        seed 0 is here, and the value that is kept for the others."""
+        loaded, times = {}, {}
         for method in values:
             model, words = self.methods[method]
-            loaded[method] = ddpm.load(self.train(model, 0, minutes), *words, device="cpu")
+            checkpoint = self.checkpoint(model, 0, minutes)
+            if checkpoint.exists():
+                loaded[method], times[method] = ddpm.load(checkpoint, *words, device="cpu"), []
         for _ in range(3):
             for method, model in loaded.items():
                 start = time.perf_counter()
                 model.sample(64, batch_size=64)
                 times[method].append((time.perf_counter() - start) / 64 * 1000)
-        return {method: {**own, "ms": [min(times[method])]} for method, own in values.items()}
+        for method, found in times.items():
+            self.keep(method, minutes, "0", {"ms": min(found)})
+        return {method: merged(self.known()[self.key(method, minutes)]) for method in values}
 
-    def known(self) -> dict[str, Values]:
-        path = self.folder / "values.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+    def key(self, method: str, minutes: float) -> str:
+        """Name, minutes and a hash of the recipes of a method."""
+        model, words = self.methods[method]
+        recipes = [self.models[name] for name in (model, self.first_stages.get(model)) if name]
+        composed = [OmegaConf.to_container(compose(ROOT / "conf", "train", recipe)) for recipe in recipes]
+        text = json.dumps([[config[group] for group in RECIPE] for config in composed] + [words], sort_keys=True)
+        return f"{method}|{minutes:g}|{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def known(self) -> Kept:
+        return json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def keep(self, method: str, minutes: float, seed: str, found: Mapping[str, float]) -> None:
+        """Add to the file, which is read again, because another process may measure other models."""
+        kept, key = self.known(), self.key(method, minutes)
+        kept.setdefault(key, {}).setdefault(seed, {}).update({name: round(value, 4) for name, value in found.items()})
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        print(method, seed, found, flush=True)
 
 
 def arguments(about: str, minutes: float, seeds: int, models: Mapping[str, Words]) -> argparse.Namespace:
@@ -124,6 +155,11 @@ def measure(checkpoint: Path, words: Words) -> dict[str, float]:
     return {name.split("_")[0]: value for name, value in stored["metrics"].items()}
 
 
+def merged(by_seed: Mapping[str, Mapping[str, float]]) -> Values:
+    names = {name for values in by_seed.values() for name in values}
+    return {name: [values[name] for values in by_seed.values() if name in values] for name in names}
+
+
 def with_error(values: list[float], digits: int) -> str:
     """Mean and standard error over seeds."""
     mean = f"{statistics.mean(values):.{digits}f}"
@@ -136,9 +172,10 @@ def rows(values: Mapping[str, Values]) -> list[dict[str, Any]]:
     return [
         {
             "method": method,
+            "seeds": len(own["fid"]),
             "FID": with_error(own["fid"], 2),
             **{name: with_error(own[name], 3) for name in ("precision", "recall", "coverage")},
-            "ms an image": f"{statistics.median(own['ms']):.2f}",
+            "ms an image": f"{statistics.median(own['ms']):.2f}" if own.get("ms") else "",
         }
         for method, own in values.items()
     ]

@@ -27,6 +27,7 @@ MODELS: dict[str, Words] = {
 """What is trained, by name. The latents of 28 pixels are 7 x 7 x 3, those of 64 are 8 x 8 x 3."""
 STUDY = Study(
     ROOT / "runs" / "latents",
+    ROOT / "benchmarks" / "measured" / "latents.json",
     MODELS,
     {
         "pixels, 28 x 28": ("pixels_28", DDIM),
@@ -45,8 +46,8 @@ def main() -> None:
     values = STUDY.measured(given.seeds, given.minutes, given.only)
     longer = STUDY.measured(given.seeds, 2 * given.minutes, pixels) if pixels else {}
     values = STUDY.timed(values, given.minutes)
-    values |= {f"{method}, longer": {**own, "ms": values[method]["ms"]} for method, own in longer.items()}
-    about = f"{given.minutes:g} minutes of training each, {given.seeds} seeds, {torch.get_num_threads()} threads."
+    values |= {f"{method}, longer": {**own, "ms": values[method].get("ms", [])} for method, own in longer.items()}
+    about = f"{given.minutes:g} minutes of training each, {torch.get_num_threads()} threads."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     print(table(rows(values)))
 

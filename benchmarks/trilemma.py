@@ -50,7 +50,13 @@ METHODS: dict[str, tuple[str, Words]] = {
 }
 """What is measured: a model and how it is sampled."""
 
-STUDY = Study(ROOT / "runs" / "trilemma", MODELS, METHODS, {"ldm_class": "first_stage"})
+STUDY = Study(
+    ROOT / "runs" / "trilemma",
+    ROOT / "benchmarks" / "measured" / "trilemma.json",
+    MODELS,
+    METHODS,
+    {"ldm_class": "first_stage"},
+)
 
 
 def draw(values: dict[str, Values]) -> None:
@@ -92,7 +98,7 @@ def main() -> None:
     STUDY.folder.mkdir(parents=True, exist_ok=True)
     values = STUDY.timed(STUDY.measured(given.seeds, given.minutes, given.only), given.minutes)
     threads = torch.get_num_threads()
-    about = f"{given.minutes:g} minutes of training each. Seeds: {given.seeds}. CPU threads: {threads}."
+    about = f"{given.minutes:g} minutes of training each. CPU threads: {threads}."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     draw(values)
     print(table(rows(values)))
