@@ -7,7 +7,11 @@ import torch
 from scipy import stats
 
 from ddpm.base.rng import Rng
-from ddpm.diffusion.time_sampler import Stratified, Uniform
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses.vlb import VLBLoss
+from ddpm.diffusion.schedules.base import NoiseSchedule
+from ddpm.diffusion.time_sampler import LogitNormal, Stratified, Uniform
+from ddpm.diffusion.variance import FixedSmall
 
 
 def draws(num, epoch=0, start=0):
@@ -57,7 +61,7 @@ def test_stratified_times_lower_the_variance_of_a_batch_mean():
         assert variance(Stratified(), steep) < variance(Uniform(), steep) / 10
 
 
-@pytest.mark.parametrize("timesteps", [Uniform(), Stratified()], ids=repr)
+@pytest.mark.parametrize("timesteps", [Uniform(), Stratified(), LogitNormal()], ids=repr)
 def test_the_times_of_a_batch_are_the_same_however_it_is_split_over_processes(timesteps):
     ids, positions = torch.arange(64) * 31, torch.arange(64)
     whole = timesteps(Rng(0, "train").at(2, ids, positions), 1000)
@@ -66,10 +70,27 @@ def test_the_times_of_a_batch_are_the_same_however_it_is_split_over_processes(ti
         assert torch.equal(timesteps(Rng(0, "train").at(2, ids[share], positions[share]), 1000), whole[share])
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.5)])
+def test_the_logit_of_a_logit_normal_time_is_normal(mean, std):
+    T = 10**6
+    t = LogitNormal(mean, std)(draws(20_000), T)
+    assert 1 <= t.min() <= t.max() <= T
+    found = stats.kstest(torch.logit((t - 0.5) / T).numpy(), stats.norm(mean, std).cdf)
+    assert found.statistic < 0.002  # spread evenly, so nearer than independent numbers are
+
+
+def test_bounds_refuse_times_that_weight_them():
+    schedule = NoiseSchedule(torch.tensor([1.0, 0.9, 0.5], dtype=torch.float64))
+    with pytest.raises(ValueError, match="time_sampler=logit_normal weights the times, so loss=vlb is no bound"):
+        VLBLoss(GaussianDiffusion(schedule), LogitNormal(), FixedSmall())
+
+
 def test_stratified_times_differ_between_epochs():
     assert (Stratified()(draws(64, 0), 1000) != Stratified()(draws(64, 1), 1000)).any()
 
 
 def test_stratified_times_need_the_positions_of_the_samples():
-    with pytest.raises(ValueError, match="time_sampler=stratified needs the samples' positions in the epoch"):
+    with pytest.raises(
+        ValueError, match="time_sampler=stratified and logit_normal need the samples' positions in the epoch"
+    ):
         Stratified()(Rng(0, "train").at(0, torch.arange(4)), 10)

@@ -41,6 +41,12 @@ def test_min_snr_without_a_bound_is_the_snr_weight():
     equal(weights(MinSNR(gamma=float("inf"))), weights(signal_to_noise))
 
 
+def test_min_snr_with_an_offset_of_one_bounds_the_uniform_weight_of_v():
+    v = [SNR * 0 + 1 / (SNR + 1) * (SNR + 1)]
+    equal(weights(MinSNR(gamma=float("inf"), offset=1))[2:], v)
+    equal(weights(MinSNR(gamma=4, offset=1))[1:2], [(SNR + 1).clamp(max=4)])
+
+
 def test_p2_divides_the_weight_on_eps_by_a_power_of_one_plus_snr():
     equal(weights(P2(k=1, gamma=0.5))[:1], [(1 + SNR) ** -0.5])
     equal(weights(P2(k=1, gamma=1))[1:], [SNR / (1 + SNR), SNR / (1 + SNR) ** 2])

@@ -91,6 +91,7 @@ NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.guidance.difference.ClassifierFree": {"rescale_of": "x0"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
+    "ddpm.diffusion.losses.weight.MinSNR": {"offset": 0.0},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
     "ddpm.training.optimizer.adam": {"min_lr": 0.0},
     "ddpm.training.optimizer.adamw": {"min_lr": 0.0},

@@ -1,7 +1,7 @@
 """Distributions of the times t of a training step."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,10 @@ GOLDEN = 0.6180339887498949  # (sqrt(5) - 1) / 2, the number that rationals appr
 
 
 class TimeSampler(Protocol):
+    """weights_times: whether the drawn times are a weight that `importance` does not undo."""
+
+    weights_times: ClassVar[bool]
+
     def __call__(self, draws: Draws, T: int) -> Tensor:
         """int64 `[B]` in 1..T."""
         ...
@@ -30,6 +34,7 @@ class Uniform:
     largest: the largest time drawn, for models that never start from a larger one (AnoDDPM); None: T.
     """
 
+    weights_times: ClassVar[bool] = False
     largest: int | None = None
 
     def __call__(self, draws: Draws, T: int) -> Tensor:
@@ -50,17 +55,48 @@ class Stratified:
     not depend on the batch size or the number of processes.
     """
 
+    weights_times: ClassVar[bool] = False
+
     def __call__(self, draws: Draws, T: int) -> Tensor:
-        if draws.positions is None:
-            raise ValueError(
-                "time_sampler=stratified needs the samples' positions in the epoch, which these draws do not have"
-            )
-        offset = draws.rng.at(draws.step, torch.zeros_like(draws.ids[:1])).uniform("t offset")
-        place = (offset.double() + GOLDEN * draws.positions.double()) % 1
-        return 1 + (place * T).long().clamp_(max=T - 1)
+        return 1 + (evenly(draws) * T).long().clamp_(max=T - 1)
 
     def importance(self, t: Tensor, T: int) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """t / T is the logistic function of a normal number (Esser et al. 2024, section 3.1), spread as in `Stratified`.
+
+    Most times are in the middle, where a network has most to learn. Nothing corrects the loss for this, so it is a
+    weight of the times, too: losses that are bounds refuse it. mean: above 0 for more noise. std: of the normal number.
+    """
+
+    weights_times: ClassVar[bool] = True
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check.number("mean", self.mean)
+        check.positive_number("std", self.std)
+
+    def __call__(self, draws: Draws, T: int) -> Tensor:
+        normal = torch.special.ndtri(evenly(draws).clamp(min=1e-12))
+        return 1 + (torch.sigmoid(self.mean + self.std * normal) * T).long().clamp_(max=T - 1)
+
+    def importance(self, t: Tensor, T: int) -> None:
+        return None
+
+
+def evenly(draws: Draws) -> Tensor:
+    """Numbers in [0, 1), float64 `[B]`, uniform, and spread evenly over consecutive samples."""
+    if draws.positions is None:
+        raise ValueError(
+            "time_sampler=stratified and logit_normal need the samples' positions in the epoch, which these draws do "
+            "not have"
+        )
+    offset = draws.rng.at(draws.step, torch.zeros_like(draws.ids[:1])).uniform("t offset")
+    return (offset.double() + GOLDEN * draws.positions.double()) % 1
 
 
 class LossAware(nn.Module):
@@ -71,6 +107,7 @@ class LossAware(nn.Module):
     are drawn. A module, because checkpoints contain its buffers `losses` `[T, num_losses]` and `num_seen` `[T]`.
     """
 
+    weights_times: ClassVar[bool] = False
     losses: Tensor
     num_seen: Tensor
 

@@ -17,6 +17,12 @@ from ddpm.diffusion.time_sampler import TimeSampler
 from ddpm.diffusion.variance import Variance
 
 
+def demand_unbiased(time_sampler: TimeSampler, loss: str) -> None:
+    """Raise ValueError unless the mean of the loss over the drawn times estimates that over uniform times."""
+    if time_sampler.weights_times:
+        raise ValueError(f"time_sampler=logit_normal weights the times, so {loss} is no bound: choose loss_aware")
+
+
 @dataclass(frozen=True)
 class VLBLoss:
     """L_vlb (eqs. 4-7): total = T times the term at the sampled t, in bits per dimension.
@@ -35,6 +41,7 @@ class VLBLoss:
     def __post_init__(self) -> None:
         likelihood_of(self.floor)
         demand_markov(self.process, "loss=vlb", "loss=simple")
+        demand_unbiased(self.time_sampler, "loss=vlb")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""
@@ -68,6 +75,7 @@ class HybridLoss:
         likelihood_of(self.floor)
         check.number("vlb_weight", self.vlb_weight, low=0)
         demand_markov(self.process, "loss=hybrid", "loss=simple")
+        demand_unbiased(self.time_sampler, "loss=hybrid")
 
     def __call__(self, denoiser: NetworkDenoiser, x0: Tensor, cond: Cond, draws: Draws) -> LossTerms:
         """x0: `[B, C, H, W]` in [-1, 1]."""

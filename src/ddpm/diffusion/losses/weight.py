@@ -32,16 +32,22 @@ def signal_to_noise(t: Tensor, schedule: Schedule, objective: Objective) -> Tens
 
 @dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, gamma) on the error of x0 (Hang et al. 2023, section 3.4, gamma = 5)."""
+    """min(SNR + offset, gamma) on the error of x0 (Hang et al. 2023, section 3.4: gamma = 5, offset = 0).
+
+    offset = 1 bounds the weight that a uniform weight of v has (Salimans and Ho 2022, section 4), so that images of
+    which only noise is left count, too.
+    """
 
     gamma: float
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         check.positive_number("gamma", self.gamma)
+        check.number("offset", self.offset, low=0)
 
     def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
         snr = schedule.snr(t)
-        return snr.clamp(max=self.gamma) * objective.x0_error(snr)
+        return (snr + self.offset).clamp(max=self.gamma) * objective.x0_error(snr)
 
 
 @dataclass(frozen=True)
