@@ -19,11 +19,13 @@ from ddpm.base.nested import flatten
 from ddpm.base.system_errors import describe
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
+from ddpm.commands.defaults import explain_default, following_options, refuse_other_kinds
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
 from ddpm.runs import launch
 from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
+from ddpm.runs.console import say
 from ddpm.runs.interruption import end_children, heed_signals
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
@@ -71,8 +73,12 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
     Errors are caught here, so that Hydra does not report them a second time.
     """
+    name, overrides = HydraConfig.get().job.name, list(HydraConfig.get().overrides.task)
     try:
-        refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
+        refuse_what_has_no_effect(config, overrides)
+        refuse_other_kinds(config, name, overrides)
+        if launch.is_first_process():
+            say(first_line(config, name))
         work(config)
         end_processes()
     except USER_ERRORS as error:
@@ -80,6 +86,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
+        message = explain_default(config, overrides, message)
         exit_with_error(message, error)
     except (RuntimeError, MemoryError) as error:
         if TRACEBACK or not is_out_of_memory(error):
@@ -89,6 +96,15 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")
     finally:
         end_children()
+
+
+def first_line(config: DictConfig, name: str) -> str:
+    """What a command is about to do, before anything is imported that takes seconds."""
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    if name == "train":
+        what, where = f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"
+        return f"{name}: {what}, {where}; importing torch and Lightning"
+    return f"{name}: {config.get('ckpt') or config.get('images') or 'no checkpoint'}; importing torch and Lightning"
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
@@ -158,7 +174,8 @@ def exit_with_error(message: str, error: BaseException | None = None) -> NoRetur
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Replace short forms of arguments by Hydra overrides.
 
-    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH. For evaluate.py,
+    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH, and for train.py options are added that
+    follow from others (`ddpm.commands.defaults`). For evaluate.py,
     `task=anomaly task.times=[250]` becomes metric=anomaly metric.anomaly.times=[250], and `anomalies=mvtec` becomes
     anomalies@metric.anomaly.anomalies=mvtec. `sampler.steps=50` without a selected sampler changes the sampler of the
     checkpoint; Hydra needs a + before such an override.
@@ -166,6 +183,7 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     refuse_dashes(arguments, conf, name)
     refuse_earlier_words(arguments)
     arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
+    arguments = following_options(arguments) if name == "train" else arguments
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]

@@ -147,6 +147,10 @@ class ImageDataModule(LightningDataModule):
             images.class_names
         )
 
+    def num_listed(self) -> int:
+        """Number of training images, without decoding images, which may find that some are broken."""
+        return self._num_train or max(1, len(self.source.open()) - self.num_val)
+
     def listed_captions(self) -> Sequence[str] | None:
         """The captions of all images, without decoding images; None if the source has none."""
         return captions_of(self.source.open())
