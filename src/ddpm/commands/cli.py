@@ -73,7 +73,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
     Errors are caught here, so that Hydra does not report them a second time.
     """
-    name, overrides = HydraConfig.get().job.name, list(HydraConfig.get().overrides.task)
+    name, overrides = HydraConfig.get().job.config_name, list(HydraConfig.get().overrides.task)
     try:
         refuse_what_has_no_effect(config, overrides)
         refuse_other_kinds(config, name, overrides)
