@@ -40,7 +40,7 @@ def same(one, other):
 def test_a_timed_run_is_the_run_of_the_chosen_number_of_steps_and_resumes_exactly(small, clock, tmp_path, capsys):
     timed = small(*SHORT, *TIMED)
     checkpoint = trained(timed)
-    # a step of the warmup takes 1/4 s, so 1.2 s have time for 4 steps, which take 1 s; 7 of 12 s are left after 5 readings
+    # A step of the warmup takes 1/4 s, so a tenth of 12 s allows 4 steps, which take 1 s. 7 s are left at the end.
     num = (12 - 5) * 4
     assert checkpoint["global_step"] == num
     assert checkpoint["config"]["trainer"]["max_steps"] == num
