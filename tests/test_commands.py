@@ -76,7 +76,7 @@ def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs, off
     console = {record.WhichOneof("record_type") for record in run.records} & {"output", "output_raw"}
     assert not console, "the redraws of a progress bar would be most of the file"
     assert "train.log" in run.saved
-    assert "data=digits: 1797 training images" in (run.file.parent / "files" / "train.log").read_text()
+    assert "data=digits: 1,797 training images" in (run.file.parent / "files" / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Check the values of a training before Lightning is imported, which takes three seconds."""
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ddpm.base import check
@@ -11,6 +11,10 @@ from ddpm.config.wiring import complete, instantiate, is_chosen
 
 def check_values(config: DictConfig) -> None:
     """Build all parts except the network and the data. Raises ValueError that names the field."""
+    if config.limits.max_minutes is not None:
+        check.positive_number("limits.max_minutes", config.limits.max_minutes)
+    if config.trainer.max_steps is None:  # chosen later
+        config = OmegaConf.merge(config, {"trainer": {"max_steps": 1}})
     check.integer("seed", config.seed, 0, 2**63 - 1)  # what a checkpoint can hold
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, {})

@@ -19,11 +19,15 @@ from ddpm.data.label_images import LabelledPreparation
 from ddpm.data.sources.base import Images
 
 MAX_NAMED = 20
+"""Broken images of one reason that an error names, and reasons."""
+MAX_EXAMPLES = 3
+"""Images of one wrong size that an error names."""
 
 
 class Problem(NamedTuple):
     number: int  # of the image
-    message: str  # names the file
+    name: str
+    reason: str  # what is wrong, and its remedy after a semicolon, if there is one
     wrong_size: bool
 
 
@@ -38,7 +42,7 @@ class Decoder:
             return self.preparation(self.images.image(index))
         except Exception as error:
             kind = "" if isinstance(error, UnusableImage) else f"{type(error).__name__}: "
-            return Problem(index, f"{self.images.name(index)}: {kind}{error}", isinstance(error, WrongSize))
+            return Problem(index, self.images.name(index), f"{kind}{error}", isinstance(error, WrongSize))
 
     def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
         """The images, uint8 `[B, C, H, W]`, with zeros for images that have a problem, and the problems."""
@@ -184,6 +188,18 @@ def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
 
 
 def list_problems(what: str, problems: list[Problem]) -> str:
-    lines = [f"  {p.message}" for p in sorted(problems)[:MAX_NAMED]]
-    more = len(problems) - len(lines)
-    return "\n".join([f"{what}:", *lines, *([f"  and {more} more"] if more else [])])
+    """A line for each reason with the names of its images, then each remedy once."""
+    names: dict[str, list[str]] = {}
+    for problem in sorted(problems):
+        names.setdefault(problem.reason, []).append(problem.name)
+    most = MAX_EXAMPLES if all(problem.wrong_size for problem in problems) else MAX_NAMED
+    remedies = list(dict.fromkeys(reason.partition("; ")[2] for reason in names if "; " in reason))
+    if len(names) > 1:
+        names = {reason.partition("; ")[0]: each for reason, each in names.items()}
+    lines = [f"  {shortened(each, most)}: {reason}" for reason, each in list(names.items())[:MAX_NAMED]]
+    lines += [f"  and {len(names) - MAX_NAMED} more kinds"] if len(names) > MAX_NAMED else []
+    return "\n".join([f"{what}:", *lines, *(remedies if len(names) > 1 else [])])
+
+
+def shortened(names: list[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

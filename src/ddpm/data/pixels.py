@@ -96,7 +96,7 @@ class StreamReader:
         for pixels, problems in self.batches.read(plan):
             if problems:
                 raise ValueError(
-                    f"{problems[0].message}\nThis image was read during the run; "
+                    f"{problems[0].name}: {problems[0].reason}\nThis image was read during the run; "
                     "data.verify=true checks every image before the start, and data.on_broken=skip skips broken images"
                 )
             yield pixels
