@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.checkpoint import groups
+from ddpm.config.option_names import name_option
+from ddpm.config.run_settings import format_setting
 from ddpm.evaluation.comparison import protocol, read_upgraded
 from ddpm.metrics.protocol import Result
 from ddpm.metrics.score import Estimate
-from ddpm.report.settings import format_setting
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "clip": "clip"}
 HOW |= {name: name for name in ("guides_sha256", "labels", "conditions_from", "image_shape", "precision")}
@@ -44,6 +45,7 @@ class Row:
             for key, heading in {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}.items()
             if key in subject
         }
+        settings = {key: name_option(value) if isinstance(value, str) else value for key, value in settings.items()}
         about = {"on": where.device, "processor": where.processor, "processes": where.num_processes}
         about |= {"commit": where.commit, "versions": where.versions}
         self.how = {key: format_setting(value) for key, value in {**settings, **about}.items()}
