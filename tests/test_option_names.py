@@ -44,12 +44,12 @@ def test_composed_parts_are_named_by_what_was_chosen():
         ("V()", "v"),
         ("DDIM(timestep_spacing=uniform, eta=0.5)", "ddim(eta=0.5)"),
         ("Ancestral(timestep_spacing=uniform, variance=FixedSmall())", "ancestral(variance=small)"),
-        ("zero_terminal_snr(of=cosine(num_timesteps=9, offset=0.1))", "zero_terminal_snr(of=cosine(num_timesteps=9, offset=0.1))"),
+        ("zero_terminal_snr(of=cosine(offset=0.1))", "zero_terminal_snr(of=cosine(offset=0.1))"),
         ("other.package.Mine(a=[1, 2], b=3)", "Mine(a=[1, 2], b=3)"),
         ("ema 0.999", "ema 0.999"),
         ("((", "(("),
     ],
-)  # fmt: skip
+)
 def test_texts_of_results_in_words_of_the_command_line(text, name):
     assert name_option(text) == name
 

@@ -12,11 +12,12 @@ from report.made_up import config, draw, make_run, result
 from ddpm.base.nested import flatten
 from ddpm.checkpoint import groups
 from ddpm.config.run_settings import differing_settings, resolve_reference, run_labels
+from ddpm.evaluation.table import best_rows
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report import report, settings
 from ddpm.report.pictures import load_picture
-from ddpm.report.results import Row, best_rows, comparisons, metric_columns_of, newest_rows
+from ddpm.report.results import Row, comparisons, metric_columns_of, newest_rows
 from ddpm.report.runs import find_runs, read_run
 from ddpm.report.series import read_series, smooth, thin
 from ddpm.report.settings import CONF, derive_overrides, sweep_command, train_command

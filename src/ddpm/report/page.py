@@ -9,11 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddpm.base.differing import differing
 from ddpm.config.run_settings import Columns, format_setting, resolve_reference
+from ddpm.evaluation.table import best_rows
 from ddpm.metrics.score import lower_is_better
 from ddpm.report.charts import NUM_COLOURS, format_rounded
 from ddpm.report.panels import build_panels
 from ddpm.report.report import Report
-from ddpm.report.results import HOW, Row, best_rows, metric_columns_of, newest_rows
+from ddpm.report.results import HOW, Row, metric_columns_of, newest_rows
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Content security policy: the browser runs no script and loads nothing, whatever names in files contain."""
