@@ -39,12 +39,15 @@ def draw_line(axes: Axes, x: Sequence[float | Estimate], y: Sequence[Estimate], 
 
 
 def look(number: int, num: int) -> dict[str, Any]:
-    """The style of one of several lines: later ones are thinner, so that equal lines do not hide each other."""
+    """The style of one of several lines: later ones are thinner and every second is dashed, so that equal lines do not
+    hide each other."""
+    is_dashed = number % 2 == 1
     return {
+        "linestyle": (0, (4, 2)) if is_dashed else "-",
         "color": f"C{number % 10}",
         "marker": "osD^vP"[number % 6],
         "linewidth": nested(number, num, 2.8, 1.2),
-        "markersize": nested(number, num, 7, 3.5),
+        "markersize": nested(number, num, 8, 6) * (0.55 if is_dashed else 1),
     }
 
 
@@ -70,7 +73,8 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
     """Write a label beside each point, at the place around it that hides least of the lines, the points and the other
     labels. Call it when the axes have their limits."""
     axes.figure.draw_without_rendering()  # fixes the places of the points in the picture
-    pixels = axes.transData.transform([line for each in axes.lines for line in resampled(axes, each.get_xydata())])
+    lines = (place for each in axes.lines for place in resampled(axes, each.get_xydata()))
+    pixels = axes.transData.transform([*points, *lines])
     frame, taken = axes.get_window_extent(), []
     for point, label in zip(points, labels, strict=True):
         costs = []
@@ -81,7 +85,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
                 "va": ("top", "center", "bottom")[1 + round(y / far)],
             }
             note = axes.annotate(label, point, (x, y), textcoords="offset points", fontsize="small", zorder=6, **side)
-            box = note.get_window_extent().padded(1)
+            box = note.get_window_extent().padded(2)
             inside = (box.contains(*pixel) for pixel in pixels)
             hidden = 10 * sum(map(box.overlaps, taken)) + 20 * (not contains(frame, box)) + sum(inside)
             costs.append((hidden + far / 30, len(costs), note, box))

@@ -226,6 +226,7 @@ def convergence_rows(found: list[Convergence], steps: Sequence[int]) -> list[dic
 def draw_errors(found: list[Convergence]) -> Figure:
     """A panel for deterministic samplers and one for stochastic samplers. Slopes are orders of convergence."""
     panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
+    units = {"without noise": "RMS distance from the exact flow", "with noise": "Wasserstein distance from the data"}
     shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
     figure = Figure(figsize=(5.5 * len(shown), 5.6), layout="constrained")
     for number, (title, kinds) in enumerate(shown.items(), 1):
@@ -239,7 +240,7 @@ def draw_errors(found: list[Convergence]) -> Figure:
         floors = [each.floor for each in found if each.kind in kinds and each.floor]
         if floors:
             axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
-        axes.set(yscale="log", xlabel="network evaluations", ylabel="error", title=title)
+        axes.set(yscale="log", xlabel="network evaluations", ylabel=f"{units[title]}, in units of x", title=title)
         logarithmic(axes.xaxis)
         axes.grid(alpha=0.3, which="both")
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
