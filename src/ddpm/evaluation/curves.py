@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from ddpm.base.plots import nested
+from ddpm.base.plots import set_apart
 from ddpm.evaluation.table import direction, metric_columns
 from ddpm.metrics.protocol import Result
 from ddpm.metrics.score import Estimate
@@ -38,17 +38,9 @@ def draw_line(axes: Axes, x: Sequence[float | Estimate], y: Sequence[Estimate], 
     axes.grid(alpha=0.3)
 
 
-def look(number: int, num: int) -> dict[str, Any]:
-    """The style of one of several lines: later ones are thinner and every second is dashed, so that equal lines do not
-    hide each other."""
-    is_dashed = number % 2 == 1
-    return {
-        "linestyle": (0, (4, 2)) if is_dashed else "-",
-        "color": f"C{number % 10}",
-        "marker": "osD^vP"[number % 6],
-        "linewidth": nested(number, num, 2.8, 1.2),
-        "markersize": nested(number, num, 8, 6) * (0.55 if is_dashed else 1),
-    }
+def look(number: int) -> dict[str, Any]:
+    """The colour and the marker of one of several lines."""
+    return {"color": f"C{number % 10}", "marker": "osD^vP"[number % 6]}
 
 
 def with_direction(metric: str) -> str:
@@ -64,7 +56,7 @@ def logarithmic(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def legend_above(axes: Axes, num_columns: int = 2) -> None:
+def legend_above(axes: Axes, num_columns: int = 3) -> None:
     """A legend above the panel, where it hides no curve."""
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=num_columns, fontsize="small", frameon=False)
 
@@ -118,7 +110,8 @@ def curves_over_training(results: Mapping[str, Result], run_of: Mapping[str, str
             with_step = [each for each in of_run if name in each.metrics and each.subject["step"] is not None]
             points = sorted((each.subject["step"], each.estimates[name]) for each in with_step)
             steps, values = zip(*points, strict=True) if points else ((), ())
-            draw_line(axes, steps, values, label=run.replace("$", r"\$"), **look(number, len(runs)))  # else a formula
+            draw_line(axes, steps, values, label=run.replace("$", r"\$"), **look(number))  # else a formula
+        set_apart(axes)
         axes.set(ylabel=with_direction(name), xlabel="training step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if len(runs) > 1:

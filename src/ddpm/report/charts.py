@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
-from ddpm.base.plots import nested
+from ddpm.base.plots import set_apart
 from ddpm.evaluation.table import format_estimate
 from ddpm.metrics.score import Estimate
 from ddpm.report.series import thin
@@ -73,8 +73,9 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure((WIDTH / 72, HEIGHT / 72))
         axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
-        for number, curve in enumerate(curves):
-            draw_curve(axes, curve, len(curves), is_log, nested(number, len(curves), 2.8, 1.3))
+        for curve in curves:
+            draw_curve(axes, curve, len(curves), is_log)
+        set_apart(axes)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if is_log:
@@ -98,18 +99,17 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
     )  # fmt: skip
 
 
-def draw_curve(axes: Axes, curve: Curve, num_curves: int, is_log: bool, width: float) -> None:
+def draw_curve(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
     x, y, most = curve.x, curve.y, min(400, ALL_POINTS // num_curves)
     style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
     if curve.error is not None and len(y) == 1:
-        axes.errorbar(x, y, curve.error, linewidth=width, capsize=3, **style)
+        axes.errorbar(x, y, curve.error, capsize=3, **style)
     elif curve.error is not None:
         low = np.maximum(y - curve.error, 0.9 * y.min() if is_log else -np.inf)
         axes.fill(np.r_[x, x[::-1]], np.r_[low, (y + curve.error)[::-1]], alpha=0.16, linewidth=0, **style)
     if curve.faint is not None and num_curves <= NUM_COLOURS:
         axes.plot(*thin(x, curve.faint, most), linewidth=0.8, alpha=1.5 / (num_curves + 1), **style)
-    dashes = DASHES[curve.run // NUM_COLOURS % len(DASHES)]
-    axes.plot(*thin(x, y, most), linestyle=dashes, linewidth=width, zorder=3, **style)
+    axes.plot(*thin(x, y, most), linestyle=DASHES[curve.run // NUM_COLOURS % len(DASHES)], zorder=3, **style)
     axes.update_datalim([(step, 1) for step in curve.odd], updatey=False)
 
 

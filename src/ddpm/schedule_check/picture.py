@@ -1,15 +1,17 @@
 """Plot a schedule among the others: SNR, alpha_bar and betas over t / T, and what an adjustment changes."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm.base.plots import nested, save_figure
+from ddpm.base.plots import save_figure, set_apart
 from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.schedule_check.examination import decibels_of, single_betas
 
@@ -24,30 +26,29 @@ def draw_schedule(
     adjusted: Mapping[str, NoiseSchedule],
 ) -> None:
     """Write a PNG. others: schedules with the same T, by name. adjusted: the one that this schedule adjusts, if any."""
-    titles = ["SNR", "alpha_bar", "beta of each step", *(f"change of SNR by {name}" for name in adjusted)]
+    titles = ["SNR", "alpha_bar", "beta of each step", *(f"change of the SNR of {inner}" for inner in adjusted)]
     units = ["dB", "share of signal", "share of noise", "dB"]
     figure = Figure(figsize=(4.2 * len(titles) + 1.8, 4.6), layout="constrained")
     panels = figure.subplots(1, len(titles))
-    add_curve(panels, name, schedule, color="black", linewidth=2.6, zorder=3)
+    shown = {title: other for title, other in others.items() if title not in adjusted}
+    for colour, (title, other) in zip(itertools.cycle(colormaps["tab20"].colors), shown.items(), strict=False):
+        add_curve(panels, title, other, color=colour, linewidth=1.5)
+    panels[0].set_ylim(LOWEST, HIGHEST)
+    panels[2].set_yscale("log")
+    for axes in panels:
+        set_apart(axes)
+    add_curve(panels, name, schedule, color="black", linewidth=2.8, zorder=1.9)
     for inner, before in adjusted.items():
         add_curve(panels, f"{inner}, which it adjusts", before, color="black", linewidth=1.5, linestyle=":", zorder=4)
         difference = decibels_of(schedule) - decibels_of(before)
         panels[3].plot(torch.arange(1, schedule.T + 1) / schedule.T, difference, color="black", linewidth=2.6)
-        panels[3].set_title(f"change of {inner}'s SNR")
         mark_end(panels[3], difference, (0.8, 0.5))
-    colours = colormaps["tab10"].colors
-    others = {key: each for key, each in others.items() if key not in adjusted}
-    for number, (title, other) in enumerate(others.items()):
-        look = {"color": colours[number % len(colours)], "linestyle": "-" if number < len(colours) else "--"}
-        look["linewidth"] = nested(number, len(others), 2, 0.9)
-        add_curve(panels, title, other, alpha=0.85, **look)
     for axes, title, unit in zip(panels, titles, units, strict=False):
-        axes.set(title=axes.get_title() or title, xlabel="t / T", ylabel=unit, xlim=(0, 1))
+        axes.set(title=title, xlabel="t / T", ylabel=unit, xlim=(0, 1))
         axes.grid(alpha=0.3)
-    panels[0].set_ylim(LOWEST, HIGHEST)
     mark_end(panels[0], decibels_of(schedule), (0.95, 0.9))
-    panels[2].set_yscale("log")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    own_first = np.roll(np.array(panels[0].get_legend_handles_labels(), dtype=object), -len(shown), axis=1)
+    figure.legend(*own_first.tolist(), loc="outside right center", fontsize="small")
     figure.suptitle(f"{name}, T = {schedule.T}")
     save_figure(figure, path)
 

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.diffusion.losses.bound import likelihood_of
 from ddpm.diffusion.variance import FixedLarge
 from ddpm.evaluation.curves import legend_above, look
@@ -87,7 +88,7 @@ def draw_nll(terms: Terms) -> Figure:
     T = len(terms.distortion) - 1
     times = list(range(1, T + 1))
     for number, (name, mean) in enumerate(terms.means.items()):
-        style = look(number, len(terms.means)) | {"marker": ""}
+        style = look(number) | {"marker": ""}
         left.plot(times, mean[1:].clamp(min=1e-9), label=name, **style)
         value, error = terms.total(name)
         so_far = mean[1:].flip(0).cumsum(0).flip(0) + mean[0]
@@ -97,4 +98,5 @@ def draw_nll(terms: Terms) -> Figure:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         legend_above(axes)
+        set_apart(axes)
     return figure

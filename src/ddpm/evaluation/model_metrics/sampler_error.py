@@ -17,6 +17,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.config import wiring
@@ -231,17 +232,17 @@ def draw_errors(found: list[Convergence]) -> Figure:
     figure = Figure(figsize=(5.5 * len(shown), 5.6), layout="constrained")
     for number, (title, kinds) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), number)
-        in_panel = [each for each in found if each.kind in kinds]
-        for place, each in enumerate(in_panel):
+        for place, each in enumerate(each for each in found if each.kind in kinds):
             fitted = "" if each.fitted is None else f"  {each.fitted:.2f}"
             stated = "" if each.stated is None else f" ({each.stated})"
             label = f"{each.name}{fitted}{stated}"
-            axes.plot(each.evaluations, each.errors, label=label, **look(place, len(in_panel)))
+            axes.plot(each.evaluations, each.errors, label=label, **look(place))
         floors = [each.floor for each in found if each.kind in kinds and each.floor]
         if floors:
             axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
         axes.set(yscale="log", xlabel="network evaluations", ylabel=f"{units[title]}, in units of x", title=title)
         logarithmic(axes.xaxis)
+        set_apart(axes)
         axes.grid(alpha=0.3, which="both")
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
         axes.legend(fontsize="small", title="sampler, fitted order (stated)", title_fontsize="small", **below)

@@ -14,6 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.config import load
 from ddpm.evaluation.curves import draw_line, label_points, legend_above, look, panel_grid, with_direction
 from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
@@ -115,7 +116,7 @@ def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[st
     scales = [point.value for point in points]
     for number, name in enumerate(names):
         estimates = [point.estimates[name] for point in points]
-        draw_line(axes, scales, estimates, label=name, **look(number, len(names)))
+        draw_line(axes, scales, estimates, label=name, **look(number))
         top = best_point(points, name)
         if top is not None:
             axes.plot(
@@ -125,6 +126,7 @@ def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[st
         if of_real:
             level = points[0].estimates[of_real].value
             axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label="of real images")
+    set_apart(axes)
     directions = {direction(name) for name in names if lower_is_better(name) is not None}
     title = names[0] if len(names) == 1 else " and ".join(map(first_word, names))
     axes.set(xticks=scales, xlabel="guidance scale", ylabel=", ".join([title, *directions]))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.config import load, wiring
 from ddpm.evaluation.curves import draw_line, logarithmic, look, with_direction
 from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
@@ -137,12 +138,11 @@ def devices(points: Sequence[SweepPoint]) -> str:
 def draw_over_cost(axes: Axes, points: Sequence[SweepPoint], metric: str, cost: Mapping[SweepPoint, float]) -> None:
     """cost: that of each point for which it is known."""
     top = best_point(points, metric)
-    samplers = by_sampler(points)
-    for number, (sampler, theirs) in enumerate(samplers.items()):
+    for number, (sampler, theirs) in enumerate(by_sampler(points).items()):
         known = [point for point in theirs if point in cost]
         if known:
             estimates = [point.estimates[metric] for point in known]
-            draw_line(axes, [cost[point] for point in known], estimates, label=sampler, **look(number, len(samplers)))
+            draw_line(axes, [cost[point] for point in known], estimates, label=sampler, **look(number))
     if top in cost:
         axes.plot(cost[top], top.estimates[metric].value, "*", color="black", markersize=13, zorder=5, label="best")
     axes.set_ylabel(with_direction(metric))
@@ -150,3 +150,4 @@ def draw_over_cost(axes: Axes, points: Sequence[SweepPoint], metric: str, cost: 
     values = [point.estimates[metric].value for point in cost]
     if min(values) > 0 and max(values) > 5 * min(values):
         logarithmic(axes.yaxis)
+    set_apart(axes)
