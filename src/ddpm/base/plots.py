@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # it takes a second to import
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-NEAR, DASH = 3.0, 3.0  # pixels; widths of the line
+NEAR, DASH = 3.0, 5.0  # pixels; widths of the line
 
 
 def set_apart(axes: "Axes") -> None:
