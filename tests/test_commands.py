@@ -47,6 +47,7 @@ def runs(tmp_path_factory):
 
 def test_training_without_a_key_goes_offline_and_says_how_to_sync(runs):
     _, output = runs
+    assert output.startswith("train: experiment=mnist data=digits, in "), "before seconds of imports"
     assert output.count("W&B runs offline. To send this run: wandb sync ") == 1
 
 

@@ -1,9 +1,13 @@
 """Defaults that follow from what was typed, and what is said of those that do not fit."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from small_runs import configured
+from small_runs import ROOT, configured
 
 from ddpm.base.program import CONF
 from ddpm.commands import cli, train
@@ -95,6 +99,15 @@ def test_a_text_for_a_number_is_refused_by_the_configuration_alone(config, word,
         refuse_other_kinds(config("train", word), "train", [word])
 
 
+@pytest.mark.parametrize("words", [["model.base_channels=abc"], ["lr=1"], ["--lr", "1"], ["schedule=cosin"]])
+def test_what_the_words_alone_show_is_refused_before_torch_is_imported(words, tmp_path):
+    start = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), *words]
+    ended = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert "error: " in ended.stderr
+    assert "hydra.main" in ended.stderr
+    assert not re.search(r"\| +torch$", ended.stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize("word", ["trainer.devices=auto", "name=abc", "data.resize=box", "optimizer.lr=1e-3"])
 def test_texts_that_a_field_may_have_are_accepted(config, word):
     refuse_other_kinds(config("train", word), "train", [word])
@@ -147,9 +160,7 @@ def test_a_run_on_a_folder_says_what_it_chose_and_keeps_it_on_resuming(tmp_path,
 @pytest.mark.parametrize(
     "words",
     [
-        ["experiment=images"],
         ["experiment=images", "cond=class"],
-        ["experiment=ddpm_cifar10"],
         ["experiment=mnist", "data=parquet", "data.source.path=nowhere", "data.size=28", "cond=caption", "text=words"],
     ],
 )
