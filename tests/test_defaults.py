@@ -44,8 +44,10 @@ def test_a_sweep_over_data_of_several_kinds_names_its_experiment():
         expanded("-m", "data=mnist,folder")
 
 
-def test_without_a_condition_there_is_no_guidance():
+def test_another_condition_is_not_guided_unless_it_is_typed():
     assert expanded("cond=none") == ["guidance=none", "cond=none"]
+    assert expanded("cond=low_res") == ["guidance=none", "cond=low_res"]
+    assert expanded("cond=class") == ["cond=class"]
     assert expanded("cond=none", "guidance=classifier") == ["cond=none", "guidance=classifier"]
 
 
@@ -69,11 +71,27 @@ def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
     words = ["experiment=mnist_class", "cond=none"]
     made = config("train", *words)
     changes = changes_of_defaults(made, words)
-    assert changes == ["cond.dropout=0.15 is left out, because cond=none has no such field"]
+    assert changes == [
+        "cond.dropout=0.05 is left out, because cond=none has no such field",
+        "guidance=none, because the condition is not dropped in training",
+    ]
     assert OmegaConf.to_container(made.cond) == {"_target_": "ddpm.diffusion.conditions.base.NoCondition"}
     assert made.model.scale_shift is True, "a field that the other option takes"
     typed = [*words, "++cond.dropout=0.1"]
     assert changes_of_defaults(config("train", *typed), typed) == [], "what was typed is refused, not left out"
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["cond.dropout=0"], ["guidance=none, because the condition is not dropped in training"]),
+        (["loss=vlb"], ["time_sampler=stratified, because a bound needs uniform times"]),
+        (["loss=vlb", "time_sampler=logit_normal"], []),
+        (["schedule=linear", "objective=eps"], []),
+    ],
+)
+def test_options_that_nobody_typed_follow_those_that_somebody_typed(config, words, changes):
+    assert changes_of_defaults(config("train", "experiment=mnist_class", *words), words) == changes
 
 
 def test_a_refused_value_that_nobody_typed_is_said_to_be_a_default(config):
