@@ -111,10 +111,11 @@ def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
         if any(each.kind == inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
             continue
         known = {*parameters, *OmegaConf.load(file), "_target_", "_partial_"}
-        for field in [field for field in config[group] if field not in known and f"{group}.{field}" not in typed]:
-            changes.append(f"{group}.{field}={config[group][field]} is left out, because {word} has no such field")
-            with open_dict(config):
+        foreign = [field for field in config[group] if field not in known and f"{group}.{field}" not in typed]
+        with open_dict(config):
+            for field in foreign:
                 del config[group][field]
+        changes += [f"{word}: without the experiment's {', '.join(foreign)}"] if foreign else []
     for group, option, reason in misfits(config):
         if group not in {key.partition(".")[0] for key in typed}:
             OmegaConf.update(config, group, OmegaConf.load(CONF / group / f"{option}.yaml"), merge=False)

@@ -136,7 +136,13 @@ def choose_what_is_open(config: DictConfig, checkpoint: Path | None, data: Image
     if chosen:
         rank_zero_only(say)(f"chosen for {num_images:,} images on a {device.upper()}: {' '.join(chosen)}")
     if is_open(config, "trainer.max_steps"):
-        rank_zero_only(say)(choose_max_steps(config, data, fitted, explain_interruptions))
+        rank_zero_only(say)(choose_max_steps(config, data, fitted, rehearse))
+
+
+def rehearse(config: DictConfig, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
+    refuse_to_sweep_with_children(trainer)
+    with explain_interruptions(config, trainer):
+        trainer.fit(module, data)
 
 
 def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:
