@@ -48,7 +48,8 @@ def states_of_diffusers(monkeypatch, folder, module, label=None, steps=STEPS):
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, dtype=torch.float64))
     scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(steps)
-    draws = (module.sample_rng.at(int(t), IDS).normal("step", (1, 8, 8)).double() for t in scheduler.timesteps)
+    ends = [*(t + 1 for t in scheduler.timesteps.tolist()[1:]), 0]
+    draws = (module.sample_rng.at(s, IDS).normal("step", (1, 8, 8)).double() for s in ends)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
     x, states = module.start(IDS).double(), []
     for t in scheduler.timesteps:
