@@ -70,7 +70,8 @@ def test_every_option_of_that_time_is_one_of_today_or_its_words_are_known():
             before = OmegaConf.to_container(whole, resolve=True)
         found[was] = ({**before[group], **before["fitted"].get(group, {})}, now)
     changed = {option for option, each in found.items() if each[0] != each[1]}
-    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid"}  # now cond=attributes, and losses with a floor
+    samplers = {f"sampler={name}" for name in ("dpm_solver_3m", "heun", "pndm", "unipc")}  # with other rules by default
+    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid"} | samplers  # cond=attributes, and losses with a floor
     for option in ("loss=vlb", "loss=hybrid"):
         assert found[option][0] | {"floor": 1e-12} == found[option][1]
     attributes = composed("train", "run_dir=x", "cond=attributes", "model=caption_unet_tiny").cond

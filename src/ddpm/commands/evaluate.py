@@ -219,8 +219,7 @@ def measure_target(
 
 
 def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: Timing | None) -> SweepPoint:
-    sampler = target.model.sampler
-    evaluations = sampler.evaluations(len(sampler.times(sampler.process.T)) - 1)
+    evaluations = target.model.sampler.evaluations()
     cost = (timing.seconds, timing.device) if timing else ()
     value = sweep.value(target.variant, target.model)
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))

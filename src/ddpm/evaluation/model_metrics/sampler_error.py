@@ -142,7 +142,7 @@ class Laboratory:
         else:
             kind, error = "samples", self.sample_error
             floor = self.sample_distance(self.truth(0), self.truth(1))
-        evaluations = tuple(sampler.evaluations(sampler.steps) for sampler in samplers)
+        evaluations = tuple(sampler.evaluations() for sampler in samplers)
         return Convergence(name, kind, samplers[0].order, evaluations, tuple(map(error, samplers)), floor)
 
     def states(self, sampler: Sampler, num: int) -> list[State]:
