@@ -23,6 +23,7 @@ from ddpm.commands.defaults import explain_default, following_options, refuse_ot
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
+from ddpm.config.wiring import name_source
 from ddpm.runs import launch
 from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
 from ddpm.runs.console import say
@@ -87,7 +88,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
         message = explain_default(config, overrides, message)
-        exit_with_error(message, error)
+        exit_with_error(name_source(config, message), error)
     except (RuntimeError, MemoryError) as error:
         if TRACEBACK or not is_out_of_memory(error):
             raise

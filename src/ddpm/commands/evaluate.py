@@ -55,6 +55,7 @@ from ddpm.runs.lease import lock_folder
 def run_evaluate(config: DictConfig) -> None:
     quiet_libraries()
     check.positive_int("num_repeats", config.num_repeats)
+    check.integer("seed", config.seed, 0, 2**63 - config.num_repeats)
     config = fetch_checkpoints(config)
     config, model_metrics = split_metrics(config)
     if not config.metric:

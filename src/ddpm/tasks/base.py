@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
-from ddpm.base.types import Cond
+from ddpm.base.types import Cond, SplitName
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import choose_subset
 from ddpm.diffusion.conditions.base import Condition
@@ -129,7 +129,7 @@ class ImageTask(ABC):
     """A task with real images. images: number of images of the split (the same ones in every run), or their numbers."""
 
     images: list[int] | int
-    split: str
+    split: SplitName
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, list | tuple):

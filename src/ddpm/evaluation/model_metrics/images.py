@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
-from ddpm.base.types import Batch
+from ddpm.base.types import Batch, SplitName
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config import build
 from ddpm.data.datamodule import ImageData, ImageDataModule
@@ -104,7 +104,7 @@ class OfImages(ABC):
     """num_images: images of the split, the same in every run; None: all. batch_size: images at once on each device."""
 
     num_images: int | None
-    split: str
+    split: SplitName
     batch_size: int
 
     def __post_init__(self) -> None:

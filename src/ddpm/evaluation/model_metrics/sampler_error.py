@@ -94,13 +94,19 @@ class SamplerError:
         if run.config.get("schedule"):
             schedule = wiring.instantiate(run.config.schedule, "schedule")
         laboratory = Laboratory(oracle, schedule, self.seed)
-        found = []
-        display = ProgressDisplay("sampler", len(self.samplers))
-        for number, (name, factory) in enumerate(self.samplers.items(), 1):
-            samplers = [
-                wiring.complete(factory, "sampler", process=laboratory.process, steps=steps) for steps in self.steps
+        samplers = {
+            name: [
+                wiring.complete(
+                    factory, f"metric.sampler_error.samplers.{name}", process=laboratory.process, steps=steps
+                )
+                for steps in self.steps
             ]
-            found.append(laboratory.convergence(name, samplers))
+            for name, factory in self.samplers.items()
+        }
+        found = []
+        display = ProgressDisplay("sampler", len(samplers))
+        for number, (name, theirs) in enumerate(samplers.items(), 1):
+            found.append(laboratory.convergence(name, theirs))
             if display.is_due(number):
                 display.show(number, name)
         display.close()
