@@ -87,8 +87,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
-        message = explain_default(config, overrides, message)
-        exit_with_error(name_source(config, message), error)
+        message = explain_default(config, overrides, name_source(config, message))
+        exit_with_error(message, error)
     except (RuntimeError, MemoryError) as error:
         if TRACEBACK or not is_out_of_memory(error):
             raise
