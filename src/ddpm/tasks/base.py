@@ -100,14 +100,14 @@ class Model:
     def finish(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The final x `[num, C, H, W]` of a run, computed in batches with a progress display."""
         batches = self.batches(num)
-        display, done, ends = ProgressDisplay("step", len(batches) * num_steps), 0, []
-        for rows in batches:
-            for state in run(rows):
-                done += 1
-                if done < display.total and display.is_due(done):
-                    display.show(done, f"{len(rows)} images at t = {state.t}")
-            ends.append(state.x_t)
-        display.close()
+        done, ends = 0, []
+        with ProgressDisplay("step", len(batches) * num_steps) as display:
+            for rows in batches:
+                for state in run(rows):
+                    done += 1
+                    if done < display.total and display.is_due(done):
+                        display.show(done, f"{len(rows)} images at t = {state.t}")
+                ends.append(state.x_t)
         return torch.cat(ends)
 
     def batches(self, num: int) -> tuple[Tensor, ...]:

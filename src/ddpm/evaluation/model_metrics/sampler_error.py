@@ -104,12 +104,11 @@ class SamplerError:
             for name, factory in self.samplers.items()
         }
         found = []
-        display = ProgressDisplay("sampler", len(samplers))
-        for number, (name, theirs) in enumerate(samplers.items(), 1):
-            found.append(laboratory.convergence(name, theirs))
-            if display.is_due(number):
-                display.show(number, name)
-        display.close()
+        with ProgressDisplay("sampler", len(samplers)) as display:
+            for number, (name, theirs) in enumerate(samplers.items(), 1):
+                found.append(laboratory.convergence(name, theirs))
+                if display.is_due(number):
+                    display.show(number, name)
         estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
         estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
         common = f"steps={list(self.steps)}, seed={self.seed}, schedule={short_digest(schedule.alpha_bar.tolist())}"
