@@ -82,6 +82,8 @@ class ImageDataModule(LightningDataModule):
             white,
         )
         self.label_images = label_images
+        if num_labels is not None:
+            check.integer("data.num_labels", num_labels, low=1, high=256)
         self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
         self.batch_size = check.positive_int("data.batch_size", batch_size)
         self.seed = check.non_negative_int("seed", seed)

@@ -43,8 +43,8 @@ def rho(start: int, num_steps: int, schedule: Schedule, rho: float, sigma_max: f
 
     If sigma / alpha at `start` exceeds sigma_max, the first step leads to sigma_max (80 in the paper, the start there).
     """
-    check.positive_number("rho", rho)
-    check.positive_number("sigma_max", sigma_max)
+    check.positive_number("timestep_spacing.rho", rho)
+    check.positive_number("timestep_spacing.sigma_max", sigma_max)
 
     def place(t: int) -> float:
         return float(schedule.snr(t) ** (-1 / (2 * rho))) if schedule.snr(t) else math.inf
@@ -63,9 +63,9 @@ def log_snr(start: int, num_steps: int, schedule: Schedule) -> list[int]:
 
 def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int]) -> list[int]:
     """The given falling times; a lower `start` uses those below it. num_steps must match their number, or be T."""
-    inner = [check.integer("times", t, low=1, high=schedule.T) for t in times]
+    inner = [check.integer("timestep_spacing.times", t, low=1, high=schedule.T) for t in times]
     if sorted(set(inner), reverse=True) != inner:
-        check.fail("times", inner, "falling, none twice, as [1000, 500, 100]")
+        check.fail("timestep_spacing.times", inner, "falling, none twice, as [1000, 500, 100]")
     visited = [start, *(t for t in inner if t < start), 0]
     check_num_steps("times", start, num_steps, len(visited) - 1, schedule.T)
     return visited
