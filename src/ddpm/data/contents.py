@@ -55,7 +55,7 @@ def describe_classes(images: Images) -> str:
 
 def describe_counts(counts: Mapping[str, int]) -> str:
     """As "156 other files (40 .heic, 39 .npy and 2 more kinds)"."""
-    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{number:,} {kind}" for kind, number in ordered[:5])
     more = f" and {len(ordered) - 5} more kinds" if len(ordered) > 5 else ""
     return f"{sum(counts.values()):,} other files ({named}{more})"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.images import Preparation, UnusableImage, WrongSize
+from ddpm.data.images import Misfit, Preparation, UnusableImage
 from ddpm.data.label_images import LabelledPreparation
 from ddpm.data.sources.base import Images
 
@@ -24,7 +24,8 @@ MAX_NAMED = 20
 class Problem(NamedTuple):
     number: int  # of the image
     message: str  # names the file
-    wrong_size: bool
+    remedy: str = ""  # of an intact image that does not fit the settings
+    remedy_if_all: str = ""  # see `Misfit`
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Decoder:
         """The image, uint8 `[C, H, W]`, or the problem. Image libraries raise many kinds of errors for broken files."""
         try:
             return self.preparation(self.images.image(index))
+        except Misfit as error:
+            return Problem(index, f"{self.images.name(index)}: {error.what}", error.remedy, error.remedy_if_all)
         except Exception as error:
             kind = "" if isinstance(error, UnusableImage) else f"{type(error).__name__}: "
-            return Problem(index, f"{self.images.name(index)}: {kind}{error}", isinstance(error, WrongSize))
+            return Problem(index, f"{self.images.name(index)}: {kind}{error}")
 
     def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
         """The images, uint8 `[B, C, H, W]`, with zeros for images that have a problem, and the problems."""
@@ -166,18 +169,23 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
 def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
     """int64, the numbers in 0..num-1 of images without a problem.
 
-    Raises ValueError that lists the others unless on_broken is "skip", and always for wrong sizes.
+    Raises ValueError that lists the others with what helps. on_broken: of images that are broken or lack something, one
+    of "stop", "skip" and "keep" (they may neither be skipped). Images that do not fit the settings are always refused.
     """
-    wrong_sizes = [p for p in problems if p.wrong_size]
-    if wrong_sizes:
-        raise ValueError(
-            list_problems(f"{len(wrong_sizes)} of {num} images do not have the size of the data", wrong_sizes)
-        )
-    if problems and on_broken == "stop":
-        remedy = "Repair or remove them, or train without them: data.on_broken=skip"
-        raise ValueError(list_problems(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
-    if len(problems) == num:
-        raise ValueError(list_problems("No image can be used", problems))
+    misfits = [p for p in problems if p.remedy]
+    broken = [p for p in problems if not p.remedy]
+    parts = []
+    if misfits:
+        alike = {p.remedy_if_all for p in misfits} if len(misfits) == num else {""}
+        remedies = [*dict.fromkeys(p.remedy for p in misfits), *(alike - {""} if len(alike) == 1 else ())]
+        listed = list_problems(f"{len(misfits)} of {num} images do not fit the settings", misfits)
+        parts.append(f"{listed}\nRemedy: {', or '.join(remedies)}")
+    if broken and (on_broken != "skip" or len(broken) == num):
+        can_skip = on_broken == "stop" and len(broken) < num
+        listed = list_problems(f"{len(broken)} of {num} images cannot be used", broken)
+        parts.append(f"{listed}\nRepair or remove them{', or leave them out: data.on_broken=skip' if can_skip else ''}")
+    if parts:
+        raise ValueError("\n".join(parts))
     mask = torch.ones(num, dtype=torch.bool)
     mask[[p.number for p in problems]] = False
     return mask.nonzero()[:, 0]
