@@ -135,6 +135,21 @@ class ImageDataModule(LightningDataModule):
     def image_shape(self) -> tuple[int, int, int]:
         return self.preparation.shape
 
+    def require_shape(self, shape: tuple[int, int, int], whose: str) -> None:
+        """Raise ValueError unless the images have this shape, (C, H, W). whose: the images that have it."""
+        if shape == self.image_shape:
+            return
+        names = ("data.channels", "data.size", "data.resize")
+        settings = (shape[0], f"[{shape[1]},{shape[2]}]", "lanczos")
+        differ = (shape[0] != self.channels, *(shape[1:] != self.size,) * 2)
+        remedy = " ".join(f"{n}={value}" for n, value, other in zip(names, settings, differ, strict=True) if other)
+        if self.on_broken == "keep":  # no setting changes these images
+            remedy = "store all in one size and with the same channels, by one known method"
+        theirs, ours = (f"{c} channels and {h} x {w} pixels" for c, h, w in (shape, self.image_shape))
+        raise ValueError(
+            f"{whose} have {theirs}, but those of {self.name} have {ours}, so they do not compare: {remedy}"
+        )
+
     @property
     def num_train(self) -> int:
         return len(self.training_images)
