@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.contents import check_classes, count_classes, describe
-from ddpm.data.decode import usable
+from ddpm.data.decode import Decoder, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.label_images import LabelledPreparation, with_label_images
 from ddpm.data.labels import explain_no_labels, unlabelled, with_labels
@@ -166,6 +166,11 @@ class ImageDataModule(LightningDataModule):
             return self._num_classes
         return count_classes(self._training.data.labels, self.class_names, self.name)
 
+    def num_trained_on(self, num: int) -> int:
+        """How many of `num` usable images are for training."""
+        rest = num - self.num_val
+        return rest if self._num_train is None else min(rest, self._num_train)
+
     def require_classes(self) -> tuple[int | None, tuple[str, ...]]:
         """Number and names of the classes, without decoding images, for a condition on labels: then each image needs
         one. Raises ValueError without labels."""
@@ -189,6 +194,17 @@ class ImageDataModule(LightningDataModule):
         """Hash of the images that `eval_loader` yields for the same arguments."""
         opened = self._test if split == "test" and self.test_source is not None else self._training
         return opened.content_hash(self.split(split, num_images).indices)
+
+    def check_images(self, images: Images) -> None:
+        """Raise ValueError for other classes than configured, and for 16-bit images that would be nearly black."""
+        check_classes(images, self._num_classes, self.name)
+        if self.preparation.white is None:
+            require_white(images)
+
+    def decoder(self, images: Images) -> Decoder:
+        """Of these images, and of their label images if there are some."""
+        both = images if self.label_images is None else with_label_images(images, self.label_images)
+        return Decoder(both, self._stored)
 
     @cached_property
     def training_images(self) -> ImageData:
@@ -343,11 +359,8 @@ class ImageDataModule(LightningDataModule):
     def _opened(self, source: Source, purpose: str) -> OpenedData:
         images = self.open_images(source)
         contents = describe(images)
-        check_classes(images, self._num_classes, self.name)
-        if self.preparation.white is None:
-            require_white(images)
-        if self.label_images is not None:
-            images = with_label_images(images, self.label_images)
+        self.check_images(images)
+        images = self.decoder(images).images
         num_images = len(images)
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         where = "in memory" if in_memory else "streamed"
