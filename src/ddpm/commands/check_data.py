@@ -169,14 +169,14 @@ def draw_images(data: ImageDataModule, images: Images, found: Survey, num_shown:
 
 
 def short(name: str) -> str:
-    """The last part of a path, or its end."""
-    last = name.rpartition("/")[2]
-    return last if len(last) <= MAX_NAME else f"...{last[-MAX_NAME:]}"
+    """The last part of a path, without its middle if it is long."""
+    last, half = name.rpartition("/")[2], MAX_NAME // 2 - 1
+    return last if len(last) <= MAX_NAME else f"{last[:half]}...{last[-half:]}"
 
 
 def class_of(images: Images, number: int) -> str:
     label = int(images.labels[number])
-    return "" if label < 0 else short(str(dict(enumerate(images.class_names)).get(label, label)))
+    return " " if label < 0 else short(str(dict(enumerate(images.class_names)).get(label, label)))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="check_data")
