@@ -65,7 +65,7 @@ def test_the_numbers_of_a_survey_are_those_of_numpy():
         np.testing.assert_allclose(mean, values.mean((0, 1, 2)), rtol=1e-12)
         np.testing.assert_allclose(deviation, values.std((0, 1, 2)), rtol=1e-12)
         assert found.duplicates() == [[3, 7, 250]]
-        assert found.facts.sizes == {(6, 5): 300}
+        assert found.stored == {((6, 5), "array", 8): 300}
     assert shown == [64, 128, 192, 256, 300] * 2
 
 

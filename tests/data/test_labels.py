@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -75,24 +76,30 @@ def test_labels_in_file_names_are_those_of_guided_diffusion(flat, tmp_path):
 
 
 @pytest.mark.parametrize("root", ["", "animals/", "my/animals/"])
-@pytest.mark.parametrize("split", ["", "train/"])
-def test_folders_in_a_zip_are_the_classes_of_the_same_folder(tmp_path, root, split):
-    for place, name in enumerate(["zebra/1.png", "10/1.png", "9/1.png", "Ant/a/1.png", "10/2.png"]):
-        path = tmp_path / "animals" / split / name
+def test_folders_in_a_zip_are_the_classes_of_the_same_folder(tmp_path, root):
+    for number, name in enumerate(["zebra/1.png", "10/1.png", "9/1.png", "Ant/a/1.png", "10/2.png"]):
+        path = tmp_path / "animals" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 4), place).save(path)
-        if split:
-            other = tmp_path / "animals" / "test" / name
-            other.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (4, 4), 9).save(other)
+        Image.new("L", (4, 4), number).save(path)
     folder = Folder(str(tmp_path / "animals"))
     archive = Zip(str(zipped(tmp_path / "animals", tmp_path / "a.zip", root)))
     of_folder, of_zip = data_of(folder), data_of(archive)
     assert of_folder.require_classes() == of_zip.require_classes() == (4, ("10", "9", "Ant", "zebra"))
     assert of_folder.content_hash() == of_zip.content_hash()
-    assert (of_zip.test_source is not None) == bool(split)
-    if split:
-        assert of_folder.content_hash("test") == of_zip.content_hash("test")
+
+
+@pytest.mark.parametrize("root", ["", "animals/"])
+def test_splits_in_a_zip_are_no_classes_but_chosen_as_the_error_says(tmp_path, root):
+    for split, name in (("train", "a"), ("train", "b"), ("test", "b")):
+        (tmp_path / "animals" / split / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "animals" / split / name / f"{split}.png")
+    archive = str(zipped(tmp_path / "animals", tmp_path / "a.zip", root))
+    with pytest.raises(ValueError, match="has the splits test, train; choose one with data") as caught:
+        Zip(archive).open()
+    (within,) = re.findall(r"data\.source\.within=(\S+),", str(caught.value))
+    images = Zip(archive, within=within).open()
+    assert (images.names, images.class_names) == (["a/train.png", "b/train.png"], ("a", "b"))
+    assert [images.image(number).size for number in range(2)] == [(4, 4)] * 2
 
 
 def test_a_zip_with_images_in_and_beside_folders_is_refused_as_a_folder_is(flat, tmp_path):

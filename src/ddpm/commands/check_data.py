@@ -1,11 +1,13 @@
 """Look at a data set before training: python -m ddpm check-data data=folder data.source.root=FOLDER"""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -25,10 +27,10 @@ from ddpm.data.survey import Survey, survey
 from ddpm.generation.stores.base import save_png
 from ddpm.runs.console import quiet_libraries
 
-MOST_ROWS, MOST_CLASSES = 10, 100
-MAX_NAME = 20
-"""Characters of a name in the picture."""
+MOST_ROWS, MOST_CLASSES, MAX_NAME = 10, 100, 20
 CELL, PAGE_WIDTH, MAX_POINTS = 128, 1600, 5000
+"""Pixels of the smaller side of an image in the picture, and of the picture."""
+CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"]}
 POINTS = "does not apply: points in the plane, on a grid of 8 bits"
 NO_FILES = "does not apply: the images are arrays, not files"
 
@@ -49,20 +51,19 @@ def run_check_data(config: DictConfig) -> None:
             print_entry(key, text)
     if len(surveys) > 1:
         known = {digest.tobytes() for digest in surveys["training"].digests.numpy()}
-        num = sum(digest.tobytes() in known for digest in surveys["test"].digests.numpy())
-        print_entry("in both", f"{num:,} test images have exactly the pixels of a training image")
+        num_known = sum(digest.tobytes() in known for digest in surveys["test"].digests.numpy())
+        print_entry("in both", f"{num_known:,} test images have exactly the pixels of a training image")
     num = {name: len(images) - len(surveys[name].problems) for name, images in opened.items()}
     num_train = data.num_trained_on(num["training"])
     print_entry("splits", f"train {num_train:,}, val {data.num_val:,}, test {num.get('test', 0):,}")
-    picture, out = draw_images(data, opened["training"], surveys["training"], num_shown), config.out
-    if picture is not None:
-        out = Path(out or f"data_checks/{data.name}.png")
+    if num["training"]:
+        out = Path(config.out or f"data_checks/{data.name}.png")
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, picture.numpy())
+        save_png(out, draw_images(data, opened["training"], surveys["training"], num_shown).numpy())
         print_entry("picture", str(out))
     faults = [fault for name in opened for fault in faults_of(data, opened[name], surveys[name])]
     if not faults and num_train < data.batch_size:
-        faults.append(f"{num_train} images for training are fewer than data.batch_size={data.batch_size}")
+        faults = [f"{num_train} images for training are fewer than data.batch_size={data.batch_size}"]
     if faults:
         raise ValueError(f"training with data={data.name} would stop:\n" + "\n".join(faults))
     print(f"data={data.name}: training can start")
@@ -88,39 +89,33 @@ def take_survey(data: ImageDataModule, images: Images, name: str) -> Survey:
 
 def describe_survey(data: ImageDataModule, images: Images, found: Survey) -> dict[str, str]:
     """Lines of text by what they are about."""
-    facts, has_files = found.facts, found.facts.modes.keys() != {"array"}
-    is_points = data.image_shape == POINT
-    sizes = {f"{height} x {width}": number for (height, width), number in facts.sizes.items()}
-    missing, passed_over = unlabelled(images), getattr(images, "passed_over", None)
+    is_points, has_files = data.image_shape == POINT, any(mode != "array" for _, mode, _ in found.stored)
+    sizes, modes, bits = Counter(), Counter(), Counter()
+    for ((height, width), mode, depth), num in found.stored.items():
+        sizes[f"{height} x {width}"] += num
+        modes[mode] += num
+        bits[depth] += num
+    missing, passed_over, groups = unlabelled(images), getattr(images, "passed_over", None), found.duplicates()
+    equal = [" = ".join(map(images.name, numbers[:3])) for numbers in groups[:MOST_ROWS]]
+    copies = f"{sum(map(len, groups)) - len(groups):,} images have exactly the pixels of an earlier one"
     return {
         "images": f"{len(images):,}",
         "sizes": POINTS if is_points else f"height x width\n{table(sizes)}",
-        "modes": table(facts.modes) if has_files else NO_FILES,
-        "bit depth": table(facts.bits) if has_files else NO_FILES,
+        "modes": table(modes) if has_files else NO_FILES,
+        "bit depth": table(bits) if has_files else NO_FILES,
         "classes": describe_classes(images, MOST_CLASSES) or f"no labels{explain_no_labels(images)}",
         **({"without label": list_problems(f"{len(missing):,}", missing)} if 0 < len(missing) < len(images) else {}),
-        "duplicates": POINTS if is_points else describe_duplicates(images, found),
+        "duplicates": POINTS if is_points else "\n".join([copies, *equal]),
         "not usable": list_problems(f"{len(found.problems):,}", found.problems) if found.problems else "0",
         "passed over": NO_FILES if passed_over is None else describe_counts(passed_over) if passed_over else "0 files",
         "values": describe_values(found, ["x and y"] if is_points else CHANNELS[data.channels]),
     }
 
 
-CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"]}
-
-
-def table(counts: Mapping[Any, int]) -> str:
+def table(counts: Counter[Any]) -> str:
     """The most frequent, one in each line."""
-    rows = sorted(counts.items(), key=lambda each: (-each[1], str(each[0])))
-    more = [f"{len(rows) - MOST_ROWS:,} others"] if len(rows) > MOST_ROWS else []
-    return "\n".join([*(f"{key}: {number:,}" for key, number in rows[:MOST_ROWS]), *more])
-
-
-def describe_duplicates(images: Images, found: Survey) -> str:
-    groups = found.duplicates()
-    num = sum(map(len, groups)) - len(groups)
-    lines = [" = ".join(images.name(number) for number in numbers[:3]) for numbers in groups[:MOST_ROWS]]
-    return "\n".join([f"{num:,} images have exactly the pixels of an earlier one", *lines])
+    more = [f"{len(counts) - MOST_ROWS:,} others"] if len(counts) > MOST_ROWS else []
+    return "\n".join([*(f"{key}: {num:,}" for key, num in counts.most_common(MOST_ROWS)), *more])
 
 
 def describe_values(found: Survey, channels: list[str]) -> str:
@@ -144,15 +139,11 @@ def faults_of(data: ImageDataModule, images: Images, found: Survey) -> Iterator[
             yield str(error)
 
 
-def draw_images(data: ImageDataModule, images: Images, found: Survey, num_shown: int) -> Tensor | None:
-    """Some images with the ends of their names and their classes, uint8 `[H, W, 3]`; points lie in one plane. None if
-    no image can be used."""
+def draw_images(data: ImageDataModule, images: Images, found: Survey, num_shown: int) -> Tensor:
+    """Some usable images with their names and classes, uint8 `[H, W, 3]`; points lie in one plane."""
     sound = torch.ones(len(images), dtype=torch.bool)
     sound[[problem.number for problem in found.problems]] = False
-    numbers = sound.nonzero()[:, 0]
-    if not len(numbers):
-        return None
-    is_points = data.image_shape == POINT
+    is_points, numbers = data.image_shape == POINT, sound.nonzero()[:, 0]
     numbers = numbers[choose_subset(len(numbers), min(len(numbers), MAX_POINTS if is_points else num_shown))]
     pixels = data.decoder(images).decoded(numbers.tolist())[0][:, : data.channels]
     if is_points:
@@ -162,10 +153,8 @@ def draw_images(data: ImageDataModule, images: Images, found: Survey, num_shown:
         for number, each in zip(numbers.tolist(), enlarge(pixels, CELL), strict=True)
     ]
     width = max(cell.shape[1] for cell in cells)
-    page = torch.full((len(cells), 3, cells[0].shape[0], width), 255, dtype=torch.uint8)
-    for place, cell in enumerate(cells):
-        page[place, :, :, : cell.shape[1]] = cell.permute(2, 0, 1)
-    return tile_images(page, max(1, PAGE_WIDTH // width))
+    page = [F.pad(cell, (0, 0, 0, width - cell.shape[1]), value=255).permute(2, 0, 1) for cell in cells]
+    return tile_images(torch.stack(page), max(1, PAGE_WIDTH // width))
 
 
 def short(name: str) -> str:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -32,11 +32,13 @@ class Problem(NamedTuple):
 class Decoder:
     images: Images
     preparation: Preparation | LabelledPreparation
+    see: Callable[[Any], Any] | None = None  # what is done with an opened image before it is prepared
 
     def one(self, index: int) -> np.ndarray | Problem:
         """The image, uint8 `[C, H, W]`, or the problem. Image libraries raise many kinds of errors for broken files."""
         try:
-            return self.preparation(self.images.image(index))
+            image = self.images.image(index)
+            return self.preparation(image if self.see is None else self.see(image))
         except Misfit as error:
             return Problem(index, f"{self.images.name(index)}: {error.what}", error.remedy, error.remedy_if_all)
         except Exception as error:

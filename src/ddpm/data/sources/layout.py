@@ -126,7 +126,7 @@ class ImageFiles(ABC):
             found["folder"] = Column("folders", self.first_folders)
         beside = {"", *(parent(name) for name in self.names)}
         for path in self.others:
-            if tables.is_table(path) and parent(path) in beside:
+            if path.lower().endswith(tables.SUFFIXES) and parent(path) in beside:
                 columns = self.table_columns(path)
                 found |= {name if name not in found else f"{path}:{name}": each for name, each in columns.items()}
         return found

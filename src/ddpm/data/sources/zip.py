@@ -2,9 +2,9 @@
 (Karras et al. 2022)."""
 
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile, ZipInfo
@@ -16,15 +16,14 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import HELD_OUT, LAYOUTS, ImageFiles, splits_in
+from ddpm.data.sources.layout import LAYOUTS, ImageFiles, splits_in
 
 
 @dataclass(frozen=True)
 class Zip:
     """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
-    further. layout: as of a folder with these files; None: as auto, but folders are neither classes nor splits, as in
-    earlier versions. within: the folder in the file that is read; "": the one folder that holds folders alone and all
-    files, if there is one, else all of the file.
+    further. layout: as of a folder with these files; None: as auto, but folders are not classes, as in earlier
+    versions. within: the folder in the file that is read; "": the folder that was zipped.
     """
 
     path: str
@@ -35,67 +34,34 @@ class Zip:
         check.one_of("data.source.layout", self.layout, (*LAYOUTS, None))
 
     def open(self) -> "ZipImages":
-        if not Path(self.path).is_file():
-            check.fail("data.source.path", self.path, "an existing zip file")
+        path = Path(self.path)
+        if not path.is_file():
+            check.fail("data.source.path", str(path), "an existing zip file")
         try:
-            entries, others = self.listed()
+            with ZipFile(path) as archive:
+                files = [each for each in archive.infolist() if not each.is_dir()]
+                entries = {e.filename: e for e in files if is_image_name(e.filename) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
-            raise ValueError(f"data.source.path={self.path!r} cannot be read as a zip file: {error}") from error
-        if not entries:
-            check.fail("data.source.path", self.path, "a zip file with images (png, jpg, webp, bmp, tif, gif)")
-        if splits := self.splits():
-            return splits["train"].open()
-        names = sorted(entries)
-        images = ZipImages(self.path, names, others, path=Path(self.path), entries=[entries[name] for name in names])
-        return images.arranged(self.layout, folders_in(names))
-
-    def listed(self) -> tuple[dict[str, ZipInfo], list[str]]:
-        """The entries of images and the other files, by names from the root."""
-        entries, others = listing(self.path, os.stat(self.path).st_mtime_ns)
-        root = f"{self.within}/" if self.within else common_root(entries, others)
-        inside = {name.removeprefix(root): entry for name, entry in entries.items() if name.startswith(root)}
-        return inside, [name.removeprefix(root) for name in others if name.startswith(root)]
-
-    def splits(self) -> dict[str, "Zip"]:
-        """train/ and the other splits by name, as of a folder."""
-        try:
-            entries, others = self.listed() if self.layout == "auto" else ({}, [])
-        except Exception:  # `open` reports it
-            return {}
-        found = splits_in(folders_in(entries), (name for name in [*entries, *others] if "/" not in name))
-        root = next(iter(entries.values())).filename.removesuffix(next(iter(entries))) if found else ""
-        return {name: replace(self, within=root + name) for name in found}
-
-    def test_split(self) -> "Zip | None":
-        """The first of test/ and val/ that has the classes of train/."""
-        splits = self.splits()
-        classes = {name: folders_in(split.listed()[0]) for name, split in splits.items()}
-        return next((splits[name] for name in HELD_OUT if name in splits and classes[name] == classes["train"]), None)
+            raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
+        others = {e.filename for e in files if not is_hidden(PurePosixPath(e.filename))} - entries.keys()
+        root = f"{self.within}/" if self.within else zipped_folder(entries, others)
+        names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
+        if not names:
+            check.fail("data.source.path", f"{path}/{root}", "a zip file with images (png, jpg, webp, bmp, tif, gif)")
+        folders = {name.partition("/")[0] for name in names if "/" in name}
+        splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
+        if splits and self.layout == "auto":
+            chosen = f"data.source.within={root}train, and another with data.test_source"
+            raise ValueError(f"{path} has the splits {', '.join(splits)}; choose one with {chosen}")
+        images = ZipImages(self.path, names, others, path=path, entries=[entries[root + name] for name in names])
+        return images.arranged(self.layout, folders)
 
 
-@lru_cache(maxsize=2)
-def listing(path: str, changed: int) -> tuple[dict[str, ZipInfo], list[str]]:
-    """Entries of images by name, and the names of other files that are not hidden. changed: the time, for the cache."""
-    with ZipFile(path) as archive:
-        files = [each for each in archive.infolist() if not each.is_dir()]
-        entries = {each.filename: each for each in files if is_image_name(each.filename) or is_image(archive, each)}
-    others = {each.filename for each in files} - entries.keys()
-    return entries, sorted(name for name in others if not is_hidden(PurePosixPath(name)))
-
-
-def common_root(entries: Collection[str], others: Collection[str]) -> str:
-    """The folder, with a slash, that has all files, if it holds only folders of images: the one that was zipped."""
-    root = ""
-    while True:
-        firsts = {name.removeprefix(root).partition("/")[0] for name in [*entries, *others]}
-        inner = f"{root}{min(firsts, default='')}/"
-        if not entries or len(firsts) != 1 or any("/" not in name.removeprefix(inner) for name in entries):
-            return root
-        root = inner
-
-
-def folders_in(names: Iterable[str]) -> set[str]:
-    return {name.partition("/")[0] for name in names if "/" in name}
+def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
+    """The deepest folder, with a slash, that has all files and no image but in its own folders; "" if there is none."""
+    folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "".join(f"{parts[0]}/" for parts in same)
 
 
 def is_image(archive: ZipFile, entry: ZipInfo) -> bool:
