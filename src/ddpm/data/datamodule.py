@@ -88,7 +88,7 @@ class ImageDataModule(LightningDataModule):
         )
         if labels is not None and getattr(source, "label_column", None) is not None:
             check.fail("data.source.label_column", source.label_column, f"null if data.labels is given ({labels})")
-        self.labels = labels
+        self.labels = None if labels is None else str(labels)
         self.label_images = label_images
         self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
         self.batch_size = check.positive_int("data.batch_size", batch_size)
