@@ -12,9 +12,14 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    from ddpm.commands import evaluate  # torch is imported only after the configuration is composed
+    cli.run_job(run, config)
 
-    cli.run_job(evaluate.run_evaluate, config)
+
+def run(config: DictConfig) -> None:
+    """Import torch after the configuration is composed and the first line is printed."""
+    from ddpm.commands.evaluate import run_evaluate
+
+    run_evaluate(config)
 
 
 if __name__ == "__main__":

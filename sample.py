@@ -12,9 +12,14 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")
 def main(config: DictConfig) -> None:
-    from ddpm.commands import sample  # torch is imported only after the configuration is composed
+    cli.run_job(run, config)
 
-    cli.run_job(sample.run_sample, config)
+
+def run(config: DictConfig) -> None:
+    """Import torch after the configuration is composed and the first line is printed."""
+    from ddpm.commands.sample import run_sample
+
+    run_sample(config)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ def main(config: DictConfig) -> None:
 
 def run(config: DictConfig) -> None:
     """Import torch after the configuration is composed, and Lightning after its values are checked."""
+    from ddpm.commands.defaults import adapt_defaults
     from ddpm.commands.values import check_values
 
+    adapt_defaults(config)
     check_values(config)
     from ddpm.commands.train import run_train
 

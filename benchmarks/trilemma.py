@@ -10,12 +10,10 @@ import statistics
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
-from matplotlib.transforms import Bbox
 
 from benchmarks.equal_minutes import ROOT, Study, Values, Words, arguments, replace_below, rows
 from benchmarks.run import table
+from ddpm.evaluation.curves import label_points, logarithmic
 
 PAGE, PICTURE = ROOT / "docs" / "trilemma.md", ROOT / "docs" / "trilemma.png"
 START = "<!-- written by make trilemma: what stands below is replaced -->"
@@ -60,37 +58,24 @@ STUDY = Study(
 
 
 def draw(values: dict[str, Values]) -> None:
-    """Speed to the right, quality upwards, diversity as colour."""
+    """Speed to the right, quality upwards, diversity as colour. FID has its standard error over seeds, if there are
+    several."""
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     x = [1000 / statistics.median(own["ms"]) for own in values.values()]
     y = [statistics.mean(own["fid"]) for own in values.values()]
+    errors = [statistics.stdev(own["fid"]) / len(own["fid"]) ** 0.5 if own["fid"][1:] else 0 for own in values.values()]
     recall = [statistics.mean(own["recall"]) for own in values.values()]
+    axes.errorbar(x, y, errors if any(errors) else None, fmt="none", ecolor="0.4", capsize=3)
     shown = axes.scatter(x, y, c=recall, s=90, cmap="viridis", edgecolors="black", zorder=3)
-    axes.set(xscale="log", yscale="log", xlabel="images a second on a CPU", ylabel="FID (features of digits)")
+    axes.set(xlabel="images per second on a CPU, high is better", ylabel="FID (features of digits), low is better")
+    logarithmic(axes.xaxis)
+    logarithmic(axes.yaxis)
+    axes.margins(0.12)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
-    figure.colorbar(shown, label="recall")
-    figure.canvas.draw()  # fixes the places of the points in the picture
-    taken = [Bbox.from_bounds(*(axes.transData.transform(point) - 6), 12, 12) for point in zip(x, y, strict=True)]
-    for method, point in zip(values, zip(x, y, strict=True), strict=True):
-        taken.append(label(axes, method, point, taken))
+    figure.colorbar(shown, label="recall, high is better")
+    label_points(axes, list(zip(x, y, strict=True)), list(values))
     figure.savefig(PICTURE, dpi=100)
-
-
-def label(axes: Axes, text: str, point: tuple[float, float], taken: list[Bbox]) -> Bbox:
-    """Write beside the point, at the first place that covers nothing. Returns the place, in pixels."""
-    for offset, side in (((8, 0), "left"), ((-8, 0), "right"), ((0, 10), "center"), ((0, -10), "center")):
-        way = {"ha": side, "va": "center", "fontsize": 8, "textcoords": "offset points"}
-        note = axes.annotate(text, point, xytext=offset, **way)
-        place = note.get_window_extent()
-        if not any(place.overlaps(each) for each in taken) or offset == (0, -10):
-            break
-        note.remove()
-    return place
 
 
 def main() -> None:

@@ -30,7 +30,10 @@ def composed(name, *words):
 def configured(name, folder, *words):
     """The configuration of a command with these words, which among them may have another run_dir than `folder`."""
     folders = [folder, *(word.removeprefix("run_dir=") for word in words if word.startswith("run_dir="))]
-    config = copy.deepcopy(composed(name, *(word for word in words if not word.startswith("run_dir="))))
+    usual = (
+        ("experiment=mnist",) if name == "train" and not any(word.startswith("experiment=") for word in words) else ()
+    )
+    config = copy.deepcopy(composed(name, *usual, *(word for word in words if not word.startswith("run_dir="))))
     config.run_dir = str(folders[-1])
     return config
 

@@ -47,6 +47,7 @@ def runs(tmp_path_factory):
 
 def test_training_without_a_key_goes_offline_and_says_how_to_sync(runs):
     _, output = runs
+    assert output.startswith("train: experiment=mnist data=digits, in "), "before seconds of imports"
     assert output.count("W&B runs offline. To send this run: wandb sync ") == 1
 
 
@@ -76,7 +77,7 @@ def test_the_offline_run_holds_the_numbers_the_config_and_the_pictures(runs, off
     console = {record.WhichOneof("record_type") for record in run.records} & {"output", "output_raw"}
     assert not console, "the redraws of a progress bar would be most of the file"
     assert "train.log" in run.saved
-    assert "data=digits: 1797 training images" in (run.file.parent / "files" / "train.log").read_text()
+    assert "data=digits: 1,797 training images" in (run.file.parent / "files" / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -29,6 +30,8 @@ B = dataclasses.replace(
     subject={"run": "one", "step": 1000, "sampler": {"name": "ddim", "steps": 50}},
     environment=Environment("cpu: x86_64", "32-true", {"torch": "2.12.0"}),
 )
+
+ONE, OTHER = "sampler.name=ddpm sampler.steps=1000", "sampler.name=ddim sampler.steps=50"  # names by what differs
 
 
 @pytest.fixture
@@ -62,24 +65,24 @@ def test_the_error_of_a_difference_is_that_of_independent_values(run):
     code, out, _ = run([A, B], "--json")
     assert code == 0
     found = json.loads(out)["metrics"]["fid_mnist_5k"]
-    assert found["values"] == {"a": {"value": 3.0, "error": 0.03}, "b": {"value": 3.25, "error": 0.04}}
-    assert found["differences"]["b"]["difference"] == 0.25
-    assert found["differences"]["b"]["error"] == pytest.approx(math.hypot(0.03, 0.04))
-    assert found["differences"]["b"]["z"] == pytest.approx(5.0)
+    assert found["values"] == {ONE: {"value": 3.0, "error": 0.03}, OTHER: {"value": 3.25, "error": 0.04}}
+    assert found["differences"][OTHER]["difference"] == 0.25
+    assert found["differences"][OTHER]["error"] == pytest.approx(math.hypot(0.03, 0.04))
+    assert found["differences"][OTHER]["z"] == pytest.approx(5.0)
 
 
 def test_the_verdicts(run):
     differences = {each.metric: each.verdict for each in comparison.compare_results({"a": A, "b": B})}
     assert differences == {
-        "fid_mnist_5k": "a is lower by 5.0 standard errors, which is better",
+        "fid_mnist_5k": "higher by 5.0 standard errors, which is worse",
         "is_mnist_5k": "no difference beyond the error bars (|z| < 2)",
         "nearest_ratio_pixels_mnist_5k": "no error bars",
     }
     turned = {each.metric: each.verdict for each in comparison.compare_results({"a": B, "b": A})}
-    assert turned["fid_mnist_5k"] == "a is higher by 5.0 standard errors, which is worse"
+    assert turned["fid_mnist_5k"] == "lower by 5.0 standard errors, which is better"
     higher_is = dataclasses.replace(B, metrics={**B.metrics, "is_mnist_5k": 9.5})
     found = {each.metric: each.verdict for each in comparison.compare_results({"a": A, "b": higher_is})}
-    assert found["is_mnist_5k"] == "a is lower by 3.5 standard errors, which is worse"
+    assert found["is_mnist_5k"] == "higher by 3.5 standard errors, which is better"
     assert {each.verdict for each in comparison.compare_results({"a": A, "b": A})} == {"equal"}
 
 
@@ -88,7 +91,9 @@ def test_the_table_says_values_differences_and_what_differs(run):
     assert (code, err) == (0, "")
     assert "3.250 ± 0.040" in out
     assert "0.250 ± 0.050" in out
-    assert "a is lower by 5.0 standard errors, which is better" in out
+    assert "higher by 5.0 standard errors, which is worse" in out
+    assert "fid_mnist_5k ↓" in out
+    assert re.search(r"sampler.name=ddpm sampler.steps=1000 +3.000 ± 0.030 +\*\n", out)
     subject, environment = out.split("differs in what was measured:")[1].split("differs in the environment")
     assert "sampler.name" in subject
     assert "ddim" in subject
@@ -98,13 +103,15 @@ def test_the_table_says_values_differences_and_what_differs(run):
 
 
 def test_three_results_are_each_held_to_the_first_and_json_says_what_the_table_says(run):
-    _, table, _ = run([A, B, A])
-    code, out, _ = run([A, B, A], "--json")
+    C = dataclasses.replace(A, subject={**A.subject, "step": 2000})
+    one, other, later = (f"step={each}" for each in (f"1000 {ONE}", f"1000 {OTHER}", f"2000 {ONE}"))
+    _, table, _ = run([A, B, C])
+    code, out, _ = run([A, B, C], "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["metrics"]["fid_mnist_5k"]["differences"]["b"]["difference"] == 0.25
-    assert found["metrics"]["fid_mnist_5k"]["differences"]["c"]["verdict"] == "equal"
-    assert found["subject"]["sampler.name"] == {"a": "ddpm", "b": "ddim", "c": "ddpm"}
+    assert found["metrics"]["fid_mnist_5k"]["differences"][other]["difference"] == 0.25
+    assert found["metrics"]["fid_mnist_5k"]["differences"][later]["verdict"] == "equal"
+    assert found["subject"]["sampler.name"] == {one: "ddpm", other: "ddim", later: "ddpm"}
     for of in found["metrics"].values():
         assert all(each["verdict"] in table for each in of["differences"].values())
 
@@ -127,14 +134,14 @@ def test_results_that_were_measured_otherwise_are_refused_field_by_field(change,
     assert len(lines) == 2
     other = change.get(field) or change["scores"]["fid"]
     assert lines[1].startswith(f"  {field}: ")
-    assert f"{other!r} in b" in lines[1]
+    assert f"{other!r} in {OTHER}" in lines[1]
 
 
 def test_the_third_is_refused_too_and_every_field_is_named(run):
     code, _, err = run([A, B, measured(split="test", num_real=10)])
     assert code == 2
-    assert "split: 'train' in a, 'test' in c" in err
-    assert "num_real: 5000 in a, 10 in c" in err
+    assert f"split: 'train' in {ONE}, 'test' in {OTHER} (c)" in err
+    assert f"num_real: 5000 in {ONE}, 10 in {OTHER} (c)" in err
 
 
 def test_a_score_that_only_one_has_hinders_nothing(run):
@@ -151,7 +158,20 @@ def test_results_without_a_common_metric_are_refused(run):
     code, _, err = run([A, other])
     assert code == 2
     assert "error: the results have no metric in common:" in err
-    assert "b has kid_mnist_5k" in err
+    assert f"{OTHER} has kid_mnist_5k" in err
+
+
+def test_results_are_named_by_the_settings_of_their_runs_if_all_are_there(tmp_path):
+    paths = []
+    for lr in ("0.1", "0.2"):
+        folder = tmp_path / lr
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints/config.yaml").write_text(f"optimizer: {{lr: {lr}}}\n")
+        paths.append(folder / "evaluations/a.json")
+        write_result(paths[-1], A)
+    assert list(comparison.read_results(paths)) == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+    (tmp_path / "0.1/checkpoints/config.yaml").unlink()
+    assert list(comparison.read_results(paths)) == ["a", "b"]
 
 
 def test_arguments_that_are_no_results_are_one_error(run, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from hydra.errors import HydraException
 
 from ddpm.commands import cli, sample, train
+from ddpm.config.compose import compose
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -17,7 +18,15 @@ BAD_TRAINING = [
     (["scheduel=cosine"], "there is no 'scheduel' to set; did you mean 'schedule'?"),
     (["schedule=cosin"], "schedule must be one of constant, cosine, .* got 'cosin'; did you mean 'cosine'?"),
     (["trainer.max_step=3"], "there is no 'trainer.max_step' to set; did you mean 'trainer.max_steps'?"),
-    (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set"),
+    (["optimizer.learning_rate=1"], "there is no 'optimizer.learning_rate' to set; did you mean 'optimizer.lr'?"),
+    # the last part of a path, and the names of other programs
+    (["lr=1e-3"], "there is no 'lr' to set; did you mean 'optimizer.lr'?"),
+    (["trainer.lr=1e-3"], "did you mean 'optimizer.lr'?"),
+    (["batch_size=8"], "did you mean 'data.batch_size'?"),
+    (["schedule.T=500"], "there is no 'schedule.T' to set; did you mean 'schedule.num_timesteps'?"),
+    (["epochs=3"], "did you mean 'trainer.max_steps'?"),
+    (["gpus=2"], "did you mean 'trainer.devices'?"),
+    (["fp16=true"], "did you mean 'trainer.precision'?"),
     (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ldm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
@@ -106,6 +115,33 @@ def test_bad_input_to_sample_gets_one_clear_error(config, monkeypatch, overrides
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         sample.run_sample(config("sample", *overrides))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr", "1e-3"], "--lr 1e-3: a setting is written FIELD=VALUE, without dashes, as optimizer.lr=1e-3"),
+        (["--batch-size=8", "data=cifar10"], "--batch-size=8: .* as data.batch_size=8"),
+        (["data=mnist", "--schedule", "linear"], "--schedule linear: .* as schedule=linear"),
+        (["--unknown"], "--unknown: .* without dashes; --help lists all"),
+    ],
+)
+def test_an_option_with_dashes_is_answered_with_the_form_of_settings(words, message):
+    with pytest.raises(ValueError, match=message):
+        cli.expand_short_forms(words, CONF, "train")
+
+
+def test_a_number_for_a_former_group_is_a_number_of_steps():
+    assert cli.expand_short_forms(["timesteps=500"], CONF, "train") == ["timesteps=500"]  # Hydra refuses it
+    with pytest.raises(HydraException) as caught:
+        compose(CONF, "train", ["timesteps=500"])
+    assert cli.config_error(caught.value, CONF, "train", ["timesteps=500"]).endswith("'schedule.num_timesteps'?")
+
+
+def test_steps_of_a_command_without_a_chosen_sampler_are_those_of_a_sampler():
+    with pytest.raises(HydraException) as caught:
+        compose(CONF, "sample", ["steps=50"])
+    assert cli.config_error(caught.value, CONF, "sample", ["steps=50"]).endswith("did you mean 'sampler.steps'?")
 
 
 def test_a_sampler_field_without_a_sampler_changes_the_stored_one():

@@ -78,7 +78,7 @@ NOTHING = {
     **dict.fromkeys(("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.max_steps"), TRAINING),
     **dict.fromkeys(("trainer.limit_val_batches", "trainer.val_check_interval"), TRAINING),
     **dict.fromkeys(("trainer.log_every_n_steps", "trainer.profiler"), "what is reported"),
-    "trainer.timeout_minutes": "how long a process waits for others",
+    "limits.timeout_minutes": "how long a process waits for others",
 }
 """Fields that change neither, with the reason."""
 WHOLE = {

@@ -39,14 +39,14 @@ def alone_of_two(folder, port):
     """The first of two ranks, as torchrun starts it; the second never comes."""
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "alone"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "LOCAL_RANK": "0", **command_environment()}
-    return Command("train.py", *TWO, "trainer.timeout_minutes=0.2", folder=folder, environment=shared)
+    return Command("train.py", *TWO, "limits.timeout_minutes=0.2", folder=folder, environment=shared)
 
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named_and_waited_for_no_longer_than_told(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "EVERY", 0.5)
     monkeypatch.setattr(peers, "PATIENCE", 3)
-    process = Command("train.py", *TWO, *LONG, "trainer.timeout_minutes=0.2", folder=tmp_path)
+    process = Command("train.py", *TWO, *LONG, "limits.timeout_minutes=0.2", folder=tmp_path)
     checkpoints_of(tmp_path, process, 2)
     second = sorted(members(process.pid))[1]
     os.kill(second, signal.SIGSTOP)

@@ -53,13 +53,23 @@ def test_the_time_of_a_stage_does_not_count_in_the_rate(now):
     training.close()
 
 
+def test_lines_of_a_long_job_come_every_few_seconds_at_first(now):
+    display, times = ProgressDisplay("image", 1000), []
+    for second in range(1, 70):
+        now[0] += 1
+        if display.is_due(second):
+            times.append(second)
+            display.show(second, "")
+    assert times == [2, 4, 8, 16, 31, 46, 61]
+
+
 def test_a_long_job_states_its_remaining_time_after_its_first_seconds_and_a_short_one_does_not(now):
     long, short = ProgressDisplay("image", 1000), ProgressDisplay("image", 10)
     now[0] += 2.5
     assert long.is_due(5)
     assert not short.is_due(5)
     long.show(5, "")
-    now[0] += 2.5
+    now[0] += 2
     assert not long.is_due(10)
     long.close()
     short.close()

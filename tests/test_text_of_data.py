@@ -106,5 +106,5 @@ def test_a_file_in_a_folder_named_like_a_pattern_or_a_formula_is_that_file(confi
         n: SimpleNamespace(metrics=["fid"], estimates={"fid": Estimate(1.0)}, subject={"step": int(n[-1])})
         for n in names
     }
-    save_figure(curves_over_training(results), tmp_path / "curves.png")
+    save_figure(curves_over_training(results, {n: n.rpartition("/")[0] for n in results}), tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size > (0, 0)

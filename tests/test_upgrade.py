@@ -14,7 +14,7 @@ from ddpm.base.nested import flatten
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import is_ours, upgrade_config
-from ddpm.checkpoint.upgrade import FIELDS, GROUPS, OPTIONS, TARGETS, VALUES, earlier_word, upgrade, upgrade_word
+from ddpm.checkpoint.upgrade import FIELDS, GROUPS, MOVED, OPTIONS, TARGETS, VALUES, earlier_word, upgrade, upgrade_word
 from ddpm.commands import cli, evaluate, train
 from ddpm.config import analytic, build, load
 from ddpm.evaluation.comparison import read_upgraded
@@ -46,6 +46,8 @@ TYPED = [
         for (group, field), values in VALUES.items()
         for old, new in values.items()
     ),
+    *((f"{old}=7", old, new) for old, new in MOVED.items()),
+    (*["resume.allow=[trainer.timeout_minutes]"] * 2, "resume.allow=[limits.timeout_minutes]"),
     ("sampler.grid.rho=7", "sampler.grid.rho", "sampler.timestep_spacing.rho"),
     ("denoiser=clipped,plain", "denoiser=clipped,plain", "clip=static,none"),
     ("process.same_noise_back=false", "process.same_noise_back=false", "process.reverse_noise=white"),
@@ -58,6 +60,15 @@ TYPED = [
 def test_an_earlier_word_is_answered_by_todays(word, then, today):
     assert earlier_word(word) == (then, today)
     assert earlier_word(today) is None
+
+
+def test_a_field_that_moved_is_read_in_its_group(small):
+    stored = to_portable(small("limits.timeout_minutes=5"))
+    earlier = {**stored, "trainer": {**stored["trainer"], "timeout_minutes": 5}}
+    del earlier["limits"]
+    assert upgrade_config(earlier, "a file")["limits"] == {"max_minutes": None, "timeout_minutes": 5}
+    assert upgrade_config(earlier, "a file")["trainer"] == stored["trainer"]
+    assert setting_differences(upgrade_config(earlier, "a file"), stored) == {}
 
 
 @pytest.mark.parametrize("name", ["train", "sample", "evaluate", "export"])

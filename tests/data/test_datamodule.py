@@ -99,6 +99,30 @@ def test_broken_files_are_all_named_before_training(broken_folder, memory_limit_
     assert "a/03.png" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({}, "12 training images"),
+        ({"num_val": 2}, "10 training images, 2 held out"),
+        ({"num_val": 2, "num_train": 5}, "5 of 10 training images, 2 held out"),
+    ],
+)
+def test_the_first_line_counts_the_images_that_are_trained_on(class_folder, capfd, caplog, settings, text):
+    module(Folder(str(class_folder)), **settings).setup("fit")
+    assert f"data=test: {text}, in memory" in caplog.text
+
+
+def test_one_reason_and_one_remedy_are_named_once_for_all_images(class_folder):
+    with pytest.raises(ValueError, match=r"12 of 12 images do not fit the settings") as error:
+        module(Folder(str(class_folder)), size=9).setup("fit")
+    _, example, remedy = str(error.value).splitlines()
+    assert ".png and 9 more: is 8 x 8, but data.size is 9 x 9" in example
+    assert remedy.startswith("Remedy: set data.resize")
+    assert remedy.endswith(", or data.size=[8,8]")
+    for setting in ({"size": 9, "resize": "box"}, {"size": [8, 8]}):
+        assert module(Folder(str(class_folder)), **setting).num_train == 12
+
+
 @pytest.mark.parametrize("memory_limit_mb", [0, 1])
 def test_broken_files_are_skipped_with_a_count_if_asked(broken_folder, memory_limit_mb):
     data = module(Folder(str(broken_folder)), on_broken="skip", memory_limit_mb=memory_limit_mb, batch_size=3)

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from report.browser import browser, found
 from report.made_up import make_run, result
 
 from ddpm.commands.report import main
@@ -15,13 +14,14 @@ from ddpm.metrics.protocol import write_result
 from ddpm.report.page import POLICY, page
 from ddpm.report.report import read_report
 
+CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)<!-- \"'& --><img src=x onerror=alert(2)>$\\alpha$"
 
 
 class Reader(HTMLParser):
     """Tags with their attributes, the text outside of style, and whether every element is closed in order."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "input")
 
     def __init__(self, text):
         super().__init__()
@@ -152,18 +152,73 @@ def test_a_wrong_folder_is_one_line_and_exit_2(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.mark.skipif(found() is None, reason="no chromium here to open the page in")
-def test_a_browser_shows_it_on_a_phone_and_a_desk_without_scripts_requests_or_complaints(two_runs, tmp_path):
+def test_runs_are_named_by_their_options_and_a_fact_has_one_value(two_runs):
+    about = {"clip": "StaticThresholding()", "objective": "Eps()", "sampler": "DDIM(timestep_spacing=uniform, eta=0.5)"}
+    for run, schedule in (("0", "linear(num_timesteps=100)"), ("1", "cosine(num_timesteps=100)")):
+        values = result({"fid_digits_1k": 9.0}, step=41, schedule=schedule, weights_sha256="ab" * 32, **about)
+        write_result(two_runs / run / "evaluations" / f"{'ab'[int(run)]}.json", values)
+    reader = read_page(two_runs)
+    text = " ".join(reader.text)
+    assert "schedule=linear" in text
+    for name in ("StaticThresholding", "Eps(", "DDIM("):
+        assert name not in text
+    assert "ddim(eta=0.5)" in text
+    running = re.sub(r"<table.*?</table>|data:[^\"]*", "", page(read_report([two_runs])), flags=re.DOTALL)
+    assert not re.search(r"\b[0-9a-f]{12,}\b", running)  # a hash
+    heads = [text.strip() for text in reader.text if text.strip()]
+    assert heads.count("schedule") == 1  # of the runs, not again in the results
+
+
+def test_failed_runs_stand_apart(two_runs):
+    failed = make_run(two_runs / "2", ["schedule=linear", "seed=7"], rows=[], seed=7)
+    (failed / "nonfinite").mkdir()
+    (failed / "nonfinite" / "00000003.pt").write_bytes(b"")
+    reader = read_page(two_runs)
+    assert "The loss became NaN or infinite at step 3." in reader.text
+    assert any("2 runs, differing in schedule" in each for each in reader.text)
+    assert len(reader.all("img")) == 6  # those of the other two
+
+
+def test_settings_that_differ_come_first_and_many_are_folded(tmp_path):
+    for k in range(2):
+        make_run(tmp_path / str(k), **{f"field{n}": n + k for n in range(8)})
+    text = page(read_report([tmp_path]))
+    assert text.index(">field5<") < text.index("2 more settings that differ") < text.index(">field6<")
+    assert text.index(">field0<") < text.index(">parameters<") < text.index(">minutes of training<")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    api = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_a_browser_shows_three_runs_without_overflow_errors_or_requests(chromium, two_runs, tmp_path, width, scheme):
     make_run(two_runs / "2" / HOSTILE.replace("/", ""), name="x" * 200, seed=7)
-    path = Path(tmp_path / "report.html")
+    path = tmp_path / "report.html"
     path.write_text(page(read_report([two_runs])))
-    with browser(tmp_path / "profile") as opened:
-        for width in (390, 1280):
-            for scheme, scripts in (("light", True), ("dark", False)):
-                opened.open(path, width, scheme, scripts)
-                opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-                assert opened.evaluate("document.documentElement.scrollWidth") == width
-                assert opened.evaluate("document.querySelectorAll('section').length") >= 7
-                assert opened.evaluate("[...document.images].every(each => each.naturalWidth > 0)")
-                assert opened.requests() == [path.as_uri()]
-                assert opened.complaints() == []
+    opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    complaints, requests = [], []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto(path.as_uri())
+    assert opened.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
+    small = opened.locator("label.zoom img").first.bounding_box()["width"]
+    opened.locator("label.zoom").first.click()
+    assert opened.locator("label.zoom img").first.bounding_box()["width"] > small
+    opened.locator("label.zoom").first.click()
+    opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert opened.evaluate("document.documentElement.scrollWidth") == width
+    assert opened.locator("section").count() >= 7
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    opened.close()

@@ -11,22 +11,17 @@ from report.made_up import config, draw, make_run, result
 
 from ddpm.base.nested import flatten
 from ddpm.checkpoint import groups
+from ddpm.config.run_settings import differing_settings, resolve_reference, run_labels
+from ddpm.evaluation.table import best_rows
 from ddpm.metrics.protocol import write_result
 from ddpm.metrics.score import Estimate
 from ddpm.report import report, settings
 from ddpm.report.pictures import load_picture
-from ddpm.report.results import Row, best_rows, comparisons, metric_columns_of, newest_rows
+from ddpm.report.results import Row, comparisons, metric_columns_of, newest_rows
 from ddpm.report.runs import find_runs, read_run
 from ddpm.report.series import read_series, smooth, thin
-from ddpm.report.settings import (
-    CONF,
-    derive_overrides,
-    differing_settings,
-    resolve_reference,
-    run_labels,
-    sweep_command,
-    train_command,
-)
+from ddpm.report.settings import CONF, derive_overrides, sweep_command, train_command
+from ddpm.runs.lease import lock_folder
 
 
 def flat(**changes):
@@ -50,25 +45,38 @@ def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
 def test_a_part_that_differs_is_one_column_and_its_fields_are_its_details():
     cosine = {"_target_": "ddpm.diffusion.schedules.curves.cosine", "num_timesteps": 100, "offset": 0.008}
     found, common = differing_settings([flat(), flat(schedule=cosine)])
-    assert found == {"schedule": [("linear", "beta_end 0.02", "linear"), ("cosine", "offset 0.008", "cosine")]}
+    assert found == {"schedule": [("linear", ""), ("cosine", "")]}  # with the fields of these options
     assert common["sampler.steps"] == "100"  # followed to what it refers to
-    assert run_labels(found, ["0", "1"]) == ["linear", "cosine"]
+    assert run_labels(found, ["0", "1"]) == ["schedule=linear", "schedule=cosine"]
+    found, _ = differing_settings([flat(), flat(schedule={**cosine, "offset": 0.1})])
+    assert found == {"schedule": [("linear", ""), ("cosine", "offset 0.1")]}
 
 
 def test_a_field_that_differs_is_a_column_and_what_refers_to_it_is_none():
     longer = {"_target_": "ddpm.diffusion.schedules.betas.linear", "num_timesteps": 500, "beta_end": 0.02}
     found, _ = differing_settings([flat(), flat(schedule=longer)])
-    assert {key: [value for value, _, _ in cells] for key, cells in found.items()} == {
+    assert {key: [value for value, _ in cells] for key, cells in found.items()} == {
         "schedule.num_timesteps": ["100", "500"]
     }
 
 
 def test_runs_of_the_same_settings_are_told_apart_by_their_folders():
     assert run_labels(differing_settings([flat(), flat()])[0], ["a", "b"]) == ["a", "b"]
-    many = dict.fromkeys(("one", "two", "three", "four"), 1)
-    assert run_labels(differing_settings([flat(), flat(**many)])[0], ["a", "b"]) == ["a", "b"]
     found, _ = differing_settings([flat(seed=1), flat(seed=1), flat(seed=2)])
-    assert run_labels(found, ["a", "b", "c"]) == ["seed 1 (a)", "seed 1 (b)", "seed 2"]
+    assert run_labels(found, ["a", "b", "c"]) == ["seed=1 (a)", "seed=1 (b)", "seed=2"]
+
+
+def test_of_many_settings_that_differ_those_that_tell_runs_apart_name_them():
+    columns = {
+        "schedule": [("linear", ""), ("linear", ""), ("cosine", ""), ("cosine", "")],
+        "sampler.steps": [("10", ""), ("10", ""), ("20", ""), ("20", "")],  # tells no more than the schedule
+        "objective": [("eps", ""), ("v", ""), ("eps", ""), ("v", "")],
+        "weight": [("snr", ""), ("snr", ""), ("p2", ""), ("p2", "")],
+    }
+    expected = [f"schedule={s} objective={o}" for s in ("linear", "cosine") for o in ("eps", "v")]
+    assert run_labels(columns, ["0", "1", "2", "3"]) == expected
+    one_each = {f"part{n}": [(str(n == run), "") for run in range(6)] for n in range(5)}
+    assert run_labels(one_each, list("abcdef")) == list("abcdef")  # all five are needed: too many for a name
 
 
 def test_a_run_without_settings_does_not_make_all_settings_differ():
@@ -142,14 +150,28 @@ def test_what_is_no_table_of_steps_is_a_note_of_the_run(tmp_path, content):
     assert any("metrics.csv" in note for note in found.notes)
 
 
-def test_an_empty_run_a_run_of_one_row_and_a_run_at_work_say_so(tmp_path):
+def test_a_run_says_its_parameters_its_minutes_and_what_it_lacks(tmp_path):
     empty = tmp_path / "empty"
     (empty / "checkpoints").mkdir(parents=True)
     (empty / "metrics.csv").write_text("")
     assert read_run(empty).notes == ["Its metrics.csv has no rows yet."]
-    notes = read_run(make_run(tmp_path / "one", rows=["10,1,1,1,1,,"])).notes
-    assert notes[0].startswith("It is at step 10 of 40: still training")
-    assert "single row" in notes[1]
+    assert read_run(empty).failure == "It ended before it logged a value."
+    run = make_run(tmp_path / "one", rows=["10,1,1,1,1,,"])
+    assert read_run(run).notes[0] == "It ended at step 10 of 40."
+    assert "single row" in read_run(run).notes[1]
+    assert (read_run(run).parameters, read_run(run).series.minutes) == (None, None)
+    with lock_folder(run):
+        assert read_run(run).notes[0] == "It is at step 10 of 40."
+    (run / "nonfinite").mkdir()
+    (run / "nonfinite" / "00000012.pt").write_bytes(b"")
+    assert read_run(run).failure == "The loss became NaN or infinite at step 12."
+    (run / "train.log").write_text(
+        "[now][ddpm][INFO] swirl: 1,062,564 and 648,833 (adversary) parameters, 40 steps of 32\n"
+    )
+    (run / "metrics.csv").write_text("step,sys/steps_per_second,sys/seconds_between_steps\n10,2,0.1\n15,,\n30,4,0.75\n")
+    found = read_run(run)
+    assert found.parameters == "1,062,564 and 648,833 (adversary)"
+    assert found.series.minutes == pytest.approx((10 * 0.6 + 20 * 1.0) / 60)
 
 
 @pytest.mark.parametrize(

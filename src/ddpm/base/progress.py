@@ -18,7 +18,8 @@ def clock(seconds: float) -> str:
 
 class ProgressDisplay:
     """unit: name of what is counted, for example "step". total: None if it is unknown. every_seconds: time between
-    plain lines; a bar is updated each second. first: count at the start of this process.
+    plain lines, less in the first seconds of a long job; a bar is updated each second.
+    first: count at the start of this process.
 
     A display that starts while another one is open shows a stage of it: it adds a bar below, and its time does not
     count in the rate of the other one.
@@ -50,8 +51,9 @@ class ProgressDisplay:
     def is_due(self, done: float) -> bool:
         """Whether the display should be updated now. Compute an expensive `note` only then."""
         since, waits = time.perf_counter() - self.shown, self.every_seconds
-        is_long = self.shown == self.start and done > self.first and self.left(done) > self.every_seconds
-        return since >= (min(self.FIRST_SECONDS, waits) if is_long else waits) or done >= (self.total or 0)
+        if done > self.first and self.left(done) > waits:  # after 2, 4, 8, ... seconds at first
+            waits = min(waits, max(self.FIRST_SECONDS, self.shown - self.start))
+        return since >= waits or done >= (self.total or 0)
 
     def rate(self, done: float) -> float:
         """Units per second since the start, without the time of stages."""

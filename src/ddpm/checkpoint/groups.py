@@ -16,7 +16,8 @@ class Group:
     may_change: the group, or these fields of it, may differ on resuming without `resume.allow`, because they change no
     training step except for rounding. Data are compared by content. may_be_none: a model may lack this part. before:
     the settings that an older configuration without this group implies. places: fields that say where a file lies, of
-    which the fitted values have a hash.
+    which the fitted values have a hash. chosen: fields that are null until they are chosen at the start of a run; a
+    resumed run keeps them.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Group:
     may_change: bool | tuple[str, ...] = False
     before: Mapping[str, Any] | None = None
     places: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
     may_be_none: bool = False
 
 
@@ -58,7 +60,12 @@ GROUPS = [
         places=("path", "tokenizer"),
     ),
     Group("cond", builds=True, decides_images=True, before=NO_CONDITION),
-    Group("model", builds=True, decides_images=True),
+    Group(
+        "model",
+        builds=True,
+        decides_images=True,
+        chosen=("base_channels", "channel_mults", "attention_levels", "patch_size"),
+    ),
     Group("ema", builds=True),
     Group("optimizer", builds=True),
     Group("adversary"),
@@ -82,12 +89,13 @@ GROUPS = [
     ),
     Group(
         "trainer",
+        chosen=("max_steps",),
         may_change=(
             *("accelerator", "devices", "num_nodes", "strategy", "max_steps", "max_time", "max_epochs"),
             *("log_every_n_steps", "val_check_interval", "limit_val_batches", "profiler", "deterministic"),
-            "timeout_minutes",
         ),
     ),
+    Group("limits", may_change=("timeout_minutes",), before={"max_minutes": None, "timeout_minutes": 30}),
     Group("name", may_change=True),
     Group("seed"),
     Group("compile", may_change=True),
@@ -111,6 +119,10 @@ def old_config_defaults() -> dict[str, dict[str, Any]]:
 
 def places(name: str) -> tuple[str, ...]:
     return next(group.places for group in GROUPS if group.name == name)
+
+
+def chosen_at_the_start() -> list[str]:
+    return [f"{group.name}.{field}" for group in GROUPS for field in group.chosen]
 
 
 def changeable_on_resume() -> list[str]:

@@ -26,6 +26,9 @@ FIELDS = {
 }
 """Fields by current group: former name -> current name."""
 
+MOVED = {"trainer.timeout_minutes": "limits.timeout_minutes"}
+"""Fields that moved to another group."""
+
 VALUES = {
     ("process", "reverse_noise"): {True: "same", False: "white"},
     ("guidance", "order"): {"denoiser": "clip"},
@@ -110,10 +113,16 @@ def upgrade(stored: Mapping[str, Any], new_groups: Mapping[str, Any] | None = No
     Values are plain containers. new_groups: settings of groups that an older configuration lacks.
     """
     named = {(GROUPS | SUBJECT).get(name, name): value for name, value in stored.items()}
-    return {
+    upgraded = {
         name: upgrade_text(value) if isinstance(value, str) and name in TEXTS else upgrade_group(name, value)
         for name, value in {**(new_groups or {}), **named}.items()
     }
+    for old, new in MOVED.items():
+        (group, field), (new_group, new_field) = old.split("."), new.split(".")
+        if isinstance(upgraded.get(group), dict) and field in upgraded[group]:
+            value = upgraded[group].pop(field)
+            upgraded[new_group] = {**upgraded.get(new_group, {}), new_field: value}
+    return upgraded
 
 
 def upgrade_group(group: str, value: Any) -> Any:
@@ -162,7 +171,8 @@ def upgrade_key(key: str) -> str:
     group = GROUPS.get(group, group)
     if fields:
         fields[0] = FIELDS.get(group, {}).get(fields[0], fields[0])
-    return ".".join([group, *fields])
+    new = ".".join([group, *fields])
+    return MOVED.get(new, new)
 
 
 def upgrade_text(text: str) -> str:

@@ -1,5 +1,6 @@
 """Analyze a noise schedule: python -m ddpm check-schedule schedule=linear T=100   (--help lists the schedules)"""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +40,9 @@ def run_check_schedule(config: DictConfig) -> None:
         print(f"  {band:>11} dB   {share:6.1%} of the steps  {'#' * round(40 * share)}".rstrip())
     for steps in (number for number in STEPS if number <= schedule.T):
         jump = examination.largest_jump(schedule, steps)
-        print(f"  {steps:3} even steps   raise log-SNR by up to {jump.rise:.3g}, from t = {jump.t} to {jump.s}")
-    picture.draw_schedule(out, name, schedule, others)
+        rise = jump.rise * 10 / math.log(10)
+        print(f"  {steps:3} even steps   raise the SNR by up to {rise:.1f} dB, from t = {jump.t} to {jump.s}")
+    picture.draw_schedule(out, name, schedule, others, adjusted_schedule(name, config.schedule))
     print(f"  {'picture':16} {out}")
     if refused:
         print(f"  {'not plotted':16} {', '.join(refused)}: impossible with T = {schedule.T}")
@@ -79,6 +81,11 @@ def schedule_name(choices: Mapping[str, str]) -> str:
     """ "linear", or "zero_terminal_snr_of_linear" if one schedule modifies another."""
     inner = sorted((key for key in choices if key.startswith("schedule@")), key=len)
     return "_of_".join(choices[key] for key in ("schedule", *inner))
+
+
+def adjusted_schedule(name: str, leaf: DictConfig) -> dict[str, NoiseSchedule]:
+    """The schedule that another one adjusts, by its name; empty without an adjustment."""
+    return {name.partition("_of_")[2]: wiring.instantiate(leaf.of, "schedule.of")} if "of" in leaf else {}
 
 
 def other_schedules(name: str, schedule: NoiseSchedule) -> tuple[dict[str, NoiseSchedule], list[str]]:

@@ -19,10 +19,13 @@ from ddpm.base.nested import flatten
 from ddpm.base.system_errors import describe
 from ddpm.checkpoint.trust import take_trust
 from ddpm.checkpoint.upgrade import earlier_word
+from ddpm.commands.defaults import explain_default, following_options, refuse_other_kinds
 from ddpm.commands.former_options import FORMER_OPTIONS
+from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
 from ddpm.runs import launch
-from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments
+from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
+from ddpm.runs.console import say
 from ddpm.runs.interruption import end_children, heed_signals
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
@@ -70,8 +73,12 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
     Errors are caught here, so that Hydra does not report them a second time.
     """
+    name, overrides = HydraConfig.get().job.config_name, list(HydraConfig.get().overrides.task)
     try:
-        refuse_what_has_no_effect(config, list(HydraConfig.get().overrides.task))
+        refuse_what_has_no_effect(config, overrides)
+        refuse_other_kinds(config, name, overrides)
+        if launch.is_first_process():
+            say(first_line(config, name))
         work(config)
         end_processes()
     except USER_ERRORS as error:
@@ -79,6 +86,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
+        message = explain_default(config, overrides, message)
         exit_with_error(message, error)
     except (RuntimeError, MemoryError) as error:
         if TRACEBACK or not is_out_of_memory(error):
@@ -88,6 +96,15 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
         exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")
     finally:
         end_children()
+
+
+def first_line(config: DictConfig, name: str) -> str:
+    """What a command is about to do, before anything is imported that takes seconds."""
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    if name == "train":
+        what, where = f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"
+        return f"{name}: {what}, {where}; importing torch and Lightning"
+    return f"{name}: {config.get('ckpt') or config.get('images') or 'no checkpoint'}; importing torch and Lightning"
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
@@ -108,11 +125,27 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
             raise ValueError(f"{typed} has no effect, because {names} has no {group}; leave it out")
 
 
+def refuse_dashes(arguments: list[str], conf: Path, name: str) -> None:
+    """Raise ValueError with the form FIELD=VALUE for an option in another form, as --lr 1e-3, --lr=1e-3 or --fp16."""
+    unknown = unknown_flags(arguments)
+    if not unknown:
+        return
+    place = arguments.index(unknown[0])
+    key, equals, value = unknown[0].lstrip("-").replace("-", "_").partition("=")
+    follows = [word for word in arguments[place + 1 : place + 2] if not word.startswith("--") and "=" not in word]
+    value = value if equals else (follows or ["VALUE"])[0]
+    typed = " ".join([unknown[0], *(follows if not equals else [])])
+    known = [*known_keys(conf, name, [word for word in arguments if "=" in word]), *loose_fields(conf, name)]
+    key = key if key in known else nearest(key, known)
+    form = f", as {key}={value}" if key else "; --help lists all"
+    raise ValueError(f"{typed}: a setting is written FIELD=VALUE, without dashes{form}")
+
+
 def refuse_earlier_words(arguments: list[str]) -> None:
     """Raise ValueError with the current name if an argument uses a former name of a group, field, option or value."""
     for argument in arguments:
         names = None if argument.startswith("-") else earlier_word(argument)
-        if names:
+        if names and not re.fullmatch(r"\+*\w+=[\d.e+-]+", argument):  # a group takes no number
             raise ValueError(f"there is no {names[0]!r}; its current name is {names[1]!r}")
 
 
@@ -141,13 +174,16 @@ def exit_with_error(message: str, error: BaseException | None = None) -> NoRetur
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Replace short forms of arguments by Hydra overrides.
 
-    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH. For evaluate.py,
+    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH, and for train.py options are added that
+    follow from others (`ddpm.commands.defaults`). For evaluate.py,
     `task=anomaly task.times=[250]` becomes metric=anomaly metric.anomaly.times=[250], and `anomalies=mvtec` becomes
     anomalies@metric.anomaly.anomalies=mvtec. `sampler.steps=50` without a selected sampler changes the sampler of the
     checkpoint; Hydra needs a + before such an override.
     """
+    refuse_dashes(arguments, conf, name)
     refuse_earlier_words(arguments)
     arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
+    arguments = following_options(arguments) if name == "train" else arguments
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
@@ -158,7 +194,7 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     if name == "evaluate":
         arguments = [re.sub(r"^anomalies=", "anomalies@metric.anomaly.anomalies=", a) for a in arguments]
         arguments = [re.sub(r"^anomalies\.", "metric.anomaly.anomalies.", a) for a in arguments]
-    loose = set(re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text()))
+    loose = loose_groups(conf, name)
     chosen = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
 
     def is_loose(argument: str) -> bool:
@@ -245,7 +281,8 @@ def config_error(
         job = next((job for job in jobs(words) if wrong not in known_keys(conf, name, job)), words)
         swept = [word for word in job if word not in words and "=" in word and word.split("=")[0] != wrong]
         with_options = f" with {' '.join(swept)}" if swept else ""
-        return f"there is no {wrong!r} to set{with_options}{check.suggestion(wrong, known_keys(conf, name, job))}"
+        known = [*known_keys(conf, name, job), *loose_fields(conf, name)]
+        return f"there is no {wrong!r} to set{with_options}{suggestion(wrong, known)}"
     if added := re.search(r"An item is already at '([\w.]+)'", text):
         word = next((word for word in words if word.lstrip("+").startswith(f"{added.group(1)}=")), added.group(1))
         return f"{added.group(1)} is a field of the chosen option: set it without +, as {word.lstrip('+')}"
@@ -256,9 +293,24 @@ def config_error(
 
 
 def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
-    """All groups and all dotted fields, with the selected options."""
+    """All groups and all dotted fields, with the selected options; last those that refer to another field."""
     groups = groups_of(conf, name)
     choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
     choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
     fields = flatten(OmegaConf.to_container(compose(conf, name, choices), resolve=False))
+    fields = sorted(fields, key=lambda field: "${" in str(fields[field]))
     return [*groups, *(key for field in fields for key in accumulate(field.split("."), "{}.{}".format))]
+
+
+def loose_groups(conf: Path, name: str) -> list[str]:
+    """The groups that have no option unless one is chosen."""
+    return re.findall(r"- (\w+): null", (conf / f"{name}.yaml").read_text())
+
+
+def loose_fields(conf: Path, name: str) -> list[str]:
+    """The fields that all options of such a group have."""
+    found = []
+    for group in loose_groups(conf, name):
+        options = [set(OmegaConf.load(conf / group / f"{option}.yaml")) for option in options_of(conf, group)]
+        found += [f"{group}.{field}" for field in sorted(set.intersection(*options)) if field.isalpha()]
+    return found

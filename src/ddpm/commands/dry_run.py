@@ -14,12 +14,33 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm.config import build
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
+from ddpm.data.sources.assumed import Assumed
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.model.latent_codec import LatentCodec
 from ddpm.training.module import DiffusionModule
 from ddpm.training.turn import describe_sizes
+
+ASSUMED_IMAGES, ASSUMED_CLASSES = 10_000, 10
+
+
+def data_or_assumed(config: DictConfig) -> ImageDataModule:
+    """The data module of a dry run. If its images are not there, print what is assumed of them instead."""
+    missing = [key for key in sorted(OmegaConf.missing_keys(config)) if key.startswith("data.source.")]
+    for key in missing:
+        OmegaConf.update(config, key, "not given")
+    data = build.data(config)
+    try:
+        data.source.open()
+    except (ValueError, OSError) as error:
+        why = f"{missing[0]} is not given" if missing else str(error).splitlines()[0]
+        classes = config.data.num_classes or ASSUMED_CLASSES
+        data.source, data.download = Assumed(ASSUMED_IMAGES, data.image_shape, classes), False
+        said = f"{ASSUMED_IMAGES:,} images of {' x '.join(map(str, data.image_shape))} in {classes} classes"
+        print(f"assumed: {said}, because {why}")
+    return data
 
 
 def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> str:

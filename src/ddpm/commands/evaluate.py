@@ -137,6 +137,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     for path in paths if sweep else ():
         sweep.refuse(path, variants, changes)
     results: dict[str, Result] = {}
+    runs: dict[str, str] = {}  # of each result, by name
     swept: dict[str, dict[str, SweepPoint]] = {}  # by checkpoint and result
     shown: str | None = None  # hash of the reference whose features the evaluator holds
     for target, reference in evaluation_targets(config, paths, variants, trainer):
@@ -144,7 +145,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
             evaluator, shown = evaluator.renewed(), reference.identity["data_hash"]
         evaluator.reset_fake()
         result, timing = measure_target(config, target, reference, evaluator, trainer)
-        results[target.name] = result
+        results[target.name], runs[target.name] = result, target.run
         if sweep:
             swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = sweep_point(
                 sweep, target, result, timing
@@ -154,7 +155,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     for path in paths if sweep else ():
         compare_variants(config, path, swept[describe_path(path)], sweep)
     if len(results) > 1 and not sweep:
-        compare_targets(config, paths, results)
+        compare_targets(config, paths, results, runs)
 
 
 def data_name(config: DictConfig, paths: list[Path]) -> str:

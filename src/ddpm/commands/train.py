@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -21,15 +22,18 @@ from ddpm.base.environment import Environment, device_name, write_environment
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import newest_intact, set_aside
+from ddpm.checkpoint.groups import chosen_at_the_start
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, PARTS, Fitted, targets
-from ddpm.commands.dry_run import describe_run
+from ddpm.commands.dry_run import data_or_assumed, describe_run
+from ddpm.commands.rehearsal import choose_max_steps
 from ddpm.commands.summary import print_summary
 from ddpm.config import analytic, build, fitting
 from ddpm.config.checkpoint_path import fetch_checkpoints
 from ddpm.config.codec import with_latent_shape
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING
+from ddpm.config.sizing import choose_sizes
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -69,8 +73,12 @@ def train(config: DictConfig) -> None:
     devices.precision(config.trainer.precision, devices.accelerator(config.trainer.accelerator))  # fails early
     config = with_latent_shape(fetch_checkpoints(config), guide)
     checkpoint = resume.find_checkpoint(config.resume.path, config.run_dir)
-    data = build.data(config)
-    module = build.module(config, fitting.fitted_to_data(config, data, earlier_values(config, checkpoint)))
+    data = data_or_assumed(config) if config.dry_run else build.data(config)
+    if checkpoint and any(is_open(config, key) for key in chosen_at_the_start()):
+        resume.keep_chosen(config, read_stored(config, checkpoint))
+    fitted = fitting.fitted_to_data(config, data, earlier_values(config, checkpoint))
+    choose_what_is_open(config, checkpoint, data, fitted)
+    module = build.module(config, fitted)
     data.of_texts = getattr(module.model.condition, "rows", None)
     analytic.refuse(module.model.sampler, module.loss)
     refuse_what_cannot_be_drawn(config, module)
@@ -102,8 +110,33 @@ def earlier_values(config: DictConfig, checkpoint: Path | None) -> Fitted:
     """The values fitted to the data that a resumed run keeps: those of latents, which take a pass over all images."""
     if checkpoint is None or "first_stage" not in config.codec:
         return NOTHING
-    stored = read_checkpoint(checkpoint, "resume", known=set(targets(to_portable(config))))["config"]
-    return {"codec": stored[FITTED].get("codec", {})}
+    return {"codec": read_stored(config, checkpoint)[FITTED].get("codec", {})}
+
+
+def read_stored(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """The configuration of the checkpoint."""
+    return read_checkpoint(checkpoint, "resume", known=set(targets(to_portable(config))))["config"]
+
+
+def is_open(config: DictConfig, key: str) -> bool:
+    """Whether a field is null until it is chosen at the start of the run."""
+    group, field = key.split(".")
+    return field in config[group] and config[group][field] is None
+
+
+def choose_what_is_open(config: DictConfig, checkpoint: Path | None, data: ImageDataModule, fitted: Fitted) -> None:
+    """Set fields that are null: those of a network by size, and the number of steps, and print the choice."""
+    timed = config.limits.max_minutes is not None
+    if timed and checkpoint is None and not is_open(config, "trainer.max_steps"):
+        raise ValueError("limits.max_minutes chooses trainer.max_steps: set trainer.max_steps=null with it")
+    if not any(is_open(config, key) for key in chosen_at_the_start()):
+        return
+    device, num_images = devices.accelerator(config.trainer.accelerator), data.num_listed()
+    chosen = choose_sizes(config, num_images, device, timed and not config.dry_run)
+    if chosen:
+        rank_zero_only(say)(f"chosen for {num_images:,} images on a {device.upper()}: {' '.join(chosen)}")
+    if is_open(config, "trainer.max_steps"):
+        rank_zero_only(say)(choose_max_steps(config, data, fitted, explain_interruptions))
 
 
 def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:

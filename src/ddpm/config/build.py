@@ -141,7 +141,7 @@ def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | N
 def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
-    known = [*inspect.signature(Trainer).parameters, "timeout_minutes"]
+    known = list(inspect.signature(Trainer).parameters)
     unknown = [name for name in settings if name not in known]
     if unknown:
         hint = check.suggestion(unknown[0], known)
@@ -149,7 +149,7 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     check.integer("trainer.max_steps", settings["max_steps"], low=1)
     check.positive_int("trainer.accumulate_grad_batches", settings["accumulate_grad_batches"])
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
-    check.positive_number("trainer.timeout_minutes", settings["timeout_minutes"])
+    check.positive_number("limits.timeout_minutes", config.limits.timeout_minutes)
     settings = cluster.resolve_slurm(settings)
     settings["strategy"] = sharded_strategy.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
@@ -165,7 +165,7 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
 
 def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequence[Callback]) -> Trainer:
     limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
-    timeout = timedelta(minutes=settings.pop("timeout_minutes"))
+    timeout = timedelta(minutes=config.limits.timeout_minutes)
     lightning = Trainer(
         **settings,
         enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),

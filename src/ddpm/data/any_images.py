@@ -88,7 +88,7 @@ def common_shape(images: Images) -> tuple[tuple[int, int], int]:
             if channels_of(images.image(number)) == 3:
                 return size, 3
         except Exception as error:  # any error of a broken image
-            problems.append(Problem(number, f"{images.name(number)}: {error}"))
+            problems.append(Problem(number, images.name(number), str(error)))
     if size is None:
         raise ValueError(list_problems("No image can be read", problems))
     return size, 1

@@ -181,6 +181,10 @@ class ImageDataModule(LightningDataModule):
         num = self._num_classes or count_classes(images.labels, images.class_names, self.name)
         return num, tuple(images.class_names)
 
+    def num_listed(self) -> int:
+        """Number of training images, without decoding images, which may find that some are broken."""
+        return self._num_train or max(1, len(self.source.open()) - self.num_val)
+
     def listed_captions(self) -> Sequence[str] | None:
         """The captions of all images, without decoding images; None if the source has none."""
         return captions_of(self.source.open())
@@ -364,7 +368,8 @@ class ImageDataModule(LightningDataModule):
         num_images = len(images)
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         where = "in memory" if in_memory else "streamed"
-        rank_zero_info(f"data={self.name}: {num_images} {purpose} images, {where}{contents}")
+        count = self._count(num_images) if purpose == "training" else f"{num_images:,} {purpose} images"
+        rank_zero_info(f"data={self.name}: {count}, {where}{contents}")
         problems = unlabelled(images) if self.needs_labels else []
         if not in_memory and not self.verify:
             usable(num_images, problems, self.on_broken)
@@ -374,3 +379,9 @@ class ImageDataModule(LightningDataModule):
         if self.label_images is not None:
             opened.data = replace(opened.data, pixels=LabelledPixels(opened.data.pixels))
         return opened
+
+    def _count(self, num_images: int) -> str:
+        """As "1,000 of 4,500 training images, 500 held out"."""
+        others = num_images - self.num_val
+        used = f"{others:,}" if self._num_train is None else f"{self._num_train:,} of {others:,}"
+        return f"{used} training images" + (f", {self.num_val:,} held out" if self.num_val else "")

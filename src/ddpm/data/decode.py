@@ -19,11 +19,15 @@ from ddpm.data.label_images import LabelledPreparation
 from ddpm.data.sources.base import Images
 
 MAX_NAMED = 20
+"""Broken images of one reason that an error names, and reasons."""
+MAX_EXAMPLES = 3
+"""Images of one size that does not fit that an error names."""
 
 
 class Problem(NamedTuple):
     number: int  # of the image
-    message: str  # names the file
+    name: str
+    reason: str  # what is wrong
     remedy: str = ""  # of an intact image that does not fit the settings
     remedy_if_all: str = ""  # see `Misfit`
 
@@ -40,10 +44,10 @@ class Decoder:
             image = self.images.image(index)
             return self.preparation(image if self.see is None else self.see(image))
         except Misfit as error:
-            return Problem(index, f"{self.images.name(index)}: {error.what}", error.remedy, error.remedy_if_all)
+            return Problem(index, self.images.name(index), error.what, error.remedy, error.remedy_if_all)
         except Exception as error:
             kind = "" if isinstance(error, UnusableImage) else f"{type(error).__name__}: "
-            return Problem(index, f"{self.images.name(index)}: {kind}{error}")
+            return Problem(index, self.images.name(index), f"{kind}{error}")
 
     def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
         """The images, uint8 `[B, C, H, W]`, with zeros for images that have a problem, and the problems."""
@@ -194,6 +198,15 @@ def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
 
 
 def list_problems(what: str, problems: list[Problem]) -> str:
-    lines = [f"  {p.message}" for p in sorted(problems)[:MAX_NAMED]]
-    more = len(problems) - len(lines)
-    return "\n".join([f"{what}:", *lines, *([f"  and {more} more"] if more else [])])
+    """A line for each reason with the names of its images."""
+    names: dict[str, list[str]] = {}
+    for problem in sorted(problems):
+        names.setdefault(problem.reason, []).append(problem.name)
+    most = MAX_EXAMPLES if all(problem.remedy for problem in problems) else MAX_NAMED
+    lines = [f"  {shortened(each, most)}: {reason}" for reason, each in list(names.items())[:MAX_NAMED]]
+    lines += [f"  and {len(names) - MAX_NAMED} more kinds"] if len(names) > MAX_NAMED else []
+    return "\n".join([f"{what}:", *lines])
+
+
+def shortened(names: list[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

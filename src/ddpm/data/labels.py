@@ -47,4 +47,4 @@ def explain_no_labels(images: Images) -> str:
 def unlabelled(images: Images) -> list[Problem]:
     """A problem for each image without a label."""
     numbers = (images.labels < 0).nonzero()[:, 0].tolist()
-    return [Problem(number, f"{images.name(number)}: has no label") for number in numbers]
+    return [Problem(number, images.name(number), "has no label") for number in numbers]

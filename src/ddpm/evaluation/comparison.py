@@ -11,6 +11,7 @@ or if both models start from the noise of one seed, the true error of the differ
 import dataclasses
 import json
 import math
+import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
-from ddpm.evaluation.table import align_columns, format_estimate, titled_table
+from ddpm.config.option_names import TARGET, name_option
+from ddpm.config.run_settings import differing_settings, read_config, run_labels, subject_settings
+from ddpm.evaluation.table import LEGEND, align_columns, best_marks, format_estimate, titled_table, with_arrow
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.metrics.score import Estimate, lower_is_better
 
@@ -28,6 +31,7 @@ CLEAR_Z = 2.0
 """Smallest |z| that is reported as a difference; equal models reach it in 1 of 22 comparisons."""
 
 ABSENT = "absent"
+HASH = re.compile(r"\b[0-9a-f]{40,64}\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +58,18 @@ class Difference:
 
     @property
     def verdict(self) -> str:
+        """How `other` is beside `first`."""
         if self.difference == 0:
             return "equal"
         if self.z is None:
             return "no error bars"
         if abs(self.z) < CLEAR_Z:
             return f"no difference beyond the error bars (|z| < {CLEAR_Z:g})"
-        first_is_lower = self.difference > 0
-        better = lower_is_better(self.metric)
-        judgement = "" if better is None else f", which is {'better' if better == first_is_lower else 'worse'}"
-        which = "lower" if first_is_lower else "higher"
-        return f"{self.first} is {which} by {abs(self.z):.1f} standard errors{judgement}"
+        is_lower = self.difference < 0
+        lower = lower_is_better(self.metric)
+        judgement = "" if lower is None else f", which is {'better' if lower == is_lower else 'worse'}"
+        which = "lower" if is_lower else "higher"
+        return f"{which} by {abs(self.z):.1f} standard errors{judgement}"
 
 
 def compare_results(results: Mapping[str, Result]) -> list[Difference]:
@@ -108,16 +113,17 @@ def context_differences(results: Mapping[str, Result], part: str) -> dict[str, d
 def format_comparison(
     results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]
 ) -> str:
-    lines = [f"{name}  {paths[name]}" for name in results]
-    first = next(iter(results))
-    rows = [("metric", "", "value", f"minus {first}", "")]
+    lines = [align_columns([(name, str(paths[name])) for name in results])]
+    rows = [("metric", "", "value", "", "minus the first", "")]
     for metric in dict.fromkeys(difference.metric for difference in differences):
-        rows.append((metric, first, format_estimate(results[first].estimates[metric]), "", ""))
-        for each in differences:
-            if each.metric == metric:
-                gap = format_estimate(Estimate(each.difference, each.error))
-                rows.append(("", each.other, format_estimate(each.values[1]), gap, each.verdict))
-    lines += ["", align_columns(rows)]
+        values = [result.estimates[metric] for result in results.values()]
+        of_metric = [difference for difference in differences if difference.metric == metric]
+        gaps = ["", *(format_estimate(Estimate(each.difference, each.error)) for each in of_metric)]
+        verdicts = ["", *(each.verdict for each in of_metric)]
+        heads = [with_arrow(metric), *("" for _ in of_metric)]
+        texts, marks = [format_estimate(value) for value in values], best_marks(values, metric)
+        rows += zip(heads, results, texts, marks, gaps, verdicts, strict=True)
+    lines += ["", align_columns(rows), LEGEND]
     only_in_some = not_compared(results)
     if only_in_some:
         lines += ["", "not compared, since not in all results: " + ", ".join(only_in_some)]
@@ -126,10 +132,15 @@ def format_comparison(
         ("environment", "differs in the environment, which may change the last digits"),
     ):
         fields = context_differences(results, part)
-        cells = {field: {name: str(value) for name, value in values.items()} for field, values in fields.items()}
+        cells = {field: {name: short(value) for name, value in each.items()} for field, each in fields.items()}
         table = "\n" + indent(titled_table(cells), "  ") if cells else " nothing"
         lines += ["", f"{title}:{table}"]
     return "\n".join(lines)
+
+
+def short(value: Any) -> str:
+    """A value of a table: parts by their options, hashes by their first digits."""
+    return HASH.sub(lambda found: found[0][:12], name_option(value))
 
 
 def not_compared(results: Mapping[str, Result]) -> list[str]:
@@ -171,10 +182,24 @@ def read_upgraded(path: Path) -> Result:
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, Result]:
-    """Results by the letters a, b, c and so on, in the order of the paths."""
+    """Results in the order of the paths, by the settings that differ, or by the letters a, b, c and so on."""
     if not 2 <= len(paths) <= len(string.ascii_lowercase):
         raise ValueError(f"2 to {len(string.ascii_lowercase)} results are compared, got {len(paths)}")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"results must be files that evaluate.py wrote, and these do not exist: {', '.join(missing)}")
-    return {letter: read_upgraded(path) for letter, path in zip(string.ascii_lowercase, paths, strict=False)}
+    results = [read_upgraded(path) for path in paths]
+    return dict(zip(result_names(paths, results), results, strict=True))
+
+
+def result_names(paths: Sequence[Path], results: Sequence[Result]) -> list[str]:
+    """Names by the settings that differ: those of the subjects and, if all runs are there, of the runs."""
+    own = [subject_settings(result.subject) for result in results]
+    try:
+        runs = [read_config(path.absolute().parents[1]) for path in paths]
+    except (ValueError, OSError):
+        runs = [{}]
+    for run, settings in zip(runs, own, strict=True) if all(runs) else ():
+        replaced = tuple(key.removesuffix(TARGET) for key in settings if key.endswith(f".{TARGET}"))
+        settings |= {key: value for key, value in run.items() if key not in settings and not key.startswith(replaced)}
+    return run_labels(differing_settings(own)[0], string.ascii_lowercase[: len(results)])

@@ -1,14 +1,19 @@
 """Lines with error bars: values over training steps, over the swept setting, or over another value."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
-from ddpm.evaluation.table import metric_columns
+from ddpm.base.plots import set_apart
+from ddpm.evaluation.table import direction, metric_columns
 from ddpm.metrics.protocol import Result
 from ddpm.metrics.score import Estimate
 
@@ -33,6 +38,16 @@ def draw_line(axes: Axes, x: Sequence[float | Estimate], y: Sequence[Estimate], 
     axes.grid(alpha=0.3)
 
 
+def look(number: int) -> dict[str, Any]:
+    """The colour and the marker of one of several lines."""
+    return {"color": f"C{number % 10}", "marker": "osD^vP"[number % 6]}
+
+
+def with_direction(metric: str) -> str:
+    """The label of an axis: "fid_mnist_1k, low is better"."""
+    return ", ".join(filter(None, (metric, direction(metric))))
+
+
 def logarithmic(axis: Axis) -> None:
     """Make the axis logarithmic with ticks 1, 2, 5, 10, ..., where matplotlib has only powers of ten."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -41,19 +56,65 @@ def logarithmic(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def curves_over_training(results: Mapping[str, Result]) -> Figure:
-    """Each metric over the steps of the checkpoints, one line for each run. results: by RUN/CHECKPOINT."""
+def legend_above(axes: Axes, num_columns: int = 3) -> None:
+    """A legend above the panel, where it hides no curve."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=num_columns, fontsize="small", frameon=False)
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
+    """Write a label beside each point, at the place around it that hides least of the lines, the points and the other
+    labels. Call it when the axes have their limits."""
+    axes.figure.draw_without_rendering()  # fixes the places of the points in the picture
+    lines = (place for each in axes.lines for place in resampled(axes, each.get_xydata()))
+    pixels = axes.transData.transform([*points, *lines])
+    frame, taken = axes.get_window_extent(), []
+    for point, label in zip(points, labels, strict=True):
+        costs = []
+        for angle, far in itertools.product(range(0, 360, 30), (9, 16, 26)):
+            x, y = far * math.cos(math.radians(angle)), far * math.sin(math.radians(angle))
+            side = {
+                "ha": ("right", "center", "left")[1 + round(x / far)],
+                "va": ("top", "center", "bottom")[1 + round(y / far)],
+            }
+            note = axes.annotate(label, point, (x, y), textcoords="offset points", fontsize="small", zorder=6, **side)
+            box = note.get_window_extent().padded(2)
+            inside = (box.contains(*pixel) for pixel in pixels)
+            hidden = 10 * sum(map(box.overlaps, taken)) + 20 * (not contains(frame, box)) + sum(inside)
+            costs.append((hidden + far / 30, len(costs), note, box))
+        _, _, best, box = min(costs)
+        taken.append(box)
+        for *_, note, _ in costs:
+            if note is not best:
+                note.remove()
+
+
+def resampled(axes: Axes, line: np.ndarray, num: int = 40) -> Iterator[np.ndarray]:
+    """Points along a line of straight pieces `[N, 2]`, even on the scales of the axes."""
+    to_axes = axes.transScale
+    for one, other in itertools.pairwise(to_axes.transform(line)):
+        yield from to_axes.inverted().transform(np.linspace(one, other, num))
+
+
+def contains(frame: Bbox, box: Bbox) -> bool:
+    return frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
+
+
+def curves_over_training(results: Mapping[str, Result], run_of: Mapping[str, str]) -> Figure:
+    """Each metric over the steps of the checkpoints, one line for each run. run_of: the run of each result."""
     names = metric_columns(list(results.values()))
-    runs = sorted({title.rpartition("/")[0] for title in results})
+    runs = sorted({run_of[title] for title in results})
     figure, panels = panel_grid(len(names))
     for name, axes in zip(names, panels, strict=True):
-        for run in runs:
-            of_run = [result for title, result in results.items() if title.rpartition("/")[0] == run]
+        for number, run in enumerate(runs):
+            of_run = [result for title, result in results.items() if run_of[title] == run]
             with_step = [each for each in of_run if name in each.metrics and each.subject["step"] is not None]
             points = sorted((each.subject["step"], each.estimates[name]) for each in with_step)
             steps, values = zip(*points, strict=True) if points else ((), ())
-            draw_line(axes, steps, values, label=run.replace("$", r"\$"))  # else a formula
-        axes.set(title=name, xlabel="training step")
+            draw_line(axes, steps, values, label=run.replace("$", r"\$"), **look(number))  # else a formula
+        set_apart(axes)
+        axes.set(ylabel=with_direction(name), xlabel="training step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if len(runs) > 1:
-        panels[0].legend(fontsize="small")
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", fontsize="small", frameon=False)
     return figure

@@ -99,8 +99,9 @@ def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages
 
 
 @rank_zero_only
-def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Result]) -> None:
-    """Write and print one table of all results; draw curves if there are several training steps."""
+def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Result], runs: dict[str, str]) -> None:
+    """Write and print one table of all results; draw curves if there are several training steps. runs: the run of each
+    result."""
     common = Path(os.path.commonpath([run_folder_of(path) for path in paths]))
     folder = Path(config.out) if config.out else common / "evaluations"
     name = f"table_{short_digest([asdict(result) for result in results.values()])}"
@@ -110,7 +111,7 @@ def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Re
         print(f"\n{table.spread(results)}")
     print(f"table in {folder / name}.csv")
     if len({result.subject["step"] for result in results.values()} - {None}) > 1:
-        save_figure(curves_over_training(results), folder / f"{name}.png")
+        save_figure(curves_over_training(results, runs), folder / f"{name}.png")
         print(f"curves in {folder / name}.png")
 
 

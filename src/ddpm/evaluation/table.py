@@ -8,6 +8,9 @@ from typing import Any
 from ddpm.metrics.protocol import Result, result_name
 from ddpm.metrics.score import Estimate, lower_is_better
 
+ARROWS = {True: "↓", False: "↑", None: ""}
+LEGEND = "↓ lower is better, ↑ higher is better; * the best, ≈ within two standard errors of the difference from it"
+
 
 def format_estimate(estimate: Estimate) -> str:
     """ "3.17 ± 0.03": the error has two significant digits. Without an error, the value has four."""
@@ -22,8 +25,40 @@ def metric_columns(results: Sequence[Result]) -> list[str]:
 
 
 def text_table(results: Mapping[str, Result]) -> str:
-    """One line for each result. results: by name."""
-    return estimates_table({title: result.estimates for title, result in results.items()})
+    """One line for each result, with the best of each metric marked. results: by name."""
+    rows: dict[str, dict[str, str]] = {title: {} for title in results}
+    for name in metric_columns(list(results.values())):
+        values = [result.estimates.get(name) for result in results.values()]
+        for row, value, mark in zip(rows.values(), values, best_marks(values, name), strict=True):
+            row[with_arrow(name)] = f"{format_estimate(value)} {mark}".rstrip() if value else ""
+    return f"{titled_table(rows)}\n{LEGEND}"
+
+
+def with_arrow(metric: str) -> str:
+    """The name of a metric with an arrow in the direction that is better."""
+    return f"{metric} {ARROWS[lower_is_better(metric)]}".rstrip()
+
+
+def direction(metric: str) -> str:
+    return {True: "low is better", False: "high is better", None: ""}[lower_is_better(metric)]
+
+
+def best_marks(values: Sequence[Estimate | None], metric: str) -> list[str]:
+    """`*` for the best value, and `≈` for those within two standard errors of it."""
+    top, near = best_rows(values, lower_is_better(metric))
+    return ["*" if k in top else "≈" if k in near else "" for k in range(len(values))]
+
+
+def best_rows(values: Sequence[Estimate | None], lower: bool | None) -> tuple[set[int], set[int]]:
+    """Indices of the best value, and of those within two standard errors of the difference from it."""
+    known = {k: each for k, each in enumerate(values) if each is not None}
+    if lower is None or len(known) < 2:
+        return set(), set()
+    top = (min if lower else max)(each.value for each in known.values())
+    winners = {k for k, each in known.items() if each.value == top}
+    error = max(known[k].error or 0.0 for k in winners)
+    near = {k for k, (value, own) in known.items() if own and abs(value - top) <= 2 * math.hypot(own, error)}
+    return winners, near - winners
 
 
 def estimates_table(rows: Mapping[str, Mapping[str, Estimate]]) -> str:

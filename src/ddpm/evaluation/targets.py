@@ -17,6 +17,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.config import analytic, build, load
+from ddpm.config.run_settings import differing_settings, read_config, run_labels
 from ddpm.data.any_images import image_data
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.pixels import ImageData
@@ -44,8 +45,8 @@ MOST_SAMPLES = 50_000  # as in published results
 class EvaluationTarget:
     """Images to be measured: those in `stored`, and those that `model` generates for the other numbers.
 
-    about: the subject of the result. folder: the default folder of the result. variant: the variant of a sweep, or
-    None.
+    about: the subject of the result. folder: the default folder of the result. run: the name of its run among those
+    that are measured. variant: the variant of a sweep, or None.
     """
 
     name: str
@@ -55,6 +56,7 @@ class EvaluationTarget:
     writer: ImageWriter | None
     about: dict[str, Any]
     folder: Path
+    run: str = ""
     variant: Variant | None = None
 
 
@@ -63,6 +65,8 @@ def evaluation_targets(
 ) -> Iterator[tuple[EvaluationTarget, Reference]]:
     if config.images is not None:
         yield target_of_images(config)
+    runs = run_names(paths) if paths else {}
+    steps_matter = len(set(runs.values())) < len(paths) or len(paths) == 1
     for path in paths:
         real: Reference | None = None
         for variant, repeat in itertools.product(variants, range(config.num_repeats)):
@@ -73,17 +77,22 @@ def evaluation_targets(
             real = real or build_reference(config, stored, model.image_shape, "the samples of this model")
             target = target_of_model(config, path, model, stored, real, trainer)
             target.variant = variant if variant.name else None
-            target.name = (
-                f"{os.path.relpath(run_folder_of(path), common_folder(paths))}/{stem(path)} {variant.title}".rstrip()
-            )
-            if config.num_repeats > 1:
-                target.name += f" seed {config.seed + repeat}"
+            target.run = runs[path]
+            words = [target.run, stem(path) if steps_matter else "", variant.title]
+            words += [f"seed {config.seed + repeat}"] if config.num_repeats > 1 else []
+            target.name = " ".join(filter(None, words))
             yield target, real
 
 
-def common_folder(paths: list[Path]) -> str:
-    """The common folder of the runs. Paths relative to it distinguish the runs 0, 1, ... of two sweeps."""
-    return os.path.commonpath([run_folder_of(path).absolute().parent for path in paths])
+def run_names(paths: list[Path]) -> dict[Path, str]:
+    """The name of the run of each checkpoint by the settings that differ, or else by its place below the common folder
+    of the runs."""
+    folders = {run_folder_of(path): None for path in paths}
+    common = os.path.commonpath([folder.absolute().parent for folder in folders])
+    columns, _ = differing_settings([read_config(folder) for folder in folders])
+    names = run_labels(columns, [os.path.relpath(folder, common) for folder in folders])
+    of_folder = dict(zip(folders, names, strict=True))
+    return {path: of_folder[run_folder_of(path)] for path in paths}
 
 
 def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:

@@ -199,7 +199,10 @@ def check_plain(settings: dict[str, Any], plain: Config) -> None:
     """Raise ValueError for a setting with another value than the only one that can be exported."""
     for name, value in plain.items():
         if settings[name] != value:
-            check.fail(name, settings[name], f"{value} to save for diffusers")
+            raise ValueError(
+                f"{name} must be {value} to save for diffusers, got {settings[name]!r}: its networks have no such "
+                "layers; format=safetensors exports this model"
+            )
 
 
 def shared_config(settings: dict[str, Any], plain: str, attending: str) -> Config:

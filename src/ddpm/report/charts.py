@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
+from ddpm.base.plots import set_apart
 from ddpm.evaluation.table import format_estimate
 from ddpm.metrics.score import Estimate
 from ddpm.report.series import thin
@@ -74,6 +75,7 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
         axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
         for curve in curves:
             draw_curve(axes, curve, len(curves), is_log)
+        set_apart(axes)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if is_log:
@@ -82,6 +84,8 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
             axes.yaxis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=factors, numticks=8))
             axes.minorticks_off()
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        else:
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.5g}"))
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = NEEDLESS.sub("", file.getvalue().split("</defs>", 1)[1].removesuffix("</svg>\n"))
@@ -98,7 +102,9 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
 def draw_curve(axes: Axes, curve: Curve, num_curves: int, is_log: bool) -> None:
     x, y, most = curve.x, curve.y, min(400, ALL_POINTS // num_curves)
     style = {"color": RUN.format(curve.run % NUM_COLOURS), "clip_on": False}
-    if curve.error is not None and len(y) > 1:
+    if curve.error is not None and len(y) == 1:
+        axes.errorbar(x, y, curve.error, capsize=3, **style)
+    elif curve.error is not None:
         low = np.maximum(y - curve.error, 0.9 * y.min() if is_log else -np.inf)
         axes.fill(np.r_[x, x[::-1]], np.r_[low, (y + curve.error)[::-1]], alpha=0.16, linewidth=0, **style)
     if curve.faint is not None and num_curves <= NUM_COLOURS:

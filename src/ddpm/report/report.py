@@ -10,28 +10,23 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ddpm.config.run_settings import Columns, differing_settings, run_labels
 from ddpm.report.pictures import MAX_BYTES, Picture, album
 from ddpm.report.results import Row, comparisons
 from ddpm.report.runs import Run, find_runs, read_run
-from ddpm.report.settings import (
-    CONF,
-    Columns,
-    derive_overrides,
-    differing_settings,
-    run_labels,
-    sweep_command,
-    train_command,
-)
+from ddpm.report.settings import CONF, derive_overrides, sweep_command, train_command
 
 
 @dataclass
 class Report:
-    """labels, albums, commands: one per run. columns: settings that differ. common: settings that all runs share.
+    """labels, albums, commands: one per run. failed: runs with nothing to compare, by label; if all have, they are
+    `runs`. columns: settings that differ. common: settings that all runs share.
 
     comparisons: results by protocol. sweep: one command that trains all runs, or empty.
     """
 
     runs: list[Run]
+    failed: dict[str, Run]
     labels: list[str]
     columns: Columns
     common: dict[str, str]
@@ -42,9 +37,12 @@ class Report:
 
 
 def read_report(folders: Sequence[Path]) -> Report:
-    runs = [read_run(folder) for folder in find_runs(folders)]
-    columns, common = differing_settings([run.config for run in runs])
+    found = [read_run(folder) for folder in find_runs(folders)]
+    runs = [run for run in found if not run.failure] or found
     swept = sweep_command([run.overrides or [] for run in runs])
+    every_label = run_labels(differing_settings([run.config for run in found])[0], [run.name for run in found])
+    failed = {label: run for label, run in zip(every_label, found, strict=True) if run not in runs}
+    columns, common = differing_settings([run.config for run in runs])
     for run in runs:
         if run.overrides is None and run.config and (CONF / "train.yaml").is_file():
             try:
@@ -58,4 +56,4 @@ def read_report(folders: Sequence[Path]) -> Report:
     places = comparisons(Row(number, result) for number, run in enumerate(runs) for result in run.results)
     with ThreadPoolExecutor(4) as pool:  # decoding pictures takes most of the time and releases the GIL
         albums = list(pool.map(lambda run: album(run.folder, MAX_BYTES // len(runs)), runs))
-    return Report(runs, names, columns, common, places, albums, commands, swept)
+    return Report(runs, failed, names, columns, common, places, albums, commands, swept)

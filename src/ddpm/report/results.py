@@ -1,16 +1,16 @@
 """Read results of evaluate.py and group those that can be compared: equal names and equal protocols."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddpm.checkpoint import groups
+from ddpm.config.option_names import name_option
+from ddpm.config.run_settings import format_setting
 from ddpm.evaluation.comparison import protocol, read_upgraded
 from ddpm.metrics.protocol import Result
 from ddpm.metrics.score import Estimate
-from ddpm.report.settings import format_setting
 
 HOW = {"weights": "weights", "sampler": "sampler", "steps": "sampling steps", "seed": "seed", "clip": "clip"}
 HOW |= {name: name for name in ("guides_sha256", "labels", "conditions_from", "image_shape", "precision")}
@@ -44,6 +44,7 @@ class Row:
             for key, heading in {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}.items()
             if key in subject
         }
+        settings = {key: name_option(value) if isinstance(value, str) else value for key, value in settings.items()}
         about = {"on": where.device, "processor": where.processor, "processes": where.num_processes}
         about |= {"commit": where.commit, "versions": where.versions}
         self.how = {key: format_setting(value) for key, value in {**settings, **about}.items()}
@@ -82,15 +83,3 @@ def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimat
         for metric, value in row.result.estimates.items():
             found.setdefault((metric, measurement_settings(metric, row.result)[1]), [None] * len(rows))[k] = value
     return found
-
-
-def best_rows(values: Sequence[Estimate | None], lower: bool | None) -> tuple[set[int], set[int]]:
-    """Indices of the best value, and of those within two standard errors of the difference from it."""
-    known = {k: each for k, each in enumerate(values) if each is not None}
-    if lower is None or len(known) < 2:
-        return set(), set()
-    top = (min if lower else max)(each.value for each in known.values())
-    winners = {k for k, each in known.items() if each.value == top}
-    error = max(known[k].error or 0.0 for k in winners)
-    near = {k for k, (value, own) in known.items() if own and abs(value - top) <= 2 * math.hypot(own, error)}
-    return winners, near - winners

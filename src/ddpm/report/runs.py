@@ -1,22 +1,28 @@
 """Read a run folder. Missing or damaged parts become sentences in its notes."""
 
 import os
+import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddpm.config.run_settings import Config, read_config, resolve_reference
 from ddpm.metrics.protocol import Result
 from ddpm.report.results import read_results
 from ddpm.report.series import Series, read_series
-from ddpm.report.settings import Config, read_config, read_overrides, resolve_reference
+from ddpm.report.settings import read_overrides
+from ddpm.runs.lease import read_lease
 
 MAX_DEPTH = 6
 SIGNS = ("checkpoints/config.yaml", "metrics.csv")  # every run has one of these
+PARAMETERS = re.compile(r": ([\d,]+(?: and [\d,]+ \(\w+\))*) parameters, ")  # in the first lines of train.log
 
 
 @dataclass
 class Run:
-    """name: its folder, with the folder of the sweep if it is a number. notes: sentences about problems."""
+    """name: its folder, with the folder of the sweep if it is a number. parameters: those of each network, as text.
+    notes: sentences about problems. failure: why there is nothing to compare, or empty."""
 
     folder: Path
     name: str
@@ -24,6 +30,8 @@ class Run:
     overrides: list[str] | None = None  # None if they are not stored
     series: Series = field(default_factory=Series)
     results: list[Result] = field(default_factory=list)
+    parameters: str | None = None
+    failure: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -59,20 +67,38 @@ def read_run(folder: Path) -> Run:
         ("config", read_config, "", "Its settings cannot be read"),
         ("overrides", read_overrides, "", "Its command is not known"),
         ("series", read_series, "metrics.csv", "Its logged values cannot be read"),
+        ("parameters", read_parameters, "train.log", "Its train.log cannot be read"),
     ):
         try:
             setattr(run, name, read(folder / file))
         except (ValueError, OSError) as error:
             run.notes.append(f"{shown}: {error}.".replace(f"{folder}/", ""))
     run.results, failed = read_results(folder)
+    most, last = resolve_reference(run.config, "trainer.max_steps"), run.series.last_step or 0
+    lease = read_lease(folder / ".lease")
+    if type(most) is not int or last < most:
+        is_at_work = lease is not None and not lease.has_ended(time.time())
+        odd = sorted(path.stem for path in (folder / "nonfinite").glob("[0-9]*.pt"))
+        if odd:
+            run.failure = f"The loss became NaN or infinite at step {odd[-1].lstrip('0') or '0'}."
+        elif not is_at_work and not last and not run.results:
+            run.failure = "It ended before it logged a value."
+        elif last and type(most) is int:
+            run.notes.append(f"It {'is' if is_at_work else 'ended'} at step {last:,} of {most:,}.")
     run.notes += [*describe_state(run), *failed]
     return run
 
 
+def read_parameters(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open(errors="replace") as file:
+        found = PARAMETERS.search(file.read(2**16))
+    return found[1] if found else None
+
+
 def describe_state(run: Run) -> Iterator[str]:
-    series, most = run.series, resolve_reference(run.config, "trainer.max_steps")
-    if type(most) is int and len(series.steps) and series.last_step < most:
-        yield f"It is at step {series.last_step:,} of {most:,}: still training, or ended early."
+    series = run.series
     if len(series.steps) == 0 and not series.unreadable and not any("metrics.csv" in note for note in run.notes):
         yield "Its metrics.csv has no rows yet."
     if len(series.steps) == 1:

@@ -28,6 +28,15 @@ class Series:
     def last_step(self) -> int | None:
         return int(self.steps[-1]) if len(self.steps) else None
 
+    @property
+    def minutes(self) -> float | None:
+        """Minutes of training until the last logged step, with pictures and validation; None if no rates are logged."""
+        columns = ("sys/steps_per_second", "sys/seconds_between_steps")
+        rate, between = (self.values.get(name, self.steps * np.nan) for name in columns)
+        known = np.isfinite(rate) & np.isfinite(between) & (rate > 0)
+        seconds = np.diff(self.steps[known], prepend=0) * (1 / rate[known] + between[known])
+        return float(seconds.sum()) / 60 if known.any() else None
+
     def points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a column at its finite numbers; both empty if there is no such column."""
         values = self.values.get(name, np.full(len(self.steps), np.nan))

@@ -17,6 +17,11 @@ def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return flags, [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
 
 
+def unknown_flags(arguments: list[str]) -> list[str]:
+    """Words with dashes that Hydra does not know."""
+    return [word for word in get_args_parser().parse_known_args(arguments)[1] if re.match("--?[A-Za-z]", word)]
+
+
 def jobs(overrides: list[str]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep; of a command without a sweep, its own."""
     parsed = OverridesParser.create().parse_overrides(overrides)

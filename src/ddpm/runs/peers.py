@@ -50,7 +50,7 @@ def connect(strategy: Any) -> None:
     except dist.DistStoreError as error:
         waited = strategy._timeout.total_seconds() / 60
         raise ProcessLost(
-            f"not all processes have connected to {address}:{port} within trainer.timeout_minutes={waited:g}; the "
+            f"not all processes have connected to {address}:{port} within limits.timeout_minutes={waited:g}; the "
             "messages of the others state the cause"
         ) from error
     except dist.DistNetworkError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.base.differing import differing
@@ -63,6 +63,15 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
         rank_zero_info(f"changed on resuming: {line}")
 
 
+def keep_chosen(config: DictConfig, stored: dict[str, Any]) -> None:
+    """Set fields that are null to what the run of the checkpoint chose for them at its start."""
+    before = open_config(stored)[0]
+    for key in groups.chosen_at_the_start():
+        group, field = key.split(".")
+        if field in config[group] and config[group][field] is None:
+            config[group][field] = OmegaConf.select(before, key)
+
+
 def setting_differences(
     before: dict[str, Any], after: dict[str, Any], data_is_read: bool = True
 ) -> dict[str, tuple[Any, Any]]:
@@ -70,15 +79,15 @@ def setting_differences(
 
     Settings that do not change the training are not compared (the number of steps does change it if the learning rate
     decays to the last step), nor are references to other settings. data_is_read: if false, data sets are compared by
-    location instead of content, and values that `after` will fit to the data are ignored.
+    location instead of content, and values that `after` will fit to the data or choose at its start are ignored.
     """
     one, other = (resolved_leaves(with_absolute_paths(each)) for each in (before, after))
     leaves = [*one.items(), *other.items()]
     decays = any(value for key, value in leaves if key.endswith("optimizer.cosine_decay"))  # of any network
     counts = {"trainer.max_steps"} if decays else set()
     counts |= set() if data_is_read else {"data.source", "data.name"}
-    from_data = set() if data_is_read else flatten(before.get(FITTED, {})).keys()
-    to_come = {key for key in from_data if other.get(key) is None}
+    later = () if data_is_read else (*flatten(before.get(FITTED, {})), *groups.chosen_at_the_start())
+    to_come = {key for key in later if other.get(key) is None}
     free = [name for name in groups.changeable_on_resume() if name not in counts]
     return {
         key: values

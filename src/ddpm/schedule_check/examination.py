@@ -28,6 +28,11 @@ def log_snr_of(schedule: NoiseSchedule) -> Tensor:
     return alpha_bar.log() - torch.log1p(-alpha_bar)
 
 
+def decibels_of(schedule: NoiseSchedule) -> Tensor:
+    """The SNR in dB, float64 `[T]` for t = 1..T; minus infinity where no signal is left."""
+    return log_snr_of(schedule) * (10 / math.log(10))
+
+
 def single_betas(schedule: NoiseSchedule) -> Tensor:
     """beta of each step, float64 `[T]`."""
     return 1 - schedule.alpha_bar[1:] / schedule.alpha_bar[:-1]
@@ -57,7 +62,7 @@ def float32_error(schedule: NoiseSchedule) -> float:
 
 def step_budget(schedule: NoiseSchedule) -> dict[str, float]:
     """The share of the times 1..T in each decade of the SNR, in dB, from clean to noisy."""
-    level = log_snr_of(schedule) * 10 / math.log(10)
+    level = decibels_of(schedule)
     edges = [40, 30, 20, 10, 0, -10, -20, -30, -40]
     names = ["above 40", *(f"{high} to {low}" for high, low in itertools.pairwise(edges)), "below -40"]
     place = torch.bucketize(-level, torch.tensor([-edge for edge in edges], dtype=torch.float64))

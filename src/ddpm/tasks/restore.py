@@ -106,7 +106,7 @@ def outcome(
     drawn = sheet(
         [[images[i], known[i], *outputs[i]] for i in range(len(numbers))],
         rows=[f"image {number}" for number in numbers],
-        columns=["original", "known", *(f"{k + 1}" for k in range(outputs.shape[1]))],
+        columns=["original", "known", *(f"completion {k + 1}" for k in range(outputs.shape[1]))],
         title=f"{task}: completions of the known part, {steps} steps",
     )
     figures = {

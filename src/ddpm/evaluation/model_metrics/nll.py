@@ -6,8 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.diffusion.losses.bound import likelihood_of
 from ddpm.diffusion.variance import FixedLarge
+from ddpm.evaluation.curves import legend_above, look
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.bound import Terms, bound_terms, large_variance
 from ddpm.evaluation.model_metrics.images import OfLikelihood
@@ -85,14 +87,16 @@ def draw_nll(terms: Terms) -> Figure:
     left, right = figure.subplots(1, 2)
     T = len(terms.distortion) - 1
     times = list(range(1, T + 1))
-    for name, mean in terms.means.items():
-        left.plot(times, mean[1:].clamp(min=1e-9), label=name, linewidth=1.5)
+    for number, (name, mean) in enumerate(terms.means.items()):
+        style = look(number) | {"marker": ""}
+        left.plot(times, mean[1:].clamp(min=1e-9), label=name, **style)
         value, error = terms.total(name)
         so_far = mean[1:].flip(0).cumsum(0).flip(0) + mean[0]
-        right.plot(times, so_far, linewidth=1.5, label=f"{name}: {value:.3f} ± {error:.3f}")
-    left.set(xscale="log", yscale="log", xlabel="t", ylabel="bits/dim", title="the term from t to t - 1")
-    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title="all terms from T down to t")
+        right.plot(times, so_far, label=f"{name}: {value:.3f} ± {error:.3f}", **style)
+    left.set(xscale="log", yscale="log", xlabel="time t", ylabel="the term from t to t - 1 (bits/dim)")
+    right.set(xscale="log", xlabel="time t", ylabel="all terms from T down to t (bits/dim)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        legend_above(axes)
+        set_apart(axes)
     return figure

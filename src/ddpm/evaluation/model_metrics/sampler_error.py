@@ -5,7 +5,6 @@ the step from there is a DDIM step in all samplers, and its error does not fall 
 it is the distance of distributions: exact for Gaussian data, where sampling is affine; else estimated from samples.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
 from ddpm.config import wiring
@@ -27,7 +27,7 @@ from ddpm.diffusion.exact.oracle import GaussianOracle, Oracle, OracleDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.samplers.base import Sampler, State, describe_setting
 from ddpm.diffusion.schedules.base import NoiseSchedule
-from ddpm.evaluation.curves import logarithmic
+from ddpm.evaluation.curves import logarithmic, look
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.metrics.protocol import short_digest
 from ddpm.metrics.score import Estimate
@@ -227,25 +227,22 @@ def convergence_rows(found: list[Convergence], steps: Sequence[int]) -> list[dic
 def draw_errors(found: list[Convergence]) -> Figure:
     """A panel for deterministic samplers and one for stochastic samplers. Slopes are orders of convergence."""
     panels = {"without noise": ("path",), "with noise": ("distribution", "samples")}
+    units = {"without noise": "RMS distance from the exact flow", "with noise": "Wasserstein distance from the data"}
     shown = {title: kinds for title, kinds in panels.items() if any(each.kind in kinds for each in found)}
     figure = Figure(figsize=(5.5 * len(shown), 5.6), layout="constrained")
     for number, (title, kinds) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), number)
-        markers = itertools.cycle("osD^vPX*<>")
-        wide, dashed = {"linewidth": 3, "markersize": 8}, {"linewidth": 1.5, "markersize": 4, "linestyle": "--"}
-        looks = itertools.cycle([wide, dashed])  # equal errors of two samplers show both lines
-        for each in found:
-            if each.kind in kinds:
-                fitted = "" if each.fitted is None else f"  {each.fitted:.2f}"
-                stated = "" if each.stated is None else f" ({each.stated})"
-                label = f"{each.name}{fitted}{stated}"
-                look = {"marker": next(markers), "label": label, **next(looks)}
-                axes.plot(each.evaluations, each.errors, **look)
+        for place, each in enumerate(each for each in found if each.kind in kinds):
+            fitted = "" if each.fitted is None else f"  {each.fitted:.2f}"
+            stated = "" if each.stated is None else f" ({each.stated})"
+            label = f"{each.name}{fitted}{stated}"
+            axes.plot(each.evaluations, each.errors, label=label, **look(place))
         floors = [each.floor for each in found if each.kind in kinds and each.floor]
         if floors:
             axes.axhline(max(floors), color="grey", linestyle="--", linewidth=1, label="chance")
-        axes.set(yscale="log", xlabel="network evaluations", ylabel="error", title=title)
+        axes.set(yscale="log", xlabel="network evaluations", ylabel=f"{units[title]}, in units of x", title=title)
         logarithmic(axes.xaxis)
+        set_apart(axes)
         axes.grid(alpha=0.3, which="both")
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
         axes.legend(fontsize="small", title="sampler, fitted order (stated)", title_fontsize="small", **below)

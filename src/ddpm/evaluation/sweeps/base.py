@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.evaluation.sweeps.points import SweepPoint, best_point, direction, metrics
-from ddpm.evaluation.table import format_estimate
+from ddpm.evaluation.sweeps.points import SweepPoint, best_point, metrics
+from ddpm.evaluation.table import direction, format_estimate
 from ddpm.model.diffusion_model import DiffusionModel
 
 

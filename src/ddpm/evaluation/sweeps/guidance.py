@@ -10,16 +10,16 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import StrMethodFormatter
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.config import load
-from ddpm.evaluation.curves import draw_line, panel_grid
+from ddpm.evaluation.curves import draw_line, label_points, legend_above, look, panel_grid, with_direction
 from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
-from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, direction, metrics
-from ddpm.evaluation.table import align_columns, format_estimate
+from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, metrics
+from ddpm.evaluation.table import align_columns, direction, format_estimate
 from ddpm.metrics.score import lower_is_better
 
 SCALE = "scale"
@@ -81,6 +81,9 @@ class GuidanceSweep(Sweep):
             draw_over_scale(axes, points, names)
         for axes, pair in zip(panels[len(over_scale) :], traded, strict=True):
             draw_trade(axes, points, *pair)
+        for axes, pair in zip(panels[len(over_scale) :], traded, strict=True):  # when all panels have their places
+            places = [tuple(point.estimates[name].value for name in pair) for point in points]
+            label_points(axes, places, [f"{'' if k else 'scale '}{point.value:g}" for k, point in enumerate(points)])
         return figure
 
 
@@ -112,31 +115,29 @@ def first_word(metric: str) -> str:
 def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[str]) -> None:
     scales = [point.value for point in points]
     for number, name in enumerate(names):
-        draw_line(axes, scales, [point.estimates[name] for point in points], color=f"C{number}", label=name)
+        estimates = [point.estimates[name] for point in points]
+        draw_line(axes, scales, estimates, label=name, **look(number))
         top = best_point(points, name)
         if top is not None:
-            axes.plot(top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=12, zorder=5)
+            axes.plot(
+                top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=14, zorder=5, mec="black"
+            )
         of_real = next((each for each in points[0].estimates if each.startswith(f"{first_word(name)}_of_real_")), None)
         if of_real:
             level = points[0].estimates[of_real].value
             axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label="of real images")
+    set_apart(axes)
     directions = {direction(name) for name in names if lower_is_better(name) is not None}
     title = names[0] if len(names) == 1 else " and ".join(map(first_word, names))
     axes.set(xticks=scales, xlabel="guidance scale", ylabel=", ".join([title, *directions]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(fontsize="small")
+        legend_above(axes)
 
 
 def draw_trade(axes: Axes, points: Sequence[SweepPoint], x: str, y: str) -> None:
-    """Metric y over metric x, as a curve along the scales."""
+    """Metric y over metric x, as a curve along the scales, without their labels."""
     across, up = ([point.estimates[name] for point in points] for name in (x, y))
     draw_line(axes, across, up, color="C3")
-    right = {"xytext": (6, 5), "ha": "left"}
-    left = {"xytext": (-6, -12), "ha": "right"}  # alternating, since points are close at the end
-    for number, point in enumerate(points):
-        named = f"{point.value:g}" if number else f"scale {point.value:g}"
-        place, look = (across[number].value, up[number].value), left if number % 2 else right
-        words = axes.annotate(named, place, textcoords="offset points", fontsize="small", **look)
-        words.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=6)
-    axes.set(xlabel=f"{x}, {direction(x)}", ylabel=f"{y}, {direction(y)}")
+    axes.set(xlabel=with_direction(x), ylabel=with_direction(y))
+    axes.margins(0.12)

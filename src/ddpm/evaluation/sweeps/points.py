@@ -58,10 +58,6 @@ def best_point(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
     return min(points, key=lambda point: (sign * point.estimates[metric].value, point.evaluations))
 
 
-def direction(metric: str) -> str:
-    return "low is better" if lower_is_better(metric) else "high is better"
-
-
 def cells(points: Iterable[SweepPoint], metric: str) -> dict[SweepPoint, str]:
     """The values of a metric as text, with a star at the best."""
     top = best_point(points, metric)

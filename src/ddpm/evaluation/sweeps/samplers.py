@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.plots import set_apart
 from ddpm.config import load, wiring
-from ddpm.evaluation.curves import draw_line, logarithmic
+from ddpm.evaluation.curves import draw_line, logarithmic, look, with_direction
 from ddpm.evaluation.sweeps.base import Sweep, Variant, unique_values
-from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, direction, metrics
-from ddpm.evaluation.table import align_columns
+from ddpm.evaluation.sweeps.points import SweepPoint, best_point, cells, metrics
+from ddpm.evaluation.table import align_columns, direction
 from ddpm.metrics.score import lower_is_better
 from ddpm.model.diffusion_model import DiffusionModel
 
@@ -140,12 +141,13 @@ def draw_over_cost(axes: Axes, points: Sequence[SweepPoint], metric: str, cost: 
     for number, (sampler, theirs) in enumerate(by_sampler(points).items()):
         known = [point for point in theirs if point in cost]
         if known:
-            look = {"color": f"C{number % 10}", "marker": "osD^vP"[number % 6], "label": sampler}
-            draw_line(axes, [cost[point] for point in known], [point.estimates[metric] for point in known], **look)
+            estimates = [point.estimates[metric] for point in known]
+            draw_line(axes, [cost[point] for point in known], estimates, label=sampler, **look(number))
     if top in cost:
         axes.plot(cost[top], top.estimates[metric].value, "*", color="black", markersize=13, zorder=5, label="best")
-    axes.set_ylabel(f"{metric}, {direction(metric)}" if top else metric)
+    axes.set_ylabel(with_direction(metric))
     logarithmic(axes.xaxis)
     values = [point.estimates[metric].value for point in cost]
     if min(values) > 0 and max(values) > 5 * min(values):
         logarithmic(axes.yaxis)
+    set_apart(axes)

@@ -1,0 +1,42 @@
+"""The setting that a mistaken name means: by the last part of its path, by names of other programs, by spelling."""
+
+from collections.abc import Sequence
+
+from ddpm.base import check
+
+OTHER_NAMES = {
+    "num_timesteps": ("T", "timesteps", "num_train_timesteps", "diffusion_steps", "num_diffusion_timesteps"),
+    "lr": ("learning_rate", "base_lr"),
+    "batch_size": ("bs", "batch", "train_batch_size"),
+    "max_steps": ("epochs", "num_epochs", "iterations", "train_steps", "train_num_steps", "max_train_steps"),
+    "steps": ("num_steps", "sampling_steps", "num_inference_steps", "sampling_timesteps", "timestep_respacing"),
+    "devices": ("gpus", "num_gpus", "ngpus"),
+    "precision": ("fp16", "bf16", "amp", "mixed_precision"),
+    "size": ("image_size", "img_size", "resolution"),
+    "root": ("data_dir", "folder", "train_data_dir"),
+    "base_channels": ("dim", "model_channels", "num_channels"),
+    "decay": ("ema_decay", "ema_rate"),
+    "gradient_clip_val": ("grad_clip", "max_grad_norm"),
+    "accumulate_grad_batches": ("gradient_accumulation_steps", "gradient_accumulate_every", "accumulation"),
+    "num_samples": ("n", "num_images"),
+    "ckpt": ("checkpoint", "model_path"),
+    "run_dir": ("output_dir", "out_dir", "save_dir"),
+}
+"""Last part of a field's path -> its names in other programs."""
+
+
+def suggestion(wrong: str, known: Sequence[str]) -> str:
+    """The text "; did you mean 'x'?", or "" if nothing is similar. known: the first of equally good ones is named."""
+    meant = nearest(wrong, known)
+    return f"; did you mean {meant!r}?" if meant else check.suggestion(wrong, known)
+
+
+def nearest(wrong: str, known: Sequence[str]) -> str | None:
+    """The known key with the last part of `wrong`, or with the name here of what other programs call so."""
+    group, _, last = wrong.rpartition(".")
+    here = next((name for name, others in OTHER_NAMES.items() if last.lower() in map(str.lower, others)), None)
+    for name in filter(None, (last, here)):
+        found = [key for key in known if key.rpartition(".")[2] == name]
+        if found:
+            return min(found, key=lambda key: (key.rpartition(".")[0] != group, key.count(".")))
+    return None
