@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --no-compile
 export PIP_RESUME_RETRIES := 20
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env test-env train sample evaluate report doctor test test-all lint bench trilemma verify-resume chaos clean
+.PHONY: help env test-env train sample evaluate report doctor data-check test test-all lint bench trilemma verify-resume chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,6 +51,9 @@ report: env  ## write an HTML page that compares the runs in runs/, or make repo
 
 doctor: env  ## analyze and plot a noise schedule: make doctor ARGS="schedule=linear T=100"
 	$(BIN)/python -m ddpm check-schedule $(ARGS)
+
+data-check: env  ## look at a data set before training: make data-check ARGS="data=folder data.source.root=FOLDER"
+	$(BIN)/python -m ddpm check-data $(ARGS)
 
 test: test-env lint  ## check style and types, run the tests: make test ARGS="-k ddim"
 	$(BIN)/python -m pytest $(ARGS)

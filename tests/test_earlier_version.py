@@ -71,7 +71,9 @@ def test_every_option_of_that_time_is_one_of_today_or_its_words_are_known():
         found[was] = ({**before[group], **before["fitted"].get(group, {})}, now)
     changed = {option for option, each in found.items() if each[0] != each[1]}
     samplers = {f"sampler={name}" for name in ("dpm_solver_3m", "heun", "pndm", "unipc")}  # with other rules by default
-    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid"} | samplers  # cond=attributes, and losses with a floor
+    # cond=attributes, losses with a floor, and class folders in a zip
+    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid", "data=zip"} | samplers
+    assert {**found["data=zip"][0]["source"], "layout": "auto"} == found["data=zip"][1]["source"]
     for option in ("loss=vlb", "loss=hybrid"):
         assert found[option][0] | {"floor": 1e-12} == found[option][1]
     attributes = composed("train", "run_dir=x", "cond=attributes", "model=caption_unet_tiny").cond

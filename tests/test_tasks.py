@@ -271,7 +271,7 @@ BAD = [
     ("inpaint", ["task.mask=lft"], "task.mask must be one of left, .* got 'lft'; did you mean 'left'"),
     ("inpaint", ["task.jump_length=6"], "task.jump_length must be less than the sampler's number of steps, 6"),
     ("colorize", [], "task=colorize needs colour images"),
-    ("denoise", ["data=mnist"], r"data must be of the model's images, \[1, 8, 8\], got \[1, 28, 28\]"),
+    ("denoise", ["data=mnist"], r"1 channels and 8 x 8 .* of mnist have .* 28 x 28 .*data\.size=\[8,8\]"),
 ]
 
 

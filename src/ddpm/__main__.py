@@ -11,6 +11,7 @@ COMMANDS = {
     **{name: f"ddpm.commands.{name}" for name in ("compare", "export", "report", "replay")},
     "verify-resume": "ddpm.commands.verify_resume",
     "check-schedule": "ddpm.commands.check_schedule",
+    "check-data": "ddpm.commands.check_data",
 }
 
 

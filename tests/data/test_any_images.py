@@ -101,12 +101,12 @@ def test_labels_are_kept_where_there_are_any(class_folder, edm_zip):
 
 def test_no_image_is_resized_and_the_first_that_differs_is_named(tmp_path, pixels):
     save(tmp_path / "a", pixels[0], pixels[1], pixels[2, :6], pixels[3, :, :6])
-    with pytest.raises(ValueError, match="2 of 4 images do not have the size") as caught:
+    with pytest.raises(ValueError, match="2 of 4 images do not fit") as caught:
         image_data(tmp_path / "a").setup("fit")
     first, second, remedy = str(caught.value).splitlines()[1:]
     assert first.endswith("2.png: is 6 x 8, but the first image is 8 x 8")
     assert "3.png: is 8 x 6" in second
-    assert remedy.startswith("resize all of them by one known method")
+    assert remedy.startswith("Remedy: resize all of them by one known method")
 
 
 def test_images_need_not_be_square(tmp_path, pixels):
@@ -117,7 +117,7 @@ def test_images_need_not_be_square(tmp_path, pixels):
 
 @pytest.mark.parametrize("mode", ["L", "1", "I;16", "LA"])
 def test_a_grey_first_image_makes_grey_data(mode, tmp_path, pixels):
-    grey = Image.new(mode, (8, 8))
+    grey = Image.new(mode, (8, 8), 65535 if mode == "I;16" else 0)
     assert image_data(save(tmp_path / "a", grey)).channels == 1
 
 
@@ -128,10 +128,13 @@ def test_any_other_makes_rgb(mode, tmp_path, pixels):
     np.testing.assert_array_equal(all_pixels(data)[1].numpy(), np.stack([pixels[1, ..., 0]] * 3))  # grey is no loss
 
 
-def test_a_colour_image_among_grey_ones_is_refused_since_it_would_lose_its_colours(tmp_path, pixels):
-    data = image_data(save(tmp_path / "a", pixels[0, ..., 0], pixels[1]))
-    with pytest.raises(ValueError, match=r"1\.png: is in colour, but the first image is grey"):
-        data.setup("fit")
+@pytest.mark.parametrize("colour_first", [False, True])
+def test_grey_images_among_images_in_colour_become_rgb_whichever_is_first(tmp_path, pixels, colour_first):
+    images = [pixels[0, ..., 0], pixels[1]]
+    data = image_data(save(tmp_path / "a", *images[:: -1 if colour_first else 1]))
+    grey, colour = all_pixels(data)[[1, 0] if colour_first else [0, 1]].numpy()
+    np.testing.assert_array_equal(grey, np.stack([pixels[0, ..., 0]] * 3))
+    np.testing.assert_array_equal(colour, pixels[1].transpose(2, 0, 1))
 
 
 def test_a_photograph_that_lies_on_its_side_has_the_size_that_is_seen(tmp_path, pixels):
@@ -145,11 +148,12 @@ def test_a_photograph_that_lies_on_its_side_has_the_size_that_is_seen(tmp_path, 
     )
 
 
-def test_a_broken_image_is_named(tmp_path, pixels):
+def test_broken_images_are_all_named_also_the_first(tmp_path, pixels):
     folder = save(tmp_path / "a", *pixels[:3])
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"1\.png"):
-        image_data(folder).setup("fit")
     (folder / "0.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"0\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"2 of 3 images(?s:.*)0\.png: (?s:.*)1\.png: (?s:.*)Repair or remove them$"):
+        image_data(folder).setup("fit")
+    (folder / "2.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"No image can be read:(?s:.*)0\.png(?s:.*)2\.png"):
         image_data(folder)

@@ -113,10 +113,14 @@ def test_the_first_line_counts_the_images_that_are_trained_on(class_folder, capf
 
 
 def test_one_reason_and_one_remedy_are_named_once_for_all_images(class_folder):
-    with pytest.raises(ValueError, match=r"12 of 12 images do not have the size of the data") as error:
+    with pytest.raises(ValueError, match=r"12 of 12 images do not fit the settings") as error:
         module(Folder(str(class_folder)), size=9).setup("fit")
-    _, example = str(error.value).splitlines()
-    assert ".png and 9 more: is 8 x 8, but data.size is 9 x 9; set data.resize" in example
+    _, example, remedy = str(error.value).splitlines()
+    assert ".png and 9 more: is 8 x 8, but data.size is 9 x 9" in example
+    assert remedy.startswith("Remedy: set data.resize")
+    assert remedy.endswith(", or data.size=[8,8]")
+    for setting in ({"size": 9, "resize": "box"}, {"size": [8, 8]}):
+        assert module(Folder(str(class_folder)), **setting).num_train == 12
 
 
 @pytest.mark.parametrize("memory_limit_mb", [0, 1])
@@ -137,7 +141,7 @@ def test_a_long_list_of_broken_files_is_cut_with_a_count(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)30 of 30.*19\.png.*and 10 more") as error:
         module(Folder(str(tmp_path))).setup()
     assert "20.png" not in str(error.value)
-    with pytest.raises(ValueError, match="No image can be used"):
+    with pytest.raises(ValueError, match=r"(?s)30 of 30 images cannot be used.*Repair or remove them$"):
         module(Folder(str(tmp_path)), on_broken="skip").setup()
 
 

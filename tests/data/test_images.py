@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import Preparation, UnusableImage, WrongSize, height_width
+from ddpm.data.images import Misfit, Preparation, UnusableImage, height_width
 from ddpm.data.sources.folder import Folder
 
 HEIGHT, WIDTH = 4, 6
@@ -140,7 +140,7 @@ def test_pixels_of_unknown_range_are_refused(values):
 
 
 def test_another_size_is_refused_unless_a_filter_is_named():
-    with pytest.raises(WrongSize, match=r"is 8 x 6, but data.size is 4 x 6; set data.resize"):
+    with pytest.raises(Misfit, match=r"is 8 x 6, but data.size is 4 x 6; set data.resize"):
         prepare(Image.new("RGB", (6, 8)))
 
 
@@ -175,7 +175,7 @@ def test_crop_counts_the_files_pixels():
 
 
 def test_an_image_smaller_than_the_crop_is_refused():
-    with pytest.raises(WrongSize, match=r"is 4 x 6, smaller than data.crop=\[9, 9\]"):
+    with pytest.raises(Misfit, match=r"is 4 x 6, smaller than data.crop=\[9, 9\]"):
         prepare(Image.fromarray(GREY), crop=(9, 9), resize="box")
 
 

@@ -110,7 +110,7 @@ def damaged(labels):
     ("damage", "message"),
     [
         (missing, r"has no label image for 1 of 6 images; the first is .*labels/b/3.png$"),
-        (of_another_size, r"a/2.bmp: is 8 x 12, but its label image is 12 x 8; make both of one size$"),
+        (of_another_size, r"a/2.bmp: is 8 x 12, but its label image is 12 x 8\nRemedy: make both of one size$"),
         (beyond, "a/2.bmp: its label image has the label 5, but data.num_labels is 5\n"),
         (in_colour, "a/2.bmp: its label image has the mode RGB; store labels as 8-bit grey or a palette\n"),
         (damaged, "a/2.bmp: its label image .*labels/a/2.png is not one of PNG, .*\n"),

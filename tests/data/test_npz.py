@@ -124,17 +124,23 @@ def test_an_archive_of_statistics_is_told_from_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [np.zeros((12, 2), int), np.zeros(11, int), np.zeros(12), np.array(["a"] * 12)], ids=str
+    "labels",
+    [*(np.zeros(12) + x for x in (0.5, -2, 2**31, np.inf)), np.eye(12), np.zeros(11, int), np.uint64([2**64 - 1] * 12)],
+    ids=lambda labels: f"{labels.dtype} {labels[0]}",
 )
-def test_labels_of_another_kind_are_refused(labels, pixels, tmp_path):
+def test_labels_that_are_no_classes_are_a_problem_of_those_alone_who_need_labels(labels, pixels, tmp_path):
     np.savez(tmp_path / "a.npz", pixels, labels)
-    assert "arr_1 must be the class of each image" in refusal(tmp_path / "a.npz")
+    images = Npz(str(tmp_path / "a.npz")).open()
+    assert images.labels.tolist() == [-1] * 12
+    assert "arr_1 must" in images.label_problem or "in arr_1 must be the number or the name" in images.label_problem
 
 
-@pytest.mark.parametrize("label", [-2, 2**31, np.uint64(2**64 - 1)])
-def test_labels_that_count_no_classes_are_refused(label, pixels, tmp_path):
-    np.savez(tmp_path / "a.npz", pixels, np.array([label] * 12))
-    assert "must be the number of a class" in refusal(tmp_path / "a.npz")
+def test_labels_may_be_names_and_may_be_missing(pixels, tmp_path):
+    np.savez(tmp_path / "a.npz", pixels, np.array(["b", "a", ""] * 4))
+    images = Npz(str(tmp_path / "a.npz")).open()
+    assert (images.class_names, images.labels.tolist()) == (("a", "b"), [1, 0, -1] * 4)
+    np.savez(tmp_path / "a.npz", pixels, np.array([0, 3, np.nan] * 4))
+    assert Npz(str(tmp_path / "a.npz")).open().labels.tolist() == [0, 3, -1] * 4
 
 
 # Hostile files

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from importlib.resources import files
 
@@ -177,32 +178,42 @@ def test_an_opened_zip_can_be_sent_to_another_process(edm_zip, pixels):
 
 
 @pytest.mark.parametrize("table", [None, {"labels": None}])
-def test_a_zip_without_labels_has_none(tmp_path, edm_zip, table):
+def test_a_zip_without_labels_has_none_unless_its_folder_is_a_class(tmp_path, edm_zip, table):
     path = tmp_path / "plain.zip"
     with zipfile.ZipFile(edm_zip) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist()[:2]:
             new.writestr(name, old.read(name))
         if table is not None:
             new.writestr("dataset.json", json.dumps(table))
-    assert Zip(str(path)).open().labels.tolist() == [-1, -1]
+    assert Zip(str(path)).open().labels.tolist() == ([0, 0] if table is None else [-1, -1])
+    assert Zip(str(path), layout=None).open().labels.tolist() == [-1, -1]  # as in earlier versions
+
+
+NAMES = [f"00000/img{i:08d}.png" for i in range(12)]
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("table", "problem"),
     [
-        ({"labels": []}, "no label for 12 of 12 images"),
-        ({"labels": [[f"00000/img{i:08d}.png", 0.5] for i in range(12)]}, "must be the number of a class"),
-        ([], "must be a JSON object"),
+        ({"labels": []}, "no label for any image"),
+        ({"labels": [[name, [0.5, 1]] for name in NAMES]}, r"12 of 12 are not, for example \[0.5, 1\] of .*00000.png"),
+        ({"labels": [[name, -2] for name in NAMES]}, "must be the number or the name of a class"),
+        ([], None),
     ],
 )
-def test_wrong_labels_in_dataset_json_are_refused(class_folder, tmp_path, pixels, table, message):
+def test_wrong_labels_in_dataset_json_matter_to_those_who_need_labels(class_folder, tmp_path, table, problem):
     path = tmp_path / "wrong.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(12):
-            archive.write(class_folder / "abc"[i % 3] / f"{i:02d}.png", f"00000/img{i:08d}.png")
+            archive.write(class_folder / "abc"[i % 3] / f"{i:02d}.png", NAMES[i])
         archive.writestr("dataset.json", json.dumps(table))
-    with pytest.raises(ValueError, match=message):
-        Zip(str(path)).open()
+    if problem is None:
+        with pytest.raises(ValueError, match="must be a JSON object"):
+            Zip(str(path)).open()
+        return
+    images = Zip(str(path)).open()
+    assert images.labels.tolist() == [-1] * 12
+    assert re.search(problem, images.label_problem)
 
 
 @pytest.mark.parametrize("limit", [0, 100], ids=["by row group", "held in memory"])
@@ -251,8 +262,9 @@ def test_two_possible_label_columns_are_a_question_to_the_user(tmp_path, class_f
     )
     path = str(tmp_path / "a.parquet")
     pq.write_table(table, path)
-    with pytest.raises(ValueError, match=r"fine and coarse could each be the label; .* data\.source\.label_column"):
-        Parquet(path).open()
+    images = Parquet(path).open()
+    assert images.label_problem == "fine and coarse could each be the label; choose one with data.labels=fine"
+    assert images.labels.tolist() == [-1]
     assert Parquet(path, label_column="fine").open().class_names == ("x",)
     with pytest.raises(ValueError, match="did you mean 'fine'"):
         Parquet(path, label_column="fin").open()

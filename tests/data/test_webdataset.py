@@ -53,7 +53,6 @@ def test_a_folder_or_a_pattern_is_all_its_files_in_order_and_goes_to_other_proce
     [
         ({"1.txt": b"a"}, "sample '1' must have one image, and has 0"),
         ({"1.png": png(1), "1.jpg": png(2)}, "sample '1' must have one image, and has 2"),
-        ({"1.png": png(1), "1.cls": b"-3"}, "1.cls must be the number of a class, got '-3'"),
         ({"1.png": png(1), "1.txt": b"\xff"}, "1.txt is not UTF-8"),
         ({"1.png": png(1), "1.json": b"{"}, "1.json"),
         ({}, "tar files with images"),

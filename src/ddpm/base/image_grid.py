@@ -35,9 +35,9 @@ def tile_images(images: Tensor, num_columns: int | None = None) -> Tensor:
     return make_grid(enlarge(images.cpu()), nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).contiguous()
 
 
-def enlarge(images: Tensor) -> Tensor:
-    """Images `[B, C, H, W]` whose smaller side has at least 64 pixels: each pixel becomes a square."""
-    scale = math.ceil(SMALLEST_SIDE / min(images.shape[-2:]))
+def enlarge(images: Tensor, side: int = SMALLEST_SIDE) -> Tensor:
+    """Images `[B, C, H, W]` whose smaller side has at least `side` pixels: each pixel becomes a square."""
+    scale = math.ceil(side / min(images.shape[-2:]))
     return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 

@@ -90,7 +90,10 @@ TARGETS = {
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {"latents": None, "white": None, "label_images": None, "num_labels": None},
+    "ddpm.data.datamodule.ImageDataModule": {
+        **dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels"))
+    },
+    "ddpm.data.sources.zip.Zip": {"layout": None},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.guidance.difference.ClassifierFree": {"rescale_of": "x0"},

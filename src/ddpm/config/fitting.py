@@ -76,8 +76,6 @@ def classes(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
         return {}
     if data.download:
         rank_zero_only(data.prepare_data)()
-    num, names = data.listed_classes()
-    if num is None:
-        raise ValueError(f"cond=class needs labels, but data={data.name} has none; cond=none trains without them")
+    num, names = data.require_classes()
     found = {"num_classes": num if config.cond.num_classes is None else config.cond.num_classes}
     return found if config.cond.names is not None or not names else {**found, "names": list(names)}

@@ -8,12 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import UnusableImage, WrongSize, turn_upright
+from ddpm.data.decode import Problem, list_problems
+from ddpm.data.images import FULL_WHITE, Misfit, turn_upright
 from ddpm.data.sources.base import Images, Source
 from ddpm.data.sources.folder import Folder, image_names
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
+from ddpm.data.white import describe_dark
 
 BY_SUFFIX = {".zip": Zip, ".npz": Npz, ".npy": Npz, ".parquet": Parquet}
 GREY = ("1", "L", "LA", "La", "I", "F")
@@ -56,20 +58,40 @@ def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
     """All images of `path`, in the order of their names or rows, as its split "train".
 
     Images are not resized, because a resize would affect the measured values: all must have the size of the first one.
-    If the first image is grey, all must be; otherwise grey images become RGB. name: name in tables; None: the last part
-    of the path. `content_hash()` identifies the images.
+    They are grey if all of them are; otherwise grey images become RGB. name: name in tables; None: the last part of the
+    path. `content_hash()` identifies the images.
     """
     images = image_source(path).open()
-    if len(images) == 0:
-        raise ValueError(f"{path} contains no image")
-    try:
-        first = open_any(images, 0)
-        height, width = size_of(first)
-        channels = channels_of(first)
-    except Exception as error:  # any error of a broken image
-        raise ValueError(f"{images.name(0)} cannot be read: {error}") from error
-    alike = Alike(images, (height, width), channels)
-    return ImageDataModule(alike, name or Path(path).resolve().name, channels, (height, width), 64, num_workers=2)
+    size, channels = common_shape(images)
+    if dark := describe_dark(images):
+        raise ValueError(f"{path} is nearly black: {dark[1]}; store images of 8 bits, or of 16 bits up to {FULL_WHITE}")
+    return ImageDataModule(
+        Alike(images, size),
+        name or Path(path).resolve().name,
+        channels,
+        size,
+        64,
+        white=FULL_WHITE,
+        num_workers=2,
+        on_broken="keep",
+    )
+
+
+def common_shape(images: Images) -> tuple[tuple[int, int], int]:
+    """The size of the first image that can be read, and 3 channels if any image is in colour, else 1. Raises ValueError
+    if none can be read."""
+    size, problems = None, []
+    for number in range(len(images)):
+        try:
+            if size is None:
+                size = size_of(open_any(images, number))
+            if channels_of(images.image(number)) == 3:
+                return size, 3
+        except Exception as error:  # any error of a broken image
+            problems.append(Problem(number, images.name(number), str(error)))
+    if size is None:
+        raise ValueError(list_problems("No image can be read", problems))
+    return size, 1
 
 
 def open_any(images: Images, number: int) -> Image.Image | np.ndarray:
@@ -91,11 +113,10 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Alike:
-    """A source of open images that refuses images of another size or kind than the first one."""
+    """A source of open images that refuses images of another size than the first one."""
 
     images: Images
     size: tuple[int, int]
-    channels: int
 
     def open(self) -> "Alike":
         return self
@@ -115,12 +136,10 @@ class Alike:
         image = open_any(self.images, index)
         size = size_of(image)
         if size != self.size:
-            raise WrongSize(
-                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}; resize all of "
-                "them by one known method first, because a resize affects the measured values"
+            raise Misfit(
+                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}",
+                "resize all of them by one known method first, because a resize affects the measured values",
             )
-        if channels_of(image) > self.channels:
-            raise UnusableImage("is in colour, but the first image is grey; store all in the same way")
         return image
 
     def name(self, index: int) -> str:

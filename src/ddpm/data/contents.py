@@ -39,15 +39,18 @@ def describe(images: Images) -> str:
     return f"{f', {classes}' if classes else ''}{passed_over}"
 
 
-def describe_classes(images: Images) -> str:
-    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels."""
+def describe_classes(images: Images, most: int = 10) -> str:
+    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels. most: how many classes
+    are listed."""
     found = images.labels[images.labels >= 0]
     labels, numbers = (each.tolist() for each in found.unique(return_counts=True))
     if not labels:
         return ""
     names = dict(enumerate(images.class_names))
-    counts = ", ".join(f"{names.get(each, each)} {num:,}" for each, num in zip(labels[:10], numbers[:10], strict=True))
-    more = ", ..." if len(labels) > 10 else ""
+    counts = ", ".join(
+        f"{names.get(each, each)} {num:,}" for each, num in zip(labels[:most], numbers[:most], strict=True)
+    )
+    more = ", ..." if len(labels) > most else ""
     without = len(images.labels) - len(found)
     unlabelled = f", {without:,} images without a class" if without else ""
     return f"{len(names) or len(labels)} classes ({counts}{more}){unlabelled}"
@@ -55,7 +58,7 @@ def describe_classes(images: Images) -> str:
 
 def describe_counts(counts: Mapping[str, int]) -> str:
     """As "156 other files (40 .heic, 39 .npy and 2 more kinds)"."""
-    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{number:,} {kind}" for kind, number in ordered[:5])
     more = f" and {len(ordered) - 5} more kinds" if len(ordered) > 5 else ""
     return f"{sum(counts.values()):,} other files ({named}{more})"

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.contents import check_classes, count_classes, describe
+from ddpm.data.decode import Decoder, usable
 from ddpm.data.images import Preparation, height_width
 from ddpm.data.label_images import LabelledPreparation, with_label_images
+from ddpm.data.labels import explain_no_labels, unlabelled, with_labels
 from ddpm.data.latents import CachedLatents
 from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
-from ddpm.data.sources.base import Downloadable, Source, captions_of, own_test_split
+from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, own_test_split
 from ddpm.data.white import require_white
 
 SPLITS = ("train", "val", "test")
@@ -34,9 +36,11 @@ class ImageDataModule(LightningDataModule):
     training images among the others; None: all. test_source: source of the test split. num_classes: checked against the
     labels; None: derived from them. memory_limit_mb: data sets up to this size are decoded once and held as uint8 in
     each process; larger ones are decoded on demand in num_workers processes. verify: decode every image before
-    training, also when streaming. on_broken: stop (list the broken files) or skip. eval_batch_size: images per device;
+    training, also when streaming. on_broken: stop (list the
+    broken files), skip, or keep (list them, and do not offer to skip them). eval_batch_size: images per device;
     None: the training micro-batch. Without a trainer, there is one device and no accumulation. latents: cache (encode
-    the training images once, see `ddpm.training.callbacks.latents`) or None. label_images, num_labels: the folder of
+    the training images once, see `ddpm.training.callbacks.latents`) or None. labels: what the labels of all sources are
+    (`ddpm.data.labels`); None: as the source has them. label_images, num_labels: the folder of
     label images (`ddpm.data.label_images`) of all sources, and the number of labels in them.
     """
 
@@ -66,6 +70,7 @@ class ImageDataModule(LightningDataModule):
         on_broken: str = "stop",
         download: bool = False,
         latents: str | None = None,
+        labels: str | None = None,
         label_images: str | None = None,
         num_labels: int | None = None,
     ):
@@ -81,6 +86,9 @@ class ImageDataModule(LightningDataModule):
             background,
             white,
         )
+        if labels is not None and getattr(source, "label_column", None) is not None:
+            check.fail("data.source.label_column", source.label_column, f"null if data.labels is given ({labels})")
+        self.labels = None if labels is None else str(labels)
         self.label_images = label_images
         if num_labels is not None:
             check.integer("data.num_labels", num_labels, low=1, high=256)
@@ -94,7 +102,9 @@ class ImageDataModule(LightningDataModule):
         self.pin_memory = check.boolean("data.pin_memory", pin_memory)
         self.memory_limit_mb = check.non_negative_int("data.memory_limit_mb", memory_limit_mb)
         self.verify = check.boolean("data.verify", verify)
-        self.on_broken = check.one_of("data.on_broken", on_broken, ("stop", "skip"))
+        if on_broken != "keep":
+            check.one_of("data.on_broken", on_broken, ("stop", "skip"))
+        self.on_broken = on_broken
         self._num_classes = None if num_classes is None else check.positive_int("data.num_classes", num_classes)
         self._eval_batch_size = (
             None if eval_batch_size is None else check.positive_int("data.eval_batch_size", eval_batch_size)
@@ -107,6 +117,7 @@ class ImageDataModule(LightningDataModule):
         self.caches_latents = latents is not None and bool(check.one_of("data.latents", latents, ("cache",)))
         self.latents: CachedLatents | None = None
         self.other_content_is_allowed = False  # set when a run is resumed
+        self.needs_labels = False  # set for a condition on labels
         self.of_texts: Callable[[Sequence[str]], Mapping[str, Tensor]] | None = None  # set for cond=caption
         self._loader: TrainLoader | None = None
         self._loader_state: dict[str, Any] = {}
@@ -126,6 +137,21 @@ class ImageDataModule(LightningDataModule):
     def image_shape(self) -> tuple[int, int, int]:
         return self.preparation.shape
 
+    def require_shape(self, shape: tuple[int, int, int], whose: str) -> None:
+        """Raise ValueError unless the images have this shape, (C, H, W). whose: the images that have it."""
+        if shape == self.image_shape:
+            return
+        names = ("data.channels", "data.size", "data.resize")
+        settings = (shape[0], f"[{shape[1]},{shape[2]}]", "lanczos")
+        differ = (shape[0] != self.channels, *(shape[1:] != self.size,) * 2)
+        remedy = " ".join(f"{n}={value}" for n, value, other in zip(names, settings, differ, strict=True) if other)
+        if self.on_broken == "keep":  # no setting changes these images
+            remedy = "store all in one size and with the same channels, by one known method"
+        theirs, ours = (f"{c} channels and {h} x {w} pixels" for c, h, w in (shape, self.image_shape))
+        raise ValueError(
+            f"{whose} have {theirs}, but those of {self.name} have {ours}, so they do not compare: {remedy}"
+        )
+
     @property
     def num_train(self) -> int:
         return len(self.training_images)
@@ -142,12 +168,20 @@ class ImageDataModule(LightningDataModule):
             return self._num_classes
         return count_classes(self._training.data.labels, self.class_names, self.name)
 
-    def listed_classes(self) -> tuple[int | None, tuple[str, ...]]:
-        """Number and names of the classes, without decoding images; (None, ()) without labels."""
-        images = self.source.open()
-        return self._num_classes or count_classes(images.labels, images.class_names, self.name), tuple(
-            images.class_names
-        )
+    def num_trained_on(self, num: int) -> int:
+        """How many of `num` usable images are for training."""
+        rest = num - self.num_val
+        return rest if self._num_train is None else min(rest, self._num_train)
+
+    def require_classes(self) -> tuple[int | None, tuple[str, ...]]:
+        """Number and names of the classes, without decoding images, for a condition on labels: then each image needs
+        one. Raises ValueError without labels."""
+        images = self.open_images(self.source)
+        if not (images.labels >= 0).any():
+            raise ValueError(f"cond=class needs labels, but data={self.name} has none{explain_no_labels(images)}")
+        self.needs_labels = True
+        num = self._num_classes or count_classes(images.labels, images.class_names, self.name)
+        return num, tuple(images.class_names)
 
     def num_listed(self) -> int:
         """Number of training images, without decoding images, which may find that some are broken."""
@@ -157,10 +191,26 @@ class ImageDataModule(LightningDataModule):
         """The captions of all images, without decoding images; None if the source has none."""
         return captions_of(self.source.open())
 
+    def open_images(self, source: Source) -> Images:
+        """The images of a source with their labels, not decoded."""
+        images = source.open()
+        return images if self.labels is None else with_labels(images, self.labels, self.name)
+
     def content_hash(self, split: str = "train", num_images: int | None = None) -> str:
         """Hash of the images that `eval_loader` yields for the same arguments."""
         opened = self._test if split == "test" and self.test_source is not None else self._training
         return opened.content_hash(self.split(split, num_images).indices)
+
+    def check_images(self, images: Images) -> None:
+        """Raise ValueError for other classes than configured, and for 16-bit images that would be nearly black."""
+        check_classes(images, self._num_classes, self.name)
+        if self.preparation.white is None:
+            require_white(images)
+
+    def decoder(self, images: Images) -> Decoder:
+        """Of these images, and of their label images if there are some."""
+        both = images if self.label_images is None else with_label_images(images, self.label_images)
+        return Decoder(both, self._stored)
 
     @cached_property
     def training_images(self) -> ImageData:
@@ -313,22 +363,21 @@ class ImageDataModule(LightningDataModule):
         return test
 
     def _opened(self, source: Source, purpose: str) -> OpenedData:
-        images = source.open()
+        images = self.open_images(source)
         contents = describe(images)
-        check_classes(images, self._num_classes, self.name)
-        if self.preparation.white is None:
-            require_white(images)
-        if self.label_images is not None:
-            images = with_label_images(images, self.label_images)
+        self.check_images(images)
+        images = self.decoder(images).images
         num_images = len(images)
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         where = "in memory" if in_memory else "streamed"
         count = self._count(num_images) if purpose == "training" else f"{num_images:,} {purpose} images"
         rank_zero_info(f"data={self.name}: {count}, {where}{contents}")
+        problems = unlabelled(images) if self.needs_labels else []
         if not in_memory and not self.verify:
+            usable(num_images, problems, self.on_broken)
             opened = OpenedData.unseen(images, self._stored, self.num_workers)
         else:
-            opened = OpenedData.inspected(images, self._stored, self.num_workers, in_memory, self.on_broken)
+            opened = OpenedData.inspected(images, self._stored, self.num_workers, in_memory, self.on_broken, problems)
         if self.label_images is not None:
             opened.data = replace(opened.data, pixels=LabelledPixels(opened.data.pixels))
         return opened

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -14,35 +14,40 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.images import Preparation, UnusableImage, WrongSize
+from ddpm.data.images import Misfit, Preparation, UnusableImage
 from ddpm.data.label_images import LabelledPreparation
 from ddpm.data.sources.base import Images
 
 MAX_NAMED = 20
 """Broken images of one reason that an error names, and reasons."""
 MAX_EXAMPLES = 3
-"""Images of one wrong size that an error names."""
+"""Images of one size that does not fit that an error names."""
 
 
 class Problem(NamedTuple):
     number: int  # of the image
     name: str
-    reason: str  # what is wrong, and its remedy after a semicolon, if there is one
-    wrong_size: bool
+    reason: str  # what is wrong
+    remedy: str = ""  # of an intact image that does not fit the settings
+    remedy_if_all: str = ""  # see `Misfit`
 
 
 @dataclass(frozen=True)
 class Decoder:
     images: Images
     preparation: Preparation | LabelledPreparation
+    see: Callable[[Any], Any] | None = None  # what is done with an opened image before it is prepared
 
     def one(self, index: int) -> np.ndarray | Problem:
         """The image, uint8 `[C, H, W]`, or the problem. Image libraries raise many kinds of errors for broken files."""
         try:
-            return self.preparation(self.images.image(index))
+            image = self.images.image(index)
+            return self.preparation(image if self.see is None else self.see(image))
+        except Misfit as error:
+            return Problem(index, self.images.name(index), error.what, error.remedy, error.remedy_if_all)
         except Exception as error:
             kind = "" if isinstance(error, UnusableImage) else f"{type(error).__name__}: "
-            return Problem(index, self.images.name(index), f"{kind}{error}", isinstance(error, WrongSize))
+            return Problem(index, self.images.name(index), f"{kind}{error}")
 
     def decoded(self, indices: list[int]) -> tuple[Tensor, list[Problem]]:
         """The images, uint8 `[B, C, H, W]`, with zeros for images that have a problem, and the problems."""
@@ -170,35 +175,37 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
 def usable(num: int, problems: list[Problem], on_broken: str) -> Tensor:
     """int64, the numbers in 0..num-1 of images without a problem.
 
-    Raises ValueError that lists the others unless on_broken is "skip", and always for wrong sizes.
+    Raises ValueError that lists the others with what helps. on_broken: of images that are broken or lack something, one
+    of "stop", "skip" and "keep" (they may neither be skipped). Images that do not fit the settings are always refused.
     """
-    wrong_sizes = [p for p in problems if p.wrong_size]
-    if wrong_sizes:
-        raise ValueError(
-            list_problems(f"{len(wrong_sizes)} of {num} images do not have the size of the data", wrong_sizes)
-        )
-    if problems and on_broken == "stop":
-        remedy = "Repair or remove them, or train without them: data.on_broken=skip"
-        raise ValueError(list_problems(f"{len(problems)} of {num} images cannot be used", problems) + "\n" + remedy)
-    if len(problems) == num:
-        raise ValueError(list_problems("No image can be used", problems))
+    misfits = [p for p in problems if p.remedy]
+    broken = [p for p in problems if not p.remedy]
+    parts = []
+    if misfits:
+        alike = {p.remedy_if_all for p in misfits} if len(misfits) == num else {""}
+        remedies = [*dict.fromkeys(p.remedy for p in misfits), *(alike - {""} if len(alike) == 1 else ())]
+        listed = list_problems(f"{len(misfits)} of {num} images do not fit the settings", misfits)
+        parts.append(f"{listed}\nRemedy: {', or '.join(remedies)}")
+    if broken and (on_broken != "skip" or len(broken) == num):
+        can_skip = on_broken == "stop" and len(broken) < num
+        listed = list_problems(f"{len(broken)} of {num} images cannot be used", broken)
+        parts.append(f"{listed}\nRepair or remove them{', or leave them out: data.on_broken=skip' if can_skip else ''}")
+    if parts:
+        raise ValueError("\n".join(parts))
     mask = torch.ones(num, dtype=torch.bool)
     mask[[p.number for p in problems]] = False
     return mask.nonzero()[:, 0]
 
 
 def list_problems(what: str, problems: list[Problem]) -> str:
-    """A line for each reason with the names of its images, then each remedy once."""
+    """A line for each reason with the names of its images."""
     names: dict[str, list[str]] = {}
     for problem in sorted(problems):
         names.setdefault(problem.reason, []).append(problem.name)
-    most = MAX_EXAMPLES if all(problem.wrong_size for problem in problems) else MAX_NAMED
-    remedies = list(dict.fromkeys(reason.partition("; ")[2] for reason in names if "; " in reason))
-    if len(names) > 1:
-        names = {reason.partition("; ")[0]: each for reason, each in names.items()}
+    most = MAX_EXAMPLES if all(problem.remedy for problem in problems) else MAX_NAMED
     lines = [f"  {shortened(each, most)}: {reason}" for reason, each in list(names.items())[:MAX_NAMED]]
     lines += [f"  and {len(names) - MAX_NAMED} more kinds"] if len(names) > MAX_NAMED else []
-    return "\n".join([f"{what}:", *lines, *(remedies if len(names) > 1 else [])])
+    return "\n".join([f"{what}:", *lines])
 
 
 def shortened(names: list[str], most: int) -> str:

@@ -35,8 +35,16 @@ class UnusableImage(ValueError):
     """A file that is broken, or whose pixels have no known range. The message does not name the file."""
 
 
-class WrongSize(UnusableImage):
-    """An intact image of another size than configured. It is never skipped, because the remedy is a setting."""
+class Misfit(UnusableImage):
+    """An intact image that does not fit the settings, as one of another size. It is never skipped, because the remedy
+    is a setting.
+
+    remedy_if_all: another remedy, if all images have it.
+    """
+
+    def __init__(self, what: str, remedy: str, remedy_if_all: str = "") -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy, self.remedy_if_all = what, remedy, remedy_if_all
 
 
 def height_width(name: str, value: Any) -> tuple[int, int]:
@@ -101,14 +109,18 @@ class Preparation:
         height, width = self.size
         if self.crop is not None:
             if image.height < self.crop[0] or image.width < self.crop[1]:
-                raise WrongSize(f"is {image.height} x {image.width}, smaller than data.crop={list(self.crop)}")
+                raise Misfit(
+                    f"is {image.height} x {image.width}, smaller than data.crop={list(self.crop)}",
+                    "choose a smaller data.crop, or null",
+                )
             image = image.crop(centre_crop(image.size, self.crop[::-1]))
         if image.size == (width, height):
             return image
         if self.resize is None:
-            raise WrongSize(
-                f"is {image.height} x {image.width}, but data.size is {height} x {width}; "
-                f"set data.resize to one of {', '.join(FILTERS)}, or data.size to the images' size"
+            raise Misfit(
+                f"is {image.height} x {image.width}, but data.size is {height} x {width}",
+                f"set data.resize to one of {', '.join(FILTERS)}",
+                f"data.size=[{image.height},{image.width}]",
             )
         scale = min(image.width / width, image.height / height)
         part = centre_crop(image.size, (round(width * scale), round(height * scale)))
@@ -142,7 +154,7 @@ def eight_bit(image: Image.Image, channels: int, background: int, white: int) ->
         if values.min() < 0 or values.max() > FULL_WHITE:
             raise UnusableImage("has 32-bit pixels, whose range is unknown; store 8 or 16 bits")
         if values.max() > white:
-            raise UnusableImage(f"has the value {values.max()}, above data.white={white}")
+            raise Misfit(f"has the value {values.max()}, above data.white={white}", "choose a larger data.white")
         image = Image.fromarray(((255 * values + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")

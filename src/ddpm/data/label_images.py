@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm.base import check
-from ddpm.data.images import Preparation, UnusableImage, WrongSize, turn_upright
+from ddpm.data.images import Misfit, Preparation, UnusableImage, turn_upright
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import AnnotatedImages, Images, captions_of, sha256_of_parts
 
@@ -79,9 +79,9 @@ class LabelledPreparation:
     def __call__(self, pair: Pair) -> np.ndarray:
         image, labels = pair
         if labels.size != image.size:
-            raise WrongSize(
-                f"is {image.height} x {image.width}, but its label image is {labels.height} x {labels.width}; "
-                "make both of one size"
+            raise Misfit(
+                f"is {image.height} x {image.width}, but its label image is {labels.height} x {labels.width}",
+                "make both of one size",
             )
         if labels.mode not in ("L", "P"):
             raise UnusableImage(f"its label image has the mode {labels.mode}; store labels as 8-bit grey or a palette")

@@ -26,8 +26,12 @@ NUM_BYTES = max(map(len, BEGINNINGS))
 
 def may_be_image(path: PurePath) -> bool:
     """Whether a file whose extension is not that of an image is to be looked into: not if it is hidden or a text."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() not in TEXTS
+    return not is_hidden(path) and path.suffix.lower() not in TEXTS
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether it or a folder of it is, as `._a.png` and `__MACOSX`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def is_image_content(head: bytes) -> bool:

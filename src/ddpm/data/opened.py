@@ -7,7 +7,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ddpm.data.decode import Decoder, Inspection, inspect, list_problems, usable
+from ddpm.data.decode import Decoder, Inspection, Problem, inspect, list_problems, usable
 from ddpm.data.images import Preparation
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
 from ddpm.data.sources.base import Images, captions_of, sha256_of_parts
@@ -33,14 +33,21 @@ class OpenedData:
 
     @classmethod
     def inspected(
-        cls, images: Images, preparation: Preparation, num_workers: int, in_memory: bool, on_broken: str
+        cls,
+        images: Images,
+        preparation: Preparation,
+        num_workers: int,
+        in_memory: bool,
+        on_broken: str,
+        known_problems: list[Problem],
     ) -> Self:
         """Decode every image once. Raises ValueError for images that cannot be used, unless on_broken is "skip"."""
         decoder = Decoder(images, preparation)
         found = inspect_on_all_ranks(decoder, num_workers, keep=in_memory)
-        indices = usable(len(images), found.problems, on_broken)
-        if found.problems:
-            rank_zero_warn(list_problems(f"skipped {len(found.problems)} of {len(images)} images", found.problems))
+        problems = list({problem.number: problem for problem in [*known_problems, *found.problems]}.values())
+        indices = usable(len(images), problems, on_broken)
+        if problems:
+            rank_zero_warn(list_problems(f"skipped {len(problems)} of {len(images)} images", problems))
         pixels = StreamedPixels(decoder, num_workers) if found.pixels is None else MemoryPixels(found.pixels)
         return cls(images, ImageData(pixels, images.labels, indices, captions_of(images)), found.digests, preparation)
 

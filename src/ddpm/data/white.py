@@ -17,21 +17,26 @@ BITS = (8, 10, 12, 14)
 
 
 def require_white(images: Images) -> None:
-    """Raise ValueError for 16-bit images that would be nearly black, because none in a sample is brighter than a white
-    of 14 bits."""
+    """Raise ValueError for 16-bit images that would be nearly black."""
+    if dark := describe_dark(images):
+        value, text = dark
+        white = next(2**bits - 1 for bits in BITS if value < 2**bits)
+        remedy = f"Set data.white={white} if that is their white, or data.white={FULL_WHITE} if they are so dark"
+        check.fail("data.white", None, f"given: {text}. {remedy}")
+
+
+def describe_dark(images: Images) -> tuple[int, str] | None:
+    """The brightest value of 16-bit images of which none in a sample is brighter than a white of 14 bits, and a text
+    about it. None for other images."""
     numbers = torch.linspace(0, len(images) - 1, min(NUM_SAMPLES, len(images))).round().int().tolist()
     found = {number: value for number in numbers if (value := brightest(images, number)) is not None}
     if not found or max(found.values()) >= 2 ** BITS[-1]:
-        return
-    value = max(found.values())
-    white = next(2**bits - 1 for bits in BITS if value < 2**bits)
-    first = images.name(next(iter(found)))
-    check.fail(
-        "data.white",
-        None,
-        f"given: the brightest value in {len(found)} images of 16 bits is {value:,} of {FULL_WHITE:,}, for example in "
-        f"{first}. Set data.white={white} if that is their white, or data.white={FULL_WHITE} if they are so dark",
+        return None
+    value, first = max(found.values()), images.name(next(iter(found)))
+    text = (
+        f"the brightest value in {len(found)} images of 16 bits is {value:,} of {FULL_WHITE:,}, for example in {first}"
     )
+    return value, text
 
 
 def brightest(images: Images, number: int) -> int | None:

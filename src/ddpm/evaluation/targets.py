@@ -19,6 +19,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.config import analytic, build, load
 from ddpm.config.run_settings import differing_settings, read_config, run_labels
 from ddpm.data.any_images import image_data
+from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel, NoCondition
 from ddpm.evaluation.evaluation_callback import StoredImages
@@ -73,7 +74,7 @@ def evaluation_targets(
             load.refuse_without_samples(model, path)
             model.use_for_prediction(config.weights, config.seed + repeat)
             analytic.prepare(model, stored, path, trainer)
-            real = real or build_reference(config, stored)
+            real = real or build_reference(config, stored, model.image_shape, "the samples of this model")
             target = target_of_model(config, path, model, stored, real, trainer)
             target.variant = variant if variant.name else None
             target.run = runs[path]
@@ -109,7 +110,7 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
     num = len(data.split("train"))
     if config.num_samples is not None:
         num = check.integer("num_samples", config.num_samples, 1, num)
-    real = build_reference(config, config)
+    real = build_reference(config, config, data.image_shape, f"images={path}")
     images = renumber_classes(data.split("train", num), data.class_names, real)
     samples = GenerationDataModule(num, config.batch_size, images=images)  # labels of the images, if any
     samples.done_mask = lambda: torch.ones(num, dtype=torch.bool)
@@ -178,15 +179,16 @@ def samples_to_make(
     images = replace(real.images, of_texts=getattr(model.sample_condition, "rows", None))
     if images.of_texts is not None and images.captions is None:
         raise ValueError(f"{real.identity['data']} has no captions, from which this model generates samples")
-    if real.data.image_shape != model.image_shape:
-        raise ValueError(
-            f"this model generates samples from images of shape {model.image_shape}, and those of "
-            f"{real.identity['data']} have {real.data.image_shape}"
-        )
     return GenerationDataModule(num, config.batch_size, images=images), {"conditions_from": real.identity["data_hash"]}
 
 
-def build_reference(config: DictConfig, stored: DictConfig) -> Reference:
+def build_reference(config: DictConfig, stored: DictConfig, shape: tuple[int, int, int], whose: str) -> Reference:
+    """shape: of the images that are compared with it, (C, H, W); ValueError for real images of another one."""
+
+    def of_shape(data: ImageDataModule) -> ImageDataModule:
+        data.require_shape(shape, whose)
+        return data
+
     if config.reference is not None:
         given = [name for name in ("split", "num_real") if config[name] != {"split": "train", "num_real": None}[name]]
         if given:
@@ -194,12 +196,12 @@ def build_reference(config: DictConfig, stored: DictConfig) -> Reference:
         path = Path(config.reference)
         if holds_statistics(path):
             if holds_images(path):
-                return ReferenceBatch(path, image_data(config.reference), ReferenceCache())
+                return ReferenceBatch(path, of_shape(image_data(config.reference)), ReferenceCache())
             return StatisticsReference(path)
-        return ImageReference(image_data(config.reference), "train", None, ReferenceCache())
+        return ImageReference(of_shape(image_data(config.reference)), "train", None, ReferenceCache())
     if "source" not in stored.data:
         raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
-    data = build.data(stored)
+    data = of_shape(build.data(stored))
     rank_zero_only(data.prepare_data)()
     if config.num_real is not None:
         check.integer("num_real", config.num_real, 1, len(data.split(config.split)))

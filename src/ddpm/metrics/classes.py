@@ -18,8 +18,16 @@ def refuse_unlabelled_samples(labels: Tensor | None, score: str) -> None:
 
 
 def refuse_unlabelled_real(real: FeatureSet, score: str) -> None:
-    if real.labels is None or (real.labels < 0).all():
-        raise ValueError(f"{score} needs labels, which these real images do not have; choose metric=fid")
+    """Raise ValueError unless each image has a label."""
+    whose = "these real images do not have"
+    if real.labels is not None:
+        missing = (real.labels < 0).nonzero()[:, 0].tolist()
+        if not missing:
+            return
+        if len(missing) < len(real.labels):
+            some = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+            whose = f"{len(missing):,} of {len(real.labels):,} real images do not have: numbers {some}"
+    raise ValueError(f"{score} needs labels, which {whose}; choose metric=fid, or other labels with data.labels")
 
 
 def requested_classes(real: FeatureSet, generated: FeatureSet, score: str) -> list[int]:

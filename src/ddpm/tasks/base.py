@@ -152,8 +152,7 @@ class ImageTask(ABC):
         """Numbers of the images, and the fields of a batch of them."""
         if model.data is None:
             raise ValueError("the checkpoint does not state its data set: choose one, for example data=mnist")
-        if model.data.image_shape != model.image_shape:
-            check.fail("data", list(model.data.image_shape), f"of the model's images, {list(model.image_shape)}")
+        model.data.require_shape(model.image_shape, "the images of this model")
         model.data.prepare_data()
         data = model.data.split(self.split)
         if isinstance(self.images, int):

@@ -3,18 +3,17 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.untrusted import json_data
+from ddpm.data.open_image import is_hidden
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -38,6 +37,15 @@ class Images(Protocol):
     def fingerprint(self) -> str:
         """A hash that changes with the data, computed without decoding (from names and sizes, for example)."""
         ...
+
+
+class Column(NamedTuple):
+    """Values that can be labels (`data.labels`). where: they are, in messages. read: a value for each image, None for
+    none. names: of the classes, if the values are their numbers."""
+
+    where: str
+    read: Callable[[], Sequence[Any]]
+    names: tuple[str, ...] = ()
 
 
 def captions_of(images: Images) -> Sequence[str] | None:
@@ -66,12 +74,14 @@ class Downloadable(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in one array. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`."""
+    """Images in one array. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`. label_problem:
+    see `Labels`."""
 
     title: str
     pixels: np.ndarray
     labels: Tensor
     class_names: tuple[str, ...]
+    label_problem: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -134,25 +144,4 @@ def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
 def is_image_name(name: str) -> bool:
     """By extension; hidden files and folders (`._a.png`, `__MACOSX`) are not images."""
     path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
-
-
-def edm_labels(text: str, names: Sequence[str], where: str) -> Tensor:
-    """int64 `[N]` for `names` from an EDM `dataset.json`, {"labels": [[name, class], ...]} or {"labels": null}."""
-    table = json_data(text, where)
-    try:
-        entries = table.get("labels")
-        classes = None if entries is None else {name.replace("\\", "/"): label for name, label in entries}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f'{where} must be a JSON object {{"labels": [[name, class], ...]}}: {error}') from error
-    if classes is None:
-        return torch.full((len(names),), -1)
-    missing = [name for name in names if name not in classes]
-    if missing:
-        raise ValueError(f"{where} has no label for {len(missing)} of {len(names)} images, the first is {missing[0]}")
-    found = [classes[name] for name in names]
-    wrong = [label for label in found if type(label) is not int or not -1 <= label < 2**31]
-    if wrong:
-        raise ValueError(f"{where}: a label must be the number of a class (-1: none), got {wrong[0]!r}")
-    return torch.tensor(found, dtype=torch.int64)
+    return path.suffix.lower() in EXTENSIONS and not is_hidden(path)

@@ -9,13 +9,13 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipInfo
 
 import numpy as np
-import torch
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.data.sources.base import ArrayImages, Images, sha256_of_parts
+from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
 LOCAL_HEADER = 30  # bytes before the name of an entry; the last four are the lengths of name and extra field
 
@@ -45,7 +45,7 @@ class Npz:
 
 def of_npy(path: Path, pixels: np.memmap) -> "RowImages":
     shape = image_shape("the array", pixels.dtype, pixels.shape, np.isfortran(pixels))
-    return RowImages(path, pixels.offset, shape, no_labels(shape), f"{path.name} {path.stat().st_size}")
+    return RowImages(path, pixels.offset, shape, f"{path.name} {path.stat().st_size}", *no_labels(shape[0]))
 
 
 def of_npz(path: Path, arrays: NpzFile) -> Images:
@@ -62,12 +62,12 @@ def of_npz(path: Path, arrays: NpzFile) -> Images:
     shape = image_shape("arr_0", dtype, shape, fortran)
     if start + math.prod(shape) != entry.file_size:
         raise ValueError(f"arr_0 has {entry.file_size:,} bytes, but states uint8 {list(shape)}")
-    labels = labels_in(arrays, shape[0]) if "arr_1" in arrays.files else no_labels(shape)
+    labels = labels_in(path, arrays, shape[0]) if "arr_1" in arrays.files else no_labels(shape[0])
     if entry.compress_type == ZIP_STORED:
         listing = " ".join(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in arrays.zip.infolist())
-        return RowImages(path, start_in_file(path, entry) + start, shape, labels, listing)
+        return RowImages(path, start_in_file(path, entry) + start, shape, listing, *labels)
     require_memory(entry.file_size, "arr_0 (which is held in memory if it is compressed; write it with np.savez)")
-    return ArrayImages(str(path), arrays["arr_0"], labels, ())
+    return ArrayImages(str(path), arrays["arr_0"], *labels)
 
 
 def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> tuple[int, int, int, int]:
@@ -87,23 +87,12 @@ def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: boo
     return all_four
 
 
-def labels_in(arrays: NpzFile, num_images: int) -> Tensor:
-    """Labels, int64 `[N]`."""
+def labels_in(path: Path, arrays: NpzFile, num_images: int) -> Labels:
     require_memory(arrays.zip.getinfo("arr_1.npy").file_size, "arr_1")
-    labels = arrays["arr_1"]
-    if labels.dtype.kind not in "iu" or labels.shape != (num_images,):
-        raise ValueError(
-            f"arr_1 must be the class of each image, integers [{num_images}], "
-            f"but is {labels.dtype} {list(labels.shape)}; leave it out if it is something else"
-        )
-    if labels.min() < -1 or labels.max() >= 2**31:
-        wrong = labels[(labels < -1) | (labels >= 2**31)][0]
-        raise ValueError(f"arr_1: a label must be the number of a class (-1: none), got {wrong}")
-    return torch.from_numpy(labels.astype(np.int64))
-
-
-def no_labels(shape: tuple[int, ...]) -> Tensor:
-    return torch.full((shape[0],), -1)
+    values = arrays["arr_1"]
+    if values.shape[:1] != (num_images,):
+        return no_labels(num_images, f"arr_1 must have a label for each of the {num_images} images, not {values.shape}")
+    return number_classes(values.tolist(), f"{path}: a label in arr_1", lambda number: f"image {number}")
 
 
 def start_in_file(path: Path, entry: ZipInfo) -> int:
@@ -125,9 +114,10 @@ class RowImages:
     path: Path
     start: int
     shape: tuple[int, int, int, int]
-    labels: Tensor
     listing: str
+    labels: Tensor
     class_names: tuple[str, ...] = ()
+    label_problem: str = ""
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -5,15 +5,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +20,8 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import matching_files, sha256_of_parts
+from ddpm.data.sources.base import Column, matching_files, sha256_of_parts
+from ddpm.data.sources.class_numbers import no_labels, number_classes
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -57,9 +56,7 @@ class Parquet:
                 raise ValueError(f"{path} has the columns {file.schema_arrow.names}, but {paths[0]} has {schema.names}")
         features = hugging_face_features(schema)
         image_column = find_column(schema, "image", self.image_column, features, "Image", IMAGE_NAMES, is_image_type)
-        label_column = find_column(
-            schema, "label", self.label_column, features, "ClassLabel", LABEL_NAMES, is_label_type
-        )
+        label_column, problem = self.find_labels(schema, features)
         caption_column = find_column(
             schema,
             "caption",
@@ -84,14 +81,24 @@ class Parquet:
         if starts[-1] == 0:
             raise ValueError(f"{paths[0]} has no rows")
         require_memory(8 * starts[-1], f"data.source.path: a label for each of the {starts[-1]:,} rows")
-        labels, class_names = torch.full((starts[-1],), -1), ()
+        labels = no_labels(starts[-1], problem)
         if label_column is not None:
-            labels, class_names = read_labels(places, label_column, features)
-        captions = None if caption_column is None else read_captions(places, caption_column)
+            values, names = read_values(places, label_column), class_names(features, label_column, paths[0])
+            labels = number_classes(values, f"{paths[0]}: a {label_column}", lambda row: f"row {row}", names)
+        captions = None if caption_column is None else [text or "" for text in read_values(places, caption_column)]
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
-        return ParquetImages(image_column, places, starts, labels, class_names, held, captions)
+        return ParquetImages(image_column, places, starts, *labels, held, captions)
+
+    def find_labels(self, schema: pa.Schema, features: dict[str, Any]) -> tuple[str | None, str]:
+        """The column of labels, or None and why a column cannot be one or which it could be."""
+        try:
+            found = find_column(schema, "label", self.label_column, features, "ClassLabel", LABEL_NAMES, is_label_type)
+        except SeveralColumns as error:
+            return None, str(error)
+        other = [field for field in schema if found is None and field.name.lower() in LABEL_NAMES]
+        return found, "; ".join(f"{field.name} is a column of {field.type}, not of classes" for field in other)
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
@@ -143,6 +150,10 @@ def is_text_type(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
+class SeveralColumns(ValueError):
+    """Two columns that could be meant."""
+
+
 def find_column(
     schema: pa.Schema,
     what: str,
@@ -161,28 +172,24 @@ def find_column(
     if not found and what == "image":
         found = right
     if len(found) > 1:
-        raise ValueError(f"{' and '.join(found)} could each be the {what}; choose one with data.source.{what}_column")
+        remedy = "data.labels" if what == "label" else f"data.source.{what}_column"
+        raise SeveralColumns(f"{' and '.join(found)} could each be the {what}; choose one with {remedy}={found[0]}")
     return found[0] if found else None
 
 
-def read_labels(places: list[tuple[str, int]], column: str, features: dict[str, Any]) -> tuple[Tensor, tuple[str, ...]]:
-    """int64 `[N]` (-1 where null) and class names; text labels are numbered in alphabetical order."""
-    values = pa.chunked_array([piece for path, number in places for piece in read_column(path, column, number).chunks])
+def class_names(features: dict[str, Any], column: str, path: str) -> tuple[str, ...]:
+    """Of a column, by its Hugging Face feature."""
     feature = features.get(column)
     names = (feature.get("names") if isinstance(feature, dict) else None) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{places[0][0]} must name the classes of {column!r} in a list of strings, got {names!r:.100}")
-    if not pa.types.is_integer(values.type):
-        names = sorted(values.unique().drop_null().to_pylist())
-        values = pc.index_in(values, pa.array(names, values.type))
-    labels = values.cast(pa.int64()).fill_null(-1).to_numpy()
-    return torch.from_numpy(np.array(labels, dtype=np.int64)), tuple(names)
+        raise ValueError(f"{path} must name the classes of {column!r} in a list of strings, got {names!r:.100}")
+    return tuple(names)
 
 
-def read_captions(places: list[tuple[str, int]], column: str) -> list[str]:
-    """A text for each row; "" where null."""
+def read_values(places: list[tuple[str, int]], column: str) -> list[Any]:
+    """A value for each row; None where null."""
     pieces = [piece for path, number in places for piece in read_column(path, column, number).chunks]
-    return [text or "" for piece in pieces for text in piece.to_pylist()]
+    return [value for piece in pieces for value in piece.to_pylist()]
 
 
 def column_bytes(group: Any, column: str) -> int:
@@ -203,6 +210,7 @@ class ParquetImages:
     starts: list[int]
     labels: Tensor
     class_names: tuple[str, ...]
+    label_problem: str
     held: list[pa.ChunkedArray] | None = field(repr=False)
     captions: list[str] | None = field(default=None, repr=False)
 
@@ -229,6 +237,17 @@ class ParquetImages:
         path = self.groups[number][0]
         first = next(i for i, group in enumerate(self.groups) if group[0] == path)
         return f"{path} row {index - self.starts[first]}"
+
+    def columns(self) -> dict[str, Column]:
+        """What data.labels can choose."""
+        path = self.groups[0][0]
+        schema = parquet_file(path).schema_arrow
+        features = hugging_face_features(schema)
+        names = [each.name for each in schema if not (pa.types.is_nested(each.type) or pa.types.is_binary(each.type))]
+        return {
+            name: Column(path, partial(read_values, self.groups, name), class_names(features, name, path))
+            for name in names
+        }
 
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.groups})

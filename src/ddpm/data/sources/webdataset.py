@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,10 +15,12 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import is_image_name, matching_files, sha256_of_parts
-from ddpm.data.sources.folder import CAPTION_FIELDS
+from ddpm.data.sources.class_numbers import number_classes
+from ddpm.data.sources.layout import CAPTION_FIELDS
+from ddpm.data.sources.tables import as_numbers
 
 TEXT, LABEL, TABLE = "txt", "cls", "json"
-"""Extensions of a caption, a class number, and a JSON object with a caption."""
+"""Extensions of a caption, a number or name of a class, and a JSON object with a caption."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class WebDataset:
                     labels.append(label_of(file, name, parts))
         if not members:
             check.fail("data.source.path", self.path, "tar files with images")
-        return WebDatasetImages(members, torch.tensor(labels), captions if any(captions) else None)
+        found = number_classes(as_numbers(labels), f"a .{LABEL} file", lambda number: members[number][1])
+        return WebDatasetImages(members, *found, captions if any(captions) else None)
 
 
 Parts = dict[str, tuple[int, int]]
@@ -90,13 +92,8 @@ def caption_of(file: BinaryIO, name: str, parts: Parts) -> str:
     return next((fields[each].strip() for each in CAPTION_FIELDS if isinstance(fields.get(each), str)), "")
 
 
-def label_of(file: BinaryIO, name: str, parts: Parts) -> int:
-    if LABEL not in parts:
-        return -1
-    text = text_of(file, name, LABEL, parts).strip()
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise ValueError(f"{file.name}: {name}.{LABEL} must be the number of a class, got {text!r:.100}")
-    return int(text)
+def label_of(file: BinaryIO, name: str, parts: Parts) -> str | None:
+    return text_of(file, name, LABEL, parts) if LABEL in parts else None
 
 
 @dataclass
@@ -105,8 +102,9 @@ class WebDatasetImages:
 
     members: list[tuple[str, str, int, int]]
     labels: Tensor
+    class_names: tuple[str, ...]
+    label_problem: str
     captions: list[str] | None
-    class_names: tuple[str, ...] = ()
     opened: dict[str, BinaryIO] = field(default_factory=dict, repr=False)
     process: int = 0  # that opened them
 

@@ -1,31 +1,37 @@
-"""A zip file of images as written by EDM's dataset_tool.py: PNGs, and labels in `dataset.json`. Karras et al. 2022."""
+"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json`, as EDM's dataset_tool.py writes them
+(Karras et al. 2022)."""
 
 import os
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
-from ddpm.data.open_image import NUM_BYTES, is_image_content, may_be_image, open_image
-from ddpm.data.sources.base import edm_labels, is_image_name, sha256_of_parts
-
-TABLE = "dataset.json"
+from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
+from ddpm.data.sources.base import is_image_name, sha256_of_parts
+from ddpm.data.sources.layout import LAYOUTS, ImageFiles, splits_in
 
 
 @dataclass(frozen=True)
 class Zip:
     """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
-    further."""
+    further. layout: as of a folder with these files; None: as auto, but folders are not classes, as in earlier
+    versions. within: the folder in the file that is read; "": the folder that was zipped.
+    """
 
     path: str
+    layout: str | None = "auto"
+    within: str = ""
+
+    def __post_init__(self) -> None:
+        check.one_of("data.source.layout", self.layout, (*LAYOUTS, None))
 
     def open(self) -> "ZipImages":
         path = Path(self.path)
@@ -33,21 +39,29 @@ class Zip:
             check.fail("data.source.path", str(path), "an existing zip file")
         try:
             with ZipFile(path) as archive:
-                listed = [entry for entry in archive.infolist() if not entry.is_dir()]
-                entries = [entry for entry in listed if is_image_name(entry.filename) or is_image(archive, entry)]
-                entries.sort(key=lambda entry: entry.filename)
-                table = read_entry(archive, archive.getinfo(TABLE)) if TABLE in archive.namelist() else None
+                files = [each for each in archive.infolist() if not each.is_dir()]
+                entries = {e.filename: e for e in files if is_image_name(e.filename) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
-        if not entries:
-            check.fail("data.source.path", str(path), "a zip file with images (png, jpg, webp, bmp, tif, gif)")
-        names = [entry.filename for entry in entries]
-        others = {entry.filename for entry in listed} - {*names, TABLE}
-        passed_over = Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
-        if table is None:
-            return ZipImages(path, entries, torch.full((len(names),), -1), passed_over)
-        where = f"{path}/{TABLE}"
-        return ZipImages(path, entries, edm_labels(utf8(table, where), names, where), passed_over)
+        others = {e.filename for e in files if not is_hidden(PurePosixPath(e.filename))} - entries.keys()
+        root = f"{self.within}/" if self.within else zipped_folder(entries, others)
+        names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
+        if not names:
+            check.fail("data.source.path", f"{path}/{root}", "a zip file with images (png, jpg, webp, bmp, tif, gif)")
+        folders = {name.partition("/")[0] for name in names if "/" in name}
+        splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
+        if splits and self.layout == "auto":
+            chosen = f"data.source.within={root}train, and another with data.test_source"
+            raise ValueError(f"{path} has the splits {', '.join(splits)}; choose one with {chosen}")
+        images = ZipImages(self.path, names, others, path=path, entries=[entries[root + name] for name in names])
+        return images.arranged(self.layout, folders)
+
+
+def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
+    """The deepest folder, with a slash, that has all files and no image but in its own folders; "" if there is none."""
+    folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "".join(f"{parts[0]}/" for parts in same)
 
 
 def is_image(archive: ZipFile, entry: ZipInfo) -> bool:
@@ -64,22 +78,22 @@ def read_entry(archive: ZipFile, entry: ZipInfo) -> bytes:
 
 
 @dataclass
-class ZipImages:
-    path: Path
-    entries: list[ZipInfo]
-    labels: Tensor
-    passed_over: Counter[str]
-    class_names: tuple[str, ...] = ()
+class ZipImages(ImageFiles):
+    path: Path = Path()
+    entries: list[ZipInfo] = field(default_factory=list, repr=False)
     opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id, and the file it opened
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def image(self, index: int) -> Image.Image:
-        return open_image(read_entry(self._archive(), self.entries[index]))
 
     def name(self, index: int) -> str:
         return f"{self.path}/{self.entries[index].filename}"
+
+    def text(self, name: str) -> str:
+        """By its name from the root."""
+        root = self.entries[0].filename.removesuffix(self.names[0])
+        archive = self._archive()
+        return utf8(read_entry(archive, archive.getinfo(root + name)), f"{self.path}/{root}{name}")
+
+    def image(self, index: int) -> Image.Image:
+        return open_image(read_entry(self._archive(), self.entries[index]))
 
     def fingerprint(self) -> str:
         return sha256_of_parts(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in self.entries)

@@ -121,6 +121,7 @@ class OfImages(ABC):
     def opened(self, run: ModelRun) -> Split:
         """The images of the data that the command chose, or else of the model's training."""
         data = build.data(run.config, run.model.condition)
+        data.require_shape(run.model.image_shape, "the images of this model")
         rank_zero_only(data.prepare_data)()
         return Split(data, self.split, self.num_images, self.batch_size)
 

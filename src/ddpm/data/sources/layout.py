@@ -1,0 +1,188 @@
+"""Image files in a folder or a zip file: what their places and names, and the tables beside them, say about them."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import NoReturn, Self
+
+import torch
+from torch import Tensor
+
+from ddpm.base.untrusted import json_data
+from ddpm.data.sources import tables
+from ddpm.data.sources.base import EXTENSIONS, Column
+from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
+
+LAYOUTS = ("auto", "classes", "flat", "edm")
+HELD_OUT = ("test", "val", "valid", "validation")
+NO_SPLITS = ("ground_truth",)
+"""Folders of MVTec AD that are neither a split nor a class."""
+EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
+CAPTION_FIELDS = ("text", "caption", "prompt")
+
+
+def splits_in(folders: Iterable[str], files: Iterable[str]) -> list[str]:
+    """The splits among what lies directly in a root: train and others. Empty if there is anything else."""
+    folders, files = set(folders), set(files)
+    is_split = "train" in folders and len(folders) > 1 and folders <= {"train", *HELD_OUT, *NO_SPLITS}
+    has_images = any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in files) or EDM_TABLE in files
+    return sorted(folders) if is_split and not has_images else []
+
+
+@dataclass
+class ImageFiles(ABC):
+    """root: of the names, in messages. names: of the images, sorted, with forward slashes. others: of the other files.
+    label_problem: see `Labels`. captions: a text for each image, or None."""
+
+    root: str
+    names: list[str]
+    others: list[str] = field(repr=False)
+    labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), repr=False)
+    class_names: tuple[str, ...] = ()
+    label_problem: str = ""
+    captions: list[str] | None = field(default=None, repr=False)
+
+    @abstractmethod
+    def text(self, name: str) -> str:
+        """The text of another file."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return f"{self.root}/{self.names[index]}"
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """The number of other files by extension."""
+        paths = [path for path in map(PurePosixPath, self.others) if path.name not in (EDM_TABLE, CAPTION_TABLE)]
+        return Counter(path.suffix.lower() or "without extension" for path in paths)
+
+    def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
+        """With the labels of a layout and the captions of tables. folders: the first folders below the root."""
+        labels = self.layout_labels(layout, folders)
+        return replace(
+            self,
+            labels=labels.numbers,
+            class_names=labels.names,
+            label_problem=labels.problem,
+            captions=self.captions_of_tables(),
+        )
+
+    def layout_labels(self, layout: str | None, folders: Iterable[str]) -> Labels:
+        direct = [name for name in self.names if "/" not in name]
+        if layout in ("auto", None) and EDM_TABLE in self.others:
+            layout = "edm"
+        if layout == "auto" and 0 < len(direct) < len(self.names):
+            raise ValueError(
+                f"{self.root} has images both directly ({direct[0]}) and in subfolders; "
+                "choose one with data.source.layout=flat or data.source.layout=classes"
+            )
+        if layout == "edm":
+            return self.edm_labels()
+        if layout in ("flat", None) or (layout == "auto" and direct):
+            return no_labels(len(self))
+        if direct:
+            raise ValueError(
+                f"{self.root}: {direct[0]} is not in a class folder; move it, or set data.source.layout=flat"
+            )
+        classes = self.first_folders()
+        if empty := sorted(set(folders) - set(classes)):  # it would shift the numbers
+            raise ValueError(f"{self.root}: the class folder {empty[0]!r} contains no image; fill or remove it")
+        return number_classes(classes, "the folder", self.name)
+
+    def first_folders(self) -> list[str]:
+        return [name.partition("/")[0] for name in self.names]
+
+    def edm_labels(self) -> Labels:
+        """From `dataset.json` of EDM's dataset_tool.py: {"labels": [[name, class], ...]} or {"labels": null}."""
+        where = f"{self.root}/{EDM_TABLE}"
+        if EDM_TABLE not in self.others:
+            raise ValueError(f"data.source.layout=edm needs {where}; use layout=classes or layout=flat")
+        table = json_data(self.text(EDM_TABLE), where)
+        try:
+            entries = table.get("labels")
+            classes = None if entries is None else {name.replace("\\", "/"): label for name, label in entries}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f'{where} must be a JSON object {{"labels": [[name, class], ...]}}: {error}') from error
+        if classes is None:
+            return no_labels(len(self))
+        missing = [name for name in self.names if name not in classes]
+        if len(missing) == len(self):
+            return no_labels(len(self), f"{where} has no label for any image, the first is {missing[0]}")
+        return number_classes([classes.get(name) for name in self.names], f"{where}: a label", self.name)
+
+    def columns(self) -> dict[str, Column]:
+        """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
+        tables in the root or beside the images."""
+        prefixes = list(map(prefix, self.names))
+        begin = sorted(set(filter(None, prefixes)))
+        more = ", ..." if len(begin) > 5 else ""
+        found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
+        if all("/" in name for name in self.names):
+            found["folder"] = Column("folders", self.first_folders)
+        beside = {"", *(parent(name) for name in self.names)}
+        for path in self.others:
+            if path.lower().endswith(tables.SUFFIXES) and parent(path) in beside:
+                columns = self.table_columns(path)
+                found |= {name if name not in found else f"{path}:{name}": each for name, each in columns.items()}
+        return found
+
+    def table_columns(self, path: str) -> dict[str, Column]:
+        """The columns of a table, or one in its name that raises the error of a table that cannot be read."""
+        try:
+            return tables.columns(self.text(path), self.names, f"{self.root}/{path}", parent(path))
+        except ValueError as error:
+            return {path: Column(str(error), partial(fail_with, error))}
+
+    def captions_of_tables(self) -> list[str] | None:
+        """The texts of `metadata.jsonl` files, in the root or beside the images (the layout of Hugging Face's
+        ImageFolder): {"file_name": ..., "text": ...} in each line. None if there is no text. Raises ValueError unless
+        each image has one."""
+        beside = {"", *(parent(name) for name in self.names)}
+        paths = sorted(
+            path for path in self.others if path.rpartition("/")[2] == CAPTION_TABLE and parent(path) in beside
+        )
+        rows = [
+            (path, f"{self.root}/{path}, line {number}", row)
+            for path in paths
+            for number, row in tables.json_rows(self.text(path), f"{self.root}/{path}")
+        ]
+        if not any(each in row for _, _, row in rows for each in CAPTION_FIELDS):
+            return None
+        found: dict[str, str] = {}
+        for path, where, row in rows:
+            texts = [row[each] for each in CAPTION_FIELDS if isinstance(row.get(each), str)]
+            if not texts or not isinstance(row.get(tables.FILE_NAME), str):
+                raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
+            name = PurePosixPath(row[tables.FILE_NAME])
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
+            found[(PurePosixPath(parent(path)) / name).as_posix()] = texts[0]
+        missing = [name for name in self.names if name not in found]
+        if missing:
+            raise ValueError(
+                f"{CAPTION_TABLE} has no text for {len(missing)} of {len(self)} images, the first is {missing[0]}"
+            )
+        if len(found) > len(self):
+            other = min(found.keys() - set(self.names))
+            raise ValueError(f"{CAPTION_TABLE} names a file that is no image below {self.root}: {other}")
+        return [found[name] for name in self.names]
+
+
+def fail_with(error: Exception) -> NoReturn:
+    raise error
+
+
+def parent(name: str) -> str:
+    """The folder of a file; "" is the root."""
+    return name.rpartition("/")[0]
+
+
+def prefix(name: str) -> str | None:
+    """The file name up to the first underscore, the class in guided-diffusion's data. None without an underscore."""
+    start, underscore, _ = name.rpartition("/")[2].partition("_")
+    return start if underscore else None
