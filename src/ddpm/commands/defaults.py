@@ -27,8 +27,11 @@ GAUSSIAN = "ddpm.diffusion.gaussian.GaussianDiffusion"
 
 
 def following_options(words: list[str]) -> list[str]:
-    """The arguments of train.py with the options that follow from them, unless they are typed: the experiment for a
-    data set, steps that are chosen for max_minutes, and no guidance of a condition that is typed, except classes."""
+    """The arguments of train.py with the options that follow from them, unless they are typed.
+
+    These are the experiment for a data set, steps that are chosen for max_minutes, and no guidance of a condition that
+    is typed, except for classes.
+    """
     keys = [word.partition("=")[0] for word in words]
     added = []
     for experiment, names in EXPERIMENTS.items():

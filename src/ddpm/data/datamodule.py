@@ -178,7 +178,8 @@ class ImageDataModule(LightningDataModule):
         one. Raises ValueError without labels."""
         images = self.open_images(self.source)
         if not (images.labels >= 0).any():
-            raise ValueError(f"cond=class needs labels, but data={self.name} has none{explain_no_labels(images)}; cond=none trains without")
+            why = explain_no_labels(images)
+            raise ValueError(f"cond=class needs labels, but data={self.name} has none{why}; cond=none trains without")
         self.needs_labels = True
         num = self._num_classes or count_classes(images.labels, images.class_names, self.name)
         return num, tuple(images.class_names)
