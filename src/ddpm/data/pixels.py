@@ -96,8 +96,8 @@ class StreamReader:
         for pixels, problems in self.batches.read(plan):
             if problems:
                 raise ValueError(
-                    f"{problems[0].name}: {problems[0].reason}\nThis image was read during the run. If it has not changed "
-                    "since the start, data.verify=true finds all such images there, and says what helps"
+                    f"{problems[0].name}: {problems[0].reason}\nThis image was read during the run. If it has not "
+                    "changed since the start, data.verify=true finds all such images there, and says what helps"
                 )
             yield pixels
 
