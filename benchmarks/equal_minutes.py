@@ -181,6 +181,12 @@ def rows(values: Mapping[str, Values]) -> list[dict[str, Any]]:
     ]
 
 
+def replace_between(page: Path, start: str, end: str, text: str) -> None:
+    """Write `text` to a page in place of what stands between the lines `start` and `end`."""
+    before, _, rest = page.read_text().partition(start)
+    page.write_text(f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
 def replace_below(page: Path, start: str, text: str) -> None:
     """Write `text` to a page in place of all that follows the line `start`."""
     page.write_text(f"{page.read_text().partition(start)[0]}{start}\n\n{text}\n")

@@ -277,7 +277,7 @@ def first_model(rounds: int) -> Rows:
         said, measured = command("evaluate.py", f"ckpt={folder}/run", "metric=fid", "num_samples=10000")
     value = next(line for line in said.splitlines() if "fid" in line.lower())
     return [
-        {"command": "`python train.py metric=fid`", "seconds": f"{trained:.0f}", "result": "2,300 steps"},
+        {"command": "`python train.py metric=fid`", "seconds": f"{trained:.0f}", "result": "1,400 steps"},
         {"command": "`python evaluate.py ckpt=... metric=fid num_samples=10000`", "seconds": f"{measured:.0f}"}
         | {"result": value.strip()},
     ]

@@ -6,6 +6,7 @@ python tests/chaos.py N [SEED]: N kills over the variants below; prints kills, r
 Runs are forked from this process, which has loaded everything, so that starting one takes a second instead of ten.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ import torch
 from processes import Command, free_port
 from small_runs import SMALL, command_environment
 
+from ddpm.base.exit_codes import LOST
 from ddpm.commands.verify_resume import compare_runs, logged_numbers
 from ddpm.runs.interruption import SIGNALS
 from ddpm.training.callbacks.checkpoints import files
@@ -31,9 +33,10 @@ COMMON = (
     *("data.num_train=64", "data.num_val=32", "model.dropout=0.1", "sample_every_n_steps=4", "keep.last=3"),
     *("model.base_channels=4", "model.num_groups=2", "resume.path=auto"),
 )
+WORKERS = "2 workers"
 VARIANTS = {
     "plain": (),
-    "2 workers": ("data.memory_limit_mb=0", "data.num_workers=2"),
+    WORKERS: ("data.memory_limit_mb=0", "data.num_workers=2"),
     "accumulation 2": ("trainer.accumulate_grad_batches=2", "ema.decay=[0.9,0.99]", "ema.start_step=5"),
     "validation inside epochs": ("trainer.val_check_interval=3", "keep.best=val/loss"),
     "2 processes": ("trainer.devices=2", "trainer.strategy=ddp"),
@@ -96,6 +99,16 @@ def send(processes, number):
         process.send_signal(number)
 
 
+def kill_worker(process, rng):
+    """Kill one process that decodes images. False if there is none now."""
+    with contextlib.suppress(OSError):
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if workers:
+            os.kill(int(rng.choice(workers)), signal.SIGKILL)
+            return True
+    return False
+
+
 def last_step(folder):
     found = files.list_checkpoints(folder / "checkpoints")
     return files.step_of(found[0]) if found else 0
@@ -113,15 +126,19 @@ def broken_run(folder, variant, seconds, kills, rng, told):
     """A run that is killed up to `kills` times, each time at a random moment, and then ends."""
     patience = max(600, 20 * seconds)  # other programs may run on the machine
     while True:
-        processes = start(folder, variant)
+        processes, expected = start(folder, variant), None
         deadline = time.monotonic() + patience
         if told["kills"] < kills:
             time.sleep(rng.uniform(0, seconds))
-            send(processes if rng.random() < 0.5 else [rng.choice(processes)], rng.choice(DEADLY))
+            if variant == WORKERS and rng.random() < 0.5 and kill_worker(processes[0], rng):
+                expected = {0, LOST}
+            else:
+                send(processes if rng.random() < 0.5 else [rng.choice(processes)], rng.choice(DEADLY))
             deadline = time.monotonic() + patience
         codes = ended(processes, deadline)
         text = said(processes)
         assert text.count("Traceback") == text.count("Exception ignored in"), text  # Python drops those of fork hooks
+        assert expected is None or set(codes) <= expected, (codes, text)
         if set(codes) == {0}:
             return
         told["kills"] += 1

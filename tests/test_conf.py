@@ -14,6 +14,7 @@ from small_runs import ROOT, command_environment, composed
 from ddpm.base.rng import Rng
 from ddpm.checkpoint import groups
 from ddpm.commands import cli, train
+from ddpm.commands.defaults import changes_of_defaults
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.values import check_values
 from ddpm.config import build
@@ -76,9 +77,12 @@ def losses_of_two_steps(module):
     return torch.stack(losses)
 
 
+@pytest.mark.parametrize("experiment", ["mnist", "mnist_class"])
 @pytest.mark.parametrize("option", MODEL_OPTIONS)
-def test_every_option_of_a_model_builds_trains_and_samples(small, option):
-    config = small(option, *NEEDS.get(option, ()), *(["sampler.steps=3"] if "sampler" in option else []))
+def test_every_option_of_a_model_builds_trains_and_samples(small, option, experiment):
+    words = [f"experiment={experiment}", option, *NEEDS.get(option, ())]
+    config = small(*words, *(["sampler.steps=3"] if "sampler" in option else []))
+    changes_of_defaults(config, words)
     check_values(config)
     module = build.module(config)
     assert torch.isfinite(losses_of_two_steps(module)).all()

@@ -44,8 +44,10 @@ def test_a_sweep_over_data_of_several_kinds_names_its_experiment():
         expanded("-m", "data=mnist,folder")
 
 
-def test_without_a_condition_there_is_no_guidance():
+def test_another_condition_is_not_guided_unless_it_is_typed():
     assert expanded("cond=none") == ["guidance=none", "cond=none"]
+    assert expanded("cond=low_res") == ["guidance=none", "cond=low_res"]
+    assert expanded("cond=class") == ["cond=class"]
     assert expanded("cond=none", "guidance=classifier") == ["cond=none", "guidance=classifier"]
 
 
@@ -53,15 +55,16 @@ def test_without_a_condition_there_is_no_guidance():
 
 
 def test_steps_of_the_sampler_that_nobody_typed_follow_the_schedule(config):
-    made = config("train", "schedule.num_timesteps=50")
-    assert changes_of_defaults(made, ["schedule.num_timesteps=50"]) == [
-        "sampler.steps=50 instead of 100, because schedule.num_timesteps=50"
+    usual = config("train").sampler.steps
+    made = config("train", "schedule.num_timesteps=10")
+    assert changes_of_defaults(made, ["schedule.num_timesteps=10"]) == [
+        f"sampler.steps=10 instead of {usual}, because schedule.num_timesteps=10"
     ]
     check_values(made)
-    typed = ["schedule.num_timesteps=50", "sampler.steps=100"]
+    typed = ["schedule.num_timesteps=10", "sampler.steps=100"]
     made = config("train", *typed)
     assert changes_of_defaults(made, typed) == []
-    with pytest.raises(ValueError, match=r"sampler.steps must be an integer in 1..50, got 100$"):
+    with pytest.raises(ValueError, match=r"sampler.steps must be an integer in 1..10, got 100$"):
         check_values(made)
 
 
@@ -69,11 +72,30 @@ def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
     words = ["experiment=mnist_class", "cond=none"]
     made = config("train", *words)
     changes = changes_of_defaults(made, words)
-    assert changes == ["cond.dropout=0.15 is left out, because cond=none has no such field"]
+    assert changes == [
+        "cond=none: without the experiment's dropout",
+        "guidance=none, because the condition is not dropped in training",
+    ]
     assert OmegaConf.to_container(made.cond) == {"_target_": "ddpm.diffusion.conditions.base.NoCondition"}
+    again = ["experiment=mnist_class", "model=ddpm_cifar10"]
+    made = config("train", *again)
+    assert changes_of_defaults(made, again) == []
     assert made.model.scale_shift is True, "a field that the other option takes"
     typed = [*words, "++cond.dropout=0.1"]
     assert changes_of_defaults(config("train", *typed), typed) == [], "what was typed is refused, not left out"
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["cond.dropout=0"], ["guidance=none, because the condition is not dropped in training"]),
+        (["loss=vlb"], ["time_sampler=stratified, because a bound needs uniform times"]),
+        (["loss=vlb", "time_sampler=logit_normal"], []),
+        (["schedule=linear", "objective=eps"], []),
+    ],
+)
+def test_options_that_nobody_typed_follow_those_that_somebody_typed(config, words, changes):
+    assert changes_of_defaults(config("train", "experiment=mnist_class", *words), words) == changes
 
 
 def test_a_refused_value_that_nobody_typed_is_said_to_be_a_default(config):

@@ -70,8 +70,9 @@ def test_every_option_of_that_time_is_one_of_today_or_its_words_are_known():
             before = OmegaConf.to_container(whole, resolve=True)
         found[was] = ({**before[group], **before["fitted"].get(group, {})}, now)
     changed = {option for option, each in found.items() if each[0] != each[1]}
-    # now cond=attributes, losses with a floor, and class folders in a zip
-    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid", "data=zip"}
+    samplers = {f"sampler={name}" for name in ("dpm_solver_3m", "heun", "pndm", "unipc")}  # with other rules by default
+    # cond=attributes, losses with a floor, and class folders in a zip
+    assert changed == {"cond=caption", "loss=vlb", "loss=hybrid", "data=zip"} | samplers
     assert {**found["data=zip"][0]["source"], "layout": "auto"} == found["data=zip"][1]["source"]
     for option in ("loss=vlb", "loss=hybrid"):
         assert found[option][0] | {"floor": 1e-12} == found[option][1]

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 
 from ddpm.commands import cli, sample, train
 from ddpm.config.compose import compose
+from ddpm.config.wiring import name_source
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -35,7 +36,7 @@ BAD_TRAINING = [
     (["metric=nll"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
     (["model=oracle_mixture"], "model=MixtureOracle is a closed-form denoiser, which cannot be trained"),
     # a value of the wrong kind or out of range
-    (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be a positive integer, got 'abc'"),
+    (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be an integer, got 'abc'"),
     (["schedule.num_timesteps=0"], "schedule.num_timesteps must be a positive integer, got 0"),
     (["schedule.max_beta=2"], "schedule.max_beta must be a number at least 0 and at most 1, got 2"),
     (["schedule=linear", "schedule.beta_end=-1"], "schedule.beta_end must be greater than 0 and less than 1, got -1"),
@@ -55,7 +56,7 @@ BAD_TRAINING = [
     (["data.batch_size=0"], "data.batch_size must be a positive integer, got 0"),
     (["data.size=27"], "data.*28 x 28|size"),
     (["data.flip=yess"], "data.flip must be true or false, got 'yess'"),
-    (["trainer.max_steps=abc"], "trainer.max_steps must be an integer of at least 1, got 'abc'"),
+    (["trainer.max_steps=abc"], "trainer.max_steps must be an integer, got 'abc'"),
     (["seed=-1"], "seed must be an integer of at least 0, got -1"),
     (["compile=perhaps"], "compile must be true or false, got 'perhaps'"),
     (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number at least 0, got -1"),
@@ -82,7 +83,7 @@ def error_of_training(config, overrides):
         return cli.config_error(error, CONF, "train")
     with pytest.raises(ValueError) as caught:
         train.run_train(made)
-    return str(caught.value)
+    return name_source(made, str(caught.value))
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD_TRAINING, ids=lambda value: " ".join(value)[:60])

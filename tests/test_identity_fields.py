@@ -29,15 +29,15 @@ IMAGES = {
     "process": "center colour fitted growth kernel length levels mixing.num_timesteps mode others.data.channels "
     "others.data.resize others.data.size padding rate reverse_noise severity sigma sigma_step symmetry_noise to_mean "
     "value",
-    "sampler": "churn churn_high churn_low corrections eta latent noise_scale predictor_order snr steps "
-    "timestep_spacing variance",
+    "sampler": "churn churn_high churn_low corrections eta euler_above largest_growth largest_step latent "
+    "lower_order_final noise_scale predictor_order snr steps timestep_spacing variance",
     "schedule": "base beta beta_end beta_max beta_min beta_start end fraction max_beta min_beta num_timesteps "
     "of.num_timesteps offset rescale size start step1_beta t_min temperature",
     "sweep": "samplers scales steps",
     "task": "base factor images jump_length mask num_columns num_completions num_mixtures num_resamples num_samples "
     "num_times of samples snr split steps t times",
     "text": "depth head_channels num_heads num_tokens num_words path skip_layers token_channels tokenizer",
-    "timestep_spacing": "rho sigma_max times",
+    "timestep_spacing": "offset rho sections sigma_max times",
     "trainer": "precision",
     "variance": "num_images num_times",
     "anomalies": "axis crop kinds min_area resize root seed share_good slices step threshold window",

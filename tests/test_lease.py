@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from processes import Command, checkpoints_of
 from small_models import trained
-from small_runs import SMALL, configured
+from small_runs import ROOT, SMALL, configured
 
 from ddpm.base.exit_codes import LOST
 from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import sample, train
-from ddpm.runs import lease
+from ddpm.runs import lease, run_folder
 from ddpm.runs.lease import lock_folder
 
 ELSEWHERE = {"host": "elsewhere", "boot": "another", "process": 7, "start": "1"}
@@ -252,3 +252,25 @@ def test_a_killed_training_is_resumed_at_once(tmp_path):
     checkpoints_of(tmp_path, third, steps + 2)
     third.send_signal(signal.SIGTERM)
     assert third.wait() == 143
+
+
+def test_a_folder_in_use_is_refused_before_hydra_writes_in_it(tmp_path):
+    """Hydra writes its own files before it calls the program."""
+    other = held(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    told = f"^run_dir={tmp_path} is in use by another command: process {other.pid} on"
+    for words in ([f"hydra.run.dir={tmp_path}"], [f"resume.path={tmp_path}"]):
+        with pytest.raises(ValueError, match=told):
+            run_folder.add_run_folder(words, ROOT / "conf")
+    assert sorted(tmp_path.iterdir()) == before
+    other.communicate()
+    assert run_folder.add_run_folder([f"hydra.run.dir={tmp_path}"], ROOT / "conf")
+
+
+def test_the_lease_of_another_machine_is_refused_unless_the_run_is_resumed(tmp_path):
+    leave(tmp_path, 5)
+    with pytest.raises(ValueError, match="in use by another command: process 7 on elsewhere"):
+        run_folder.add_run_folder([f"hydra.run.dir={tmp_path}"], ROOT / "conf")
+    assert run_folder.add_run_folder([f"resume.path={tmp_path}"], ROOT / "conf")  # which waits for it
+    leave(tmp_path, 300)
+    assert run_folder.add_run_folder([f"hydra.run.dir={tmp_path}"], ROOT / "conf")

@@ -13,7 +13,7 @@ from small_runs import SMALL
 from ddpm.base import memory
 from ddpm.base.memory import available_bytes, require_memory
 from ddpm.base.untrusted import json_file, load_tensors
-from ddpm.commands import train
+from ddpm.commands import sample, train
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
@@ -135,3 +135,13 @@ def test_a_checkpoint_without_a_part_of_its_training_resumes_no_run(small, run_o
     torch.save(stored, tmp_path / "bare.ckpt")
     with pytest.raises(ValueError, match=f"not what a training needs to continue: {part}"):
         train.run_train(small(f"resume.path={tmp_path / 'bare.ckpt'}"))
+
+
+def test_images_too_large_to_generate_are_refused_before_they_are_allocated(run_of, config, monkeypatch):
+    """A small checkpoint may ask for images of any size. 64 images of 2,000 x 2,000 numbers are 1 GB."""
+    monkeypatch.setattr(sample.Trainer, "predict", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 6 * 10**9)
+    ckpt = run_of() / "checkpoints" / "last.ckpt"
+    told = r"a batch of 64 images of 1 x 2000 x 2000 \(batch_size, data.size\) takes .* GB of memory, but only 6.0 GB"
+    with pytest.raises(ValueError, match=told):
+        sample.run_sample(config("sample", f"ckpt={ckpt}", "size=2000"))

@@ -1,17 +1,21 @@
 """Paths of a run: stored absolute, and every field of a model takes what ckpt= takes."""
 
+import re
 import shutil
 
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from small_runs import ROOT
 
+from ddpm.checkpoint import groups
 from ddpm.commands.evaluate import has_samples
-from ddpm.config.checkpoint_path import checkpoint_path, is_pattern
+from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
 from ddpm.config.load import guide
-from ddpm.runs.portable import to_portable, with_absolute_paths
+from ddpm.runs.portable import PATHS, to_portable, with_absolute_paths
 from ddpm.runs.resume import setting_differences
 
+CONF = ROOT / "conf"
 CLASSIFIER = (
     *("model=classifier_tiny", "model.head_channels=16", "cond=class", "cond.dropout=0", "loss=classification"),
     *("callbacks.samples=null", "callbacks.denoising=null"),
@@ -96,3 +100,36 @@ def test_a_run_of_another_kind_that_a_pattern_matches_is_named_and_passed_over(r
     assert capsys.readouterr().out == ""
     assert not has_samples(classifier)
     assert f"passed over: ckpt={classifier} is a classifier, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", [name for name in groups.group_names(stored=True) if (CONF / name).is_dir()])
+def test_every_field_whose_comment_speaks_of_a_file_is_stored_absolute(group):
+    """The comments in conf/ tell which fields name a file, a folder or a checkpoint."""
+    for path in sorted((CONF / group).glob("*.yaml")):
+        place = [group]
+        for line in path.read_text().splitlines():
+            found = re.match(r"( *)(\w+):(?: +(\?\?\?|null|[\w/.-]+))?(?: +#(.*))?$", line)
+            if not found or line.startswith("defaults"):
+                continue
+            indent, name, value, comment = found.groups()
+            place = [*place[: 1 + len(indent) // 2], name]
+            names_one = re.search(r"\b(file|folder|checkpoint)\b", comment or "") or name in ("root", "path")
+            if value and not re.fullmatch(r"[\d.]+|true|false", value) and names_one and name not in NO_PATHS:
+                assert PATHS.fullmatch(".".join(place)), f"{path}: {line}"
+
+
+NO_PATHS = ("sha256", "test_source", "image_column", "scale", "name", "white", "crop", "on_broken", "weights")
+"""Fields whose comments speak of a file that another field names; `perceptual.weights` is in the test above."""
+
+
+@pytest.mark.parametrize("field", ["guidance.classifier", "guidance.guide", "codec.first_stage", "task.base"])
+def test_latest_is_stored_as_the_checkpoint_that_it_is_now(field, copied, tmp_path, monkeypatch):
+    folder = copied(to="runs/mine")
+    monkeypatch.chdir(tmp_path)
+    real = str((folder / "checkpoints/last.ckpt").resolve())
+    for typed in ("latest", "runs/mine", "runs/m*", "runs/mine/checkpoints/last.ckpt"):
+        config = OmegaConf.create()
+        OmegaConf.update(config, field, typed, force_add=True)
+        assert OmegaConf.select(fetch_checkpoints(config), field) == real
+    config = OmegaConf.create({"ckpt": "runs/*"})
+    assert fetch_checkpoints(config).ckpt == "runs/*"

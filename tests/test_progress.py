@@ -7,6 +7,7 @@ import pytest
 
 from ddpm.base import progress
 from ddpm.base.progress import ProgressDisplay, stage
+from ddpm.evaluation.reference import show_progress
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +103,14 @@ def test_a_display_that_an_error_leaves_open_is_closed_with_the_outer_one(now):
     outer.close()
     outer.close()
     assert not ProgressDisplay.opened
+
+
+def test_an_error_within_a_display_closes_it_so_that_the_next_one_is_no_stage_of_it(terminal):
+    with pytest.raises(ValueError, match="wrong"), ProgressDisplay("step", 10):
+        raise ValueError("wrong")
+    assert ProgressDisplay.opened == []
+    batches = show_progress([{"index": [0]}] * 3, 9, "features")
+    next(batches), next(batches)
+    assert len(ProgressDisplay.opened) == 1
+    batches.close()
+    assert ProgressDisplay.opened == []

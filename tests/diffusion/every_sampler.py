@@ -3,10 +3,10 @@
 import functools
 import math
 
-from ddpm.diffusion.samplers import timestep_spacing
+from ddpm.diffusion.samplers import published_spacing, timestep_spacing
 from ddpm.diffusion.samplers.ancestral import Ancestral
 from ddpm.diffusion.samplers.ddim import DDIM
-from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, SDEDPMSolver
+from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, PublishedDPMSolver3M, SDEDPMSolver
 from ddpm.diffusion.samplers.edm import Euler, Heun
 from ddpm.diffusion.samplers.langevin import Langevin
 from ddpm.diffusion.samplers.pndm import PNDM
@@ -19,20 +19,21 @@ EDM = {"churn_low": 0.0, "churn_high": math.inf, "noise_scale": 1.0}
 WITHOUT_NOISE = {
     "ddim": (DDIM, {"eta": 0.0}),
     "euler": (Euler, {"churn": 0.0, **EDM}),
-    "heun": (Heun, {"churn": 0.0, **EDM}),
+    "heun": (Heun, {"churn": 0.0, **EDM, "euler_above": 100.0}),
     "dpm_solver": (DPMSolver, {}),
-    "dpm_solver_3m": (DPMSolver3M, {}),
+    "dpm_solver_3m": (DPMSolver3M, {"largest_growth": 1.25, "largest_step": 0.75}),
+    "dpm_solver_3m_published": (PublishedDPMSolver3M, {"lower_order_final": True}),
     "unipc_1": (UniPC, {"predictor_order": 1}),
     "unipc_2": (UniPC, {"predictor_order": 2}),
-    "unipc_3": (UniPC, {"predictor_order": 3}),
-    "pndm": (PNDM, {}),
+    "unipc_3": (UniPC, {"predictor_order": 3, "lower_order_final": True}),
+    "pndm": (PNDM, {"euler_above": 10.0}),
 }
 AFFINE_WITH_NOISE = {
     "ancestral_small": (Ancestral, {"variance": FixedSmall()}),
     "ancestral_large": (Ancestral, {"variance": FixedLarge()}),
     "ddim_eta_1": (DDIM, {"eta": 1.0}),
     "sde_dpm_solver": (SDEDPMSolver, {}),
-    "heun_churn": (Heun, {"churn": 10.0, **EDM}),
+    "heun_churn": (Heun, {"churn": 10.0, **EDM, "euler_above": 100.0}),
 }
 WITH_NOISE = {
     **AFFINE_WITH_NOISE,
@@ -54,6 +55,18 @@ GRIDS = {
     "log_snr": timestep_spacing.log_snr,
     "rho": functools.partial(timestep_spacing.rho, rho=7),
 }
+PUBLISHED = {
+    "leading": published_spacing.leading,
+    "leading_1": functools.partial(published_spacing.leading, offset=1),
+    "strided": published_spacing.strided,
+    "strided_1": functools.partial(published_spacing.strided, offset=1),
+    "linspace": published_spacing.linspace,
+    "ddim_quadratic": published_spacing.ddim_quadratic,
+    "respaced": published_spacing.respaced,
+    "without_last": functools.partial(published_spacing.without_last, of=published_spacing.linspace),
+    "without_last_leading": functools.partial(published_spacing.without_last, of=published_spacing.leading),
+}
+"""They may begin below T, and two of them make another number of steps."""
 
 
 def made(name, process, steps, times=timestep_spacing.uniform):

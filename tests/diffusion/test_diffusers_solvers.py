@@ -3,7 +3,9 @@
 Both are in float64 from end to end, so what differs is a formula and not rounding.
 """
 
-import itertools
+import dataclasses
+import functools
+import math
 
 import diffusers
 import numpy as np
@@ -61,11 +63,12 @@ def exact(scheduler, steps, **settings):
     return times
 
 
-def ours(name, times, x, net):
+def ours(name, times, x, net, **settings):
     def visited(start, num_steps, schedule):
         return [*(t + 1 for t in times), 0]
 
-    return list(made(name, PROCESS, None, visited).trajectory(net, x, RNG, IDS, start=times[0] + 1))
+    sampler = dataclasses.replace(made(name, PROCESS, None, visited), **settings)
+    return list(sampler.trajectory(net, x, RNG, IDS, start=times[0] + 1))
 
 
 @EVERY_OBJECTIVE
@@ -89,16 +92,72 @@ def test_each_step_of_dpm_solver_of_second_order_is_that_of_diffusers(name, spac
 @EVERY_OBJECTIVE
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_each_step_of_unipc_is_that_of_diffusers(order, prediction_type):
-    """They lower the order before the end too, at the last but one for the third; ours at the last alone."""
     theirs = diffusers.UniPCMultistepScheduler(
         T, timestep_spacing="trailing", prediction_type=prediction_type, solver_order=order, **LAST_SIGMA
     )
     times, x = exact(theirs, 20), start()
     states = ours(f"unipc_{order}", times, x, denoiser(prediction_type, clip=False))
-    compared = len(times) - (2 if order == 3 else 0)
-    for number, (time, state) in enumerate(itertools.islice(zip(times, states, strict=True), compared)):
+    for number, (time, state) in enumerate(zip(times, states, strict=True)):
         x = theirs.step(wave(x, torch.full((2,), time)), theirs.timesteps[number], x).prev_sample
         assert_same(state.x_t, x)
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading"])
+@pytest.mark.parametrize(("steps", "lower"), [(12, True), (12, False), (20, False)])  # theirs lowers below 15 alone
+def test_each_step_of_the_published_3m_is_that_of_diffusers(steps, lower, spacing, prediction_type):
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        T, timestep_spacing=spacing, prediction_type=prediction_type, solver_order=3, lower_order_final=lower,
+        **LAST_SIGMA,
+    )  # fmt: skip
+    times, x = exact(theirs, steps), start()
+    net = denoiser(prediction_type, clip=False)
+    for number, state in enumerate(ours("dpm_solver_3m_published", times, x, net, lower_order_final=lower)):
+        output = wave(x, torch.full((2,), times[number]))
+        x = theirs.step(output, theirs.timesteps[number], x).prev_sample
+        assert_same(state.x_t, x)
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize("steps", [3, 4, 5, 9, 18])
+def test_heun_on_the_grid_of_edm_is_algorithm_2_of_its_paper(steps, prediction_type):
+    """Lines 4 to 11 without churn, on x_t / alpha_t; no step is replaced, however far sigma falls."""
+    net, x = denoiser(prediction_type), start()
+    times = timestep_spacing.rho(T, steps, PROCESS.schedule, 7, sigma_max=80)
+    states = ours("heun", [t - 1 for t in times[:-1]], x, net)
+    alpha, sigma = ([getattr(PROCESS.schedule, name)(t) for t in times] for name in ("alpha", "sigma"))
+    y, noise = x / alpha[0], [s / a for s, a in zip(sigma, alpha, strict=True)]
+    for i, state in enumerate(states):
+        slope = (y - net(y * alpha[i], times[i], {}).x0) / noise[i]
+        end = y + (noise[i + 1] - noise[i]) * slope
+        if noise[i + 1] > 0:
+            other = (end - net(end * alpha[i + 1], times[i + 1], {}).x0) / noise[i + 1]
+            end = y + (noise[i + 1] - noise[i]) * (slope + other) / 2
+        y = end
+        assert_same(state.x_t / alpha[i + 1], y, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "above", "calls"),
+    [
+        *[("heun", 0.0, 5), ("heun", 5.0, 5), ("heun", 100.0, 6), ("heun", math.inf, 7)],
+        *[("pndm", 0.0, 7), ("pndm", 10.0, 10), ("pndm", math.inf, 13)],
+    ],
+)
+def test_the_rule_of_long_steps_acts_where_its_option_says(name, above, calls):
+    """sigma / alpha falls from 157 to 8.5 to 0.72, both more than tenfold, then to 0.21, and to 0."""
+    ratios = [PROCESS.schedule.sigma(t) / PROCESS.schedule.alpha(t) for t in (1000, 650, 200, 60)]
+    np.testing.assert_allclose(ratios, [157, 8.5, 0.72, 0.21], rtol=0.03)
+    seen = []
+
+    def network(x, time):
+        seen.append(time)
+        return wave(x, time)
+
+    times = functools.partial(timestep_spacing.custom, times=[1000, 650, 200, 60])
+    sampler = dataclasses.replace(made(name, PROCESS, None, times), euler_above=above)
+    sampler.sample(NetworkDenoiser(network, Eps(PROCESS.schedule)), (1, 2, 2), RNG, IDS)
+    assert len(seen) == sampler.evaluations() == calls
 
 
 @EVERY_OBJECTIVE
@@ -143,7 +202,7 @@ def test_each_step_of_pndm_is_that_of_diffusers():
     assert len(found) == len(states) == 20
     for state, expected in zip(states[:-1], found[:-1], strict=True):
         assert_same(state.x_t, expected)
-    assert len(theirs.timesteps) == 29 == made("pndm", PROCESS, 20).evaluations(20)
+    assert len(theirs.timesteps) == 29 == made("pndm", PROCESS, 20).evaluations()
 
 
 def test_pndm_of_a_velocity_network_is_exact_for_one_point_and_that_of_diffusers_is_not():

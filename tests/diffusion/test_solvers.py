@@ -62,7 +62,7 @@ def test_any_run_ends_at_zero_finite_with_as_many_evaluations_as_it_says(data, n
     assert len(states) == max(1, round((steps or T) * start / T))
     denoiser.calls.clear()
     sampler.sample(denoiser, (1, 2, 2), RNG, ids)
-    assert len(denoiser.calls) == sampler.evaluations(steps or T)
+    assert len(denoiser.calls) == sampler.evaluations()
 
 
 @EVERY_SAMPLER

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler, PNDMScheduler, UNet2DModel
@@ -39,15 +40,16 @@ def configured(name, *overrides):
 
 
 @torch.no_grad()
-def states_of_diffusers(monkeypatch, folder, module, label=None):
+def states_of_diffusers(monkeypatch, folder, module, label=None, steps=STEPS):
     """Every x_t by their network and scheduler in float64, from our prior and with our noise."""
     monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
     unet = UNet2DModel.from_pretrained(folder / "unet").double()
     unet.time_proj.register_forward_hook(lambda module, args, waves: waves.double())
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, dtype=torch.float64))
     scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-    scheduler.set_timesteps(STEPS)
-    draws = (module.sample_rng.at(int(t), IDS).normal("step", (1, 8, 8)).double() for t in scheduler.timesteps)
+    scheduler.set_timesteps(steps)
+    ends = [*(t + 1 for t in scheduler.timesteps.tolist()[1:]), 0]
+    draws = (module.sample_rng.at(s, IDS).normal("step", (1, 8, 8)).double() for s in ends)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
     x, states = module.start(IDS).double(), []
     for t in scheduler.timesteps:
@@ -90,6 +92,71 @@ def test_what_a_scheduler_says_is_done_at_every_step(tmp_path, monkeypatch, vari
     assert len(ours) == len(theirs) == STEPS
     for x, expected in zip(ours, theirs, strict=True):
         assert_same(x, expected, 1e-9)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("steps", [1, 5, 6])
+@pytest.mark.parametrize(
+    "spacing",
+    [{"timestep_spacing": "leading", "steps_offset": k} for k in (0, 1)]
+    + [{"timestep_spacing": name} for name in ("linspace", "trailing")],
+    ids=lambda each: "_".join(map(str, each.values())),
+)
+def test_fewer_steps_are_at_the_times_of_diffusers(tmp_path, monkeypatch, variance, steps, spacing):
+    """But for noise that it adds in a step to 0 from above 1, unless the variance is small."""
+    channels = 1 + (variance == "learned_range")
+    folder = folder_of(tmp_path, channels=channels, variance_type=variance, beta_end=0.3, **spacing)
+    module = opened(folder, f"+sampler.steps={steps}")
+    ours = states_of_ours(module)
+    theirs = states_of_diffusers(monkeypatch, folder, module, steps=steps)
+    assert len(ours) == len(theirs) == steps
+    *_, last, _ = module.sampler.times(STEPS)
+    compared = steps - (last > 1)
+    for x, expected in zip(ours[:compared], theirs[:compared], strict=True):
+        assert_same(x, expected, 1e-9)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
+@pytest.mark.parametrize("spacing", [None, "leading", "linspace", "trailing"])
+def test_each_class_of_scheduler_has_its_own_times(tmp_path, scheduler, spacing):
+    """Also where the file leaves the spacing out. PNDM visits a time several times."""
+    kind = getattr(diffusers, f"{scheduler}Scheduler")
+    theirs = kind(STEPS, **({"timestep_spacing": spacing} if spacing else {}))
+    folder = folder_of(tmp_path, kind, **({"timestep_spacing": spacing} if spacing else {}))
+    file = folder / "scheduler" / "scheduler_config.json"
+    words = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in words.items() if spacing or k != "timestep_spacing"}))
+    times = opened(folder, "+sampler.steps=5").sampler.times(STEPS)
+    theirs.set_timesteps(5)
+    visited = theirs._timesteps[::-1] if scheduler == "PNDM" else theirs.timesteps
+    if scheduler == "EulerDiscrete":  # it interpolates between times
+        assert max(abs(t - 1 - float(other)) for t, other in zip(times[:-1], visited, strict=True)) <= 0.5
+    else:
+        assert times == [*(int(t) + 1 for t in visited), 0]
+    assert opened(folder).sampler.times(STEPS) == list(range(STEPS, -1, -1))
+
+
+@pytest.mark.parametrize("steps", ["null", 6])
+@pytest.mark.parametrize(
+    "spacing",
+    ["leading", "linspace", "trailing", "leading timestep_spacing.offset=1"],
+)
+def test_the_spacing_is_exported_and_read_again(tmp_path, small, spacing, steps):
+    words = [
+        "ema.decay=[]",
+        f"schedule.num_timesteps={STEPS}",
+        f"sampler.steps={steps}",
+        *f"timestep_spacing={spacing}".split(),
+    ]
+    module = awake(build.module(small(*words)).model).float()
+    path, folder = tmp_path / "last.ckpt", tmp_path / "out"
+    torch.save({"config": module.config, "state_dict": module.state_dict()}, path)
+    export.run_export(configured("export", f"ckpt={path}", f"out={folder}", "format=diffusers", "weights=raw"))
+    first, again = opened(path, "+sampler.steps=4"), opened(folder, "+sampler.steps=4")
+    assert first.sampler.describe() == again.sampler.describe()
+    theirs = DDPMScheduler.from_pretrained(folder / "scheduler")
+    theirs.set_timesteps(4)
+    assert first.sampler.times(STEPS) == [*(t + 1 for t in theirs.timesteps.tolist()), 0]
 
 
 @pytest.mark.parametrize("variance", ["small", "large", "learned_range"])

@@ -70,6 +70,7 @@ def test_another_time_is_another_run(small, run_of, clock, copied):
         (["limits.max_minutes=0", "trainer.max_steps=null"], "limits.max_minutes must be greater than 0, got 0"),
         (["limits.max_minutes=1"], "limits.max_minutes chooses trainer.max_steps"),
         ([*TIMED, "trainer.strategy=ddp_spawn"], "give trainer.max_steps"),
+        ([*TIMED, "data.num_train=32", "++trainer.max_epochs=1"], "could measure no step"),
     ],
 )
 def test_times_that_choose_nothing_are_refused(small, words, message):

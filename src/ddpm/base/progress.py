@@ -44,6 +44,12 @@ class ProgressDisplay:
             self.task = self.bar.add_task("", total=total, completed=first, text=self.text(first))
         self.opened.append(self)
 
+    def __enter__(self) -> "ProgressDisplay":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def text(self, done: float) -> str:
         of, outside = (" of ", ": ") if not self.bar else ("/", "")
         return self.unit if self.total is None else f"{self.unit} {done:.0f}{of}{self.total}{outside}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -11,6 +11,10 @@ Time = int | Tensor
 
 Cond = Mapping[str, Tensor]
 """Conditions: keyword arguments of the network in addition to `x_t` and the time, each `[B, ...]`."""
+
+SplitName = Literal["train", "val", "test"]
+
+Limit = Annotated[float, "may be infinite"]
 
 
 class Batch(TypedDict):

@@ -4,6 +4,7 @@ The same tables upgrade configurations, records of images, results and exports, 
 command-line arguments. A new rename is one row here.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -99,6 +100,10 @@ NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
     "ddpm.diffusion.losses.weight.MinSNR": {"offset": 0.0},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
+    "ddpm.diffusion.samplers.dpm_solver.DPMSolver3M": {"largest_growth": math.inf, "largest_step": math.inf},
+    "ddpm.diffusion.samplers.edm.Heun": {"euler_above": 0.0},
+    "ddpm.diffusion.samplers.pndm.PNDM": {"euler_above": 0.0},
+    "ddpm.diffusion.samplers.unipc.UniPC": {"lower_order_final": False},
     "ddpm.training.optimizer.adam": {"min_lr": 0.0},
     "ddpm.training.optimizer.adamw": {"min_lr": 0.0},
 }

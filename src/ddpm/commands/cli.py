@@ -23,6 +23,7 @@ from ddpm.commands.defaults import explain_default, following_options, refuse_ot
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
+from ddpm.config.wiring import name_source
 from ddpm.runs import launch
 from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
 from ddpm.runs.console import say
@@ -86,11 +87,18 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise
         missing = isinstance(error, MissingMandatoryValue)
         message = f"{error.full_key} must be given, as {error.full_key}=VALUE" if missing else describe(error, folder())
-        message = explain_default(config, overrides, message)
+        message = explain_default(config, overrides, name_source(config, message))
         exit_with_error(message, error)
     except (RuntimeError, MemoryError) as error:
-        if TRACEBACK or not is_out_of_memory(error):
+        lost_worker = re.match(r"DataLoader worker .*", str(error))
+        if TRACEBACK or not (lost_worker or is_out_of_memory(error)):
             raise
+        if lost_worker:
+            exit_with_error(
+                f"a process that decodes images is gone ({lost_worker[0].rstrip(' .')}); the system's log states the "
+                "cause, as too little memory for data.num_workers. A training continues with resume=auto",
+                exit_codes.ProcessLost(),
+            )
         reason = (str(error).splitlines() or ["an allocation failed"])[0]
         size = OmegaConf.select(config, "data.size") or "as stored"
         exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")

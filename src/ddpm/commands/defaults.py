@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterator
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
@@ -22,9 +23,12 @@ EXPERIMENTS = {
 """Experiment -> the data sets that get it if none is typed. The default experiment is for digits."""
 
 
+GAUSSIAN = "ddpm.diffusion.gaussian.GaussianDiffusion"
+
+
 def following_options(words: list[str]) -> list[str]:
     """The arguments of train.py with the options that follow from them, unless they are typed: the experiment for a
-    data set, steps that are chosen for max_minutes, and no guidance without a condition."""
+    data set, steps that are chosen for max_minutes, and no guidance of a condition that is typed, except classes."""
     keys = [word.partition("=")[0] for word in words]
     added = []
     for experiment, names in EXPERIMENTS.items():
@@ -39,7 +43,7 @@ def following_options(words: list[str]) -> list[str]:
     elif timed and "trainer.max_steps=null" not in words:
         raise ValueError(f"{timed[0]} chooses trainer.max_steps: leave one of them out")
     words = [re.sub("^max_minutes=", "limits.max_minutes=", word) for word in words]
-    if "cond=none" in words and "guidance" not in keys:
+    if "guidance" not in keys and any(word.startswith("cond=") and word != "cond=class" for word in words):
         added.append("guidance=none")
     return [*added, *words]
 
@@ -78,6 +82,19 @@ def adapt_defaults(config: DictConfig) -> None:
             say(change)
 
 
+def misfits(config: DictConfig) -> Iterator[tuple[str, str, str]]:
+    """Groups whose option cannot be used with the other groups, an option that can, and the reason."""
+    if "scale" in config.guidance:
+        if config.process._target_ != GAUSSIAN:
+            yield "guidance", "none", "guidance needs process=gaussian"
+        elif not config.cond.get("dropout"):
+            yield "guidance", "none", "the condition is not dropped in training"
+    if "gamma" in config.weight and config.process._target_ != GAUSSIAN:
+        yield "weight", "uniform", "this weight needs process=gaussian"
+    if ".vlb." in config.loss._target_ and config.time_sampler._target_.endswith("LogitNormal"):
+        yield "time_sampler", "stratified", "a bound needs uniform times"
+
+
 def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
     """Make the changes. Returns them in words."""
     typed, changes = typed_fields(overrides), []
@@ -94,8 +111,13 @@ def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
         if any(each.kind == inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
             continue
         known = {*parameters, *OmegaConf.load(file), "_target_", "_partial_"}
-        for field in [field for field in config[group] if field not in known and f"{group}.{field}" not in typed]:
-            changes.append(f"{group}.{field}={config[group][field]} is left out, because {word} has no such field")
-            with open_dict(config):
+        foreign = [field for field in config[group] if field not in known and f"{group}.{field}" not in typed]
+        with open_dict(config):
+            for field in foreign:
                 del config[group][field]
+        changes += [f"{word}: without the experiment's {', '.join(foreign)}"] if foreign else []
+    for group, option, reason in misfits(config):
+        if group not in {key.partition(".")[0] for key in typed}:
+            OmegaConf.update(config, group, OmegaConf.load(CONF / group / f"{option}.yaml"), merge=False)
+            changes.append(f"{group}={option}, because {reason}")
     return changes

@@ -1,8 +1,10 @@
 """dry_run=true: describe a training run and its cost without running it."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm.base.memory import available_bytes, require_memory
 from ddpm.config import build
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import micro_batch_size
@@ -49,7 +52,7 @@ def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataMod
     codec = module.model.codec
     if isinstance(codec, LatentCodec) and not codec.is_fitted:
         codec.fit({"scale": 1.0, "shift": [0.0] * codec.network.z_channels})  # any scale costs the same
-    flops, activations = cost_of_one_image(module.model)
+    flops, activations, _ = cost_of_one_image(module.model)
     trained, averaged = sum(turn.num_parameters for turn in module.turns), module.own_turn.num_parameters
     numbers = 4 * trained + len(module.averages.decays) * averaged  # weights, gradients, two moments of Adam; averages
     megabytes = (4 * numbers + activations * micro_batch) / 2**20
@@ -65,8 +68,16 @@ def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataMod
     return tree_text(config) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
 
 
-def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
-    """FLOPs of a forward pass and bytes kept for the backward pass, for one image; uses fake tensors only."""
+class Cost(NamedTuple):
+    """FLOPs of a forward pass, bytes kept for the backward pass, and those of the largest tensor among them."""
+
+    flops: int
+    activations: int
+    largest: int
+
+
+def cost_of_one_image(model: DiffusionModel) -> Cost:
+    """The cost of one image; uses fake tensors only."""
     x = torch.zeros(1, *model.latent_shape)
     condition = model.condition  # a class label does not change the cost, so it is left out
     _, *size = model.image_shape
@@ -75,7 +86,20 @@ def cost_of_one_image(model: DiffusionModel) -> tuple[int, int]:
     cond |= model.sampler.step_inputs(None, model.sample_rng.at(0, torch.zeros(1, dtype=torch.int64)))
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, saved_bytes() as saved:
         model.network.forward(x, torch.zeros(1, dtype=torch.int64), **cond)  # `forward` avoids the compiled call
-    return counter.get_total_flops(), sum(saved)
+    return Cost(counter.get_total_flops(), sum(saved), max(saved, default=0))
+
+
+def require_memory_for_images(model: DiffusionModel, batch_size: int) -> None:
+    """Raise ValueError if a batch of images does not fit in memory. Computed for large ones only; allocates none.
+
+    A layer holds its input and its output, so two of the largest feature maps are a lower bound.
+    """
+    own = 4 * batch_size * math.prod(model.latent_shape)
+    if model.device.type != "cpu" or 100 * own < available_bytes():
+        return
+    what = f"a batch of {batch_size} images of {' x '.join(map(str, model.image_shape))} (batch_size, data.size)"
+    require_memory(4 * own, what)  # x_t, the network's output, x0 and the next x_t
+    require_memory(2 * batch_size * cost_of_one_image(model).largest, what)
 
 
 @contextmanager

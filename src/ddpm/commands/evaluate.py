@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.base.environment import Environment, device_name
 from ddpm.checkpoint.reading import holding, read_checkpoint
+from ddpm.commands.dry_run import require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
 from ddpm.evaluation import evaluators
@@ -55,6 +56,7 @@ from ddpm.runs.lease import lock_folder
 def run_evaluate(config: DictConfig) -> None:
     quiet_libraries()
     check.positive_int("num_repeats", config.num_repeats)
+    check.integer("seed", config.seed, 0, 2**63 - config.num_repeats)
     config = fetch_checkpoints(config)
     config, model_metrics = split_metrics(config)
     if not config.metric:
@@ -181,6 +183,8 @@ def measure_target(
 ) -> tuple[Result, Timing | None]:
     """Generate missing images, measure all images, and store the result. The timing is None if it is unknown."""
     num = target.samples.num_samples
+    if target.model:
+        require_memory_for_images(target.model, min(config.batch_size, num))
     real = reference.images.labels[reference.images.indices] if isinstance(reference, ImageReference) else None
     evaluator.names(real, target.samples.labels_of(torch.arange(num)))  # raises if they cannot be measured
     scoring = EvaluationCallback(evaluator, reference, target.samples, target.stored)
@@ -219,8 +223,7 @@ def measure_target(
 
 
 def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: Timing | None) -> SweepPoint:
-    sampler = target.model.sampler
-    evaluations = sampler.evaluations(len(sampler.times(sampler.process.T)) - 1)
+    evaluations = target.model.sampler.evaluations()
     cost = (timing.seconds, timing.device) if timing else ()
     value = sweep.value(target.variant, target.model)
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))

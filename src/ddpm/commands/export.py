@@ -82,9 +82,10 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         return f"{'VQModel' if isinstance(network, VQAutoencoder) else 'AutoencoderKL'}.from_pretrained({{out!r}})"
     groups = ["process", "objective", "clip", "sampler", *([] if isinstance(codec, LatentCodec) else ["codec"])]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
-    words = pipeline.part_words(parts) | pipeline.part_words({"variance": parts["sampler"].get("variance")})
+    of_the_sampler = {group: parts["sampler"].get(group) for group in ("variance", "timestep_spacing")}
+    words = pipeline.part_words(parts) | pipeline.part_words(of_the_sampler)
     process = model.sampler.process
-    scheduler = pipeline.scheduler_config(words, process.schedule.alpha_bar, model.sampler.times(process.T))
+    scheduler = pipeline.scheduler_config(words, process.schedule, model.sampler.times(process.T))
     text = getattr(model.condition, "text", None)
     save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler, text=text)
     if not isinstance(codec, LatentCodec):

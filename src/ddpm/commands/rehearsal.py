@@ -5,7 +5,6 @@ The training itself is then an ordinary run of this number of steps.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config import build
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.training.logs import ends_step
+from ddpm.training.module import DiffusionModule
 
 WARMUP, MEASURED = 5, 50
 """Steps that are not measured, and steps that are."""
@@ -60,11 +60,11 @@ def choose_max_steps(
     config: DictConfig,
     data: ImageDataModule,
     fitted: Fitted,
-    explain: Callable[[DictConfig, Trainer], AbstractContextManager[None]],
+    fit: Callable[[DictConfig, Trainer, DiffusionModule, ImageDataModule], None],
 ) -> str:
     """Set trainer.max_steps to the number of steps that fit into limits.max_minutes, with the time of measuring them.
 
-    The same number on all ranks. Returns the choice in words. explain: context for the errors of a training.
+    The same number on all ranks. Returns the choice in words. fit: trains, and explains errors.
     """
     seconds, begin = 60 * check.positive_number("limits.max_minutes", config.limits.max_minutes), time.perf_counter()
     if config.trainer.strategy == "ddp_spawn":
@@ -75,8 +75,9 @@ def choose_max_steps(
     data.of_texts = getattr(module.model.condition, "rows", None)
     trainer = build.trainer(rehearsed, build.preparations(module.model.codec))
     trainer.callbacks.append(clock := StepClock(seconds))
-    with explain(rehearsed, trainer):
-        trainer.fit(module, data)
+    fit(rehearsed, trainer, module, data)
+    if not clock.seconds:
+        raise ValueError("limits.max_minutes could measure no step: another limit ended them; give trainer.max_steps")
     left = trainer.strategy.broadcast(seconds - (time.perf_counter() - begin))
     config.trainer.max_steps = max(1, int(left / clock.seconds))
     return (

@@ -23,7 +23,7 @@ from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.reading import holding
-from ddpm.commands.dry_run import cost_of_one_image
+from ddpm.commands.dry_run import cost_of_one_image, require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.data.datamodule import ImageDataModule
@@ -72,6 +72,7 @@ def generate(config: DictConfig) -> None:
     model.use_for_prediction(config.weights, config.seed)
     size = set_size(model, config.size)
     data, picture, requested = prepare_samples(config, model)
+    require_memory_for_images(model, min(config.batch_size, data.num_samples))
     trainer = build.trainer(config)
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"

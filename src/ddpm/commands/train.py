@@ -31,6 +31,7 @@ from ddpm.commands.summary import print_summary
 from ddpm.config import analytic, build, fitting
 from ddpm.config.checkpoint_path import fetch_checkpoints
 from ddpm.config.codec import with_latent_shape
+from ddpm.config.field_types import check_type
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING
 from ddpm.config.sizing import choose_sizes
@@ -60,6 +61,8 @@ TRAINING_PARTS = ("global_step", "epoch", "loops", "optimizer_states", "lr_sched
 def run_train(config: DictConfig) -> None:
     """Train within a lock on the run folder, so that no other training uses it. A dry run does not use the folder."""
     locks = launch.is_first_process() and not check.boolean("dry_run", config.dry_run)
+    check_type("resume.path", config.resume.path, str | None)
+    check_type("resume.allow", config.resume.allow, list[str])
     waits = config.resume.path is not None
     with lock_folder(Path(config.run_dir), waits=waits) if locks else nullcontext():
         train(config)
@@ -136,7 +139,13 @@ def choose_what_is_open(config: DictConfig, checkpoint: Path | None, data: Image
     if chosen:
         rank_zero_only(say)(f"chosen for {num_images:,} images on a {device.upper()}: {' '.join(chosen)}")
     if is_open(config, "trainer.max_steps"):
-        rank_zero_only(say)(choose_max_steps(config, data, fitted, explain_interruptions))
+        rank_zero_only(say)(choose_max_steps(config, data, fitted, rehearse))
+
+
+def rehearse(config: DictConfig, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
+    refuse_to_sweep_with_children(trainer)
+    with explain_interruptions(config, trainer):
+        trainer.fit(module, data)
 
 
 def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:

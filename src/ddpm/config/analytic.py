@@ -100,17 +100,16 @@ def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], t
     reader = images.pixels.full_reader(persistent=False)
     totals = torch.zeros(len(times), dtype=torch.float64, device=device)
     plan = list(images.indices.split(BATCH))
-    display = ProgressDisplay("time", len(times) * len(plan))
-    for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
-        batch = assemble(images.pixels.fields(pixels), images.conditions(ids), ids, ids)
-        batch = {name: part.to(device) for name, part in batch.items()}
-        x0, cond = model.codec.encode(batch), model.condition.of(batch)
-        for k, t in enumerate(times):
-            x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
-            with trainer.precision_plugin.forward_context():
-                prediction = denoiser(x_t, t, cond)
-            totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
-            if display.is_due(number * len(times) + k):
-                display.show(number * len(times) + k, "variance=analytic: measuring the error of x0")
-    display.close()
+    with ProgressDisplay("time", len(times) * len(plan)) as display:
+        for number, (ids, pixels) in enumerate(zip(plan, reader.read(plan), strict=True)):
+            batch = assemble(images.pixels.fields(pixels), images.conditions(ids), ids, ids)
+            batch = {name: part.to(device) for name, part in batch.items()}
+            x0, cond = model.codec.encode(batch), model.condition.of(batch)
+            for k, t in enumerate(times):
+                x_t = process.apply(x0, process.draw(x0, rng.at(t, ids.to(device))), t)
+                with trainer.precision_plugin.forward_context():
+                    prediction = denoiser(x_t, t, cond)
+                totals[k] += (prediction.x0.double() - x0).square().flatten(1).mean(1).sum()
+                if display.is_due(number * len(times) + k):
+                    display.show(number * len(times) + k, "variance=analytic: measuring the error of x0")
     return (totals / len(images)).tolist()

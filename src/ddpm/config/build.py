@@ -1,6 +1,6 @@
 """Build the data module, Lightning's module and the Trainer from a configuration."""
 
-import inspect
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from ddpm.base import check
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.config.codec import refuse_latents
+from ddpm.config.field_types import annotations, check_type
 from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, build_perceptual
 from ddpm.config.wiring import complete, instantiate
@@ -141,7 +142,7 @@ def build_turns(config: DictConfig, loss: Any, networks: dict[str, nn.Module | N
 def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     """Lightning's Trainer with this run's callbacks and loggers. Devices are checked before anything starts."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
-    known = list(inspect.signature(Trainer).parameters)
+    known = annotations(Trainer) | {"precision": str}  # auto is none of Lightning's
     unknown = [name for name in settings if name not in known]
     if unknown:
         hint = check.suggestion(unknown[0], known)
@@ -151,6 +152,8 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
     check.positive_int("trainer.log_every_n_steps", settings["log_every_n_steps"])
     check.positive_number("limits.timeout_minutes", config.limits.timeout_minutes)
     settings = cluster.resolve_slurm(settings)
+    for name, value in settings.items():
+        check_type(f"trainer.{name}", value, known[name])
     settings["strategy"] = sharded_strategy.strategy(settings["strategy"])
     settings["accelerator"] = devices.accelerator(settings["accelerator"])
     settings["precision"] = devices.precision(settings["precision"], settings["accelerator"])
@@ -159,8 +162,11 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
         check.number("trainer.gradient_clip_val", settings["gradient_clip_val"], low=0)
     try:
         return lightning_trainer(config, settings, scores)
-    except (MisconfigurationException, TypeError) as error:
-        raise ValueError(f"trainer: {error}") from error
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        named = next((name for name in settings if re.search(rf"`{name}\b|\b{name} *,", str(error))), None)
+        if isinstance(error, ValueError) and named is None:
+            raise
+        raise ValueError(f"trainer.{named}={settings[named]}: {error}" if named else f"trainer: {error}") from error
 
 
 def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequence[Callback]) -> Trainer:
@@ -189,5 +195,8 @@ def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequ
 
 def build_parts(group: DictConfig | None, key: str) -> list[Any]:
     """The parts of a group, without those set to null and without settings of absent parts."""
-    parts = instantiate(group, key).values() if group else []
-    return [part for part in parts if part is not None and not isinstance(part, dict)]
+    parts = instantiate(group, key) if group else {}
+    for name, part in parts.items():
+        if isinstance(part, str | bool | int | float | list):
+            check.fail(f"{key}.{name}", part, "null or a part (_target_: ...)")
+    return [part for part in parts.values() if part is not None and not isinstance(part, dict)]

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact
 from ddpm.checkpoint.reading import hold
+from ddpm.config.field_types import check_type
 from ddpm.interop import hub
 from ddpm.runs import launch
 
@@ -15,16 +16,26 @@ NAMED_IN_COMMANDS = ("ckpt", "codec.first_stage", "guidance.guide", "guidance.cl
 
 
 def fetch_checkpoints(config: DictConfig) -> DictConfig:
-    """The configuration of a command, in which names of the hub have their commit. Their folders are in its cache now.
+    """The configuration of a command, in which names of the hub have their commit, and other checkpoints of parts their
+    absolute paths, so that a later run does not change what is stored. Folders of the hub are in its cache now.
 
     A configuration stored in a checkpoint never comes here, so it causes no download.
     """
     config = config.copy()
     for field in NAMED_IN_COMMANDS:
         value = OmegaConf.select(config, field)
-        if isinstance(value, str) and (name := fetch(value, field)) != value:
+        check_type(field, value, str | None)
+        if isinstance(value, str) and (name := resolve(value, field)) != value:
             OmegaConf.update(config, field, name)
     return config
+
+
+def resolve(ckpt: str, field: str) -> str:
+    """A name of the hub with its commit; in other fields than `ckpt`, the absolute path of the checkpoint."""
+    if hub.is_hub_name(ckpt) or field == "ckpt":
+        return fetch(ckpt, field)
+    path = checkpoint_path(ckpt, field)
+    return str(path.resolve()) if path.exists() else ckpt
 
 
 def fetch(ckpt: str, field: str = "ckpt") -> str:

@@ -61,7 +61,7 @@ def first_stage(leaf: DictConfig, load: Load, sha256: str | None = None) -> nn.M
         known = f"; the model was trained with the one of sha256 {sha256}" if sha256 else ""
         raise ValueError(f"codec.first_stage={path} does not exist{known}; codec.first_stage=FILE names another place")
     model = load(path, FIRST_STAGE, FIELD)
-    model.use_for_prediction(leaf.weights, seed=0)
+    complete(model.use_for_prediction, "codec", weights=leaf.weights, seed=0)
     network = model.weights(model.predict_weights)
     if not hasattr(network, "moments"):
         raise ValueError(

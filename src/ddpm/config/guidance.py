@@ -24,7 +24,7 @@ from ddpm.diffusion.samplers.base import Sampler
 from ddpm.model.codec import Codec
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
 
-READ_HERE = ("order", "weights")
+READ_HERE = ("order", "weights", "guide", "classifier")
 """Fields of a guidance that are used here and not passed to its constructor."""
 
 
@@ -108,7 +108,7 @@ def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, lo
         raise ValueError(f"guidance.classifier={path} is not a classifier; {remedy}")
     if no_samples(model.best_network) and not wants_classes:
         raise ValueError(f"guidance.{field}={path} is {no_samples(model.best_network)}")
-    model.use_for_prediction(leaf.get("weights", "best"), seed=0)
+    complete(model.use_for_prediction, "guidance", weights=leaf.get("weights", "best"), seed=0)
     ours, theirs = (each.process.schedule.alpha_bar for each in (sampler, model.sampler))
     if type(model.sampler.process) is not type(sampler.process) or not torch.equal(ours, theirs):
         raise ValueError(

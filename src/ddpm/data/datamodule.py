@@ -90,6 +90,8 @@ class ImageDataModule(LightningDataModule):
             check.fail("data.source.label_column", source.label_column, f"null if data.labels is given ({labels})")
         self.labels = None if labels is None else str(labels)
         self.label_images = label_images
+        if num_labels is not None:
+            check.integer("data.num_labels", num_labels, low=1, high=256)
         self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
         self.batch_size = check.positive_int("data.batch_size", batch_size)
         self.seed = check.non_negative_int("seed", seed)
@@ -176,7 +178,7 @@ class ImageDataModule(LightningDataModule):
         one. Raises ValueError without labels."""
         images = self.open_images(self.source)
         if not (images.labels >= 0).any():
-            raise ValueError(f"cond=class needs labels, but data={self.name} has none{explain_no_labels(images)}")
+            raise ValueError(f"cond=class needs labels, but data={self.name} has none{explain_no_labels(images)}; cond=none trains without")
         self.needs_labels = True
         num = self._num_classes or count_classes(images.labels, images.class_names, self.name)
         return num, tuple(images.class_names)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,8 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
     """Write a label beside each point, at the place around it that hides least of the lines, the points and the other
     labels. Call it when the axes have their limits."""
     axes.figure.draw_without_rendering()  # fixes the places of the points in the picture
-    lines = (place for each in axes.lines for place in resampled(axes, each.get_xydata()))
-    pixels = axes.transData.transform([*points, *lines])
+    paths = [axes.transData.transform_path(line.get_path()).interpolated(40) for line in axes.lines]
+    pixels = np.concatenate([axes.transData.transform(points), *(path.vertices for path in paths)])
     frame, taken = axes.get_window_extent(), []
     for point, label in zip(points, labels, strict=True):
         costs = []
@@ -86,13 +86,6 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
         for *_, note, _ in costs:
             if note is not best:
                 note.remove()
-
-
-def resampled(axes: Axes, line: np.ndarray, num: int = 40) -> Iterator[np.ndarray]:
-    """Points along a line of straight pieces `[N, 2]`, even on the scales of the axes."""
-    to_axes = axes.transScale
-    for one, other in itertools.pairwise(to_axes.transform(line)):
-        yield from to_axes.inverted().transform(np.linspace(one, other, num))
 
 
 def contains(frame: Bbox, box: Bbox) -> bool:

@@ -104,11 +104,13 @@ def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[B
     """Yields the batches, and displays progress now and then unless they are soon done."""
     display: Any = None
     done = 0
-    for batch in batches:
-        yield batch
-        display = display or ProgressDisplay(what, total)
-        done += len(batch["index"])
-        if display.is_due(done) and done < total:
-            display.show(done, f"{display.rate(done):.0f} images/s")
-    if display:
-        display.close()
+    try:
+        for batch in batches:
+            yield batch
+            display = display or ProgressDisplay(what, total)
+            done += len(batch["index"])
+            if display.is_due(done) and done < total:
+                display.show(done, f"{display.rate(done):.0f} images/s")
+    finally:
+        if display:
+            display.close()

@@ -203,6 +203,8 @@ def build_reference(config: DictConfig, stored: DictConfig, shape: tuple[int, in
         raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
     data = of_shape(build.data(stored))
     rank_zero_only(data.prepare_data)()
+    if config.num_real is not None:
+        check.integer("num_real", config.num_real, 1, len(data.split(config.split)))
     return ImageReference(data, config.split, config.num_real, ReferenceCache())
 
 

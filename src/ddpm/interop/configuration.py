@@ -60,7 +60,11 @@ VARIANCES = {
     **{"fixed_small": "FixedSmall", "fixed_small_log": "FixedSmall", "fixed_large": "FixedLarge"},
     "learned_range": "LearnedRange",
 }
-SPACINGS = {"leading": "uniform", "linspace": "uniform", "trailing": "trailing"}
+SPACINGS = {
+    "leading": "published_spacing.leading",
+    "linspace": "published_spacing.linspace",
+    "trailing": "timestep_spacing.trailing",
+}
 """The spacings of diffusers. All are the same with all steps, which is the default after loading."""
 
 
@@ -76,7 +80,11 @@ def sampling_parts(scheduler: Scheduler, settings: dict[str, Any]) -> Config:
         refuse("variance_type", kind, f"the network needs out_channels = {2 * channels}, twice its in_channels")
     if scheduler.timestep_spacing not in SPACINGS:
         refuse("timestep_spacing", scheduler.timestep_spacing, f"only {', '.join(SPACINGS)} are known")
-    spacing = leaf(f"diffusion.samplers.timestep_spacing.{SPACINGS[scheduler.timestep_spacing]}", _partial_=True)
+    check.non_negative_int("steps_offset", scheduler.steps_offset)
+    offset = {"offset": scheduler.steps_offset} if scheduler.timestep_spacing == "leading" else {}
+    spacing = leaf(f"diffusion.samplers.{SPACINGS[scheduler.timestep_spacing]}", _partial_=True, **offset)
+    if scheduler.multistep and scheduler.timestep_spacing != "trailing":
+        spacing = leaf("diffusion.samplers.published_spacing.without_last", _partial_=True, of=spacing)
     if scheduler.thresholding:
         bounds = {"percentile": scheduler.dynamic_thresholding_ratio, "largest": scheduler.sample_max_value}
         clip = leaf("diffusion.denoiser.DynamicThresholding", _partial_=True, **bounds)

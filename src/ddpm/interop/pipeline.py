@@ -7,16 +7,19 @@ ValueError.
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
+from ddpm.diffusion.samplers.published_spacing import leading, linspace
+from ddpm.diffusion.samplers.timestep_spacing import trailing
+from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.interop import diffusers
-from ddpm.interop.configuration import OBJECTIVES
+from ddpm.interop.configuration import OBJECTIVES, SPACINGS
 from ddpm.interop.diffusers_latent import conditional_config
 from ddpm.interop.diffusers_text import save_bert, save_clip
 from ddpm.networks import UNet
@@ -44,12 +47,17 @@ WORDS: dict[str, dict[str, Config]] = {
         "ddpm.diffusion.variance.PublishedFixedLarge": {"variance_type": "fixed_large"},
         "ddpm.diffusion.variance.LearnedRange": {"variance_type": "learned_range"},
     },
+    "timestep_spacing": {
+        **{f"ddpm.diffusion.samplers.{ours}": {"timestep_spacing": name} for name, ours in SPACINGS.items()},
+        "ddpm.diffusion.samplers.timestep_spacing.uniform": {"timestep_spacing": "trailing"},
+    },
 }
 """The entries of scheduler_config.json for each supported part of a model."""
 
 FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
 NAMES = {
     "StaticThresholding": {"largest": "clip_sample_range"},
+    "leading": {"offset": "steps_offset"},
     "DynamicThresholding": {"percentile": "dynamic_thresholding_ratio", "largest": "sample_max_value"},
 }
 """The entries of scheduler_config.json for the fields of a part."""
@@ -90,7 +98,7 @@ def save_pipeline(
     else:
         name, stage = _pipeline_of(text, first_stage)
         index["unet"], config_of = ["diffusers", "UNet2DConditionModel"], conditional_config
-        scheduler = scheduler | {"steps_offset": 1}  # asked for by these pipelines, of no effect on trailing times
+        scheduler = {"steps_offset": 1} | scheduler  # asked for by these pipelines, without effect on other spacings
         index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
     if first_stage is not None:
         index[stage] = ["diffusers", "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"]
@@ -139,15 +147,15 @@ def part_words(parts: dict[str, Config]) -> Config:
     return words
 
 
-def scheduler_config(words: Config, alpha_bar: Tensor, times: list[int]) -> Config:
+def scheduler_config(words: Config, schedule: NoiseSchedule, times: list[int]) -> Config:
     """The config of the DDPMScheduler that samples as our model does.
 
-    words: see `part_words`. alpha_bar: float64 `[T + 1]`, row 0 is 1. times: times of our sampler, from T to 0.
+    words: see `part_words`. times: times of our sampler, from the first to 0.
     """
-    T = len(alpha_bar) - 1
-    _check_times(times, T, words["variance_type"])
-    fixed = {"timestep_spacing": "trailing", "thresholding": False, "rescale_betas_zero_snr": False}
-    return {"_class_name": "DDPMScheduler", "num_train_timesteps": T, **schedule_words(alpha_bar), **fixed, **words}
+    _check_times(times, schedule, words)
+    fixed = {"thresholding": False, "rescale_betas_zero_snr": False}
+    about = {"_class_name": "DDPMScheduler", "num_train_timesteps": schedule.T}
+    return {**about, **schedule_words(schedule.alpha_bar), **fixed, **words}
 
 
 def schedule_words(alpha_bar: Tensor) -> Config:
@@ -171,16 +179,22 @@ def schedule_words(alpha_bar: Tensor) -> Config:
 NOISY = {"fixed_large": "large", "learned_range": "learned_range"}
 
 
-def _check_times(times: list[int], T: int, variance_type: str) -> None:
-    steps = len(times) - 1
-    if times[:-1] != np.round(np.arange(T, 0, -(T / steps))).tolist():  # trailing spacing in diffusers
+def _check_times(times: list[int], schedule: NoiseSchedule, words: Config) -> None:
+    T, steps = schedule.T, len(times) - 1
+    theirs = {
+        "trailing": trailing,
+        "linspace": linspace,
+        "leading": partial(leading, offset=words.get("steps_offset", 0)),
+    }
+    if times != theirs[words["timestep_spacing"]](T, steps, schedule):
         even = f"null or a divisor of {T}, with timestep_spacing=uniform, to be exported for diffusers ({OTHERWISE})"
         check.fail("sampler.steps", steps, even)
-    if variance_type != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
+    variance = words["variance_type"]
+    if variance != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
         check.fail(
             "sampler.steps",
             steps,
-            f"null to be exported for diffusers with variance={NOISY[variance_type]}, or use small",
+            f"null to be exported for diffusers with variance={NOISY[variance]}, or use small",
         )
 
 

@@ -25,6 +25,8 @@ class Scheduler:
     dynamic_thresholding_ratio: float = 0.995
     sample_max_value: float = 1.0
     timestep_spacing: str = "leading"
+    steps_offset: int = 0
+    multistep: bool = False  # what a class of diffusers implies: its grid has one time more, without the last
 
 
 CLIPPING = {f"{name}Scheduler" for name in ("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "DDIMInverse")}
@@ -35,6 +37,16 @@ SOLVERS = CLIPPING | {
 }
 """Schedulers with the noise of a DDPMScheduler. Their other fields describe a solver. This project has its own solvers,
 and the user chooses one by sampler=. CLIPPING: those with clip_sample=True by default; others do not clip."""
+LEADING = CLIPPING | {"PNDMScheduler"}
+"""Those with timestep_spacing="leading" by default; for the others it is "linspace"."""
+MULTISTEP = {
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    "DEISMultistepScheduler",
+}
+LATENT_BETAS = {
+    *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"),
+}
+"""Those with the betas of latent diffusion by default."""
 
 
 def scheduler_of(folder: Path) -> Scheduler | None:
@@ -47,8 +59,12 @@ def scheduler_from(config: Config) -> Scheduler:
     name = config.get("_class_name", "DDPMScheduler")
     if not isinstance(name, str) or name not in SOLVERS:
         refuse("_class_name", name, "its noise is not that of a DDPMScheduler")
-    found: Config = {} if name in CLIPPING else {"clip_sample": False}
-    for field in fields(Scheduler):
+    found: Config = {} if name in CLIPPING else {"clip_sample": False, "multistep": name in MULTISTEP}
+    if name not in LEADING:
+        found["timestep_spacing"] = "linspace"
+    if name in LATENT_BETAS:
+        found |= {"beta_start": 0.00085, "beta_end": 0.012}
+    for field in fields(Scheduler)[:-1]:
         value = config.get(field.name)
         if value is None:
             continue

@@ -53,7 +53,7 @@ class Evaluator:
                 f"{type(extractor).__name__} have {', '.join(extractor.dims)}; choose {scores[0].remedy}"
             )
         self.left_out = tuple(score for score in scores if score not in self.scores)
-        self.batch_size = check.positive_int("batch_size", batch_size)
+        self.batch_size = check.positive_int("features_batch_size", batch_size)
         self.device = torch.device("cpu")
         self.layers = tuple(dict.fromkeys(score.layer for score in self.scores))
         self._real, self._fake = (self._bank(real) for real in (True, False))

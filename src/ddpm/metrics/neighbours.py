@@ -36,6 +36,16 @@ def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False)
     leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. The distances of the neighbours
     are computed again from differences, so that a copy has distance 0.
     """
+    _, index = k_nearest_squares(rows, among, k, leave_out_self)
+    exact = torch.cat(
+        [(rows[i, None] - among[index[i]]).norm(dim=2) for i in torch.arange(len(rows)).split(CHUNK // k)]
+    )
+    exact, order = exact.sort(dim=1)
+    return exact, index.gather(1, order)
+
+
+def k_nearest_squares(rows: Tensor, among: Tensor, k: int, leave_out_self: bool) -> tuple[Tensor, Tensor]:
+    """As `k_nearest`, with the rounded squares of `squared_distances`."""
     best = rows.new_full((len(rows), k), torch.inf)
     index = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
     for rows_slice, others_slice, squares in squared_distances(rows, among):
@@ -50,8 +60,4 @@ def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False)
         both = torch.cat([best[rows_slice], squares], 1)
         best[rows_slice], chosen = both.topk(k, largest=False)
         index[rows_slice] = torch.cat([index[rows_slice], numbers], 1).gather(1, chosen)
-    exact = torch.cat(
-        [(rows[i, None] - among[index[i]]).norm(dim=2) for i in torch.arange(len(rows)).split(CHUNK // k)]
-    )
-    exact, order = exact.sort(dim=1)
-    return exact, index.gather(1, order)
+    return best, index

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.metrics.classes import refuse_unlabelled_real
-from ddpm.metrics.neighbours import CHUNK, exact_squares, k_nearest, squared_distances
+from ddpm.metrics.neighbours import CHUNK, exact_squares, k_nearest_squares, squared_distances
 from ddpm.metrics.score import Estimate, FeatureSet, Score
 
 
@@ -39,9 +39,22 @@ ROUNDING = 1e-5
 
 def squared_radii(rows: Tensor, ks: Sequence[int]) -> list[Tensor]:
     """Squared distances `[N]` of each row to its k-th nearest other row, for each of `ks`."""
-    nearest = k_nearest(rows, rows, min(max(ks) + SPARE, len(rows) - 1), leave_out_self=True)[1]
-    squares = torch.stack([exact_squares(rows, rows[column]) for column in nearest.T]).sort(dim=0).values
-    return [squares[k - 1] for k in ks]
+    squares, nearest = k_nearest_squares(rows, rows, min(max(ks) + SPARE, len(rows) - 1), leave_out_self=True)
+    radii, slack = [], 2 * rounding_error(rows, rows.mean(0))
+    for k in ks:
+        radius = exact_squares(rows, rows[nearest[:, k - 1]])
+        near_ties = ((squares - squares[:, [k - 1]]).abs() <= slack).sum(1) > 1
+        some, others = rows[near_ties], nearest[near_ties].T  # only there the order of the neighbours is uncertain
+        if len(some):
+            exact = torch.stack([exact_squares(some, rows[column]) for column in others])
+            radius[near_ties] = exact.sort(dim=0).values[k - 1]
+        radii.append(radius)
+    return radii
+
+
+def rounding_error(rows: Tensor, center: Tensor) -> float:
+    """Bound on the error of `squared_distances` to or from `rows`."""
+    return ROUNDING * float((rows - center).square().sum(1).max())
 
 
 def membership(
@@ -52,7 +65,7 @@ def membership(
     real_squares, cover_squares = squared_radii(real, [k, k_coverage])
     (generated_squares,) = squared_radii(generated, [k])
     center = real.mean(0)
-    slack = ROUNDING * sum(float((rows - center).square().sum(1).max()) for rows in (real, generated))
+    slack = sum(rounding_error(rows, center) for rows in (real, generated))
     precision = torch.zeros(len(generated), dtype=torch.float64, device=generated.device)
     density = torch.zeros_like(precision)
     recall = torch.zeros(len(real), dtype=torch.float64, device=real.device)

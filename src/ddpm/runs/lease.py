@@ -75,6 +75,21 @@ def lock_folder(
                 folder.rmdir()  # if an error left it empty
 
 
+def refuse_in_use(folder: Path, waits: bool) -> None:
+    """Raise ValueError if another process writes in the folder, without a change of any file. waits: see `lock_folder`.
+
+    Call it before Hydra writes its files. The local clock may differ from that of the file server, so `lock_folder`
+    decides in the end.
+    """
+    found, now = read_lease(folder / ".lease"), time.time()
+    if found and not found.has_ended(now) and (found.is_of_this_machine or not waits):
+        raise in_use(f"run_dir={folder}", found.describe(now), "choose another folder")
+
+
+def in_use(name: str, who: str, remedy: str) -> ValueError:
+    return ValueError(f"{name} is in use by another command: {who}; wait for it or {remedy}")
+
+
 def release(path: Path) -> None:
     with suppress(OSError):  # the folder may be removed, or the disk gone
         if is_own(path):
@@ -102,7 +117,7 @@ def claim(lock: IO[str], path: Path, name: str, remedy: str, waits: bool) -> Non
             waits = found.renewed == (first or found).renewed and now - found.renewed < 2 * STALE
         if not waits or found is None or found.is_of_this_machine:
             who = found.describe(now) if found else "a process that wrote no lease"
-            raise ValueError(f"{name} is in use by another command: {who}; wait for it or {remedy}")
+            raise in_use(name, who, remedy)
         if first is None:
             message = (
                 f"{name} is in use by {found.describe(now)}; waiting until it is active again, or for {STALE:.0f} s"

@@ -25,8 +25,8 @@ def to_portable(config: DictConfig) -> dict[str, Any]:
 
 
 PATHS = re.compile(
-    r"data\.(\w+\.)*(root|path)|codec\.first_stage|text\.(path|tokenizer)|guidance\.(guide|classifier)|perceptual\.weights"
-    r"|(\w+\.)*features\.weights|metric\.(\w+\.)*(weights|root)|anomalies\.root"
+    r"data\.(\w+\.)*(root|path|label_images)|codec\.first_stage|text\.(path|tokenizer)|guidance\.(guide|classifier)"
+    r"|perceptual\.weights|(\w+\.)*features\.weights|metric\.(\w+\.)*(weights|root)|anomalies\.root"
 )
 """Fields that name a file or folder."""
 

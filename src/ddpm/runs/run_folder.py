@@ -20,6 +20,7 @@ from ddpm.checkpoint.stored_config import upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.runs import launch
 from ddpm.runs.arguments import jobs, quote_for_hydra, split_arguments
+from ddpm.runs.lease import refuse_in_use
 from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
@@ -36,7 +37,8 @@ def add_run_folder(typed: list[str], conf: Path) -> list[str]:
     launch.refuse_launcher(words)
     field = "hydra.sweep.dir" if flags.multirun else "hydra.run.dir"
     named = resume_path(words)
-    if any(word.startswith(f"{field}=") for word in words):
+    given = given_folder(words, field)
+    if given:
         folder = None
     elif named not in (None, "auto") and Path(named).is_dir():
         folder = str(parent_run(Path(named)))
@@ -44,8 +46,16 @@ def add_run_folder(typed: list[str], conf: Path) -> list[str]:
         folder = launch.share_choice(
             lambda: str(to_continue(words, conf, flags) or new_folder(words, conf, flags, field)), field
         )
+    if launch.is_first_process():
+        refuse_in_use(Path(folder or given), waits=named is not None)
     quiet = [] if launch.is_first_process() else ["hydra.output_subdir=null"]
     return [*typed, *([f"{field}={quote_for_hydra(folder)}"] if folder else []), *quiet]
+
+
+def given_folder(words: list[str], field: str) -> str | None:
+    """The folder that the command names; None if it names none."""
+    found = [each for each in OverridesParser.create().parse_overrides(words) if each.key_or_group == field]
+    return str(found[-1].value()) if found else None
 
 
 def resume_path(words: list[str]) -> str | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
-from ddpm.base.types import Cond
+from ddpm.base.types import Cond, SplitName
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.order import choose_subset
 from ddpm.diffusion.conditions.base import Condition
@@ -100,14 +100,14 @@ class Model:
     def finish(self, run: Run, num: int, num_steps: int) -> Tensor:
         """The final x `[num, C, H, W]` of a run, computed in batches with a progress display."""
         batches = self.batches(num)
-        display, done, ends = ProgressDisplay("step", len(batches) * num_steps), 0, []
-        for rows in batches:
-            for state in run(rows):
-                done += 1
-                if done < display.total and display.is_due(done):
-                    display.show(done, f"{len(rows)} images at t = {state.t}")
-            ends.append(state.x_t)
-        display.close()
+        done, ends = 0, []
+        with ProgressDisplay("step", len(batches) * num_steps) as display:
+            for rows in batches:
+                for state in run(rows):
+                    done += 1
+                    if done < display.total and display.is_due(done):
+                        display.show(done, f"{len(rows)} images at t = {state.t}")
+                ends.append(state.x_t)
         return torch.cat(ends)
 
     def batches(self, num: int) -> tuple[Tensor, ...]:
@@ -129,7 +129,7 @@ class ImageTask(ABC):
     """A task with real images. images: number of images of the split (the same ones in every run), or their numbers."""
 
     images: list[int] | int
-    split: str
+    split: SplitName
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, list | tuple):

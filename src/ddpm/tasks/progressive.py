@@ -80,7 +80,7 @@ def collect_states(
     ids = torch.arange(num, device=model.device)
     x_T = model.prior(ids)
     x0: dict[int, list[Tensor]] = {t: [] for t in shown}
-    x_t = {model.T: x_T[0].cpu()}
+    x_t = {model.sampler.times(model.T)[0]: x_T[0].cpu()}
 
     def watch(rows: Tensor, state: State) -> None:
         if state.t in shown:

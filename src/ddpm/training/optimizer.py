@@ -1,7 +1,7 @@
 """Optimizers with linear warmup and optional cosine decay of the learning rate."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ def make(
     warmup_steps: int,
     cosine_decay: bool,
     min_lr: float = 0.0,
+    betas: Sequence[float] = (0.9, 0.999),
     **options: Any,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """An optimizer and its learning rate schedule, which is stepped once per optimizer step.
@@ -51,7 +52,6 @@ def make(
     check.boolean("cosine_decay", cosine_decay)
     if check.number("min_lr", min_lr, low=0) > lr:
         check.fail("min_lr", min_lr, f"at most lr = {lr}")
-    betas = options.get("betas", (0.9, 0.999))
     if len(betas) != 2:
         check.fail("betas", betas, "two numbers in [0, 1)")
     for beta in betas:
@@ -59,7 +59,10 @@ def make(
             check.fail("betas", betas, "two numbers in [0, 1)")
     if "momentum" in options and check.number("momentum", options["momentum"], low=0, high=1) == 1:
         check.fail("momentum", options["momentum"], "a number in [0, 1)")
-    optimizer = kind(parameters, lr=lr, **{**options, "betas": tuple(betas)})
+    for name in ("eps", "weight_decay"):
+        check.number(name, options.get(name, 0.0), low=0)
+    check.boolean("fused", options.get("fused", False))
+    optimizer = kind(parameters, lr=lr, betas=tuple(betas), **options)
     lowest = min_lr / lr if lr else 0.0
     schedule = partial(factor, warmup_steps=warmup_steps, num_steps=num_steps, cosine_decay=cosine_decay, lowest=lowest)
     return optimizer, LambdaLR(optimizer, lambda step: schedule(step))

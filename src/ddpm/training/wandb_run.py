@@ -158,6 +158,7 @@ def wandb_logger(
         if offline is not None:
             raise ValueError(f"logger.wandb.mode={mode} has no effect beside logger.wandb.offline; leave one out")
         offline = {"online": False, "offline": True}.get(mode)
+    check.number("logger.wandb.init_timeout", init_timeout, low=0)
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=save_dir, offline=True)
     file, run_id = Path(save_dir) / IDENTITY, None

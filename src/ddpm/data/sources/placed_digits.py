@@ -8,8 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.rng import Rng
 from ddpm.data.sources.base import Images, Source, sha256_of_parts
+
+NUM_BYTES = 100  # of the drawn numbers of an image
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,13 @@ class PlacedDigits:
     largest: float
 
     def __post_init__(self) -> None:
-        check.integer("data.source.num_images", self.num_images, low=1, high=10_000_000)
+        check.positive_int("data.source.num_images", self.num_images)
         check.positive_int("data.source.size", self.size)
         check.number("data.source.smallest", self.smallest, low=0.1)
         check.number("data.source.largest", self.largest, low=self.smallest)
 
     def open(self) -> "PlacedImages":
+        require_memory(NUM_BYTES * self.num_images, f"data.source.num_images={self.num_images}")
         digits = self.of.open()
         side = max(np.asarray(digits.image(0)).shape[:2])
         if self.largest * side > self.size:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.rng import Draws, Rng
 from ddpm.data.sources.base import ArrayImages
 
@@ -28,7 +29,8 @@ class Points(ABC):
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        check.integer("data.source.num_points", self.num_points, low=1, high=10_000_000)
+        check.positive_int("data.source.num_points", self.num_points)
+        require_memory(100 * self.num_points, f"data.source.num_points={self.num_points}")  # the drawn numbers
         check.number("data.source.noise", self.noise, low=0, high=1)
         check.non_negative_int("data.source.seed", self.seed)
 

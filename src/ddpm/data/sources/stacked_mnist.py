@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.memory import require_memory
 from ddpm.base.rng import Rng
 from ddpm.data.sources.base import Images, Source, sha256_of_parts
+
+NUM_BYTES = 100  # of the drawn numbers of an image
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class StackedMnist:
     num_images: int
 
     def __post_init__(self) -> None:
-        check.integer("data.source.num_images", self.num_images, low=1, high=10_000_000)
+        check.positive_int("data.source.num_images", self.num_images)
 
     def open(self) -> "StackedImages":
+        require_memory(NUM_BYTES * self.num_images, f"data.source.num_images={self.num_images}")
         digits = self.of.open()
         least, largest = int(digits.labels.min()), int(digits.labels.max())
         if least < 0 or largest > 9:

@@ -1,6 +1,7 @@
 """The sampling loop, and the interface of samplers."""
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -22,13 +23,15 @@ from ddpm.diffusion.samplers.timestep_spacing import TimestepSpacing
 class State(NamedTuple):
     """A point of a trajectory: the sample x_t at time t, and the prediction from which it was computed.
 
-    prediction: None at the start. memory: what a multistep sampler stores of earlier steps.
+    prediction: None at the start. memory: what a multistep sampler stores of earlier steps. left: number of steps to 0,
+    which the loop sets before each step; infinite if unknown.
     """
 
     t: int
     x_t: Tensor
     prediction: Prediction | None = None
     memory: Any = None
+    left: float = math.inf
 
 
 def describe_setting(setting: Any) -> str:
@@ -87,9 +90,9 @@ class Sampler(ABC):
         """
         return None
 
-    def evaluations(self, steps: int) -> int:
-        """Number of denoiser calls in `steps` steps."""
-        return steps
+    def evaluations(self) -> int:
+        """Number of denoiser calls from T to 0."""
+        return len(self.times(self.process.T)) - 1
 
     def describe(self) -> str:
         """All settings that change the samples, except the steps: "DDIM(timestep_spacing=uniform, eta=0.0)".
@@ -104,7 +107,10 @@ class Sampler(ABC):
         return f"{type(self).__name__}({described})"
 
     def times(self, start: int) -> list[int]:
-        """The times from `start` down to 0. For a start below T, the number of steps is reduced in proportion."""
+        """The times from `start` down to 0. For a start below T, the number of steps is reduced in proportion.
+
+        The times of other programs may begin below T, with x_T as x at the first time.
+        """
         if self.steps is None:
             return self.timestep_spacing(start, start, self.process.schedule)
         return self.timestep_spacing(start, max(1, round(self.steps * start / self.process.T)), self.process.schedule)
@@ -120,9 +126,11 @@ class Sampler(ABC):
         start = self.process.T if start is None else check.integer("start", start, low=1, high=self.process.T)
         if len(ids) != len(x):
             check.fail("ids", len(ids), f"one for each of the {len(x)} samples")
-        state = State(start, x)
-        for s in self.times(start)[1:]:
+        first, *following = self.times(start)
+        state = State(first, x)
+        for number, s in enumerate(following):
             draws = rng.at(s, ids)
+            state = state._replace(left=len(following) - number)
             state = self.step(denoiser, state, s, self.conditions(cond, state, draws), draws)
             yield state
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
-from ddpm.base.types import Cond
+from ddpm.base.types import Cond, Limit
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.multistep import combine, constant_x0
@@ -26,7 +26,7 @@ class EDMSampler(GaussianSampler):
 
     churn: float
     churn_low: float
-    churn_high: float
+    churn_high: Limit
     noise_scale: float
 
     def __post_init__(self) -> None:
@@ -77,23 +77,28 @@ class Euler(EDMSampler):
 class Heun(EDMSampler):
     """Heun's method: an Euler step, which is repeated with the mean of the slopes at both ends; two evaluations.
 
-    The step to 0 is an Euler step. So is a step in which sigma / alpha falls more than tenfold, such as the first with
-    schedule=cosine and uniform spacing, because the mean of the slopes would increase the error there.
+    The step to 0 is an Euler step. So is a step from a sigma / alpha above `euler_above` in which it falls more than
+    tenfold, such as the first with schedule=cosine and uniform spacing: see `is_long`. The paper starts at 80, so a
+    larger `euler_above` is its method; 0 means wherever it falls so far, and infinity means never.
     """
 
+    euler_above: float = 0.0
     order: ClassVar[int] = 2
 
-    def evaluations(self, steps: int) -> int:
-        times = self.timestep_spacing(self.process.T, steps, self.process.schedule)
-        pairs = ((self.churned(t), s) for t, s in itertools.pairwise(times))
-        return sum(1 if is_long(self.process.schedule, s, t) else 2 for t, s in pairs)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.number("euler_above", self.euler_above, low=0)
+
+    def evaluations(self) -> int:
+        pairs = ((self.churned(t), s) for t, s in itertools.pairwise(self.times(self.process.T)))
+        return sum(1 if is_long(self.process.schedule, s, t, self.euler_above) else 2 for t, s in pairs)
 
     def solve(self, denoiser: Denoiser, state: State, s: int, cond: Cond) -> State:
         t, x_t, schedule = state.t, state.x_t, self.process.schedule
         prediction = denoiser(x_t, t, cond)
         of_x_t, of_x0 = constant_x0(schedule, s, t)
         x_s = combine(x_t, of_x_t, (of_x0, prediction.x0))
-        if is_long(schedule, s, t):
+        if is_long(schedule, s, t, self.euler_above):
             return State(s, x_s, prediction)
         at_s = denoiser(x_s, s, cond)
         # the slope is eps: x_s / alpha_s = x_t / alpha_t + (ratio_s - ratio_t) (eps_t + eps_s) / 2, with Euler's x_s
@@ -112,13 +117,16 @@ LARGEST_FALL = 10
 """The largest factor by which sigma / alpha may fall in a step that uses the slope at its end."""
 
 
-def is_long(schedule: NoiseSchedule, s: int, t: int) -> bool:
-    """Whether sigma / alpha falls so far from t to s that only the DDIM step, with constant x0, is reliable.
+def is_long(schedule: NoiseSchedule, s: int, t: int, above: float) -> bool:
+    """Whether only the DDIM step, with constant x0, is reliable from t to s: to 0, from where no signal is left, and
+    from a sigma / alpha above `above` if it falls more than `LARGEST_FALL`.
 
-    This is the case for s = 0, and for t where no signal is left. A step with an eps from another time would multiply
-    the difference in x0 by the factor of the fall.
+    A step with an eps from another time multiplies the difference in x0 by the factor of the fall. If sigma / alpha is
+    far above the spread of the data at t and not at s, this difference is large. Below the spread, eps hardly changes,
+    and such a step is better than DDIM's.
     """
-    return schedule.half_log_snr(s) - schedule.half_log_snr(t) > math.log(LARGEST_FALL)
+    fall = schedule.half_log_snr(s) - schedule.half_log_snr(t)
+    return math.isinf(fall) or (fall > math.log(LARGEST_FALL) and noise_ratio(schedule, t) > above)
 
 
 def noise_ratio(schedule: NoiseSchedule, t: int) -> float:

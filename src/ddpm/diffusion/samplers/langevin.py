@@ -30,7 +30,8 @@ class Langevin(GaussianSampler):
         check.non_negative_int("corrections", self.corrections)
         check.positive_number("snr", self.snr)
 
-    def evaluations(self, steps: int) -> int:
+    def evaluations(self) -> int:
+        steps = super().evaluations()
         return steps + self.corrections * (steps - 1)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:

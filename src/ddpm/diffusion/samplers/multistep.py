@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.samplers.base import State
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
@@ -30,6 +31,17 @@ def constant_x0(schedule: NoiseSchedule, s: int, t: int) -> tuple[float, float]:
 def span(schedule: NoiseSchedule, s: int, t: int) -> float:
     """lambda_s - lambda_t, positive for s < t; infinite at s = 0 and where no signal is left at t."""
     return schedule.half_log_snr(s) - schedule.half_log_snr(t)
+
+
+def with_signal(schedule: NoiseSchedule, past: tuple[Past, ...]) -> tuple[Past, ...]:
+    """The newest prediction, and those of the others that have a finite lambda."""
+    return past[:1] + tuple(each for each in past[1:] if math.isfinite(schedule.half_log_snr(each.t)))
+
+
+def final_order(order: int, state: State, s: int, lower_order_final: bool) -> int:
+    """The order of a step: 1 to 0, where lambda is infinite, and with lower_order_final at most the steps that are
+    left."""
+    return 1 if s == 0 else int(min(order, state.left)) if lower_order_final else order
 
 
 def combine(x: Tensor, factor: float, *parts: tuple[float, Tensor]) -> Tensor:

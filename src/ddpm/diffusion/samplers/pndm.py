@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Cond, Prediction
 from ddpm.diffusion.denoiser import Denoiser
@@ -21,20 +22,26 @@ class PNDM(GaussianSampler):
     """The DDIM step with an eps from a linear multistep method of fourth order over the last four values.
 
     The weights are computed for the visited times; for uniform spacing they are those of Adams-Bashforth. The first
-    three steps are Runge-Kutta steps with four evaluations. If sigma / alpha falls too far for that in the first step
-    (see `is_long`), as with schedule=cosine and uniform spacing, it is a DDIM step. The method is of second order (Liu
-    et al. 2022, theorem 3.1), because the DDIM step holds eps constant. Clipping changes each eps, not their sum.
+    three steps are Runge-Kutta steps with four evaluations. If sigma / alpha falls more than tenfold in one of them,
+    from above `euler_above` (see `is_long`), as with schedule=cosine and uniform spacing, it is a DDIM step. The method
+    is of second order (Liu et al. 2022, theorem 3.1), because the DDIM step holds eps constant. Clipping changes each
+    eps, not their sum.
     """
 
+    euler_above: float = 0.0
     order: ClassVar[int] = 2
 
-    def evaluations(self, steps: int) -> int:
-        times = self.timestep_spacing(self.process.T, steps, self.process.schedule)
-        return steps + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.number("euler_above", self.euler_above, low=0)
+
+    def evaluations(self) -> int:
+        times = self.times(self.process.T)
+        return len(times) - 1 + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))
 
     def starts_up(self, t: int, s: int) -> bool:
         """Whether there is a time between t and s, and slopes there are reliable."""
-        return t - s >= 2 and not is_long(self.process.schedule, s, t)
+        return t - s >= 2 and not is_long(self.process.schedule, s, t, self.euler_above)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t, past = state.t, state.x_t, state.memory or ()

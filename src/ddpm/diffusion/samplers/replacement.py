@@ -117,13 +117,14 @@ def replacement_trajectory(
     x_T = process.prior(tuple(x0.shape[1:]), draws).to(x0.dtype)
     known = process.marginal(x0, times[0]).sample(draws, "known")
     state = State(times[0], replace_known(x_T, known, projection))
-    for s in times[1:]:
+    for number, s in enumerate(times[1:], 1):
         draws = visit_rng(rng, visits[s]).at(s, ids)
         visits[s] += 1
         if s > state.t:
             state = State(s, renoise(process, state, s, draws), state.prediction)  # multistep samplers restart
         else:
             known = redraw(process, x0, state, s, draws)
+            state = state._replace(left=len(times) - number)
             state = sampler.step(denoiser, state, s, sampler.conditions(cond, state, draws), draws)
             state = state._replace(x_t=replace_known(state.x_t, known, projection))
         yield state

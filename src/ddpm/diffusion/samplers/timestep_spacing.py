@@ -1,4 +1,7 @@
-"""Which times a sampler visits: `num_steps + 1` falling times from `start` to 0, both included, none twice."""
+"""Which times a sampler visits: `num_steps + 1` falling times from `start` to 0, both included, none twice.
+
+Those of other programs, which may begin below T, are in `published_spacing`.
+"""
 
 import bisect
 import math
@@ -20,10 +23,7 @@ def uniform(start: int, num_steps: int, schedule: Schedule | None = None) -> lis
 
 
 def trailing(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
-    """As `uniform`, with halves rounded to even: diffusers' timestep_spacing="trailing" (Lin et al. 2024, table 2).
-
-    `uniform` includes `start` too, while the "leading" spacing of other programs does not.
-    """
+    """As `uniform`, with halves rounded to even: diffusers' timestep_spacing="trailing" (Lin et al. 2024, table 2)."""
     check.integer("steps", num_steps, low=1, high=start)
     return [*(round(start - i * (start / num_steps)) for i in range(num_steps)), 0]
 
@@ -31,8 +31,8 @@ def trailing(start: int, num_steps: int, schedule: Schedule | None = None) -> li
 def quadratic(start: int, num_steps: int, schedule: Schedule | None = None) -> list[int]:
     """Spacing that increases with time, dense near 0 (Song et al. 2021, appendix D.2).
 
-    Their code starts at 0.8 T; this function starts at `start`. Where the parabola would repeat times, every time is
-    visited once.
+    Their code starts at 0.8 T (see `ddim_quadratic`); this function starts at `start`. Where the parabola would repeat
+    times, every time is visited once.
     """
     check.integer("steps", num_steps, low=1, high=start)
     return [max(i, round(start * (i / num_steps) ** 2)) for i in range(num_steps, -1, -1)]
@@ -43,8 +43,8 @@ def rho(start: int, num_steps: int, schedule: Schedule, rho: float, sigma_max: f
 
     If sigma / alpha at `start` exceeds sigma_max, the first step leads to sigma_max (80 in the paper, the start there).
     """
-    check.positive_number("rho", rho)
-    check.positive_number("sigma_max", sigma_max)
+    check.positive_number("timestep_spacing.rho", rho)
+    check.positive_number("timestep_spacing.sigma_max", sigma_max)
 
     def place(t: int) -> float:
         return float(schedule.snr(t) ** (-1 / (2 * rho))) if schedule.snr(t) else math.inf
@@ -63,14 +63,18 @@ def log_snr(start: int, num_steps: int, schedule: Schedule) -> list[int]:
 
 def custom(start: int, num_steps: int, schedule: Schedule, times: Sequence[int]) -> list[int]:
     """The given falling times; a lower `start` uses those below it. num_steps must match their number, or be T."""
-    inner = [check.integer("times", t, low=1, high=schedule.T) for t in times]
+    inner = [check.integer("timestep_spacing.times", t, low=1, high=schedule.T) for t in times]
     if sorted(set(inner), reverse=True) != inner:
-        check.fail("times", inner, "falling, none twice, as [1000, 500, 100]")
+        check.fail("timestep_spacing.times", inner, "falling, none twice, as [1000, 500, 100]")
     visited = [start, *(t for t in inner if t < start), 0]
-    if start == schedule.T and num_steps not in (start, len(visited) - 1):
-        made = len(visited) - 1
-        raise ValueError(f"timestep_spacing.times make {made} steps, so leave sampler.steps={num_steps} out or null")
+    check_num_steps("times", start, num_steps, len(visited) - 1, schedule.T)
     return visited
+
+
+def check_num_steps(field: str, start: int, num_steps: int, made: int, T: int) -> None:
+    """Raise ValueError if a field gives the steps from T, and another number of steps is chosen."""
+    if start == T and num_steps not in (T, made):
+        raise ValueError(f"timestep_spacing.{field} make {made} steps, so leave sampler.steps={num_steps} out or null")
 
 
 def even_in(place: Callable[[int], float], start: int, num_steps: int, largest: float = math.inf) -> list[int]:

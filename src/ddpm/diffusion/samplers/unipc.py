@@ -1,6 +1,5 @@
 """UniPC: a predictor and a corrector of any order from the same evaluations (Zhao et al. 2023, algorithms 5-8)."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from ddpm.base.rng import Draws
 from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
-from ddpm.diffusion.samplers.multistep import Past, multistep_update
+from ddpm.diffusion.samplers.multistep import Past, final_order, multistep_update, with_signal
 
 
 class UniPCMemory(NamedTuple):
@@ -27,14 +26,18 @@ class UniPC(GaussianSampler):
     """The deterministic form for x0 with B(h) = exp(h) - 1, "bh2".
 
     predictor_order: 1..3; the corrector increases the order by one without a new evaluation. The first steps use the
-    predictions available so far. The step to 0, where lambda is infinite, is a DDIM step.
+    predictions available so far. The step to 0, where lambda is infinite, is a DDIM step. lower_order_final: the order
+    is at most the number of steps that are left, as in the authors' code and diffusers, so the step before the last is
+    of order 2.
     """
 
     predictor_order: int
+    lower_order_final: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.integer("predictor_order", self.predictor_order, low=1, high=3)
+        check.boolean("lower_order_final", self.lower_order_final)
 
     @property
     def order(self) -> int:
@@ -48,8 +51,7 @@ class UniPC(GaussianSampler):
         if memory is not None:
             x_t = multistep_update(schedule, memory.x_t, memory.past[: memory.order], t, here)
             past = memory.past
-        known = (here, *past)[: self.predictor_order]
-        known = tuple(each for each in known if each is here or math.isfinite(schedule.half_log_snr(each.t)))
-        order = 1 if s == 0 else len(known)
+        known = with_signal(schedule, (here, *past)[: self.predictor_order])
+        order = final_order(len(known), state, s, self.lower_order_final)
         x_s = multistep_update(schedule, x_t, known[:order], s)
         return State(s, x_s, prediction, UniPCMemory(known, x_t, order))

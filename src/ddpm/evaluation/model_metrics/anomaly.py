@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.types import Batch
+from ddpm.base.types import Batch, SplitName
 from ddpm.config import build
 from ddpm.data.anomalies.base import AnomalySet, AnomalySource
 from ddpm.data.datamodule import ImageData, ImageDataModule
@@ -44,7 +44,7 @@ class Anomaly:
     """
 
     num_images: int | None
-    split: str
+    split: SplitName
     batch_size: int
     anomalies: AnomalySource
     times: Sequence[int] | None
@@ -66,6 +66,7 @@ class Anomaly:
         check.one_of("metric.anomaly.image_score", self.image_score, ("max", "mean", "top"))
         check.integer("metric.anomaly.num_bootstrap", self.num_bootstrap, low=2)
         check.positive_int("metric.anomaly.num_shown", self.num_shown)
+        check.non_negative_int("metric.anomaly.seed", self.seed)
         if self.threshold is not None:
             check.number("metric.anomaly.threshold", self.threshold, low=0)
         for frequency in self.frequencies or ():

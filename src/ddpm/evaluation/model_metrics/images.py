@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.progress import ProgressDisplay
 from ddpm.base.rng import Rng
-from ddpm.base.types import Batch
+from ddpm.base.types import Batch, SplitName
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config import build
 from ddpm.data.datamodule import ImageData, ImageDataModule
@@ -59,13 +59,18 @@ class ImagePass(LightningModule):
         super().__init__()
         self.model, self.num_images, self.shared = model, num_images, shared
         self.rng = Rng(model.sample_rng.seed, scope)
+        self.display: ProgressDisplay | None = None
 
     def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
         """Fill the part of `shared` of a batch. watch: called with the share of the batch that is done, 0..1."""
         raise NotImplementedError
 
     def run(self, trainer: Trainer, images: PredictedImages) -> Self:
-        trainer.predict(self, images, return_predictions=False)
+        try:
+            trainer.predict(self, images, return_predictions=False)
+        finally:
+            if self.display:
+                self.display.close()
         return self
 
     def on_predict_start(self) -> None:
@@ -88,8 +93,6 @@ class ImagePass(LightningModule):
         return batch["position"]
 
     def on_predict_end(self) -> None:
-        if self.display:
-            self.display.close()
         whole = {name: self.trainer.strategy.reduce(each, reduce_op="sum") for name, each in self.shared.items()}
         self.shared = {name: tensor.cpu() for name, tensor in whole.items()}
 
@@ -104,7 +107,7 @@ class OfImages(ABC):
     """num_images: images of the split, the same in every run; None: all. batch_size: images at once on each device."""
 
     num_images: int | None
-    split: str
+    split: SplitName
     batch_size: int
 
     def __post_init__(self) -> None:

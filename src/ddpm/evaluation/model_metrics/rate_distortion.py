@@ -1,6 +1,7 @@
 """metric=rate_distortion: progressive lossy compression (Ho et al. 2020, section 4.3, figure 5)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ class RateDistortion(OfLikelihood):
     """The rate at t is the sum of the terms from T down to t, in bits per dimension. The distortion is the root mean
     squared error of x0 predicted at t, in 8-bit levels. variance: small, large, learned or optimal."""
 
-    variance: str
+    variance: Literal["optimal", "small", "large", "learned"]
 
     def measure(self, run: ModelRun) -> Measurement:
         if not run.model.codec.bounded:

@@ -94,16 +94,21 @@ class SamplerError:
         if run.config.get("schedule"):
             schedule = wiring.instantiate(run.config.schedule, "schedule")
         laboratory = Laboratory(oracle, schedule, self.seed)
-        found = []
-        display = ProgressDisplay("sampler", len(self.samplers))
-        for number, (name, factory) in enumerate(self.samplers.items(), 1):
-            samplers = [
-                wiring.complete(factory, "sampler", process=laboratory.process, steps=steps) for steps in self.steps
+        samplers = {
+            name: [
+                wiring.complete(
+                    factory, f"metric.sampler_error.samplers.{name}", process=laboratory.process, steps=steps
+                )
+                for steps in self.steps
             ]
-            found.append(laboratory.convergence(name, samplers))
-            if display.is_due(number):
-                display.show(number, name)
-        display.close()
+            for name, factory in self.samplers.items()
+        }
+        found = []
+        with ProgressDisplay("sampler", len(samplers)) as display:
+            for number, (name, theirs) in enumerate(samplers.items(), 1):
+                found.append(laboratory.convergence(name, theirs))
+                if display.is_due(number):
+                    display.show(number, name)
         estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
         estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
         common = f"steps={list(self.steps)}, seed={self.seed}, schedule={short_digest(schedule.alpha_bar.tolist())}"
@@ -142,7 +147,7 @@ class Laboratory:
         else:
             kind, error = "samples", self.sample_error
             floor = self.sample_distance(self.truth(0), self.truth(1))
-        evaluations = tuple(sampler.evaluations(sampler.steps) for sampler in samplers)
+        evaluations = tuple(sampler.evaluations() for sampler in samplers)
         return Convergence(name, kind, samplers[0].order, evaluations, tuple(map(error, samplers)), floor)
 
     def states(self, sampler: Sampler, num: int) -> list[State]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.config.field_types import check_types
 from ddpm.evaluation.sweeps.points import SweepPoint, best_point, metrics
 from ddpm.evaluation.table import direction, format_estimate
 from ddpm.model.diffusion_model import DiffusionModel
@@ -81,6 +82,7 @@ def build_sweep(config: DictConfig) -> Sweep | None:
     if not config.get("sweep"):
         return None
     fields: dict[str, Any] = OmegaConf.to_container(config.sweep, resolve=False)
+    check_types(OmegaConf.create(fields), "sweep")
     if "_target_" not in fields:
         raise ValueError(f"sweep.{next(iter(fields))} belongs to a sweep: choose sweep=samplers or sweep=guidance")
     return get_object(fields.pop("_target_"))(**fields)

@@ -53,8 +53,9 @@ class SamplerSweep(Sweep):
         process = model.sampler.process
         for variant in variants:
             try:
+                key = f"sweep.options.{variant.name}"
                 settings = load.merged(stored, variant.changes).sampler
-                sampler = wiring.complete(wiring.instantiate(settings, "sampler"), "sampler", process=process)
+                sampler = wiring.complete(wiring.instantiate(settings, key), key, process=process)
                 sampler.times(process.T)
             except ValueError as error:
                 raise ValueError(f"sweep: {variant.title}: {error}") from error

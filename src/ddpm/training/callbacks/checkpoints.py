@@ -38,13 +38,13 @@ class Checkpoints(Checkpoint):
     def __init__(
         self, every_n_steps: int, last: int, keep_every_n_steps: int | None, best: str | None, mode: str
     ) -> None:
-        self.every_n_steps = check.positive_int("checkpoint_every_n_steps", every_n_steps)
-        self.last = check.positive_int("keep.last", last)
+        self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
+        self.last = check.positive_int("last", last)
         self.keep_every_n_steps = keep_every_n_steps
         if keep_every_n_steps is not None:
-            check.positive_int("keep.every_n_steps", keep_every_n_steps)
+            check.positive_int("keep_every_n_steps", keep_every_n_steps)
         self.metric = best
-        self.mode = check.one_of("keep.mode", mode, ("min", "max"))
+        self.mode = check.one_of("mode", mode, ("min", "max"))
         self.best: dict[str, float] = {}  # step and value
         self.saved_step = -1
         self.trained = False

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,24 +95,23 @@ class Encoding:
         """Write files. shards: by number, int64 `[n]`, the images of each."""
         num = sum(map(len, shards.values()))
         done, display = 0, ProgressDisplay("image", num) if shards and self.trainer.is_global_zero else None
-        for number, rows in shards.items():
-            encoded = torch.cat([self.both_ways(images) for images in self.batches(rows)]).cpu()
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                if not done:
-                    self.demand_space(folder, encoded[0].numel() * encoded.element_size() * num)
-                with atomic_write(shard_path(folder, number)) as partial, open(partial, "wb") as file:
-                    np.save(file, encoded.numpy())
-            except OSError as error:
-                raise ValueError(
-                    f"data.latents=cache cannot write to {folder} ({error.strerror}); DDPM_CACHE=FOLDER chooses "
-                    "another place"
-                ) from error
-            done += len(rows)
-            if display and display.is_due(done):
-                display.show(done, f"encoded once, {display.rate(done):.0f} images/s")
-        if display:
-            display.close()
+        with display or nullcontext():
+            for number, rows in shards.items():
+                encoded = torch.cat([self.both_ways(images) for images in self.batches(rows)]).cpu()
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    if not done:
+                        self.demand_space(folder, encoded[0].numel() * encoded.element_size() * num)
+                    with atomic_write(shard_path(folder, number)) as partial, open(partial, "wb") as file:
+                        np.save(file, encoded.numpy())
+                except OSError as error:
+                    raise ValueError(
+                        f"data.latents=cache cannot write to {folder} ({error.strerror}); DDPM_CACHE=FOLDER chooses "
+                        "another place"
+                    ) from error
+                done += len(rows)
+                if display and display.is_due(done):
+                    display.show(done, f"encoded once, {display.rate(done):.0f} images/s")
 
     def both_ways(self, images: Tensor) -> Tensor:
         """float16 `[B, V, M, h, w]`: the moments of images and, if the data are mirrored, of their mirror images."""
