@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import warnings
@@ -105,8 +106,7 @@ def test_pipes_devices_and_dead_links_are_not_opened(tmp_path):
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere")
     error = error_of(Folder(str(tmp_path)))
-    assert "pipe.png: is not a regular file" in error
-    assert "zero.png: is not a regular file" in error
+    assert re.search(r"pipe\.png, \S+zero\.png: is not a regular file", error)
     assert "dead.png: does not exist" in error
 
 

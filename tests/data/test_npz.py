@@ -207,7 +207,7 @@ def test_a_file_that_is_cut_short_later_is_an_error_that_names_the_image(pixels,
         file.truncate(1000)
     _, problems = Decoder(images, Preparation(3, (8, 8))).decoded([0, 11])
     assert [p.number for p in problems] == [11]
-    assert "a.npy image 11" in problems[0].message
+    assert "a.npy image 11" in problems[0].name
 
 
 def test_what_is_no_file_is_refused(tmp_path):
