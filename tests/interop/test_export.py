@@ -351,7 +351,7 @@ REFUSED = [
     (
         [],
         ["+sampler.steps=20", "timestep_spacing=quadratic"],
-        "sampler.steps must be null or a divisor of 100, with timestep_spacing=uniform",
+        "timestep_spacing must be leading or linspace or trailing or uniform to be exported",
     ),
     ([], ["+sampler.steps=20", "variance=large"], "sampler.steps must be null .* with variance=large, or use small"),
 ]
