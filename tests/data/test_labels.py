@@ -241,7 +241,7 @@ def test_the_error_without_labels_names_what_could_be_some(flat):
         data_of(Folder(str(flat))).require_classes()
     assert str(caught.value) == (
         "cond=class needs labels, but data=own has none; data.labels can be one of file_name (cat, dog, owl), "
-        f"kind ({flat}/labels.csv)"
+        f"kind ({flat}/labels.csv); cond=none trains without"
     )
 
 
