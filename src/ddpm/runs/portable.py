@@ -25,7 +25,7 @@ def to_portable(config: DictConfig) -> dict[str, Any]:
 
 
 PATHS = re.compile(
-    r"data\.(\w+\.)*(root|path|labels|label_images)|codec\.first_stage|text\.(path|tokenizer)|guidance\.(guide|classifier)"
+    r"data\.(\w+\.)*(root|path|label_images)|codec\.first_stage|text\.(path|tokenizer)|guidance\.(guide|classifier)"
     r"|perceptual\.weights|(\w+\.)*features\.weights|metric\.(\w+\.)*(weights|root)|anomalies\.root"
 )
 """Fields that name a file or folder."""
