@@ -56,7 +56,7 @@ FREE = {
     "image_column label_column caption_column": "columns, of which the file decides",
     "layer": "a metric that lacks its layer is skipped",
     "mask": "also a file",
-    "label_images": "also needs data.num_labels",
+    "label_images labels": "files, or words that the source knows",
     "words names": "texts",
     "best license": "a logged value, an identifier",
     "fitted": "set when training starts",
