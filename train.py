@@ -1,11 +1,13 @@
 """Train a diffusion model: python train.py [GROUP=OPTION] [FIELD=VALUE] ...   (--help lists all)"""
 
+from functools import partial
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from ddpm.commands import cli
+from ddpm.commands.defaults import changes_of_defaults
 from ddpm.runs import run_folder
 
 CONF = Path(__file__).parent / "conf"
@@ -29,4 +31,4 @@ def run(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_command(main, CONF, "train", prepare=run_folder.add_run_folder)
+    cli.run_command(main, CONF, "train", prepare=partial(run_folder.add_run_folder, adapt=changes_of_defaults))

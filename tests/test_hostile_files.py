@@ -158,7 +158,7 @@ def test_a_command_leaves_with_code_two_and_one_line(mark, tmp_path):
     process = Command("train.py", "resume=evil.ckpt", "trainer=cpu", folder=tmp_path)
     output, _ = process.communicate()
     assert process.returncode == 2, output
-    assert re.match(r"error: resume=evil\.ckpt cannot be read as data: .*system", output), output
+    assert re.search(r"^error: resume=evil\.ckpt cannot be read as data: .*system", output, re.MULTILINE), output
     assert "Traceback" not in output
 
 

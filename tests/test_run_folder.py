@@ -15,6 +15,7 @@ from processes import Command
 from small_runs import ROOT, SMALL
 
 from ddpm.commands import cli, train
+from ddpm.commands.defaults import changes_of_defaults
 from ddpm.runs import lease, run_folder
 
 CONF = ROOT / "conf"
@@ -26,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def chosen(*words):
-        words = cli.expand_short_forms([*SMALL, *words], CONF, "train")
+        words = cli.expand_short_forms(["experiment=mnist", *SMALL, *words], CONF, "train")
         added = run_folder.add_run_folder(words, CONF)[len(words) :]
         value = OverridesParser.create().parse_override(added[0]).value() if added else None
         return value and Path(OmegaConf.create({"seed": 0, "dir": value}).dir)
@@ -125,6 +126,16 @@ def test_what_is_no_path_of_one_run_is_refused(folder, run, word):
     run("mine")
     with pytest.raises(ValueError, match=r"resume must be auto, never, or the path of one run"):
         folder("-m", word)
+
+
+def test_a_run_is_found_by_the_words_that_changed_a_default(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["experiment=mnist_class", *SMALL, "loss=vlb"]
+    made = config("train", *words, "run_dir=runs/mine")
+    changes_of_defaults(made, words)
+    train.run_train(made)
+    added = run_folder.add_run_folder([*words, "resume=auto"], CONF, adapt=changes_of_defaults)
+    assert added[-1] == "hydra.run.dir=runs/mine"
 
 
 def test_a_run_with_classes_is_found_before_its_data_are_read(folder, run):

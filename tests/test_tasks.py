@@ -261,7 +261,7 @@ BAD = [
     ("interpolate_prior", ["task.of=noise"], "task.of must be one of all, prior, latent, got 'noise'"),
     ("progressive", ["sampler=ddim"], "completions of one x_t are the same; add sampler=ancestral"),
     ("invert", ["task.steps=[1001]", "sampler=ddim"], "task.steps must be an integer in 1..1000, got 1001"),
-    ("invert", ["task.steps=10", "sampler=ddim"], "task.steps must be a list of numbers of steps"),
+    ("invert", ["task.steps=10", "sampler=ddim"], "task.steps must be a list of integers"),
     ("invert", ["task.images=[1797]", "sampler=ddim"], "task.images must be an integer in 0..1796, got 1797"),
     ("denoise", ["task.snr=0"], "task.snr must be greater than 0"),
     ("denoise", ["task.split=test"], "split must be train or val: data=digits has no data.test_source, got 'test'"),

@@ -4,7 +4,10 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+Limit = Annotated[float, "may be infinite"]
+"""The annotation of a number for which infinity is no mistake."""
 
 
 def fail(name: str, value: Any, must_be: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -13,8 +13,6 @@ Cond = Mapping[str, Tensor]
 """Conditions: keyword arguments of the network in addition to `x_t` and the time, each `[B, ...]`."""
 
 SplitName = Literal["train", "val", "test"]
-
-Limit = Annotated[float, "may be infinite"]
 
 
 class Batch(TypedDict):

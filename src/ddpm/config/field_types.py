@@ -12,7 +12,6 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.base.types import Limit
 
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
 PLURALS = {int: "integers", float: "numbers", str: "texts"}
@@ -63,7 +62,7 @@ def fits(value: Any, hint: Any) -> bool:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         return value in inner
-    if hint is Limit:
+    if hint is check.Limit:
         return fits(value, float) or value == math.inf
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -84,7 +83,7 @@ def describe(hint: Any) -> str:
 
 
 def name_of(hint: Any) -> str:
-    if hint is Limit:
+    if hint is check.Limit:
         return "a number, or .inf"
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:

@@ -28,7 +28,7 @@ class Classifier(nn.Module):
         "guidance=classifier guidance.classifier=CHECKPOINT"
     )
 
-    def __init__(self, *, size: int | Sequence[int], num_classes: int, **settings: Any) -> None:
+    def __init__(self, *, size: int | Sequence[int], num_classes: int | None, **settings: Any) -> None:
         super().__init__()
         if num_classes is None:
             check.fail("num_classes", num_classes, "the number of classes, which cond=class sets")

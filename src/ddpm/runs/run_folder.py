@@ -3,7 +3,7 @@
 import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,11 @@ SETTINGS = "config.yaml"
 """File beside the checkpoints with the settings of the training."""
 
 
-def add_run_folder(typed: list[str], conf: Path) -> list[str]:
+Adapt = Callable[[DictConfig, list[str]], Any]
+"""Changes a configuration as the program does after it is composed from the words."""
+
+
+def add_run_folder(typed: list[str], conf: Path, adapt: Adapt = lambda config, words: None) -> list[str]:
     """The arguments with the run folder added. The first process chooses it, and creates a new one."""
     flags, words = split_arguments(typed)
     asks_hydra = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion or flags.experimental_rerun
@@ -44,7 +48,7 @@ def add_run_folder(typed: list[str], conf: Path) -> list[str]:
         folder = str(parent_run(Path(named)))
     else:
         folder = launch.share_choice(
-            lambda: str(to_continue(words, conf, flags) or new_folder(words, conf, flags, field)), field
+            lambda: str(to_continue(words, conf, flags, adapt) or new_folder(words, conf, flags, field)), field
         )
     if launch.is_first_process():
         refuse_in_use(Path(folder or given), waits=named is not None)
@@ -102,11 +106,15 @@ def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> st
     raise AssertionError
 
 
-def to_continue(words: list[str], conf: Path, flags: Namespace) -> Path | None:
+def to_continue(words: list[str], conf: Path, flags: Namespace, adapt: Adapt) -> Path | None:
     """With resume=auto, the run or sweep with the same settings, or None."""
     if resume_path(words) != "auto":
         return None
-    return find_sweep(words) if flags.multirun else find_run(compose_config(words, conf, flags))
+    if flags.multirun:
+        return find_sweep(words)
+    config = compose_config(words, conf, flags)
+    adapt(config, words)
+    return find_run(config)
 
 
 def find_run(config: DictConfig) -> Path | None:

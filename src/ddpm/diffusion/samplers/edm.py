@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
-from ddpm.base.types import Cond, Limit
+from ddpm.base.types import Cond
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.multistep import combine, constant_x0
@@ -26,7 +26,7 @@ class EDMSampler(GaussianSampler):
 
     churn: float
     churn_low: float
-    churn_high: Limit
+    churn_high: check.Limit
     noise_scale: float
 
     def __post_init__(self) -> None:
