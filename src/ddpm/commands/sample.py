@@ -77,7 +77,7 @@ def generate(config: DictConfig) -> None:
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
     folder = Path(config.out or run_folder_of(path) / name)
-    store = make_store(folder, data.num_samples, model.image_shape)
+    store = make_store(folder, data.num_samples, model.image_shape, data.labels_of(torch.arange(data.num_samples)))
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
