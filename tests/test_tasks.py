@@ -87,7 +87,7 @@ def test_every_task_is_tried_here():
         *SMALLEST,
         "colorize",
         "generate",
-        *("upsample", "cascade"),  # tests/tasks/test_upsample.py
+        *("upsample", "upsample_files", "cascade"),  # tests/tasks/test_upsample.py
         "label_maps",  # tests/test_spatial_conditions.py
         *("degradation", "restoration"),  # tests/tasks/test_restoration.py
     }
