@@ -35,7 +35,7 @@ IMAGES = {
     "of.num_timesteps offset rescale size start step1_beta t_min temperature",
     "sweep": "samplers scales steps",
     "task": "base factor images jump_length mask num_columns num_completions num_mixtures num_resamples num_samples "
-    "num_times of samples snr split steps t times",
+    "num_times of samples small snr split steps t times",
     "text": "depth head_channels num_heads num_tokens num_words path skip_layers token_channels tokenizer",
     "timestep_spacing": "offset rho sections sigma_max times",
     "trainer": "precision",

@@ -87,7 +87,7 @@ def test_every_task_is_tried_here():
         *SMALLEST,
         "colorize",
         "generate",
-        *("upsample", "cascade"),  # tests/tasks/test_upsample.py
+        *("upsample", "upsample_files", "cascade"),  # tests/tasks/test_upsample.py
         "label_maps",  # tests/test_spatial_conditions.py
         *("degradation", "restoration"),  # tests/tasks/test_restoration.py
     }
@@ -283,7 +283,7 @@ def test_what_cannot_be_gets_one_clear_error(do, name, overrides, message):
 
 BAD_COMMANDS = [
     ("generate", ["+data.flip=true"], "data has no effect on the generation of images"),
-    ("interpolate_prior", ["+data.flip=true"], "data has no effect on a task that reads no images"),
+    ("interpolate_prior", ["+data.flip=true"], "data has no effect on a task that reads no data set"),
     ("denoise", ["batch_size=0"], "batch_size must be a positive integer, got 0"),
     ("superres", ["task.factor=3"], "task.factor must be a divisor of the images' height and width, 8 x 8, got 3"),
     ("denoise", ["num_samples=3"], "num_samples"),  # as format and gif a field of task=generate alone

@@ -37,8 +37,8 @@ def base(folder):
 def do(tmp_path, upsampler):
     """`do("upsample", "task.images=2")`: arrays, figures and picture that sample.py writes."""
 
-    def done(task, *overrides, ckpt=upsampler):
-        out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
+    def done(task, *overrides, ckpt=upsampler, out=None):
+        out = out or tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
         settings = [f"ckpt={ckpt}", f"task={task}", "trainer=cpu", f"out={out}", "batch_size=16"]
         sample.run_sample(configured("sample", tmp_path, *settings, *overrides))
         arrays = np.load(out / f"{task}.npz")
@@ -117,6 +117,72 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
     assert (levels - generated).abs().max() <= 0.51, "what the base gives by itself, but for rounding to whole levels"
 
 
+TASKS = "task=upsample, task=upsample_files or task=cascade"
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 4, 4), np.uint8)
+"""Small images of the model, `[N, h, w]`."""
+
+
+def saved(folder, pixels):
+    """The folder, with pixels `[N, H, W]` as 0.png, 1.png, ..."""
+    folder.mkdir()
+    for number, each in enumerate(pixels):
+        Image.fromarray(each).save(folder / f"{number}.png")
+    return folder
+
+
+def test_small_images_of_a_folder_are_upsampled_as_they_are(do, tmp_path, capsys):
+    """As large images whose blocks of 2 x 2 pixels have one value are, of which they are the exact small images."""
+    small, large = saved(tmp_path / "small", PICTURES), saved(tmp_path / "large", PICTURES.repeat(2, 1).repeat(2, 2))
+    found, figures, picture = do("upsample_files", f"task.small={small}", "task.num_samples=2")
+    assert "3 images" in capsys.readouterr().out
+    data = ("data=folder", f"data.source.root={large}", "data.channels=1", "data.size=8", "data.num_val=0")
+    expected, of_large, _ = do("upsample", *data, "task.split=train", "task.images=[0,1,2]", "task.num_samples=2")
+    assert_rounded(found["small"], torch.from_numpy(PICTURES)[:, None] / 127.5 - 1, 2)
+    assert_rounded(found["samples"], expected["samples"], 500)  # two passes through some fifty layers
+    assert figures["disagreement_levels"] == pytest.approx(of_large["disagreement_levels"], rel=roundings(500))
+    assert figures["images"] == [f"{small}/{number}.png" for number in range(3)]
+    assert picture.shape[1] > (1 + 2) * 64, "a column for each"
+    (written,) = tmp_path.glob("out*/large")
+    assert len(list(written.iterdir())) == 6
+    levels = (found["samples"][2, 1, 0] + 1) * 127.5
+    stored = torch.from_numpy(np.asarray(Image.open(written / "000002_1.png")).copy())
+    assert (levels.clamp(0, 255) - stored).abs().max() <= 0.5 + 1e-4
+
+
+def test_samples_of_a_folder_that_has_changed_are_not_mixed_with_earlier_ones(do, tmp_path):
+    folder, out = saved(tmp_path / "small", PICTURES), tmp_path / "same"
+    do_again = ("upsample_files", f"task.small={folder}")
+    first, _, _ = do(*do_again, out=out)
+    again, _, _ = do(*do_again, out=out)
+    assert torch.equal(first["samples"], again["samples"])
+    (folder / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"another generation:\n  files\.small: .*\nchoose another folder with out="):
+        do(*do_again, out=out)
+
+
+@pytest.mark.parametrize("kind", ["colour file", "file without extension", "npz"])
+def test_small_images_may_be_one_file(do, tmp_path, kind):
+    path = tmp_path / {"npz": "a.npz", "colour file": "a.png"}.get(kind, "a")
+    if kind == "npz":
+        np.savez(path, PICTURES)
+    else:
+        Image.fromarray(PICTURES[0]).convert("RGB" if "colour" in kind else "L").save(path, "PNG")
+    found, _, _ = do("upsample_files", f"task.small={path}")
+    num = len(PICTURES) if kind == "npz" else 1
+    assert_rounded(found["small"], torch.from_numpy(PICTURES[:num])[:, None] / 127.5 - 1, 2)
+    assert found["samples"].shape == (num, 1, 1, 8, 8)
+
+
+def test_images_of_another_size_are_all_named_with_the_size_of_the_model(do, tmp_path):
+    folder = saved(tmp_path / "mixed", [PICTURES[0], PICTURES[1].repeat(2, 0).repeat(2, 1), PICTURES[2, :3]])
+    with pytest.raises(ValueError, match="2 of 3 images do not fit") as caught:
+        do("upsample_files", f"task.small={folder}")
+    first, second, remedy = str(caught.value).splitlines()[-3:]
+    assert first.endswith("1.png: is 8 x 8, but the small images of this model are 4 x 4")
+    assert "2.png: is 3 x 4" in second
+    assert remedy == "Remedy: resize all of them to that; task=upsample data=... reduces large images (8 x 8) itself"
+
+
 @pytest.mark.parametrize(
     ("task", "overrides", "message"),
     [
@@ -131,11 +197,26 @@ def test_a_cascade_enlarges_the_samples_of_the_other_model(do, base, tmp_path):
         ("upsample", ["ckpt=BASE"], "task=upsample needs a model with cond=low_res, .* with cond=low_res"),
         ("upsample", ["task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
-        ("generate", [], r"conditioned on real images \(LowResolution\): choose task=upsample or task=cascade"),
-        ("inpaint", ["task.num_resamples=1", "task.images=1"], "use task=upsample or task=cascade"),
+        ("upsample_files", [], r"task\.small must be the path of small images, .* got None"),
+        ("upsample_files", ["task.small=."], r"task\.small=\. contains neither images .* nor \.parquet files"),
+        ("upsample_files", ["task.small=gone.png"], r"task\.small=gone\.png does not exist; give a folder or"),
+        ("upsample_files", ["task.small=.", "task.num_samples=0"], "task.num_samples must be a positive integer"),
+        ("upsample_files", ["task.small=.", "data=digits"], "data has no effect on a task that reads no data set"),
+        ("upsample_files", ["ckpt=BASE", "task.small=."], "task=upsample_files needs a model with cond=low_res"),
+        (
+            "generate",
+            [],
+            rf"conditioned on real images \(LowResolution\): choose {TASKS}",
+        ),
+        (
+            "inpaint",
+            ["task.num_resamples=1", "task.images=1"],
+            f"use {TASKS}",
+        ),
     ],
 )
-def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, overrides, message):
+def test_what_cannot_be_gets_one_clear_error(do, base, upsampler, task, overrides, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     named = [each.replace("BASE", str(base)).replace("UPSAMPLER", str(upsampler)) for each in overrides]
     ckpt = [each.removeprefix("ckpt=") for each in named if each.startswith("ckpt=")]
     with pytest.raises(ValueError, match=message):

@@ -77,7 +77,7 @@ def generate(config: DictConfig) -> None:
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
     folder = Path(config.out or run_folder_of(path) / name)
-    store = make_store(folder, data.num_samples, model.image_shape)
+    store = make_store(folder, data.num_samples, model.image_shape, data.labels_of(torch.arange(data.num_samples)))
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
@@ -183,7 +183,7 @@ def run_task(config: DictConfig) -> None:
     task = wiring.instantiate(config.task, "task")
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
-        raise ValueError("data has no effect on a task that reads no images; leave it out")
+        raise ValueError("data has no effect on a task that reads no data set; leave it out")
     path = checkpoint_path(config.ckpt)
     model, stored = load_model(path, config)
     name = config.task._target_.split(".")[-2]
@@ -207,12 +207,13 @@ def run_task(config: DictConfig) -> None:
 
 
 def named_files(task: dict[str, Any]) -> dict[str, str]:
-    """sha256 of what the fields of a task name: a file, or the checkpoint or folder of weights in `base`."""
+    """sha256 of what the fields of a task name: a file, the checkpoint or folder of weights in `base`, or the file or
+    folder of images in `small`."""
     found = {}
     for field, value in task.items():
         if type(value) is str:
             path = checkpoint_path(value, f"task.{field}") if field == "base" else Path(value)
-            files = sorted(path.rglob("*")) if field == "base" and path.is_dir() else [path]
+            files = sorted(path.rglob("*")) if field in ("base", "small") and path.is_dir() else [path]
             if files := [each for each in files if each.is_file()]:
                 found[field] = sha256_of_parts(each.read_bytes() for each in files)
     return found
@@ -273,6 +274,7 @@ def write_outcome(folder: Path, name: str, outcome: Outcome, about: dict) -> Non
     """Write the pictures, their arrays as NAME.npz, and the numbers and settings as NAME.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for each, picture in outcome.pictures.items():
+        (folder / each).parent.mkdir(exist_ok=True)
         save_png(folder / f"{each}.png", picture.numpy())
     with atomic_write(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
         np.savez(file, **{key: array.cpu().numpy() for key, array in outcome.arrays.items()})

@@ -1,5 +1,8 @@
-"""Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files."""
+"""Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files, or one image file."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.decode import Problem, list_problems
 from ddpm.data.images import FULL_WHITE, Misfit, turn_upright
 from ddpm.data.sources.base import Images, Source
-from ddpm.data.sources.folder import Folder, image_names
+from ddpm.data.sources.folder import Folder, ImageFile, image_names, is_image_file
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
@@ -26,10 +29,12 @@ def image_source(path: str | Path) -> Source:
     path = Path(path)
     if path.is_dir():
         return folder_source(path)
+    if path.is_file() and is_image_file(path):
+        return ImageFile(str(path))
     if path.suffix.lower() not in BY_SUFFIX or not path.is_file():
         is_it = "is another kind of file" if path.is_file() else "is not a file" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} {is_it}; give a folder or .zip of images, an .npz or .npy of uint8 pixels "
+            f"{path} {is_it}; give a folder or .zip of images, an image file, an .npz or .npy of uint8 pixels "
             "[N, H, W, C], a .parquet file or a folder of such files"
         )
     return BY_SUFFIX[path.suffix.lower()](str(path))
@@ -63,18 +68,39 @@ def image_data(path: str | Path, name: str | None = None) -> ImageDataModule:
     """
     images = image_source(path).open()
     size, channels = common_shape(images)
-    if dark := describe_dark(images):
+    remedy = "resize all of them by one known method first, because a resize affects the measured values"
+    return as_they_are(OneSize(images, size, "the first image is", remedy), path, name, channels)
+
+
+def images_of_shape(path: str | Path, shape: tuple[int, int, int], whose: str, remedy: str) -> ImageDataModule:
+    """All images of `path`, as of `image_data`, for a model of images `shape`, (C, H, W): grey becomes RGB, or colour
+    becomes grey. whose, remedy: "the ... are" before that size, and what helps, in the error for another size."""
+    return as_they_are(OneSize(image_source(path).open(), shape[1:], whose, remedy), path, None, shape[0])
+
+
+def as_they_are(images: "OneSize", path: str | Path, name: str | None, channels: int) -> ImageDataModule:
+    if dark := describe_dark(images.images):
         raise ValueError(f"{path} is nearly black: {dark[1]}; store images of 8 bits, or of 16 bits up to {FULL_WHITE}")
     return ImageDataModule(
-        Alike(images, size),
+        images,
         name or Path(path).resolve().name,
         channels,
-        size,
+        images.size,
         64,
         white=FULL_WHITE,
         num_workers=2,
         on_broken="keep",
     )
+
+
+@contextmanager
+def named_as(field: str, path: Path) -> Iterator[None]:
+    """Name the field of a command that gives `path`, and not that of a data set, in errors about its images."""
+    try:
+        yield
+    except ValueError as error:
+        reason = re.sub(r"^data\.source\.\w+='.*?' ", "", str(error)).removeprefix(f"{path} ")
+        raise ValueError(f"{field}={path} {reason}") from error
 
 
 def common_shape(images: Images) -> tuple[tuple[int, int], int]:
@@ -112,13 +138,16 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class Alike:
-    """A source of open images that refuses images of another size than the first one."""
+class OneSize:
+    """A source of open images that refuses images of another size. whose, remedy: in that error, see
+    `images_of_shape`."""
 
     images: Images
     size: tuple[int, int]
+    whose: str
+    remedy: str
 
-    def open(self) -> "Alike":
+    def open(self) -> "OneSize":
         return self
 
     @property
@@ -136,10 +165,8 @@ class Alike:
         image = open_any(self.images, index)
         size = size_of(image)
         if size != self.size:
-            raise Misfit(
-                f"is {size[0]} x {size[1]}, but the first image is {self.size[0]} x {self.size[1]}",
-                "resize all of them by one known method first, because a resize affects the measured values",
-            )
+            what = f"is {size[0]} x {size[1]}, but {self.whose} {self.size[0]} x {self.size[1]}"
+            raise Misfit(what, self.remedy)
         return image
 
     def name(self, index: int) -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from ddpm.base import check
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.config import analytic, build, load
 from ddpm.config.run_settings import differing_settings, read_config, run_labels
-from ddpm.data.any_images import image_data
+from ddpm.data.any_images import image_data, named_as
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel, NoCondition
@@ -102,11 +101,8 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
     if config["class"] is not None:
         raise ValueError("class has no effect on stored images; leave it out")
     path = Path(config.images)
-    try:
+    with named_as("images", path):
         data = image_data(config.images)
-    except ValueError as error:
-        reason = re.sub(r"^data\.source\.\w+='.*?' ", "", str(error)).removeprefix(f"{path} ")
-        raise ValueError(f"images={path} {reason}") from error
     num = len(data.split("train"))
     if config.num_samples is not None:
         num = check.integer("num_samples", config.num_samples, 1, num)

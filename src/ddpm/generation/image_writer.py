@@ -34,7 +34,7 @@ class ImageWriter(Callback):
 
     @rank_zero_only
     def adopt(self) -> None:
-        """Add checksums to finished samples of an older version, unless their folder is read-only."""
+        """Add what is missing to finished samples of an older version, unless their folder is read-only."""
         if os.access(self.store.folder, os.W_OK):
             self.store.adopt()
 

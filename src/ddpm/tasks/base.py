@@ -27,8 +27,8 @@ Run = Callable[[Tensor], Iterator[State]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """pictures: uint8 `[H, W, 3]` by name. arrays: images `[..., C, H, W]`, approximately in [-1, 1], and other arrays,
-    by name.
+    """pictures: uint8 `[H, W, 1 or 3]` by name, which may begin with a folder. arrays: images `[..., C, H, W]`,
+    approximately in [-1, 1], and other arrays, by name.
 
     numbers: values for the JSON file. lines: text to print.
     """

@@ -61,6 +61,22 @@ class Folder:
         return {entry.name for entry in Path(self.root).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """One image. path: of its file."""
+
+    path: str
+
+    def open(self) -> "FolderImages":
+        path = Path(self.path)
+        return FolderImages(str(path.parent), [path.name], []).arranged("flat", ())
+
+
+def is_image_file(path: Path) -> bool:
+    """By its extension, or else by its content."""
+    return is_image_name(path.name) or (may_be_image(Path(path.name)) and is_image_content(head_of(path)))
+
+
 def image_names(root: Path) -> tuple[list[str], list[str]]:
     """Paths of images below the root, sorted, with forward slashes, and of the other files.
 

@@ -30,7 +30,7 @@ class LowResolution:
     dropout: float
     needs_images: ClassVar[bool] = True
     reads_images: ClassVar[bool] = True
-    tasks: ClassVar[str] = "task=upsample or task=cascade"
+    tasks: ClassVar[str] = "task=upsample, task=upsample_files or task=cascade"
     network_settings: ClassVar[Mapping[str, Any]] = {"concat_channels": True}
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class LowResolution:
         if "image" not in batch:
             raise ValueError(
                 "cond=low_res needs small images, and there are none: sample.py task=upsample takes real images, "
-                "task=cascade those of another model"
+                "task=cascade those of another model, task=upsample_files small images of your own"
             )
         return {CONCAT: self.small(batch["image"])}
 

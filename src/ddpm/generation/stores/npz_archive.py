@@ -1,4 +1,7 @@
-"""All images in samples.npz: `arr_0`, uint8 `[N, H, W, C]`, the layout of guided diffusion's evaluations."""
+"""All images in samples.npz: `arr_0`, uint8 `[N, H, W, C]`, and their classes, if any, as `arr_1`, int64 `[N]`.
+
+This is the layout of guided diffusion's samples and evaluations.
+"""
 
 import itertools
 import math
@@ -33,12 +36,17 @@ class NpzArchive(ImageStore):
             return
         reliable = find_damage(self.archive) is None
         with open(self.archive, "rb") as file:
-            head = file.read(1024)
-            start = head.find(b"\x93NUMPY") + 10
-            file.seek(start + int.from_bytes(head[start - 2 : start], "little"))
+            file.seek(self.offset())
             for number in range(self.num_samples):
                 row = file.read(math.prod(self.shape))
                 yield number, row if reliable or (number and self.sums.exists()) else b""
+
+    def offset(self) -> int:
+        """Offset of the first pixel in the archive."""
+        with open(self.archive, "rb") as file:
+            head = file.read(1024)
+        start = head.find(b"\x93NUMPY") + 10
+        return start + int.from_bytes(head[start - 2 : start], "little")
 
     def begin(self) -> None:
         """As in `ImageStore`. Intact samples of a damaged archive are copied to the working file."""
@@ -51,14 +59,27 @@ class NpzArchive(ImageStore):
             self.archive.unlink(missing_ok=True)
         self.adopt()
 
+    def adopt(self) -> None:
+        super().adopt()
+        if self.labels is not None and self.archive.exists():
+            with np.load(self.archive, allow_pickle=False) as arrays:
+                has_labels = "arr_1" in arrays.files and np.array_equal(arrays["arr_1"], self.labels)
+            if not has_labels:
+                self.pack(np.memmap(self.archive, np.uint8, "r", self.offset(), (self.num_samples, *self.shape)))
+
     def write(self, number: int, image: np.ndarray) -> None:
         self.seal(number, image.tobytes())
         self.rows.write(number, image)
 
     def finish(self) -> np.ndarray:
         if not self.archive.exists():
-            with atomic_write(self.archive) as partial, open(partial, "wb") as file:
-                np.savez(file, self.rows.images())  # without time stamps, so equal images give equal files
+            self.pack(self.rows.images())
         self.rows.path.unlink(missing_ok=True)
         first = bytearray().join(row for _, row in itertools.islice(self.stored(), self.num_first))
         return np.frombuffer(first, np.uint8).reshape(-1, *self.shape)
+
+    def pack(self, images: np.ndarray) -> None:
+        """Write the archive. images: uint8 `[N, H, W, C]`, all samples."""
+        arrays = [images] if self.labels is None else [images, self.labels]
+        with atomic_write(self.archive) as partial, open(partial, "wb") as file:
+            np.savez(file, *arrays)  # without time stamps, so equal images give equal files

@@ -1,6 +1,10 @@
-"""A store with one PNG per image: images/NUMBER.png."""
+"""A store with one PNG per image, images/NUMBER.png, and their classes, if any, in images/dataset.json.
+
+The table is that of EDM's dataset_tool.py (Karras et al. 2022), which data=folder, data=zip and evaluate.py read.
+"""
 
 import io
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -10,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddpm.base.atomic import remove_partial_files
+from ddpm.base.atomic import remove_partial_files, write_atomically
+from ddpm.data.sources.layout import EDM_TABLE
 from ddpm.generation.stores.base import ImageStore, is_picture, save_png
 
 
@@ -38,6 +43,15 @@ class PngFolder(ImageStore):
         self.images.mkdir(exist_ok=True)
         remove_partial_files(self.images)
         self.adopt()
+
+    def adopt(self) -> None:
+        super().adopt()
+        if self.labels is not None:
+            numbers = enumerate(self.labels.tolist())
+            labels = [[self.path(number).name, label] for number, label in numbers if label >= 0]
+            table, path = json.dumps({"labels": labels}).encode(), self.images / EDM_TABLE
+            if not path.exists() or path.read_bytes() != table:
+                write_atomically(path, table)
 
     def write(self, number: int, image: np.ndarray) -> None:
         save_png(self.path(number), image, partial(self.seal, number))
