@@ -18,7 +18,7 @@ class Pixelate(Separable):
 
     Half of an odd side is rounded down: 28, 14, 7, 3. mode: how the image is reduced: by the mean of pixels (area), or
     by torch's bilinear or bicubic interpolation, which use the nearest two or four along each side. cumulative: reduce
-    the enlarged x_{t-1} instead of x0, as in the authors' code; with mode=area both are equal if the sides halve evenly.
+    the enlarged x_{t-1} instead of x0, as in the authors' code; with mode=area this is the same if sides halve evenly.
     """
 
     mode: str
