@@ -106,6 +106,7 @@ def test_an_experiment_degrades_images_as_the_authors_do(experiment):
 def test_a_random_hole_is_cut_from_the_authors_larger_one_and_truncated(experiment, side):
     steps, x0, z, x = degraded(experiment, (1, 25, 50))
     assert steps == 50
+    assert composed("train", "run_dir=x", f"experiment={experiment}").process.shift == 1
     row, column = (side - 1 - z[0]).tolist()
     for t, x_t in x.items():
         hole = holes(side, t, 0.1)[row : row + side, column : column + side]
