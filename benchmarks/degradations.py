@@ -19,6 +19,7 @@ from ddpm.diffusion.degradations.fade import Decolor, Fade
 from ddpm.diffusion.degradations.mask import Mask
 from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import Snow
+from ddpm.diffusion.degradations.snowfall import Snowfall
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.noises.base import Offset
 from ddpm.diffusion.noises.pyramid import Pyramid
@@ -44,6 +45,7 @@ PROCESSES: dict[str, ForwardProcess] = {
     "mask": Mask(schedule=Steps(50), sigma_step=0.1, initial=1, center="random", shift=0, value=0.0, **NOT_ROUNDED),
     "pixelate": Pixelate(schedule=Steps(3), mode="area", cumulative=False, **NOT_FITTED),
     "snow": Snow(schedule=Steps(200), severity=3, length=None),
+    "snowfall": Snowfall(schedule=Steps(200), level=3, whiten=False),
     "decolor": Decolor(schedule=Steps(20)),
     "fade": Fade(schedule=Steps(20), colour=-1.0, **NOT_FITTED),
 }  # fmt: skip
