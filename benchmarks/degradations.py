@@ -19,6 +19,7 @@ from ddpm.diffusion.degradations.fade import Decolor, Fade
 from ddpm.diffusion.degradations.mask import Mask
 from ddpm.diffusion.degradations.pixelate import Pixelate
 from ddpm.diffusion.degradations.snow import Snow
+from ddpm.diffusion.degradations.snowfall import Snowfall
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.noises.base import Offset
 from ddpm.diffusion.noises.pyramid import Pyramid
@@ -31,6 +32,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 BATCH, PART = 32, 4
 COSINE = cosine(1000, 0.008, 0.999)
 NOT_FITTED: dict[str, Any] = {"fitted": None, "symmetry_noise": 0.0}
+NOT_ROUNDED: dict[str, Any] = {"levels": None, "rounding": "nearest"}
 PROCESSES: dict[str, ForwardProcess] = {
     "gaussian": GaussianDiffusion(COSINE),
     "gaussian, noise=simplex": GaussianDiffusion(COSINE, Simplex(6, 0.8, 8, True)),
@@ -38,11 +40,12 @@ PROCESSES: dict[str, ForwardProcess] = {
     "gaussian, noise=offset": GaussianDiffusion(COSINE, Offset(0.1, True)),
     "blur": Blur(
         schedule=Steps(50), kernel=11, sigma=0.35, growth="linear", rate=0.01, padding="reflect", to_mean=False,
-        levels=None, **NOT_FITTED,
+        **NOT_ROUNDED, **NOT_FITTED,
     ),
-    "mask": Mask(schedule=Steps(50), sigma_step=0.1, center="random", value=0.0),
-    "pixelate": Pixelate(schedule=Steps(3), mode="area", **NOT_FITTED),
+    "mask": Mask(schedule=Steps(50), sigma_step=0.1, initial=1, center="random", shift=0, value=0.0, **NOT_ROUNDED),
+    "pixelate": Pixelate(schedule=Steps(3), mode="area", cumulative=False, **NOT_FITTED),
     "snow": Snow(schedule=Steps(200), severity=3, length=None),
+    "snowfall": Snowfall(schedule=Steps(200), level=3, whiten=False),
     "decolor": Decolor(schedule=Steps(20)),
     "fade": Fade(schedule=Steps(20), colour=-1.0, **NOT_FITTED),
 }  # fmt: skip

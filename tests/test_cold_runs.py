@@ -19,7 +19,7 @@ TO_MEAN = ("process=blur", "process.kernel=5", "process.to_mean=true")
 PROCESSES = {
     "blur": ("process=blur", "process.kernel=5"),
     "to_mean": TO_MEAN,
-    **{name: (f"process={name}",) for name in ("mask", "pixelate", "snow", "fade", "animorph")},
+    **{name: (f"process={name}",) for name in ("mask", "pixelate", "snow", "snowfall", "fade", "animorph")},
 }
 
 
@@ -34,7 +34,7 @@ def test_every_process_trains_draws_its_pictures_and_comes_back_from_its_checkpo
     module, _ = trained(*PROCESSES[name])
     pictures = {path.parent.name for path in run_of(*COLD, *PROCESSES[name]).rglob("*.png")}
     assert {"ema", "raw", "denoising"} <= pictures
-    assert module.needs_images == (name in ("blur", "mask", "snow"))
+    assert module.needs_images == (name in ("blur", "mask", "snow", "snowfall"))
     if not module.needs_images:
         images = module.generate(torch.arange(3), "ema")
         assert images.shape == (3, 1, 8, 8)

@@ -118,6 +118,11 @@ def test_every_experiment_composes_and_names_its_parts(config, experiment):
         assert "# Command: python train.py" in text
 
 
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_says_where_its_numbers_are_from(path):
+    assert re.search("^# Numbers: .+", path.read_text(), re.MULTILINE)
+
+
 def test_the_paper_recipe_is_to_the_letter(config):
     """Ho et al. 2020, section 4 and appendix B."""
     made = config("train", "experiment=ddpm_cifar10")

@@ -26,9 +26,9 @@ IMAGES = {
     "guidance": "at classifier form guide interval order rescale rescale_of scale weights",
     "model": "centers covariance mean num radius std",
     "noise": "discount frequency octaves persistence strength unit_variance",
-    "process": "center colour fitted growth kernel length levels mixing.num_timesteps mode others.data.channels "
-    "others.data.resize others.data.size padding rate reverse_noise severity sigma sigma_step symmetry_noise to_mean "
-    "value",
+    "process": "center colour cumulative fitted growth initial kernel length level levels mixing.num_timesteps mode "
+    "others.data.channels others.data.resize others.data.size padding rate reverse_noise rounding severity shift sigma "
+    "sigma_step symmetry_noise to_mean value whiten",
     "sampler": "churn churn_high churn_low corrections eta euler_above largest_growth largest_step latent "
     "lower_order_final noise_scale predictor_order snr steps timestep_spacing variance",
     "schedule": "base beta beta_end beta_max beta_min beta_start end fraction max_beta min_beta num_timesteps "

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ddpm.base import check
 from ddpm.base.types import Time
+from ddpm.diffusion.degradations.levels import HasLevels
 from ddpm.diffusion.degradations.separable import Separable, along_one_side
 
 GROWTHS = ("constant", "linear", "exponential")
@@ -17,13 +18,12 @@ PADDINGS = ("reflect", "circular")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Blur(Separable):
+class Blur(HasLevels, Separable):
     """t successive convolutions with Gaussian kernels of `kernel` x `kernel` pixels.
 
     The kernel of step i = 0, 1, ... has the standard deviation sigma in pixels (growth=constant), sigma + rate * i
     (linear) or sigma * exp(rate * i) (exponential). padding: reflect, or circular, which keeps the mean. to_mean: the
-    last step is the mean of each channel instead, so that images can be generated from a colour. levels: number of grey
-    levels in [-1, 1] to which blurred images are rounded, which removes invisible details; None: no rounding.
+    last step is the mean of each channel instead, so that images can be generated from a colour.
     """
 
     kernel: int
@@ -32,7 +32,6 @@ class Blur(Separable):
     rate: float
     padding: str
     to_mean: bool
-    levels: int | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +43,6 @@ class Blur(Separable):
         check.number("process.rate", self.rate)
         check.one_of("process.padding", self.padding, PADDINGS)
         check.boolean("process.to_mean", self.to_mean)
-        if self.levels is not None:
-            check.integer("process.levels", self.levels, low=2)
         if self.sigma_of(self.T - 1) <= 0:
             check.fail("process.rate", self.rate, f"large enough that sigma stays above 0 for {self.T} steps")
 
@@ -77,12 +74,7 @@ class Blur(Separable):
         return torch.stack(blurred)
 
     def apply(self, x0: Tensor, z: Tensor, t: Time) -> Tensor:
-        x_t = super().apply(x0, z, t)
-        if self.levels is None or (isinstance(t, int) and t == 0):
-            return x_t
-        steps = (self.levels - 1) / 2
-        rounded = (x_t + 1).mul_(steps).round_().div_(steps).sub_(1)
-        return torch.where((t > 0).view(-1, 1, 1, 1), rounded, x_t) if isinstance(t, Tensor) else rounded
+        return self.to_levels(super().apply(x0, z, t), t)
 
     @property
     def fits_prior(self) -> bool:

@@ -17,20 +17,24 @@ class Pixelate(Separable):
     """Each step halves height and width, down to one pixel; x_t is enlarged to the original size by nearest pixels.
 
     Half of an odd side is rounded down: 28, 14, 7, 3. mode: how the image is reduced: by the mean of pixels (area), or
-    by torch's bilinear or bicubic interpolation, which use the nearest two or four along each side.
+    by torch's bilinear or bicubic interpolation, which use the nearest two or four along each side. cumulative: reduce
+    the enlarged x_{t-1} instead of x0, as in the authors' code; with mode=area this is the same if sides halve evenly.
     """
 
     mode: str
+    cumulative: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.one_of("process.mode", self.mode, MODES)
+        check.boolean("process.cumulative", self.cumulative)
 
     def matrices(self, size: int) -> Tensor:
         maps = [torch.eye(size, dtype=torch.float64)]
         for t in range(1, self.T + 1):
             small = self.small(size, t)
-            maps.append(resize_matrix("nearest-exact", small, size) @ resize_matrix(self.mode, size, small))
+            step = resize_matrix("nearest-exact", small, size) @ resize_matrix(self.mode, size, small)
+            maps.append(step @ maps[-1] if self.cumulative else step)
         return torch.stack(maps)
 
     def small(self, size: int, t: int) -> int:

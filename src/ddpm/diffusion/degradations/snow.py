@@ -80,9 +80,7 @@ class Snow(Degradation):
         u = fraction_of_T(t, self.T, x0)
         flakes = self.flakes(z, u, x0)
         image = (x0 + 1) / 2
-        weights = image.new_tensor(GREY).view(-1, 1, 1) if image.shape[1] == 3 else 1 / image.shape[1]
-        whitened = torch.maximum(image, (image * weights).sum(1, keepdim=True) * 1.5 + 0.5)
-        bright = image + u * (1 - self.level.brightness) * (whitened - image)
+        bright = image + u * (1 - self.level.brightness) * (whitened(image) - image)
         snowy = (bright + flakes + flakes.flip(-1, -2)).clamp_(0, 1) * 2 - 1
         if isinstance(t, int):
             return snowy if t > 0 else x0
@@ -95,6 +93,12 @@ class Snow(Degradation):
         threshold = none + u * (self.level.threshold - none)
         tops = torch.where(field >= threshold, field, 0).clamp_(0, 1)
         return streak(tops, angle, self.length or self.level.length, u * self.level.fading)
+
+
+def whitened(image: Tensor) -> Tensor:
+    """max(image, 1.5 grey + 0.5) of an image `[B, C, H, W]` in [0, 1]."""
+    weights = image.new_tensor(GREY).view(-1, 1, 1) if image.shape[1] == 3 else 1 / image.shape[1]
+    return torch.maximum(image, (image * weights).sum(1, keepdim=True) * 1.5 + 0.5)
 
 
 def streak(image: Tensor, angle: Tensor, length: int, fading: float | Tensor) -> Tensor:
