@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch):
 
 
 def words_of_today(option):
-    """What is typed today for `schedule=warmup10` and the like, with the steps of experiment=mnist, once the default."""
+    """What is typed today for `schedule=warmup10` and the like, with the steps of the plain recipe."""
     words = FORMER_OPTIONS.get(option, option if option != "ema=default" else "")
     usual = "" if option.startswith("experiment=") else "experiment=mnist "
     return shlex.split(usual + words.replace("sampler.steps=50", "sampler.steps=100"))
