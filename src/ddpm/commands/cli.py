@@ -108,11 +108,12 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 def first_line(config: DictConfig, name: str) -> str:
     """What a command is about to do, before anything is imported that takes seconds."""
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    about = [config.get("ckpt") or config.get("images")]
     if name == "train":
-        what, where = f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"
-        return f"{name}: {what}, {where}; importing torch and Lightning"
-    return f"{name}: {config.get('ckpt') or config.get('images') or 'no checkpoint'}; importing torch and Lightning"
+        experiment = HydraConfig.get().runtime.choices.get("experiment")
+        about = [f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"]
+    said = ", ".join(str(each) for each in about if each)
+    return f"{name.replace('_', '-')}: {said}{'; ' if said else ''}importing torch and Lightning"
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
