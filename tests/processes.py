@@ -36,10 +36,16 @@ from ddpm.runs.interruption import SIGNALS
 LONG = ("trainer.max_steps=100000", "checkpoint_every_n_steps=1", "sample_every_n_steps=100000")
 
 
+def usual(script, words):
+    """The words of train.py with the experiment that `small_runs.configured` adds."""
+    given = script != "train.py" or any(word.startswith("experiment=") for word in words)
+    return words if given or "data=digits" not in words else (*words, "experiment=mnist")
+
+
 def command(folder, *words, start=(sys.executable,), script="train.py", environment=None):
     """In a session of its own, so that what it leaves behind can be found."""
     return subprocess.Popen(
-        [*start, str(ROOT / script), *words],
+        [*start, str(ROOT / script), *usual(script, words)],
         cwd=folder,
         env=environment or command_environment(),
         stdout=subprocess.PIPE,
@@ -144,7 +150,7 @@ class Command(Process):
                 if two or "trainer.devices=2" in words:
                     fork_the_second_rank()
                 signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
-                run([str(ROOT / script), *words], environment or command_environment(), folder)
+                run([str(ROOT / script), *usual(script, words)], environment or command_environment(), folder)
 
     def communicate(self, timeout=120):
         """All that it printed, and None, once it has ended."""

@@ -171,7 +171,7 @@ def test_schedules_that_cannot_have_so_few_steps_are_named_and_left_out(typed):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("T=abc", "schedule.num_timesteps must be a positive integer, got 'abc'"),
+        ("T=abc", "schedule.num_timesteps must be a number, got 'abc'"),
         ("schedule=liner", "did you mean 'linear'?"),
         ("data_power=0", "data_power must be greater than 0, got 0"),
         ("out=picture.jpg", "out must be the name of a .png, got 'picture.jpg'"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import Command
+from processes import Command, usual
 from small_runs import ROOT
 from small_runs import SMALL as WITHOUT_LOGGER
 
@@ -31,7 +31,7 @@ def run(script, *arguments, folder, expect=0, forked=False, **environment):
         assert process.returncode == expect, output
         return output
     done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, str(ROOT / script), *usual(script, arguments)],
         cwd=folder, env=clean, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr

@@ -46,7 +46,7 @@ NEEDS = {  # options that are of use with others only
     "cond=attributes": ("model=caption_unet_tiny",),
     "guidance=classifier_free": ("cond=class",),
     "process=binomial": BINOMIAL,
-    **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow")},
+    **{f"process={name}": COLD for name in ("blur", "fade", "mask", "pixelate", "snow", "snowfall")},
     "process=animorph": COLD,
     "process=decolor": (*COLD, "data.channels=3"),
     "schedule=steps": (*COLD, "process=fade"),

@@ -58,7 +58,11 @@ def spawned_lost():
 )
 def test_each_kind_of_error_ends_a_command_with_its_code(monkeypatch, work, code):
     monkeypatch.setattr(cli, "refuse_what_has_no_effect", lambda *given: None)
-    monkeypatch.setattr(cli.HydraConfig, "get", lambda: OmegaConf.create({"overrides": {"task": []}}))
+    monkeypatch.setattr(
+        cli.HydraConfig,
+        "get",
+        lambda: OmegaConf.create({"job": {"config_name": "evaluate"}, "overrides": {"task": []}}),
+    )
     with pytest.raises(SystemExit) as ended:
         cli.run_job(lambda config: work(), OmegaConf.create({}))
     assert ended.value.code == code

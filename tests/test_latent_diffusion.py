@@ -30,7 +30,7 @@ def stage(tmp_path_factory):
     """A first stage that makes 2 x 2 latents of 8 x 8 digits."""
     folder = tmp_path_factory.mktemp("stage")
     train.run_train(configured("train", folder / "stage", *stage_words()))
-    return folder / "stage" / "checkpoints" / "last.ckpt"
+    return (folder / "stage" / "checkpoints" / "last.ckpt").resolve()
 
 
 def words_of(stage, *words):
@@ -209,7 +209,7 @@ def test_an_exported_folder_carries_its_first_stage(latent_run, stage, config, t
 def test_another_first_stage_is_one_error_with_both_hashes(latent_run, config, tmp_path):
     checkpoint = latent_run()
     train.run_train(configured("train", tmp_path / "other", *stage_words("seed=1")))
-    other = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    other = (tmp_path / "other" / "checkpoints" / "last.ckpt").resolve()
     known = fitted(checkpoint)["first_stage_sha256"]
     with pytest.raises(ValueError, match=rf"{re.escape(str(other))} has weights of sha256 \w+, but .* with {known}"):
         sample.run_sample(config("sample", f"ckpt={checkpoint}", f"+codec.first_stage={other}", "num_samples=1"))

@@ -158,7 +158,9 @@ def test_the_settings_of_a_sampler_and_the_grid_of_the_command_reach_the_points(
 
 
 def test_more_steps_than_times_are_refused_before_any_image(swept, calls):
-    with pytest.raises(ValueError, match=r"sweep: ddim with 5000 steps: sampler.steps must be an integer in 1..1000"):
+    with pytest.raises(
+        ValueError, match=r"sweep: ddim with 5000 steps: sweep.options.ddim.steps must be an integer in 1..1000"
+    ):
         swept("sweep.samplers=[ddim]", "sweep.steps=[2,5000]")
     assert not calls
 

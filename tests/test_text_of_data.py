@@ -38,7 +38,14 @@ def place(tmp_path_factory):
 
 
 def words_of(place):
-    words = [*SMALL, "data=folder", f"data.source.root={place / 'images'}", *CLASSES, "logger=wandb"]
+    words = [
+        "experiment=mnist",
+        *SMALL,
+        "data=folder",
+        f"data.source.root={place / 'images'}",
+        *CLASSES,
+        "logger=wandb",
+    ]
     return [word for word in words if word not in ("data=digits", "logger=none", "data.batch_size=16")]
 
 

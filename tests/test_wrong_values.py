@@ -37,6 +37,7 @@ GIVEN = {
         "first_stage": "data",
         "name": "mine",
         "base": "data",
+        "small": "data",
         "_target_": "torch.nn.Flatten",
     },
 }
@@ -50,7 +51,7 @@ OTHERS = {
     "ldm_t": ("text=words",),
 }
 FREE = {
-    "name weights sha256 root path base guide classifier first_stage tokenizer": "names and files, found later",
+    "name weights sha256 root path small base guide classifier first_stage tokenizer": "names and files, found later",
     "entity project group notes tags version": "texts for a logger",
     "negative": "a text",
     "image_column label_column caption_column": "columns, of which the file decides",

@@ -126,9 +126,9 @@ def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_
     (folder / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler", "beta_end": 0.01}')
     defaults = DDPMScheduler().config
     found = vars(interop.load_diffusers(folder).scheduler)
-    unread = {"steps_offset"}  # times of fewer steps, which are chosen by timestep_spacing here
-    assert found.keys() == {name for name in defaults if not name.startswith("_")} - unread
-    assert found == {name: defaults[name] for name in found} | {"beta_end": 0.01, "prediction_type": "epsilon"}
+    assert found.keys() == {name for name in defaults if not name.startswith("_")} | {"multistep"}
+    known = {name: defaults[name] for name in found.keys() - {"multistep"}}
+    assert found == known | {"beta_end": 0.01, "prediction_type": "epsilon", "multistep": False}
 
 
 def test_a_network_of_ours_opens_in_diffusers(tmp_path):

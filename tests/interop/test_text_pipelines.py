@@ -23,7 +23,7 @@ PROMPTS = ["a cat", ""]
 
 def stable_diffusion(folder):
     unet, stage = conditional([1, 2], range(2), 4, tokens=16), stage_of(AutoencoderKL, 4, scaling_factor=0.18215)
-    pipeline(folder, unet, stage, "vae")
+    pipeline(folder, unet, stage, "vae", steps_offset=1)  # as published
     clip_folder(folder / "text_encoder")
     clip_tokenizer(folder / "tokenizer")
     return folder, unet

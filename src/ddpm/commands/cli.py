@@ -78,8 +78,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     try:
         refuse_what_has_no_effect(config, overrides)
         refuse_other_kinds(config, name, overrides)
-        if launch.is_first_process():
-            say(first_line(config, name))
+        if launch.is_first_process() and (line := first_line(config, name)):
+            say(line)
         work(config)
         end_processes()
     except USER_ERRORS as error:
@@ -107,13 +107,13 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 
 def first_line(config: DictConfig, name: str) -> str:
-    """What a command is about to do, before anything is imported that takes seconds."""
+    """What a command is about to do, before anything is imported that takes seconds; "" if it has no subject."""
     about = [config.get("ckpt") or config.get("images")]
     if name == "train":
         experiment = HydraConfig.get().runtime.choices.get("experiment")
         about = [f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"]
     said = ", ".join(str(each) for each in about if each)
-    return f"{name.replace('_', '-')}: {said}{'; ' if said else ''}importing torch and Lightning"
+    return f"{name}: {said}; importing torch and Lightning" if said else ""
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:

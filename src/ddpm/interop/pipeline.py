@@ -98,7 +98,10 @@ def save_pipeline(
     else:
         name, stage = _pipeline_of(text, first_stage)
         index["unet"], config_of = ["diffusers", "UNet2DConditionModel"], conditional_config
-        scheduler = {"steps_offset": 1} | scheduler  # asked for by these pipelines, without effect on other spacings
+        is_leading, offset = scheduler.get("timestep_spacing") == "leading", scheduler.get("steps_offset", 0)
+        if isinstance(text, Clip) and is_leading and offset != 1:
+            check.fail("timestep_spacing.offset", offset, f"1 for {name}; {OTHERWISE}")
+        scheduler = {"steps_offset": int(isinstance(text, Clip))} | scheduler  # asked for by StableDiffusionPipeline
         index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
     if first_stage is not None:
         index[stage] = ["diffusers", "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"]

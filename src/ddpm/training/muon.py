@@ -36,7 +36,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         settings = {"momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {"lr": lr, **settings})
+        super().__init__(
+            params, {"lr": lr, **settings, "differentiable": False}
+        )  # which torch adds when it loads a state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
