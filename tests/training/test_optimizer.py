@@ -85,3 +85,19 @@ def test_muon_moves_a_convolution_by_its_orthogonal_momentum_and_other_weights_a
 def test_the_update_of_muon_is_as_large_as_one_of_adam():
     update = 0.2 * 64**0.5 * orthogonal(seeded(16, 64, seed=3))
     assert update.square().mean().sqrt() == pytest.approx(0.2, rel=0.25)
+
+
+def test_the_state_of_muon_is_the_same_after_it_was_loaded():
+    """Runs that were interrupted end with the bytes of those that were not."""
+
+    def stepped():
+        weights = [torch.nn.Parameter(torch.ones(2, 1, 3, 3)), torch.nn.Parameter(torch.ones(2))]
+        optimizer = Muon(weights, lr=0.1)
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        return optimizer
+
+    one, other = stepped(), stepped()
+    other.load_state_dict(one.state_dict())
+    assert other.state_dict()["param_groups"] == one.state_dict()["param_groups"]

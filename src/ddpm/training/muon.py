@@ -36,9 +36,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         settings = {"momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(
-            params, {"lr": lr, **settings, "differentiable": False}
-        )  # which torch adds when it loads a state
+        added = {"differentiable": False}  # by torch, when it loads a state
+        super().__init__(params, {"lr": lr, **settings, **added})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -65,8 +64,10 @@ class Muon(torch.optim.Optimizer):
 
     def _ahead(self, weight: nn.Parameter, decay: float) -> Tensor:
         """The momentum, with the gradient counted once more (Nesterov); complete on each process."""
-        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-        momentum.lerp_(weight.grad, 1 - decay)
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].lerp_(weight.grad, 1 - decay)
         return sharding.full_tensor(weight.grad.lerp(momentum, decay))
 
     def _step_others(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
