@@ -129,9 +129,9 @@ def test_every_experiment_composes_and_names_its_parts(config, experiment):
         assert "# Command: python train.py" in text
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_experiment_says_where_its_numbers_are_from(path):
-    assert re.search("^# Numbers: .+", path.read_text(), re.MULTILINE)
+def test_every_experiment_says_where_its_numbers_are_from():
+    texts = {path.stem: path.read_text() for path in (CONF / "experiment").glob("*.yaml")}
+    assert [name for name, text in texts.items() if not re.search("^# Numbers: .+", text, re.MULTILINE)] == []
 
 
 def test_the_paper_recipe_is_to_the_letter(config):
@@ -173,9 +173,8 @@ def test_the_recipes_of_latent_diffusion_are_to_the_letter(
     assert made.ema.decay == ([] if name == "cin256_v2" else 0.9999)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
-def test_every_file_says_in_its_first_line_what_it_is(path):
-    assert cli.first_comment(path), path
+def test_every_file_says_in_its_first_line_what_it_is():
+    assert [path for path in CONF.rglob("*.yaml") if not cli.first_comment(path)] == []
 
 
 @pytest.mark.parametrize("debug", cli.options_of(CONF, "debug"))
