@@ -23,12 +23,7 @@ FILTERS = {
 }
 FULL_WHITE = 65535
 BACKGROUNDS = {"white": 255, "black": 0}
-ORIENTED = {
-    "exif",
-    "Raw profile type exif",
-    "xmp",
-    "XML:com.adobe.xmp",
-}  # where Pillow stores an orientation
+ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow stores an orientation
 
 
 class UnusableImage(ValueError):
