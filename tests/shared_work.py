@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import os
 
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import Overrides
@@ -14,9 +14,13 @@ CONF = str(ROOT / "conf")
 
 
 def remember_conf():
-    """Replace three of Hydra's functions by the same with a memory. Values of single fields are set each time."""
+    """Replace three of Hydra's functions by the same with a memory. Values of single fields are set each time.
+
+    A fourth makes a map of all choices for each group, and few defaults refer to another group.
+    """
     read, list_defaults = FileConfigSource.load_config, config_loader_impl.create_defaults_list
     join = ConfigLoaderImpl._compose_config_from_defaults_list
+    map_choices = defaults_list._create_interpolation_map
     files, lists, joined = {}, {}, {}
 
     def load_config(self, config_path):
@@ -45,7 +49,12 @@ def remember_conf():
             joined[key] = join(self, defaults, repo)
         return copy.deepcopy(joined[key])
 
+    def create_interpolation_map(overrides, defaults, self_added):
+        is_needed = any(each.is_interpolation() for each in defaults)
+        return map_choices(overrides, defaults, self_added) if is_needed else None
+
     FileConfigSource.load_config = load_config
+    defaults_list._create_interpolation_map = create_interpolation_map
     config_loader_impl.create_defaults_list = create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = compose_config
 

@@ -27,7 +27,6 @@ from ddpm.commands.dry_run import cost_of_one_image, require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import height_width
 from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.samplers.base import State
@@ -62,8 +61,7 @@ def generate(config: DictConfig) -> None:
     if config.get("data"):
         raise ValueError("data has no effect on the generation of images; leave it out, or choose a task with images")
     check.positive_int("batch_size", config.batch_size)
-    if config.num_samples is not None:
-        check.positive_int("num_samples", config.num_samples)
+    check.positive_int_or_none("num_samples", config.num_samples)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = checkpoint_path(config.ckpt)
@@ -119,7 +117,7 @@ def set_size(model: DiffusionModel, size: Any) -> str:
     """Generate images of another size (Rombach et al. 2022, section 4.3.2). Returns a suffix for the folder's name."""
     if size is None:
         return ""
-    model.image_shape = (model.image_shape[0], *height_width("size", size))
+    model.image_shape = (model.image_shape[0], *check.height_width("size", size))
     cost_of_one_image(model)  # only to raise the network's errors early
     return f"_{model.image_shape[1]}x{model.image_shape[2]}"
 

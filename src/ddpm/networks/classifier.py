@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.attention import AttentionPool
 from ddpm.networks.levels import BlockFactory, encode
-from ddpm.networks.settings import UNetSettings, check_input, check_size, height_and_width
+from ddpm.networks.settings import UNetSettings, check_input, check_size
 
 
 @final
@@ -36,7 +36,7 @@ class Classifier(nn.Module):
         settings = UNetSettings(**settings)
         kit, width, patch_size = BlockFactory(settings), settings.widths[-1], settings.patch_size
         self.in_channels, self.out_channels, self.patch_size = settings.in_channels, num_classes, patch_size
-        self.size = height_and_width(size)
+        self.size = check.height_width("size", size)
         check_size(self.size, len(settings.widths), patch_size)
 
         self.time = kit.time()

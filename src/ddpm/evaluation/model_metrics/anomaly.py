@@ -58,8 +58,7 @@ class Anomaly:
     num_shown: int
 
     def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("metric.anomaly.num_images", self.num_images)
+        check.positive_int_or_none("metric.anomaly.num_images", self.num_images)
         check.positive_int("batch_size", self.batch_size)
         check.positive_int("metric.anomaly.repeats", self.repeats)
         check.one_of("metric.anomaly.average", self.average, ("restorations", "maps"))
