@@ -19,9 +19,11 @@ from ddpm.config import load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.exported import exported_network, to_exported
+from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, hub, pipeline
+from ddpm.interop.diffusers_classes import class_arguments
 from ddpm.interop.diffusers_first_stage import save_first_stage
 from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
@@ -86,8 +88,11 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
     words = pipeline.part_words(parts) | pipeline.part_words(of_the_sampler)
     process = model.sampler.process
     scheduler = pipeline.scheduler_config(words, process.schedule, model.sampler.times(process.T))
-    text = getattr(model.condition, "text", None)
-    save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler, text=text)
+    text, classes = getattr(model.condition, "text", None), None
+    if isinstance(model.condition, ClassLabel):
+        classes = class_arguments(model.condition, OmegaConf.to_container(stored.guidance, resolve=True))
+    about_model = {"scheduler": scheduler, "text": text, "classes": classes}
+    save = partial(pipeline.save_pipeline, folder=folder, network=network, **about_model)
     if not isinstance(codec, LatentCodec):
         name, _ = wiring.complete(save, "model", image_shape=model.image_shape)
     elif codec.shifts:
@@ -97,6 +102,9 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         name, place = wiring.complete(save, "model", image_shape=model.latent_shape, first_stage=stage)
         kept = {"network": stage, "folder": folder / place, "scale": codec.scale, "size": side}
         wiring.complete(save_first_stage, "codec", **kept)
+    if classes:
+        load_it = "DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
+        return f"{load_it}(class_labels=[0, 1, 2], num_inference_steps={{steps}})"
     prompt = "" if text is None else f"{model.condition.default_prompts[0]!r}, ".replace("{", "{{").replace("}", "}}")
     return f"{name}.from_pretrained({{out!r}})({prompt}num_inference_steps={{steps}})"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ddpm.base import check
 from ddpm.interop.diffusers import DiffusersModel
+from ddpm.interop.diffusers_classes import guidance_of
 from ddpm.interop.diffusers_files import refuse
 from ddpm.interop.scheduler import Scheduler
 
@@ -47,7 +48,10 @@ def diffusers_configuration(pretrained: DiffusersModel) -> Config:
     model = leaf("networks.unet.UNet", **settings)
     config = all_groups(model, pretrained.sample_size, schedule(scheduler), objective_of(scheduler))
     if num_classes := settings["num_classes"]:
-        config["cond"] = class_label(num_classes, 0.0)
+        dropout = 0.0 if pretrained.classes.get("null_class") is None else 0.1  # above 0; not stated in the folder
+        config["cond"] = class_label(num_classes, dropout)
+    if guidance := guidance_of(pretrained.classes):
+        config["guidance"] = guidance
     return config | sampling_parts(scheduler, settings)
 
 

@@ -20,6 +20,7 @@ from ddpm.diffusion.samplers.timestep_spacing import trailing
 from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES, SPACINGS
+from ddpm.interop.diffusers_classes import CLASS_NAME, save_class_pipeline
 from ddpm.interop.diffusers_latent import conditional_config
 from ddpm.interop.diffusers_text import save_bert, save_clip
 from ddpm.networks import UNet
@@ -74,11 +75,12 @@ def save_pipeline(
     image_shape: Sequence[int],
     first_stage: nn.Module | None = None,
     text: Any = None,
+    classes: Config | None = None,
 ) -> tuple[str, str]:
     """A folder that `from_pretrained` of a pipeline opens, without the first stage itself. Returns the name of the
     pipeline, and the folder of the first stage within that of the pipeline.
 
-    image_shape: `(C, H, W)` of what is diffused. text: the text encoder of the model.
+    image_shape: `(C, H, W)` of what is diffused. text: the text encoder of the model. classes: see `class_arguments`.
     """
     name, stage = PIXELS if first_stage is None else LATENTS
     unet = network.unet if isinstance(network, TextUNet) else network
@@ -103,12 +105,18 @@ def save_pipeline(
             check.fail("timestep_spacing.offset", offset, f"1 for {name}; {OTHERWISE}")
         scheduler = {"steps_offset": int(isinstance(text, Clip))} | scheduler  # asked for by StableDiffusionPipeline
         index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
+    if unet.num_classes:
+        if classes is None or first_stage is not None:
+            raise ValueError(f"a model of latents with classes cannot be exported for diffusers; {OTHERWISE}")
+        index |= classes
+        save_class_pipeline(folder)
     if first_stage is not None:
         index[stage] = ["diffusers", "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"]
-    diffusers.save_network(unet, folder / "unet", side(image_shape), config_of)
+    has_null_class = classes is not None and classes["null_class"] is not None
+    diffusers.save_network(unet, folder / "unet", side(image_shape), config_of, has_null_class)
     (folder / "scheduler").mkdir()
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write(folder / "model_index.json", {"_class_name": name, **index})
+    _write(folder / "model_index.json", {"_class_name": CLASS_NAME if classes else name, **index})
     return name, stage
 
 
