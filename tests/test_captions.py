@@ -271,7 +271,7 @@ def test_the_table_is_that_of_hugging_face_and_the_array_needs_no_pickle(generat
 @pytest.mark.parametrize("format", ["npz", "png"])
 def test_samples_without_a_caption_have_none(generate, format):
     images = generate("a", format, prompts=[""])
-    assert captions(images) is None
+    assert getattr(image_source(images).open(), "captions", None) is None
     assert not list(images.parent.rglob("metadata.jsonl"))
 
 
