@@ -98,7 +98,7 @@ def save_pipeline(
         check.fail("out_channels", unet.out_channels, need)
     if first_stage is not None and height != width:
         raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
-    index: Config = {"scheduler": ["diffusers", "DDPMScheduler"]}
+    index: Config = {"scheduler": ["diffusers", scheduler["_class_name"]]}
     if text is None:
         index["unet"], config_of = ["diffusers", "UNet2DModel"], diffusers.config_from
     else:
@@ -165,6 +165,9 @@ def scheduler_config(words: Config, schedule: NoiseSchedule, steps: int, times: 
     """
     if "set_alpha_to_one" in words and "_class_name" not in words:
         check.fail("timestep_spacing", "ending_at_1", f"one that ends at 0 for sampler=ancestral ({OTHERWISE})")
+    if "_class_name" in words and (words["clip_sample"] or words.get("thresholding")):
+        reason = f"none with sampler=ddim, because DDIMScheduler steps with the eps before clipping ({OTHERWISE})"
+        check.fail("clip", "dynamic" if words.get("thresholding") else "static", reason)
     _check_times(steps, times, schedule, words)
     fixed = {"thresholding": False, "rescale_betas_zero_snr": False}
     about = {"_class_name": "DDPMScheduler", "num_train_timesteps": schedule.T}
