@@ -84,10 +84,12 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         return f"{'VQModel' if isinstance(network, VQAutoencoder) else 'AutoencoderKL'}.from_pretrained({{out!r}})"
     groups = ["process", "objective", "clip", "sampler", *([] if isinstance(codec, LatentCodec) else ["codec"])]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
-    of_the_sampler = {group: parts["sampler"].get(group) for group in ("variance", "timestep_spacing")}
+    of_the_sampler = {
+        group: parts["sampler"][group] for group in ("variance", "timestep_spacing") if group in parts["sampler"]
+    }
     words = pipeline.part_words(parts) | pipeline.part_words(of_the_sampler)
-    process = model.sampler.process
-    scheduler = pipeline.scheduler_config(words, process.schedule, model.sampler.times(process.T))
+    process, steps = model.sampler.process, model.sampler.steps or model.sampler.process.T
+    scheduler = pipeline.scheduler_config(words, process.schedule, steps, model.sampler.times(process.T))
     text, classes = getattr(model.condition, "text", None), None
     if isinstance(model.condition, ClassLabel):
         classes = class_arguments(model.condition, OmegaConf.to_container(stored.guidance, resolve=True))

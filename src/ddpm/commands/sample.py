@@ -5,7 +5,7 @@ arrays they show, and numbers.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,14 @@ def generate(config: DictConfig) -> None:
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     size = set_size(model, config.size)
-    data, picture, requested = prepare_samples(config, model)
+    data, picture, requested, captions = prepare_samples(config, model)
     require_memory_for_images(model, min(config.batch_size, data.num_samples))
     trainer = build.trainer(config)
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
     folder = Path(config.out or run_folder_of(path) / name)
-    store = make_store(folder, data.num_samples, model.image_shape, data.labels_of(torch.arange(data.num_samples)))
+    labels = data.labels_of(torch.arange(data.num_samples))
+    store = make_store(folder, data.num_samples, model.image_shape, labels, captions)
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
@@ -125,10 +126,15 @@ def set_size(model: DiffusionModel, size: Any) -> str:
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
-    """The samples to generate, the function that draws their grid, and the requested conditions for the record."""
+def prepare_samples(
+    config: DictConfig, model: DiffusionModel
+) -> tuple[GenerationDataModule, Picture, dict[str, Any], Sequence[str] | None]:
+    """The samples to generate, the function that draws their grid, the requested conditions for the record, and the
+    texts through which samples cycle."""
     refuse_without_prior(model)
-    rows, names, about = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="all")
+    rows, names, about, captions = resolve_request(
+        model.sample_condition, config["class"], config.prompt, otherwise="all"
+    )
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one grid; choose format=png or npz")
@@ -137,7 +143,7 @@ def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[Generati
         kinds = list(dict.fromkeys(names))
         return tile_by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about
+    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about, captions
 
 
 @rank_zero_only

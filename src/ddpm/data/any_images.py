@@ -1,19 +1,18 @@
 """Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files, or one image file."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.decode import Problem, list_problems
 from ddpm.data.images import FULL_WHITE, Misfit, turn_upright
-from ddpm.data.sources.base import Images, Source
+from ddpm.data.sources.base import AnnotatedImages, Images, Source, captions_of
 from ddpm.data.sources.folder import Folder, ImageFile, image_names, is_image_file
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
@@ -138,11 +137,10 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class OneSize:
+class OneSize(AnnotatedImages):
     """A source of open images that refuses images of another size. whose, remedy: in that error, see
     `images_of_shape`."""
 
-    images: Images
     size: tuple[int, int]
     whose: str
     remedy: str
@@ -151,15 +149,8 @@ class OneSize:
         return self
 
     @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(self.images.class_names)
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def captions(self) -> Sequence[str] | None:
+        return captions_of(self.images)
 
     def image(self, index: int) -> Image.Image | np.ndarray:
         image = open_any(self.images, index)
@@ -168,9 +159,6 @@ class OneSize:
             what = f"is {size[0]} x {size[1]}, but {self.whose} {self.size[0]} x {self.size[1]}"
             raise Misfit(what, self.remedy)
         return image
-
-    def name(self, index: int) -> str:
-        return self.images.name(index)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()
