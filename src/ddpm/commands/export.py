@@ -38,7 +38,7 @@ def run_export(config: DictConfig) -> None:
     if repo is not None:
         hub.check_upload(str(repo))
     path = checkpoint_path(fetch_checkpoints(config).ckpt)
-    about = {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
+    about = stated_by(path)
     license = about["license"] = str(config.get("license") or about["license"])
     if not re.fullmatch(r"[\w.+-]{0,64}", license):
         check.fail("license", license, "the identifier of a license, as apache-2.0 or cc-by-4.0")
@@ -57,6 +57,11 @@ def run_export(config: DictConfig) -> None:
         push(out, repo)
 
 
+def stated_by(path: Path) -> dict[str, Any]:
+    """Step and license of a checkpoint, or those that an exported folder states."""
+    return {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
+
+
 def push(folder: Path, repo: str) -> None:
     problem = hub.upload(folder, repo)
     if problem is None:
@@ -68,9 +73,11 @@ def push(folder: Path, repo: str) -> None:
 def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig, about: dict[str, Any]) -> str:
     exported = replace(to_exported(model, model.predict_weights), **about)
     if "first_stage" in stored.codec:
-        stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"), FIRST_STAGE)
+        path = checkpoint_path(str(stored.codec.first_stage), "codec.first_stage")
+        stage = load.guide(path, FIRST_STAGE)
         stage.use_for_prediction(stored.codec.weights, seed=0)
-        exported_folder.save_first_stage(folder, to_exported(stage, stage.predict_weights))
+        exported_stage = replace(to_exported(stage, stage.predict_weights), **stated_by(path))
+        exported_folder.save_first_stage(folder, exported_stage)
         exported = exported_folder.with_own_first_stage(exported)
     exported_folder.save_exported_folder(folder, exported)
     return "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}"

@@ -84,18 +84,17 @@ def generate(config: DictConfig) -> None:
     finished = writer.is_finished()
     lacks_gif = config.gif and not (finished and store.holds(GIF, writer.gif))
     locks = launch.is_first_process() and (lacks_gif or not finished or has_leftovers(folder))
-    with lock_folder(folder, "out=") if locks else nullcontext():
+    with explain_kept(store), lock_folder(folder, "out=") if locks else nullcontext():
         record.refuse_to_mix(store.grows, has_images=any(store.stored()))
-        with explain_kept(store):
-            if not finished:
-                num_found = int(store.done_mask().sum())
-                report_progress(num_found, store, record)
-                trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
-                trainer.predict(GenerationModule(model), data, return_predictions=False)
-            else:
-                writer.adopt()
-            if lacks_gif:
-                draw_gif(trainer, model, data, writer)
+        if not finished:
+            num_found = int(store.done_mask().sum())
+            report_progress(num_found, store, record)
+            trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
+            trainer.predict(GenerationModule(model), data, return_predictions=False)
+        else:
+            writer.adopt()
+        if lacks_gif:
+            draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
 
 
@@ -271,6 +270,7 @@ def task_model(
         batch_size=batch_size,
         data=data,
         another=another,
+        require_memory=lambda num: require_memory_for_images(model, min(batch_size, num), num),
     )
 
 

@@ -41,12 +41,19 @@ def set_in_each_job(argument: str) -> str:
     return f"{field}=choice({value})" if value and not value.startswith(("choice(", "range(")) else argument
 
 
+def as_typed(argument: str, typed: list[str]) -> str:
+    """The argument before short forms were expanded, by its value."""
+    if argument in typed:
+        return argument
+    return next((word for word in typed if word.partition("=")[1:] == argument.partition("=")[1:]), argument)
+
+
 def explain_quotes(argument: str, typed: list[str], shell: bool) -> str:
     """The error message for an argument that Hydra cannot parse. shell: quote for a shell too.
 
     typed: the arguments before short forms were expanded.
     """
-    argument = next((word for word in typed if word.partition("=")[1:] == argument.partition("=")[1:]), argument)
+    argument = as_typed(argument, typed)
     field, equals, _ = argument.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[\w./@]+", field):
         place = typed.index(argument) if argument in typed else 0

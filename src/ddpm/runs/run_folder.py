@@ -20,7 +20,7 @@ from ddpm.checkpoint.stored_config import upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.runs import launch
 from ddpm.runs.arguments import jobs, quote_for_hydra, split_arguments
-from ddpm.runs.lease import refuse_in_use
+from ddpm.runs.lease import LEASE, refuse_in_use
 from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
@@ -50,10 +50,23 @@ def add_run_folder(typed: list[str], conf: Path, adapt: Adapt = lambda config, w
         folder = launch.share_choice(
             lambda: str(to_continue(words, conf, flags, adapt) or new_folder(words, conf, flags, field)), field
         )
+    chosen = [f"{field}={quote_for_hydra(folder)}"] if folder else []
     if launch.is_first_process():
-        refuse_in_use(Path(folder or given), waits=named is not None)
+        for each in folders_to_write([*words, *chosen], conf, flags, str(folder or given)):
+            refuse_in_use(each, waits=named is not None)
     quiet = [] if launch.is_first_process() else ["hydra.output_subdir=null"]
-    return [*typed, *([f"{field}={quote_for_hydra(folder)}"] if folder else []), *quiet]
+    return [*typed, *chosen, *quiet]
+
+
+def folders_to_write(words: list[str], conf: Path, flags: Namespace, folder: str) -> Iterator[Path]:
+    """The folder of the run, or those of the jobs of a sweep. A sweep in whose folder nobody writes has none."""
+    if not flags.multirun and "${" not in folder:
+        yield Path(folder)
+    elif not flags.multirun or "${" in folder or any(Path(folder).rglob(LEASE)):
+        field, names = ("hydra.sweep", ("dir", "subdir")) if flags.multirun else ("hydra.run", ("dir",))
+        for number, job in enumerate(jobs(words)):
+            config = compose_config([*job, f"hydra.job.num={number}"], conf, flags, return_hydra_config=True)
+            yield Path(*(str(OmegaConf.select(config, f"{field}.{name}")) for name in names))
 
 
 def given_folder(words: list[str], field: str) -> str | None:
