@@ -25,7 +25,7 @@ GREY = ("1", "L", "LA", "La", "I", "F")
 
 def image_source(path: str | Path) -> Source:
     """The source that reads `path`, by its type and extension. Raises ValueError if none does."""
-    path = Path(path)
+    path = generated_in(Path(path))
     if path.is_dir():
         return folder_source(path)
     if path.is_file() and is_image_file(path):
@@ -37,6 +37,13 @@ def image_source(path: str | Path) -> Source:
             "[N, H, W, C], a .parquet file or a folder of such files"
         )
     return BY_SUFFIX[path.suffix.lower()](str(path))
+
+
+def generated_in(path: Path) -> Path:
+    """The images that sample.py wrote to a folder, beside which lies a grid of them; any other path is returned."""
+    if not (path / "generation.json").is_file():
+        return path
+    return next((found for name in ("samples.npz", "images") if (found := path / name).exists()), path)
 
 
 def folder_source(path: Path) -> Source:
