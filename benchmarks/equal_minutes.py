@@ -72,15 +72,19 @@ class Study:
         return max(1, round(60 * minutes * speeds[model]))
 
     def train(self, model: str, seed: int, minutes: float) -> Path:
-        """The checkpoint. A first stage is trained once, with seed 0; its minutes are not those of its models."""
+        """The checkpoint. A training that was cut off is continued. A first stage is trained once, with seed 0;
+        its minutes are not those of its models."""
         checkpoint, words = self.checkpoint(model, seed, minutes), self.models[model]
         if not checkpoint.exists():
             if model in self.first_stages:
                 words = (*words, f"codec.first_stage={self.train(self.first_stages[model], 0, minutes)}")
             steps = self.num_steps(model, minutes, words)
             print(f"training {model}, seed {seed}: {steps:,} steps", flush=True)
-            chosen = (f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={checkpoint.parents[1]}")
+            folder = checkpoint.parents[1]
+            unfinished = folder.with_name(f"{folder.name}_unfinished")
+            chosen = (f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={unfinished}", "resume=auto")
             run("train.py", *words, *QUIET, *chosen)
+            unfinished.rename(folder)
         return checkpoint
 
     def checkpoint(self, model: str, seed: int, minutes: float) -> Path:
