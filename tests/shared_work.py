@@ -6,7 +6,7 @@ import os
 
 from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from small_runs import ROOT
 
@@ -18,25 +18,24 @@ def remember_conf():
 
     A fourth makes a map of all choices for each group, and few defaults refer to another group.
     """
-    read, list_defaults = FileConfigSource.load_config, config_loader_impl.create_defaults_list
+    read, list_defaults = ConfigRepository.load_config, config_loader_impl.create_defaults_list
     join = ConfigLoaderImpl._compose_config_from_defaults_list
     map_choices = defaults_list._create_interpolation_map
     files, lists, joined = {}, {}, {}
 
     def load_config(self, config_path):
-        if self.path != CONF:
+        if folders_of(self) != [CONF]:
             return read(self, config_path)
         if config_path not in files:
             files[config_path] = read(self, config_path)
         return copy.deepcopy(files[config_path])
 
     def create_defaults_list(repo, config_name, overrides_list, **options):
-        sources = tuple(source.path for source in repo.get_sources())
-        if CONF not in sources:
+        if folders_of(repo) != [CONF]:
             return list_defaults(repo, config_name, overrides_list, **options)
         values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
         choices = tuple(each.input_line for each in overrides_list if each not in values)
-        key = (sources, config_name, choices, *options.items())
+        key = (config_name, choices, *options.items())
         if key not in lists:
             lists[key] = list_defaults(repo, config_name, overrides_list, **options)
         return dataclasses.replace(lists[key], config_overrides=values)
@@ -53,10 +52,14 @@ def remember_conf():
         is_needed = any(each.is_interpolation() for each in defaults)
         return map_choices(overrides, defaults, self_added) if is_needed else None
 
-    FileConfigSource.load_config = load_config
+    ConfigRepository.load_config = load_config
     defaults_list._create_interpolation_map = create_interpolation_map
     config_loader_impl.create_defaults_list = create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = compose_config
+
+
+def folders_of(repository):
+    return [source.path for source in repository.get_sources() if source.scheme() == "file"]
 
 
 def skip_syncs():
