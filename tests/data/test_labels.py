@@ -337,6 +337,15 @@ def test_why_a_table_gives_no_labels_is_said_where_a_column_is_chosen(tmp_path, 
     assert "can be one of" not in explain_no_labels(source.open()), "none of its columns can be chosen"
 
 
+def test_the_categories_of_pandas_are_classes_and_captions(tmp_path, flat):
+    images = [(flat / name).read_bytes() for name in NAMES]
+    texts = pa.array(["x", None, "y", "x"]).dictionary_encode()
+    pq.write_table(pa.table({"image": images, "label": texts, "text": texts}), tmp_path / "a.parquet")
+    source = Parquet(str(tmp_path / "a.parquet"))
+    assert source.open().labels.tolist() == [0, -1, 1, 0]
+    assert (source.open().class_names, source.open().captions) == (("x", "y"), ["x", "", "y", "x"])
+
+
 def test_a_table_of_hugging_face_may_be_csv_and_texts_may_have_any_characters(tmp_path):
     texts = ["a, b", "line\u2028separator", 'a "quoted" one', ""]
     for name in ("metadata.csv", "metadata.jsonl"):
