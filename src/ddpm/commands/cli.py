@@ -29,6 +29,7 @@ from ddpm.runs import launch
 from ddpm.runs.arguments import as_typed, explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
 from ddpm.runs.console import say
 from ddpm.runs.interruption import end_children, heed_signals
+from ddpm.runs.run_folder import without_unused_folders
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
@@ -36,6 +37,7 @@ USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaCon
 
 
 @heed_signals()
+@without_unused_folders()
 def run_command(
     main: Callable[[], Any],
     conf: Path,
