@@ -106,6 +106,8 @@ def test_more_gpus_than_there_are_is_refused_with_their_number(config):
 
 BAD_SAMPLING = [
     (["ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
+    (["ckpt=null"], "ckpt must be the path of a checkpoint or of a run, or latest, got None"),
+    (["ckpt=''"], "ckpt must be the path of a checkpoint or of a run, or latest, got ''"),
     (["ckpt=latest"], "ckpt=latest finds no intact checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),

@@ -26,9 +26,19 @@ from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
 from ddpm.config.wiring import name_source
 from ddpm.runs import launch
-from ddpm.runs.arguments import as_typed, explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
+from ddpm.runs.arguments import (
+    as_typed,
+    explain_quotes,
+    flags_first,
+    jobs,
+    quote,
+    set_in_each_job,
+    split_arguments,
+    unknown_flags,
+)
 from ddpm.runs.console import say
 from ddpm.runs.interruption import end_children, heed_signals
+from ddpm.runs.run_folder import without_unused_folders
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
@@ -36,6 +46,7 @@ USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaCon
 
 
 @heed_signals()
+@without_unused_folders()
 def run_command(
     main: Callable[[], Any],
     conf: Path,
@@ -218,6 +229,7 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     refuse_dashes(arguments, conf, name)
     refuse_earlier_words(arguments)
     refuse_removals(arguments, conf, name)
+    arguments = flags_first(arguments)
     arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
     arguments = following_options(arguments) if name == "train" else arguments
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]

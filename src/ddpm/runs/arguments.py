@@ -17,6 +17,15 @@ def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return flags, [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's options, then the overrides: its parser refuses overrides on both sides of one, as in a=1 -m b=2."""
+    _, words = split_arguments(arguments)
+    flags = [*arguments]
+    for word in words:
+        flags.remove(word)
+    return [*flags, *words]
+
+
 def unknown_flags(arguments: list[str]) -> list[str]:
     """Words with dashes that Hydra does not know."""
     return [word for word in get_args_parser().parse_known_args(arguments)[1] if re.match("--?[A-Za-z]", word)]
