@@ -291,8 +291,8 @@ ENTRIES = {
         dict(SMALL, channels=(32, 64, 64), attention_level=2, layers=1, groups=8, warmup_steps=100, total_steps=0),
         (1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 15),
     ),
-    "denoising-diffusion-pytorch, defaults": Entry(Lucidrains, {}, (6,), 200),
-    "diffusers, defaults": Entry(Diffusers, {}, (6,), 200),
+    "denoising-diffusion-pytorch, defaults": Entry(Lucidrains, {}, (2,), 100),
+    "diffusers, defaults": Entry(Diffusers, {}, (2,), 100),
 }
 """This project's training ends before its limit, with a last measurement."""
 
