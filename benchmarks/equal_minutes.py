@@ -124,19 +124,31 @@ class Study:
         model, words = self.methods[method]
         recipes = [self.models[name] for name in (model, self.first_stages.get(model)) if name]
         composed = [OmegaConf.to_container(compose(ROOT / "conf", "train", recipe)) for recipe in recipes]
-        text = json.dumps([[config[group] for group in RECIPE] for config in composed] + [words], sort_keys=True)
-        return f"{method}|{minutes:g}|{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        settings = [[config[group] for group in RECIPE] for config in composed] + [words]
+        return f"{method}|{minutes:g}|{short_hash(settings)}"
 
     def known(self) -> Kept:
-        return json.loads(self.file.read_text()) if self.file.exists() else {}
+        return read_measured(self.file)
 
     def keep(self, method: str, minutes: float, seed: str, found: Mapping[str, float]) -> None:
-        """Add to the file, which is read again, because another process may measure other models."""
-        kept, key = self.known(), self.key(method, minutes)
-        kept.setdefault(key, {}).setdefault(seed, {}).update({name: round(value, 4) for name, value in found.items()})
-        self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        keep_measured(self.file, self.key(method, minutes), seed, found)
         print(method, seed, found, flush=True)
+
+
+def short_hash(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_measured(file: Path) -> Kept:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def keep_measured(file: Path, key: str, row: str, found: Mapping[str, float]) -> None:
+    """Add to the file, which is read again, because another process may measure other models."""
+    kept = read_measured(file)
+    kept.setdefault(key, {}).setdefault(row, {}).update({name: round(value, 4) for name, value in found.items()})
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
 def arguments(about: str, minutes: float, seeds: int, models: Mapping[str, Words]) -> argparse.Namespace:
