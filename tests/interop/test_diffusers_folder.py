@@ -12,6 +12,7 @@ from precision import assert_same
 from safetensors.torch import load_file, save_file
 
 from ddpm.interop import diffusers as interop
+from ddpm.interop.scheduler import ANCESTRAL
 from ddpm.networks import UNet
 
 # google/ddpm-cifar10-32's config.json, but for the sizes
@@ -127,9 +128,10 @@ def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_
     (folder / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler", "beta_end": 0.01}')
     defaults = DDPMScheduler().config
     found = vars(interop.load_diffusers(folder).scheduler)
-    assert found.keys() == {name for name in defaults if not name.startswith("_")} | {"multistep"}
-    known = {name: defaults[name] for name in found.keys() - {"multistep"}}
-    assert found == known | {"beta_end": 0.01, "prediction_type": "epsilon", "multistep": False}
+    own = {"multistep": False, "ends_at_1": False, "floor": 0.0, "solver": ANCESTRAL}
+    assert found.keys() == {name for name in defaults if not name.startswith("_")} | own.keys()
+    known = {name: defaults[name] for name in found.keys() - own.keys()}
+    assert found == known | {"beta_end": 0.01, "prediction_type": "epsilon", **own}
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
