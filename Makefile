@@ -22,19 +22,15 @@ env: $(STAMP)  ## create the environment .venv for training, sampling and evalua
 
 test-env: $(TEST_STAMP)  ## add what only tests, benchmarks and `make lint` need
 
-$(STAMP): pyproject.toml
+$(STAMP) $(TEST_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
-	@echo "make $(or $(MAKECMDGOALS),env): first installs PyTorch and 100 packages in .venv, once; 2 to 5 minutes, most of it"
-	@echo "downloads (2 GB, with the libraries for NVIDIA GPUs). If it is interrupted, the same command continues."
+	@$(if $(wildcard $(STAMP)),,echo "make $(or $(MAKECMDGOALS),env): first installs PyTorch and 100 packages in .venv, once; 2 to 5 minutes, most of it"; \
+		echo "downloads (2 GB, with the libraries for NVIDIA GPUs). If it is interrupted, the same command continues.")
 	$(PYTHON) -m venv .venv
 	$(PIP) --quiet --upgrade pip
 	$(PIP) torch torchvision
-	$(PIP) --quiet --editable .
-	@touch $@
-
-$(TEST_STAMP): $(STAMP)
-	$(PIP) --quiet --editable '.[dev]'
-	@touch $@
+	$(PIP) --quiet --editable '.$(if $(filter $(TEST_STAMP),$@),[dev])'
+	@touch $(STAMP) $@
 
 train: env  ## train, by default on 5,000 MNIST digits: about 4 minutes on 2 CPU cores
 	@$(if $(ARGS),,echo "training on 5,000 digits: about 4 minutes on 2 CPU cores; make train ARGS=max_minutes=2 trains for 2 minutes")

@@ -1,18 +1,19 @@
 """Methods compared after equal minutes of training: train what is missing, measure what is missing, tabulate.
 
-A training takes as many steps as fit into the minutes at the speed of a short trial, so its learning rate ends where it
-should. The trial's speed is kept, so that all seeds train equally long.
+A training takes as many steps as fit into the minutes at the speed of short trials, so its learning rate ends where it
+should. This speed is kept, so that all seeds train equally long. Minutes are CPU time of all threads, which other work
+on the machine affects least: with one thread, minutes of one core.
 
 What was measured is kept in a file of the repository, so that seeds can be added on another day. It counts for the
 recipe that it was measured with: a changed recipe is measured again.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import math
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,8 @@ import ddpm
 from ddpm.config.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIAL_STEPS = 60
+TRIAL_STEPS = 30, 180
+"""Of two trials. The difference of their times leaves out imports and compilation."""
 NUM_SAMPLES = 2000
 QUIET = ("trainer=cpu", "logger=csv", "sample_every_n_steps=1000000", "checkpoint_every_n_steps=1000000")
 RECIPE = (
@@ -60,30 +62,29 @@ class Study:
     first_stages: Mapping[str, str]
 
     def num_steps(self, model: str, minutes: float, words: Words) -> int:
-        """That fit into the minutes, from the second half of a short trial."""
+        """That fit into the minutes, from the difference of two short trials."""
         kept = self.folder / "speeds.json"
         speeds = json.loads(kept.read_text()) if kept.exists() else {}
         if model not in speeds:
-            trial = self.folder / "trials" / model
-            shorter = (f"trainer.max_steps={TRIAL_STEPS}", "trainer.log_every_n_steps=10")
-            run("train.py", *words, *QUIET, *shorter, f"run_dir={trial}")
-            with open(trial / "metrics.csv", newline="") as file:
-                found = [row["sys/steps_per_second"] for row in csv.DictReader(file)]
-            rates = [float(rate) for rate in found if rate]
-            speeds[model] = statistics.median(rates[len(rates) // 2 :])
+            times = [cpu_seconds(words, steps, self.folder / "trials" / f"{model}_{steps}") for steps in TRIAL_STEPS]
+            speeds[model] = (TRIAL_STEPS[1] - TRIAL_STEPS[0]) / (times[1] - times[0])
             kept.write_text(json.dumps(speeds, indent=2))
         return max(1, round(60 * minutes * speeds[model]))
 
     def train(self, model: str, seed: int, minutes: float) -> Path:
-        """The checkpoint. A first stage is trained once, with seed 0; its minutes are not those of its models."""
+        """The checkpoint. A training that was cut off is continued. A first stage is trained once, with seed 0;
+        its minutes are not those of its models."""
         checkpoint, words = self.checkpoint(model, seed, minutes), self.models[model]
         if not checkpoint.exists():
             if model in self.first_stages:
                 words = (*words, f"codec.first_stage={self.train(self.first_stages[model], 0, minutes)}")
             steps = self.num_steps(model, minutes, words)
             print(f"training {model}, seed {seed}: {steps:,} steps", flush=True)
-            chosen = (f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={checkpoint.parents[1]}")
+            folder = checkpoint.parents[1]
+            unfinished = folder.with_name(f"{folder.name}_unfinished")
+            chosen = (f"trainer.max_steps={steps}", f"seed={seed}", f"run_dir={unfinished}", "resume=auto")
             run("train.py", *words, *QUIET, *chosen)
+            unfinished.rename(folder)
         return checkpoint
 
     def checkpoint(self, model: str, seed: int, minutes: float) -> Path:
@@ -91,8 +92,10 @@ class Study:
 
     def measured(self, seeds: int, minutes: float, only: list[str]) -> dict[str, Values]:
         """The values of all methods of the models `only`, or of all, without speeds."""
-        for method, (model, words) in self.methods.items():
-            for seed in map(str, range(seeds if not only or model in only else 0)):
+        for seed in map(str, range(seeds)):  # all of one seed first: whenever it is cut off, methods can be compared
+            for method, (model, words) in self.methods.items():
+                if only and model not in only:
+                    continue
                 if seed not in self.known().get(self.key(method, minutes), {}):
                     self.keep(method, minutes, seed, measure(self.train(model, int(seed), minutes), words))
         known = {method: self.known().get(self.key(method, minutes)) for method in self.methods}
@@ -157,6 +160,14 @@ def arguments(about: str, minutes: float, seeds: int, models: Mapping[str, Words
     given = parser.parse_args()
     given.only = [name for name in given.only.split(",") if name]
     return given
+
+
+def cpu_seconds(words: Words, steps: int, folder: Path) -> float:
+    """The CPU time of a training."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run("train.py", *words, *QUIET, f"trainer.max_steps={steps}", f"run_dir={folder}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def measure(checkpoint: Path, words: Words) -> dict[str, float]:

@@ -16,6 +16,7 @@ from benchmarks.run import table
 PAGE, FILE = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "measured" / "recipe.json"
 START, END = "<!-- written by python -m benchmarks.recipe -->", "<!-- end -->"
 PLAIN = {
+    **{"model": "unet_tiny", "+model.scale_shift": "true"},
     **{"objective": "v", "weight": "uniform", "time_sampler": "uniform", "cond.dropout": "0.15"},
     **{"optimizer": "adamw", "optimizer.lr": "3.0e-3"},
 }

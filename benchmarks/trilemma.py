@@ -20,7 +20,7 @@ START = "<!-- written by make trilemma: what stands below is replaced -->"
 
 DDGAN = ("experiment=ddgan_mnist",)
 MODELS: dict[str, Words] = {
-    "ddpm": ("experiment=mnist",),
+    "ddpm": ("experiment=mnist_uncond",),
     "ddpm_class": ("experiment=mnist_class",),
     "ddgan_1": (*DDGAN, "schedule.num_timesteps=1"),
     "ddgan_2": (*DDGAN, "schedule.num_timesteps=2"),

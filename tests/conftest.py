@@ -1,5 +1,6 @@
 """What all tests share: one thread each, configurations composed as the commands do, and a network of few weights."""
 
+import gc
 import itertools
 import json
 import shutil
@@ -11,12 +12,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from shared_work import remember_conf, skip_syncs
 from small_runs import SMALL, THREADS, configured
 from wandb.proto.wandb_internal_pb2 import Record
 
 NUMBERS = itertools.count()
 
+remember_conf()
+skip_syncs()
 torch.set_num_threads(THREADS)  # before any fixture computes: what is forked would wait for this process's threads
+
+
+def pytest_collection_finish():
+    """What is loaded stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

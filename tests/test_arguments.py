@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from ddpm.commands import cli
 from ddpm.commands.values import check_values
 from ddpm.config.compose import compose
-from ddpm.runs.arguments import jobs, quote, split_arguments
+from ddpm.runs.arguments import flags_first, jobs, quote, split_arguments
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SWEEPS = [
@@ -118,3 +119,11 @@ def test_the_elements_of_a_list_are_quoted_one_by_one():
 def test_a_wrong_seed_is_named_as_it_is_typed(config, value):
     with pytest.raises(ValueError, match=r"^seed must be an integer in 0\.\.9223372036854775807, got "):
         check_values(config("train", f"seed={value}"))
+
+
+def test_an_option_of_hydra_may_stand_between_overrides():
+    typed = ["data=digits", "-m", "seed=1,2", "--config-dir", "mine", "name=x"]
+    words = ["-m", "--config-dir", "mine", "data=digits", "seed=1,2", "name=x"]
+    assert flags_first(typed) == words
+    assert cli.expand_short_forms(typed, CONF, "train")[:3] == words[:3]
+    assert get_args_parser().parse_args(words).overrides == words[3:]

@@ -12,7 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from precision import assert_rounded
-from small_models import QUICK
+from small_models import QUICK, Quarters
 from small_runs import configured
 from tiny_text import clip_folder
 
@@ -21,10 +21,14 @@ from ddpm.base.strokes import slant, stroke_width
 from ddpm.checkpoint import folder as files
 from ddpm.commands import evaluate, sample, train
 from ddpm.commands.verify_resume import compare_runs
+from ddpm.data.any_images import image_data, image_source
 from ddpm.data.sources.described_digits import DIGITS, DescribedDigits
 from ddpm.data.sources.digits import Digits
 from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
+from ddpm.generation.image_writer import ImageWriter
+from ddpm.networks.text.words import Words
 
 TEXT = ("cond=caption", "text=words", "model=text_unet_tiny", "text.token_channels=8", "text.depth=1")
 SMALL = ("data=mnist_captions", "data.size=8", "data.resize=box", "data.num_train=64", "data.num_val=16")
@@ -224,3 +228,85 @@ def test_a_frozen_encoder_is_not_saved_and_may_move_but_not_change(config, tmp_p
     assert not torch.allclose(model.sample(1, prompt="a cat"), model.sample(1, prompt=""), atol=1e-4)
     with pytest.raises(ValueError, match=r"has the hash .* but the model was trained with that of"):
         ddpm.load(checkpoint, f"text.path={other}").sample(1, prompt="a cat")
+
+
+PROMPTS = ["a bold three", "", "a thin leaning seven"]
+CYCLED = [PROMPTS[k % 3] for k in range(7)]
+
+
+@pytest.fixture
+def generate(checkpoint, tmp_path):
+    """`generate("a", "png", ...)`: the images of sample.py with out=a and the prompts."""
+
+    def generated(name, format, num=7, prompts=PROMPTS):
+        chosen = [f"ckpt={checkpoint}", "trainer=cpu", f"num_samples={num}", f"format={format}", "+sampler.steps=2"]
+        overrides = configured("sample", tmp_path, *chosen, f"out={tmp_path / name}")
+        overrides.prompt = prompts
+        sample.run_sample(overrides)
+        return tmp_path / name / {"npz": "samples.npz", "png": "images"}[format]
+
+    return generated
+
+
+def captions(path):
+    return image_source(path).open().captions
+
+
+@pytest.mark.parametrize("kind", ["npz", "png", "zip"])
+def test_captions_of_samples_are_read_back_without_an_option(generate, kind):
+    images = generate("a", {"zip": "png"}.get(kind, kind))
+    path = shutil.make_archive(str(images), "zip", images) if kind == "zip" else images
+    assert captions(path) == CYCLED
+    assert image_data(path).split("train").captions == CYCLED
+
+
+def test_the_table_is_that_of_hugging_face_and_the_array_needs_no_pickle(generate):
+    rows = [json.loads(line) for line in (generate("a", "png") / "metadata.jsonl").read_text().splitlines()]
+    assert rows == [{"file_name": f"{number:06d}.png", "text": text} for number, text in enumerate(CYCLED)]
+    with np.load(generate("b", "npz"), allow_pickle=False) as arrays:
+        assert arrays.files == ["arr_0", "captions"]
+        assert arrays["captions"].tolist() == CYCLED
+
+
+@pytest.mark.parametrize("format", ["npz", "png"])
+def test_samples_without_a_caption_have_none(generate, format):
+    images = generate("a", format, prompts=[""])
+    assert getattr(image_source(images).open(), "captions", None) is None
+    assert not list(images.parent.rglob("metadata.jsonl"))
+
+
+@pytest.mark.parametrize("format", ["npz", "png"])
+def test_finished_samples_of_an_earlier_version_get_captions_and_stay_the_same(generate, monkeypatch, format):
+    images = generate("a", format)
+    before = [path.read_bytes() for path in sorted(images.parent.rglob("*")) if path.is_file()]
+    if format == "png":
+        (images / "metadata.jsonl").unlink()
+    else:
+        np.savez(images, np.load(images)["arr_0"])
+    monkeypatch.setattr(ImageWriter, "on_predict_batch_end", lambda *_: pytest.fail("a sample is generated again"))
+    generate("a", format)
+    assert [path.read_bytes() for path in sorted(images.parent.rglob("*")) if path.is_file()] == before
+
+
+def test_samples_that_are_added_to_a_folder_have_captions(generate):
+    generate("a", "png", num=2)
+    assert captions(generate("a", "png")) == CYCLED
+
+
+@pytest.mark.parametrize("format", ["npz", "png"])
+def test_a_model_is_evaluated_with_the_captions_of_samples(generate, checkpoint, tmp_path, monkeypatch, format):
+    """reference=SAMPLES: the network gets their captions, in their order."""
+    images, seen = generate("a", format), []
+    tokenize = Words.tokenize
+    monkeypatch.setattr(Words, "tokenize", lambda self, texts: seen.extend(texts) or tokenize(self, texts))
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
+    words = [f"ckpt={checkpoint}", f"reference={images}", "metric=fid", "num_samples=7", "+sampler.steps=2"]
+    evaluate.run_evaluate(configured("evaluate", tmp_path, *words, "trainer=cpu", "keep_images=false", "batch_size=4"))
+    assert [text for text in seen if text in CYCLED][-7:] == CYCLED
+
+
+@pytest.mark.parametrize("texts", [np.array(["a"]), np.arange(3), np.array([["a"], ["b"], ["c"]])], ids=str)
+def test_an_array_of_captions_that_are_not_one_text_for_each_image_is_refused(tmp_path, texts):
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((3, 4, 4, 1), np.uint8), captions=texts)
+    with pytest.raises(ValueError, match="captions must be 3 texts, one for each image"):
+        Npz(str(tmp_path / "a.npz")).open()

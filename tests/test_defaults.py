@@ -68,6 +68,9 @@ def test_steps_of_the_sampler_that_nobody_typed_follow_the_schedule(config):
         check_values(made)
 
 
+KEPT = "time_sampler=logit_normal: with the experiment's mean=0.6, std=1.2"
+
+
 def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
     words = ["experiment=mnist_class", "cond=none"]
     made = config("train", *words)
@@ -77,10 +80,14 @@ def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
         "guidance=none, because the condition is not dropped in training",
     ]
     assert OmegaConf.to_container(made.cond) == {"_target_": "ddpm.diffusion.conditions.base.NoCondition"}
-    again = ["experiment=mnist_class", "model=ddpm_cifar10"]
+    again = ["experiment=mnist_class", "weight=p2", "optimizer=adam", "optimizer.lr=1e-4", "optimizer.min_lr=1e-5"]
     made = config("train", *again)
-    assert changes_of_defaults(made, again) == []
-    assert made.model.scale_shift is True, "a field that the other option takes"
+    assert changes_of_defaults(made, again) == [
+        "weight=p2: without the experiment's offset",
+        "weight=p2: with the experiment's gamma=10.0",
+        "optimizer=adam: with the experiment's betas=[0.9, 0.99], warmup_steps=100, cosine_decay=True",
+    ]
+    assert (made.weight.gamma, made.optimizer.lr) == (10, 1e-4)
     typed = [*words, "++cond.dropout=0.1"]
     assert changes_of_defaults(config("train", *typed), typed) == [], "what was typed is refused, not left out"
 
@@ -90,7 +97,7 @@ def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
     [
         (["cond.dropout=0"], ["guidance=none, because the condition is not dropped in training"]),
         (["loss=vlb"], ["time_sampler=stratified, because a bound needs uniform times"]),
-        (["loss=vlb", "time_sampler=logit_normal"], []),
+        (["loss=vlb", "time_sampler=logit_normal"], [KEPT]),
         (["schedule=linear", "objective=eps"], []),
     ],
 )

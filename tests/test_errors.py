@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from ddpm.commands import cli, sample, train
 from ddpm.config.compose import compose
 from ddpm.config.wiring import name_source
+from ddpm.runs.arguments import explain_quotes
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -29,6 +30,7 @@ BAD_TRAINING = [
     (["gpus=2"], "did you mean 'trainer.devices'?"),
     (["fp16=true"], "did you mean 'trainer.precision'?"),
     (["objective=epsilon"], "objective must be one of eps, logit, v, x0, got 'epsilon'; did you mean 'eps'?"),
+    (["SEED=1"], "there is no 'SEED' to set; did you mean 'seed'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ldm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
     # parts that do not go together
@@ -104,6 +106,8 @@ def test_more_gpus_than_there_are_is_refused_with_their_number(config):
 
 BAD_SAMPLING = [
     (["ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, and there is none at 'nowhere.ckpt'"),
+    (["ckpt=null"], "ckpt must be the path of a checkpoint or of a run, or latest, got None"),
+    (["ckpt=''"], "ckpt must be the path of a checkpoint or of a run, or latest, got ''"),
     (["ckpt=latest"], "ckpt=latest finds no intact checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
@@ -172,3 +176,44 @@ def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
     typed = ["sampler=ddim", "variance=learned_range", "loss=hybrid"]
     cli.refuse_what_has_no_effect(config("train", *typed), typed)
+
+
+REMOVED = {
+    "~seed": "~seed: seed is always there and cannot be removed",
+    "~model": "~model: model is always there",
+    "~data.batch_size=8": "data.batch_size is always there",
+    "~callbacks.sample": "there is no 'callbacks.sample' to remove; did you mean 'callbacks.samples'?",
+    "~optimizer.rate": "there is no 'optimizer.rate' to remove",
+}
+
+
+@pytest.mark.parametrize("word", REMOVED)
+def test_only_one_of_several_parts_can_be_removed(word):
+    with pytest.raises(ValueError, match=re.escape(REMOVED[word])):
+        cli.expand_short_forms([word], CONF, "train")
+    assert cli.expand_short_forms(["~callbacks.samples", "data=digits"], CONF, "train")
+
+
+def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
+    typed = ["run_dir=a,b"]
+    words = cli.expand_short_forms(typed, CONF, "train")
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(HydraException) as raised:
+        compose(CONF, "train", words)
+    said = cli.config_error(raised.value, CONF, "train", typed=typed)
+    assert said.startswith(
+        "run_dir=a,b has several values: add -m for one job of each, or for one text write \"run_dir='"
+    )
+
+
+@pytest.mark.parametrize("word", ["objective=null", "objective=3", "objective={a: 1}"])
+def test_a_value_that_is_no_name_of_an_option_is_named_with_its_group(monkeypatch, capsys, word):
+    monkeypatch.setattr(sys, "argv", ["train.py", word])
+    with pytest.raises(SystemExit):
+        cli.run_command(lambda: compose(CONF, "train", [word]), CONF, "train")
+    value = word.partition("=")[2]
+    assert f"error: objective must be one of eps, logit, v, x0, got '{value}'\n" in capsys.readouterr().err
+
+
+def test_an_argument_is_named_itself_if_another_has_its_value():
+    assert "got ' seed=3'" in explain_quotes(" seed=3", ["sampler.steps=3", " seed=3"], shell=True)

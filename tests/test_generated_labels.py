@@ -62,6 +62,14 @@ def test_labels_are_read_back_without_an_option(generate, format):
     assert labels(generate("b", format, "class=[3,none]")) == [3, -1] * 4 + [3], "none is a missing label"
 
 
+@pytest.mark.parametrize("format", ["npz", "png"])
+def test_a_folder_of_sample_py_is_its_samples_without_the_grid_of_them(generate, format):
+    samples = generate("a", format, "class=[3,1,4]")
+    assert (samples.parent / "grid.png").exists()
+    assert image_data(samples.parent).content_hash() == image_data(samples).content_hash()
+    assert labels(samples.parent) == CYCLE
+
+
 def test_the_archive_has_the_labels_of_guided_diffusion(generate):
     with np.load(generate("a", "npz", "class=[3,1,4]")) as arrays:
         assert arrays.files == ["arr_0", "arr_1"]

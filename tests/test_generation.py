@@ -19,8 +19,9 @@ from small_models import trained
 from small_runs import ROOT, configured
 
 from ddpm.base import atomic
+from ddpm.base.exit_codes import ProcessLost
 from ddpm.base.images import to_uint8
-from ddpm.commands import sample
+from ddpm.commands import cli, sample
 from ddpm.config import load
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
@@ -251,9 +252,9 @@ def test_another_batch_size_continues_and_says_that_images_may_be_rounded_otherw
 
 CANNOT = {
     errno.ENOSPC: "has no room left",
-    errno.EACCES: "cannot be written",
-    errno.EROFS: "cannot be written",
-    errno.EIO: "cannot be written",
+    errno.EACCES: "cannot be read or written",
+    errno.EROFS: "cannot be read or written",
+    errno.EIO: "cannot be read or written",
 }
 
 
@@ -283,6 +284,24 @@ def test_a_failed_write_is_one_error_that_counts_kept_samples_and_the_same_comma
         ):
             generate("out", f"format={format}")
     assert files(generate("out", f"format={format}")) == expected
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DataLoader worker (pid 1) exited"), ProcessLost("gone")])
+def test_a_fault_within_a_generation_is_reported_with_the_number_of_kept_samples(generate, monkeypatch, capsys, error):
+    make, left = GenerationModule.predict_step, [2]
+
+    def failing(module, batch, number):
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        return make(module, batch, number)
+
+    monkeypatch.setattr(GenerationModule, "predict_step", failing)
+    with pytest.raises(type(error)) as raised:
+        generate("out", "format=png")
+    with pytest.raises(SystemExit):
+        cli.exit_with_error(str(raised.value), raised.value)
+    assert f"{error}\n4 of 9 samples are kept; run the same command again to continue\n" in capsys.readouterr().err
 
 
 def test_a_grid_of_more_samples_than_it_shows_is_refused_before_any_is_made(generate, tmp_path):

@@ -113,7 +113,24 @@ def test_a_folder_with_a_folder_for_each_class_is_measured_by_class(evaluated, t
     assert found.metrics == model.metrics
 
 
-def test_accuracy_is_measured_while_training_as_evaluate_measures_it(tmp_path, evaluated, small):
+@pytest.mark.parametrize(
+    ("in_training", "in_evaluation"),
+    [((), ()), (("evaluate.guided=true",), ("guidance=classifier_free", "guidance.scale=3"))],
+)
+def test_a_guided_run_is_measured_without_guidance_unless_it_is_asked_for(
+    tmp_path, evaluated, in_training, in_evaluation
+):
+    run, guided = tmp_path / "measured", ("guidance=classifier_free", "guidance.scale=3")
+    words = ("metric=fid", "evaluate.num_samples=20", "evaluate.every_n_steps=4", "evaluate.batch_size=8")
+    train.run_train(configured("train", run, *QUICK, *CLASSES, *guided, *words, *in_training))
+    (found,) = [read_result(path) for path in (run / "evaluations").glob("*.json")]
+    (expected,) = evaluated("metric=fid", *in_evaluation, source=f"ckpt={run}/checkpoints/last.ckpt")
+    assert found.metrics == pytest.approx(expected.metrics, rel=1e-3)
+    assert found.subject.get("guidance") == expected.subject.get("guidance")
+    assert ("guidance" in found.subject) == bool(in_evaluation)
+
+
+def test_accuracy_is_measured_while_training_as_evaluate_measures_it(tmp_path, evaluated):
     words = ("metric=class_accuracy", "evaluate.num_samples=20", "evaluate.every_n_steps=4", "evaluate.batch_size=8")
     run = tmp_path / "measured"
     train.run_train(configured("train", run, *QUICK, *CLASSES, *words))

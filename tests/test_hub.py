@@ -442,11 +442,18 @@ def test_a_wrong_name_to_push_to_is_refused_before_any_work(name, tmp_path):
         export.run_export(composed("export", "ckpt=nowhere", "format=safetensors", f"push='{name}'"))
 
 
-def test_a_pipeline_of_diffusers_has_a_card_too(copied, pushed, uploads):
-    out = pushed(copied(), "format=diffusers", "clip=static", "variance=small")
+@pytest.mark.parametrize(
+    ("trained", "opened"),
+    [
+        ((), 'DDPMPipeline.from_pretrained("me/my-model")'),
+        (("cond=class",), 'DiffusionPipeline.from_pretrained("me/my-model", trust_remote_code=True)'),
+    ],
+)
+def test_a_pipeline_of_diffusers_has_a_card_too(copied, pushed, uploads, trained, opened):
+    out = pushed(copied(*trained), "format=diffusers", "clip=static", "variance=small")
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\n")
-    assert 'DDPMPipeline.from_pretrained("me/my-model")' in card
+    assert f"Use it as `{opened}`" in card
 
 
 def test_a_command_without_network_ends_with_one_line_and_code_two(tmp_path):

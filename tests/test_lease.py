@@ -274,3 +274,22 @@ def test_the_lease_of_another_machine_is_refused_unless_the_run_is_resumed(tmp_p
     assert run_folder.add_run_folder([f"resume.path={tmp_path}"], ROOT / "conf")  # which waits for it
     leave(tmp_path, 300)
     assert run_folder.add_run_folder([f"hydra.run.dir={tmp_path}"], ROOT / "conf")
+
+
+@pytest.mark.parametrize("subdir", [(), ("hydra.sweep.subdir=${name}_seed${seed}",)])
+def test_a_job_of_a_sweep_in_a_folder_in_use_is_refused_before_hydra_writes_in_it(tmp_path, subdir):
+    folder = tmp_path / ("digits_seed5" if subdir else "1")
+    words = ["-m", "name=digits", "seed=4,5", f"hydra.sweep.dir={tmp_path}", *subdir]
+    leave(folder, 5)
+    with pytest.raises(ValueError, match=f"^run_dir={folder} is in use by another command: process 7 on elsewhere"):
+        run_folder.add_run_folder(words, ROOT / "conf")
+    assert [*tmp_path.iterdir()] == [folder]
+    assert run_folder.add_run_folder(
+        [word.replace("seed=4,5", "seed=4") for word in words], ROOT / "conf"
+    )  # another folder
+
+
+def test_a_folder_in_use_is_known_by_its_interpolated_name(tmp_path):
+    leave(tmp_path / "digits", 5)
+    with pytest.raises(ValueError, match=r"digits is in use by another command: process 7"):
+        run_folder.add_run_folder(["name=digits", f"hydra.run.dir='{tmp_path}/${{name}}'"], ROOT / "conf")

@@ -1,5 +1,6 @@
 """The size of what a file or a setting asks for is held against the memory that is there before any is taken."""
 
+import functools
 import os
 import zipfile
 
@@ -8,16 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_runs import SMALL
+from PIL import Image
+from small_models import trained
+from small_runs import ROOT, SMALL, configured
 
 from ddpm.base import memory
 from ddpm.base.memory import available_bytes, require_memory
 from ddpm.base.untrusted import json_file, load_tensors
-from ddpm.commands import sample, train
+from ddpm.commands import cli, sample, train
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.zip import Zip
+from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.schedules.betas import linear
 from ddpm.metrics.statistics import read_arrays
 from ddpm.networks import UNet
@@ -145,3 +149,38 @@ def test_images_too_large_to_generate_are_refused_before_they_are_allocated(run_
     told = r"a batch of 64 images of 1 x 2000 x 2000 \(batch_size, data.size\) takes .* GB of memory, but only 6.0 GB"
     with pytest.raises(ValueError, match=told):
         sample.run_sample(config("sample", f"ckpt={ckpt}", "size=2000"))
+
+
+def in_little_memory(monkeypatch):
+    """When a task asks, 250 bytes are left; an image of 8 x 8 numbers takes 256. The network waits."""
+    require = sample.require_memory_for_images
+
+    def required(*about):
+        monkeypatch.setattr(memory, "available_bytes", lambda: 250)
+        require(*about)
+
+    monkeypatch.setattr(sample, "require_memory_for_images", required)
+    monkeypatch.setattr(NetworkDenoiser, "__call__", lambda *_: pytest.fail("it began"))
+
+
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """`model_of("cond=low_res")`: a checkpoint, trained once for all tasks."""
+    words = ("data.channels=3", "data.num_val=40")
+    return functools.cache(lambda *more: trained(tmp_path_factory.mktemp("model"), *words, *more))
+
+
+@pytest.mark.parametrize("task", sorted({*cli.options_of(ROOT / "conf", "task")} - {"generate", "label_maps"}))
+def test_a_task_whose_images_do_not_fit_is_refused_before_the_network_is_called(model_of, tmp_path, monkeypatch, task):
+    """task=label_maps: in test_spatial_conditions.py."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "small.png")
+    upsamples = task in ("upsample", "upsample_files", "cascade")
+    words = [f"task.small={tmp_path}"] if task == "upsample_files" else []
+    if task == "cascade":
+        words = [f"task.base={model_of('data.size=4', 'data.resize=box', 'model.channel_mults=[1]')}"]
+    words += [f"ckpt={model_of(*['cond=low_res'] * upsamples)}", f"task={task}", "trainer=cpu"]
+    words += ["sampler=ddim" if task == "invert" else "sampler=ancestral"]
+    config = configured("sample", tmp_path, *words)
+    in_little_memory(monkeypatch)
+    with pytest.raises(ValueError, match=r"images of 3 x [48] x [48] \(.*\) takes .* GB of memory"):
+        sample.run_sample(config)

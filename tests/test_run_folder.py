@@ -46,13 +46,41 @@ def run(copied, tmp_path):
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(folder, monkeypatch):
     assert folder("run_dir=x") is None, "the user's choice"
-    now = OmegaConf.create({"hydra": {name: {"dir": f"runs/now_{name}"} for name in ("run", "sweep")}})
+    now = OmegaConf.create({"name": "now", "hydra": {name: {"dir": f"runs/now_{name}"} for name in ("run", "sweep")}})
     monkeypatch.setattr(run_folder, "compose_config", lambda *given, **more: now)
     folders = [folder(), folder("seed=1"), folder(), folder("-m", "seed=1,2"), folder("-m")]
     assert [str(each) for each in folders] == [
         *("runs/now_run", "runs/now_run_2", "runs/now_run_3", "runs/now_sweep", "runs/now_sweep_2"),
     ]
     assert all(each.is_dir() for each in folders)
+
+
+@pytest.mark.parametrize("multirun", [(), ("-m",)])
+def test_a_folder_in_which_only_hydra_has_written_is_removed(folder, multirun):
+    with run_folder.without_unused_folders():
+        made = folder(*multirun)
+        (made / "0/.hydra").mkdir(parents=True)
+        for name in ("0/.hydra/config.yaml", "0/train.log", "multirun.yaml"):
+            (made / name).write_text("")
+        used, named = folder(*multirun, "seed=1"), Path("runs/mine")
+        (used / "0").mkdir()
+        (used / "0/metrics.csv").write_text("step")
+        named.mkdir()
+        assert folder(*multirun, f"hydra.{'sweep' if multirun else 'run'}.dir=runs/mine") is None
+    assert sorted(Path("runs").iterdir()) == sorted([used, named])
+
+
+def test_a_folder_of_a_mistaken_command_is_removed(tmp_path):
+    failed = Command("train.py", *SMALL, "seed=-1", folder=tmp_path)
+    assert failed.wait() == 2
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["''", "null", "a/b", "../x"])
+def test_a_name_is_a_part_of_the_folders_name(folder, name):
+    with pytest.raises(ValueError, match=r"name must be a text without /"):
+        folder(f"name={name}")
+    assert not Path("runs").exists()
 
 
 def test_commands_started_together_both_keep_their_weights(tmp_path):

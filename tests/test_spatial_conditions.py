@@ -10,6 +10,7 @@ from PIL import Image
 from small_models import QUICK, Quarters
 from small_runs import configured
 from test_latent_diffusion import stage_words
+from test_memory import in_little_memory
 
 from ddpm.commands import evaluate, sample, train
 from ddpm.config import build, load
@@ -168,6 +169,13 @@ def test_a_model_of_label_images_trains_their_convolution_and_samples_from_them(
     if not latent:
         untrained = build.module(OmegaConf.create(torch.load(checkpoint)["config"])).network
         assert not torch.equal(raw, untrained.labels.weight)
+
+
+def test_images_for_label_maps_that_do_not_fit_in_memory_are_refused(trained, do, labelled, monkeypatch):
+    checkpoint = trained(*labelled, latent=False)
+    in_little_memory(monkeypatch)
+    with pytest.raises(ValueError, match=r"images of 3 x 8 x 8 \(.*\) takes .* GB of memory"):
+        do("label_maps", checkpoint)
 
 
 def test_a_metric_compares_samples_of_the_label_images_of_the_data(trained, labelled, tmp_path, monkeypatch):

@@ -96,7 +96,9 @@ def test_a_checkpoint_that_has_no_room_names_its_file_and_leaves_the_one_before(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["1.ckpt", "1.ckpt.sha256"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.EIO])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO]
+)
 def test_the_message_names_the_file_the_cause_the_remedy_and_what_is_kept(number):
     with pytest.raises(OSError, match=r".") as raised, naming(Path("a/b.json")):
         raise OSError(number, os.strerror(number))

@@ -188,3 +188,16 @@ def test_every_source_can_be_looked_at(typed, folder, words):
     assert found["modes"][0].startswith("does not apply") != files
     assert found["sizes"][0].startswith("does not apply") == (words[0] == "data=swirl")
     assert (folder.parent / "data_checks" / f"{words[0][5:]}.png").exists()
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png", "tiff"])
+def test_files_of_several_frames_are_counted_apart(tmp_path, form):
+    """The first is read."""
+    first, *others = (Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue"))
+    first.save(tmp_path / f"a.{form}", save_all=True, append_images=others, lossless=True)
+    first.save(tmp_path / f"b.{form}", lossless=True)
+    images = Folder(str(tmp_path)).open()
+    found = survey(Decoder(images, Preparation(3, (4, 4))), 3, 0, lambda done: None)
+    modes = sorted(mode for _, mode, _ in found.stored)
+    assert [", the first of several frames" in mode for mode in modes].count(True) == 1
+    assert found.duplicates() == [[0, 1]]

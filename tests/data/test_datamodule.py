@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from PIL import Image
 
+from ddpm.base import check
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import height_width
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.digits import Digits
 from ddpm.data.sources.folder import Folder
@@ -279,7 +279,7 @@ def test_each_config_builds(config, option):
         if OmegaConf.is_missing(config.data.source, name):
             config.data.source[name] = "somewhere"
     data = instantiate(config.data)
-    assert data.image_shape == (config.data.channels, *height_width("data.size", config.data.size))
+    assert data.image_shape == (config.data.channels, *check.height_width("data.size", config.data.size))
     assert (data.name, data.seed) == (option, 3)
 
 

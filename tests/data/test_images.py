@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm.base import check
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import Misfit, Preparation, UnusableImage, height_width
+from ddpm.data.images import Misfit, Preparation, UnusableImage
 from ddpm.data.sources.folder import Folder
 
 HEIGHT, WIDTH = 4, 6
@@ -180,11 +181,11 @@ def test_an_image_smaller_than_the_crop_is_refused():
 
 
 def test_size_is_one_length_or_height_and_width():
-    assert height_width("data.size", 8) == (8, 8)
-    assert height_width("data.size", [4, 6]) == (4, 6)
+    assert check.height_width("data.size", 8) == (8, 8)
+    assert check.height_width("data.size", [4, 6]) == (4, 6)
     for wrong in ([4], [4, 0], "8", 0, 2.5, [1, 2, 3]):
         with pytest.raises(ValueError, match=r"data\.size"):
-            height_width("data.size", wrong)
+            check.height_width("data.size", wrong)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.labels import explain_no_labels
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.mnist import Mnist
 from ddpm.data.sources.parquet import Parquet
@@ -166,7 +168,7 @@ def test_columns_of_one_name_are_told_apart_by_their_table(flat):
     ("text", "message"),
     [
         ("id,kind\ncat_1,a\ncat_1,b\n", r"labels.csv has two values of kind for cat_1.png: 'a' and 'b'"),
-        ("id,kind\nx,a\n", "data.labels must be one of file_name, got 'kind'"),
+        ("id,kind\nx,a\n", "must be one of file_name; .*labels.csv names no image, such as cat_1.png, got 'kind'"),
         ("id,kinds\ncat_1,a\n", "must be one of file_name, kinds, got 'kind'; did you mean 'kinds'"),
     ],
 )
@@ -289,3 +291,69 @@ def test_chosen_labels_reach_the_batches(flat):
     data = data_of(Folder(str(flat)), "file_name")
     labels = torch.cat([batch["label"] for batch in data.eval_loader()])
     assert labels.tolist() == [0, 0, 1, 2]
+
+
+def named(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / name)
+    return Folder(str(folder))
+
+
+def test_a_name_may_be_composed_of_other_unicode_characters(tmp_path):
+    """A Mac decomposes the names of files."""
+    decomposed, composed = (normalize(form, "é.png") for form in ("NFD", "NFC"))
+    source = named(tmp_path / "a", decomposed, "b.png")
+    table_of(tmp_path / "a" / "t.csv", [{"file": composed, "kind": "x"}, {"file": "b.png", "kind": "y"}])
+    assert found(source, "kind") == ([0, 1] if sorted(["b.png", decomposed])[0] == decomposed else [1, 0], ("x", "y"))
+    (tmp_path / "a" / "metadata.jsonl").write_text(
+        "".join(json.dumps({"file_name": name, "text": name}) + "\n" for name in (composed, "b.png"))
+    )
+    assert set(source.open().captions) == {composed, "b.png"}
+
+
+@pytest.mark.parametrize("form", ["{root}/{name}", "{name}", "./{name}"])
+def test_classes_that_are_numbers_are_not_taken_for_names(tmp_path, form):
+    """0 and 1 are also the names of images without extension."""
+    source = named(tmp_path / "a", *(f"{k}.png" for k in range(4)))
+    rows = [{"path": form.format(root=tmp_path / "a", name=f"{k}.png"), "label": k % 2} for k in range(4)]
+    table_of(tmp_path / "a" / "t.csv", rows)
+    assert found(source, "label")[0] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.png,1\n1.png,0\n", r"t.csv must begin with the names of its columns, as file_name,label"),
+        ("Image,label\n0.PNG,1\n1.PNG,0\n2.PNG,1\n3.PNG,1\n", r"t.csv names no image, such as 0.png"),
+        ("Image,label\n0.png,\xe9\n", r"t.csv must be UTF-8 text"),
+    ],
+)
+def test_why_a_table_gives_no_labels_is_said_where_a_column_is_chosen(tmp_path, text, message):
+    source = named(tmp_path / "a", *(f"{k}.png" for k in range(4)))
+    (tmp_path / "a" / "t.csv").write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=f"data.labels must be .*{message}"):
+        found(source, "label")
+    assert "can be one of" not in explain_no_labels(source.open()), "none of its columns can be chosen"
+
+
+def test_the_categories_of_pandas_are_classes_and_captions(tmp_path, flat):
+    images = [(flat / name).read_bytes() for name in NAMES]
+    texts = pa.array(["x", None, "y", "x"]).dictionary_encode()
+    pq.write_table(pa.table({"image": images, "label": texts, "text": texts}), tmp_path / "a.parquet")
+    source = Parquet(str(tmp_path / "a.parquet"))
+    assert source.open().labels.tolist() == [0, -1, 1, 0]
+    assert (source.open().class_names, source.open().captions) == (("x", "y"), ["x", "", "y", "x"])
+
+
+def test_a_table_of_hugging_face_may_be_csv_and_texts_may_have_any_characters(tmp_path):
+    texts = ["a, b", "line\u2028separator", 'a "quoted" one', ""]
+    for name in ("metadata.csv", "metadata.jsonl"):
+        source = named(tmp_path / name, *(f"{k}.png" for k in range(4)))
+        rows = [{"file_name": f"{k}.png", "text": text} for k, text in enumerate(texts)]
+        if name.endswith("csv"):
+            table_of(tmp_path / name / name, rows)
+        else:
+            lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+            (tmp_path / name / name).write_bytes(b"\xef\xbb\xbf" + lines.encode())
+        assert source.open().captions == texts

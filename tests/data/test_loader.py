@@ -1,16 +1,20 @@
 """The order of images: the same whatever the ranks, accumulation and workers, and exact after a resume."""
 
 import gc
+import os
+import socket
 import time
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
 from ddpm.base.rng import Rng
-from ddpm.data.decode import Decoder
+from ddpm.data.decode import BatchReader, Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.order import choose_subset, keyed_order, micro_batch_size
@@ -322,3 +326,22 @@ def test_workers_stop_at_once_when_the_garbage_collector_finds_their_loader():
     del loader, batches
     gc.collect()
     assert time.monotonic() - start < 4.5
+
+
+class Handles(Dataset):
+    """Each batch is a file handle, which is fetched from the worker as the memory of a tensor is."""
+
+    def __getitems__(self, indices):
+        return resource_sharer.DupFd(0)
+
+
+def test_a_process_that_ends_while_it_fetches_a_batch_makes_its_worker_print_nothing(capfd):
+    batches = BatchReader(Handles(), num_workers=1).read([torch.tensor([0])] * 2)
+    handle = next(batches)
+    address, _ = handle._id
+    for sent in (b"", b"\0\0"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(address)
+            connection.sendall(sent)
+    os.close(handle.detach())  # the worker serves one connection after the other
+    assert capfd.readouterr().err == ""

@@ -9,7 +9,7 @@ from ddpm.diffusion.samplers.ddim import DDIM
 from ddpm.diffusion.samplers.dpm_solver import DPMSolver, DPMSolver3M, PublishedDPMSolver3M, SDEDPMSolver
 from ddpm.diffusion.samplers.edm import Euler, Heun
 from ddpm.diffusion.samplers.langevin import Langevin
-from ddpm.diffusion.samplers.pndm import PNDM
+from ddpm.diffusion.samplers.pndm import PLMS, PNDM
 from ddpm.diffusion.samplers.unipc import UniPC
 from ddpm.diffusion.schedules.betas import constant, linear
 from ddpm.diffusion.schedules.curves import cosine, jsd, sigmoid
@@ -27,6 +27,7 @@ WITHOUT_NOISE = {
     "unipc_2": (UniPC, {"predictor_order": 2}),
     "unipc_3": (UniPC, {"predictor_order": 3, "lower_order_final": True}),
     "pndm": (PNDM, {"euler_above": 10.0}),
+    "plms": (PLMS, {}),
 }
 AFFINE_WITH_NOISE = {
     "ancestral_small": (Ancestral, {"variance": FixedSmall()}),

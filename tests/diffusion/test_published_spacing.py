@@ -1,5 +1,6 @@
 """The times of other programs are theirs: by the program itself, or by its definition."""
 
+import functools
 import itertools
 import math
 import re
@@ -89,6 +90,16 @@ def test_what_the_paper_and_latent_diffusion_list():
     assert published.ddim_quadratic(1000, 10, SCHEDULE, offset=1) == [t + 2 for t in quadratic[::-1]] + [0]
     assert published.strided(1000, 50, SCHEDULE, offset=1) == [*range(982, 1, -20), 0]
     assert len(published.strided(1000, 30, SCHEDULE)) - 1 == 31
+
+
+@pytest.mark.parametrize("of", [published.leading, published.linspace, functools.partial(published.leading, offset=1)])
+def test_times_that_end_at_1_are_the_others_with_another_end(of):
+    """A step from 1 would lead nowhere, and is left out."""
+    *times, _ = of(1000, 10, SCHEDULE)
+    ending = published.ending_at_1(1000, 10, SCHEDULE, of)
+    assert ending == (times if times[-1] == 1 else [*times, 1])
+    with pytest.raises(ValueError, match="the only step ends where it begins, at t = 1; choose more steps"):
+        published.ending_at_1(1, 1, SCHEDULE, of)
 
 
 def openai_respacing(T, counts):

@@ -58,10 +58,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("time", ["default", "scale_shift"])
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
-def test_a_loaded_network_gives_the_images_of_diffusers(tmp_path, channels, batch):
-    network = theirs(channels)
+def test_a_loaded_network_gives_the_images_of_diffusers(tmp_path, channels, batch, time):
+    network = theirs(channels, resnet_time_scale_shift=time, attn_norm_num_groups=4)
     network.save_pretrained(tmp_path)
     loaded = interop.load_diffusers(tmp_path)
     assert_one_network(loaded.network, network, channels, batch)
@@ -131,8 +132,10 @@ def test_a_scheduler_config_beside_the_weights_is_found_and_its_gaps_are_filled_
     assert found == known | {"beta_end": 0.01, "prediction_type": "epsilon", "multistep": False}
 
 
-def test_a_network_of_ours_opens_in_diffusers(tmp_path):
-    network = UNet(3, 8, [1, 2, 2], 1, [1], out_channels=6, num_heads=2, num_groups=4, dropout=0.1).eval()
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_network_of_ours_opens_in_diffusers(tmp_path, scale_shift):
+    others = {"num_heads": 2, "num_groups": 4, "dropout": 0.1, "scale_shift": scale_shift}
+    network = UNet(3, 8, [1, 2, 2], 1, [1], out_channels=6, **others).eval()
     for parameter in network.requires_grad_(False).parameters():
         parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
     interop.save_network(network, tmp_path / "new" / "folder")
@@ -150,7 +153,8 @@ def test_a_network_of_ours_opens_in_diffusers(tmp_path):
         ("downsample_padding", 1),
         ("norm_eps", 1e-5),
         ("act_fn", "gelu"),
-        ("resnet_time_scale_shift", "scale_shift"),
+        ("resnet_time_scale_shift", "ada_group"),
+        ("attn_norm_num_groups", 2),
         ("class_embed_type", "identity"),
         ("block_out_channels", [8, 12, 16]),
         ("down_block_types", ["DownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"]),

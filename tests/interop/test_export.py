@@ -317,6 +317,54 @@ def test_the_pipeline_of_diffusers_makes_our_samples_from_our_noise(
     assert ((expected > 0) & (expected < 1)).double().mean() > 0.2
 
 
+GUIDED = ["guidance=classifier_free", "guidance.scale=2", "guidance.interval=[0.3,3]"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*GUIDED, "objective=x0", "+model.scale_shift=true"],
+        [*GUIDED, "objective=v", "loss=hybrid", "variance=learned_range", "sampler.steps=null"],
+        ["guidance=none", "cond.dropout=0"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipeline_of_classes_makes_our_samples_from_our_noise_and_is_read_again(
+    checkpoint, exports, config, monkeypatch, capsys, overrides
+):
+    path = checkpoint("schedule.num_timesteps=100", "sampler.steps=20", "cond=class", *overrides)
+    folder = exports(path, "format=diffusers", "weights=ema_0.9")
+    assert "trust_remote_code=True)(class_labels=" in capsys.readouterr().out
+    module, labels = in_double(loaded(config, path)), torch.tensor([3, 0, 9])
+    times, prior = module.sampler.times(100), module.start(IDS)
+    draws = (module.sample_rng.at(s, IDS).normal("step", module.image_shape).double() for s in times[1:])
+    expected = module.generate(IDS, "ema_0.9", {"label": labels})
+    assert not torch.equal(expected, module.generate(IDS, "ema_0.9", {"label": labels.flip(0)}))
+    again = in_double(loaded(config, folder, f"+sampler.steps={len(times) - 1}"))
+    assert_same(again.generate(IDS, again.best_weights, {"label": labels}), expected, 1e-8)
+
+    monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).to(torch.float64)
+    pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(sys.modules[type(pipe).__module__], "randn_tensor", lambda shape, **_: prior.reshape(shape))
+    images = pipe(labels.tolist(), num_inference_steps=len(times) - 1, output_type="np").images
+    assert_same(torch.from_numpy(images), (expected / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1), 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance=classifier_free", "guidance.rescale=0.5"], r"guidance\.rescale must be 0\.0 for diffusers"),
+        (["guidance=classifier_free", "guidance.order=[clip,guidance]"], r"guidance\.order must be .* for diffusers"),
+    ],
+)
+def test_guidance_that_the_pipeline_does_not_have_is_refused(checkpoint, exports, overrides, message):
+    path = checkpoint("cond=class", "sampler.steps=null", *overrides)
+    with pytest.raises(ValueError, match=message):
+        exports(path, "format=diffusers")
+
+
 @pytest.mark.parametrize("name", sorted({*cli.options_of(export.CONF, "schedule")} - {"steps"}))
 @pytest.mark.parametrize("num_timesteps", [100, 1000])
 def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name, num_timesteps):
@@ -345,13 +393,16 @@ REFUSED = [
     (["model.patch_size=2"], [], "model.patch_size must be 1 to save for diffusers"),
     (["model.num_heads=2", "model.attention_levels=[0]"], [], "model.num_heads must be 1 to save for diffusers"),
     (["++model.out_channels=2"], [], "model.out_channels must be 1, the channels of the images"),
-    (["sampler=ddim"], [], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
-    ([], ["sampler=ddim"], "sampler must be Ancestral to be exported for diffusers .*, got 'DDIM'"),
+    (["sampler=unipc"], [], "sampler must be Ancestral or DDIM to be exported for diffusers .*, got 'UniPC'"),
+    ([], ["sampler=unipc"], "sampler must be Ancestral or DDIM to be exported for diffusers .*, got 'UniPC'"),
+    ([], ["sampler=ddim", "clip=none", "sampler.eta=0.5"], "sampler.eta must be left out to be exported for diffusers"),
+    ([], ["sampler=ddim"], "clip must be none with sampler=ddim, because DDIMScheduler steps with the eps before"),
+    ([], ["sampler=ddim", "clip=none", "sampler.steps=40"], "sampler.steps must be null or a divisor of 100"),
     ([], ["+sampler.steps=40"], "sampler.steps must be null or a divisor of 100, with timestep_spacing=uniform"),
     (
         [],
         ["+sampler.steps=20", "timestep_spacing=quadratic"],
-        "timestep_spacing must be leading or linspace or trailing or uniform to be exported",
+        "timestep_spacing must be leading or linspace or trailing or uniform or ending_at_1 to be exported",
     ),
     ([], ["+sampler.steps=20", "variance=large"], "sampler.steps must be null .* with variance=large, or use small"),
 ]

@@ -144,8 +144,8 @@ def test_another_first_stage_than_that_of_the_folder_is_refused(latent, saved, t
     [
         (("++model.num_heads=8",), r"^model\.num_heads must be 1 to save for diffusers"),
         (("data.size=[16,24]",), "only square ones can"),
-        (("++model.scale_shift=true",), r"^model\.scale_shift must be False to save for diffusers"),
-        (("objective=eps", "sampler=ddim"), "sampler must be Ancestral"),
+        (("++model.self_condition=true",), r"^model\.self_condition must be False to save for diffusers"),
+        (("objective=eps", "sampler=unipc"), "sampler must be Ancestral or DDIM"),
     ],
 )
 def test_what_diffusers_cannot_say_is_one_line_and_no_folder(latent, tmp_path, words, message):

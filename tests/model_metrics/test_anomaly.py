@@ -19,7 +19,7 @@ from ddpm.diffusion.samplers.timestep_spacing import uniform
 from ddpm.diffusion.schedules.curves import cosine
 from ddpm.evaluation.model_metrics.anomaly import shown_places
 from ddpm.evaluation.model_metrics.anomaly_baselines import FLOOR, baselines
-from ddpm.evaluation.model_metrics.anomaly_values import Judge, halves
+from ddpm.evaluation.model_metrics.anomaly_values import MapScorer, halves
 from ddpm.metrics.protocol import read_result
 
 PROCESS = GaussianDiffusion(cosine(50, 0.008, 0.999), Simplex(2, 0.8, 4, True))
@@ -96,7 +96,7 @@ def test_baselines_are_distances_from_the_training_pixels():
 
 def test_a_perfect_map_has_perfect_values_and_intervals_without_width():
     found = detected()
-    values = Judge(found, "top", None, 50, 0).values(found.masks.float())
+    values = MapScorer(found, "top", None, 50, 0).values(found.masks.float())
     for name in ("auroc_pixel", "aupro", "ap_pixel", "dice_best", "dice", "iou", "sensitivity", "auroc_image"):
         assert values[name].estimate.value == pytest.approx(1)
         assert (values[name].low, values[name].high) == pytest.approx((1, 1))
@@ -110,12 +110,12 @@ def test_the_threshold_is_chosen_on_one_half_and_measured_on_the_other():
     found = AnomalySet(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), masks, kinds, torch.arange(8), "dots")
     maps = masks.float()
     maps[1::2] *= 0.1
-    judge = Judge(found, "max", None, 20, 0)
-    assert judge.threshold_of(maps) == 0
+    scorer = MapScorer(found, "max", None, 20, 0)
+    assert scorer.threshold_of(maps) == 0
     maps[0::4, 3, 3] = maps[2::4, 3, 3] = 0.5
-    assert judge.threshold_of(maps) == pytest.approx(0.5)
-    assert judge.values(maps)["sensitivity"].estimate.value == 0
-    assert Judge(found, "max", 0.05, 20, 0).values(maps)["sensitivity"].estimate.value == 1
+    assert scorer.threshold_of(maps) == pytest.approx(0.5)
+    assert scorer.values(maps)["sensitivity"].estimate.value == 0
+    assert MapScorer(found, "max", 0.05, 20, 0).values(maps)["sensitivity"].estimate.value == 1
 
 
 def test_both_halves_have_every_kind_whatever_the_order():
@@ -133,8 +133,8 @@ def test_a_threshold_cannot_be_chosen_on_one_anomalous_image_and_measured_on_ano
     with pytest.raises(
         ValueError, match=r"metric.anomaly.threshold must be a number where a single image is anomalous"
     ):
-        Judge(few, "max", None, 20, 0)
-    assert Judge(few, "max", 0.5, 20, 0).values(few.masks.float())["dice"].estimate.value == 1
+        MapScorer(few, "max", None, 20, 0)
+    assert MapScorer(few, "max", 0.5, 20, 0).values(few.masks.float())["dice"].estimate.value == 1
 
 
 def test_pictures_show_every_kind():

@@ -63,7 +63,7 @@ def test_probes_of_signs_estimate_the_divergence_without_bias():
     assert abs(found.mean() - exact.item()) < 4 * found.std() / 20 + 1e-9
 
 
-def test_the_reference_flow_of_the_laboratory_is_the_closed_form():
+def test_the_exact_flow_is_the_closed_form():
     x, T = torch.randn(5, 1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), FINE.T
     found = exact_flow(GAUSSIAN, FINE, x, T, 1)
     assert torch.allclose(found, GAUSSIAN.flow(x, T, 1, FINE), rtol=0, atol=1e-8)
@@ -338,10 +338,10 @@ def test_sample_py_takes_the_analytic_variance_too(config, checkpoint, tmp_path)
     assert (tmp_path / "samples" / "grid.png").exists()
 
 
-# The laboratory
+# Samplers beside an oracle
 
 
-def test_the_laboratory_finds_the_stated_orders_and_needs_no_checkpoint(config, tmp_path, capsys):
+def test_sampler_error_finds_the_stated_orders_and_needs_no_checkpoint(config, tmp_path, capsys):
     settings = ("model=oracle_mixture", "metric=sampler_error", "metric.sampler_error.steps=[40,80,160]")
     left_out = [
         f"~metric.sampler_error.samplers.{name}" for name in ("ancestral", "langevin", "sde_dpm_solver", "pndm")

@@ -206,6 +206,7 @@ def test_the_published_heads_attend_at_the_published_sides(config, words, size, 
     ("words", "changes", "shape", "low", "high"),
     [
         ("model=unet_tiny", {}, (1, 28, 28), 0.6e6, 0.7e6),
+        ("model=unet_narrow", {}, (1, 28, 28), 0.65e6, 0.67e6),
         ("model=ldm_tiny", {}, (1, 7, 7), 0.8e6, 1.0e6),
         ("model=classifier_tiny", {"num_classes": 10}, (1, 28, 28), 0.2e6, 0.4e6),
         ("model=caption_unet_tiny", {"num_words": 20, "num_tokens": 3}, (1, 28, 28), 0.7e6, 0.9e6),

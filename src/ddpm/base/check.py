@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Annotated, Any, NoReturn
 
@@ -35,8 +35,28 @@ def positive_int(name: str, value: Any) -> int:
     return value
 
 
+def positive_int_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else positive_int(name, value)
+
+
+def height_width(name: str, value: Any) -> tuple[int, int]:
+    """`value`, one length or [height, width], as a pair."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        return positive_int(f"{name}[0]", value[0]), positive_int(f"{name}[1]", value[1])
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        fail(name, value, "one length or [height, width]")
+    return value, value
+
+
 def non_negative_int(name: str, value: Any) -> int:
     return integer(name, value, low=0)
+
+
+def resamples(name: str, value: Any) -> int:
+    """`value` as the number of bootstrap resamples of an error bar, 0 for none. The error of one is undefined."""
+    if non_negative_int(name, value) == 1:
+        fail(name, 1, "0 or at least 2")
+    return value
 
 
 def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:

@@ -13,7 +13,8 @@ REMEDIES = {
     **dict.fromkeys(NO_SPACE, "free some space and run the same command again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions or choose another path"),
     **dict.fromkeys(
-        (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR), "choose another path"
+        (errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR),
+        "choose another path",
     ),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "check the disk and run the same command again"),
 }

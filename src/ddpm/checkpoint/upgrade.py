@@ -30,10 +30,7 @@ FIELDS = {
 MOVED = {"trainer.timeout_minutes": "limits.timeout_minutes"}
 """Fields that moved to another group."""
 
-VALUES = {
-    ("process", "reverse_noise"): {True: "same", False: "white"},
-    ("guidance", "order"): {"denoiser": "clip"},
-}
+VALUES = {("process", "reverse_noise"): {True: "same", False: "white"}, ("guidance", "order"): {"denoiser": "clip"}}
 """Values of fields and entries of lists, by current group and field: former value -> current value."""
 
 SUBJECT = {"told_by": "conditions_from"}

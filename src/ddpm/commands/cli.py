@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -25,9 +26,19 @@ from ddpm.commands.suggestions import nearest, suggestion
 from ddpm.config.compose import compose
 from ddpm.config.wiring import name_source
 from ddpm.runs import launch
-from ddpm.runs.arguments import explain_quotes, jobs, quote, set_in_each_job, split_arguments, unknown_flags
+from ddpm.runs.arguments import (
+    as_typed,
+    explain_quotes,
+    flags_first,
+    jobs,
+    quote,
+    set_in_each_job,
+    split_arguments,
+    unknown_flags,
+)
 from ddpm.runs.console import say
 from ddpm.runs.interruption import end_children, heed_signals
+from ddpm.runs.run_folder import without_unused_folders
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
@@ -35,6 +46,7 @@ USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaCon
 
 
 @heed_signals()
+@without_unused_folders()
 def run_command(
     main: Callable[[], Any],
     conf: Path,
@@ -63,7 +75,7 @@ def run_command(
         sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
     except USER_ERRORS as error:
-        is_config = isinstance(error, HydraException)
+        is_config = isinstance(error, HydraException) or "Config group override" in str(error)  # model=null
         exit_with_error(config_error(error, conf, name, typed=typed) if is_config else describe(error, folder()), error)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -101,7 +113,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             )
         reason = (str(error).splitlines() or ["an allocation failed"])[0]
         size = OmegaConf.select(config, "data.size") or "as stored"
-        exit_with_error(f"too little memory: {reason}. Use a smaller batch_size, or smaller images (data.size: {size})")
+        remedy = f"Use a smaller batch_size, or smaller images (data.size: {size})"
+        exit_with_error(f"too little memory: {reason}. {remedy}", error)
     finally:
         end_children()
 
@@ -158,6 +171,29 @@ def refuse_earlier_words(arguments: list[str]) -> None:
             raise ValueError(f"there is no {names[0]!r}; its current name is {names[1]!r}")
 
 
+def refuse_removals(arguments: list[str], conf: Path, name: str) -> None:
+    """Raise ValueError for ~FIELD, unless it removes one of several parts of their own, as ~callbacks.samples."""
+    for argument in arguments:
+        key = argument.removeprefix("~").partition("=")[0]
+        if not argument.startswith("~") or key.startswith("hydra"):
+            continue
+        parent, _, last = key.rpartition(".")
+        config = compose(conf, name, chosen_options(arguments, conf, name))
+        parts = OmegaConf.to_container(config, resolve=False)
+        for each in parent.split(".") if parent else ():
+            parts = parts.get(each) if isinstance(parts, dict) else None
+        if parent and isinstance(parts, dict) and last not in parts:
+            raise ValueError(f"there is no {key!r} to remove{suggestion(key, known_keys(conf, name, arguments))}")
+        if (
+            not parent
+            or not isinstance(parts, dict)
+            or any(not isinstance(each, dict | None) for each in parts.values())
+        ):
+            raise ValueError(
+                f"{argument}: {key} is always there and cannot be removed, as callbacks.samples can; set it to a value"
+            )
+
+
 def end_processes() -> None:
     """Close the process group that Lightning leaves open; its threads can abort a process at exit."""
     from torch import distributed
@@ -175,7 +211,8 @@ def folder() -> str:
 
 
 def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:
-    """error: determines the exit code; None: a mistake in the command."""
+    """error: determines the exit code, and its notes are printed; None: a mistake in the command."""
+    message = "\n".join([message, *getattr(error, "__notes__", ())])
     print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
     sys.exit(exit_codes.exit_code(error))
 
@@ -191,6 +228,8 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     """
     refuse_dashes(arguments, conf, name)
     refuse_earlier_words(arguments)
+    refuse_removals(arguments, conf, name)
+    arguments = flags_first(arguments)
     arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
     arguments = following_options(arguments) if name == "train" else arguments
     arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
@@ -284,6 +323,9 @@ def config_error(
             return f"{group}={wrong} is now {now}"
         options = options_of(conf, group)
         return f"{group} must be one of {', '.join(options)}, got {wrong!r}{check.suggestion(wrong, options)}"
+    if wrong := next((word for word in words if is_no_option(word, groups_of(conf, name))), None):
+        group, _, value = wrong.partition("=")
+        return f"{group} must be one of {', '.join(options_of(conf, group))}, got {value!r}"
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
         wrong = key.group(1)
@@ -296,19 +338,31 @@ def config_error(
         word = next((word for word in words if word.lstrip("+").startswith(f"{added.group(1)}=")), added.group(1))
         return f"{added.group(1)} is a field of the chosen option: set it without +, as {word.lstrip('+')}"
     if several := re.search(r"Ambiguous value for argument '(.*)'\n", text):
-        quoted = quote(several.group(1), shell=True)
-        return f"{several.group(1)} has several values: add -m for one job of each, or for one text write {quoted}"
+        word = as_typed(several.group(1), typed or [])
+        quoted = quote(word, shell=True)
+        return f"{word} has several values: add -m for one job of each, or for one text write {quoted}"
     return str(error)
+
+
+def is_no_option(word: str, groups: list[str]) -> bool:
+    """Whether a word gives a group a value that cannot be the name of an option, as model=null."""
+    if word.partition("=")[0] not in groups:
+        return False
+    override = OverridesParser.create().parse_override(word)
+    return not override.is_sweep_override() and not isinstance(override.value(), str | list)
 
 
 def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:
     """All groups and all dotted fields, with the selected options; last those that refer to another field."""
-    groups = groups_of(conf, name)
-    choices = [a for a in words if re.fullmatch(rf"({'|'.join(groups)})=[\w-]+", a)]
-    choices = [a for a in choices if a.partition("=")[2] in options_of(conf, a.partition("=")[0])]
-    fields = flatten(OmegaConf.to_container(compose(conf, name, choices), resolve=False))
+    fields = flatten(OmegaConf.to_container(compose(conf, name, chosen_options(words, conf, name)), resolve=False))
     fields = sorted(fields, key=lambda field: "${" in str(fields[field]))
-    return [*groups, *(key for field in fields for key in accumulate(field.split("."), "{}.{}".format))]
+    return [*groups_of(conf, name), *(key for field in fields for key in accumulate(field.split("."), "{}.{}".format))]
+
+
+def chosen_options(words: list[str], conf: Path, name: str) -> list[str]:
+    """The words that choose an existing option of a group."""
+    choices = [word for word in words if re.fullmatch(rf"({'|'.join(groups_of(conf, name))})=[\w-]+", word)]
+    return [word for word in choices if word.partition("=")[2] in options_of(conf, word.partition("=")[0])]
 
 
 def loose_groups(conf: Path, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
@@ -108,19 +109,27 @@ def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
     for word in overrides:
         group, _, option = word.partition("=")
         file = CONF / group / f"{option}.yaml"
-        if not file.exists() or not is_chosen(config, group):
-            continue
-        parameters = inspect.signature(get_object(config[group]._target_)).parameters
-        if any(each.kind == inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
-            continue
-        known = {*parameters, *OmegaConf.load(file), "_target_", "_partial_"}
-        foreign = [field for field in config[group] if field not in known and f"{group}.{field}" not in typed]
-        with open_dict(config):
-            for field in foreign:
-                del config[group][field]
-        changes += [f"{word}: without the experiment's {', '.join(foreign)}"] if foreign else []
+        if file.exists() and is_chosen(config, group):
+            changes += left_out_and_kept(config, group, OmegaConf.to_container(OmegaConf.load(file)), word, typed)
     for group, option, reason in misfits(config):
         if group not in {key.partition(".")[0] for key in typed}:
             OmegaConf.update(config, group, OmegaConf.load(CONF / group / f"{option}.yaml"), merge=False)
             changes.append(f"{group}={option}, because {reason}")
     return changes
+
+
+def left_out_and_kept(config: DictConfig, group: str, own: dict[str, Any], word: str, typed: set[str]) -> Iterator[str]:
+    """Leave out the experiment's fields of another option than `word`, which has the fields `own`. Yields in words
+    which were left out, and which of its values the option has."""
+    fields = {f: value for f, value in OmegaConf.to_container(config[group]).items() if f"{group}.{f}" not in typed}
+    parameters = inspect.signature(get_object(config[group]._target_)).parameters
+    if all(each.kind != inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        foreign = fields.keys() - {*parameters, *own, "_target_", "_partial_"}
+        with open_dict(config):
+            for field in foreign:
+                del config[group][field]
+        if foreign:
+            yield f"{word}: without the experiment's {', '.join(sorted(foreign))}"
+    kept = [f"{field}={fields[field]}" for field in own if field in fields and fields[field] != own[field]]
+    if kept:
+        yield f"{word}: with the experiment's {', '.join(kept)}"

@@ -89,15 +89,18 @@ def cost_of_one_image(model: DiffusionModel) -> Cost:
     return Cost(counter.get_total_flops(), sum(saved), max(saved, default=0))
 
 
-def require_memory_for_images(model: DiffusionModel, batch_size: int) -> None:
+def require_memory_for_images(model: DiffusionModel, batch_size: int, num_held: int = 0) -> None:
     """Raise ValueError if a batch of images does not fit in memory. Computed for large ones only; allocates none.
 
-    A layer holds its input and its output, so two of the largest feature maps are a lower bound.
+    A layer holds its input and its output, so two of the largest feature maps are a lower bound. num_held: number of
+    images that are held at once, as by a task.
     """
+    of_size = f"images of {' x '.join(map(str, model.image_shape))}"
+    require_memory(4 * num_held * math.prod(model.image_shape), f"holding {num_held:,} {of_size} (all of the task)")
     own = 4 * batch_size * math.prod(model.latent_shape)
     if model.device.type != "cpu" or 100 * own < available_bytes():
         return
-    what = f"a batch of {batch_size} images of {' x '.join(map(str, model.image_shape))} (batch_size, data.size)"
+    what = f"a batch of {batch_size} {of_size} (batch_size, data.size)"
     require_memory(4 * own, what)  # x_t, the network's output, x0 and the next x_t
     require_memory(2 * batch_size * cost_of_one_image(model).largest, what)
 

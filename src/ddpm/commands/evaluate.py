@@ -205,7 +205,7 @@ def measure_target(
     elif target.writer:
         target.writer.adopt()
     trainer.callbacks.append(scoring)
-    with lock, explain_kept(target.writer.store) if target.writer else nullcontext():
+    with explain_kept(target.writer.store) if target.writer else nullcontext(), lock:
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
     result = Result.of(
         scoring.values,

@@ -19,9 +19,11 @@ from ddpm.config import load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.config.codec import FIRST_STAGE
 from ddpm.config.exported import exported_network, to_exported
+from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, hub, pipeline
+from ddpm.interop.diffusers_classes import class_arguments
 from ddpm.interop.diffusers_first_stage import save_first_stage
 from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
@@ -36,7 +38,7 @@ def run_export(config: DictConfig) -> None:
     if repo is not None:
         hub.check_upload(str(repo))
     path = checkpoint_path(fetch_checkpoints(config).ckpt)
-    about = {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
+    about = stated_by(path)
     license = about["license"] = str(config.get("license") or about["license"])
     if not re.fullmatch(r"[\w.+-]{0,64}", license):
         check.fail("license", license, "the identifier of a license, as apache-2.0 or cc-by-4.0")
@@ -55,6 +57,11 @@ def run_export(config: DictConfig) -> None:
         push(out, repo)
 
 
+def stated_by(path: Path) -> dict[str, Any]:
+    """Step and license of a checkpoint, or those that an exported folder states."""
+    return {"step": checkpoint_step(path), "license": ""} | exported_folder.stated_in(path)
+
+
 def push(folder: Path, repo: str) -> None:
     problem = hub.upload(folder, repo)
     if problem is None:
@@ -66,9 +73,11 @@ def push(folder: Path, repo: str) -> None:
 def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig, about: dict[str, Any]) -> str:
     exported = replace(to_exported(model, model.predict_weights), **about)
     if "first_stage" in stored.codec:
-        stage = load.guide(checkpoint_path(str(stored.codec.first_stage), "codec.first_stage"), FIRST_STAGE)
+        path = checkpoint_path(str(stored.codec.first_stage), "codec.first_stage")
+        stage = load.guide(path, FIRST_STAGE)
         stage.use_for_prediction(stored.codec.weights, seed=0)
-        exported_folder.save_first_stage(folder, to_exported(stage, stage.predict_weights))
+        exported_stage = replace(to_exported(stage, stage.predict_weights), **stated_by(path))
+        exported_folder.save_first_stage(folder, exported_stage)
         exported = exported_folder.with_own_first_stage(exported)
     exported_folder.save_exported_folder(folder, exported)
     return "use it as ckpt={out}; a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}"
@@ -82,12 +91,17 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         return f"{'VQModel' if isinstance(network, VQAutoencoder) else 'AutoencoderKL'}.from_pretrained({{out!r}})"
     groups = ["process", "objective", "clip", "sampler", *([] if isinstance(codec, LatentCodec) else ["codec"])]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
-    of_the_sampler = {group: parts["sampler"].get(group) for group in ("variance", "timestep_spacing")}
+    of_the_sampler = {
+        group: parts["sampler"][group] for group in ("variance", "timestep_spacing") if group in parts["sampler"]
+    }
     words = pipeline.part_words(parts) | pipeline.part_words(of_the_sampler)
-    process = model.sampler.process
-    scheduler = pipeline.scheduler_config(words, process.schedule, model.sampler.times(process.T))
-    text = getattr(model.condition, "text", None)
-    save = partial(pipeline.save_pipeline, folder=folder, network=network, scheduler=scheduler, text=text)
+    process, steps = model.sampler.process, model.sampler.steps or model.sampler.process.T
+    scheduler = pipeline.scheduler_config(words, process.schedule, steps, model.sampler.times(process.T))
+    text, classes = getattr(model.condition, "text", None), None
+    if isinstance(model.condition, ClassLabel):
+        classes = class_arguments(model.condition, OmegaConf.to_container(stored.guidance, resolve=True))
+    about_model = {"scheduler": scheduler, "text": text, "classes": classes}
+    save = partial(pipeline.save_pipeline, folder=folder, network=network, **about_model)
     if not isinstance(codec, LatentCodec):
         name, _ = wiring.complete(save, "model", image_shape=model.image_shape)
     elif codec.shifts:
@@ -97,6 +111,9 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         name, place = wiring.complete(save, "model", image_shape=model.latent_shape, first_stage=stage)
         kept = {"network": stage, "folder": folder / place, "scale": codec.scale, "size": side}
         wiring.complete(save_first_stage, "codec", **kept)
+    if classes:
+        load_it = "DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
+        return f"{load_it}(class_labels=[0, 1, 2], num_inference_steps={{steps}})"
     prompt = "" if text is None else f"{model.condition.default_prompts[0]!r}, ".replace("{", "{{").replace("}", "}}")
     return f"{name}.from_pretrained({{out!r}})({prompt}num_inference_steps={{steps}})"
 

@@ -19,6 +19,7 @@ from ddpm.checkpoint.stored_config import FITTED
 from ddpm.evaluation.table import format_estimate
 from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import describe_part, run_folder_of
+from ddpm.interop.diffusers_classes import CLASS_NAME
 from ddpm.metrics.protocol import Result, read_result
 from ddpm.model.diffusion_model import DiffusionModel
 
@@ -38,13 +39,13 @@ def write_card(
 
     path: the checkpoint that was exported. stored: its configuration. license: its identifier, empty if none is stated.
     """
-    of_diffusers, network = diffusers_class(folder), model.weights(model.predict_weights)
+    of_diffusers, network = opened_in_diffusers(folder, repo), model.weights(model.predict_weights)
     for file in folder.rglob("config.json"):
         file.write_text(json.dumps(without_paths(json_file(file)), indent=2) + "\n")
     shown = copy_grid(folder, path, model)
     fields = {"classifies": "guidance.classifier", "reconstructs": "codec.first_stage"}
     field = next((name for kind, name in fields.items() if getattr(network, kind, False)), "ckpt")
-    use = f'{of_diffusers}.from_pretrained("{repo}")' if of_diffusers else f"{field}=hf:{repo}"
+    use = of_diffusers or f"{field}=hf:{repo}"
     head = f"license: {license}\n" if license else ""
     parts = [
         f"---\nlibrary_name: {'diffusers' if of_diffusers else 'ddpm'}\ntags: [diffusion]\n{head}---",
@@ -63,12 +64,14 @@ def write_card(
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
-def diffusers_class(folder: Path) -> str:
-    """The class of diffusers that opens an exported folder; "" for a folder of this program."""
+def opened_in_diffusers(folder: Path, repo: str) -> str:
+    """The call that opens an exported folder in diffusers; "" for a folder of this program."""
     for name in ("model_index.json", "config.json"):
         about = json_file(folder / name) if (folder / name).is_file() else {}
-        if isinstance(about, dict) and isinstance(about.get("_class_name"), str):
-            return about["_class_name"]
+        if about.get("_class_name") == CLASS_NAME:
+            return f'DiffusionPipeline.from_pretrained("{repo}", trust_remote_code=True)'
+        if "_class_name" in about:
+            return f'{about["_class_name"]}.from_pretrained("{repo}")'
     return ""
 
 

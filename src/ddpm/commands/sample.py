@@ -5,7 +5,7 @@ arrays they show, and numbers.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from ddpm.commands.dry_run import cost_of_one_image, require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.images import height_width
 from ddpm.data.sources.base import sha256_of_parts
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.samplers.base import State
@@ -62,8 +61,7 @@ def generate(config: DictConfig) -> None:
     if config.get("data"):
         raise ValueError("data has no effect on the generation of images; leave it out, or choose a task with images")
     check.positive_int("batch_size", config.batch_size)
-    if config.num_samples is not None:
-        check.positive_int("num_samples", config.num_samples)
+    check.positive_int_or_none("num_samples", config.num_samples)
     make_store = STORES[check.one_of("format", config.format, STORES)]
     check.boolean("gif", config.gif)
     path = checkpoint_path(config.ckpt)
@@ -71,13 +69,14 @@ def generate(config: DictConfig) -> None:
     load.refuse_without_samples(model, path)
     model.use_for_prediction(config.weights, config.seed)
     size = set_size(model, config.size)
-    data, picture, requested = prepare_samples(config, model)
+    data, picture, requested, captions = prepare_samples(config, model)
     require_memory_for_images(model, min(config.batch_size, data.num_samples))
     trainer = build.trainer(config)
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
     folder = Path(config.out or run_folder_of(path) / name)
-    store = make_store(folder, data.num_samples, model.image_shape, data.labels_of(torch.arange(data.num_samples)))
+    labels = data.labels_of(torch.arange(data.num_samples))
+    store = make_store(folder, data.num_samples, model.image_shape, labels, captions)
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
     data.done_mask = store.done_mask
@@ -85,18 +84,17 @@ def generate(config: DictConfig) -> None:
     finished = writer.is_finished()
     lacks_gif = config.gif and not (finished and store.holds(GIF, writer.gif))
     locks = launch.is_first_process() and (lacks_gif or not finished or has_leftovers(folder))
-    with lock_folder(folder, "out=") if locks else nullcontext():
+    with explain_kept(store), lock_folder(folder, "out=") if locks else nullcontext():
         record.refuse_to_mix(store.grows, has_images=any(store.stored()))
-        with explain_kept(store):
-            if not finished:
-                num_found = int(store.done_mask().sum())
-                report_progress(num_found, store, record)
-                trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
-                trainer.predict(GenerationModule(model), data, return_predictions=False)
-            else:
-                writer.adopt()
-            if lacks_gif:
-                draw_gif(trainer, model, data, writer)
+        if not finished:
+            num_found = int(store.done_mask().sum())
+            report_progress(num_found, store, record)
+            trainer.callbacks += [writer, GenerationProgress(data.num_samples, num_found)]
+            trainer.predict(GenerationModule(model), data, return_predictions=False)
+        else:
+            writer.adopt()
+        if lacks_gif:
+            draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
 
 
@@ -119,7 +117,7 @@ def set_size(model: DiffusionModel, size: Any) -> str:
     """Generate images of another size (Rombach et al. 2022, section 4.3.2). Returns a suffix for the folder's name."""
     if size is None:
         return ""
-    model.image_shape = (model.image_shape[0], *height_width("size", size))
+    model.image_shape = (model.image_shape[0], *check.height_width("size", size))
     cost_of_one_image(model)  # only to raise the network's errors early
     return f"_{model.image_shape[1]}x{model.image_shape[2]}"
 
@@ -127,10 +125,15 @@ def set_size(model: DiffusionModel, size: Any) -> str:
 Picture = Callable[[torch.Tensor], torch.Tensor]
 
 
-def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[GenerationDataModule, Picture, dict[str, Any]]:
-    """The samples to generate, the function that draws their grid, and the requested conditions for the record."""
+def prepare_samples(
+    config: DictConfig, model: DiffusionModel
+) -> tuple[GenerationDataModule, Picture, dict[str, Any], Sequence[str] | None]:
+    """The samples to generate, the function that draws their grid, the requested conditions for the record, and the
+    texts through which samples cycle."""
     refuse_without_prior(model)
-    rows, names, about = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="all")
+    rows, names, about, captions = resolve_request(
+        model.sample_condition, config["class"], config.prompt, otherwise="all"
+    )
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one grid; choose format=png or npz")
@@ -139,7 +142,7 @@ def prepare_samples(config: DictConfig, model: DiffusionModel) -> tuple[Generati
         kinds = list(dict.fromkeys(names))
         return tile_by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about
+    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about, captions
 
 
 @rank_zero_only
@@ -267,6 +270,7 @@ def task_model(
         batch_size=batch_size,
         data=data,
         another=another,
+        require_memory=lambda num: require_memory_for_images(model, min(batch_size, num), num),
     )
 
 

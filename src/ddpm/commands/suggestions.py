@@ -35,7 +35,7 @@ def nearest(wrong: str, known: Sequence[str]) -> str | None:
     """The known key with the last part of `wrong`, or with the name here of what other programs call so."""
     group, _, last = wrong.rpartition(".")
     here = next((name for name, others in OTHER_NAMES.items() if last.lower() in map(str.lower, others)), None)
-    for name in filter(None, (last, here)):
+    for name in filter(None, (last, here, last.lower())):
         found = [key for key in known if key.rpartition(".")[2] == name]
         if found:
             return min(found, key=lambda key: (key.rpartition(".")[0] != group, key.count(".")))

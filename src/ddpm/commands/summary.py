@@ -36,12 +36,7 @@ def find_cause(config: DictConfig, trainer: Trainer) -> str:
 
 @rank_zero_only
 def print_summary(
-    config: DictConfig,
-    module: DiffusionModule,
-    trainer: Trainer,
-    resumed: Path | None,
-    first_step: int,
-    seconds: float,
+    config: DictConfig, module: DiffusionModule, trainer: Trainer, resumed: Path | None, first_step: int, seconds: float
 ) -> None:
     """Print steps, files, metrics and next commands of this run, after its loggers are finalized. The step is read from
     the folder, because spawned processes do not report it."""

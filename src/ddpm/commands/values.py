@@ -8,7 +8,6 @@ from ddpm.base import check
 from ddpm.checkpoint.groups import chosen_at_the_start
 from ddpm.config.model import build_loss, forward_process, with_network_settings
 from ddpm.config.wiring import complete, instantiate, is_chosen
-from ddpm.data.images import height_width
 
 
 def check_values(config: DictConfig) -> None:
@@ -42,5 +41,5 @@ def check_network(config: DictConfig) -> None:
     with torch.device("meta"):
         network = instantiate(config.model, "model")
     if "first_stage" not in config.codec and "in_channels" in config.model:
-        height, width = height_width("data.size", config.data.size)
+        height, width = check.height_width("data.size", config.data.size)
         getattr(network, "check_images", lambda shape: None)((config.model.in_channels, height, width))

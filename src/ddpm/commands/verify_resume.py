@@ -106,10 +106,7 @@ def main() -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         steps = [path.stem for path in list_checkpoints(killed / "checkpoints")]
-        print(
-            f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. Resuming it",
-            flush=True,
-        )
+        print(f"killed; there are checkpoints of steps {', '.join(reversed(steps))}. Resuming it", flush=True)
         wait_until_finished(start_training(overrides, killed, log), log)
         if "continuing from" not in log.read_text():
             sys.exit("the run ended before it was killed, so nothing was resumed; make it longer, with a larger batch")

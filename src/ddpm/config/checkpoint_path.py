@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.base import check
 from ddpm.checkpoint.folder import list_checkpoints, newest_intact
 from ddpm.checkpoint.reading import hold
 from ddpm.config.field_types import check_type
@@ -55,6 +56,8 @@ def checkpoint_path(ckpt: str, field: str = "ckpt") -> Path:
 
     All ranks get the same path. A file is held open (`ddpm.checkpoint.reading`).
     """
+    if not isinstance(ckpt, str) or not ckpt:
+        check.fail(field, ckpt, "the path of a checkpoint or of a run, or latest")
     if hub.is_hub_name(ckpt):
         return hub.cached_folder(ckpt, field)
     path = Path(str(ckpt))

@@ -12,7 +12,6 @@ from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.wiring import complete, instantiate
-from ddpm.data.images import height_width
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.interop.hub import is_hub_name
 from ddpm.model.codec import Codec
@@ -42,7 +41,8 @@ def build_codec(config: DictConfig, fitted: Fitted, load: Load) -> Codec:
         )
     part = instantiate(OmegaConf.masked_copy(leaf, [name for name in leaf if name not in READ_HERE]), "codec")
     codec = complete(part, "codec", network=network, fitted=known)
-    codec.latent_shape((config.data.channels, *height_width("data.size", config.data.size)))  # only to raise its errors
+    size = check.height_width("data.size", config.data.size)
+    codec.latent_shape((config.data.channels, *size))  # only to raise its errors
     return codec
 
 
@@ -106,7 +106,7 @@ def with_latent_shape(config: DictConfig, load: Load) -> DictConfig:
     if not is_hub_name(str(config.codec.first_stage)):
         path = checkpoint_path(str(config.codec.first_stage), FIELD)  # no newer file is taken later
         config.codec.first_stage = str(path.absolute())
-    height, width = (side // network.factor for side in height_width("data.size", config.data.size))
+    height, width = (side // network.factor for side in check.height_width("data.size", config.data.size))
     values = {"${data.channels}": network.z_channels, "${data.size}": height if height == width else [height, width]}
     changed = OmegaConf.create(OmegaConf.to_container(config, resolve=False), flags={"allow_objects": True})
     with open_dict(changed):

@@ -75,6 +75,17 @@ def set_up_guidance(
     return GuidanceSetup(partial(apply_wrappers, inner, outer), sample_condition, tuple(networks))
 
 
+def unguided(model: DiffusionModel) -> DiffusionModel:
+    """A model of the same networks that samples without guidance."""
+    config = OmegaConf.create({"guidance": UNGUIDED, "clip": model.config["clip"]})
+    setup = set_up_guidance(config, model.condition, model.sampler, model.codec, refuse_load, model.objective)
+    return model.with_guidance(setup.wrap, setup.sample_condition)
+
+
+def refuse_load(path: str, **_: Any) -> DiffusionModel:
+    raise AssertionError(f"without guidance no other model is loaded, but {path} was asked for")
+
+
 def apply_wrappers(inner: Callable[..., Denoiser], outer: Callable[..., Denoiser], denoiser: Denoiser) -> Denoiser:
     return outer(denoiser=inner(denoiser=denoiser))
 

@@ -18,7 +18,6 @@ from ddpm.checkpoint.stored_config import FITTED, Fitted
 from ddpm.config.codec import Load, build_codec
 from ddpm.config.guidance import set_up_guidance
 from ddpm.config.wiring import complete, instantiate, is_chosen
-from ddpm.data.images import height_width
 from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.conditions.base import Condition
 from ddpm.diffusion.conditions.low_resolution import LowResolution
@@ -40,7 +39,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
     schedule = instantiate(config.schedule, "schedule")
     process = forward_process(config, schedule, fitted)
     stored, config = {**to_portable(config), FITTED: dict(fitted)}, with_network_settings(config, fitted)
-    image_shape = (config.data.channels, *height_width("data.size", config.data.size))
+    image_shape = (config.data.channels, *check.height_width("data.size", config.data.size))
     codec = build_codec(config, fitted, load)
     if isinstance(process, BinomialDiffusion) and not isinstance(codec, BinaryCodec):
         raise ValueError("process=binomial needs pixels of -1 and 1: choose codec=binary")

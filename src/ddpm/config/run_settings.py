@@ -108,7 +108,7 @@ def run_labels(columns: Columns, folders: Sequence[str]) -> list[str]:
         if not key.startswith(BOOKKEEPING) and max(len(value) for value, _ in cells) <= LONGEST_VALUE
     }
     if len(shown) > MOST_IN_A_NAME:
-        shown = telling(shown, len(folders))
+        shown = distinguishing(shown, len(folders))
     if len(shown) > MOST_IN_A_NAME:
         return list(folders)
     words = [[f"{key}={value}" for value in cells] for key, cells in shown.items()]
@@ -118,7 +118,7 @@ def run_labels(columns: Columns, folders: Sequence[str]) -> list[str]:
     return [folder if not name else name if names.count(name) == 1 else f"{name} ({folder})" for name, folder in pairs]
 
 
-def telling(columns: dict[str, list[str]], num_runs: int) -> dict[str, list[str]]:
+def distinguishing(columns: dict[str, list[str]], num_runs: int) -> dict[str, list[str]]:
     """The first columns that together give each run other values, or as many of them as possible."""
     chosen: dict[str, list[str]] = {}
     kinds = [()] * num_runs

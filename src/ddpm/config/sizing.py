@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.data.images import height_width
+from ddpm.base import check
 
 MULTIPLIERS = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 2], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}
 """Widths of the levels, by their number. Those of 4 and 6 levels are the networks of Ho et al. 2020 for 32 and 256
@@ -63,7 +63,7 @@ def choose_sizes(config: DictConfig, num_images: int, device: str, timed: bool) 
 
     device: cpu or gpu. timed: the number of steps is chosen otherwise.
     """
-    size = height_width("data.size", config.data.size)
+    size = check.height_width("data.size", config.data.size)
     found = {f"model.{field}": value for field, value in network_for(size, device).items() if field in config.model}
     found |= {} if timed else {"trainer.max_steps": steps_for(num_images, config.data.batch_size, device)}
     found = {key: value for key, value in found.items() if OmegaConf.select(config, key) is None}

@@ -1,19 +1,18 @@
 """Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files, or one image file."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.decode import Problem, list_problems
 from ddpm.data.images import FULL_WHITE, Misfit, turn_upright
-from ddpm.data.sources.base import Images, Source
+from ddpm.data.sources.base import AnnotatedImages, Images, Source, captions_of
 from ddpm.data.sources.folder import Folder, ImageFile, image_names, is_image_file
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
@@ -26,7 +25,7 @@ GREY = ("1", "L", "LA", "La", "I", "F")
 
 def image_source(path: str | Path) -> Source:
     """The source that reads `path`, by its type and extension. Raises ValueError if none does."""
-    path = Path(path)
+    path = generated_in(Path(path))
     if path.is_dir():
         return folder_source(path)
     if path.is_file() and is_image_file(path):
@@ -38,6 +37,13 @@ def image_source(path: str | Path) -> Source:
             "[N, H, W, C], a .parquet file or a folder of such files"
         )
     return BY_SUFFIX[path.suffix.lower()](str(path))
+
+
+def generated_in(path: Path) -> Path:
+    """The images that sample.py wrote to a folder, beside which lies a grid of them; any other path is returned."""
+    if not (path / "generation.json").is_file():
+        return path
+    return next((found for name in ("samples.npz", "images") if (found := path / name).exists()), path)
 
 
 def folder_source(path: Path) -> Source:
@@ -138,11 +144,10 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class OneSize:
+class OneSize(AnnotatedImages):
     """A source of open images that refuses images of another size. whose, remedy: in that error, see
     `images_of_shape`."""
 
-    images: Images
     size: tuple[int, int]
     whose: str
     remedy: str
@@ -151,15 +156,8 @@ class OneSize:
         return self
 
     @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(self.images.class_names)
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def captions(self) -> Sequence[str] | None:
+        return captions_of(self.images)
 
     def image(self, index: int) -> Image.Image | np.ndarray:
         image = open_any(self.images, index)
@@ -168,9 +166,6 @@ class OneSize:
             what = f"is {size[0]} x {size[1]}, but {self.whose} {self.size[0]} x {self.size[1]}"
             raise Misfit(what, self.remedy)
         return image
-
-    def name(self, index: int) -> str:
-        return self.images.name(index)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()

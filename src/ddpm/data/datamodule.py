@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.data.contents import check_classes, count_classes, describe
 from ddpm.data.decode import Decoder, usable
-from ddpm.data.images import Preparation, height_width
+from ddpm.data.images import Preparation
 from ddpm.data.label_images import LabelledPreparation, with_label_images
 from ddpm.data.labels import explain_no_labels, unlabelled, with_labels
 from ddpm.data.latents import CachedLatents
@@ -80,8 +80,8 @@ class ImageDataModule(LightningDataModule):
         self.test_source = test_source or own_test_split(source)
         self.preparation = Preparation(
             channels,
-            height_width("data.size", size),
-            None if crop is None else height_width("data.crop", crop),
+            check.height_width("data.size", size),
+            None if crop is None else check.height_width("data.crop", crop),
             resize,
             background,
             white,
@@ -95,7 +95,7 @@ class ImageDataModule(LightningDataModule):
         self._stored = self.preparation if label_images is None else LabelledPreparation(self.preparation, num_labels)
         self.batch_size = check.positive_int("data.batch_size", batch_size)
         self.seed = check.non_negative_int("seed", seed)
-        self._num_train = None if num_train is None else check.positive_int("data.num_train", num_train)
+        self._num_train = check.positive_int_or_none("data.num_train", num_train)
         self.num_val = check.non_negative_int("data.num_val", num_val)
         self.flip = check.boolean("data.flip", flip)
         self.num_workers = check.non_negative_int("data.num_workers", num_workers)
@@ -105,10 +105,8 @@ class ImageDataModule(LightningDataModule):
         if on_broken != "keep":
             check.one_of("data.on_broken", on_broken, ("stop", "skip"))
         self.on_broken = on_broken
-        self._num_classes = None if num_classes is None else check.positive_int("data.num_classes", num_classes)
-        self._eval_batch_size = (
-            None if eval_batch_size is None else check.positive_int("data.eval_batch_size", eval_batch_size)
-        )
+        self._num_classes = check.positive_int_or_none("data.num_classes", num_classes)
+        self._eval_batch_size = check.positive_int_or_none("data.eval_batch_size", eval_batch_size)
         if on_broken == "skip" and not verify:
             raise ValueError("data.on_broken=skip needs data.verify=true: broken images are found only by decoding all")
         if check.boolean("data.download", download) and not isinstance(source, Downloadable):

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +110,7 @@ class BatchReader:
             batch_sampler=self.plan,
             num_workers=num_workers,
             collate_fn=identity_collate,
-            worker_init_fn=end_with_the_parent_alone,
+            worker_init_fn=follow_the_parent_alone,
             persistent_workers=persistent and num_workers > 0,
             generator=torch.Generator(),  # a separate one, because reading would advance the global one
         )
@@ -127,11 +129,13 @@ def identity_collate(batch: Any) -> Any:
     return batch
 
 
-def end_with_the_parent_alone(worker: int) -> None:
-    """In a worker: ignore SIGTERM unless the parent process sent it.
+def follow_the_parent_alone(worker: int) -> None:
+    """In a worker: ignore SIGTERM unless the parent process sent it, and end in silence if the parent ends.
 
-    Schedulers send SIGTERM to all processes of a job, and the parent needs its workers until it has saved.
+    Schedulers send SIGTERM to all processes of a job, and the parent needs its workers until it has saved. A signal can
+    end the parent while it fetches a batch; the thread of the worker that sends the batch would print a traceback.
     """
+    sys.excepthook = print_unless_disconnected
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     parent = os.getppid()
@@ -143,6 +147,11 @@ def end_with_the_parent_alone(worker: int) -> None:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=watch, daemon=True).start()
+
+
+def print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 @dataclass(frozen=True)

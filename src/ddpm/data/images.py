@@ -6,9 +6,7 @@ luma) by Pillow's own conversion, without ICC profiles; an EXIF orientation is a
 used.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,12 +21,7 @@ FILTERS = {
 }
 FULL_WHITE = 65535
 BACKGROUNDS = {"white": 255, "black": 0}
-ORIENTED = {
-    "exif",
-    "Raw profile type exif",
-    "xmp",
-    "XML:com.adobe.xmp",
-}  # where Pillow stores an orientation
+ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow stores an orientation
 
 
 class UnusableImage(ValueError):
@@ -45,15 +38,6 @@ class Misfit(UnusableImage):
     def __init__(self, what: str, remedy: str, remedy_if_all: str = "") -> None:
         super().__init__(f"{what}; {remedy}")
         self.what, self.remedy, self.remedy_if_all = what, remedy, remedy_if_all
-
-
-def height_width(name: str, value: Any) -> tuple[int, int]:
-    """`value`, one length or [height, width], as a pair."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            check.fail(name, list(value), "one length or [height, width]")
-        return check.positive_int(f"{name}[0]", value[0]), check.positive_int(f"{name}[1]", value[1])
-    return (check.positive_int(name, value),) * 2
 
 
 @dataclass(frozen=True)

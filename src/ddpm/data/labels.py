@@ -26,10 +26,11 @@ def with_labels(images: Any, labels: str, name: str) -> Any:
     if not found:
         check.fail("data.labels", labels, f"null for data={name}, which has nothing to choose from")
     if labels not in found and Path(path).is_file() and hasattr(images, "names"):
-        found = tables.columns(text_file(Path(path)), images.names, path, "")
-        if not found:
-            check.fail("data.labels", labels, f"a table of these images, but {path} does not name {images.name(0)}")
+        found = tables.columns(text_file(Path(path)), images.names, path, "", images.root)
         labels = column
+    if labels not in found and (problems := [found[each].where for each in found if is_table(each)]):
+        known = ", ".join(each for each in found if not is_table(each))
+        check.fail("data.labels", labels, "; ".join([*([f"one of {known}"] if known else []), *problems]))
     chosen = found[check.one_of("data.labels", labels, found)]
     made = number_classes(chosen.read(), f"data.labels={labels}: a value", images.name, chosen.names)
     if made.problem:
@@ -37,10 +38,16 @@ def with_labels(images: Any, labels: str, name: str) -> Any:
     return replace(images, labels=made.numbers, class_names=made.names, label_problem="")
 
 
+def is_table(name: str) -> bool:
+    """Whether a name in `columns_of` is that of a table that cannot be used; its `where` is the reason."""
+    return name.lower().endswith(tables.SUFFIXES)
+
+
 def explain_no_labels(images: Images) -> str:
     """ ": REASON; data.labels can be ...", each part only if there is something to say."""
     problem, found = getattr(images, "label_problem", ""), columns_of(images)
-    listed = ", ".join(f"{name} ({column.where})" for name, column in list(found.items())[:MAX_NAMED])
+    usable = [f"{name} ({column.where})" for name, column in found.items() if not is_table(name)]
+    listed = ", ".join(usable[:MAX_NAMED])
     return (f": {problem}" if problem else "") + (f"; data.labels can be one of {listed}" if listed else "")
 
 

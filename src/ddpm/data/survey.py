@@ -16,7 +16,8 @@ from ddpm.data.decode import BatchReader, Decoder, Inspections, Problem
 from ddpm.data.images import is_deep, turn_upright
 
 Stored = tuple[tuple[int, int], str, int]
-"""(height, width) of an upright image, its Pillow mode ("array" without a file), and the bits of a channel."""
+"""(height, width) of an upright image, its Pillow mode ("array" without a file) and whether it is one of several
+frames, and the bits of a channel."""
 
 
 @dataclass
@@ -55,8 +56,9 @@ def count(stored: Counter[Stored], image: Any) -> Any:
         stored[image.shape[:2], "array", 8] += 1
         return image
     bits = bits_of(image)  # before it is decoded
+    frames = ", the first of several frames" if getattr(image, "n_frames", 1) > 1 else ""
     upright = turn_upright(image)
-    stored[(upright.height, upright.width), image.mode, bits] += 1
+    stored[(upright.height, upright.width), image.mode + frames, bits] += 1
     return upright
 
 

@@ -107,3 +107,9 @@ class Bernoulli(NamedTuple):
     def log_likelihood(self, x0: Tensor) -> Tensor:
         """x0: `[B, C, H, W]` of -1 and 1."""
         return torch.log((1 + x0 * self.mean) / 2)
+
+
+def symmetric_root(covariance: Tensor) -> Tensor:
+    """The symmetric R with R R = covariance, `[K, K]`, which may be singular."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T

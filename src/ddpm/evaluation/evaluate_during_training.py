@@ -15,6 +15,7 @@ from ddpm.base.environment import Environment, device_name
 from ddpm.base.progress import stage
 from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
+from ddpm.config.guidance import unguided
 from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
@@ -28,6 +29,7 @@ from ddpm.metrics.protocol import (
 )
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.checkpoints import Checkpoints
 from ddpm.training.callbacks.interruption import sampling_progress, stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
@@ -36,13 +38,13 @@ from ddpm.training.logs import log_numbers
 from ddpm.training.module import DiffusionModule
 
 
-def sample_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
+def sample_inputs(trainer: Trainer, model: DiffusionModel, ids: Tensor) -> tuple[Cond, Tensor | None]:
     """Conditions and start images of samples: with captions, those of the training images, as in evaluate.py."""
     data = trainer.datamodule.split("train")
     if data.captions is None or data.of_texts is None:
-        return preview_inputs(trainer, module, ids)
+        return preview_inputs(trainer, model, ids)
     conditions = data.conditions(data.indices[ids.cpu() % len(data)])
-    return module.model.sample_condition.of({name: part.to(module.device) for name, part in conditions.items()}), None
+    return model.sample_condition.of({name: part.to(model.device) for name, part in conditions.items()}), None
 
 
 class EvaluateDuringTraining(PeriodicWork):
@@ -50,8 +52,9 @@ class EvaluateDuringTraining(PeriodicWork):
 
     evaluator: not part of the module, and so not in checkpoints. every_n_steps: optimizer steps between evaluations;
     another one follows at the end of training. Samples 0..num_samples-1, from the same noise each time, are compared
-    with the training split. batch_size: samples at once on each device. describe: function from the values fitted to
-    the data to the description of the model by group.
+    with the training split. batch_size: samples at once on each device. guided: sample with the run's guidance, not
+    without any as evaluate.py does by default. describe: function from the values fitted to the data to the
+    description of the model by group.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class EvaluateDuringTraining(PeriodicWork):
         every_n_steps: int,
         num_samples: int,
         batch_size: int,
+        guided: bool,
         describe: Callable[[Fitted], dict[str, Any]],
     ) -> None:
         super().__init__(check.positive_int("evaluate.every_n_steps", every_n_steps))
@@ -67,13 +71,15 @@ class EvaluateDuringTraining(PeriodicWork):
         self.evaluator = evaluator
         self.num_samples = check.positive_int("evaluate.num_samples", num_samples)
         self.batch_size = check.positive_int("evaluate.batch_size", batch_size)
+        self.guided = check.boolean("evaluate.guided", guided)
         self.reference: ImageReference | None = None
         self.numbers: dict[str, float] = {}  # of the last evaluation, none if it failed
 
     def on_fit_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Raise errors of the evaluation before the first step, and find out the names of its values."""
         data, ids = trainer.datamodule.split("train"), torch.arange(self.num_samples, device=module.device)
-        cond = (sample_inputs(trainer, module, some)[0] for some in ids.split(self.batch_size))
+        model = self.sampled_model(module)
+        cond = (sample_inputs(trainer, model, some)[0] for some in ids.split(self.batch_size))
         labels = torch.cat(
             [each[LABEL].cpu() for each in cond if LABEL in each] or [torch.full((self.num_samples,), -1)]
         )
@@ -123,6 +129,9 @@ class EvaluateDuringTraining(PeriodicWork):
                 reference.show(self.evaluator, trainer, lambda: stop_if_signalled(trainer))
             self.reference = reference
 
+    def sampled_model(self, module: DiffusionModule) -> DiffusionModel:
+        return module.model if self.guided else unguided(module.model)
+
     def generated(self, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Batches of this rank's samples with their numbers and labels, None if the model has no classes.
 
@@ -130,10 +139,11 @@ class EvaluateDuringTraining(PeriodicWork):
         """
         each = -(-self.num_samples // trainer.world_size)
         ids = torch.arange(trainer.global_rank, each * trainer.world_size, trainer.world_size, device=module.device)
+        model = self.sampled_model(module)
         for some in ids.split(self.batch_size):
-            cond, begun_at = sample_inputs(trainer, module, some)
+            cond, begun_at = sample_inputs(trainer, model, some)
             with module.model.inference(trainer.precision_plugin.forward_context()):
-                images = module.model.generate(some, module.model.best_weights, cond, begun_at).float()
+                images = model.generate(some, model.best_weights, cond, begun_at).float()
             wanted = some < self.num_samples
             yield images[wanted], some[wanted], cond[LABEL][wanted] if LABEL in cond else None
 

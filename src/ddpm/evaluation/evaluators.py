@@ -1,10 +1,12 @@
 """Builds evaluators from a configuration, for evaluate.py and for `metric=fid` in training."""
 
+import copy
 from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
 
+from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.build import build_parts
 from ddpm.config.model import with_network_settings
@@ -29,9 +31,11 @@ def training_evaluations(config: DictConfig) -> list[EvaluateDuringTraining]:
     for name, leaf in config.metric.items_ex(resolve=False):
         if leaf is not None and str(leaf.get("_target_")).startswith("ddpm.evaluation.model_metrics."):
             raise ValueError(f"metric={name} measures a trained model, not images: use it in evaluate.py")
-    settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size")}
-    evaluator, about = build_evaluator(config, config.data.name).to("cpu"), partial(describe, config)
-    return [EvaluateDuringTraining(evaluator, **settings, describe=about)]
+    settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size", "guided")}
+    evaluator, described = build_evaluator(config, config.data.name).to("cpu"), copy.deepcopy(config)
+    if not config.evaluate.guided:
+        described.guidance = UNGUIDED
+    return [EvaluateDuringTraining(evaluator, **settings, describe=partial(describe, described))]
 
 
 def describe(config: DictConfig, fitted: Fitted) -> dict[str, Any]:

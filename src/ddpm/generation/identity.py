@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base.environment import device_name
-from ddpm.base.exit_codes import NO_SPACE
+from ddpm.base.exit_codes import NO_SPACE, ProcessLost
 from ddpm.base.system_errors import REMEDIES
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
@@ -101,18 +101,22 @@ def describe_kept(store: ImageStore) -> str:
 
 @contextmanager
 def explain_kept(store: ImageStore) -> Iterator[None]:
-    """State how many samples are kept if one cannot be written, or if a signal ends the generation."""
+    """State how many samples are kept if one cannot be written, or if a signal or a fault ends the generation."""
+    how = "continue" if store.continues else "start again (format=png and npz continue)"
+    remedy = f"run the same command again to {how}"
     try:
         yield
     except Interrupted as interrupted:
-        how = "continue" if store.continues else "start again (format=png and npz continue)"
-        interrupted.kept = f"{describe_kept(store)}; run the same command again to {how}"
+        interrupted.kept = f"{describe_kept(store)}; {remedy}"
+        raise
+    except (RuntimeError, MemoryError, ProcessLost) as error:
+        error.add_note(f"{describe_kept(store)}; {remedy}")
         raise
     except OSError as error:
         file = Path(str(error.filename or store.folder))
         if error.errno not in REMEDIES or not file.is_relative_to(store.folder):
             raise
-        what = "has no room left" if error.errno in NO_SPACE else "cannot be written"
+        what = "has no room left" if error.errno in NO_SPACE else "cannot be read or written"
         kept = f"{describe_kept(store)}; {REMEDIES[error.errno]}"
         raise ValueError(f"out={store.folder} {what} ({error.strerror}: {file}): {kept}") from error
 

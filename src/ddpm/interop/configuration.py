@@ -5,8 +5,9 @@ from typing import Any
 
 from ddpm.base import check
 from ddpm.interop.diffusers import DiffusersModel
+from ddpm.interop.diffusers_classes import guidance_of
 from ddpm.interop.diffusers_files import refuse
-from ddpm.interop.scheduler import Scheduler
+from ddpm.interop.scheduler import ANCESTRAL, Scheduler, Solver
 
 Config = dict[str, Any]
 OBJECTIVES = {"epsilon": "Eps", "sample": "X0", "v_prediction": "V"}
@@ -21,7 +22,8 @@ def schedule(scheduler: Scheduler) -> Config:
     timesteps = {"num_timesteps": scheduler.num_train_timesteps}
     if scheduler.rescale_betas_zero_snr:
         of = schedule(replace(scheduler, rescale_betas_zero_snr=False))
-        return leaf("diffusion.schedules.adjusted.zero_terminal_snr", **timesteps, of=of)
+        floor = {"floor": scheduler.floor} if scheduler.floor else {}
+        return leaf("diffusion.schedules.adjusted.zero_terminal_snr", **timesteps, of=of, **floor)
     if scheduler.trained_betas is not None:
         return leaf("diffusion.schedules.betas.trained", **timesteps, betas=list(scheduler.trained_betas))
     if scheduler.beta_schedule == "squaredcos_cap_v2":
@@ -41,13 +43,16 @@ def averages(*decays: float) -> Config:
 
 
 def diffusers_configuration(pretrained: DiffusersModel) -> Config:
-    """The configuration for sampling, with the ancestral sampler and all steps."""
+    """The configuration for sampling, with the sampler of the scheduler and all steps."""
     scheduler = pretrained.scheduler or Scheduler()
     settings = pretrained.network.settings
     model = leaf("networks.unet.UNet", **settings)
     config = all_groups(model, pretrained.sample_size, schedule(scheduler), objective_of(scheduler))
     if num_classes := settings["num_classes"]:
-        config["cond"] = class_label(num_classes, 0.0)
+        dropout = 0.0 if pretrained.classes.get("null_class") is None else 0.1  # above 0; not stated in the folder
+        config["cond"] = class_label(num_classes, dropout)
+    if guidance := guidance_of(pretrained.classes):
+        config["guidance"] = guidance
     return config | sampling_parts(scheduler, settings)
 
 
@@ -85,6 +90,8 @@ def sampling_parts(scheduler: Scheduler, settings: dict[str, Any]) -> Config:
     spacing = leaf(f"diffusion.samplers.{SPACINGS[scheduler.timestep_spacing]}", _partial_=True, **offset)
     if scheduler.multistep and scheduler.timestep_spacing != "trailing":
         spacing = leaf("diffusion.samplers.published_spacing.without_last", _partial_=True, of=spacing)
+    if scheduler.ends_at_1:
+        spacing = leaf("diffusion.samplers.published_spacing.ending_at_1", _partial_=True, of=spacing)
     if scheduler.thresholding:
         bounds = {"percentile": scheduler.dynamic_thresholding_ratio, "largest": scheduler.sample_max_value}
         clip = leaf("diffusion.denoiser.DynamicThresholding", _partial_=True, **bounds)
@@ -93,7 +100,21 @@ def sampling_parts(scheduler: Scheduler, settings: dict[str, Any]) -> Config:
         clip = leaf("diffusion.denoiser.StaticThresholding", _partial_=True, **largest)
     else:
         clip = leaf("diffusion.denoiser.no_wrapper", _partial_=True)
-    return {"variance": leaf(f"diffusion.variance.{VARIANCES[kind]}"), "timestep_spacing": spacing, "clip": clip}
+    return {
+        "variance": leaf(f"diffusion.variance.{VARIANCES[kind]}"),
+        "timestep_spacing": spacing,
+        "clip": clip,
+        "sampler": sampler_leaf(scheduler.solver),
+    }
+
+
+def sampler_leaf(solver: Solver | str) -> Config:
+    """With all steps. A reason for which there is no sampler is raised when the model is built with it."""
+    if isinstance(solver, str):
+        return leaf("interop.scheduler.no_equal", _partial_=True, reason=solver, steps=None)
+    name, settings = solver
+    times = {"steps": None, "timestep_spacing": "${timestep_spacing}"}
+    return leaf(f"diffusion.samplers.{name}", _partial_=True, **times, **settings)
 
 
 def objective_of(scheduler: Scheduler) -> str:
@@ -108,7 +129,6 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
     """
     partial = {"_partial_": True}
     of_the_loss = {name: f"${{{name}}}" for name in ("time_sampler", "weight", "error")}
-    of_the_sampler = {"steps": None, "timestep_spacing": "${timestep_spacing}", "variance": "${variance}"}
     rates = {"lr": 2e-4, "warmup_steps": 0, "cosine_decay": False, "num_steps": 1}
     return {
         **{"seed": 0, "compile": False, "channels_last": False, "trainer": {"max_steps": 1}},
@@ -124,7 +144,7 @@ def all_groups(model: Config, size: list[int] | None, betas: Config, objective: 
         "loss": leaf("diffusion.losses.simple.SimpleLoss", **partial, **of_the_loss),
         "variance": leaf("diffusion.variance.FixedSmall"),
         "timestep_spacing": leaf("diffusion.samplers.timestep_spacing.uniform", **partial),
-        "sampler": leaf("diffusion.samplers.ancestral.Ancestral", **partial, **of_the_sampler),
+        "sampler": sampler_leaf(ANCESTRAL),
         "clip": leaf("diffusion.denoiser.StaticThresholding", **partial),
         "guidance": leaf("diffusion.denoiser.no_wrapper", **partial, order=["guidance", "clip"]),
         "text": {},

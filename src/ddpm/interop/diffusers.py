@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ddpm.base import check
+from ddpm.interop.diffusers_classes import read_class_arguments, with_null_class, without_null_class
 from ddpm.interop.diffusers_files import (
     WEIGHTS,
     Config,
@@ -36,11 +37,13 @@ from ddpm.networks.embeddings import TimeEmbedding
 @dataclass(frozen=True)
 class DiffusersModel:
     """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
-    scheduler: None if the folder has none. sample_size: height and width of the images, None if unknown."""
+    scheduler: None if the folder has none. sample_size: height and width of the images, None if unknown. classes: see
+    `read_class_arguments`."""
 
     network: UNet
     scheduler: Scheduler | None
     sample_size: list[int] | None
+    classes: Config
 
 
 def load_diffusers(folder: str | Path) -> DiffusersModel:
@@ -51,10 +54,13 @@ def load_diffusers(folder: str | Path) -> DiffusersModel:
     weights = read_weights(unet)
     if config.get("class_embed_type") == "timestep":
         weights = with_table(weights, settings)
+    weights = without_null_class(weights, classes := read_class_arguments(folder))
+    if classes.get("null_class") is not None:
+        settings["num_classes"] -= 1
     renamed = to_ours(weights, shapes_of(UNet, settings), their_keys)
     network = UNet(**settings)
     network.load_state_dict(renamed)
-    return DiffusersModel(network.eval(), scheduler_of(folder), sides(config))
+    return DiffusersModel(network.eval(), scheduler_of(folder), sides(config), classes)
 
 
 def with_table(weights: Weights, settings: dict[str, Any]) -> Weights:
@@ -77,16 +83,22 @@ def save_network(
     folder: str | Path,
     sample_size: int | list[int] | None = None,
     config_of: Callable[[dict[str, Any]], Config] | None = None,
+    has_null_class: bool = False,
 ) -> None:
     """Write a folder that `UNet2DModel.from_pretrained` opens. sample_size: side or sides of the images.
 
-    config_of: config.json of another class of diffusers, from the settings of the network.
+    config_of: config.json of another class of diffusers, from the settings of the network. has_null_class: write no
+    class, which adds nothing to the time embedding, as one more class.
     """
     config = (config_of or config_from)(network.settings) | {"sample_size": sample_size}
+    weights = to_theirs(network.state_dict())
+    if has_null_class:
+        config["num_class_embeds"] += 1
+        weights = with_null_class(weights)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_tensors(to_theirs(network.state_dict()), folder / f"{WEIGHTS}.safetensors")
+    save_tensors(weights, folder / f"{WEIGHTS}.safetensors")
 
 
 # Settings: the defaults of UNet2DModel, and the only values that our network supports.
@@ -124,7 +136,8 @@ DEFAULTS: Config = {
 FOLLOWED = (
     *("sample_size", "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels"),
     *("layers_per_block", "dropout", "attention_head_dim", "norm_num_groups", "num_train_timesteps"),
-    *("class_embed_type", "num_class_embeds"),
+    *("class_embed_type", "num_class_embeds", "resnet_time_scale_shift"),
+    "attn_norm_num_groups",
 )
 CONVENTIONS: dict[str, Config] = {
     "ddpm": {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6},
@@ -133,8 +146,8 @@ CONVENTIONS: dict[str, Config] = {
 """The values that our conventions have. Other combinations are not supported."""
 OURS: Config = {field: value for field, value in DEFAULTS.items() if field not in (*FOLLOWED, *CONVENTIONS["ddpm"])}
 PLAIN: Config = {
-    **{"patch_size": 1, "scale_shift": False, "resample": "conv", "self_condition": False, "concat_channels": False},
-    **dict.fromkeys(("time_channels", "num_timesteps", "num_classes", "token_channels")),
+    **{"patch_size": 1, "resample": "conv", "self_condition": False, "concat_channels": False},
+    **dict.fromkeys(("time_channels", "num_timesteps", "token_channels")),
     "transformer_depth": None,
 }
 """Settings of our `UNet` that a UNet2DModel does not have, with the only values that can be exported."""
@@ -146,14 +159,21 @@ def unet_settings(config: Config) -> dict[str, Any]:
         refuse("_class_name", config["_class_name"], "only UNet2DModel can be")
     config = followed(config, DEFAULTS, OURS)
     settings = levels(config, "DownBlock2D", "AttnDownBlock2D")
+    usual = None if config["resnet_time_scale_shift"] == "scale_shift" else config["norm_num_groups"]
+    groups = config["attn_norm_num_groups"] or usual  # of the attention in the middle; None: no norm
+    if groups != config["norm_num_groups"]:
+        refuse(
+            "attn_norm_num_groups",
+            groups,
+            f"our attention has as many groups as other layers, {config['norm_num_groups']}",
+        )
     widths, head = list(config["block_out_channels"]), config["attention_head_dim"]
     num_heads = {width // (head or width) for width in _attention_levels(widths, settings["attention_levels"])}
     return {
         "in_channels": config["in_channels"],
         "out_channels": config["out_channels"],
         **settings,
-        "dropout": config["dropout"],
-        "convention": convention_of(config),
+        **shared_settings(config),
         **classes_of(config),
         **({"head_channels": head} if len(num_heads) > 1 else {"num_heads": num_heads.pop()}),
     }
@@ -167,6 +187,14 @@ def classes_of(config: Config) -> dict[str, Any]:
     if kind and number is None:
         refuse("class_embed_type", kind, "add num_class_embeds, the number of classes, to config.json")
     return {} if number is None else {"num_classes": number}
+
+
+def shared_settings(config: Config) -> dict[str, Any]:
+    """The arguments of our `UNet` that are found in the same way in all U-Nets of diffusers."""
+    time = config["resnet_time_scale_shift"]
+    if time not in (shifts := {"default": False, "scale_shift": True}):
+        refuse("resnet_time_scale_shift", time, f"our network has {' or '.join(map(repr, shifts))}")
+    return {"dropout": config["dropout"], "scale_shift": shifts[time], "convention": convention_of(config)}
 
 
 def convention_of(config: Config) -> str:
@@ -192,6 +220,8 @@ def config_from(settings: dict[str, Any]) -> Config:
         **OURS,
         **shared_config(settings, "DownBlock2D", "AttnDownBlock2D"),
         "attention_head_dim": head,
+        "attn_norm_num_groups": settings["num_groups"] if settings["scale_shift"] else None,  # else it has no norm
+        "num_class_embeds": settings["num_classes"],
     }
 
 
@@ -216,6 +246,7 @@ def shared_config(settings: dict[str, Any], plain: str, attending: str) -> Confi
         "layers_per_block": settings["num_res_blocks"],
         **block_types(len(mults), settings["attention_levels"], plain, attending),
         "dropout": settings["dropout"],
+        "resnet_time_scale_shift": "scale_shift" if settings["scale_shift"] else "default",
         "norm_num_groups": settings["num_groups"],
     }
 

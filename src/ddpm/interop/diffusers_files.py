@@ -7,7 +7,6 @@ from ddpm.base import check
 from ddpm.base.untrusted import json_file
 from ddpm.interop.diffusers_names import to_new_names
 from ddpm.interop.weights import Weights, load_tensors, read_file, state_dict_of
-from ddpm.networks.settings import height_and_width
 
 Config = dict[str, Any]
 WEIGHTS = "diffusion_pytorch_model"
@@ -105,7 +104,7 @@ def check_types(config: Config) -> None:
 def sides(config: Config) -> list[int] | None:
     """Height and width of the inputs; None: unknown."""
     size = config.get("sample_size")
-    return None if size is None else [*height_and_width(size)]
+    return None if size is None else [*check.height_width("size", size)]
 
 
 def refuse(field: str, value: Any, reason: str) -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.base import check
-from ddpm.interop.diffusers import PLAIN, check_plain, convention_of, shared_config, unet_settings
+from ddpm.interop.diffusers import PLAIN, check_plain, shared_config, shared_settings, unet_settings
 from ddpm.interop.diffusers_files import Config, followed, levels, read_config, read_weights, refuse, sides
 from ddpm.interop.diffusers_first_stage import load_first_stage
 from ddpm.interop.diffusers_names import their_keys
@@ -40,7 +40,7 @@ DEFAULTS: Config = {
 FOLLOWED = (
     *("in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types", "up_block_types"),
     *("flip_sin_to_cos", "freq_shift", "downsample_padding", "norm_eps", "norm_num_groups", "attention_head_dim"),
-    *("cross_attention_dim", "transformer_layers_per_block", "dropout", "sample_size"),
+    *("cross_attention_dim", "transformer_layers_per_block", "dropout", "sample_size", "resnet_time_scale_shift"),
 )
 
 
@@ -84,8 +84,7 @@ def conditional_settings(config: Config) -> dict[str, Any]:
         "in_channels": config["in_channels"],
         "out_channels": config["out_channels"],
         **settings,
-        "dropout": config["dropout"],
-        "convention": convention_of(config),
+        **shared_settings(config),
         "transformer_depth": config["transformer_layers_per_block"],
         "token_channels": config["cross_attention_dim"],
         **({"num_heads": num_heads.pop()} if len(num_heads) == 1 else {"head_channels": head_channels.pop()}),

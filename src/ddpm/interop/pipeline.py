@@ -1,7 +1,7 @@
 """Export a model as a folder of a pipeline of diffusers, without diffusers.
 
-Its scheduler is ancestral; the number of steps is an argument of its call. Settings that it does not support raise
-ValueError.
+Its scheduler is DDPM's, or DDIM's; the number of steps is an argument of its call. Settings that it does not support
+raise ValueError.
 """
 
 import json
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.diffusion.samplers.published_spacing import leading, linspace
+from ddpm.diffusion.samplers.published_spacing import ending_at_1, leading, linspace
 from ddpm.diffusion.samplers.timestep_spacing import trailing
 from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES, SPACINGS
+from ddpm.interop.diffusers_classes import CLASS_NAME, save_class_pipeline
 from ddpm.interop.diffusers_latent import conditional_config
 from ddpm.interop.diffusers_text import save_bert, save_clip
 from ddpm.networks import UNet
@@ -34,7 +35,10 @@ WORDS: dict[str, dict[str, Config]] = {
     "process": {"ddpm.diffusion.gaussian.GaussianDiffusion": {}},
     "noise": {"ddpm.diffusion.noises.base.White": {}},
     "codec": {"ddpm.model.codec.PixelCodec": {}},
-    "sampler": {"ddpm.diffusion.samplers.ancestral.Ancestral": {}},
+    "sampler": {
+        "ddpm.diffusion.samplers.ancestral.Ancestral": {},
+        "ddpm.diffusion.samplers.ddim.DDIM": {"_class_name": "DDIMScheduler", "set_alpha_to_one": True},
+    },
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
     "clip": {
         "ddpm.diffusion.denoiser.StaticThresholding": {"clip_sample": True, "clip_sample_range": 1.0},
@@ -50,6 +54,7 @@ WORDS: dict[str, dict[str, Config]] = {
     "timestep_spacing": {
         **{f"ddpm.diffusion.samplers.{ours}": {"timestep_spacing": name} for name, ours in SPACINGS.items()},
         "ddpm.diffusion.samplers.timestep_spacing.uniform": {"timestep_spacing": "trailing"},
+        "ddpm.diffusion.samplers.published_spacing.ending_at_1": {"set_alpha_to_one": False},
     },
 }
 """The entries of scheduler_config.json for each supported part of a model."""
@@ -61,6 +66,8 @@ NAMES = {
     "DynamicThresholding": {"percentile": "dynamic_thresholding_ratio", "largest": "sample_max_value"},
 }
 """The entries of scheduler_config.json for the fields of a part."""
+ONLY = {"eta": 0.0}
+"""Fields with no entry there, and their value in a scheduler of diffusers."""
 PIXELS, LATENTS = ("DDPMPipeline", ""), ("LDMPipeline", "vqvae")
 WITH_TEXT = {Clip: ("StableDiffusionPipeline", "vae"), LdmBert: ("LDMTextToImagePipeline", "vqvae")}
 """A pipeline and the folder of its first stage, of either kind. Those of text encoders work on latents."""
@@ -74,25 +81,26 @@ def save_pipeline(
     image_shape: Sequence[int],
     first_stage: nn.Module | None = None,
     text: Any = None,
+    classes: Config | None = None,
 ) -> tuple[str, str]:
     """A folder that `from_pretrained` of a pipeline opens, without the first stage itself. Returns the name of the
     pipeline, and the folder of the first stage within that of the pipeline.
 
-    image_shape: `(C, H, W)` of what is diffused. text: the text encoder of the model.
+    image_shape: `(C, H, W)` of what is diffused. text: the text encoder of the model. classes: see `class_arguments`.
     """
     name, stage = PIXELS if first_stage is None else LATENTS
     unet = network.unet if isinstance(network, TextUNet) else network
     if not isinstance(unet, UNet):
         raise ValueError(f"model={type(network).__name__} cannot be exported for diffusers, only UNet can; {OTHERWISE}")
     channels, height, width = image_shape
-    learned = scheduler["variance_type"] == "learned_range"
+    learned = scheduler.get("variance_type") == "learned_range"
     if unet.out_channels != channels * (1 + learned):
         what = "twice the channels" if learned else "the channels"
         need = f"{channels * (1 + learned)}, {what} of the images, to be exported for diffusers ({OTHERWISE})"
         check.fail("out_channels", unet.out_channels, need)
     if first_stage is not None and height != width:
         raise ValueError(f"latents of {height} x {width} cannot be exported for diffusers, only square ones can")
-    index: Config = {"scheduler": ["diffusers", "DDPMScheduler"]}
+    index: Config = {"scheduler": ["diffusers", scheduler["_class_name"]]}
     if text is None:
         index["unet"], config_of = ["diffusers", "UNet2DModel"], diffusers.config_from
     else:
@@ -103,12 +111,18 @@ def save_pipeline(
             check.fail("timestep_spacing.offset", offset, f"1 for {name}; {OTHERWISE}")
         scheduler = {"steps_offset": int(isinstance(text, Clip))} | scheduler  # asked for by StableDiffusionPipeline
         index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
+    if unet.num_classes:
+        if classes is None or first_stage is not None:
+            raise ValueError(f"a model of latents with classes cannot be exported for diffusers; {OTHERWISE}")
+        index |= classes
+        save_class_pipeline(folder)
     if first_stage is not None:
         index[stage] = ["diffusers", "VQModel" if isinstance(first_stage, VQAutoencoder) else "AutoencoderKL"]
-    diffusers.save_network(unet, folder / "unet", side(image_shape), config_of)
+    has_null_class = classes is not None and classes["null_class"] is not None
+    diffusers.save_network(unet, folder / "unet", side(image_shape), config_of, has_null_class)
     (folder / "scheduler").mkdir()
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write(folder / "model_index.json", {"_class_name": name, **index})
+    _write(folder / "model_index.json", {"_class_name": CLASS_NAME if classes else name, **index})
     return name, stage
 
 
@@ -144,18 +158,25 @@ def part_words(parts: dict[str, Config]) -> Config:
         if leaf["_target_"] not in WORDS[group]:
             check.fail(group, name, f"{' or '.join(known)} to be exported for diffusers ({OTHERWISE})")
         names = NAMES.get(name, {})
+        leaf = {field: value for field, value in leaf.items() if value != ONLY.get(field, object())}
+        words |= part_words({group: leaf.pop("of")}) if "of" in leaf else {}
         for field in leaf.keys() - {"_target_", "_partial_"} - FIELDS.get(group, set()) - names.keys():
             check.fail(f"{group}.{field}", leaf[field], f"left out to be exported for diffusers ({OTHERWISE})")
         words |= known[name] | {theirs: leaf[ours] for ours, theirs in names.items() if ours in leaf}
     return words
 
 
-def scheduler_config(words: Config, schedule: NoiseSchedule, times: list[int]) -> Config:
-    """The config of the DDPMScheduler that samples as our model does.
+def scheduler_config(words: Config, schedule: NoiseSchedule, steps: int, times: list[int]) -> Config:
+    """The config of the scheduler that samples as our model does.
 
-    words: see `part_words`. times: times of our sampler, from the first to 0.
+    words: see `part_words`. steps, times: of our sampler.
     """
-    _check_times(times, schedule, words)
+    if "set_alpha_to_one" in words and "_class_name" not in words:
+        check.fail("timestep_spacing", "ending_at_1", f"one that ends at 0 for sampler=ancestral ({OTHERWISE})")
+    if "_class_name" in words and (words["clip_sample"] or words.get("thresholding")):
+        reason = f"none with sampler=ddim, because DDIMScheduler steps with the eps before clipping ({OTHERWISE})"
+        check.fail("clip", "dynamic" if words.get("thresholding") else "static", reason)
+    _check_times(steps, times, schedule, words)
     fixed = {"thresholding": False, "rescale_betas_zero_snr": False}
     about = {"_class_name": "DDPMScheduler", "num_train_timesteps": schedule.T}
     return {**about, **schedule_words(schedule.alpha_bar), **fixed, **words}
@@ -182,17 +203,19 @@ def schedule_words(alpha_bar: Tensor) -> Config:
 NOISY = {"fixed_large": "large", "learned_range": "learned_range"}
 
 
-def _check_times(times: list[int], schedule: NoiseSchedule, words: Config) -> None:
-    T, steps = schedule.T, len(times) - 1
+def _check_times(steps: int, times: list[int], schedule: NoiseSchedule, words: Config) -> None:
+    T, by_ddim, spacing = schedule.T, "_class_name" in words, words["timestep_spacing"]
     theirs = {
         "trailing": trailing,
         "linspace": linspace,
         "leading": partial(leading, offset=words.get("steps_offset", 0)),
     }
-    if times != theirs[words["timestep_spacing"]](T, steps, schedule):
+    of = theirs[spacing] if words.get("set_alpha_to_one", True) else partial(ending_at_1, of=theirs[spacing])
+    whole = spacing == "leading" or (T % steps == 0 and spacing == "trailing") or steps == T
+    if times != of(T, steps, schedule) or (by_ddim and not whole):  # DDIMScheduler ends a step at t - T // steps
         even = f"null or a divisor of {T}, with timestep_spacing=uniform, to be exported for diffusers ({OTHERWISE})"
         check.fail("sampler.steps", steps, even)
-    variance = words["variance_type"]
+    variance = words.get("variance_type", "fixed_small")
     if variance != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
         check.fail(
             "sampler.steps",

@@ -62,8 +62,7 @@ class FrechetDistance(Score):
     rows_of_real = False
 
     def __post_init__(self) -> None:
-        if check.non_negative_int("num_resamples", self.num_resamples) == 1:
-            check.fail("num_resamples", 1, "0 or at least 2")
+        check.resamples("num_resamples", self.num_resamples)
 
     @property
     def values(self) -> tuple[str]:

@@ -37,8 +37,7 @@ class InceptionScore(Score):
     min_images = NUM_PARTS
 
     def __post_init__(self) -> None:
-        if check.non_negative_int("num_resamples", self.num_resamples) == 1:
-            check.fail("num_resamples", 1, "0 or at least 2")
+        check.resamples("num_resamples", self.num_resamples)
 
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
         logits = generated.rows.cpu()

@@ -29,8 +29,7 @@ class ModeScore(Score, ABC):
     remedy = "data=grid25, mixture or stacked_mnist with features=usual, or another metric"
 
     def __post_init__(self) -> None:
-        if check.non_negative_int("num_resamples", self.num_resamples) == 1:
-            check.fail("num_resamples", 1, "0 or at least 2")
+        check.resamples("num_resamples", self.num_resamples)
 
     def estimate(self, value: Callable[[Tensor], Tensor], counts: Tensor) -> Estimate:
         """value: a function of counts int64 `[..., K]`, the number of images of each mode."""

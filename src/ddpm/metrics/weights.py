@@ -93,11 +93,7 @@ class WeightsFile:
 
     @classmethod
     def choose(
-        cls,
-        weights: str | Path | None,
-        sha256: str | None,
-        published: Published | None = None,
-        field: str = "features",
+        cls, weights: str | Path | None, sha256: str | None, published: Published | None = None, field: str = "features"
     ) -> Self:
         """The file for the fields `weights` and `sha256` of a configuration."""
         if weights is None and sha256 is not None:

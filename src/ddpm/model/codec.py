@@ -1,5 +1,6 @@
 """Codecs: conversion between images and the tensors that are diffused. Losses and samplers do not depend on them."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
 import torch
@@ -39,15 +40,15 @@ class Codec(Protocol):
         ...
 
 
-class PixelCodec:
-    """Diffusion on the pixels themselves."""
+class CodecOfPixels(ABC):
+    """Both codecs whose x0 consists of pixels."""
 
     pixelwise: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
     networks: ClassVar[tuple[nn.Module, ...]] = ()
 
-    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
-        return batch["image"]
+    @abstractmethod
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor: ...
 
     def decode(self, x0: Tensor) -> Tensor:
         return x0
@@ -56,28 +57,22 @@ class PixelCodec:
         return image_shape
 
     def shares_x0(self, other: Codec) -> bool:
-        return isinstance(other, PixelCodec)
+        return type(other) is type(self)
 
 
-class BinaryCodec:
+class PixelCodec(CodecOfPixels):
+    """Diffusion on the pixels themselves."""
+
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+        return batch["image"]
+
+
+class BinaryCodec(CodecOfPixels):
     """Binary pixels, -1 or 1, for process=binomial. `encode` thresholds at the middle of the range.
 
     `decode` leaves values between -1 and 1, such as predicted means, as grey.
     """
 
-    pixelwise: ClassVar[bool] = True
-    bounded: ClassVar[bool] = True
-    networks: ClassVar[tuple[nn.Module, ...]] = ()
-
     def encode(self, batch: Batch, draws: Draws | None = None) -> Tensor:
         image = batch["image"]
         return torch.where(image > 0, 1.0, -1.0).to(image.dtype)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return x0
-
-    def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        return image_shape
-
-    def shares_x0(self, other: Codec) -> bool:
-        return isinstance(other, BinaryCodec)

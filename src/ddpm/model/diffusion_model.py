@@ -1,5 +1,6 @@
 """A diffusion model: a network with its averaged weights, and everything needed to generate images with it."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -112,6 +113,12 @@ class DiffusionModel(nn.Module):
         self.weights(name)
         self.predict_weights = name
         self.sample_rng = replace(self.sample_rng, seed=check.integer("seed", seed, 0, 2**63 - 1))
+
+    def with_guidance(self, wrap: Callable[[Denoiser], Denoiser], sample_condition: Condition) -> Self:
+        """A model of the same networks that adds other guidance and clipping to the denoiser."""
+        other = copy.copy(self)
+        other.wrap, other.sample_condition, other.guides = wrap, sample_condition, ()
+        return other
 
     # Samples
 

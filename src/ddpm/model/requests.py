@@ -10,11 +10,13 @@ from ddpm.diffusion.conditions.base import LABEL, ClassLabel, Condition, PromptC
 
 
 class Requested(NamedTuple):
-    """rows: conditions `[K, ...]`; sample i uses row i modulo K. names: name of each row. about: for the record."""
+    """rows: conditions `[K, ...]`; sample i uses row i modulo K. names: name of each row. about: for the record.
+    captions: text of each row, if it is requested by texts."""
 
     rows: dict[str, Tensor]
     names: list[str]
     about: dict[str, Any]
+    captions: Sequence[str] | None = None
 
 
 def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str] | None, otherwise: str) -> Requested:
@@ -31,7 +33,8 @@ def resolve_request(condition: Condition, label: Any, prompt: str | Sequence[str
     if prompt is None:
         prompt = condition.default_prompts if otherwise == "all" else ""
     rows, names = condition.resolve(prompt)
-    return Requested(rows, names, {"prompt": names})
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    return Requested(rows, names, {"prompt": names}, [str(text) for text in texts])
 
 
 def sample_labels(choice: Any, condition: Condition, otherwise: str = "all") -> list[int] | None:

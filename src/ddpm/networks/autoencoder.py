@@ -32,13 +32,13 @@ DISTANCES = 2**26
 class Encoder(nn.Module):
     """`[B, C, H, W]` to float `[B, out_channels, h, w]`."""
 
-    def __init__(self, kit: BlockFactory, middle_attention: bool, out_channels: int) -> None:
+    def __init__(self, factory: BlockFactory, middle_attention: bool, out_channels: int) -> None:
         super().__init__()
-        width = kit.settings.widths[-1]
-        self.patch_size = kit.settings.patch_size
-        self.stem = kit.stem()
-        self.down, self.middle = kit.down_path(), kit.middle(middle_attention)
-        self.norm = kit.norm(width)
+        width = factory.settings.widths[-1]
+        self.patch_size = factory.settings.patch_size
+        self.stem = factory.stem()
+        self.down, self.middle = factory.down_path(), factory.middle(middle_attention)
+        self.norm = factory.norm(width)
         self.out = conv3x3(width, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,18 +54,18 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """`[B, in_channels, h, w]` to float `[B, C, H, W]`, with one residual block more in each level than the encoder."""
 
-    def __init__(self, kit: BlockFactory, middle_attention: bool, in_channels: int) -> None:
+    def __init__(self, factory: BlockFactory, middle_attention: bool, in_channels: int) -> None:
         super().__init__()
-        s = kit.settings
+        s = factory.settings
         self.patch_size, channels = s.patch_size, s.widths[-1]
         self.stem = conv3x3(in_channels, channels)
-        self.middle, self.up = kit.middle(middle_attention), nn.ModuleList()
+        self.middle, self.up = factory.middle(middle_attention), nn.ModuleList()
         for level, width in reversed(list(enumerate(s.widths))):
             inputs = [channels] + [width] * s.num_res_blocks
-            blocks = [kit.block(c, width, level in s.attention_levels) for c in inputs]
-            self.up.append(Level(blocks, kit.up(width) if level > 0 else None))
+            blocks = [factory.block(c, width, level in s.attention_levels) for c in inputs]
+            self.up.append(Level(blocks, factory.up(width) if level > 0 else None))
             channels = width
-        self.norm = kit.norm(channels)
+        self.norm = factory.norm(channels)
         self.out = conv3x3(channels, s.in_channels * s.patch_size**2)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -107,9 +107,9 @@ class Autoencoder(nn.Module):
         self.settings = asdict(settings) | {"z_channels": z_channels, "middle_attention": middle_attention}
         self.num_levels, self.patch_size = len(settings.widths), settings.patch_size
         self.factor = settings.patch_size * 2 ** (self.num_levels - 1)
-        kit = BlockFactory(settings, timeless=True)
-        self.encoder = Encoder(kit, middle_attention, num_moments)
-        self.decoder = Decoder(kit, middle_attention, z_channels)
+        factory = BlockFactory(settings, timeless=True)
+        self.encoder = Encoder(factory, middle_attention, num_moments)
+        self.decoder = Decoder(factory, middle_attention, z_channels)
         self.to_moments, self.from_z = conv1x1(num_moments, num_moments), conv1x1(z_channels, z_channels)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -37,8 +37,7 @@ class ClassTokenUNet(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if num_classes is not None:
-            check.positive_int("num_classes", num_classes)
+        check.positive_int_or_none("num_classes", num_classes)
         check.positive_int("token_channels", token_channels)
         check.boolean("null_embedding", null_embedding)
         self.num_classes, self.null_embedding = num_classes, null_embedding

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.attention import AttentionPool
 from ddpm.networks.levels import BlockFactory, encode
-from ddpm.networks.settings import UNetSettings, check_input, check_size, height_and_width
+from ddpm.networks.settings import UNetSettings, check_input, check_size
 
 
 @final
@@ -34,15 +34,15 @@ class Classifier(nn.Module):
             check.fail("num_classes", num_classes, "the number of classes, which cond=class sets")
         check.positive_int("num_classes", num_classes)
         settings = UNetSettings(**settings)
-        kit, width, patch_size = BlockFactory(settings), settings.widths[-1], settings.patch_size
+        factory, width, patch_size = BlockFactory(settings), settings.widths[-1], settings.patch_size
         self.in_channels, self.out_channels, self.patch_size = settings.in_channels, num_classes, patch_size
-        self.size = height_and_width(size)
+        self.size = check.height_width("size", size)
         check_size(self.size, len(settings.widths), patch_size)
 
-        self.time = kit.time()
-        self.stem = kit.stem()
-        self.down, self.middle = kit.down_path(), kit.middle()
-        self.norm = kit.norm(width)
+        self.time = factory.time()
+        self.stem = factory.stem()
+        self.down, self.middle = factory.down_path(), factory.middle()
+        self.norm = factory.norm(width)
         smaller = patch_size * 2 ** (len(settings.widths) - 1)
         num_pixels = (self.size[0] // smaller) * (self.size[1] // smaller)
         self.pool = AttentionPool(width, num_classes, settings.heads(width), num_pixels)

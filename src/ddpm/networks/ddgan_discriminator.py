@@ -71,7 +71,7 @@ class DDGANDiscriminator(nn.Module):
         self.in_channels = check.positive_int("in_channels", in_channels)
         self.patch_size = check.positive_int("patch_size", patch_size)
         self.group_size = check.positive_int("group_size", group_size)
-        self.num_classes = None if num_classes is None else check.positive_int("num_classes", num_classes)
+        self.num_classes = check.positive_int_or_none("num_classes", num_classes)
         check.positive_int("base_channels", base_channels)
         widths = [base_channels * check.positive_int("channel_mults", mult) for mult in channel_mults]
         if len(widths) < 2:

@@ -133,7 +133,7 @@ class DDGANGenerator(nn.Module):
         check.non_negative_int("num_mapping_layers", num_mapping_layers)
         self.in_channels = self.out_channels = in_channels
         self.latent_channels, self.patch_size = latent_channels, patch_size
-        self.num_classes = None if num_classes is None else check.positive_int("num_classes", num_classes)
+        self.num_classes = check.positive_int_or_none("num_classes", num_classes)
 
         others, inner = (4 * base_channels, style_channels, dropout), len(s.widths) - 1
         channels, pyramid_channels, skips = base_channels, in_channels * patch_size**2, [base_channels]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.embeddings import TimeEmbedding, add_class
 from ddpm.networks.layers import linear_layer
-from ddpm.networks.settings import check_input, check_label, check_latent, height_and_width
+from ddpm.networks.settings import check_input, check_label, check_latent
 
 
 class Layers(nn.Module):
@@ -22,7 +22,7 @@ class Layers(nn.Module):
         super().__init__()
         if check.positive_int("width", width) < 4 or width % 2:
             check.fail("width", width, "even and at least 4, since half of the time's waves are cosines")
-        self.num_classes = None if num_classes is None else check.positive_int("num_classes", num_classes)
+        self.num_classes = check.positive_int_or_none("num_classes", num_classes)
         widths = [inputs] + [width] * check.positive_int("num_layers", num_layers)
         self.time = TimeEmbedding(width, width)
         self.layers = nn.ModuleList(linear_layer(*pair) for pair in itertools.pairwise(widths))
@@ -65,7 +65,7 @@ class MLPGenerator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
+        self.shape = check.positive_int("in_channels", in_channels), *check.height_width("size", size)
         self.in_channels = self.out_channels = in_channels
         self.latent_channels, numbers = check.positive_int("latent_channels", latent_channels), math.prod(self.shape)
         self.num_frequencies = check.non_negative_int("num_frequencies", num_frequencies)
@@ -93,7 +93,7 @@ class MLPDiscriminator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.shape = check.positive_int("in_channels", in_channels), *height_and_width(size)
+        self.shape = check.positive_int("in_channels", in_channels), *check.height_width("size", size)
         self.num_frequencies = check.non_negative_int("num_frequencies", num_frequencies)
         inputs = 2 * math.prod(self.shape) * (1 + 2 * num_frequencies)
         self.layers = Layers(inputs, 1, width, num_layers, num_classes)

@@ -12,7 +12,7 @@ from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.networks.embeddings import TimeEmbedding
 from ddpm.networks.layers import linear_layer, zero_init
-from ddpm.networks.settings import check_input, height_and_width
+from ddpm.networks.settings import check_input
 
 BLOCK_BYTES = 2**15  # memory of the Python objects of a residual block
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
             check.fail("width", width, "even and at least 4, because half of the time features are cosines")
         if out_channels < in_channels:
             check.fail("out_channels", out_channels, f"at least in_channels = {in_channels}")
-        self.in_channels, self.out_channels, self.size = in_channels, out_channels, height_and_width(size)
+        self.in_channels, self.out_channels, self.size = in_channels, out_channels, check.height_width("size", size)
         num_pixels = math.prod(self.size)
 
         self.time = TimeEmbedding(width, width)

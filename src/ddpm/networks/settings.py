@@ -39,8 +39,7 @@ class UNetSettings:
         for name in ("in_channels", "base_channels", "num_heads", "num_groups", "patch_size"):
             check.positive_int(name, getattr(self, name))
         for name in ("head_channels", "transformer_depth", "time_channels", "num_timesteps"):
-            if getattr(self, name) is not None:
-                check.positive_int(name, getattr(self, name))
+            check.positive_int_or_none(name, getattr(self, name))
         check.positive_int("num_res_blocks", self.num_res_blocks)
         check.number("dropout", self.dropout, low=0.0, high=1.0)
         check.boolean("scale_shift", self.scale_shift)
@@ -83,16 +82,6 @@ class UNetSettings:
 
     def heads(self, width: int) -> int:
         return width // self.head_channels if self.head_channels else self.num_heads
-
-
-def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    """size: one length or [height, width]."""
-    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
-        height, width = (check.positive_int(f"size[{i}]", side) for i, side in enumerate(size))
-        return height, width
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        check.fail("size", size, "one length or [height, width]")
-    return size, size
 
 
 def check_size(size: Sequence[int], num_levels: int, patch_size: int) -> None:

@@ -76,16 +76,16 @@ class UNet(nn.Module):
                 check.positive_int(name, value)
         self.settings = asdict(settings) | own
         self.patch_size = settings.patch_size
-        kit = BlockFactory(settings, token_channels)
+        factory = BlockFactory(settings, token_channels)
 
-        self.time = kit.time()
+        self.time = factory.time()
         self.num_concat = in_channels if concat_channels is True else int(concat_channels)
-        self.stem = kit.stem((1 + self_condition) * in_channels + self.num_concat)
-        self.down, self.middle, self.up = kit.down_path(), kit.middle(), kit.up_path()
-        self.norm = kit.norm(settings.widths[0])
+        self.stem = factory.stem((1 + self_condition) * in_channels + self.num_concat)
+        self.down, self.middle, self.up = factory.down_path(), factory.middle(), factory.up_path()
+        self.norm = factory.norm(settings.widths[0])
         self.out = zero_init(conv3x3(settings.widths[0], self.out_channels * self.patch_size**2))
         # Created last, so that the other weights are initialized as in a network without classes.
-        self.label = nn.Embedding(num_classes, kit.emb_channels) if num_classes else None
+        self.label = nn.Embedding(num_classes, factory.emb_channels) if num_classes else None
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ddpm.base import check
 from ddpm.networks.layers import conv3x3, group_norm, initialise, linear_layer
-from ddpm.networks.settings import check_latent, check_size, height_and_width
+from ddpm.networks.settings import check_latent, check_size
 
 
 class ConvBlock(nn.Module):
@@ -40,8 +40,8 @@ class VAE(nn.Module):
         self.latent_channels = check.positive_int("latent_channels", latent_channels)
         if check.positive_int("base_channels", base_channels) % 8:
             check.fail("base_channels", base_channels, "a multiple of 8")
-        check_size(height_and_width(size), num_levels=3, patch_size=1)
-        height, width = (side // 4 for side in height_and_width(size))
+        check_size(check.height_width("size", size), num_levels=3, patch_size=1)
+        height, width = (side // 4 for side in check.height_width("size", size))
         narrow, wide = base_channels, 2 * base_channels
 
         def halve(channels: int, outputs: int) -> nn.Conv2d:

@@ -17,6 +17,15 @@ def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return flags, [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's options, then the overrides: its parser refuses overrides on both sides of one, as in a=1 -m b=2."""
+    _, words = split_arguments(arguments)
+    flags = [*arguments]
+    for word in words:
+        flags.remove(word)
+    return [*flags, *words]
+
+
 def unknown_flags(arguments: list[str]) -> list[str]:
     """Words with dashes that Hydra does not know."""
     return [word for word in get_args_parser().parse_known_args(arguments)[1] if re.match("--?[A-Za-z]", word)]
@@ -41,12 +50,19 @@ def set_in_each_job(argument: str) -> str:
     return f"{field}=choice({value})" if value and not value.startswith(("choice(", "range(")) else argument
 
 
+def as_typed(argument: str, typed: list[str]) -> str:
+    """The argument before short forms were expanded, by its value."""
+    if argument in typed:
+        return argument
+    return next((word for word in typed if word.partition("=")[1:] == argument.partition("=")[1:]), argument)
+
+
 def explain_quotes(argument: str, typed: list[str], shell: bool) -> str:
     """The error message for an argument that Hydra cannot parse. shell: quote for a shell too.
 
     typed: the arguments before short forms were expanded.
     """
-    argument = next((word for word in typed if word.partition("=")[1:] == argument.partition("=")[1:]), argument)
+    argument = as_typed(argument, typed)
     field, equals, _ = argument.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[\w./@]+", field):
         place = typed.index(argument) if argument in typed else 0

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 from ddpm.base.exit_codes import LOST
 from ddpm.base.system_errors import naming
 
+LEASE, LOCK = ".lease", ".lock"
 RENEWAL, STALE = 20.0, 120.0
 POLL = 1.0
 """Seconds between looks at a lease that is waited for, and before a lease of another machine counts as taken over."""
@@ -56,9 +57,9 @@ def lock_folder(
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path, done = folder / ".lease", threading.Event()
+    path, done = folder / LEASE, threading.Event()
     try:
-        with open(folder / ".lock", "a") as lock:
+        with open(folder / LOCK, "a") as lock:
             with naming(path):
                 claim(lock, path, f"{field}{folder}", remedy, waits)
             renewals = threading.Thread(target=renew, args=(path, done), daemon=True)
@@ -81,7 +82,7 @@ def refuse_in_use(folder: Path, waits: bool) -> None:
     Call it before Hydra writes its files. The local clock may differ from that of the file server, so `lock_folder`
     decides in the end.
     """
-    found, now = read_lease(folder / ".lease"), time.time()
+    found, now = read_lease(folder / LEASE), time.time()
     if found and not found.has_ended(now) and (found.is_of_this_machine or not waits):
         raise in_use(f"run_dir={folder}", found.describe(now), "choose another folder")
 
@@ -93,14 +94,14 @@ def in_use(name: str, who: str, remedy: str) -> ValueError:
 def release(path: Path) -> None:
     with suppress(OSError):  # the folder may be removed, or the disk gone
         if is_own(path):
-            path.with_name(".lock").unlink(missing_ok=True)
+            path.with_name(LOCK).unlink(missing_ok=True)
             path.unlink()
 
 
 def has_leftovers(folder: Path) -> bool:
     """Whether a killed process of this machine left its lock in a folder that can be written."""
-    found = read_lease(folder / ".lease")
-    is_left = found.is_of_this_machine and found.has_ended(0.0) if found else (folder / ".lock").exists()
+    found = read_lease(folder / LEASE)
+    is_left = found.is_of_this_machine and found.has_ended(0.0) if found else (folder / LOCK).exists()
     return is_left and os.access(folder, os.W_OK)
 
 
@@ -168,7 +169,7 @@ def take(path: Path, ended: Lease | None) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        for each in (path, path.with_name(".lock")):
+        for each in (path, path.with_name(LOCK)):
             with suppress(OSError):
                 each.unlink()
         raise

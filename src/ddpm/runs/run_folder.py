@@ -1,10 +1,12 @@
 """The folder of a run: a new one, or the newest one with the same settings and an intact checkpoint."""
 
 import itertools
+import re
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,14 @@ from ddpm.checkpoint.stored_config import upgrade_config
 from ddpm.checkpoint.upgrade import upgrade_word
 from ddpm.runs import launch
 from ddpm.runs.arguments import jobs, quote_for_hydra, split_arguments
-from ddpm.runs.lease import refuse_in_use
+from ddpm.runs.lease import LEASE, refuse_in_use
 from ddpm.runs.portable import open_config, to_portable
 
 RUNS = Path("runs")
+NEW: list[list[Path]] = []
+"""Folders that this command chose and made, each with those above it that it made too."""
+HYDRAS = {".hydra", "multirun.yaml"}
+"""What Hydra writes into a folder before the program starts, beside its logs."""
 SETTINGS = "config.yaml"
 """File beside the checkpoints with the settings of the training."""
 
@@ -50,10 +56,23 @@ def add_run_folder(typed: list[str], conf: Path, adapt: Adapt = lambda config, w
         folder = launch.share_choice(
             lambda: str(to_continue(words, conf, flags, adapt) or new_folder(words, conf, flags, field)), field
         )
+    chosen = [f"{field}={quote_for_hydra(folder)}"] if folder else []
     if launch.is_first_process():
-        refuse_in_use(Path(folder or given), waits=named is not None)
+        for each in folders_to_write([*words, *chosen], conf, flags, str(folder or given)):
+            refuse_in_use(each, waits=named is not None)
     quiet = [] if launch.is_first_process() else ["hydra.output_subdir=null"]
-    return [*typed, *([f"{field}={quote_for_hydra(folder)}"] if folder else []), *quiet]
+    return [*typed, *chosen, *quiet]
+
+
+def folders_to_write(words: list[str], conf: Path, flags: Namespace, folder: str) -> Iterator[Path]:
+    """The folder of the run, or those of the jobs of a sweep. A sweep in whose folder nobody writes has none."""
+    if not flags.multirun and "${" not in folder:
+        yield Path(folder)
+    elif not flags.multirun or "${" in folder or any(Path(folder).rglob(LEASE)):
+        field, names = ("hydra.sweep", ("dir", "subdir")) if flags.multirun else ("hydra.run", ("dir",))
+        for number, job in enumerate(jobs(words)):
+            config = compose_config([*job, f"hydra.job.num={number}"], conf, flags, return_hydra_config=True)
+            yield Path(*(str(OmegaConf.select(config, f"{field}.{name}")) for name in names))
 
 
 def given_folder(words: list[str], field: str) -> str | None:
@@ -95,15 +114,36 @@ def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: boo
 
 def new_folder(words: list[str], conf: Path, flags: Namespace, field: str) -> str:
     """Create a new folder, named as by Hydra for the first job of a sweep, with _2, _3, ... if the name is taken."""
-    name = OmegaConf.select(compose_config(next(jobs(words)), conf, flags, return_hydra_config=True), field)
+    config = compose_config(next(jobs(words)), conf, flags, return_hydra_config=True)
+    if not re.fullmatch(r"[^/\0]+", "" if config.name is None else str(config.name)):
+        check.fail("name", config.name, "a text without /, which is a part of the folder's name")
+    name = OmegaConf.select(config, field)
     for number in itertools.count(1):
         folder = Path(name if number == 1 else f"{name}_{number}")
+        new = [each for each in (folder.absolute(), *folder.absolute().parents) if not each.exists()]
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        NEW.append(new)
         return str(folder)
     raise AssertionError
+
+
+@contextmanager
+def without_unused_folders() -> Iterator[None]:
+    """Remove the folders that this command chose and in which only Hydra has written, as after a mistake."""
+    try:
+        yield
+    finally:
+        while NEW:
+            folder, *above = NEW.pop()
+            files = (path for path in folder.rglob("*") if not path.is_dir())
+            if all(path.suffix == ".log" or {path.name, path.parent.name} & HYDRAS for path in files):
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    for each in above:
+                        each.rmdir()
 
 
 def to_continue(words: list[str], conf: Path, flags: Namespace, adapt: Adapt) -> Path | None:

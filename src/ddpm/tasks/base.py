@@ -45,7 +45,8 @@ class Model:
 
     condition: condition of samples. conditions_of: maps row numbers, int64 `[B]`, to requested conditions (possibly
     empty). image_shape: `(C, H, W)`. batch_size: images per batch. data: data set of the task, or None if unknown.
-    another: loads the model of another checkpoint, on the same device.
+    another: loads the model of another checkpoint, on the same device. require_memory: raises ValueError if that many
+    images, all of which a task holds, or a batch of them do not fit in memory.
     """
 
     denoiser: Denoiser
@@ -59,6 +60,7 @@ class Model:
     batch_size: int
     data: ImageDataModule | None
     another: Callable[[str], "Model"]
+    require_memory: Callable[[int], None]
 
     @property
     def T(self) -> int:
@@ -69,6 +71,7 @@ class Model:
 
     def prior(self, ids: Tensor) -> Tensor:
         """x_T of the samples `ids`, int64 `[B]`, the same as in `task=generate`."""
+        self.require_memory(len(ids))
         return self.sampler.process.prior(self.codec.latent_shape(self.image_shape), self.rng.at(self.T, ids))
 
     def sampled(
@@ -112,15 +115,18 @@ class Model:
 
     def batches(self, num: int) -> tuple[Tensor, ...]:
         """The row numbers 0..num-1 in batches of `batch_size`."""
+        self.require_memory(num)
         return torch.arange(num, device=self.device).split(self.batch_size)
 
     def encode(self, images: Tensor) -> Tensor:
-        """x0 of images `[B, C, H, W]` in [-1, 1]."""
-        return self.codec.encode({"image": images})
+        """x0 of images `[N, C, H, W]` in [-1, 1]."""
+        return torch.cat([self.codec.encode({"image": images[rows]}) for rows in self.batches(len(images))])
 
     def decode(self, x0: Tensor) -> Tensor:
         """Decode x0 to images `[..., C, H, W]` on the CPU."""
-        images = self.codec.decode(x0.flatten(0, -4)).float().cpu()
+        flat = x0.flatten(0, -4)
+        batches = (flat[rows.to(flat.device)].to(self.device) for rows in self.batches(len(flat)))
+        images = torch.cat([self.codec.decode(batch).float().cpu() for batch in batches])
         return images.view(*x0.shape[:-3], *images.shape[-3:])
 
 
@@ -159,6 +165,7 @@ class ImageTask(ABC):
             numbers = choose_subset(len(data), check.integer("task.images", self.images, 1, len(data))).tolist()
         else:
             numbers = [check.integer("task.images", number, 0, len(data) - 1) for number in self.images]
+        model.require_memory(len(numbers))
         (stored,) = data.pixels.full_reader(persistent=False).read([data.indices[torch.tensor(numbers)]])
         return numbers, data.pixels.fields(stored.to(model.device))
 

@@ -27,12 +27,7 @@ class DiffusionModule(LightningModule):
     `network.*` and `averages.*`. turns: one turn; `AlternatingModule` trains several."""
 
     def __init__(
-        self,
-        model: DiffusionModel,
-        loss: Loss | AdversarialLoss,
-        turns: Sequence[Turn],
-        seed: int,
-        compile: bool,
+        self, model: DiffusionModel, loss: Loss | AdversarialLoss, turns: Sequence[Turn], seed: int, compile: bool
     ) -> None:
         super().__init__()
         self.network = model.network

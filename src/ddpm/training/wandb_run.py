@@ -166,30 +166,14 @@ def wandb_logger(
         earlier = identity_in(file)
         run_id, name = earlier["run_id"], name or earlier["name"]
         given["name"] = name
-    offline_now = not has_key() if offline is None else offline
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        offline_now = True
     about = {field: value for field, value in (labels or {}).items() if value is not None} | given
     about["tags"] = shortened(about.get("tags", ()))
     about |= {"job_type": "train", "dir": save_dir, "id": run_id, "resume": "allow"}
     about |= {"reinit": "create_new"}  # other runs in this process stay unchanged
 
-    def start(mode: str) -> wandb.Run:
-        settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
-        return wandb.init(**about, mode=mode, settings=settings)
-
     if mode == "disabled":
-        return RunLogger(start("disabled"))
-    if offline_now:
-        run = start("offline")
-    else:
-        try:
-            run = start("online")
-        except wandb.errors.CommError as error:
-            if offline is False:
-                raise ValueError(f"logger.wandb is online, but W&B does not answer: {error}") from error
-            rank_zero_info(f"W&B does not answer within {init_timeout:g} s: this run is logged offline")
-            run = start("offline")
+        return RunLogger(start_run(about, "disabled", init_timeout))
+    run = start_run_or_offline(about, offline, init_timeout)
     started.append(run)
     if run.settings.mode == "offline":
         rank_zero_info(f"W&B runs offline. To send this run: {sync_command(run)}")
@@ -198,6 +182,24 @@ def wandb_logger(
     identity = {field: value for field, value in about.items() if field in FIELDS} | {"run_id": run.id}
     write_atomically(file, (json.dumps(identity) + "\n").encode())
     return RunLogger(run, log_model)
+
+
+def start_run(about: Mapping[str, Any], mode: str, init_timeout: float) -> wandb.Run:
+    settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
+    return wandb.init(**about, mode=mode, settings=settings)
+
+
+def start_run_or_offline(about: Mapping[str, Any], offline: bool | None, init_timeout: float) -> wandb.Run:
+    """Start a run as `offline` of `wandb_logger` says, offline in any case if the environment does."""
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled") or (not has_key() if offline is None else offline):
+        return start_run(about, "offline", init_timeout)
+    try:
+        return start_run(about, "online", init_timeout)
+    except wandb.errors.CommError as error:
+        if offline is False:
+            raise ValueError(f"logger.wandb is online, but W&B does not answer: {error}") from error
+        rank_zero_info(f"W&B does not answer within {init_timeout:g} s: this run is logged offline")
+        return start_run(about, "offline", init_timeout)
 
 
 def reopen_run(run_dir: Path) -> WandbLogger | None:

@@ -9,7 +9,7 @@ import torch
 
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
-from ddpm.data.images import FILTERS, Preparation, UnusableImage, height_width
+from ddpm.data.images import FILTERS, Preparation, UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import is_image_name
 
@@ -47,7 +47,7 @@ def preparations(
 ) -> tuple[Preparation, Preparation]:
     """The preparation of images, and that of their masks, which gives the anomalous share of each pixel."""
     channels, *size = shape
-    frame = None if crop is None else height_width("anomalies.crop", crop)
+    frame = None if crop is None else check.height_width("anomalies.crop", crop)
     with our_fields():
         of_image = Preparation(channels, tuple(size), frame, resize)
         return of_image, Preparation(1, tuple(size), frame, resize and "box")

@@ -111,6 +111,10 @@ class AnnotatedImages:
     def class_names(self) -> Sequence[str]:
         return self.images.class_names
 
+    @property
+    def label_problem(self) -> str:
+        return getattr(self.images, "label_problem", "")
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -119,6 +123,16 @@ class AnnotatedImages:
 
     def name(self, index: int) -> str:
         return self.images.name(index)
+
+
+@dataclass(frozen=True)
+class DescribedImages(AnnotatedImages):
+    """captions: a text for each image."""
+
+    captions: Sequence[str]
+
+    def fingerprint(self) -> str:
+        return sha256_of_parts([self.images.fingerprint(), *self.captions])
 
 
 def matching_files(path: str | Sequence[str], inside: str, what: str) -> list[str]:

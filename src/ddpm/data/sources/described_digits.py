@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.strokes import slant, stroke_width
-from ddpm.data.sources.base import AnnotatedImages, Source, sha256_of_parts
+from ddpm.data.sources.base import DescribedImages, Source
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -62,13 +62,3 @@ def describe(
         places = torch.bucketize(measured, torch.tensor(list(bounds), dtype=torch.float64))
         found.append([words[place] for place in places.tolist()])
     return found[0], found[1]
-
-
-@dataclass(frozen=True)
-class DescribedImages(AnnotatedImages):
-    """captions: a text for each image."""
-
-    captions: Sequence[str]
-
-    def fingerprint(self) -> str:
-        return sha256_of_parts([self.images.fingerprint(), *self.captions])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import NoReturn, Self
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ HELD_OUT = ("test", "val", "valid", "validation")
 NO_SPLITS = ("ground_truth",)
 """Folders of MVTec AD that are neither a split nor a class."""
 EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
+CAPTION_TABLES = (CAPTION_TABLE, "metadata.csv")
 CAPTION_FIELDS = ("text", "caption", "prompt")
 
 
@@ -58,7 +60,7 @@ class ImageFiles(ABC):
     @property
     def passed_over(self) -> Counter[str]:
         """The number of other files by extension."""
-        paths = [path for path in map(PurePosixPath, self.others) if path.name not in (EDM_TABLE, CAPTION_TABLE)]
+        paths = [path for path in map(PurePosixPath, self.others) if path.name not in (EDM_TABLE, *CAPTION_TABLES)]
         return Counter(path.suffix.lower() or "without extension" for path in paths)
 
     def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
@@ -134,22 +136,22 @@ class ImageFiles(ABC):
     def table_columns(self, path: str) -> dict[str, Column]:
         """The columns of a table, or one in its name that raises the error of a table that cannot be read."""
         try:
-            return tables.columns(self.text(path), self.names, f"{self.root}/{path}", parent(path))
+            return tables.columns(self.text(path), self.names, f"{self.root}/{path}", parent(path), self.root)
         except ValueError as error:
             return {path: Column(str(error), partial(fail_with, error))}
 
     def captions_of_tables(self) -> list[str] | None:
-        """The texts of `metadata.jsonl` files, in the root or beside the images (the layout of Hugging Face's
-        ImageFolder): {"file_name": ..., "text": ...} in each line. None if there is no text. Raises ValueError unless
-        each image has one."""
+        """The texts of `metadata.jsonl` or `metadata.csv`, in the root or beside the images (the layout of Hugging
+        Face's ImageFolder): {"file_name": ..., "text": ...} in each row. None if there is no text. Raises ValueError
+        unless each image has one."""
         beside = {"", *(parent(name) for name in self.names)}
         paths = sorted(
-            path for path in self.others if path.rpartition("/")[2] == CAPTION_TABLE and parent(path) in beside
+            path for path in self.others if path.rpartition("/")[2] in CAPTION_TABLES and parent(path) in beside
         )
         rows = [
             (path, f"{self.root}/{path}, line {number}", row)
             for path in paths
-            for number, row in tables.json_rows(self.text(path), f"{self.root}/{path}")
+            for number, row in enumerate(tables.read_rows(self.text(path), f"{self.root}/{path}"), 1)
         ]
         if not any(each in row for _, _, row in rows for each in CAPTION_FIELDS):
             return None
@@ -161,16 +163,15 @@ class ImageFiles(ABC):
             name = PurePosixPath(row[tables.FILE_NAME])
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
-            found[(PurePosixPath(parent(path)) / name).as_posix()] = texts[0]
-        missing = [name for name in self.names if name not in found]
+            found[normalize("NFC", (PurePosixPath(parent(path)) / name).as_posix())] = texts[0]
+        names = " and ".join(dict.fromkeys(path.rpartition("/")[2] for path in paths))
+        missing = [name for name in self.names if normalize("NFC", name) not in found]
         if missing:
-            raise ValueError(
-                f"{CAPTION_TABLE} has no text for {len(missing)} of {len(self)} images, the first is {missing[0]}"
-            )
+            raise ValueError(f"{names} has no text for {len(missing)} of {len(self)} images, the first is {missing[0]}")
         if len(found) > len(self):
-            other = min(found.keys() - set(self.names))
-            raise ValueError(f"{CAPTION_TABLE} names a file that is no image below {self.root}: {other}")
-        return [found[name] for name in self.names]
+            other = min(found.keys() - {normalize("NFC", name) for name in self.names})
+            raise ValueError(f"{names} names a file that is no image below {self.root}: {other}")
+        return [found[normalize("NFC", name)] for name in self.names]
 
 
 def fail_with(error: Exception) -> NoReturn:

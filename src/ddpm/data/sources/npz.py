@@ -1,6 +1,7 @@
 """Images in an .npz file as used by the evaluations of guided diffusion (Dhariwal and Nichol 2021), or in an .npy file.
 
-`arr_0` contains the pixels, uint8 `[N, H, W, 1 or 3]` or `[N, H, W]`. `arr_1` is optional and contains the classes.
+`arr_0` contains the pixels, uint8 `[N, H, W, 1 or 3]` or `[N, H, W]`. `arr_1` is optional and contains the classes;
+`captions`, of sample.py, is optional and contains texts.
 """
 
 import math
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.memory import require_memory
-from ddpm.data.sources.base import ArrayImages, Images, sha256_of_parts
+from ddpm.data.sources.base import ArrayImages, DescribedImages, Images, sha256_of_parts
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
+CAPTIONS = "captions"
+"""The name of the array of texts."""
 LOCAL_HEADER = 30  # bytes before the name of an entry; the last four are the lengths of name and extra field
 
 
@@ -63,11 +66,15 @@ def of_npz(path: Path, arrays: NpzFile) -> Images:
     if start + math.prod(shape) != entry.file_size:
         raise ValueError(f"arr_0 has {entry.file_size:,} bytes, but states uint8 {list(shape)}")
     labels = labels_in(path, arrays, shape[0]) if "arr_1" in arrays.files else no_labels(shape[0])
+    captions = captions_in(arrays, shape[0]) if CAPTIONS in arrays.files else None
+    images: Images
     if entry.compress_type == ZIP_STORED:
         listing = " ".join(f"{e.filename} {e.file_size} {e.CRC:08x}" for e in arrays.zip.infolist())
-        return RowImages(path, start_in_file(path, entry) + start, shape, listing, *labels)
-    require_memory(entry.file_size, "arr_0 (which is held in memory if it is compressed; write it with np.savez)")
-    return ArrayImages(str(path), arrays["arr_0"], *labels)
+        images = RowImages(path, start_in_file(path, entry) + start, shape, listing, *labels)
+    else:
+        require_memory(entry.file_size, "arr_0 (which is held in memory if it is compressed; write it with np.savez)")
+        images = ArrayImages(str(path), arrays["arr_0"], *labels)
+    return images if captions is None else DescribedImages(images, captions)
 
 
 def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> tuple[int, int, int, int]:
@@ -93,6 +100,16 @@ def labels_in(path: Path, arrays: NpzFile, num_images: int) -> Labels:
     if values.shape[:1] != (num_images,):
         return no_labels(num_images, f"arr_1 must have a label for each of the {num_images} images, not {values.shape}")
     return number_classes(values.tolist(), f"{path}: a label in arr_1", lambda number: f"image {number}")
+
+
+def captions_in(arrays: NpzFile, num_images: int) -> list[str]:
+    require_memory(arrays.zip.getinfo(f"{CAPTIONS}.npy").file_size, CAPTIONS)
+    texts = arrays[CAPTIONS]
+    if texts.dtype.kind != "U" or texts.shape != (num_images,):
+        raise ValueError(
+            f"{CAPTIONS} must be {num_images} texts, one for each image, but is {texts.dtype} {texts.shape}"
+        )
+    return texts.tolist()
 
 
 def start_in_file(path: Path, entry: ZipInfo) -> int:

@@ -143,10 +143,12 @@ def is_image_type(kind: pa.DataType) -> bool:
 
 
 def is_label_type(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_integer(kind) or is_text_type(kind)
 
 
 def is_text_type(kind: pa.DataType) -> bool:
+    """Also of the categories of pandas, a dictionary of texts."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from ddpm.base.untrusted import json_data
-from ddpm.data.sources.base import Column
+from ddpm.data.sources.base import Column, is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILE_NAME = "file_name"
@@ -18,45 +19,51 @@ FILE_NAME = "file_name"
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.0+)?")
 
 
-def json_rows(text: str, where: str) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a .jsonl file with their line numbers. where: its path."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+def read_rows(text: str, where: str) -> list[dict[str, Any]]:
+    """The rows of a table by the names of its columns. where: its path."""
+    text = text.removeprefix("\ufeff")
+    if not where.lower().endswith(".jsonl"):
+        header = text.partition("\n")[0]
+        try:
+            return list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count)))
+        except csv.Error as error:
+            raise ValueError(f"{where} cannot be read as a table: {error}") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     rows = [(number, json_data(line, f"{where}, line {number}")) for number, line in lines]
     for number, row in rows:
         if not isinstance(row, dict):
             raise ValueError(f'{where}, line {number} must be an object, as {{"file_name": "1.png", "label": "cat"}}')
-    return rows
+    return [row for _, row in rows]
 
 
-def read_rows(text: str, where: str) -> list[dict[str, Any]]:
-    if where.lower().endswith(".jsonl"):
-        return [row for _, row in json_rows(text, where)]
-    text = text.removeprefix("\ufeff")
-    header = text.partition("\n")[0]
-    try:
-        return list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count)))
-    except csv.Error as error:
-        raise ValueError(f"{where} cannot be read as a table: {error}") from error
+def columns(text: str, names: Sequence[str], where: str, folder: str, root: str) -> dict[str, Column]:
+    """The columns of a table, but for the one that names the images `names`. ValueError if none names an image.
 
-
-def columns(text: str, names: Sequence[str], where: str, folder: str) -> dict[str, Column]:
-    """The columns of a table, but for the one that names the images `names`. Empty if none names an image.
-
-    folder: of the table. An image may be named by its path from there or from the root, or, if only one has it, by the
-    last part of its path with or without the extension.
+    root, folder: of the images, and of the table below it. An image may be named by its path from there or with the
+    root, or, if only one has it, by the last part of its path with or without the extension. Names may be composed of
+    other Unicode characters than those of the files, as a Mac writes them.
     """
     rows, number = read_rows(text, where), numbers_of(names)
 
     def find(value: Any) -> int | None:
-        name = str(value).replace("\\", "/").removeprefix("./")
+        name = normalize("NFC", str(value)).replace("\\", "/").removeprefix("./").removeprefix(f"{root}/")
         return number.get((PurePosixPath(folder) / name).as_posix(), number.get(name))
 
     found = {
         name: [find(row.get(name)) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
     }
-    key = FILE_NAME if FILE_NAME in found else max(found, key=lambda name: len({*found[name], None}), default="")
-    if not {*found.get(key, ()), None} - {None}:
-        return {}
+
+    def num_named(name: str) -> int:
+        """How many images a column names. Numbers that name few images often, as 0 and 1, are no names but classes."""
+        named = [image for image in found[name] if image is not None]
+        are_numbers = all(INTEGER.fullmatch(str(row.get(name)).strip()) for row in rows)
+        return 0 if are_numbers and 2 * len({*named}) <= len(named) else len({*named})
+
+    if any(is_image_name(str(name)) and find(name) is not None for name in found):
+        raise ValueError(f"{where} must begin with the names of its columns, as file_name,label")
+    key = FILE_NAME if FILE_NAME in found else max(found, key=num_named, default="")
+    if key not in found or not num_named(key):
+        raise ValueError(f"{where} names no image, such as {names[0]}")
 
     def read(name: str) -> list[Any]:
         values: dict[int | None, Any] = {None: None}
@@ -83,7 +90,7 @@ def numbers_of(names: Sequence[str]) -> dict[str, int]:
     """The numbers of images by their paths, by names and by stems that only one image has."""
     found: dict[str, int] = {}
     for form in (lambda path: path.stem, lambda path: path.name, str):
-        keys = [form(PurePosixPath(name)) for name in names]
+        keys = [form(PurePosixPath(normalize("NFC", name))) for name in names]
         times = Counter(keys)
         found |= {key: number for number, key in enumerate(keys) if times[key] == 1}
     return found

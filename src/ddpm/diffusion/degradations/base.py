@@ -11,6 +11,7 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Draws, Rng
 from ddpm.base.types import Time
+from ddpm.diffusion.distributions import symmetric_root
 from ddpm.diffusion.schedules.base import Steps
 
 
@@ -93,7 +94,7 @@ class HasFittedPrior(Degradation):
         mean = torch.tensor(self.fitted["mean"], dtype=torch.float64, device=draws.ids.device)
         covariance = torch.tensor(self.fitted["covariance"], dtype=torch.float64, device=mean.device)
         noise = draws.normal("summary", tuple(mean.shape)).double()
-        drawn = mean + noise @ root_of(covariance.view(len(mean), len(mean)))
+        drawn = mean + noise @ symmetric_root(covariance.view(len(mean), len(mean)))
         x_T = self.from_statistics(drawn.float(), shape)
         return x_T.add_(draws.normal("asymmetry", shape), alpha=self.symmetry_noise)
 
@@ -101,12 +102,6 @@ class HasFittedPrior(Degradation):
 def fraction_of_T(t: Time, T: int, like: Tensor) -> float | Tensor:
     """t / T: a float for an int, or `[B, 1, 1, 1]` in the dtype of `like` for times `[B]`."""
     return (t.double() / T).to(like.dtype).view(-1, 1, 1, 1) if isinstance(t, Tensor) else t / T
-
-
-def root_of(covariance: Tensor) -> Tensor:
-    """The symmetric R with R R = covariance, `[K, K]`, which may be singular."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 LARGEST_STATISTICS = 64

@@ -59,8 +59,7 @@ class Snow(Degradation):
     def __post_init__(self) -> None:
         super().__post_init__()
         check.integer("process.severity", self.severity, low=1, high=len(LEVELS))
-        if self.length is not None:
-            check.positive_int("process.length", self.length)
+        check.positive_int_or_none("process.length", self.length)
 
     @property
     def level(self) -> SnowLevel:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.distributions import symmetric_root
 from ddpm.diffusion.samplers.base import Sampler
 
 
@@ -56,8 +57,3 @@ def wasserstein(one: Normal, other: Normal) -> float:
     cross = symmetric_root(root @ other.covariance @ root)
     squared = (one.mean - other.mean).square().sum() + (one.covariance + other.covariance - 2 * cross).trace()
     return math.sqrt(max(float(squared), 0.0))
-
-
-def symmetric_root(matrix: Tensor) -> Tensor:
-    values, axes = torch.linalg.eigh(matrix)
-    return (axes * values.clamp(min=0).sqrt()) @ axes.T

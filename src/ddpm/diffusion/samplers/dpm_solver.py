@@ -65,8 +65,8 @@ class DPMSolver3M(GaussianSampler):
     `PublishedDPMSolver3M`.
     """
 
-    largest_growth: float = math.inf
-    largest_step: float = math.inf
+    largest_growth: check.Limit = math.inf
+    largest_step: check.Limit = math.inf
     order: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
@@ -93,22 +93,25 @@ class DPMSolver3M(GaussianSampler):
 class PublishedDPMSolver3M(GaussianSampler):
     """3M as in the authors' code and diffusers, deterministic: it uses half of the curvature of x0, so its order is 2.
 
-    lower_order_final: the step before the last is one of 2M. diffusers does so for fewer than 15 steps.
+    lower_order_final: the step before the last is one of 2M, for fewer than `lower_order_below` steps, 15 in diffusers.
     """
 
     lower_order_final: bool
+    lower_order_below: check.Limit = math.inf
     order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.boolean("lower_order_final", self.lower_order_final)
+        check.number("lower_order_below", self.lower_order_below, low=0)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t
         prediction = denoiser(x_t, t, cond)
         schedule = self.process.schedule
         known = with_signal(schedule, (Past(t, prediction.x0), *(state.memory or ())))
-        order = final_order(len(known), state, s, self.lower_order_final)
+        lower = self.lower_order_final and (self.steps or self.process.T) < self.lower_order_below
+        order = final_order(len(known), state, s, lower)
         if order < 3:
             return State(s, multistep_update(schedule, x_t, known[:order], s), prediction, known[:2])
         h = span(schedule, s, t)

@@ -82,7 +82,7 @@ class Heun(EDMSampler):
     larger `euler_above` is its method; 0 means wherever it falls so far, and infinity means never.
     """
 
-    euler_above: float = 0.0
+    euler_above: check.Limit = 0.0
     order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

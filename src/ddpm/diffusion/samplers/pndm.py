@@ -1,7 +1,8 @@
-"""Pseudo numerical methods for the predicted noise: F-PNDM of Liu et al. 2022 (algorithm 2, eqs. 11-13)."""
+"""Pseudo numerical methods for the predicted noise (Liu et al. 2022): F-PNDM (algorithm 2, eqs. 11-13), and PLMS."""
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.samplers.base import GaussianSampler, State
 from ddpm.diffusion.samplers.edm import is_long
 from ddpm.diffusion.samplers.multistep import combine
+from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class PNDM(GaussianSampler):
     eps, not their sum.
     """
 
-    euler_above: float = 0.0
+    euler_above: check.Limit = 0.0
     order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -55,13 +57,7 @@ class PNDM(GaussianSampler):
         else:
             weights = adams_weights(tuple(t for t, _ in past), s)
             slope = combine(eps, weights[0], *zip(weights[1:], (e for _, e in past[1:]), strict=False))
-        return State(s, self.transfer(x_t, slope, s, t), prediction, past)
-
-    def transfer(self, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
-        """The DDIM step from t to s with a given eps (eq. 11)."""
-        schedule = self.process.schedule
-        signal = schedule.alpha(s) / schedule.alpha(t)
-        return (x_t * signal).add_(eps, alpha=schedule.sigma(s) - schedule.sigma(t) * signal)
+        return State(s, transfer(self.process.schedule, x_t, slope, s, t), prediction, past)
 
     def runge_kutta(
         self, denoiser: Denoiser, x_t: Tensor, eps: Tensor, t: int, s: int, cond: Cond
@@ -70,11 +66,47 @@ class PNDM(GaussianSampler):
         middle = t - (t - s) // 2
         total, prediction = eps, Prediction(x_t)
         for time, weight in ((middle, 2), (middle, 2), (s, 1)):
-            x = self.transfer(x_t, eps, time, t)
+            x = transfer(self.process.schedule, x_t, eps, time, t)
             prediction = denoiser(x, time, cond)
             eps = self.process.recover_noise(x, prediction.x0, time)
             total = total + weight * eps
         return total / 6, prediction
+
+
+@dataclass(frozen=True)
+class PLMS(GaussianSampler):
+    """As PNDM, but the first step is one of Heun in eps, with two evaluations, and the order rises by one per step.
+
+    It is the sampler of latent diffusion's `plms.py`, and diffusers' PNDM with skip_prk_steps=true. Their weights are
+    those of equal steps; here they are computed for the visited times.
+    """
+
+    order: ClassVar[int] = 2
+
+    def evaluations(self) -> int:
+        t, s, *_ = times = self.times(self.process.T)
+        return len(times) - 1 + (not is_long(self.process.schedule, s, t, math.inf))
+
+    def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
+        t, x_t, past, schedule = state.t, state.x_t, state.memory or (), self.process.schedule
+        prediction = denoiser(x_t, t, cond)
+        eps = self.process.recover_noise(x_t, prediction.x0, t)
+        past = ((t, eps), *past[:3])
+        if len(past) == 1:
+            x_s = self.process.apply(prediction.x0, eps, s)
+            if is_long(schedule, s, t, math.inf):
+                return State(s, x_s, prediction, past)
+            eps = (eps + self.process.recover_noise(x_s, denoiser(x_s, s, cond).x0, s)) / 2
+            return State(s, transfer(schedule, x_t, eps, s, t), prediction, past)
+        weights = adams_weights(tuple(t for t, _ in past), s)
+        slope = combine(eps, weights[0], *zip(weights[1:], (e for _, e in past[1:]), strict=False))
+        return State(s, transfer(schedule, x_t, slope, s, t), prediction, past)
+
+
+def transfer(schedule: NoiseSchedule, x_t: Tensor, eps: Tensor, s: int, t: int) -> Tensor:
+    """The DDIM step from t to s with a given eps (eq. 11)."""
+    signal = schedule.alpha(s) / schedule.alpha(t)
+    return (x_t * signal).add_(eps, alpha=schedule.sigma(s) - schedule.sigma(t) * signal)
 
 
 LARGEST_WEIGHT = 5  # it is 2.5 for uniform spacing

@@ -2,7 +2,7 @@
 
 Many of these lists begin below T. Sampling then treats noise of the prior as x at the first time, as those programs do.
 From a start below T, the first time is replaced by the start, because there x has exactly the noise of the start. Times
-are those of this project, 1 above those of the other programs, and end with 0.
+are those of this project, 1 above those of the other programs, and end with 0 (`ending_at_1`: with 1).
 """
 
 import itertools
@@ -47,6 +47,19 @@ def without_last(start: int, num_steps: int, schedule: Schedule, of: TimestepSpa
     check.integer("steps", num_steps, low=1, high=start)
     times = of(start, min(num_steps + 1, start), schedule)
     return [*times[:num_steps], 0]
+
+
+def ending_at_1(start: int, num_steps: int, schedule: Schedule, of: TimestepSpacing) -> list[int]:
+    """The times of `of`, with a last step that ends at 1 instead of 0, and none where it began at 1.
+
+    `set_alpha_to_one=false` in diffusers, as for Stable Diffusion, and `final_sigmas_type="sigma_min"`: the sample is
+    x_1, with the least noise of the schedule. From 1 there would be no step.
+    """
+    *times, _ = of(start, num_steps, schedule)
+    times = times if times[-1] == 1 else [*times, 1]
+    if len(times) == 1:
+        raise ValueError("the only step ends where it begins, at t = 1; choose more steps or another timestep_spacing")
+    return times
 
 
 def ddim_quadratic(start: int, num_steps: int, schedule: Schedule, offset: int = 0) -> list[int]:

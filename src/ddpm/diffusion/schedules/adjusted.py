@@ -4,16 +4,17 @@ from ddpm.base import check
 from ddpm.diffusion.schedules.base import NoiseSchedule
 
 
-def zero_terminal_snr(num_timesteps: int, of: NoiseSchedule) -> NoiseSchedule:
+def zero_terminal_snr(num_timesteps: int, of: NoiseSchedule, floor: float = 0.0) -> NoiseSchedule:
     """Zero terminal SNR: the root of alpha_bar is shifted to 0 at T, then scaled to keep its value at t = 1.
 
     Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1. Signal that is left at
     T reveals the mean brightness in training, while sampling starts from pure noise. num_timesteps: at least 2. Use it
-    with objective=v or objective=x0.
+    with objective=v or objective=x0. floor: alpha_bar at T, which solvers in sigma / alpha of diffusers set to 2^-24.
     """
+    check.number("floor", floor, low=0, high=1)
     root = of_length(num_timesteps, of, at_least=2).alpha_bar.sqrt()
     scaled = (root - root[-1]) * root[1] / (root[1] - root[-1])
-    scaled[0] = 1
+    scaled[0], scaled[-1] = 1, floor**0.5
     return NoiseSchedule(scaled**2)
 
 

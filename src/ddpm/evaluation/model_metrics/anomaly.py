@@ -19,7 +19,7 @@ from ddpm.diffusion.samplers.base import Sampler
 from ddpm.diffusion.samplers.restoration import restore_repeatedly, squared_error_map
 from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.anomaly_baselines import baselines
-from ddpm.evaluation.model_metrics.anomaly_values import Judge, anomaly_picture, anomaly_rows, anomaly_table
+from ddpm.evaluation.model_metrics.anomaly_values import MapScorer, anomaly_picture, anomaly_rows, anomaly_table
 from ddpm.evaluation.model_metrics.images import ImagePass, PredictedImages
 from ddpm.metrics.evaluator import count_name
 from ddpm.model.diffusion_model import DiffusionModel
@@ -58,8 +58,7 @@ class Anomaly:
     num_shown: int
 
     def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("metric.anomaly.num_images", self.num_images)
+        check.positive_int_or_none("metric.anomaly.num_images", self.num_images)
         check.positive_int("batch_size", self.batch_size)
         check.positive_int("metric.anomaly.repeats", self.repeats)
         check.one_of("metric.anomaly.average", self.average, ("restorations", "maps"))
@@ -86,7 +85,7 @@ class Anomaly:
         data = build.data(run.config, run.model.condition)
         rank_zero_only(data.prepare_data)()
         found = self.read(data, model.image_shape)
-        judge = Judge(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
+        scorer = MapScorer(found, self.image_score, self.threshold, self.num_bootstrap, self.seed)
         main = self.maps(run, found, model.sampler, times)
         maps = {f"t = {t}": main.shared["maps"][row] for row, t in enumerate(times)}
         name = f"t = {times[0]}"
@@ -95,11 +94,11 @@ class Anomaly:
         for title, sampler in samplers.items():
             maps[f"t = {times[0]}, {title}"] = self.maps(run, found, sampler, times[:1]).shared["maps"][0]
         maps |= baselines(data.split("train"), found)
-        rows = {title: judge.values(each) for title, each in maps.items()}
+        rows = {title: scorer.values(each) for title, each in maps.items()}
         count = count_name(len(found))
         estimates = {f"{key}_{count}": value.estimate for key, value in rows[name].items()}
         estimates |= {
-            f"auroc_pixel_{kind}_{count}": value.estimate for kind, value in judge.by_kind(maps[name]).items()
+            f"auroc_pixel_{kind}_{count}": value.estimate for kind, value in scorer.by_kind(maps[name]).items()
         }
         others = [title for title in rows if title != name]
         estimates |= {
@@ -108,7 +107,7 @@ class Anomaly:
         undefined = [key for key, estimate in estimates.items() if not math.isfinite(estimate.value)]
         notes = [f"{key} has no value: its denominator is 0, for example if no pixel is found" for key in undefined]
         estimates = {key: estimate for key, estimate in estimates.items() if key not in undefined}
-        threshold = judge.threshold_of(maps[name])
+        threshold = scorer.threshold_of(maps[name])
         settings = (
             f"Anomaly(times={times}, repeats={self.repeats}, average={self.average}, image_score={self.image_score}, "
             f"threshold={self.threshold}, frequencies={self.frequencies}, num_bootstrap={self.num_bootstrap}, "

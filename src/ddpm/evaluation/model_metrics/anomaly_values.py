@@ -42,7 +42,7 @@ class Value(NamedTuple):
 Rows = Mapping[str, Mapping[str, Value]]
 
 
-class Judge:
+class MapScorer:
     """Measures maps of one set of images. All maps use the same resamples, so that they can be compared."""
 
     def __init__(

@@ -111,8 +111,7 @@ class OfImages(ABC):
     batch_size: int
 
     def __post_init__(self) -> None:
-        if self.num_images is not None:
-            check.positive_int("num_images", self.num_images)
+        check.positive_int_or_none("num_images", self.num_images)
         check.positive_int("batch_size", self.batch_size)
 
     @abstractmethod

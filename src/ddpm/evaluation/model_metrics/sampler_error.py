@@ -93,11 +93,11 @@ class SamplerError:
         schedule = self.schedule
         if run.config.get("schedule"):
             schedule = wiring.instantiate(run.config.schedule, "schedule")
-        laboratory = Laboratory(oracle, schedule, self.seed)
+        comparison = OracleComparison(oracle, schedule, self.seed)
         samplers = {
             name: [
                 wiring.complete(
-                    factory, f"metric.sampler_error.samplers.{name}", process=laboratory.process, steps=steps
+                    factory, f"metric.sampler_error.samplers.{name}", process=comparison.process, steps=steps
                 )
                 for steps in self.steps
             ]
@@ -106,7 +106,7 @@ class SamplerError:
         found = []
         with ProgressDisplay("sampler", len(samplers)) as display:
             for number, (name, theirs) in enumerate(samplers.items(), 1):
-                found.append(laboratory.convergence(name, theirs))
+                found.append(comparison.convergence(name, theirs))
                 if display.is_due(number):
                     display.show(number, name)
         estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
@@ -124,7 +124,7 @@ class SamplerError:
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class OracleComparison:
     oracle: Oracle
     schedule: NoiseSchedule
     seed: int

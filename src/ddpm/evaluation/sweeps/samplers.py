@@ -33,8 +33,7 @@ class SamplerSweep(Sweep):
         self.samplers = [check.one_of("sweep.samplers", name, options) for name in unique_values("samplers", samplers)]
         self.steps = unique_values("steps", steps)
         for number in self.steps:
-            if number is not None:
-                check.positive_int("sweep.steps", number)
+            check.positive_int_or_none("sweep.steps", number)
 
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
         if config.get("sampler"):

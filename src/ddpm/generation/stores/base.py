@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -35,7 +35,8 @@ def is_picture(file: Path | IO[bytes]) -> bool:
 
 class ImageStore(ABC):
     """Holds the samples 0..num_samples-1 in `folder`; image_shape: `(C, H, W)`. labels: int64 `[num_samples]`, the
-    requested classes, -1 for no class; None, or if all are -1: the samples have no labels.
+    requested classes, -1 for no class; None, or if all are -1: the samples have no labels. captions: the requested
+    texts, "" for none, through which samples cycle; None, or if all are empty: the samples have no captions.
 
     Several processes can write different samples at the same time. Stored samples stay intact if processes are killed,
     but not in a power cut, because writes are not synced. images.sums contains the checksum of each sample, written
@@ -47,10 +48,18 @@ class ImageStore(ABC):
     grows: ClassVar[bool]  # whether samples can be added to a finished store
 
     def __init__(
-        self, folder: Path, num_samples: int, image_shape: tuple[int, int, int], labels: Tensor | None = None
+        self,
+        folder: Path,
+        num_samples: int,
+        image_shape: tuple[int, int, int],
+        labels: Tensor | None = None,
+        captions: Sequence[str] | None = None,
     ) -> None:
         self.folder, self.num_samples = folder, num_samples
         self.labels = None if labels is None or (labels < 0).all() else labels.numpy()
+        self.captions = (
+            [captions[k % len(captions)] for k in range(num_samples)] if captions and any(captions) else None
+        )
         channels, height, width = image_shape
         self.shape = (height, width, channels)
         self.num_first = min(self.NUM_FIRST, num_samples)
@@ -88,8 +97,8 @@ class ImageStore(ABC):
                 file.write(checksum(data) if data else bytes(SIZE))
 
     def adopt(self) -> None:
-        """Add what is missing to samples stored by an older version: their checksums, and labels if the store has a
-        place for them."""
+        """Add what is missing to samples stored by an older version: their checksums, and labels and captions if the
+        store has a place for them."""
         if not self.sums.exists():
             with atomic_write(self.sums) as partial, open(partial, "wb") as file:
                 for number, data in self.stored():

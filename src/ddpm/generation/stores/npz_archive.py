@@ -1,6 +1,6 @@
 """All images in samples.npz: `arr_0`, uint8 `[N, H, W, C]`, and their classes, if any, as `arr_1`, int64 `[N]`.
 
-This is the layout of guided diffusion's samples and evaluations.
+This is the layout of guided diffusion's samples and evaluations. Captions, if any, are in `captions`, as text `[N]`.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import numpy as np
 
 from ddpm.base.atomic import atomic_write
 from ddpm.checkpoint.integrity import find_damage
+from ddpm.data.sources.npz import CAPTIONS
 from ddpm.generation.stores.base import ImageStore
 from ddpm.generation.stores.row_file import RowFile
 
@@ -61,10 +62,12 @@ class NpzArchive(ImageStore):
 
     def adopt(self) -> None:
         super().adopt()
-        if self.labels is not None and self.archive.exists():
+        if (beside := self.beside()) and self.archive.exists():
             with np.load(self.archive, allow_pickle=False) as arrays:
-                has_labels = "arr_1" in arrays.files and np.array_equal(arrays["arr_1"], self.labels)
-            if not has_labels:
+                has_all = all(
+                    name in arrays.files and np.array_equal(arrays[name], each) for name, each in beside.items()
+                )
+            if not has_all:
                 self.pack(np.memmap(self.archive, np.uint8, "r", self.offset(), (self.num_samples, *self.shape)))
 
     def write(self, number: int, image: np.ndarray) -> None:
@@ -78,8 +81,13 @@ class NpzArchive(ImageStore):
         first = bytearray().join(row for _, row in itertools.islice(self.stored(), self.num_first))
         return np.frombuffer(first, np.uint8).reshape(-1, *self.shape)
 
+    def beside(self) -> dict[str, np.ndarray]:
+        """The arrays beside the pixels."""
+        found = {"arr_1": self.labels, CAPTIONS: None if self.captions is None else np.array(self.captions)}
+        return {name: array for name, array in found.items() if array is not None}
+
     def pack(self, images: np.ndarray) -> None:
         """Write the archive. images: uint8 `[N, H, W, C]`, all samples."""
-        arrays = [images] if self.labels is None else [images, self.labels]
         with atomic_write(self.archive) as partial, open(partial, "wb") as file:
-            np.savez(file, *arrays)  # without time stamps, so equal images give equal files
+            # without time stamps, so equal images give equal files
+            np.savez(file, **{"arr_0": images, **self.beside()})

@@ -1,6 +1,7 @@
-"""A store with one PNG per image, images/NUMBER.png, and their classes, if any, in images/dataset.json.
+"""A store with one PNG per image, images/NUMBER.png, and their classes or captions, if any, in a table there.
 
-The table is that of EDM's dataset_tool.py (Karras et al. 2022), which data=folder, data=zip and evaluate.py read.
+dataset.json, of classes, is that of EDM's dataset_tool.py (Karras et al. 2022); metadata.jsonl, of captions, that of
+Hugging Face's ImageFolder. data=folder, data=zip and evaluate.py read them.
 """
 
 import io
@@ -15,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ddpm.base.atomic import remove_partial_files, write_atomically
-from ddpm.data.sources.layout import EDM_TABLE
+from ddpm.data.sources.layout import CAPTION_TABLE, EDM_TABLE
+from ddpm.data.sources.tables import FILE_NAME
 from ddpm.generation.stores.base import ImageStore, is_picture, save_png
 
 
@@ -49,9 +51,15 @@ class PngFolder(ImageStore):
         if self.labels is not None:
             numbers = enumerate(self.labels.tolist())
             labels = [[self.path(number).name, label] for number, label in numbers if label >= 0]
-            table, path = json.dumps({"labels": labels}).encode(), self.images / EDM_TABLE
-            if not path.exists() or path.read_bytes() != table:
-                write_atomically(path, table)
+            self.keep(EDM_TABLE, json.dumps({"labels": labels}))
+        if self.captions is not None:
+            rows = ({FILE_NAME: self.path(number).name, "text": text} for number, text in enumerate(self.captions))
+            self.keep(CAPTION_TABLE, "".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def keep(self, name: str, table: str) -> None:
+        path = self.images / name
+        if not path.exists() or path.read_bytes() != table.encode():
+            write_atomically(path, table.encode())
 
     def write(self, number: int, image: np.ndarray) -> None:
         save_png(self.path(number), image, partial(self.seal, number))

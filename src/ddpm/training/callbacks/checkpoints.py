@@ -40,9 +40,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         self.every_n_steps = check.positive_int("every_n_steps", every_n_steps)
         self.last = check.positive_int("last", last)
-        self.keep_every_n_steps = keep_every_n_steps
-        if keep_every_n_steps is not None:
-            check.positive_int("keep_every_n_steps", keep_every_n_steps)
+        self.keep_every_n_steps = check.positive_int_or_none("keep_every_n_steps", keep_every_n_steps)
         self.metric = best
         self.mode = check.one_of("mode", mode, ("min", "max"))
         self.best: dict[str, float] = {}  # step and value

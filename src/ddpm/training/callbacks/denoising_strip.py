@@ -36,7 +36,7 @@ class DenoisingStrip(PeriodicWork):
         with self.tolerated(trainer, "the denoising strip"), model.inference(autocast):
             ids = torch.arange(self.num_samples, device=module.device)
             with sampling_progress(trainer, module, "drawing the denoising strip"):
-                strip = self.draw(model, ids, *preview_inputs(trainer, module, ids))
+                strip = self.draw(model, ids, *preview_inputs(trainer, model, ids))
             weights = model.describe_weights(model.best_weights)
             log_picture(trainer, "denoising", strip, f"sampling at step {trainer.global_step}, {weights} weights")
 

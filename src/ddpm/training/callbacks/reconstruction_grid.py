@@ -34,7 +34,7 @@ class ReconstructionGrid(PeriodicWork):
         with self.tolerated(trainer, "the grid of reconstructions"):
             model, data = module.model, held_out(trainer)
             spread = torch.linspace(0, len(data) - 1, self.num_images).round().long()  # over classes, if sorted by them
-            images = real_batch(module, data, spread)["image"]
+            images = real_batch(module.model, data, spread)["image"]
             with model.inference(trainer.precision_plugin.forward_context()):
                 network = model.weights(model.best_weights)
                 found = network(images, torch.zeros(len(images), device=images.device)).float()

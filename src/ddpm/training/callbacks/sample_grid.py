@@ -12,19 +12,20 @@ from ddpm.data.loader import assemble
 from ddpm.data.pixels import ImageData
 from ddpm.diffusion.conditions.base import LABEL, ClassLabel
 from ddpm.diffusion.conditions.caption_text import Caption
+from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.interruption import sampling_progress, stop_if_signalled
 from ddpm.training.callbacks.periodic import PeriodicWork
 from ddpm.training.logs import log_picture, picture_path
 from ddpm.training.module import DiffusionModule
 
 
-def preview_inputs(trainer: Trainer, module: DiffusionModule, ids: Tensor) -> tuple[Cond, Tensor | None]:
+def preview_inputs(trainer: Trainer, model: DiffusionModel, ids: Tensor) -> tuple[Cond, Tensor | None]:
     """The conditions of preview samples, and None: the default conditions. If the model needs images: the conditions
     of real images, held-out ones if possible, and these images."""
-    if not module.model.needs_images:
-        return module.model.sample_condition.default_conditions(ids), None
-    batch = real_batch(module, held_out(trainer), ids.cpu())
-    return module.model.sample_condition.of(batch), batch["image"]
+    if not model.needs_images:
+        return model.sample_condition.default_conditions(ids), None
+    batch = real_batch(model, held_out(trainer), ids.cpu())
+    return model.sample_condition.of(batch), batch["image"]
 
 
 def held_out(trainer: Trainer) -> ImageData:
@@ -32,12 +33,12 @@ def held_out(trainer: Trainer) -> ImageData:
     return trainer.datamodule.split("val" if trainer.datamodule.num_val else "train")
 
 
-def real_batch(module: DiffusionModule, data: ImageData, ids: Tensor) -> dict[str, Tensor]:
-    """Real images for previews, on the module's device."""
+def real_batch(model: DiffusionModel, data: ImageData, ids: Tensor) -> dict[str, Tensor]:
+    """Real images for previews, on the model's device."""
     rows = data.indices[ids % len(data)]
     (stored,) = data.pixels.full_reader(persistent=False).read([rows])
     batch = assemble(data.pixels.fields(stored), data.conditions(rows), rows, rows)
-    return {name: tensor.to(module.device) for name, tensor in batch.items()}
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
 def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, weights: str) -> Tensor:
@@ -46,7 +47,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
     each = -(-num // world)
     ids = torch.arange(rank, each * world, world, device=module.device)
     with module.model.inference(trainer.precision_plugin.forward_context()):
-        mine = module.model.generate(ids, weights, *preview_inputs(trainer, module, ids)).float()
+        mine = module.model.generate(ids, weights, *preview_inputs(trainer, module.model, ids)).float()
     stop_if_signalled(trainer)
     everyone = trainer.strategy.all_gather(mine).reshape(world, each, *mine.shape[1:])
     return everyone.transpose(0, 1).flatten(0, 1)[:num]
