@@ -293,6 +293,7 @@ def test_samples_that_are_added_to_a_folder_have_captions(generate):
     assert captions(generate("a", "png")) == CYCLED
 
 
+@pytest.mark.filterwarnings("ignore:FID of")
 @pytest.mark.parametrize("format", ["npz", "png"])
 def test_a_model_is_evaluated_with_the_captions_of_samples(generate, checkpoint, tmp_path, monkeypatch, format):
     """reference=SAMPLES: the network gets their captions, in their order."""
