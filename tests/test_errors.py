@@ -217,3 +217,12 @@ def test_a_value_that_is_no_name_of_an_option_is_named_with_its_group(monkeypatc
 
 def test_an_argument_is_named_itself_if_another_has_its_value():
     assert "got ' seed=3'" in explain_quotes(" seed=3", ["sampler.steps=3", " seed=3"], shell=True)
+
+
+def test_a_short_form_that_does_not_apply_is_named_as_it_was_typed(monkeypatch):
+    typed = ["metric=is", "anomalies=mvtec"]
+    words = cli.expand_short_forms(typed, CONF, "evaluate")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
+    with pytest.raises(HydraException) as raised:
+        compose(CONF, "evaluate", words)
+    assert cli.config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")

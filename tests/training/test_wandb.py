@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from wandb.cli.cli import cli
 
 from ddpm.base.environment import Environment
+from ddpm.checkpoint.folder import list_checkpoints
 from ddpm.commands import train
 from ddpm.evaluation import results
 from ddpm.metrics.protocol import EvaluationProtocol, Result
@@ -177,3 +178,17 @@ def test_checkpoints_are_uploaded_as_log_model_says(small, tmp_path, offline_run
     models = [each for each in artifacts if each.type == "model"]
     assert [each.manifest.contents[0].path for each in models] == [f"{step:08d}.ckpt" for step in uploads]
     assert all("latest" in each.aliases for each in models)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("Connection lost"), wandb.errors.CommError("gone")])
+def test_a_training_whose_wandb_service_is_killed_goes_on_and_says_so_once(small, tmp_path, monkeypatch, error):
+    """As the client raises it when its process is gone."""
+
+    def lost(*_, **__):
+        raise error
+
+    monkeypatch.setattr(wandb.Run, "log", lost)
+    with pytest.warns(UserWarning, match=r"W&B fails: .*; nothing more is logged there") as warned:
+        train.run_train(small("logger=wandb"))
+    assert sum("W&B fails" in str(each.message) for each in warned) == 1
+    assert list_checkpoints(tmp_path / "run/checkpoints")[0].stem == "00000004"

@@ -333,7 +333,9 @@ def config_error(
         swept = [word for word in job if word not in words and "=" in word and word.split("=")[0] != wrong]
         with_options = f" with {' '.join(swept)}" if swept else ""
         known = [*known_keys(conf, name, job), *loose_fields(conf, name)]
-        return f"there is no {wrong!r} to set{with_options}{suggestion(wrong, known)}"
+        word = next((word for word in words if word.startswith(f"{wrong}=")), wrong)
+        named = as_typed(word, typed or []).partition("=")[0]
+        return f"there is no {named!r} to set{with_options}{suggestion(wrong, known)}"
     if added := re.search(r"An item is already at '([\w.]+)'", text):
         word = next((word for word in words if word.lstrip("+").startswith(f"{added.group(1)}=")), added.group(1))
         return f"{added.group(1)} is a field of the chosen option: set it without +, as {word.lstrip('+')}"

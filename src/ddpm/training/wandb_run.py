@@ -16,6 +16,7 @@ import wandb
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from wandb.sdk.mailbox import MailboxClosedError
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
@@ -101,12 +102,37 @@ def sync_command(run: wandb.Run) -> str:
 
 
 class RunLogger(WandbLogger):
-    """Uploads checkpoints as artifacts: the last one (uploads=True), each ("all") or none (False)."""
+    """Uploads checkpoints as artifacts: the last one (uploads=True), each ("all") or none (False). If the client loses
+    its service process, nothing more is logged here, and the training continues."""
 
     def __init__(self, run: wandb.Run, uploads: bool | str = False) -> None:
         super().__init__(experiment=run)
         self.uploads = uploads
         self.newest: Path | None = None  # not uploaded yet
+        self.is_lost = False
+
+    @contextmanager
+    def tolerated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, wandb.errors.Error, MailboxClosedError) as error:
+            self.is_lost = True
+            rank_zero_warn(f"W&B fails: {error}; nothing more is logged there, and the training continues")
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_lost:
+            with self.tolerated():
+                super().log_metrics(*args, **kwargs)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_lost:
+            with self.tolerated():
+                super().log_hyperparams(*args, **kwargs)
+
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_lost:
+            with self.tolerated():
+                super().log_image(*args, **kwargs)
 
     def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         self.newest = checkpoint_callback.newest
