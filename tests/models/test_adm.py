@@ -342,7 +342,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(changes, message):
         UNet(**ADM | changes)
 
 
-@pytest.mark.parametrize("name", ["num_classes", "concat_channels", "token_channels", "resample"])
+@pytest.mark.parametrize("name", ["concat_channels", "token_channels", "resample"])
 def test_what_diffusers_lacks_is_refused_by_name_and_not_left_out(name):
     network = UNet(**SMALL | {name: ALL[name]})
     with pytest.raises(ValueError, match=f"^{name} must be .* to save for diffusers, got "):

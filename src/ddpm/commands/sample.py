@@ -197,14 +197,15 @@ def run_task(config: DictConfig) -> None:
     analytic.prepare(model, stored, path, trainer)
     model.to(trainer.strategy.root_device)
     with model.inference(trainer.precision_plugin.forward_context()):
-        rows, _, requested = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
+        request = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
-        about = {**chosen, **requested, **identity(stored, model, trainer)}
+        about = {**chosen, **request.about, **identity(stored, model, trainer)}
         about["files"] = named_files(about["task"])
         record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
         with lock_folder(folder, "out="):
             record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
-            outcome = task(task_model(model, task_data(config, stored, model.condition), config.batch_size, rows))
+            data = task_data(config, stored, model.condition)
+            outcome = task(task_model(model, data, config.batch_size, request.rows))
             record.write()
             write_outcome(folder, name, outcome, about)
 

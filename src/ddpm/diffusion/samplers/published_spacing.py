@@ -45,7 +45,7 @@ def without_last(start: int, num_steps: int, schedule: Schedule, of: TimestepSpa
     With num_steps = start, where there is no step more, all times.
     """
     check.integer("steps", num_steps, low=1, high=start)
-    times = of(start, min(num_steps + 1, start), schedule)
+    times = _times_of(of, start, min(num_steps + 1, start), schedule)
     return [*times[:num_steps], 0]
 
 
@@ -55,11 +55,19 @@ def ending_at_1(start: int, num_steps: int, schedule: Schedule, of: TimestepSpac
     `set_alpha_to_one=false` in diffusers, as for Stable Diffusion, and `final_sigmas_type="sigma_min"`: the sample is
     x_1, with the least noise of the schedule. From 1 there would be no step.
     """
-    *times, _ = of(start, num_steps, schedule)
+    *times, _ = _times_of(of, start, num_steps, schedule)
     times = times if times[-1] == 1 else [*times, 1]
     if len(times) == 1:
         raise ValueError("the only step ends where it begins, at t = 1; choose more steps or another timestep_spacing")
     return times
+
+
+def _times_of(of: TimestepSpacing, start: int, num_steps: int, schedule: Schedule) -> list[int]:
+    """The times of `of`. A wrong offset is named as its field."""
+    try:
+        return of(start, num_steps, schedule)
+    except ValueError as error:
+        raise ValueError(f"of.{error}" if str(error).startswith("offset ") else str(error)) from error
 
 
 def ddim_quadratic(start: int, num_steps: int, schedule: Schedule, offset: int = 0) -> list[int]:
