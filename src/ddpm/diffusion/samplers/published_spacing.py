@@ -67,7 +67,7 @@ def _times_of(of: TimestepSpacing, start: int, num_steps: int, schedule: Schedul
     try:
         return of(start, num_steps, schedule)
     except ValueError as error:
-        raise ValueError(f"of.{error}" if str(error).startswith("offset ") else str(error)) from error
+        raise ValueError(str(error).replace("timestep_spacing.offset", "timestep_spacing.of.offset")) from error
 
 
 def ddim_quadratic(start: int, num_steps: int, schedule: Schedule, offset: int = 0) -> list[int]:
