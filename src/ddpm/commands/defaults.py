@@ -118,9 +118,10 @@ def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
     return changes
 
 
-def left_out_and_kept(config: DictConfig, group: str, own: dict[str, Any], word: str, typed: set[str]) -> Iterator[str]:
-    """Leave out the experiment's fields of another option than `word`, which has the fields `own`. Yields in words
+def left_out_and_kept(config: DictConfig, group: str, own: dict[str, Any], word: str, typed: set[str]) -> list[str]:
+    """Leave out the experiment's fields of another option than `word`, which has the fields `own`. Returns in words
     which were left out, and which of its values the option has."""
+    changes = []
     fields = {f: value for f, value in OmegaConf.to_container(config[group]).items() if f"{group}.{f}" not in typed}
     parameters = inspect.signature(get_object(config[group]._target_)).parameters
     if all(each.kind != inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
@@ -129,7 +130,8 @@ def left_out_and_kept(config: DictConfig, group: str, own: dict[str, Any], word:
             for field in foreign:
                 del config[group][field]
         if foreign:
-            yield f"{word}: without the experiment's {', '.join(sorted(foreign))}"
+            changes.append(f"{word}: without the experiment's {', '.join(sorted(foreign))}")
     kept = [f"{field}={fields[field]}" for field in own if field in fields and fields[field] != own[field]]
     if kept:
-        yield f"{word}: with the experiment's {', '.join(kept)}"
+        changes.append(f"{word}: with the experiment's {', '.join(kept)}")
+    return changes

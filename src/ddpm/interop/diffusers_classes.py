@@ -43,12 +43,12 @@ def save_class_pipeline(folder: Path) -> None:
 
 
 def with_null_class(weights: Weights) -> Weights:
-    """Weights with one more class, which adds nothing to the time embedding."""
+    """Weights with one more class, which adds nothing to the time embedding: a table `[K + 1, channels]`."""
     return weights | {TABLE: functional.pad(weights[TABLE], (0, 0, 0, 1))}
 
 
 def without_null_class(weights: Weights, arguments: Config) -> Weights:
-    """The inverse. arguments: see `read_class_arguments`."""
+    """The inverse. arguments: see `read_class_arguments`. Raises ValueError for a null class that adds something."""
     null = arguments.get("null_class")
     if null is None:
         return weights

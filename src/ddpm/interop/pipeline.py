@@ -113,7 +113,8 @@ def save_pipeline(
         index |= save_clip(folder, text) if isinstance(text, Clip) else save_bert(folder, text, network.encoder)
     if unet.num_classes:
         if classes is None or first_stage is not None:
-            raise ValueError(f"a model of latents with classes cannot be exported for diffusers; {OTHERWISE}")
+            what = "classes beside another condition" if classes is None else "a model of latents with classes"
+            raise ValueError(f"{what} cannot be exported for diffusers; {OTHERWISE}")
         index |= classes
         save_class_pipeline(folder)
     if first_stage is not None:

@@ -1,4 +1,5 @@
-"""Images of given classes from a UNet2DModel, with classifier-free guidance at a range of noise levels.
+"""Images of given classes from a UNet2DModel, with classifier-free guidance (Ho and Salimans 2022) at a range of noise
+levels (Kynkaanniemi et al. 2024).
 
 pipeline = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)
 images = pipeline([0, 1, 2], num_inference_steps=20).images
@@ -39,7 +40,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         generator: Any = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """An image for each label. guidance_scale: None is that of the folder. output_type: "pil" or "np"."""
+        """An image for each label: PIL images, or with output_type="np" an array `[B, H, W, C]` in [0, 1].
+
+        class_labels: from 0, and `null_class` for no class. guidance_scale: None is that of the folder. Raises
+        ValueError for another scale than 1 if the model was always given a class.
+        """
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         if scale != 1 and self.config.null_class is None:
             raise ValueError(f"guidance_scale must be 1 for a model that was always given a class, got {scale}")
@@ -54,7 +59,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=self.numpy_to_pil(images) if output_type == "pil" else images)
 
     def predict(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
-        """The output of the network, guided in its first channels; others are those of the variance."""
+        """The output of the network for x `[B, C, H, W]` and labels, int64 `[B]`: guided in its first C. Others
+        are those of the variance."""
         low, high = self.config.guidance_interval or (0, math.inf)
         alpha_bar = float(self.scheduler.alphas_cumprod[t])
         noise_level = math.sqrt((1 - alpha_bar) / alpha_bar) if alpha_bar else math.inf
