@@ -34,7 +34,7 @@ def set_apart(axes: "Axes") -> None:
 def distance(axes: "Axes", one: "Line2D", other: "Line2D") -> float:
     """The median distance in pixels of two lines at the x that both have, or infinity."""
     _, *places = np.intersect1d(one.get_xdata(), other.get_xdata(), return_indices=True)
-    pair = [line.get_xydata()[at] for line, at in zip((one, other), places, strict=True)]
+    pair = [np.asarray(line.get_xydata())[at] for line, at in zip((one, other), places, strict=True)]
     finite = np.isfinite(pair).all((0, 2))
     y, others = (axes.transData.transform(each[finite])[:, 1] for each in pair)
     return float(np.median(np.abs(y - others))) if finite.any() else np.inf

@@ -41,7 +41,7 @@ class ProgressDisplay:
             self.bar.start()
             redirect_logs(streams, (sys.stdout, sys.stderr))
         if self.bar:
-            self.task = self.bar.add_task("", total=total, completed=first, text=self.text(first))
+            self.task = self.bar.add_task("", total=total, completed=int(first), text=self.text(first))
         self.opened.append(self)
 
     def __enter__(self) -> "ProgressDisplay":

@@ -2,6 +2,7 @@
 
 import glob
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -224,10 +225,10 @@ def measure_target(
 
 def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: Timing | None) -> SweepPoint:
     evaluations = target.model.sampler.evaluations()
-    cost = (timing.seconds, timing.device) if timing else ()
     value = sweep.value(target.variant, target.model)
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))
-    return SweepPoint(target.variant.name, value, evaluations, result.estimates, *cost, settings=settings)
+    point = SweepPoint(target.variant.name, value, evaluations, result.estimates, settings=settings)
+    return replace(point, seconds=timing.seconds, device=timing.device) if timing else point
 
 
 def current_environment(trainer: Trainer) -> Environment:

@@ -58,7 +58,8 @@ def prepare(model: DiffusionModel, stored: DictConfig, path: Path, trainer: Trai
         trainer.strategy.barrier()
         write_estimate(file, json.dumps({**found, "digest": short_digest(found)}, indent=1))
     fitted = replace(variance, times=tuple(found["times"]), errors=tuple(found["errors"]))
-    model.sampler = replace(model.sampler, variance=fitted)
+    sampler: Any = model.sampler  # it has a variance
+    model.sampler = replace(sampler, variance=fitted)
 
 
 def refuse(*parts: Any) -> None:

@@ -122,11 +122,11 @@ def count_pixels(scores: Tensor, anomalous: Tensor, shares: Tensor, regions: Ten
         bins = len(edges) - torch.bucketize(scores, edges)
         place, size = (bins + torch.arange(num)[:, None] * num_bins).flatten(), (num, num_bins)
     total = int(np.prod(size))
-    sums = [
+    positive, negative, overlap = (
         torch.bincount(place, weights=each.double().flatten(), minlength=total).view(size)
         for each in (anomalous, ~anomalous, shares)
-    ]
-    return Counts(*sums, regions.double() if num_bins else regions.double().sum())
+    )
+    return Counts(positive, negative, overlap, regions.double() if num_bins else regions.double().sum())
 
 
 def region_shares(masks: Tensor) -> tuple[Tensor, Tensor]:

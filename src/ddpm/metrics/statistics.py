@@ -144,7 +144,8 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     """The arrays of `names` that exist, verified by checksums. Nothing is unpickled."""
     with opened(path) as arrays:
         wanted = set(names) & set(arrays.files)
-        require_memory(sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in wanted), "what it inflates to")
+        sizes = [arrays.zip.getinfo(f"{name}.npy").file_size for name in wanted]
+        require_memory(sum(sizes), "what it inflates to")
         return {name: arrays[name] for name in wanted}
 
 

@@ -64,7 +64,11 @@ class Progressive:
         wanted = self.times or [max(1, model.T * part // 8) for part in (7, 6, 4, 2, 1)]
         for t in wanted:
             check.integer("task.times", t, low=1, high=model.T)
-        return sorted({min(visited[:-1], key=lambda v, t=t: abs(v - t)) for t in wanted}, reverse=True)
+
+        def nearest(t: int) -> int:
+            return min(visited[:-1], key=lambda visit: abs(visit - t))
+
+        return sorted({nearest(t) for t in wanted}, reverse=True)
 
     def complete(self, model: Model, x_t: Tensor, t: int) -> Tensor:
         """Samples `[num_completions, C, H, W]` from one x_t `[C, H, W]`."""

@@ -33,7 +33,7 @@ def factor(step: int, warmup_steps: int, num_steps: int, cosine_decay: bool, low
 
 def make(
     parameters: Iterable[nn.Parameter],
-    kind: type[torch.optim.Optimizer],
+    kind: Callable[..., torch.optim.Optimizer],
     num_steps: int,
     lr: float,
     warmup_steps: int,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
@@ -77,7 +78,7 @@ def is_covered(covered: torch.Tensor) -> torch.Tensor:
     return (covered >= covered.max().clamp(max=128)) & (covered > 0)
 
 
-def open_mask(path: Path):
+def open_mask(path: Path) -> Image.Image:
     try:
         image = open_image(path)
         image.load()
@@ -86,7 +87,7 @@ def open_mask(path: Path):
     return image
 
 
-def prepare_mask(preparation: Preparation, image, path: Path) -> torch.Tensor:
+def prepare_mask(preparation: Preparation, image: Image.Image, path: Path) -> torch.Tensor:
     with our_fields():
         try:
             return torch.from_numpy(np.array(preparation(image)))

@@ -44,8 +44,8 @@ class WebDataset:
                     labels.append(label_of(file, name, parts))
         if not members:
             check.fail("data.source.path", self.path, "tar files with images")
-        found = number_classes(as_numbers(labels), f"a .{LABEL} file", lambda number: members[number][1])
-        return WebDatasetImages(members, *found, captions if any(captions) else None)
+        numbered = number_classes(as_numbers(labels), f"a .{LABEL} file", lambda number: members[number][1])
+        return WebDatasetImages(members, *numbered, captions if any(captions) else None)
 
 
 Parts = dict[str, tuple[int, int]]

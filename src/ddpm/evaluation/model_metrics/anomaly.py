@@ -196,13 +196,13 @@ def shown_places(found: AnomalySet, num: int) -> Tensor:
 
 
 def at_frequency(sampler: Sampler, frequency: float) -> Sampler:
-    noise = getattr(sampler.process, "noise", None)
+    process: Any = sampler.process
+    noise: Any = getattr(process, "noise", None)
     if not hasattr(noise, "frequency"):
         raise ValueError(
             f"metric.anomaly.frequencies has no effect on noise={type(noise).__name__}; leave it out, or train with "
             "noise=simplex"
         )
-    process: Any = sampler.process
     return replace(sampler, process=replace(process, noise=replace(noise, frequency=frequency)))
 
 

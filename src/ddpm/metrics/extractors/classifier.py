@@ -42,7 +42,7 @@ class ShippedClassifier(NetworkExtractor):
 
     kind: ClassVar[str]
     file: ClassVar[Path]
-    network: ClassVar[type[SmallNetwork]]
+    network: ClassVar[type[nn.Module]]
 
     def __init__(self) -> None:
         super().__init__(self.kind, WeightsFile(self.file))
