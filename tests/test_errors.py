@@ -165,12 +165,29 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     ("typed", "message"),
     [
         (["loss=vlb", "weight=snr"], "weight=snr has no effect, because the loss VLBLoss has no weight; leave it out"),
+        (["adversary_optimizer=muon"], "adversary_optimizer=muon has no effect, because there is no adversary; leave"),
+        (["evaluate.num_samples=50"], "evaluate.num_samples=50 has no effect, because no metric is chosen, as metric"),
+        (["features=inception"], "features=inception has no effect, because no metric is chosen"),
+        (["experiment=first_stage_mnist", "objective=v"], "objective=v has no effect, because a first stage generates"),
+        (["experiment=classifier_mnist", "sampler=ddim"], "sampler=ddim has no effect, because a classifier generates"),
         (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss has no variance"),
     ],
 )
 def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
     with pytest.raises(ValueError, match=message):
         cli.refuse_what_has_no_effect(config("train", *typed), typed)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["experiment=first_stage_mnist", "adversary_optimizer.lr=1e-3", "guidance=none"],
+        ["experiment=ddgan_mnist", "adversary_optimizer=muon"],
+        ["metric=fid", "features=mnist", "evaluate.num_samples=50"],
+    ],
+)
+def test_a_choice_that_is_read_is_not_refused(config, typed):
+    cli.refuse_what_has_no_effect(config("train", *typed), typed)
 
 
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -145,6 +146,21 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
         if typed and chosen and not any(group in part for part in chosen.values()):
             names = " and ".join(f"the {part} {leaf['_target_'].rpartition('.')[2]}" for part, leaf in chosen.items())
             raise ValueError(f"{typed} has no effect, because {names} has no {group}; leave it out")
+    words = {re.match(r"\+*(\w*)", word)[1]: word for word in overrides if not word.endswith("=none")}
+    for group, why in (idle_groups(config, words.keys()) if "loss" in config else {}).items():
+        if group in words:
+            raise ValueError(f"{words[group]} has no effect, because {why}; leave it out")
+
+
+def idle_groups(config: DictConfig, typed: Set[str]) -> dict[str, str]:
+    """The groups among those typed that a training does not use, and why."""
+    idle = {} if "_target_" in config.adversary else {"adversary_optimizer": "there is no adversary"}
+    if not config.get("metric"):
+        idle |= dict.fromkeys(("evaluate", "features", "features_batch_size"), "no metric is chosen, as metric=fid")
+    of_samples = {"objective", "sampler", "clip", "guidance", "timestep_spacing"}
+    if typed & of_samples and (what := getattr(get_object(config.model._target_), "no_samples", None)):
+        idle |= dict.fromkeys(of_samples, f"{what.partition(',')[0]} generates no images")
+    return idle
 
 
 def refuse_dashes(arguments: list[str], conf: Path, name: str) -> None:
