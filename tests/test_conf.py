@@ -1,5 +1,6 @@
 """Every configuration composes, builds and trains; every typing error gets the nearest right name."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from small_runs import ROOT, command_environment, composed
 
 from ddpm.base.rng import Rng
@@ -231,3 +233,14 @@ assert not [name for name in sys.modules if name.startswith(("lightning", "pytor
     errors = [line for line in done.stdout.splitlines() if line.startswith("error:")]
     for error, word in zip(errors, words, strict=True):
         assert error.startswith(f"error: {word.partition('=')[0]} must be")
+
+
+@pytest.mark.parametrize("group", ["model", "adversary"])
+def test_every_network_says_before_training_which_images_it_takes(config, group):
+    for option in cli.options_of(CONF, group):
+        words = [f"{group}={option}", *(["text=words"] if "text" in option else [])]
+        target = config("train", *words)[group].get("_target_")
+        if target is None or "oracle" in target or target.endswith(".ring"):  # none, and closed-form denoisers
+            continue
+        network = get_object(target)
+        assert hasattr(network, "check_images") or "size" in inspect.signature(network).parameters, option

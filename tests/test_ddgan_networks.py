@@ -219,5 +219,7 @@ def test_images_that_do_not_fit_are_refused():
         DDGANGenerator(**SMALL)(torch.zeros(4, 2, 7, 8), TIMES, latent=torch.zeros(4, 5))
     with pytest.raises(ValueError, match="in_channels = 2, got images of 3"):
         DDGANGenerator(**SMALL)(torch.zeros(4, 3, 8, 8), TIMES, latent=torch.zeros(4, 5))
-    with pytest.raises(ValueError, match=r"x_s and x_t must be images of 2 channels and at least 2 pixels a side, got"):
+    with pytest.raises(ValueError, match=r"takes images of 2 channels and at least 2 pixels a side, got \[2, 1, 8"):
         DDGANDiscriminator(**JUDGE)(torch.zeros(4, 2, 1, 8), TIMES, torch.zeros(4, 2, 1, 8))
+    with pytest.raises(ValueError, match="x_s and x_t must be of one shape, got"):
+        DDGANDiscriminator(**JUDGE)(torch.zeros(4, 2, 8, 8), TIMES, torch.zeros(4, 2, 8, 4))

@@ -1,5 +1,6 @@
 """A U-Net with cross-attention to the words of a caption (Rombach et al. 2022, section 3.3)."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -43,6 +44,9 @@ class CaptionUNet(nn.Module):
         self.places = nn.Embedding(num_tokens, token_channels)
         self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
         self.self_condition = self.unet.self_condition
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor | None = None, **conditions: Tensor) -> Tensor:
         if words is None:

@@ -93,9 +93,9 @@ class DDGANDiscriminator(nn.Module):
         self.label = nn.Embedding(num_classes, time_channels) if num_classes else None
 
     def forward(self, x_s: Tensor, time: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
-        if x_s.shape != x_t.shape or x_s.shape[1] != self.in_channels or min(x_s.shape[2:]) < self.smallest_side:
-            takes = f"images of {self.in_channels} channels and at least {self.smallest_side} pixels a side"
-            check.fail("x_s and x_t", [[*x_s.shape], [*x_t.shape]], takes)
+        if x_s.shape != x_t.shape:
+            check.fail("x_s and x_t", [[*x_s.shape], [*x_t.shape]], "of one shape")
+        self.check_images(x_s.shape[1:])
         check_label(label, len(x_s), self.num_classes)
         emb = activation(add_class(self.time(time), self.label, label))
         h = self.stem(F.pixel_unshuffle(torch.cat([x_s, x_t], dim=1), self.patch_size))
@@ -105,6 +105,12 @@ class DDGANDiscriminator(nn.Module):
             h = h.to(self.out.weight.dtype)
             h = activation(self.final(torch.cat([h, minibatch_deviation(h, self.group_size)], dim=1)))
             return self.out(h.sum((2, 3)))[:, 0]
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless the network takes images of the shape `(C, H, W)`."""
+        if shape[0] != self.in_channels or min(shape[1:]) < self.smallest_side:
+            takes = f"images of {self.in_channels} channels and at least {self.smallest_side} pixels a side"
+            raise ValueError(f"this discriminator takes {takes}, got {[*shape]}")
 
 
 def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:

@@ -167,10 +167,7 @@ class DDGANGenerator(nn.Module):
         self.label = nn.Embedding(num_classes, style_channels) if num_classes else None
 
     def forward(self, x: Tensor, time: Tensor, latent: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        channels, *size = x.shape[1:]
-        if channels != self.in_channels:
-            raise ValueError(f"this generator has in_channels = {self.in_channels}, got images of {channels}")
-        check_size(size, len(self.down), self.patch_size)
+        self.check_images(x.shape[1:])
         check_latent(latent, len(x), self.latent_channels)
         check_label(label, len(x), self.num_classes)
         emb = F.silu(self.time(time))
@@ -199,6 +196,13 @@ class DDGANGenerator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             h = self.out(F.silu(self.norm(h.to(self.out.weight.dtype))))
         return F.pixel_shuffle(h, self.patch_size).tanh()
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless the network takes images of the shape `(C, H, W)`."""
+        channels, *size = shape
+        if channels != self.in_channels:
+            raise ValueError(f"this generator has in_channels = {self.in_channels}, got images of {channels}")
+        check_size(size, len(self.down), self.patch_size)
 
 
 def pyramid_step(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -88,11 +88,11 @@ def check_size(size: Sequence[int], num_levels: int, patch_size: int) -> None:
     """size: height and width of an image."""
     divisor = patch_size * 2 ** (num_levels - 1)
     if any(side % divisor for side in size):
-        smaller = " x ".join(str(max(side // divisor, 1) * divisor) for side in size)
-        larger = " x ".join(str(-(-side // divisor) * divisor) for side in size)
+        down = [max(side // divisor, 1) * divisor for side in size]
+        sizes = {" x ".join(map(str, each)): None for each in (down, [-(-side // divisor) * divisor for side in size])}
         raise ValueError(
             f"image size {' x '.join(map(str, size))} is not divisible by {divisor} = patch_size * 2^(levels - 1); "
-            f"resize or pad the images to {smaller} or {larger}, or use fewer levels (channel_mults)"
+            f"resize or pad the images to {' or '.join(sizes)}, or use fewer levels (channel_mults)"
         )
 
 
