@@ -54,7 +54,7 @@ def test_dropout_acts_in_training_alone():
     ("size", "message"),
     [
         ((30, 28), "image size 30 x 28 is not divisible by 8 .* 24 x 24 or 32 x 32"),
-        ((16, 3), "image size 16 x 3 is not divisible by 8 .* 16 x 8 or 16 x 8"),
+        ((16, 3), "image size 16 x 3 is not divisible by 8 .* 16 x 8, or use fewer"),
     ],
 )
 def test_a_size_that_cannot_be_halved_so_often_is_refused_with_the_nearest_that_can(size, message):
