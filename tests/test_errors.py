@@ -165,7 +165,7 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     ("typed", "message"),
     [
         (["loss=vlb", "weight=snr"], "weight=snr has no effect, because the loss VLBLoss has no weight; leave it out"),
-        (["adversary_optimizer=muon"], "adversary_optimizer=muon has no effect, because there is no adversary; leave"),
+        (["adversary_optimizer=adam"], "adversary_optimizer=adam has no effect, because there is no adversary; leave"),
         (["evaluate.num_samples=50"], "evaluate.num_samples=50 has no effect, because no metric is chosen, as metric"),
         (["features=inception"], "features=inception has no effect, because no metric is chosen"),
         (["experiment=first_stage_mnist", "objective=v"], "objective=v has no effect, because a first stage generates"),
@@ -182,7 +182,7 @@ def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
     "typed",
     [
         ["experiment=first_stage_mnist", "adversary_optimizer.lr=1e-3", "guidance=none"],
-        ["experiment=ddgan_mnist", "adversary_optimizer=muon"],
+        ["experiment=ddgan_mnist", "adversary_optimizer=adam"],
         ["metric=fid", "features=mnist", "evaluate.num_samples=50"],
     ],
 )
