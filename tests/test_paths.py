@@ -59,7 +59,7 @@ def test_every_field_of_a_path_is_made_absolute_and_other_names_are_not(tmp_path
     }
 
 
-@pytest.mark.parametrize("name", ["FOLDER", "latest", "run*/mi?e", "FOLDER/checkpoints/la*.ckpt"])
+@pytest.mark.parametrize("name", ["FOLDER", "FOLDER/checkpoints", "latest", "run*/mi?e", "FOLDER/checkpoints/la*.ckpt"])
 def test_any_field_of_a_model_takes_a_run_a_pattern_and_latest(name, copied, tmp_path, monkeypatch):
     folder = copied(to="runs/mine")
     monkeypatch.chdir(tmp_path)

@@ -63,6 +63,8 @@ def checkpoint_path(ckpt: str, field: str = "ckpt") -> Path:
     path = Path(str(ckpt))
     if is_pattern(ckpt):
         path = Path(launch.share_choice(lambda: only_match(ckpt, field), f"{field}={ckpt}"))
+    if path.name == "checkpoints" and path.is_dir():
+        path = path.parent
     if ckpt == "latest" or (path / "checkpoints").is_dir():
         name = str(ckpt if ckpt == "latest" else path)
         path = Path(launch.share_choice(lambda: str(newest_of(name, field)), f"ckpt={name}"))
