@@ -60,9 +60,11 @@ WORDS: dict[str, dict[str, Config]] = {
 """The entries of scheduler_config.json for each supported part of a model."""
 
 FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
+CLIPPED_EPS = "use_clipped_model_output"
 NAMES = {
     "StaticThresholding": {"largest": "clip_sample_range"},
     "leading": {"offset": "steps_offset"},
+    "DDIM": {"clipped_eps": CLIPPED_EPS},
     "DynamicThresholding": {"percentile": "dynamic_thresholding_ratio", "largest": "sample_max_value"},
 }
 """The entries of scheduler_config.json for the fields of a part."""
@@ -174,9 +176,8 @@ def scheduler_config(words: Config, schedule: NoiseSchedule, steps: int, times: 
     """
     if "set_alpha_to_one" in words and "_class_name" not in words:
         check.fail("timestep_spacing", "ending_at_1", f"one that ends at 0 for sampler=ancestral ({OTHERWISE})")
-    if "_class_name" in words and (words["clip_sample"] or words.get("thresholding")):
-        reason = f"none with sampler=ddim, because DDIMScheduler steps with the eps before clipping ({OTHERWISE})"
-        check.fail("clip", "dynamic" if words.get("thresholding") else "static", reason)
+    if words.pop(CLIPPED_EPS, "_class_name" in words) and (words["clip_sample"] or words.get("thresholding")):
+        check.fail("sampler.clipped_eps", True, f"false with clipping, as in DDIMScheduler, or clip=none ({OTHERWISE})")
     _check_times(steps, times, schedule, words)
     fixed = {"thresholding": False, "rescale_betas_zero_snr": False}
     about = {"_class_name": "DDPMScheduler", "num_train_timesteps": schedule.T}
