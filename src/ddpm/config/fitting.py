@@ -60,7 +60,7 @@ def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     if not any(texts or ()):
         raise ValueError(
             f"cond=caption needs captions, but data={data.name} has none; use data=mnist_captions, or images with a "
-            "caption column (parquet), a metadata.jsonl (folder) or .txt files (webdataset)"
+            "caption column (parquet), a metadata.jsonl (folder) or .txt files beside them (folder, zip, webdataset)"
         )
     found: dict[str, Any] = {"examples": example_captions(texts)}
     text = instantiate(config.text, "text")

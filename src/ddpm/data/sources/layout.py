@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 from unicodedata import normalize
 
 import torch
@@ -23,7 +23,7 @@ NO_SPLITS = ("ground_truth",)
 """Folders of MVTec AD that are neither a split nor a class."""
 EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
 CAPTION_TABLES = (CAPTION_TABLE, "metadata.csv")
-CAPTION_FIELDS = ("text", "caption", "prompt")
+CAPTION_FIELDS, CAPTION_SUFFIXES = ("text", "caption", "prompt"), (".txt", ".caption")
 
 
 def splits_in(folders: Iterable[str], files: Iterable[str]) -> list[str]:
@@ -60,7 +60,8 @@ class ImageFiles(ABC):
     @property
     def passed_over(self) -> Counter[str]:
         """The number of other files by extension."""
-        paths = [path for path in map(PurePosixPath, self.others) if path.name not in (EDM_TABLE, *CAPTION_TABLES)]
+        others = {*self.others} - {*self.texts_beside().values()}
+        paths = [path for path in map(PurePosixPath, others) if path.name not in (EDM_TABLE, *CAPTION_TABLES)]
         return Counter(path.suffix.lower() or "without extension" for path in paths)
 
     def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
@@ -71,7 +72,7 @@ class ImageFiles(ABC):
             labels=labels.numbers,
             class_names=labels.names,
             label_problem=labels.problem,
-            captions=self.captions_of_tables(),
+            captions=self.captions_of_tables() or self.captions_beside(),
         )
 
     def layout_labels(self, layout: str | None, folders: Iterable[str]) -> Labels:
@@ -157,10 +158,10 @@ class ImageFiles(ABC):
             return None
         found: dict[str, str] = {}
         for path, where, row in rows:
-            texts = [row[each] for each in CAPTION_FIELDS if isinstance(row.get(each), str)]
+            texts = [first_text(row[each]) for each in CAPTION_FIELDS if is_caption(row.get(each))]
             if not texts or not isinstance(row.get(tables.FILE_NAME), str):
                 raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
-            name = PurePosixPath(row[tables.FILE_NAME])
+            name = PurePosixPath(row[tables.FILE_NAME].replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
             found[normalize("NFC", (PurePosixPath(parent(path)) / name).as_posix())] = texts[0]
@@ -173,9 +174,39 @@ class ImageFiles(ABC):
             raise ValueError(f"{names} names a file that is no image below {self.root}: {other}")
         return [found[normalize("NFC", name)] for name in self.names]
 
+    def texts_beside(self) -> dict[str, str]:
+        """The text files that have the name of an image but for the extension, by that name."""
+        texts = {stem(path): path for path in self.others if path.lower().endswith(CAPTION_SUFFIXES)}
+        return {name: texts[stem(name)] for name in self.names if texts and stem(name) in texts}
+
+    def captions_beside(self) -> list[str] | None:
+        """The texts beside the images, 1.txt of 1.png, "" for none. None if there are none."""
+        texts = self.texts_beside()
+        return [caption_in(self.text(texts[name])) if name in texts else "" for name in self.names] if texts else None
+
+
+def is_caption(value: Any) -> bool:
+    """Whether it is a text, or a list of texts."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def first_text(value: Any) -> str:
+    """A caption, or the first of several that is not empty; "" for anything else."""
+    return next(filter(None, [value] if isinstance(value, str) else value or []), "") if is_caption(value) else ""
+
+
+def caption_in(text: str) -> str:
+    """In a file of its own."""
+    return text.removeprefix("\ufeff").strip()
+
 
 def fail_with(error: Exception) -> NoReturn:
     raise error
+
+
+def stem(name: str) -> str:
+    """The path without the extension."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def parent(name: str) -> str:

@@ -22,6 +22,7 @@ from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import Column, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import no_labels, number_classes
+from ddpm.data.sources.layout import first_text
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -33,7 +34,8 @@ class Parquet:
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
-    type. caption_column: a column of texts; None: found by name (caption, text, prompt). encoded_limit_mb: image
+    type. caption_column: a column of texts, or of
+    lists of texts, of which the first is used; None: found by name (caption, text, prompt). encoded_limit_mb: image
     columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers share. From larger ones, a
     row group is read for each image; write small groups (`row_group_size=64`) to stream them in random order.
     """
@@ -64,7 +66,7 @@ class Parquet:
             {},
             "",
             [n for n in CAPTION_NAMES if n != label_column],
-            is_text_type,
+            is_caption_type,
         )
         if image_column is None:
             raise ValueError(
@@ -85,7 +87,7 @@ class Parquet:
         if label_column is not None:
             values, names = read_values(places, label_column), class_names(features, label_column, paths[0])
             labels = number_classes(values, f"{paths[0]}: a {label_column}", lambda row: f"row {row}", names)
-        captions = None if caption_column is None else [text or "" for text in read_values(places, caption_column)]
+        captions = None if caption_column is None else [*map(first_text, read_values(places, caption_column))]
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
@@ -150,6 +152,11 @@ def is_text_type(kind: pa.DataType) -> bool:
     """Also of the categories of pandas, a dictionary of texts."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def is_caption_type(kind: pa.DataType) -> bool:
+    """Also a list of texts, of which the first is used."""
+    return is_text_type(kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind)
 
 
 class SeveralColumns(ValueError):
