@@ -53,7 +53,7 @@ def test_a_text_beside_an_image_is_its_caption(tmp_path, place):
     images = written(tmp_path / place, FILES).open()
     assert images.captions == ["ein Hund", "", "a cat"]
     assert images.passed_over == {".txt": 2}
-    assert describe_captions(images.captions) == "2 images with a text, 1 without, for example 'ein Hund'"
+    assert describe_captions(images) == "2 images with a text, 1 without, for example 'ein Hund'"
     assert images.labels.tolist() == [0, 0, 1]
 
 

@@ -1,7 +1,7 @@
 """Look at a data set before training: python -m ddpm check-data data=folder data.source.root=FOLDER"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.decode import list_problems, usable
 from ddpm.data.labels import explain_no_labels, unlabelled
 from ddpm.data.order import choose_subset
-from ddpm.data.sources.base import Images, captions_of
+from ddpm.data.sources.base import Images, captions_of, explain_no_captions
 from ddpm.data.survey import Survey, survey
 from ddpm.generation.stores.base import save_png
 from ddpm.runs.console import quiet_libraries
@@ -104,7 +104,7 @@ def describe_survey(data: ImageDataModule, images: Images, found: Survey) -> dic
         "modes": table(modes) if has_files else NO_FILES,
         "bit depth": table(bits) if has_files else NO_FILES,
         "classes": describe_classes(images, MOST_CLASSES) or f"no labels{explain_no_labels(images)}",
-        "captions": describe_captions(captions_of(images)),
+        "captions": describe_captions(images),
         **({"without label": list_problems(f"{len(missing):,}", missing)} if 0 < len(missing) < len(images) else {}),
         "duplicates": POINTS if is_points else "\n".join([copies, *equal]),
         "not usable": list_problems(f"{len(found.problems):,}", found.problems) if found.problems else "0",
@@ -113,11 +113,12 @@ def describe_survey(data: ImageDataModule, images: Images, found: Survey) -> dic
     }
 
 
-def describe_captions(captions: Sequence[str] | None) -> str:
+def describe_captions(images: Images) -> str:
     """As "40 images with a text, 2 without, for example 'a cat'"."""
-    texts = [*filter(None, captions or [])]
-    if captions is None or not texts:
-        return "no texts"
+    captions = captions_of(images) or []
+    texts = [*filter(None, captions)]
+    if not texts:
+        return f"no texts{explain_no_captions(images)}"
     return f"{len(texts):,} images with a text, {len(captions) - len(texts):,} without, for example {texts[0]!r:.80}"
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -18,7 +18,8 @@ from ddpm.data.sources.base import EXTENSIONS, Column
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
-HELD_OUT = ("test", "val", "valid", "validation")
+HELD_OUT = ("test", "val", "valid", "validation", "dev")
+SAME = {"training": "train", "testing": "test"}
 NO_SPLITS = ("ground_truth",)
 """Folders of MVTec AD that are neither a split nor a class."""
 EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
@@ -26,12 +27,14 @@ CAPTION_TABLES = (CAPTION_TABLE, "metadata.csv")
 CAPTION_FIELDS, CAPTION_SUFFIXES = ("text", "caption", "prompt"), (".txt", ".caption")
 
 
-def splits_in(folders: Iterable[str], files: Iterable[str]) -> list[str]:
-    """The splits among what lies directly in a root: train and others. Empty if there is anything else."""
-    folders, files = set(folders), set(files)
-    is_split = "train" in folders and len(folders) > 1 and folders <= {"train", *HELD_OUT, *NO_SPLITS}
+def splits_in(folders: Iterable[str], files: Iterable[str]) -> dict[str, str]:
+    """The folders of the splits among what lies directly in a root, by name: train and others, also as Training or
+    Test. Empty if there is anything else."""
+    folders, files = sorted(folders), set(files)
+    named = {SAME.get(folder.lower(), folder.lower()): folder for folder in folders}
+    is_split = "train" in named and 1 < len(named) == len(folders) and named.keys() <= {"train", *HELD_OUT, *NO_SPLITS}
     has_images = any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in files) or EDM_TABLE in files
-    return sorted(folders) if is_split and not has_images else []
+    return named if is_split and not has_images else {}
 
 
 @dataclass
@@ -92,13 +95,10 @@ class ImageFiles(ABC):
             raise ValueError(
                 f"{self.root}: {direct[0]} is not in a class folder; move it, or set data.source.layout=flat"
             )
-        classes = self.first_folders()
+        classes = first_folders(self.names)
         if empty := sorted(set(folders) - set(classes)):  # it would shift the numbers
             raise ValueError(f"{self.root}: the class folder {empty[0]!r} contains no image; fill or remove it")
         return number_classes(classes, "the folder", self.name)
-
-    def first_folders(self) -> list[str]:
-        return [name.partition("/")[0] for name in self.names]
 
     def edm_labels(self) -> Labels:
         """From `dataset.json` of EDM's dataset_tool.py: {"labels": [[name, class], ...]} or {"labels": null}."""
@@ -121,12 +121,7 @@ class ImageFiles(ABC):
     def columns(self) -> dict[str, Column]:
         """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
         tables in the root or beside the images."""
-        prefixes = list(map(prefix, self.names))
-        begin = sorted(set(filter(None, prefixes)))
-        more = ", ..." if len(begin) > 5 else ""
-        found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
-        if all("/" in name for name in self.names):
-            found["folder"] = Column("folders", self.first_folders)
+        found = columns_of_names(self.names)
         beside = {"", *(parent(name) for name in self.names)}
         for path in self.others:
             if path.lower().endswith(tables.SUFFIXES) and parent(path) in beside:
@@ -202,6 +197,21 @@ def caption_in(text: str) -> str:
 
 def fail_with(error: Exception) -> NoReturn:
     raise error
+
+
+def first_folders(names: Sequence[str]) -> list[str]:
+    return [name.partition("/")[0] for name in names]
+
+
+def columns_of_names(names: Sequence[str]) -> dict[str, Column]:
+    """The file name up to the first underscore, and the first folder, where they can be labels."""
+    prefixes = list(map(prefix, names))
+    begin = sorted(set(filter(None, prefixes)))
+    more = ", ..." if len(begin) > 5 else ""
+    found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
+    if all("/" in name for name in names):
+        found["folder"] = Column("folders", lambda: first_folders(names))
+    return found
 
 
 def stem(name: str) -> str:

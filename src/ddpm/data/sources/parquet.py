@@ -59,18 +59,11 @@ class Parquet:
         features = hugging_face_features(schema)
         image_column = find_column(schema, "image", self.image_column, features, "Image", IMAGE_NAMES, is_image_type)
         label_column, problem = self.find_labels(schema, features)
-        caption_column = find_column(
-            schema,
-            "caption",
-            self.caption_column,
-            {},
-            "",
-            [n for n in CAPTION_NAMES if n != label_column],
-            is_caption_type,
-        )
+        caption_column, caption_problem = self.find_captions(schema, label_column)
         if image_column is None:
             raise ValueError(
-                f"{paths[0]} has no image column (struct with bytes, or bytes) among {schema.names}; "
+                f"{paths[0]} has no image column (struct with bytes, or bytes) among "
+                f"{', '.join(f'{each.name} ({each.type})' for each in schema)}; "
                 "name it with data.source.image_column"
             )
         groups = [
@@ -91,7 +84,7 @@ class Parquet:
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
-        return ParquetImages(image_column, places, starts, *labels, held, captions)
+        return ParquetImages(image_column, places, starts, *labels, held, captions, caption_problem)
 
     def find_labels(self, schema: pa.Schema, features: dict[str, Any]) -> tuple[str | None, str]:
         """The column of labels, or None and why a column cannot be one or which it could be."""
@@ -99,8 +92,22 @@ class Parquet:
             found = find_column(schema, "label", self.label_column, features, "ClassLabel", LABEL_NAMES, is_label_type)
         except SeveralColumns as error:
             return None, str(error)
-        other = [field for field in schema if found is None and field.name.lower() in LABEL_NAMES]
-        return found, "; ".join(f"{field.name} is a column of {field.type}, not of classes" for field in other)
+        return found, "" if found else of_other_types(schema, LABEL_NAMES, "classes")
+
+    def find_captions(self, schema: pa.Schema, labels: str | None) -> tuple[str | None, str]:
+        """The column of captions, or None and why a column cannot be one or which it could be. labels: their column."""
+        names = [name for name in CAPTION_NAMES if name != labels]
+        try:
+            found = find_column(schema, "caption", self.caption_column, {}, "", names, is_caption_type)
+        except SeveralColumns as error:
+            return None, str(error)
+        return found, "" if found else of_other_types(schema, names, "texts")
+
+
+def of_other_types(schema: pa.Schema, names: Sequence[str], what: str) -> str:
+    """The columns with these names, which are not of `what`; "" if there are none."""
+    found = [field for field in schema if field.name.lower() in names]
+    return "; ".join(f"{field.name} is a column of {field.type}, not of {what}" for field in found)
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
@@ -222,6 +229,7 @@ class ParquetImages:
     label_problem: str
     held: list[pa.ChunkedArray] | None = field(repr=False)
     captions: list[str] | None = field(default=None, repr=False)
+    caption_problem: str = ""
 
     def __len__(self) -> int:
         return self.starts[-1]

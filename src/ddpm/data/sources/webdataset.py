@@ -14,9 +14,9 @@ from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import is_image_name, matching_files, sha256_of_parts
+from ddpm.data.sources.base import Column, is_image_name, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import number_classes
-from ddpm.data.sources.layout import CAPTION_FIELDS, caption_in, first_text
+from ddpm.data.sources.layout import CAPTION_FIELDS, caption_in, columns_of_names, first_text
 from ddpm.data.sources.tables import as_numbers
 
 TEXT, LABEL, TABLE = "txt", "cls", "json"
@@ -132,6 +132,10 @@ class WebDatasetImages:
 
     def name(self, index: int) -> str:
         return f"{self.members[index][0]}: {self.members[index][1]}"
+
+    def columns(self) -> dict[str, Column]:
+        """What data.labels can choose."""
+        return columns_of_names([name.removeprefix("./") for _, name, _, _ in self.members])
 
     def fingerprint(self) -> str:
         return sha256_of_parts(f"{Path(path).name} {name} {offset} {size}" for path, name, offset, size in self.members)

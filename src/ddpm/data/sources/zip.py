@@ -2,6 +2,7 @@
 (Karras et al. 2022)."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -14,6 +15,7 @@ from PIL import Image
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
+from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
 from ddpm.data.sources.layout import LAYOUTS, ImageFiles, splits_in
@@ -47,12 +49,17 @@ class Zip:
         root = f"{self.within}/" if self.within else zipped_folder(entries, others)
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
-            check.fail("data.source.path", f"{path}/{root}", "a zip file with images (png, jpg, webp, bmp, tif, gif)")
+            kinds = describe_counts(
+                Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
+            )
+            found = f", not {kinds}" if others else ""
+            needed = f"a zip file with images (png, jpg, webp, bmp, tif, gif{found})"
+            check.fail("data.source.path", f"{path}/{root}", needed)
         folders = {name.partition("/")[0] for name in names if "/" in name}
         splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
         if splits and self.layout == "auto":
-            chosen = f"data.source.within={root}train, and another with data.test_source"
-            raise ValueError(f"{path} has the splits {', '.join(splits)}; choose one with {chosen}")
+            chosen = f"data.source.within={root}{splits['train']}, and another with data.test_source"
+            raise ValueError(f"{path} has the splits {', '.join(splits.values())}; choose one with {chosen}")
         images = ZipImages(self.path, names, others, path=path, entries=[entries[root + name] for name in names])
         images.texts = {name: files[root + name] for name in others}
         return images.arranged(self.layout, folders)
