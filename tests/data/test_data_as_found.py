@@ -130,3 +130,18 @@ def test_what_a_zip_file_has_in_place_of_images_is_named(tmp_path):
         archive.writestr("inner.zip", b"PK")
     with pytest.raises(ValueError, match=r"gif, not 1 other files \(1 .zip\)\)"):
         Zip(str(tmp_path / "a.zip")).open()
+
+
+def test_one_image_is_no_stack_of_narrow_images(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"but is \[8, 8, 3\], one image; use \[None\]"):
+        Npz(str(tmp_path / "a.npy")).open()
+
+
+def test_a_tar_file_can_be_evaluated(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("0.png", "1.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(1))
+            archive.addfile(info, io.BytesIO(png(1)))
+    assert len(image_source(tmp_path / "a.tar").open()) == 2

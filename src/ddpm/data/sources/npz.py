@@ -98,6 +98,8 @@ def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: boo
         channels_first = len(all_four) == 4 and all_four[1] in (1, 3)
         remedy = "; use .transpose(0, 2, 3, 1)" if channels_first else ""
         raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], but is {list(shape)}{remedy}")
+    if len(shape) == 3 and shape[2] in (1, 3):
+        raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], but is {list(shape)}, one image; use [None]")
     if fortran:
         raise ValueError(f"{name} is in Fortran order; store np.ascontiguousarray of it")
     return all_four
