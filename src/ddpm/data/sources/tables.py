@@ -24,9 +24,9 @@ def read_rows(text: str, where: str) -> list[dict[str, Any]]:
     text = text.removeprefix("\ufeff")
     if not where.lower().endswith(".jsonl"):
         header = (text.splitlines() or [""])[0]
-        form = {"delimiter": max(",;\t|", key=header.count), "skipinitialspace": True}
+        delimiter = max(",;\t|", key=header.count)
         try:
-            return list(csv.DictReader(io.StringIO(text, newline=None), **form))
+            return list(csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True))
         except csv.Error as error:
             raise ValueError(f"{where} cannot be read as a table: {error}") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
