@@ -29,8 +29,8 @@ IMAGES = {
     "process": "center colour cumulative fitted growth initial kernel length level levels mixing.num_timesteps mode "
     "others.data.channels others.data.resize others.data.size padding rate reverse_noise rounding severity shift sigma "
     "sigma_step symmetry_noise to_mean value whiten",
-    "sampler": "churn churn_high churn_low corrections eta euler_above largest_growth largest_step latent "
-    "lower_order_below lower_order_final noise_scale predictor_order snr steps timestep_spacing variance",
+    "sampler": "churn churn_high churn_low clipped_eps corrections eta euler_above largest_growth largest_step "
+    "latent lower_order_below lower_order_final noise_scale predictor_order snr steps timestep_spacing variance",
     "schedule": "base beta beta_end beta_max beta_min beta_start end fraction max_beta min_beta num_timesteps "
     "of.num_timesteps offset rescale size start step1_beta t_min temperature",
     "sweep": "samplers scales steps",

@@ -76,7 +76,9 @@ def test_what_holds_no_images_gets_one_error_that_lists_what_may(tmp_path):
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "a.txt", tmp_path / "nowhere.npz"):
-        with pytest.raises(ValueError, match=rf"{path.name} .*; give a folder or .zip of images, .* .npy .*parquet"):
+        with pytest.raises(
+            ValueError, match=rf"{path.name} .*; give a folder, .zip or .tar of images, .* .npy .*parquet"
+        ):
             image_source(path)
     with pytest.raises(ValueError, match="empty contains neither images"):
         image_source(tmp_path / "empty")

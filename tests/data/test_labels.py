@@ -168,7 +168,7 @@ def test_columns_of_one_name_are_told_apart_by_their_table(flat):
     ("text", "message"),
     [
         ("id,kind\ncat_1,a\ncat_1,b\n", r"labels.csv has two values of kind for cat_1.png: 'a' and 'b'"),
-        ("id,kind\nx,a\n", "must be one of file_name; .*labels.csv names no image, such as cat_1.png, got 'kind'"),
+        ("id,kind\nx,a\n", r"must be one of file_name \(.*labels.csv names no image, such as cat_1.png\), got 'kind'"),
         ("id,kinds\ncat_1,a\n", "must be one of file_name, kinds, got 'kind'; did you mean 'kinds'"),
     ],
 )

@@ -396,7 +396,7 @@ REFUSED = [
     (["sampler=unipc"], [], "sampler must be Ancestral or DDIM to be exported for diffusers .*, got 'UniPC'"),
     ([], ["sampler=unipc"], "sampler must be Ancestral or DDIM to be exported for diffusers .*, got 'UniPC'"),
     ([], ["sampler=ddim", "clip=none", "sampler.eta=0.5"], "sampler.eta must be left out to be exported for diffusers"),
-    ([], ["sampler=ddim"], "clip must be none with sampler=ddim, because DDIMScheduler steps with the eps before"),
+    ([], ["sampler=ddim"], "sampler.clipped_eps must be false with clipping, as in DDIMScheduler, or clip=none"),
     ([], ["sampler=ddim", "clip=none", "sampler.steps=40"], "sampler.steps must be null or a divisor of 100"),
     ([], ["+sampler.steps=40"], "sampler.steps must be null or a divisor of 100, with timestep_spacing=uniform"),
     (

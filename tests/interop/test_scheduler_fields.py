@@ -90,10 +90,9 @@ def states_of_theirs(monkeypatch, name, scheduler, ours, steps=6):
     if hasattr(module_of(name), "randn_tensor"):
         monkeypatch.setattr(module_of(name), "randn_tensor", lambda *args, **kwargs: ours.noise(next(ends)))
     sample, states = ours.x / (table.alpha(times[0]) if name in IN_SIGMA else 1), {}
-    more = {"use_clipped_model_output": True} if name == "DDIM" else {}
     for t, end in zip(scheduler.timesteps, reached, strict=True):
         output = ours.network(scheduler.scale_model_input(sample, t), t)
-        sample = scheduler.step(output, t, sample, **more).prev_sample
+        sample = scheduler.step(output, t, sample).prev_sample
         states[end] = sample * (table.alpha(end) if name in IN_SIGMA else 1)
     return states
 
@@ -232,8 +231,11 @@ def test_a_field_of_another_class_is_passed_over_as_in_diffusers(changes):
 
 @pytest.mark.parametrize("to_one", [True, False])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_a_folder_with_the_sampler_of_ddim_is_written_as_it_was_read(tmp_path, spacing, to_one):
-    option = {"timestep_spacing": spacing, "set_alpha_to_one": to_one, "clip_sample": False, "beta_end": 0.3}
+@pytest.mark.parametrize(
+    "clip", [{"clip_sample": False}, {"clip_sample": True}, {"clip_sample": False, "thresholding": True}], ids=str
+)
+def test_a_folder_with_the_sampler_of_ddim_is_written_as_it_was_read(tmp_path, spacing, to_one, clip):
+    option = {"timestep_spacing": spacing, "set_alpha_to_one": to_one, "beta_end": 0.3, **clip}
     folder = folder_of(tmp_path / "theirs", diffusers.DDIMScheduler, **option)
     out = tmp_path / "out"
     words = (f"ckpt={folder}", f"out={out}", "format=diffusers", "weights=raw")

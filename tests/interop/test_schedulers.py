@@ -7,7 +7,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler, PNDMScheduler, UNet2DModel
-from diffusers.schedulers import scheduling_ddpm
+from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 from diffusers_folders import IDS, STEPS, configured, folder_of, opened
 from networks import awake
 from precision import InDouble, assert_rounded, assert_same
@@ -20,10 +20,12 @@ from ddpm.config import build
 def states_of_diffusers(monkeypatch, folder, module, label=None, steps=STEPS):
     """Every x_t by their network and scheduler in float64, from our prior and with our noise."""
     monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())
+    monkeypatch.setattr(scheduling_ddim, "torch", InDouble())
     unet = UNet2DModel.from_pretrained(folder / "unet").double()
     unet.time_proj.register_forward_hook(lambda module, args, waves: waves.double())
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, dtype=torch.float64))
-    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    kind = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    scheduler = getattr(diffusers, kind).from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(steps)
     ends = [*(t + 1 for t in scheduler.timesteps.tolist()[1:]), 0]
     draws = (module.sample_rng.at(s, IDS).normal("step", (1, 8, 8)).double() for s in ends)
@@ -138,8 +140,11 @@ def test_the_spacing_is_exported_and_read_again(tmp_path, small, spacing, steps)
     assert first.sampler.times(STEPS) == [*(t + 1 for t in theirs.timesteps.tolist()), 0]
 
 
-@pytest.mark.parametrize("variance", ["small", "large", "learned_range"])
-@pytest.mark.parametrize("clip", ["none", "static", "dynamic"])
+SAMPLERS = ["small", "large", "learned_range", "small sampler=ddim sampler.clipped_eps=false"]
+
+
+@pytest.mark.parametrize("variance", SAMPLERS)
+@pytest.mark.parametrize("clip", ["none", "static", "dynamic clip.percentile=0.9 clip.largest=1.5"])
 @pytest.mark.parametrize("objective", ["eps", "v"])
 def test_an_exported_folder_read_again_draws_the_same_samples(tmp_path, monkeypatch, small, variance, clip, objective):
     """Theirs too: the folder says to diffusers what it says to us."""
@@ -148,9 +153,8 @@ def test_an_exported_folder_read_again_draws_the_same_samples(tmp_path, monkeypa
         f"schedule.num_timesteps={STEPS}",
         "schedule=sigmoid_beta",
         "schedule.rescale=false",
-        "sampler.steps=null",
     ]
-    words += [f"variance={variance}", f"clip={clip}", f"objective={objective}"]
+    words += [*f"variance={variance} clip={clip} objective={objective}".split(), "sampler.steps=null"]
     words += ["loss=hybrid"] if variance == "learned_range" else []
     module = awake(build.module(small(*words)).model).float()
     path = tmp_path / "last.ckpt"

@@ -164,7 +164,8 @@ def test_an_exported_pipeline_opens_in_diffusers_and_here(tmp_path, made, kind, 
     folder, unet, *_ = made(tmp_path / "theirs")
     out = tmp_path / "out"
     export.run_export(composed("export", f"ckpt={folder}", f"out={out}", "format=diffusers"))
-    assert f"{kind.__name__}.from_pretrained({str(out)!r})('', num_inference_steps=1000)" in capsys.readouterr().out
+    printed = f"{kind.__name__}.from_pretrained({str(out)!r})('', guidance_scale=1.0, num_inference_steps=1000)"
+    assert printed in capsys.readouterr().out
     pipe, ours = kind.from_pretrained(out), ddpm.load(folder, "sampler.steps=1")
     assert {**unet.state_dict()}.keys() == pipe.unet.state_dict().keys()
     again, latents = ddpm.load(out, "sampler.steps=1"), drawn(1, 4, 16, 16).float()
@@ -177,3 +178,13 @@ def test_an_exported_pipeline_opens_in_diffusers_and_here(tmp_path, made, kind, 
         expected = (model.sample(1, prompt="a cat") / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         assert_same(torch.from_numpy(images).double(), expected.double(), 1e-5)
     assert ((expected > 0) & (expected < 1)).double().mean() > 0.2
+
+
+def test_the_guidance_of_an_exported_pipeline_is_printed_or_refused(tmp_path, capsys):
+    (tmp_path / "theirs").mkdir()
+    folder, *_ = stable_diffusion(tmp_path / "theirs")
+    words = (f"ckpt={folder}", "format=diffusers", "guidance=classifier_free", "guidance.scale=3")
+    export.run_export(composed("export", *words, f"out={tmp_path / 'out'}"))
+    assert "('', guidance_scale=3.0, num_inference_steps=1000)" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"guidance\.interval must be null for diffusers; format=safetensors exports"):
+        export.run_export(composed("export", *words, f"out={tmp_path / 'other'}", "guidance.interval=[0.3,3]"))

@@ -35,12 +35,13 @@ class Prediction:
     x0: `[B, C, H, W]`, the estimate of E[x0 | x_t]. extra: `[B, C', H, W]` or None, the output channels of the network
     beyond the C of its objective (a learned variance, for example). guidance_gradient: None, or a function that returns
     the gradient of log p(y | x) at a point `[B, C, H, W]`. The reverse step then adds
-    variance * guidance_gradient(mean) to its mean (classifier guidance).
+    variance * guidance_gradient(mean) to its mean (classifier guidance). unclipped: x0 before it was clipped, or None.
     """
 
     x0: Tensor
     extra: Tensor | None = None
     guidance_gradient: Callable[[Tensor], Tensor] | None = None
+    unclipped: Tensor | None = None
 
 
 @dataclass(frozen=True)

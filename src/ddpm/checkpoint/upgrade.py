@@ -100,6 +100,7 @@ NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
     "ddpm.diffusion.losses.weight.MinSNR": {"offset": 0.0},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
+    "ddpm.diffusion.samplers.ddim.DDIM": {"clipped_eps": True},
     "ddpm.diffusion.samplers.dpm_solver.DPMSolver3M": {"largest_growth": math.inf, "largest_step": math.inf},
     "ddpm.diffusion.samplers.dpm_solver.PublishedDPMSolver3M": {"lower_order_below": math.inf},
     "ddpm.diffusion.samplers.edm.Heun": {"euler_above": 0.0},

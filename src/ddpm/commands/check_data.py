@@ -22,7 +22,7 @@ from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.decode import list_problems, usable
 from ddpm.data.labels import explain_no_labels, unlabelled
 from ddpm.data.order import choose_subset
-from ddpm.data.sources.base import Images
+from ddpm.data.sources.base import Images, captions_of, explain_no_captions
 from ddpm.data.survey import Survey, survey
 from ddpm.generation.stores.base import save_png
 from ddpm.runs.console import quiet_libraries
@@ -104,12 +104,22 @@ def describe_survey(data: ImageDataModule, images: Images, found: Survey) -> dic
         "modes": table(modes) if has_files else NO_FILES,
         "bit depth": table(bits) if has_files else NO_FILES,
         "classes": describe_classes(images, MOST_CLASSES) or f"no labels{explain_no_labels(images)}",
+        "captions": describe_captions(images),
         **({"without label": list_problems(f"{len(missing):,}", missing)} if 0 < len(missing) < len(images) else {}),
         "duplicates": POINTS if is_points else "\n".join([copies, *equal]),
         "not usable": list_problems(f"{len(found.problems):,}", found.problems) if found.problems else "0",
         "passed over": NO_FILES if passed_over is None else describe_counts(passed_over) if passed_over else "0 files",
         "values": describe_values(found, ["x and y"] if is_points else CHANNELS[data.channels]),
     }
+
+
+def describe_captions(images: Images) -> str:
+    """As "40 images with a text, 2 without, for example 'a cat'"."""
+    captions = captions_of(images) or []
+    texts = [*filter(None, captions)]
+    if not texts:
+        return f"no texts{explain_no_captions(images)}"
+    return f"{len(texts):,} images with a text, {len(captions) - len(texts):,} without, for example {texts[0]!r:.80}"
 
 
 def table(counts: Counter[Any]) -> str:

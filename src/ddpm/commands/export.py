@@ -23,7 +23,7 @@ from ddpm.diffusion.conditions.base import ClassLabel
 from ddpm.evaluation.targets import checkpoint_step
 from ddpm.generation.identity import run_folder_of, stem
 from ddpm.interop import exported_folder, hub, pipeline
-from ddpm.interop.diffusers_classes import class_arguments
+from ddpm.interop.diffusers_classes import NO_INTERVAL, class_arguments, guidance_arguments
 from ddpm.interop.diffusers_first_stage import save_first_stage
 from ddpm.interop.write_folder import write_folder
 from ddpm.model.diffusion_model import DiffusionModel
@@ -89,7 +89,8 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
         scale, size = model.config[FITTED].get("codec", {}).get("scale", 1.0), pipeline.side(model.image_shape)
         wiring.complete(save_first_stage, "model", network=network, folder=folder, scale=scale, size=size)
         return f"{'VQModel' if isinstance(network, VQAutoencoder) else 'AutoencoderKL'}.from_pretrained({{out!r}})"
-    groups = ["process", "objective", "clip", "sampler", *([] if isinstance(codec, LatentCodec) else ["codec"])]
+    groups = ["process", "noise", "objective", "cond", "guidance", "clip", "sampler"]
+    groups += [] if isinstance(codec, LatentCodec) else ["codec"]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
     of_the_sampler = {
         group: parts["sampler"][group] for group in ("variance", "timestep_spacing") if group in parts["sampler"]
@@ -99,7 +100,9 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
     scheduler = pipeline.scheduler_config(words, process.schedule, steps, model.sampler.times(process.T))
     text, classes = getattr(model.condition, "text", None), None
     if isinstance(model.condition, ClassLabel):
-        classes = class_arguments(model.condition, OmegaConf.to_container(stored.guidance, resolve=True))
+        classes = class_arguments(model.condition, parts["guidance"])
+    elif text is not None:
+        scale = guidance_arguments(parts["guidance"], NO_INTERVAL).get("guidance_scale", 1.0)
     about_model = {"scheduler": scheduler, "text": text, "classes": classes}
     save = partial(pipeline.save_pipeline, folder=folder, network=network, **about_model)
     if not isinstance(codec, LatentCodec):
@@ -114,7 +117,8 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
     if classes:
         load_it = "DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
         return f"{load_it}(class_labels=[0, 1, 2], num_inference_steps={{steps}})"
-    prompt = "" if text is None else f"{model.condition.default_prompts[0]!r}, ".replace("{", "{{").replace("}", "}}")
+    prompt = "" if text is None else f"{model.condition.default_prompts[0]!r}, guidance_scale={scale}, "
+    prompt = prompt.replace("{", "{{").replace("}", "}}")
     return f"{name}.from_pretrained({{out!r}})({prompt}num_inference_steps={{steps}})"
 
 

@@ -13,6 +13,7 @@ from ddpm.config.load import guide
 from ddpm.config.model import NOTHING, forward_process
 from ddpm.config.wiring import instantiate
 from ddpm.data.datamodule import ImageDataModule
+from ddpm.data.sources.base import explain_no_captions
 from ddpm.diffusion.conditions.caption_text import example_captions
 from ddpm.diffusion.degradations.base import fit_statistics
 from ddpm.model.latent_codec import HASH
@@ -59,8 +60,9 @@ def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     texts = data.listed_captions()
     if not any(texts or ()):
         raise ValueError(
-            f"cond=caption needs captions, but data={data.name} has none; use data=mnist_captions, or images with a "
-            "caption column (parquet), a metadata.jsonl (folder) or .txt files (webdataset)"
+            f"cond=caption needs captions, but data={data.name} has none{explain_no_captions(data.source.open())}; use "
+            "data=mnist_captions, or images with a caption column (parquet), a metadata.jsonl (folder) or .txt files "
+            "beside them (folder, zip, webdataset)"
         )
     found: dict[str, Any] = {"examples": example_captions(texts)}
     text = instantiate(config.text, "text")

@@ -1,4 +1,4 @@
-"""Images of any program, in a folder, a .zip, an .npz or .npy, or Parquet files, or one image file."""
+"""Images of any program, in a folder, a .zip or .tar, an .npz or .npy, or Parquet files, or one image file."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,11 @@ from ddpm.data.sources.base import AnnotatedImages, Images, Source, captions_of
 from ddpm.data.sources.folder import Folder, ImageFile, image_names, is_image_file
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.webdataset import WebDataset
 from ddpm.data.sources.zip import Zip
 from ddpm.data.white import describe_dark
 
-BY_SUFFIX = {".zip": Zip, ".npz": Npz, ".npy": Npz, ".parquet": Parquet}
+BY_SUFFIX = {".zip": Zip, ".npz": Npz, ".npy": Npz, ".parquet": Parquet, ".tar": WebDataset}
 GREY = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -33,7 +34,7 @@ def image_source(path: str | Path) -> Source:
     if path.suffix.lower() not in BY_SUFFIX or not path.is_file():
         is_it = "is another kind of file" if path.is_file() else "is not a file" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} {is_it}; give a folder or .zip of images, an image file, an .npz or .npy of uint8 pixels "
+            f"{path} {is_it}; give a folder, .zip or .tar of images, an image file, an .npz or .npy of uint8 pixels "
             "[N, H, W, C], a .parquet file or a folder of such files"
         )
     return BY_SUFFIX[path.suffix.lower()](str(path))

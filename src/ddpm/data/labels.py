@@ -30,7 +30,7 @@ def with_labels(images: Any, labels: str, name: str) -> Any:
         labels = column
     if labels not in found and (problems := [found[each].where for each in found if is_table(each)]):
         known = ", ".join(each for each in found if not is_table(each))
-        check.fail("data.labels", labels, "; ".join([*([f"one of {known}"] if known else []), *problems]))
+        check.fail("data.labels", labels, f"{f'one of {known}' if known else 'null'} ({'; '.join(problems)})")
     chosen = found[check.one_of("data.labels", labels, found)]
     made = number_classes(chosen.read(), f"data.labels={labels}: a value", images.name, chosen.names)
     if made.problem:

@@ -77,7 +77,8 @@ class StaticThresholding:
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
-        return replace(prediction, x0=prediction.x0.clamp(-self.largest, self.largest))
+        x0 = prediction.x0
+        return replace(prediction, x0=x0.clamp(-self.largest, self.largest), unclipped=x0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class DynamicThresholding:
         size = x0.flatten(1).abs().to(torch.promote_types(x0.dtype, torch.float32))  # no quantile in half precision
         bound = size.quantile(self.percentile, dim=1).clamp(1, self.largest).to(x0.dtype)
         bound = bound.view(-1, *[1] * (x0.ndim - 1))
-        return replace(prediction, x0=x0.clamp(-bound, bound) / bound)
+        return replace(prediction, x0=x0.clamp(-bound, bound) / bound, unclipped=x0)
 
 
 def no_wrapper(denoiser: Denoiser) -> Denoiser:

@@ -21,21 +21,29 @@ Config = dict[str, Any]
 PIPELINE = Path(__file__).parent / "templates" / "pipeline.py"
 CLASS_NAME = [PIPELINE.stem, "ClassConditionalPipeline"]
 CLASSIFIER_FREE = {"_target_": "ddpm.diffusion.guidance.difference.ClassifierFree", "_partial_": True}
+NO_INTERVAL = {"interval": None}
 ORDER = ["guidance", "clip"]
 TABLE = "class_embedding.weight"
+OTHERWISE = "format=safetensors exports everything"
+
+
+def guidance_arguments(guidance: Config, more: Config) -> Config:
+    """Those of a pipeline; empty without guidance. guidance: resolved configuration, of `ClassifierFree` or none. more:
+    fields with the only value that the pipeline has. Raises ValueError for others."""
+    if guidance["_target_"] == UNGUIDED["_target_"]:
+        return {}
+    for field, value in {"rescale": 0.0, "order": ORDER, **more}.items():
+        if guidance[field] != value:
+            needed = "null" if value is None else value
+            check.fail(f"guidance.{field}", guidance[field], f"{needed} for diffusers; {OTHERWISE}")
+    interval = guidance["interval"] and [*map(float, guidance["interval"])]
+    return {"guidance_scale": float(guidance["scale"]), "guidance_interval": interval}
 
 
 def class_arguments(condition: ClassLabel, guidance: Config) -> Config:
-    """The arguments of the pipeline. guidance: its resolved configuration. Raises ValueError for other guidance."""
-    found: Config = {"null_class": condition.num_classes if condition.dropout else None}
-    if guidance["_target_"] == UNGUIDED["_target_"]:
-        return found
-    for field, value in {"_target_": CLASSIFIER_FREE["_target_"], "rescale": 0.0, "order": ORDER}.items():
-        if guidance[field] != value:
-            name = "guidance" if field == "_target_" else f"guidance.{field}"
-            check.fail(name, guidance[field], f"{value} for diffusers; format=safetensors exports everything")
-    interval = guidance["interval"] and [*map(float, guidance["interval"])]
-    return found | {"guidance_scale": float(guidance["scale"]), "guidance_interval": interval}
+    """The arguments of the pipeline of classes. guidance: see `guidance_arguments`."""
+    null = {"null_class": condition.num_classes if condition.dropout else None}
+    return null | guidance_arguments(guidance, {})
 
 
 def save_class_pipeline(folder: Path) -> None:

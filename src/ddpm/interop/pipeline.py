@@ -20,7 +20,7 @@ from ddpm.diffusion.samplers.timestep_spacing import trailing
 from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.interop import diffusers
 from ddpm.interop.configuration import OBJECTIVES, SPACINGS
-from ddpm.interop.diffusers_classes import CLASS_NAME, save_class_pipeline
+from ddpm.interop.diffusers_classes import CLASS_NAME, CLASSIFIER_FREE, OTHERWISE, save_class_pipeline
 from ddpm.interop.diffusers_latent import conditional_config
 from ddpm.interop.diffusers_text import save_bert, save_clip
 from ddpm.networks import UNet
@@ -38,6 +38,12 @@ WORDS: dict[str, dict[str, Config]] = {
     "sampler": {
         "ddpm.diffusion.samplers.ancestral.Ancestral": {},
         "ddpm.diffusion.samplers.ddim.DDIM": {"_class_name": "DDIMScheduler", "set_alpha_to_one": True},
+    },
+    "guidance": {"ddpm.diffusion.denoiser.no_wrapper": {}, CLASSIFIER_FREE["_target_"]: {}},
+    "cond": {
+        "ddpm.diffusion.conditions.base.NoCondition": {},
+        "ddpm.diffusion.conditions.base.ClassLabel": {},
+        "ddpm.diffusion.conditions.caption_text.Caption": {},
     },
     "objective": {f"ddpm.diffusion.objective.{ours}": {"prediction_type": name} for name, ours in OBJECTIVES.items()},
     "clip": {
@@ -59,19 +65,24 @@ WORDS: dict[str, dict[str, Config]] = {
 }
 """The entries of scheduler_config.json for each supported part of a model."""
 
-FIELDS = {"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}}
+FIELDS = {
+    **{"sampler": {"steps", "timestep_spacing", "variance", "latent"}, "process": {"reverse_noise"}},
+    **{"guidance": {"order", "scale", "rescale", "rescale_of", "interval"}},  # see `guidance_arguments`
+    **{"cond": {"num_classes", "dropout", "names", "text"}},
+}
+CLIPPED_EPS = "use_clipped_model_output"
 NAMES = {
     "StaticThresholding": {"largest": "clip_sample_range"},
     "leading": {"offset": "steps_offset"},
+    "DDIM": {"clipped_eps": CLIPPED_EPS},
     "DynamicThresholding": {"percentile": "dynamic_thresholding_ratio", "largest": "sample_max_value"},
 }
 """The entries of scheduler_config.json for the fields of a part."""
-ONLY = {"eta": 0.0}
+ONLY = {"eta": 0.0, "negative": ""}
 """Fields with no entry there, and their value in a scheduler of diffusers."""
 PIXELS, LATENTS = ("DDPMPipeline", ""), ("LDMPipeline", "vqvae")
 WITH_TEXT = {Clip: ("StableDiffusionPipeline", "vae"), LdmBert: ("LDMTextToImagePipeline", "vqvae")}
 """A pipeline and the folder of its first stage, of either kind. Those of text encoders work on latents."""
-OTHERWISE = "format=safetensors exports everything"
 
 
 def save_pipeline(
@@ -174,9 +185,8 @@ def scheduler_config(words: Config, schedule: NoiseSchedule, steps: int, times: 
     """
     if "set_alpha_to_one" in words and "_class_name" not in words:
         check.fail("timestep_spacing", "ending_at_1", f"one that ends at 0 for sampler=ancestral ({OTHERWISE})")
-    if "_class_name" in words and (words["clip_sample"] or words.get("thresholding")):
-        reason = f"none with sampler=ddim, because DDIMScheduler steps with the eps before clipping ({OTHERWISE})"
-        check.fail("clip", "dynamic" if words.get("thresholding") else "static", reason)
+    if words.pop(CLIPPED_EPS, "_class_name" in words) and (words["clip_sample"] or words.get("thresholding")):
+        check.fail("sampler.clipped_eps", True, f"false with clipping, as in DDIMScheduler, or clip=none ({OTHERWISE})")
     _check_times(steps, times, schedule, words)
     fixed = {"thresholding": False, "rescale_betas_zero_snr": False}
     about = {"_class_name": "DDPMScheduler", "num_train_timesteps": schedule.T}

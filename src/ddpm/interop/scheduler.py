@@ -152,7 +152,9 @@ def solver(name: str, found: Config, ends_at_1: bool) -> Solver | str:
     match name:
         case "DDPM" | "DDPMParallel":
             return ANCESTRAL
-        case "DDIM" | "DDIMParallel" | "EulerDiscrete":
+        case "DDIM" | "DDIMParallel":
+            return "ddim.DDIM", {"eta": 0.0, "clipped_eps": False}
+        case "EulerDiscrete":
             return "ddim.DDIM", {"eta": 0.0}
         case "EulerAncestralDiscrete":
             return "ddim.DDIM", {"eta": 1.0}

@@ -53,6 +53,12 @@ def captions_of(images: Images) -> Sequence[str] | None:
     return getattr(images, "captions", None)
 
 
+def explain_no_captions(images: Images) -> str:
+    """ ": REASON" if the source has one."""
+    problem = getattr(images, "caption_problem", "")
+    return f": {problem}" if problem else ""
+
+
 class Source(Protocol):
     def open(self) -> Images:
         """Open the images. Raises ValueError with a remedy if there are none."""

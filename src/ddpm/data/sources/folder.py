@@ -21,7 +21,8 @@ class Folder:
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
     the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
     `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
-    With `auto`, a folder that has train/ beside val/ or test/ is that of train/, and the others are its splits.
+    With `auto`, a folder that has train/ beside val/ or test/, or Training/ beside Testing/, is that of train/, and the
+    others are its splits.
     """
 
     root: str
@@ -45,11 +46,11 @@ class Folder:
     def splits(self) -> dict[str, str]:
         """The folders of train/ and the other splits in the root, by name. Empty unless it has nothing else."""
         root = Path(self.root)
-        if self.layout != "auto" or not (root / "train").is_dir():
+        if self.layout != "auto" or not root.is_dir():
             return {}
         folders = self.class_folders()
         files = [entry.name for entry in root.iterdir() if entry.name not in folders]
-        return {name: str(root / name) for name in splits_in(folders, files)}
+        return {name: str(root / folder) for name, folder in splits_in(folders, files).items()}
 
     def test_split(self) -> "Folder | None":
         """The first of test/ and val/ that has the classes of train/."""

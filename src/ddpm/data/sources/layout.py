@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 from unicodedata import normalize
 
 import torch
@@ -18,20 +18,23 @@ from ddpm.data.sources.base import EXTENSIONS, Column
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
-HELD_OUT = ("test", "val", "valid", "validation")
+HELD_OUT = ("test", "val", "valid", "validation", "dev")
+SAME = {"training": "train", "testing": "test"}
 NO_SPLITS = ("ground_truth",)
 """Folders of MVTec AD that are neither a split nor a class."""
 EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
 CAPTION_TABLES = (CAPTION_TABLE, "metadata.csv")
-CAPTION_FIELDS = ("text", "caption", "prompt")
+CAPTION_FIELDS, CAPTION_SUFFIXES = ("text", "caption", "prompt"), (".txt", ".caption")
 
 
-def splits_in(folders: Iterable[str], files: Iterable[str]) -> list[str]:
-    """The splits among what lies directly in a root: train and others. Empty if there is anything else."""
-    folders, files = set(folders), set(files)
-    is_split = "train" in folders and len(folders) > 1 and folders <= {"train", *HELD_OUT, *NO_SPLITS}
+def splits_in(folders: Iterable[str], files: Iterable[str]) -> dict[str, str]:
+    """The folders of the splits among what lies directly in a root, by name: train and others, also as Training or
+    Test. Empty if there is anything else."""
+    folders, files = sorted(folders), set(files)
+    named = {SAME.get(folder.lower(), folder.lower()): folder for folder in folders}
+    is_split = "train" in named and 1 < len(named) == len(folders) and named.keys() <= {"train", *HELD_OUT, *NO_SPLITS}
     has_images = any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in files) or EDM_TABLE in files
-    return sorted(folders) if is_split and not has_images else []
+    return named if is_split and not has_images else {}
 
 
 @dataclass
@@ -60,7 +63,8 @@ class ImageFiles(ABC):
     @property
     def passed_over(self) -> Counter[str]:
         """The number of other files by extension."""
-        paths = [path for path in map(PurePosixPath, self.others) if path.name not in (EDM_TABLE, *CAPTION_TABLES)]
+        others = {*self.others} - {*self.texts_beside().values()}
+        paths = [path for path in map(PurePosixPath, others) if path.name not in (EDM_TABLE, *CAPTION_TABLES)]
         return Counter(path.suffix.lower() or "without extension" for path in paths)
 
     def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
@@ -71,7 +75,7 @@ class ImageFiles(ABC):
             labels=labels.numbers,
             class_names=labels.names,
             label_problem=labels.problem,
-            captions=self.captions_of_tables(),
+            captions=self.captions_of_tables() or self.captions_beside(),
         )
 
     def layout_labels(self, layout: str | None, folders: Iterable[str]) -> Labels:
@@ -91,13 +95,10 @@ class ImageFiles(ABC):
             raise ValueError(
                 f"{self.root}: {direct[0]} is not in a class folder; move it, or set data.source.layout=flat"
             )
-        classes = self.first_folders()
+        classes = first_folders(self.names)
         if empty := sorted(set(folders) - set(classes)):  # it would shift the numbers
             raise ValueError(f"{self.root}: the class folder {empty[0]!r} contains no image; fill or remove it")
         return number_classes(classes, "the folder", self.name)
-
-    def first_folders(self) -> list[str]:
-        return [name.partition("/")[0] for name in self.names]
 
     def edm_labels(self) -> Labels:
         """From `dataset.json` of EDM's dataset_tool.py: {"labels": [[name, class], ...]} or {"labels": null}."""
@@ -120,12 +121,7 @@ class ImageFiles(ABC):
     def columns(self) -> dict[str, Column]:
         """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
         tables in the root or beside the images."""
-        prefixes = list(map(prefix, self.names))
-        begin = sorted(set(filter(None, prefixes)))
-        more = ", ..." if len(begin) > 5 else ""
-        found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
-        if all("/" in name for name in self.names):
-            found["folder"] = Column("folders", self.first_folders)
+        found = columns_of_names(self.names)
         beside = {"", *(parent(name) for name in self.names)}
         for path in self.others:
             if path.lower().endswith(tables.SUFFIXES) and parent(path) in beside:
@@ -157,10 +153,10 @@ class ImageFiles(ABC):
             return None
         found: dict[str, str] = {}
         for path, where, row in rows:
-            texts = [row[each] for each in CAPTION_FIELDS if isinstance(row.get(each), str)]
+            texts = [first_text(row[each]) for each in CAPTION_FIELDS if is_caption(row.get(each))]
             if not texts or not isinstance(row.get(tables.FILE_NAME), str):
                 raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
-            name = PurePosixPath(row[tables.FILE_NAME])
+            name = PurePosixPath(row[tables.FILE_NAME].replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
             found[normalize("NFC", (PurePosixPath(parent(path)) / name).as_posix())] = texts[0]
@@ -173,9 +169,54 @@ class ImageFiles(ABC):
             raise ValueError(f"{names} names a file that is no image below {self.root}: {other}")
         return [found[normalize("NFC", name)] for name in self.names]
 
+    def texts_beside(self) -> dict[str, str]:
+        """The text files that have the name of an image but for the extension, by that name."""
+        texts = {stem(path): path for path in self.others if path.lower().endswith(CAPTION_SUFFIXES)}
+        return {name: texts[stem(name)] for name in self.names if texts and stem(name) in texts}
+
+    def captions_beside(self) -> list[str] | None:
+        """The texts beside the images, 1.txt of 1.png, "" for none. None if there are none."""
+        texts = self.texts_beside()
+        return [caption_in(self.text(texts[name])) if name in texts else "" for name in self.names] if texts else None
+
+
+def is_caption(value: Any) -> bool:
+    """Whether it is a text, or a list of texts."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def first_text(value: Any) -> str:
+    """A caption, or the first of several that is not empty; "" for anything else."""
+    return next(filter(None, [value] if isinstance(value, str) else value or []), "") if is_caption(value) else ""
+
+
+def caption_in(text: str) -> str:
+    """In a file of its own."""
+    return text.removeprefix("\ufeff").strip()
+
 
 def fail_with(error: Exception) -> NoReturn:
     raise error
+
+
+def first_folders(names: Sequence[str]) -> list[str]:
+    return [name.partition("/")[0] for name in names]
+
+
+def columns_of_names(names: Sequence[str]) -> dict[str, Column]:
+    """The file name up to the first underscore, and the first folder, where they can be labels."""
+    prefixes = list(map(prefix, names))
+    begin = sorted(set(filter(None, prefixes)))
+    more = ", ..." if len(begin) > 5 else ""
+    found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
+    if all("/" in name for name in names):
+        found["folder"] = Column("folders", lambda: first_folders(names))
+    return found
+
+
+def stem(name: str) -> str:
+    """The path without the extension."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def parent(name: str) -> str:

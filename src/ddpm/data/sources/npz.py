@@ -35,6 +35,8 @@ class Npz:
         if not path.is_file():
             check.fail("data.source.path", str(path), "an existing .npz or .npy file")
         try:
+            if not is_array_file(path):
+                raise ValueError("it is neither")
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return of_npy(path, found)
@@ -46,6 +48,12 @@ class Npz:
             ) from error
 
 
+def is_array_file(path: Path) -> bool:
+    """By its first bytes; numpy takes any others for a pickle."""
+    with open(path, "rb") as file:
+        return file.read(6).startswith((b"\x93NUMPY", b"PK"))
+
+
 def of_npy(path: Path, pixels: np.memmap) -> "RowImages":
     shape = image_shape("the array", pixels.dtype, pixels.shape, np.isfortran(pixels))
     return RowImages(path, pixels.offset, shape, f"{path.name} {path.stat().st_size}", *no_labels(shape[0]))
@@ -55,7 +63,8 @@ def of_npz(path: Path, arrays: NpzFile) -> Images:
     if "arr_0" not in arrays.files:
         found = ", ".join(sorted(arrays.files)[:10]) or "nothing"
         hint = "; mu and sigma are statistics, not images" if "mu" in arrays.files else ""
-        raise ValueError(f"it must contain the pixels as arr_0, but contains {found}{hint}")
+        remedy = "" if hint else "; write np.savez(path, pixels, labels)"
+        raise ValueError(f"it must contain the pixels as arr_0, but contains {found}{hint}{remedy}")
     entry = arrays.zip.getinfo("arr_0.npy")
     with arrays.zip.open(entry) as file:
         version, _ = np.lib.format.read_magic(file)
@@ -89,6 +98,8 @@ def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: boo
         channels_first = len(all_four) == 4 and all_four[1] in (1, 3)
         remedy = "; use .transpose(0, 2, 3, 1)" if channels_first else ""
         raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], but is {list(shape)}{remedy}")
+    if len(shape) == 3 and shape[2] in (1, 3):
+        raise ValueError(f"{name} must be [N, H, W, 1 or 3] or [N, H, W], but is {list(shape)}, one image; use [None]")
     if fortran:
         raise ValueError(f"{name} is in Fortran order; store np.ascontiguousarray of it")
     return all_four
@@ -97,6 +108,8 @@ def image_shape(name: str, dtype: np.dtype, shape: tuple[int, ...], fortran: boo
 def labels_in(path: Path, arrays: NpzFile, num_images: int) -> Labels:
     require_memory(arrays.zip.getinfo("arr_1.npy").file_size, "arr_1")
     values = arrays["arr_1"]
+    if values.shape == (num_images, 1):
+        values = values[:, 0]
     if values.shape[:1] != (num_images,):
         return no_labels(num_images, f"arr_1 must have a label for each of the {num_images} images, not {values.shape}")
     return number_classes(values.tolist(), f"{path}: a label in arr_1", lambda number: f"image {number}")

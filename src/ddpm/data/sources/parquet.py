@@ -22,6 +22,7 @@ from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import Column, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import no_labels, number_classes
+from ddpm.data.sources.layout import first_text
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -33,7 +34,8 @@ class Parquet:
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
-    type. caption_column: a column of texts; None: found by name (caption, text, prompt). encoded_limit_mb: image
+    type. caption_column: a column of texts, or of
+    lists of texts, of which the first is used; None: found by name (caption, text, prompt). encoded_limit_mb: image
     columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers share. From larger ones, a
     row group is read for each image; write small groups (`row_group_size=64`) to stream them in random order.
     """
@@ -57,18 +59,11 @@ class Parquet:
         features = hugging_face_features(schema)
         image_column = find_column(schema, "image", self.image_column, features, "Image", IMAGE_NAMES, is_image_type)
         label_column, problem = self.find_labels(schema, features)
-        caption_column = find_column(
-            schema,
-            "caption",
-            self.caption_column,
-            {},
-            "",
-            [n for n in CAPTION_NAMES if n != label_column],
-            is_text_type,
-        )
+        caption_column, caption_problem = self.find_captions(schema, label_column)
         if image_column is None:
             raise ValueError(
-                f"{paths[0]} has no image column (struct with bytes, or bytes) among {schema.names}; "
+                f"{paths[0]} has no image column (struct with bytes, or bytes) among "
+                f"{', '.join(f'{each.name} ({each.type})' for each in schema)}; "
                 "name it with data.source.image_column"
             )
         groups = [
@@ -85,11 +80,11 @@ class Parquet:
         if label_column is not None:
             values, names = read_values(places, label_column), class_names(features, label_column, paths[0])
             labels = number_classes(values, f"{paths[0]}: a {label_column}", lambda row: f"row {row}", names)
-        captions = None if caption_column is None else [text or "" for text in read_values(places, caption_column)]
+        captions = None if caption_column is None else [*map(first_text, read_values(places, caption_column))]
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
-        return ParquetImages(image_column, places, starts, *labels, held, captions)
+        return ParquetImages(image_column, places, starts, *labels, held, captions, caption_problem)
 
     def find_labels(self, schema: pa.Schema, features: dict[str, Any]) -> tuple[str | None, str]:
         """The column of labels, or None and why a column cannot be one or which it could be."""
@@ -97,8 +92,22 @@ class Parquet:
             found = find_column(schema, "label", self.label_column, features, "ClassLabel", LABEL_NAMES, is_label_type)
         except SeveralColumns as error:
             return None, str(error)
-        other = [field for field in schema if found is None and field.name.lower() in LABEL_NAMES]
-        return found, "; ".join(f"{field.name} is a column of {field.type}, not of classes" for field in other)
+        return found, "" if found else of_other_types(schema, LABEL_NAMES, "classes")
+
+    def find_captions(self, schema: pa.Schema, labels: str | None) -> tuple[str | None, str]:
+        """The column of captions, or None and why a column cannot be one or which it could be. labels: their column."""
+        names = [name for name in CAPTION_NAMES if name != labels]
+        try:
+            found = find_column(schema, "caption", self.caption_column, {}, "", names, is_caption_type)
+        except SeveralColumns as error:
+            return None, str(error)
+        return found, "" if found else of_other_types(schema, names, "texts")
+
+
+def of_other_types(schema: pa.Schema, names: Sequence[str], what: str) -> str:
+    """The columns with these names, which are not of `what`; "" if there are none."""
+    found = [field for field in schema if field.name.lower() in names]
+    return "; ".join(f"{field.name} is a column of {field.type}, not of {what}" for field in found)
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
@@ -150,6 +159,11 @@ def is_text_type(kind: pa.DataType) -> bool:
     """Also of the categories of pandas, a dictionary of texts."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def is_caption_type(kind: pa.DataType) -> bool:
+    """Also a list of texts, of which the first is used."""
+    return is_text_type(kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind)
 
 
 class SeveralColumns(ValueError):
@@ -215,6 +229,7 @@ class ParquetImages:
     label_problem: str
     held: list[pa.ChunkedArray] | None = field(repr=False)
     captions: list[str] | None = field(default=None, repr=False)
+    caption_problem: str = ""
 
     def __len__(self) -> int:
         return self.starts[-1]

@@ -23,9 +23,10 @@ def read_rows(text: str, where: str) -> list[dict[str, Any]]:
     """The rows of a table by the names of its columns. where: its path."""
     text = text.removeprefix("\ufeff")
     if not where.lower().endswith(".jsonl"):
-        header = text.partition("\n")[0]
+        header = (text.splitlines() or [""])[0]
+        delimiter = max(",;\t|", key=header.count)
         try:
-            return list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count)))
+            return list(csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True))
         except csv.Error as error:
             raise ValueError(f"{where} cannot be read as a table: {error}") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

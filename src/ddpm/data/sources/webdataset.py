@@ -14,13 +14,14 @@ from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import is_image_name, matching_files, sha256_of_parts
+from ddpm.data.sources.base import Column, is_image_name, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import number_classes
-from ddpm.data.sources.layout import CAPTION_FIELDS
+from ddpm.data.sources.layout import CAPTION_FIELDS, caption_in, columns_of_names, first_text
 from ddpm.data.sources.tables import as_numbers
 
 TEXT, LABEL, TABLE = "txt", "cls", "json"
-"""Extensions of a caption, a number or name of a class, and a JSON object with a caption."""
+"""Extensions of a caption, a number or name of a class, and a JSON object with either."""
+LABEL_FIELDS = ("label", "class", "cls")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class WebDataset:
                     if len(found) != 1:
                         raise ValueError(f"{path}: the sample {name!r} must have one image, and has {len(found)}")
                     members.append((path, name, *parts[found[0]]))
-                    captions.append(caption_of(file, name, parts))
-                    labels.append(label_of(file, name, parts))
+                    about = table_of(file, name, parts)
+                    captions.append(caption_of(file, name, parts, about))
+                    labels.append(label_of(file, name, parts, about))
         if not members:
             check.fail("data.source.path", self.path, "tar files with images")
-        numbered = number_classes(as_numbers(labels), f"a .{LABEL} file", lambda number: members[number][1])
+        what = f"a label in a .{LABEL} or .{TABLE} file"
+        numbered = number_classes(numbers_in(labels), what, lambda number: members[number][1])
         return WebDatasetImages(members, *numbered, captions if any(captions) else None)
 
 
@@ -82,18 +85,30 @@ def text_of(file: BinaryIO, name: str, extension: str, parts: Parts) -> str:
         raise ValueError(f"{where} is not UTF-8: {error}") from error
 
 
-def caption_of(file: BinaryIO, name: str, parts: Parts) -> str:
-    if TEXT in parts:
-        return text_of(file, name, TEXT, parts).strip()
+def table_of(file: BinaryIO, name: str, parts: Parts) -> dict[str, Any]:
+    """The JSON object of a sample; empty without one."""
     if TABLE not in parts:
-        return ""
+        return {}
     about = json_data(text_of(file, name, TABLE, parts), f"{file.name}: {name}.{TABLE}")
-    fields = about if isinstance(about, dict) else {}
-    return next((fields[each].strip() for each in CAPTION_FIELDS if isinstance(fields.get(each), str)), "")
+    return about if isinstance(about, dict) else {}
 
 
-def label_of(file: BinaryIO, name: str, parts: Parts) -> str | None:
-    return text_of(file, name, LABEL, parts) if LABEL in parts else None
+def caption_of(file: BinaryIO, name: str, parts: Parts, about: dict[str, Any]) -> str:
+    if TEXT in parts:
+        return caption_in(text_of(file, name, TEXT, parts))
+    return next(filter(None, (first_text(about.get(each)).strip() for each in CAPTION_FIELDS)), "")
+
+
+def label_of(file: BinaryIO, name: str, parts: Parts, about: dict[str, Any]) -> Any:
+    if LABEL in parts:
+        return text_of(file, name, LABEL, parts)
+    return next((about[each] for each in LABEL_FIELDS if about.get(each) is not None), None)
+
+
+def numbers_in(labels: list[Any]) -> list[Any]:
+    """Texts and numbers as of `as_numbers`; other values, which are no labels, as they are."""
+    read = as_numbers([str(each) if isinstance(each, str | int) else None for each in labels])
+    return [each if isinstance(label, str | int | None) else label for each, label in zip(read, labels, strict=True)]
 
 
 @dataclass
@@ -117,6 +132,10 @@ class WebDatasetImages:
 
     def name(self, index: int) -> str:
         return f"{self.members[index][0]}: {self.members[index][1]}"
+
+    def columns(self) -> dict[str, Column]:
+        """What data.labels can choose."""
+        return columns_of_names([name.removeprefix("./") for _, name, _, _ in self.members])
 
     def fingerprint(self) -> str:
         return sha256_of_parts(f"{Path(path).name} {name} {offset} {size}" for path, name, offset, size in self.members)

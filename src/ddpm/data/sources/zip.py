@@ -2,6 +2,7 @@
 (Karras et al. 2022)."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -14,6 +15,7 @@ from PIL import Image
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
+from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
 from ddpm.data.sources.layout import LAYOUTS, ImageFiles, splits_in
@@ -39,21 +41,27 @@ class Zip:
             check.fail("data.source.path", str(path), "an existing zip file")
         try:
             with ZipFile(path) as archive:
-                files = [each for each in archive.infolist() if not each.is_dir()]
-                entries = {e.filename: e for e in files if is_image_name(e.filename) or is_image(archive, e)}
+                files = files_in(archive)
+                entries = {n: e for n, e in files.items() if is_image_name(n) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
-        others = {e.filename for e in files if not is_hidden(PurePosixPath(e.filename))} - entries.keys()
+        others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
         root = f"{self.within}/" if self.within else zipped_folder(entries, others)
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
-            check.fail("data.source.path", f"{path}/{root}", "a zip file with images (png, jpg, webp, bmp, tif, gif)")
+            kinds = describe_counts(
+                Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
+            )
+            found = f", not {kinds}" if others else ""
+            needed = f"a zip file with images (png, jpg, webp, bmp, tif, gif{found})"
+            check.fail("data.source.path", f"{path}/{root}", needed)
         folders = {name.partition("/")[0] for name in names if "/" in name}
         splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
         if splits and self.layout == "auto":
-            chosen = f"data.source.within={root}train, and another with data.test_source"
-            raise ValueError(f"{path} has the splits {', '.join(splits)}; choose one with {chosen}")
+            chosen = f"data.source.within={root}{splits['train']}, and another with data.test_source"
+            raise ValueError(f"{path} has the splits {', '.join(splits.values())}; choose one with {chosen}")
         images = ZipImages(self.path, names, others, path=path, entries=[entries[root + name] for name in names])
+        images.texts = {name: files[root + name] for name in others}
         return images.arranged(self.layout, folders)
 
 
@@ -62,6 +70,13 @@ def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
     folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
     same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
     return "".join(f"{parts[0]}/" for parts in same)
+
+
+def files_in(archive: ZipFile) -> dict[str, ZipInfo]:
+    """The entries that are no folders, by name. Some programs of Windows separate folders by backslashes."""
+    for entry in archive.infolist():
+        entry.filename = entry.filename.replace("\\", "/")
+    return {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
 
 
 def is_image(archive: ZipFile, entry: ZipInfo) -> bool:
@@ -81,6 +96,7 @@ def read_entry(archive: ZipFile, entry: ZipInfo) -> bytes:
 class ZipImages(ImageFiles):
     path: Path = Path()
     entries: list[ZipInfo] = field(default_factory=list, repr=False)
+    texts: dict[str, ZipInfo] = field(default_factory=dict, repr=False)  # of the others, by name from the root
     opened: tuple[int, ZipFile] | None = field(default=None, repr=False)  # process id, and the file it opened
 
     def name(self, index: int) -> str:
@@ -88,9 +104,8 @@ class ZipImages(ImageFiles):
 
     def text(self, name: str) -> str:
         """By its name from the root."""
-        root = self.entries[0].filename.removesuffix(self.names[0])
-        archive = self._archive()
-        return utf8(read_entry(archive, archive.getinfo(root + name)), f"{self.path}/{root}{name}")
+        entry = self.texts[name]
+        return utf8(read_entry(self._archive(), entry), f"{self.path}/{entry.filename}")
 
     def image(self, index: int) -> Image.Image:
         return open_image(read_entry(self._archive(), self.entries[index]))

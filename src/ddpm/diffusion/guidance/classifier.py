@@ -81,7 +81,7 @@ class ClassifierGuided:
             return replace(prediction, guidance_gradient=guidance_gradient)
         push = self.process.schedule.sigma(t) ** 2 / self.process.schedule.alpha(t)
         gradient = self.gradient(x_t, t, label).to(x_t.dtype)
-        return replace(prediction, x0=weighted_sum(1.0, prediction.x0, push, gradient))
+        return replace(prediction, x0=weighted_sum(1.0, prediction.x0, push, gradient), unclipped=None)
 
     def gradient(self, x: Tensor, t: Time, label: Tensor) -> Tensor:
         """scale * grad log p(label | x), `[B, C, H, W]`, in float32 at least; 0 for a label of -1.

@@ -104,7 +104,8 @@ class Autoguided:
         if isinstance(scale, float | int) and scale == 1:
             return prediction
         weaker = self.guide(x_t, t, cond).x0
-        return replace(prediction, x0=torch.lerp(weaker, prediction.x0, per_sample(scale, weaker)))
+        x0 = torch.lerp(weaker, prediction.x0, per_sample(scale, weaker))
+        return replace(prediction, x0=x0, unclipped=None)
 
 
 def scale_at(scale: float, interval: Sequence[float] | None, schedule: NoiseSchedule, t: Time) -> float | Tensor:

@@ -15,16 +15,18 @@ from ddpm.diffusion.samplers.base import GaussianSampler, State
 class DDIM(GaussianSampler):
     """eta scales the noise: 0 is deterministic (first order in the step), 1 the ancestral step with small variance.
 
-    eps is computed from the denoiser's x0, so clipping and guidance change it too (as in OpenAI's code; Song et al. do
-    not clip in theirs).
+    clipped_eps: whether eps is computed from the clipped x0, as in OpenAI's code, or from x0 before the clipping, as in
+    diffusers; guidance changes both. Song et al. do not clip.
     """
 
     eta: float
+    clipped_eps: bool = True
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check.number("eta", self.eta, low=0, high=1)
+        check.boolean("clipped_eps", self.clipped_eps)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t
@@ -34,6 +36,8 @@ class DDIM(GaussianSampler):
         # x_s = alpha_s x0 + sqrt(sigma_s^2 - variance) eps with eps = (x_t - alpha_t x0) / sigma_t, collected by factor
         of_x_t = max(schedule.sigma(s) ** 2 - variance, 0) ** 0.5 / schedule.sigma(t)
         x_s = weighted_sum(schedule.alpha(s) - schedule.alpha(t) * of_x_t, prediction.x0, of_x_t, x_t)
+        if not self.clipped_eps and prediction.unclipped is not None:
+            x_s.add_(prediction.x0 - prediction.unclipped, alpha=schedule.alpha(t) * of_x_t)
         if variance > 0:
             x_s.add_(self.process.reverse_noise_like(draws, "step", x_t), alpha=float(variance) ** 0.5)
         return State(s, x_s, prediction)
