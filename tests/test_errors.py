@@ -3,10 +3,12 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from ddpm.commands import cli, sample, train
 from ddpm.config.compose import compose
@@ -260,3 +262,15 @@ def test_a_short_form_that_does_not_apply_is_named_as_it_was_typed(monkeypatch):
     with pytest.raises(HydraException) as raised:
         compose(CONF, "evaluate", words)
     assert cli.config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")
+
+
+def test_a_grid_of_another_job_of_a_sweep_is_not_replaced(monkeypatch):
+    monkeypatch.setattr(sample, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: sweep))
+    sweep = SimpleNamespace(mode=RunMode.MULTIRUN)
+    sample.refuse_folder_of_another_job(Path("a"), "grid")
+    sample.refuse_folder_of_another_job(Path("b"), "grid")
+    with pytest.raises(
+        ValueError, match=r"a has the grid of another job of this sweep: .* as 'out=samples_\$\{seed\}'"
+    ):
+        sample.refuse_folder_of_another_job(Path("a"), "grid")
+    sample.refuse_folder_of_another_job(Path("a"), "png")

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -36,7 +37,7 @@ from ddpm.runs.arguments import (
     split_arguments,
     unknown_flags,
 )
-from ddpm.runs.console import say
+from ddpm.runs.console import print_warning, say
 from ddpm.runs.interruption import end_children, heed_signals
 from ddpm.runs.run_folder import without_unused_folders
 
@@ -62,6 +63,7 @@ def run_command(
         print(help_text(conf, name))
         return
     typed = sys.argv[1:]
+    warnings.formatwarning = print_warning
     launch.follow_parent()
     if "${" in str(Path.cwd()):
         exit_with_error(
