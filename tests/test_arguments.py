@@ -69,6 +69,19 @@ def test_fields_that_the_default_options_have_stay_as_typed():
     assert expanded("train", words) == words
 
 
+def test_the_jobs_of_a_pattern_of_options_are_those_of_its_options():
+    assert list(jobs(["objective=glob(*,exclude=x*)", "seed=1"])) == [
+        [f"objective={option}", "seed=1"] for option in ("eps", "logit", "v")
+    ]
+
+
+def test_the_field_that_was_typed_with_a_plus_is_shown_with_its_value():
+    words = ["data.batch_size=16", "+data.batch_size=4"]
+    with pytest.raises(HydraException) as caught:
+        compose(CONF, "train", words)
+    assert cli.config_error(caught.value, CONF, "train", words).endswith("without +, as data.batch_size=4")
+
+
 HARD_PATHS = [
     *("d/a=b.ckpt", "d/[a] b/l.ckpt", "d/#1.ckpt", "d/it's.ckpt", 'd/"q".ckpt', "d/a,b.ckpt", "d/é ü/x.ckpt", "[a]"),
     *("d/$HOME.ckpt", "d/`ls`.ckpt", "d/a!b.ckpt", "d/(1).ckpt", "d/{a}.ckpt", "d/x;y&z.ckpt", '"d/a=b', "'d/x"),

@@ -13,11 +13,16 @@ from report.made_up import result
 from small_runs import csv_rows
 
 from ddpm.base.tables import read_steps
+from ddpm.checkpoint.folder import set_aside
+from ddpm.checkpoint.integrity import find_damage, sidecar
 from ddpm.commands import compare, train
 from ddpm.commands.verify_resume import logged_numbers
 from ddpm.config import analytic
+from ddpm.data.sources.npz import Npz
 from ddpm.generation.record import GenerationRecord
 from ddpm.metrics.protocol import write_result
+from ddpm.metrics.reference_cache import ReferenceCache
+from ddpm.metrics.statistics import read_statistics
 from ddpm.runs import run_folder
 from ddpm.training.metrics_table import MetricsTable
 
@@ -163,3 +168,72 @@ def test_a_record_with_a_value_of_another_kind_is_refused_in_one_line(tmp_path, 
     record = GenerationRecord(tmp_path, {"num_samples": 3, "sampler": {"_target_": "y"}}, {})
     with pytest.raises(ValueError, match=str(tmp_path)):
         record.refuse_to_mix(grows=True, has_images=True)
+
+
+# Checkpoints and stored images
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "folder"])
+def test_a_run_without_readable_settings_is_named_by_resume_auto(copied, small, monkeypatch, tmp_path, capsys, damage):
+    settings = copied(to="runs/mine") / "checkpoints/config.yaml"
+    monkeypatch.chdir(tmp_path)
+    settings.unlink()
+    if damage != "missing":
+        settings.write_text("") if damage == "empty" else settings.mkdir()
+    capsys.readouterr()
+    assert run_folder.find_run(small()) is None
+    assert "runs/mine/checkpoints/config.yaml cannot be read and is skipped: " in capsys.readouterr().err
+
+
+def test_checkpoints_of_one_step_that_are_set_aside_are_all_kept(tmp_path):
+    for content in ("first", "second"):
+        (tmp_path / "00000004.ckpt").write_text(content)
+        (tmp_path / "00000004.ckpt.sha256").write_text("x")
+        set_aside(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004.ckpt.aside", "00000004.ckpt.aside2"]
+    assert (tmp_path / "00000004.ckpt.aside").read_text() == "first"
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_a_hash_counts_as_no_hash(copied, place):
+    checkpoint = copied() / "checkpoints/00000004.ckpt"
+    sidecar(checkpoint).unlink()
+    place(sidecar(checkpoint))
+    assert find_damage(checkpoint) is None
+    checkpoint.unlink()
+    place(checkpoint)
+    assert find_damage(checkpoint) == "it is not a file"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "FIFO"])
+def test_a_record_in_a_folder_named_by_its_images_is_written_again(tmp_path, damage):
+    record = GenerationRecord(tmp_path, {"num_samples": 3}, {"batch_size": 2})
+    record.write()
+    whole = record.path.read_bytes()
+    record.path.unlink()
+    if damage != "missing":
+        record.path.write_bytes(whole[:9]) if damage == "cut" else os.mkfifo(record.path)
+    record.restore()
+    assert record.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        (b"", "it is an empty file"),
+        (b"PK\x03\x04abc", "it is incomplete"),
+        (b"\x82" * 99, "it does not begin"),
+    ],
+)
+@pytest.mark.parametrize("read", [lambda path: Npz(str(path)).open(), read_statistics], ids=["images", "statistics"])
+def test_a_damaged_file_of_numpy_is_named_without_advice_to_unpickle_it(tmp_path, content, meaning, read):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.npz.* cannot be read as an \.npz .*: {meaning}") as raised:
+        read(tmp_path / "a.npz")
+    assert "allow_pickle" not in str(raised.value)
+
+
+def test_a_pipe_in_the_place_of_cached_features_counts_as_damaged(tmp_path, capsys):
+    os.mkfifo(tmp_path / "key.npz")
+    assert ReferenceCache(tmp_path).get("key") is None
+    assert "cached features are damaged and will be computed again: " in capsys.readouterr().out

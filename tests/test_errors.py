@@ -3,10 +3,12 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from ddpm.commands import cli, sample, train
 from ddpm.config.compose import compose
@@ -33,6 +35,10 @@ BAD_TRAINING = [
     (["SEED=1"], "there is no 'SEED' to set; did you mean 'seed'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ldm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
+    # settings of other commands, and additions that nothing reads
+    (["ckpt=x"], "there is no 'ckpt' to set; ckpt is a setting of sample.py and evaluate.py$"),
+    (["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py$"),
+    (["model.channel_mults={a:1}"], "model.channel_mults must be a list, got {a:1}"),
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
     (["metric=nll"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
@@ -211,6 +217,36 @@ def test_only_one_of_several_parts_can_be_removed(word):
     assert cli.expand_short_forms(["~callbacks.samples", "data=digits"], CONF, "train")
 
 
+@pytest.mark.parametrize("word", ["+foo=3", "++keep.lst=3", "+limits.x=1", "+schedule@foo=linear"])
+def test_an_added_field_that_nothing_reads_is_refused(word):
+    key = word.lstrip("+").partition("=")[0].rpartition("@")[2]
+    with pytest.raises(ValueError, match=f"^there is no '{re.escape(key)}' to set"):
+        cli.expand_short_forms([word], CONF, "train")
+    for known in ("++keep.last=3", "+trainer.max_epochs=1", "+hydra.job.name=x", "+debug=fast"):
+        assert known in cli.expand_short_forms([known], CONF, "train")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("schedule=[cosine,linear]", "schedule takes one option; schedule=A,B with -m runs a job with each"),
+        ("features=mnist", "features=mnist has no effect, because no metric is chosen, as metric=fid"),
+        ("evaluate.num_samples=8", "evaluate.num_samples=8 has no effect, because no metric"),
+    ],
+)
+def test_what_nothing_reads_is_refused_with_the_remedy(config, typed, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cli.refuse_what_has_no_effect(config("train", typed), [typed])
+    cli.refuse_what_has_no_effect(config("train", "metric=fid", "features=mnist"), ["metric=fid", "features=mnist"])
+    cli.refuse_what_has_no_effect(config("train", "metric=[fid,kid]"), ["metric=[fid,kid]"])
+
+
+def test_the_folder_of_a_sweep_is_that_of_run_dir():
+    words = cli.expand_short_forms(["-m", "seed=1,2", "run_dir=x"], CONF, "train")
+    assert "hydra.sweep.dir=x" in words
+    assert "hydra.run.dir=x" not in words
+
+
 def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
     typed = ["run_dir=a,b"]
     words = cli.expand_short_forms(typed, CONF, "train")
@@ -243,3 +279,15 @@ def test_a_short_form_that_does_not_apply_is_named_as_it_was_typed(monkeypatch):
     with pytest.raises(HydraException) as raised:
         compose(CONF, "evaluate", words)
     assert cli.config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")
+
+
+def test_a_grid_of_another_job_of_a_sweep_is_not_replaced(monkeypatch):
+    monkeypatch.setattr(sample, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: sweep))
+    sweep = SimpleNamespace(mode=RunMode.MULTIRUN)
+    sample.refuse_folder_of_another_job(Path("a"), "grid")
+    sample.refuse_folder_of_another_job(Path("b"), "grid")
+    with pytest.raises(
+        ValueError, match=r"a has the grid of another job of this sweep: .* as 'out=samples_\$\{seed\}'"
+    ):
+        sample.refuse_folder_of_another_job(Path("a"), "grid")
+    sample.refuse_folder_of_another_job(Path("a"), "png")

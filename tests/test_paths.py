@@ -9,7 +9,7 @@ from PIL import Image
 from small_runs import ROOT
 
 from ddpm.checkpoint import groups
-from ddpm.commands.evaluate import has_samples
+from ddpm.commands.evaluate import checkpoint_paths, has_samples
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
 from ddpm.config.load import guide
 from ddpm.runs.portable import PATHS, to_portable, with_absolute_paths
@@ -100,6 +100,18 @@ def test_a_run_of_another_kind_that_a_pattern_matches_is_named_and_passed_over(r
     assert capsys.readouterr().out == ""
     assert not has_samples(classifier)
     assert f"passed over: ckpt={classifier} is a classifier, " in capsys.readouterr().out
+
+
+def test_what_a_pattern_matches_beside_models_is_named_and_passed_over(config, copied, tmp_path, monkeypatch, capsys):
+    copied(to="runs/mine")
+    (tmp_path / "runs/sweep/0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    made = config("evaluate", "ckpt='runs/[ms]*'", "metric=fid")
+    assert [path.name for path in checkpoint_paths(made, [])] == ["00000004.ckpt"]
+    assert "passed over: ckpt=runs/sweep is a folder without a model" in capsys.readouterr().out
+    (tmp_path / "runs/loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="there is none at 'runs/loop'"):
+        checkpoint_paths(config("evaluate", "ckpt='runs/*'", "metric=fid"), [])
 
 
 @pytest.mark.parametrize("group", [name for name in groups.group_names(stored=True) if (CONF / name).is_dir()])

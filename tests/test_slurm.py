@@ -8,6 +8,7 @@ from processes import checkpoints_of, command, ended, free_port
 from small_runs import SMALL, command_environment
 
 from ddpm.checkpoint.folder import list_checkpoints
+from ddpm.config import build
 from ddpm.runs import cluster
 
 WORDS = (
@@ -129,3 +130,9 @@ def test_a_job_of_one_task_is_a_machine_on_which_lightning_starts_the_processes(
     environment(SLURM_JOB_ID="7", SLURM_NTASKS="1", SLURM_STEP_NUM_TASKS="1")
     (found,) = cluster.cluster_environment()
     assert not found.creates_processes_externally
+
+
+def test_a_number_of_tasks_outside_of_a_job_is_not_taken_for_one(config, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert build.trainer(config("train", "trainer=cpu", "logger=none")).world_size == 1

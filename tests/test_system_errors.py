@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
-from report.made_up import make_run
+from report.made_up import make_run, result
 from small_models import trained
 from small_runs import configured
 
@@ -24,7 +25,10 @@ from ddpm.base.system_errors import describe, naming
 from ddpm.base.tables import write_csv
 from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.commands import cli, evaluate, report, sample, train
+from ddpm.evaluation.results import store_result
+from ddpm.generation.identity import explain_kept
 from ddpm.generation.stores.base import save_png
+from ddpm.generation.stores.row_store import RowStore
 from ddpm.interop.weights import save_tensors
 from ddpm.interop.write_folder import write_folder
 from ddpm.metrics.statistics import write_arrays
@@ -97,7 +101,7 @@ def test_a_checkpoint_that_has_no_room_names_its_file_and_leaves_the_one_before(
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO]
+    "number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO]
 )
 def test_the_message_names_the_file_the_cause_the_remedy_and_what_is_kept(number):
     with pytest.raises(OSError, match=r".") as raised, naming(Path("a/b.json")):
@@ -148,6 +152,36 @@ def test_an_evaluation_on_a_full_disk_names_its_result(checkpoint, tmp_path):
     with room(100), pytest.raises(OSError, match=rf"{FULL}: '{tmp_path}/full/{result.name}'"):
         evaluate.run_evaluate(config)
     assert list((tmp_path / "full").iterdir()) == []
+
+
+@pytest.mark.parametrize("metric", ["fid", "nll"])
+def test_a_folder_of_results_that_cannot_be_written_is_named_before_anything_is_measured(
+    checkpoint, tmp_path, monkeypatch, metric
+):
+    words = ("num_samples=4", "num_real=20") if metric == "fid" else ()
+    words += (f"ckpt={checkpoint}", f"metric={metric}", "features=mnist", "trainer=cpu")
+    config = configured("evaluate", tmp_path, *words)
+    config.out = str(tmp_path / "shared/results")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(Trainer, "predict", lambda *_, **__: pytest.fail("something is measured"))
+    with pytest.raises(ValueError, match=r"shared/results cannot be written: .* choose another folder with out="):
+        evaluate.run_evaluate(config)
+
+
+def test_the_values_of_an_evaluation_are_printed_before_they_are_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        store_result(tmp_path / "file/x.json", "mine", result({"fid_digits_1k": 17.25}))
+    assert "fid_digits_1k  17.2" in capsys.readouterr().out
+
+
+def test_images_of_an_evaluation_that_cannot_be_kept_are_answered_with_its_own_remedy(tmp_path):
+    store = RowStore(tmp_path, 3, (1, 8, 8))
+    with (
+        pytest.raises(ValueError, match=r"^[^=]*: 0 of 3 samples are kept; .* or add keep_images=false$"),
+        explain_kept(store, *evaluate.NOT_KEPT),
+    ):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "images.rows"))
 
 
 def test_a_task_on_a_full_disk_names_its_file(checkpoint, tmp_path):

@@ -128,7 +128,15 @@ def test_another_seed_or_sampler_is_another_set_of_images_and_another_result(sco
     assert len({each.metrics["fid_quarters_33"] for each in results}) == 9
     assert len(list((checkpoint.parents[1] / "generated").iterdir())) == 9
     for word in ("clip=none", "trainer.precision=bf16-mixed", "clip=static"):
-        scored("metric=nll", "metric.nll.num_images=2", "schedule=linear", "schedule.num_timesteps=50", word, out="nll")
+        scored(
+            "metric=nll",
+            "num_samples=null",
+            "metric.nll.num_images=2",
+            "schedule=linear",
+            "schedule.num_timesteps=50",
+            word,
+            out="nll",
+        )
     assert [len(list((checkpoint.parents[2] / "nll").glob(f"*.{kind}"))) for kind in ("json", "csv", "png")] == [3] * 3
 
 

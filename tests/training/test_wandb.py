@@ -18,7 +18,7 @@ from ddpm.evaluation import results
 from ddpm.metrics.protocol import EvaluationProtocol, Result
 from ddpm.training.callbacks.interruption import Interrupted
 from ddpm.training.callbacks.train_log import TrainLog
-from ddpm.training.wandb_run import PROJECT, finished_runs, reopen_run, wandb_logger
+from ddpm.training.wandb_run import PROJECT, finished_runs, reopen_run, start_run, wandb_logger
 
 
 @pytest.fixture
@@ -192,3 +192,19 @@ def test_a_training_whose_wandb_service_is_killed_goes_on_and_says_so_once(small
         train.run_train(small("logger=wandb"))
     assert sum("W&B fails" in str(each.message) for each in warned) == 1
     assert list_checkpoints(tmp_path / "run/checkpoints")[0].stem == "00000004"
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ({"mode": "nonsense"}, "mode Input should be 'online', 'offline'"),
+        ({"tags": ["x" * 80]}, "run_tags Value error, Tag"),
+        ({"id": "a/b"}, "Run ID cannot contain"),
+        ({"project": "a/b"}, "Invalid project name 'a/b'"),
+    ],
+)
+def test_what_wandb_refuses_is_one_line(tmp_path, setting, why):
+    """As those of WANDB_MODE, WANDB_TAGS, WANDB_RUN_ID and WANDB_PROJECT, which it reads once in a process."""
+    settings = {"mode": "offline", "dir": str(tmp_path)} | setting
+    with pytest.raises(ValueError, match=f"^W&B refuses a setting of .* a variable WANDB_...: {why}.*$"):
+        start_run(settings, settings.pop("mode"), 1)

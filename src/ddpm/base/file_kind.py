@@ -52,6 +52,18 @@ def describe_foreign_file(path: Path) -> str | None:
     return describe_zip(path) if head.startswith(b"PK") else describe_text(head)
 
 
+NUMPY = {
+    "No data left in file": "it is an empty file: copy or download it again",
+    "File is not a zip file": "it is incomplete: copy or download it again",
+    "contains pickled (object) data": "it does not begin as a file of NumPy arrays",
+}
+"""What errors of numpy.load mean; its own text may advise to unpickle the file."""
+
+
+def explain_numpy(error: Exception) -> str:
+    return next((meaning for text, meaning in NUMPY.items() if text in str(error)), str(error))
+
+
 def describe_zip(path: Path) -> str | None:
     try:
         with ZipFile(path) as archive:

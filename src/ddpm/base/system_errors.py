@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ddpm.base.exit_codes import NO_SPACE
 
+CHOOSE = "choose another path"
 REMEDIES = {
     **dict.fromkeys(NO_SPACE, "free some space and run the same command again"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions or choose another path"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"change its permissions or {CHOOSE}"),
     **dict.fromkeys(
-        (errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR),
-        "choose another path",
+        (errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+        CHOOSE,
     ),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "check the disk and run the same command again"),
 }
@@ -36,6 +37,13 @@ def naming(path: Path, partial: Path | None = None) -> Iterator[None]:
         named = str(error.filename or path)
         named = named.replace(str(partial), str(path)) if partial else named
         raise OSError(error.errno, error.strerror or os.strerror(error.errno), named) from error
+
+
+def require_writable(folder: Path, field: str) -> None:
+    """Raise ValueError if files cannot be written in the folder, or if it cannot be created. field: that names it."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"{folder} cannot be written: change its permissions or choose another folder with {field}=")
 
 
 def describe(error: BaseException, folder: str = "") -> str:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from ddpm.base import atomic
 from ddpm.checkpoint.integrity import find_damage, sidecar
 
 
@@ -58,6 +59,6 @@ def set_aside(folder: Path, step: int) -> None:
 
     for path in list_checkpoints(folder):
         if step_of(path) > step:
-            rank_zero_info(f"{path} belongs to an abandoned or damaged run; renamed to {path.name}.aside")
             sidecar(path).unlink(missing_ok=True)
-            path.rename(path.with_name(path.name + ".aside"))
+            aside = atomic.set_aside(path)
+            rank_zero_info(f"{path} belongs to an abandoned or damaged run; renamed to {aside.name}")

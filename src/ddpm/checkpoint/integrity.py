@@ -15,13 +15,13 @@ def open_with_hash(path: Path) -> tuple[BinaryIO, bytes | None]:
     """The open file and its stored sha256 (None if there is none). The path may be removed or replaced afterwards."""
     real = path.resolve()
     written = sidecar(real)
-    return open(real, "rb"), written.read_bytes()[:64] if written.exists() else None
+    return open(real, "rb"), written.read_bytes()[:64] if written.is_file() else None
 
 
 def find_damage(path: Path) -> str | None:
     """A description of the damage of a file of torch.save, or None if it is intact."""
     if not path.is_file():
-        return "it does not exist"
+        return "it is not a file" if path.exists() else "it does not exist"
     file, written = open_with_hash(path)
     with file:
         return damage_in(file, written)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Set
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import check, exit_codes
@@ -37,12 +38,13 @@ from ddpm.runs.arguments import (
     split_arguments,
     unknown_flags,
 )
-from ddpm.runs.console import say
+from ddpm.runs.console import print_warning, say
 from ddpm.runs.interruption import end_children, heed_signals
 from ddpm.runs.run_folder import without_unused_folders
 
 # Kept in a variable of its own, because HYDRA_FULL_ERROR is changed below and inherited by the processes of a run.
 TRACEBACK = os.environ.setdefault("DDPM_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
+SCRIPTS = ("train", "sample", "evaluate")
 USER_ERRORS = (ValueError, FloatingPointError, OSError, HydraException, OmegaConfBaseException)
 
 
@@ -62,6 +64,7 @@ def run_command(
         print(help_text(conf, name))
         return
     typed = sys.argv[1:]
+    warnings.formatwarning = print_warning
     launch.follow_parent()
     if "${" in str(Path.cwd()):
         exit_with_error(
@@ -140,6 +143,10 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
         "weight": ("loss",),
         "error": ("loss",),
     }
+    for typed in overrides:
+        group, _, value = typed.partition("=")
+        if value.startswith("[") and isinstance(config.get(group), DictConfig) and "_target_" in config[group]:
+            raise ValueError(f"{typed}: {group} takes one option; {group}=A,B with -m runs a job with each")
     for group, parts in readers.items():
         typed = next((each for each in overrides if each.startswith(f"{group}=")), None)
         chosen = {part: config[part] for part in parts if config.get(part) and "_target_" in config[part]}
@@ -210,6 +217,15 @@ def refuse_removals(arguments: list[str], conf: Path, name: str) -> None:
             )
 
 
+def refuse_additions(arguments: list[str], conf: Path, name: str) -> None:
+    """Raise ValueError for +FIELD outside of the groups, whose parts check their fields themselves."""
+    for argument in arguments:
+        key = argument.lstrip("+").partition("=")[0].rpartition("@")[2]
+        in_a_group = re.split(r"[./]", key)[0] in (*groups_of(conf, name), "hydra")
+        if argument.startswith("+") and not in_a_group and key not in (known := known_keys(conf, name, arguments)):
+            raise ValueError(f"there is no {key!r} to set{suggestion(key, known)}")
+
+
 def end_processes() -> None:
     """Close the process group that Lightning leaves open; its threads can abort a process at exit."""
     from torch import distributed
@@ -236,19 +252,21 @@ def exit_with_error(message: str, error: BaseException | None = None) -> NoRetur
 def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]:
     """Replace short forms of arguments by Hydra overrides.
 
-    `run_dir=X` becomes hydra.run.dir=X, `resume=PATH` becomes resume.path=PATH, and for train.py options are added that
-    follow from others (`ddpm.commands.defaults`). For evaluate.py,
-    `task=anomaly task.times=[250]` becomes metric=anomaly metric.anomaly.times=[250], and `anomalies=mvtec` becomes
+    `run_dir=X` becomes hydra.run.dir=X, with -m hydra.sweep.dir=X. `resume=PATH` becomes resume.path=PATH. For train.py
+    options are added that follow from others (`ddpm.commands.defaults`). For evaluate.py, `task=anomaly
+    task.times=[250]` becomes metric=anomaly metric.anomaly.times=[250], and `anomalies=mvtec` becomes
     anomalies@metric.anomaly.anomalies=mvtec. `sampler.steps=50` without a selected sampler changes the sampler of the
     checkpoint; Hydra needs a + before such an override.
     """
     refuse_dashes(arguments, conf, name)
     refuse_earlier_words(arguments)
     refuse_removals(arguments, conf, name)
+    refuse_additions(arguments, conf, name)
     arguments = flags_first(arguments)
     arguments = [argument for argument in arguments if argument != "ema=default"]  # the only option of a former group
     arguments = following_options(arguments) if name == "train" else arguments
-    arguments = [re.sub(r"^run_dir=", "hydra.run.dir=", argument) for argument in arguments]
+    folder_field = "hydra.sweep.dir=" if split_arguments(arguments)[0].multirun else "hydra.run.dir="
+    arguments = [re.sub(r"^run_dir=", folder_field, argument) for argument in arguments]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
     task = next((a.removeprefix("task=") for a in arguments if a.startswith("task=")), None)
@@ -351,15 +369,29 @@ def config_error(
         known = [*known_keys(conf, name, job), *loose_fields(conf, name)]
         word = next((word for word in words if word.startswith(f"{wrong}=")), wrong)
         named = as_typed(word, typed or []).partition("=")[0]
-        return f"there is no {named!r} to set{with_options}{suggestion(wrong, known)}"
+        return f"there is no {named!r} to set{with_options}{suggestion(wrong, known, other_command(named, conf, name))}"
+    if merged := re.search(r"Error merging override ([\w.]+)=(.*)", text):
+        known = OmegaConf.select(compose(conf, name, chosen_options(words, conf, name)), merged.group(1))
+        kind = "a list" if isinstance(known, ListConfig) else "fields of their own"
+        return f"{merged.group(1)} must be {kind}, got {merged.group(2)}"
     if added := re.search(r"An item is already at '([\w.]+)'", text):
-        word = next((word for word in words if word.lstrip("+").startswith(f"{added.group(1)}=")), added.group(1))
+        word = next((word for word in words if word.startswith(f"+{added.group(1)}=")), added.group(1))
         return f"{added.group(1)} is a field of the chosen option: set it without +, as {word.lstrip('+')}"
     if several := re.search(r"Ambiguous value for argument '(.*)'\n", text):
         word = as_typed(several.group(1), typed or [])
         quoted = quote(word, shell=True)
         return f"{word} has several values: add -m for one job of each, or for one text write {quoted}"
     return str(error)
+
+
+def other_command(field: str, conf: Path, name: str) -> str:
+    """The text "; schedule is a setting of train.py" for a field or group of other commands alone; or ""."""
+    first = field.partition(".")[0]
+    known = {each: [*groups_of(conf, each), *OmegaConf.load(conf / f"{each}.yaml")] for each in SCRIPTS}
+    if first in known.get(name, ()):
+        return ""
+    commands = [f"{each}.py" for each in SCRIPTS if first in known[each]]
+    return f"; {first} is a setting of {' and '.join(commands)}" if commands else ""
 
 
 def is_no_option(word: str, groups: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """evaluate.py: measure images of a trained model or of any program, or the model itself, and store the results."""
 
 import glob
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.base.environment import Environment, device_name
+from ddpm.base.system_errors import require_writable
 from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.commands.dry_run import require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
@@ -46,6 +48,7 @@ from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationClock, GenerationProgress
 from ddpm.generation.record import Timing
 from ddpm.interop.hub import describe_path
+from ddpm.interop.recognise import NoModel, recognise
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.protocol import EvaluationProtocol, Result, result_name
 from ddpm.runs import launch
@@ -85,7 +88,8 @@ def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
 def refuse_what_is_for_images(config: DictConfig) -> None:
     given = [field for field in ("sweep", "save_statistics", "images", "reference") if config.get(field)]
     given += ["num_repeats"] if config.num_repeats > 1 else []
-    given += ["class"] if config["class"] is not None else []
+    given += ["split"] if config.split != "train" else []
+    given += [field for field in ("num_samples", "num_real", "class") if config[field] is not None]
     if given:
         raise ValueError(f"{given[0]} has no effect without a metric of images, for example metric=fid; leave it out")
 
@@ -105,15 +109,25 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
         return []
     if not is_pattern(str(config.ckpt)):
         return [checkpoint_path(config.ckpt)]
-    found = {Path(path).resolve(): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
+    found = {os.path.realpath(path): Path(path) for path in sorted(glob.glob(str(config.ckpt)), reverse=True)}
     if not found:
         check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")
     needs_samples = bool(config.metric) or any(getattr(part, "needs_samples", True) for part in model_metrics)
     paths = [checkpoint_path(str(path)) for path in sorted(found.values())]
-    fitting = [path for path in paths if not needs_samples or has_samples(path)]
+    fitting = [path for path in paths if holds_model(path) and (not needs_samples or has_samples(path))]
     if not fitting:
         check.fail("ckpt", config.ckpt, "a pattern that matches a model that generates images")
     return fitting
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a path that a pattern matches is a file or the folder of a model; others are named and passed over."""
+    try:
+        recognise(path)
+    except NoModel as error:
+        rank_zero_only(print)(f"passed over: {error}")
+        return False
+    return True
 
 
 def has_samples(path: Path) -> bool:
@@ -176,6 +190,8 @@ def report_left_out(evaluator: Evaluator) -> None:
         print(f"skipped: {score.describe()}, because features={evaluator.extractor.name} has no layer {score.layer!r}")
 
 
+NOT_KEPT = ("", "add keep_images=false")
+"""Text before the folder of generated images in error messages, and what to do without it."""
 TARGET_CALLBACKS = (EvaluationCallback, ImageWriter, GenerationProgress, GenerationClock)
 
 
@@ -183,6 +199,8 @@ def measure_target(
     config: DictConfig, target: EvaluationTarget, reference: Reference, evaluator: Evaluator, trainer: Trainer
 ) -> tuple[Result, Timing | None]:
     """Generate missing images, measure all images, and store the result. The timing is None if it is unknown."""
+    folder = Path(config.out) if config.out else target.folder
+    require_writable(folder, "out")
     num = target.samples.num_samples
     if target.model:
         require_memory_for_images(target.model, min(config.batch_size, num))
@@ -201,12 +219,12 @@ def measure_target(
             report_progress(num_found, target.writer.store, target.writer.record)
             trainer.callbacks.append(target.writer)
             if launch.is_first_process():
-                lock = lock_folder(target.writer.store.folder, "", "add keep_images=false")
+                lock = lock_folder(target.writer.store.folder, *NOT_KEPT)
         trainer.callbacks.append(GenerationProgress(num, num_found))
     elif target.writer:
         target.writer.adopt()
     trainer.callbacks.append(scoring)
-    with explain_kept(target.writer.store) if target.writer else nullcontext(), lock:
+    with explain_kept(target.writer.store, *NOT_KEPT) if target.writer else nullcontext(), lock:
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
     result = Result.of(
         scoring.values,
@@ -214,7 +232,6 @@ def measure_target(
         subject=target.about,
         environment=current_environment(trainer),
     )
-    folder = Path(config.out) if config.out else target.folder
     path = folder / f"{result_name(result)}.json"
     store_result(path, target.name, result)
     draw_nearest(path, target, reference, evaluator)
@@ -261,6 +278,7 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
             "ckpt": describe_path(path), "run": run_folder_of(path).name, "step": checkpoint_step(path),
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
+    require_writable(folder, "out")
     for part in model_metrics:
         measured = part.measure(run)
         if not measured.estimates:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -76,6 +78,7 @@ def generate(config: DictConfig) -> None:
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
     folder = Path(config.out or run_folder_of(path) / name)
     labels = data.labels_of(torch.arange(data.num_samples))
+    refuse_folder_of_another_job(folder, config.format)
     store = make_store(folder, data.num_samples, model.image_shape, labels, captions)
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
     record = GenerationRecord(folder, about, circumstances(config, trainer))
@@ -96,6 +99,21 @@ def generate(config: DictConfig) -> None:
         if lacks_gif:
             draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
+
+
+FOLDERS_OF_GRIDS: set[Path] = set()
+"""Of the earlier jobs of this sweep."""
+
+
+def refuse_folder_of_another_job(folder: Path, format: str) -> None:
+    """Raise ValueError if the grid of an earlier job of this sweep would be replaced. Other formats have a record."""
+    if format != "grid" or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    if folder in FOLDERS_OF_GRIDS:
+        raise ValueError(
+            f"{folder} has the grid of another job of this sweep: give each job a folder, as 'out=samples_${{seed}}'"
+        )
+    FOLDERS_OF_GRIDS.add(folder)
 
 
 def load_changed(path: Path, config: DictConfig, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:

@@ -25,10 +25,13 @@ OTHER_NAMES = {
 """Last part of a field's path -> its names in other programs."""
 
 
-def suggestion(wrong: str, known: Sequence[str]) -> str:
-    """The text "; did you mean 'x'?", or "" if nothing is similar. known: the first of equally good ones is named."""
+def suggestion(wrong: str, known: Sequence[str], otherwise: str = "") -> str:
+    """The text "; did you mean 'x'?", or "" if nothing is similar. known: the first of equally good ones is named.
+
+    otherwise: the text if no known key has this name; "": one with similar spelling is named.
+    """
     meant = nearest(wrong, known)
-    return f"; did you mean {meant!r}?" if meant else check.suggestion(wrong, known)
+    return f"; did you mean {meant!r}?" if meant else otherwise or check.suggestion(wrong, known)
 
 
 def nearest(wrong: str, known: Sequence[str]) -> str | None:

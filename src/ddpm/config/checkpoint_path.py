@@ -1,6 +1,7 @@
 """The checkpoint that a field names: a file, a run folder, `latest`, a pattern, or hf:OWNER/NAME of the hub."""
 
 import glob
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,7 +81,7 @@ def is_pattern(ckpt: str) -> bool:
 
 def only_match(pattern: str, field: str) -> str:
     """The one path that the pattern matches, where links to one file count once."""
-    found = {Path(path).resolve(): path for path in sorted(glob.glob(pattern), reverse=True)}
+    found = {os.path.realpath(path): path for path in sorted(glob.glob(pattern), reverse=True)}
     if len(found) != 1:
         matches = f"; it matches {', '.join(sorted(found.values())[:5])}" if found else ""
         raise ValueError(f"{field} must match one path, and {pattern!r} matches {len(found)}{matches}")

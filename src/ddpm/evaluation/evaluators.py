@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ddpm.base import check
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config.build import build_parts
@@ -33,6 +34,7 @@ def training_evaluations(config: DictConfig) -> list[EvaluateDuringTraining]:
             raise ValueError(f"metric={name} measures a trained model, not images: use it in evaluate.py")
     settings = {field: config.evaluate[field] for field in ("every_n_steps", "num_samples", "batch_size", "guided")}
     evaluator, described = build_evaluator(config, config.data.name).to("cpu"), copy.deepcopy(config)
+    evaluator.refuse_too_few("generated", check.positive_int("evaluate.num_samples", config.evaluate.num_samples))
     if not config.evaluate.guided:
         described.guidance = UNGUIDED
     return [EvaluateDuringTraining(evaluator, **settings, describe=partial(describe, described))]

@@ -39,10 +39,10 @@ NUM_NEAREST = 3
 
 @rank_zero_only
 def store_result(path: Path, name: str, result: Result) -> None:
-    write_result(path, result)
     print(name)
     for metric, estimate in result.estimates.items():
-        print(f"  {metric}  {table.format_estimate(estimate)}")
+        print(f"  {metric}  {table.format_estimate(estimate)}", flush=True)
+    write_result(path, result)
     print(f"  stored with its protocol in {path}", flush=True)
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base.environment import device_name
 from ddpm.base.exit_codes import NO_SPACE, ProcessLost
-from ddpm.base.system_errors import REMEDIES
+from ddpm.base.system_errors import CHOOSE, REMEDIES
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -100,8 +100,11 @@ def describe_kept(store: ImageStore) -> str:
 
 
 @contextmanager
-def explain_kept(store: ImageStore) -> Iterator[None]:
-    """State how many samples are kept if one cannot be written, or if a signal or a fault ends the generation."""
+def explain_kept(store: ImageStore, field: str = "out=", other: str = "choose another path") -> Iterator[None]:
+    """State how many samples are kept if one cannot be written, or if a signal or a fault ends the generation.
+
+    field, other: text before the folder, and what to do without it.
+    """
     how = "continue" if store.continues else "start again (format=png and npz continue)"
     remedy = f"run the same command again to {how}"
     try:
@@ -117,8 +120,8 @@ def explain_kept(store: ImageStore) -> Iterator[None]:
         if error.errno not in REMEDIES or not file.is_relative_to(store.folder):
             raise
         what = "has no room left" if error.errno in NO_SPACE else "cannot be read or written"
-        kept = f"{describe_kept(store)}; {REMEDIES[error.errno]}"
-        raise ValueError(f"out={store.folder} {what} ({error.strerror}: {file}): {kept}") from error
+        kept = f"{describe_kept(store)}; {REMEDIES[error.errno].replace(CHOOSE, other)}"
+        raise ValueError(f"{field}{store.folder} {what} ({error.strerror}: {file}): {kept}") from error
 
 
 def is_of_a_run(checkpoint: Path) -> bool:

@@ -69,11 +69,13 @@ class GenerationRecord:
         return flatten(upgrade({k: v for k, v in identity.items() if k not in NOT_IDENTITY}, older))
 
     def restore(self) -> None:
-        """Replace an unreadable record, in a folder whose name identifies its images."""
+        """Write a record that is missing or unreadable, in a folder whose name identifies its images."""
         try:
-            self.stored()
+            readable = self.stored() is not None
         except ValueError:
+            readable = False
             self.path.unlink()
+        if not readable and self.path.parent.is_dir():
             self.write()
 
     def earlier(self) -> list[dict[str, Any]]:

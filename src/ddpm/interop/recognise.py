@@ -26,6 +26,10 @@ STAGE_FOLDERS = ("vae", "vqvae")
 CLASSES = {"UNet2DModel": UNET, "AutoencoderKL": STAGE, "VQModel": STAGE}
 
 
+class NoModel(ValueError):
+    """A folder holds no model that can be read."""
+
+
 def recognise(path: Path) -> str:
     """One of the kinds above. A file of no known kind goes to the reader of our checkpoints, which says what it is."""
     if path.is_dir():
@@ -42,14 +46,14 @@ def kind_of_folder(folder: Path) -> str:
         return PIPELINE if any((folder / name).is_dir() for name in STAGE_FOLDERS) else UNET
     settings = [folder / name for name in ("config.json", "model_index.json")]
     if not any(path.is_file() for path in settings):
-        raise ValueError(
+        raise NoModel(
             f"ckpt={folder} is a folder without a model: a run has checkpoints/ in it, an exported folder and one of "
             "diffusers have config.json"
         )
     about = json_of(settings[0]) or json_of(settings[1])
     name = str(about.get("_class_name", "UNet2DModel"))
     if name not in CLASSES:
-        raise ValueError(
+        raise NoModel(
             f"ckpt={folder} is a folder of {name[:100]!r}, which cannot be loaded; {', '.join(CLASSES)} and pipelines "
             "of them can"
         )

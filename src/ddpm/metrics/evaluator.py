@@ -72,8 +72,8 @@ class Evaluator:
 
         real, generated: labels int64 `[N]`, -1 for none; real is None if the number of real images is unknown."""
         if real is not None:
-            self._refuse_too_few("real", len(real))
-        self._refuse_too_few("generated", len(generated))
+            self.refuse_too_few("real", len(real))
+        self.refuse_too_few("generated", len(generated))
         made_by: dict[str, str] = {}
         for score in self.scores:
             if score.needs_labels:
@@ -114,7 +114,7 @@ class Evaluator:
         """The feature sets of the real images, for a cache. All ranks must call it."""
         if self._known_real is None:
             sets = self._real.sets()
-            self._refuse_too_few("real", next(iter(sets.values())).num_images)
+            self.refuse_too_few("real", next(iter(sets.values())).num_images)
             self._known_real = sets
         return self._known_real
 
@@ -158,7 +158,7 @@ class Evaluator:
         real = self.real_sets() if self.needs_real else {}
         generated = self._fake.sets()
         num_real, num_generated = (next(iter(s.values())).num_images if s else 0 for s in (real, generated))
-        self._refuse_too_few("generated", num_generated)
+        self.refuse_too_few("generated", num_generated)
         self._counts, self._made_by = (num_real, num_generated), {}
         self.generated = generated
         suffix = f"{self.extractor.name}_{count_name(num_generated)}"
@@ -226,10 +226,13 @@ class Evaluator:
             raise ValueError(f"{by} and {made_by[twice[0]]} both give {twice[0]!r}; choose one of the two")
         made_by |= dict.fromkeys(found, by)
 
-    def _refuse_too_few(self, kind: str, num: int) -> None:
+    def refuse_too_few(self, kind: str, num: int) -> None:
         for score in self.scores:
             if num < score.min_images and (score.needs_real or kind == "generated"):
-                raise ValueError(f"{score.describe()} needs at least {score.min_images} {kind} images, got {num}")
+                field = {"generated": "num_samples, in a training evaluate.num_samples", "real": "num_real"}[kind]
+                raise ValueError(
+                    f"{score.describe()} needs at least {score.min_images} {kind} images, got {num}: set more ({field})"
+                )
 
     def _warn_once(self, caveat: str | None) -> None:
         if caveat and is_first_rank() and caveat not in self._warned:

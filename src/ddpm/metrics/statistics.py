@@ -13,6 +13,7 @@ from numpy.lib.npyio import NpzFile
 
 from ddpm.base import check
 from ddpm.base.atomic import atomic_write
+from ddpm.base.file_kind import explain_numpy
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.metrics.score import Moments
@@ -151,8 +152,10 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[NpzFile]:
+    if not path.is_file():
+        raise ValueError(f"{path} must be an .npz file, and is something else")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
     except Exception as error:  # any error of a damaged or hostile file
-        raise ValueError(f"{path} cannot be read as an .npz file of numbers: {error}") from None
+        raise ValueError(f"{path} cannot be read as an .npz file of numbers: {explain_numpy(error)}") from None

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ddpm.base.program import CONF
 
 
 def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -33,7 +36,8 @@ def unknown_flags(arguments: list[str]) -> list[str]:
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep; of a command without a sweep, its own."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    options = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))  # for schedule=glob(*)
+    parsed = OverridesParser.create(options).parse_overrides(overrides)
     values = [
         [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
         if each.is_choice_sweep() or each.is_range_sweep()

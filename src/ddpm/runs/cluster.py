@@ -73,6 +73,6 @@ def cluster_environment() -> list[ClusterEnvironment]:
     """
     if launch.by_slurm():
         return [SrunTasks(auto_requeue=False)]
-    if "SLURM_JOB_ID" in os.environ and not launch.by_torchrun():
+    if {"SLURM_JOB_ID", "SLURM_NTASKS"} & os.environ.keys() and not launch.by_torchrun():
         return [LightningEnvironment()]
     return []

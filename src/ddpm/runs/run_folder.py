@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -160,12 +160,13 @@ def to_continue(words: list[str], conf: Path, flags: Namespace, adapt: Adapt) ->
 def find_run(config: DictConfig) -> Path | None:
     """The newest run with the same settings, or None. If there are only others of the same name, print the
     differences."""
-    from ddpm.checkpoint.folder import newest_intact
+    from ddpm.checkpoint.folder import list_checkpoints, newest_intact
     from ddpm.runs.resume import covers, setting_differences
 
     now = to_portable(config)
     nearest: tuple[Path, dict[str, Any]] | None = None
-    for path, content in stored_yaml(f"**/checkpoints/{SETTINGS}"):
+    folders = (path for path in RUNS.glob("**/checkpoints") if list_checkpoints(path) or (path / SETTINGS).exists())
+    for path, content in stored_yaml(path / SETTINGS for path in folders):
         with skip_unreadable(path):
             stored = upgrade_config(content, str(path))
             changed = setting_differences(stored, now, data_is_read=False)
@@ -191,7 +192,7 @@ def find_run(config: DictConfig) -> Path | None:
 def find_sweep(words: list[str]) -> Path | None:
     """The newest sweep with the same arguments, or None."""
     wanted = sorted(word for word in words if not word.startswith(("hydra.", "hydra/")))
-    for path, content in stored_yaml("*/multirun.yaml"):
+    for path, content in stored_yaml(RUNS.glob("*/multirun.yaml")):
         with skip_unreadable(path):
             if sorted(map(upgrade_word, words_of_sweep(content))) == wanted:
                 return path.parent
@@ -207,10 +208,10 @@ def words_of_sweep(content: Any) -> list[str]:
     return content
 
 
-def stored_yaml(pattern: str) -> Iterator[tuple[Path, Any]]:
-    """Matching YAML files under runs/ and their content, newest folders first."""
+def stored_yaml(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
+    """YAML files of runs and their content, newest folders first."""
     changed = []
-    for path in RUNS.glob(pattern):
+    for path in paths:
         with skip_unreadable(path):
             changed.append((parent_run(path.parent).stat().st_mtime, path))
     for _, path in sorted(changed, reverse=True):

@@ -211,8 +211,13 @@ def wandb_logger(
 
 
 def start_run(about: Mapping[str, Any], mode: str, init_timeout: float) -> wandb.Run:
-    settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
-    return wandb.init(**about, mode=mode, settings=settings)
+    try:
+        settings = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
+        return wandb.init(**about, mode=mode, settings=settings)
+    except (wandb.errors.UsageError, ValueError) as error:  # the latter of pydantic, with a list of errors
+        found = error.errors()[0] if hasattr(error, "errors") else {"loc": (), "msg": error}
+        why = " ".join([*map(str, found["loc"]), str(found["msg"])])
+        raise ValueError(f"W&B refuses a setting of logger.wandb or of a variable WANDB_...: {why}") from error
 
 
 def start_run_or_offline(about: Mapping[str, Any], offline: bool | None, init_timeout: float) -> wandb.Run:

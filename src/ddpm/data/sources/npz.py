@@ -14,6 +14,7 @@ from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.file_kind import explain_numpy
 from ddpm.base.memory import require_memory
 from ddpm.data.sources.base import ArrayImages, DescribedImages, Images, sha256_of_parts
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
@@ -43,8 +44,9 @@ class Npz:
             with found:
                 return of_npz(path, found)
         except Exception as error:  # any error of a damaged or hostile file
+            why = explain_numpy(error)
             raise ValueError(
-                f"data.source.path={str(path)!r} cannot be read as an .npz or .npy file of images: {error}"
+                f"data.source.path={str(path)!r} cannot be read as an .npz or .npy file of images: {why}"
             ) from error
 
 

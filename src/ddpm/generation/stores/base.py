@@ -80,14 +80,14 @@ class ImageStore(ABC):
 
     def fits(self) -> Callable[[int, bytes], bool]:
         """Returns a check whether the bytes of a sample match its checksum or, without checksums, are an image."""
-        if not self.sums.exists():
+        if not self.sums.is_file():
             return lambda number, data: self.is_image(data)
         known = memoryview(self.sums.read_bytes())
         return lambda number, data: known[SIZE * (number + 2) :][:SIZE] == checksum(data)
 
     def holds(self, number: int, picture: Path) -> bool:
         """Whether a picture (GRID or GIF) exists and is intact."""
-        noted = self.sums.read_bytes()[SIZE * (number + 2) :][:SIZE] if self.sums.exists() else b""
+        noted = self.sums.read_bytes()[SIZE * (number + 2) :][:SIZE] if self.sums.is_file() else b""
         return is_picture(picture) and (not any(noted) or noted == checksum(picture.read_bytes()))
 
     def seal(self, number: int, data: bytes) -> None:
@@ -99,7 +99,7 @@ class ImageStore(ABC):
     def adopt(self) -> None:
         """Add what is missing to samples stored by an older version: their checksums, and labels and captions if the
         store has a place for them."""
-        if not self.sums.exists():
+        if not self.sums.is_file():
             with atomic_write(self.sums) as partial, open(partial, "wb") as file:
                 for number, data in self.stored():
                     file.seek(SIZE * (number + 2))
