@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
-from ddpm.commands import cli
+from ddpm.commands.config_errors import config_error
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.commands.values import check_values
 from ddpm.config.compose import compose
 from ddpm.runs.arguments import flags_first, jobs, quote, split_arguments
@@ -24,7 +25,7 @@ SWEEPS = [
 
 
 def expanded(name, words):
-    return split_arguments(cli.expand_short_forms(["-m", *words], CONF, name))[1]
+    return split_arguments(expand_short_forms(["-m", *words], CONF, name))[1]
 
 
 def compose_as_hydra(name, words):
@@ -50,7 +51,7 @@ def refusal(*words):
     """The error message for arguments of train.py."""
     with pytest.raises(HydraException) as caught:
         compose_as_hydra("train", expanded("train", list(words)))
-    return cli.config_error(caught.value, CONF, "train", expanded("train", list(words)))
+    return config_error(caught.value, CONF, "train", expanded("train", list(words)))
 
 
 def test_a_field_that_one_option_lacks_is_named_with_that_option():
@@ -79,7 +80,7 @@ def test_the_field_that_was_typed_with_a_plus_is_shown_with_its_value():
     words = ["data.batch_size=16", "+data.batch_size=4"]
     with pytest.raises(HydraException) as caught:
         compose(CONF, "train", words)
-    assert cli.config_error(caught.value, CONF, "train", words).endswith("without +, as data.batch_size=4")
+    assert config_error(caught.value, CONF, "train", words).endswith("without +, as data.batch_size=4")
 
 
 HARD_PATHS = [
@@ -106,8 +107,8 @@ def test_any_path_is_shown_with_quotes_that_bash_and_hydra_read(path, field, tmp
 @pytest.mark.parametrize("typed", ["ckpt=d/a=b.ckpt", "run_dir=d/[a]/#1", "ckpt=d/é", "ckpt=d/a,b"])
 def test_a_value_that_hydra_cannot_parse_is_shown_as_the_argument_that_was_typed(typed):
     with pytest.raises(HydraException) as caught:
-        compose(CONF, "sample", cli.expand_short_forms([typed], CONF, "sample"))
-    message = cli.config_error(caught.value, CONF, "sample", typed=[typed])
+        compose(CONF, "sample", expand_short_forms([typed], CONF, "sample"))
+    message = config_error(caught.value, CONF, "sample", typed=[typed])
     field, _, value = typed.partition("=")
     assert message.endswith(f"""write "{field}='{value}'\"""")
 
@@ -115,7 +116,7 @@ def test_a_value_that_hydra_cannot_parse_is_shown_as_the_argument_that_was_typed
 def test_a_value_that_the_shell_split_is_shown_whole():
     with pytest.raises(OverrideParseException) as caught:
         compose(CONF, "sample", ["ckpt=my", "run/last.ckpt"])
-    message = cli.config_error(caught.value, CONF, "sample", typed=["ckpt=my", "run/last.ckpt"])
+    message = config_error(caught.value, CONF, "sample", typed=["ckpt=my", "run/last.ckpt"])
     assert message.endswith(
         """got 'run/last.ckpt'; if it is part of a value with a space, write "ckpt='my run/last.ckpt'\""""
     )
@@ -124,7 +125,7 @@ def test_a_value_that_the_shell_split_is_shown_whole():
 def test_the_elements_of_a_list_are_quoted_one_by_one():
     with pytest.raises(OverrideParseException) as caught:
         compose(CONF, "sample", ["class=[é,b c]"])
-    shown = cli.config_error(caught.value, CONF, "sample", typed=["class=[é,b c]"]).rpartition(" write ")[2]
+    shown = config_error(caught.value, CONF, "sample", typed=["class=[é,b c]"]).rpartition(" write ")[2]
     assert OverridesParser.create().parse_override(shown.strip('"')).value() == ["é", "b c"]
 
 
@@ -138,5 +139,5 @@ def test_an_option_of_hydra_may_stand_between_overrides():
     typed = ["data=digits", "-m", "seed=1,2", "--config-dir", "mine", "name=x"]
     words = ["-m", "--config-dir", "mine", "data=digits", "seed=1,2", "name=x"]
     assert flags_first(typed) == words
-    assert cli.expand_short_forms(typed, CONF, "train")[:3] == words[:3]
+    assert expand_short_forms(typed, CONF, "train")[:3] == words[:3]
     assert get_args_parser().parse_args(words).overrides == words[3:]

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from ddpm.commands import check_schedule, cli, train
+from ddpm.commands.options import options_of
 from ddpm.config import build
 from ddpm.diffusion.schedules.betas import constant, linear
 from ddpm.diffusion.schedules.curves import cosine, jsd
@@ -185,7 +186,7 @@ def test_what_is_typed_wrongly_is_one_line_with_the_remedy(typed, capsys, wrong,
 
 @pytest.mark.parametrize("wrapper", ["zero_terminal_snr", "shifted"])
 def test_a_schedule_that_adjusts_another_takes_each_of_them_with_its_length(wrapper):
-    options = [option for option in cli.options_of(check_schedule.CONF, "schedule") if option != "steps"]
+    options = [option for option in options_of(check_schedule.CONF, "schedule") if option != "steps"]
     chosen = [f"+schedule@{option}={wrapper}" for option in options]
     of = [f"schedule@{option}.of={option}" for option in options]
     GlobalHydra.instance().clear()

@@ -16,7 +16,7 @@ from scipy import ndimage
 from small_runs import ROOT, composed
 
 from ddpm.base.rng import Rng
-from ddpm.commands import cli
+from ddpm.commands.options import options_of
 
 CONF = ROOT / "conf"
 RNG = Rng(2, "sample")
@@ -121,7 +121,7 @@ def test_snow_has_the_authors_level_and_does_not_whiten(experiment, level):
     assert (made.process.level, made.process.whiten, made.schedule.num_timesteps) == (level, False, 200)
 
 
-@pytest.mark.parametrize("experiment", [each for each in cli.options_of(CONF, "experiment") if COLOUR.match(each)])
+@pytest.mark.parametrize("experiment", [each for each in options_of(CONF, "experiment") if COLOUR.match(each)])
 def test_training_is_that_of_the_authors(experiment):
     made = composed("train", "run_dir=x", f"experiment={experiment}")
     assert (made.optimizer.lr, made.optimizer.warmup_steps, made.trainer.gradient_clip_val) == (2e-5, 0, None)

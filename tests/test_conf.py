@@ -15,9 +15,11 @@ from small_runs import ROOT, command_environment, composed
 
 from ddpm.base.rng import Rng
 from ddpm.checkpoint import groups
-from ddpm.commands import cli, train
+from ddpm.commands import train
+from ddpm.commands.config_errors import config_error
 from ddpm.commands.defaults import changes_of_defaults
 from ddpm.commands.former_options import FORMER_OPTIONS
+from ddpm.commands.options import first_comment, groups_of, help_text, options_of
 from ddpm.commands.values import check_values
 from ddpm.config import build
 
@@ -27,7 +29,7 @@ MODEL_OPTIONS = [
     f"{group}={option}"
     for group in groups.group_names(builds=True)
     if group != "model"
-    for option in cli.options_of(CONF, group)
+    for option in options_of(CONF, group)
     if (group, option)
     not in {
         ("variance", "analytic"),  # estimated from a trained model: tests/model_metrics
@@ -120,7 +122,7 @@ def test_every_schedule_goes_with_every_objective(small, schedule, objective):
     assert torch.isfinite(losses_of_two_steps(module)).all()
 
 
-@pytest.mark.parametrize("experiment", cli.options_of(CONF, "experiment"))
+@pytest.mark.parametrize("experiment", options_of(CONF, "experiment"))
 def test_every_experiment_composes_and_names_its_parts(config, experiment):
     made = config("train", f"experiment={experiment}")
     assert made.name == experiment
@@ -176,10 +178,10 @@ def test_the_recipes_of_latent_diffusion_are_to_the_letter(
 
 
 def test_every_file_says_in_its_first_line_what_it_is():
-    assert [path for path in CONF.rglob("*.yaml") if not cli.first_comment(path)] == []
+    assert [path for path in CONF.rglob("*.yaml") if not first_comment(path)] == []
 
 
-@pytest.mark.parametrize("debug", cli.options_of(CONF, "debug"))
+@pytest.mark.parametrize("debug", options_of(CONF, "debug"))
 def test_every_debug_profile_composes(config, debug):
     assert config("train", f"debug={debug}").trainer.max_steps <= 200
 
@@ -196,14 +198,14 @@ def test_a_former_option_is_answered_with_the_words_for_it(config, option):
     command, words = "train" if "schedule" in option else "evaluate", FORMER_OPTIONS[option]
     with pytest.raises(HydraException) as refusal:
         config(command, option)
-    assert cli.config_error(refusal.value, CONF, command) == f"{option} is now {words}"
+    assert config_error(refusal.value, CONF, command) == f"{option} is now {words}"
     config(command, *shlex.split(words))
 
 
 def test_help_lists_every_group_and_option_with_one_line():
-    text = cli.help_text(CONF, "train")
-    for group in cli.groups_of(CONF, "train"):
-        for option in cli.options_of(CONF, group):
+    text = help_text(CONF, "train")
+    for group in groups_of(CONF, "train"):
+        for option in options_of(CONF, group):
             line = next(line for line in text.splitlines() if line.strip().startswith(f"{group}={option} "))
             assert len(line.split(maxsplit=1)) == 2
 
@@ -237,7 +239,7 @@ assert not [name for name in sys.modules if name.startswith(("lightning", "pytor
 
 @pytest.mark.parametrize("group", ["model", "adversary"])
 def test_every_network_says_before_training_which_images_it_takes(config, group):
-    for option in cli.options_of(CONF, group):
+    for option in options_of(CONF, group):
         words = [f"{group}={option}", *(["text=words"] if "text" in option else [])]
         target = config("train", *words)[group].get("_target_")
         if target is None or "oracle" in target or target.endswith(".ring"):  # none, and closed-form denoisers

@@ -10,15 +10,16 @@ from PIL import Image
 from small_runs import ROOT, configured
 
 from ddpm.base.program import CONF
-from ddpm.commands import cli, train
+from ddpm.commands import train
 from ddpm.commands.defaults import EXPERIMENTS, changes_of_defaults, explain_default, refuse_other_kinds
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.commands.values import check_values
 from ddpm.config.sizing import network_for, steps_for
 from ddpm.networks.unet import UNet
 
 
 def expanded(*words):
-    return cli.expand_short_forms(list(words), CONF, "train")
+    return expand_short_forms(list(words), CONF, "train")
 
 
 # Options that follow

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from precision import assert_same
 
 from ddpm.base.rng import Rng
-from ddpm.commands import cli
 from ddpm.commands.former_options import FORMER_OPTIONS
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.diffusion.conditions.base import drop_conditions
 from ddpm.diffusion.denoiser import NetworkDenoiser
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -93,7 +93,7 @@ def overrides(name: str, words: list[str]) -> list[str]:
     chosen = [re.sub(r"=\.\.\.$", "=mnist", word) for word in words if re.match(r"[+\w.@/]+=", word)]
     chosen = [word if "[" in word else word.partition(",")[0] for word in chosen]
     chosen = [word for word in chosen if not re.search(rf"={EXAMPLES}\b", word)]
-    return cli.expand_short_forms(chosen, ROOT / "conf", name)
+    return expand_short_forms(chosen, ROOT / "conf", name)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

@@ -11,6 +11,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from ddpm.commands import cli, sample, train
+from ddpm.commands.config_errors import config_error
+from ddpm.commands.no_effect import refuse_what_has_no_effect
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.config.compose import compose
 from ddpm.config.wiring import name_source
 from ddpm.runs.arguments import explain_quotes
@@ -88,7 +91,7 @@ def error_of_training(config, overrides):
     try:
         made = config("train", "logger=none", "trainer.max_steps=2", *overrides)
     except HydraException as error:
-        return cli.config_error(error, CONF, "train")
+        return config_error(error, CONF, "train")
     with pytest.raises(ValueError) as caught:
         train.run_train(made)
     return name_source(made, str(caught.value))
@@ -139,32 +142,36 @@ def test_bad_input_to_sample_gets_one_clear_error(config, monkeypatch, overrides
 )
 def test_an_option_with_dashes_is_answered_with_the_form_of_settings(words, message):
     with pytest.raises(ValueError, match=message):
-        cli.expand_short_forms(words, CONF, "train")
+        expand_short_forms(words, CONF, "train")
 
 
 def test_a_number_for_a_former_group_is_a_number_of_steps():
-    assert cli.expand_short_forms(["timesteps=500"], CONF, "train") == ["timesteps=500"]  # Hydra refuses it
+    assert expand_short_forms(["timesteps=500"], CONF, "train") == ["timesteps=500"]  # Hydra refuses it
     with pytest.raises(HydraException) as caught:
         compose(CONF, "train", ["timesteps=500"])
-    assert cli.config_error(caught.value, CONF, "train", ["timesteps=500"]).endswith("'schedule.num_timesteps'?")
+    assert config_error(caught.value, CONF, "train", ["timesteps=500"]).endswith("'schedule.num_timesteps'?")
 
 
 def test_steps_of_a_command_without_a_chosen_sampler_are_those_of_a_sampler():
     with pytest.raises(HydraException) as caught:
         compose(CONF, "sample", ["steps=50"])
-    assert cli.config_error(caught.value, CONF, "sample", ["steps=50"]).endswith("did you mean 'sampler.steps'?")
+    assert config_error(caught.value, CONF, "sample", ["steps=50"]).endswith("did you mean 'sampler.steps'?")
 
 
 def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     arguments = ["ckpt=x", "sampler.steps=50", "trainer.devices=2"]
-    assert cli.expand_short_forms(arguments, CONF, "sample") == ["ckpt=x", "+sampler.steps=50", "trainer.devices=2"]
+    assert expand_short_forms(arguments, CONF, "sample") == [
+        "ckpt=x",
+        "+sampler.steps=50",
+        "trainer.devices=2",
+    ]
     chosen = ["sampler=ddim", "sampler.steps=50"]
-    assert cli.expand_short_forms(chosen, CONF, "sample") == chosen
+    assert expand_short_forms(chosen, CONF, "sample") == chosen
     typed = ["task=anomaly", "task.times=[9]", "anomalies=mvtec", "anomalies.root=x"]
     anomaly = ["metric=anomaly", "metric.anomaly.times=[9]"]
     placed = ["anomalies@metric.anomaly.anomalies=mvtec", "metric.anomaly.anomalies.root=x"]
-    assert cli.expand_short_forms(typed, CONF, "evaluate") == [*anomaly, *placed]
-    assert cli.expand_short_forms(["task=inpaint"], CONF, "sample") == ["task=inpaint"]
+    assert expand_short_forms(typed, CONF, "evaluate") == [*anomaly, *placed]
+    assert expand_short_forms(["task=inpaint"], CONF, "sample") == ["task=inpaint"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,7 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
 )
 def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
     with pytest.raises(ValueError, match=message):
-        cli.refuse_what_has_no_effect(config("train", *typed), typed)
+        refuse_what_has_no_effect(config("train", *typed), typed)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +200,12 @@ def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
     ],
 )
 def test_a_choice_that_is_read_is_not_refused(config, typed):
-    cli.refuse_what_has_no_effect(config("train", *typed), typed)
+    refuse_what_has_no_effect(config("train", *typed), typed)
 
 
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
     typed = ["sampler=ddim", "variance=learned_range", "loss=hybrid"]
-    cli.refuse_what_has_no_effect(config("train", *typed), typed)
+    refuse_what_has_no_effect(config("train", *typed), typed)
 
 
 REMOVED = {
@@ -213,17 +220,17 @@ REMOVED = {
 @pytest.mark.parametrize("word", REMOVED)
 def test_only_one_of_several_parts_can_be_removed(word):
     with pytest.raises(ValueError, match=re.escape(REMOVED[word])):
-        cli.expand_short_forms([word], CONF, "train")
-    assert cli.expand_short_forms(["~callbacks.samples", "data=digits"], CONF, "train")
+        expand_short_forms([word], CONF, "train")
+    assert expand_short_forms(["~callbacks.samples", "data=digits"], CONF, "train")
 
 
 @pytest.mark.parametrize("word", ["+foo=3", "++keep.lst=3", "+limits.x=1", "+schedule@foo=linear"])
 def test_an_added_field_that_nothing_reads_is_refused(word):
     key = word.lstrip("+").partition("=")[0].rpartition("@")[2]
     with pytest.raises(ValueError, match=f"^there is no '{re.escape(key)}' to set"):
-        cli.expand_short_forms([word], CONF, "train")
+        expand_short_forms([word], CONF, "train")
     for known in ("++keep.last=3", "+trainer.max_epochs=1", "+hydra.job.name=x", "+debug=fast"):
-        assert known in cli.expand_short_forms([known], CONF, "train")
+        assert known in expand_short_forms([known], CONF, "train")
 
 
 @pytest.mark.parametrize(
@@ -236,24 +243,24 @@ def test_an_added_field_that_nothing_reads_is_refused(word):
 )
 def test_what_nothing_reads_is_refused_with_the_remedy(config, typed, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        cli.refuse_what_has_no_effect(config("train", typed), [typed])
-    cli.refuse_what_has_no_effect(config("train", "metric=fid", "features=mnist"), ["metric=fid", "features=mnist"])
-    cli.refuse_what_has_no_effect(config("train", "metric=[fid,kid]"), ["metric=[fid,kid]"])
+        refuse_what_has_no_effect(config("train", typed), [typed])
+    refuse_what_has_no_effect(config("train", "metric=fid", "features=mnist"), ["metric=fid", "features=mnist"])
+    refuse_what_has_no_effect(config("train", "metric=[fid,kid]"), ["metric=[fid,kid]"])
 
 
 def test_the_folder_of_a_sweep_is_that_of_run_dir():
-    words = cli.expand_short_forms(["-m", "seed=1,2", "run_dir=x"], CONF, "train")
+    words = expand_short_forms(["-m", "seed=1,2", "run_dir=x"], CONF, "train")
     assert "hydra.sweep.dir=x" in words
     assert "hydra.run.dir=x" not in words
 
 
 def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
     typed = ["run_dir=a,b"]
-    words = cli.expand_short_forms(typed, CONF, "train")
+    words = expand_short_forms(typed, CONF, "train")
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with pytest.raises(HydraException) as raised:
         compose(CONF, "train", words)
-    said = cli.config_error(raised.value, CONF, "train", typed=typed)
+    said = config_error(raised.value, CONF, "train", typed=typed)
     assert said.startswith(
         "run_dir=a,b has several values: add -m for one job of each, or for one text write \"run_dir='"
     )
@@ -274,11 +281,11 @@ def test_an_argument_is_named_itself_if_another_has_its_value():
 
 def test_a_short_form_that_does_not_apply_is_named_as_it_was_typed(monkeypatch):
     typed = ["metric=is", "anomalies=mvtec"]
-    words = cli.expand_short_forms(typed, CONF, "evaluate")
+    words = expand_short_forms(typed, CONF, "evaluate")
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
     with pytest.raises(HydraException) as raised:
         compose(CONF, "evaluate", words)
-    assert cli.config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")
+    assert config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")
 
 
 def test_a_grid_of_another_job_of_a_sweep_is_not_replaced(monkeypatch):

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from small_runs import ROOT, composed
 
 from ddpm.checkpoint import groups
-from ddpm.commands import cli, evaluate
+from ddpm.commands import evaluate
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.config import wiring
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedules.betas import linear
@@ -253,7 +254,7 @@ def test_results_of_a_model_share_a_name_only_if_they_share_their_values(config,
         out = tmp_path / str(len(names))
         smallest = [f"metric.{metric}.{each}" for each in SMALLEST[metric]]
         typed = ("trainer=cpu", f"ckpt={ckpt}", f"metric={metric}", f"out={out}", *smallest, *words)
-        evaluate.run_evaluate(config("evaluate", *cli.expand_short_forms(list(typed), ROOT / "conf", "evaluate")))
+        evaluate.run_evaluate(config("evaluate", *expand_short_forms(list(typed), ROOT / "conf", "evaluate")))
         (path,) = out.glob("*.json")
         names[words] = path.name
         return path.name, dict(read_result(path).metrics)

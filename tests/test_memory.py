@@ -16,7 +16,8 @@ from small_runs import ROOT, SMALL, configured
 from ddpm.base import memory
 from ddpm.base.memory import available_bytes, require_memory
 from ddpm.base.untrusted import json_file, load_tensors
-from ddpm.commands import cli, sample, train
+from ddpm.commands import sample, train
+from ddpm.commands.options import options_of
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
@@ -170,7 +171,7 @@ def model_of(tmp_path_factory):
     return functools.cache(lambda *more: trained(tmp_path_factory.mktemp("model"), *words, *more))
 
 
-@pytest.mark.parametrize("task", sorted({*cli.options_of(ROOT / "conf", "task")} - {"generate", "label_maps"}))
+@pytest.mark.parametrize("task", sorted({*options_of(ROOT / "conf", "task")} - {"generate", "label_maps"}))
 def test_a_task_whose_images_do_not_fit_is_refused_before_the_network_is_called(model_of, tmp_path, monkeypatch, task):
     """task=label_maps: in test_spatial_conditions.py."""
     Image.new("RGB", (4, 4)).save(tmp_path / "small.png")

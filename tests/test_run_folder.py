@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from processes import Command
 from small_runs import ROOT, SMALL
 
-from ddpm.commands import cli, train
+from ddpm.commands import train
 from ddpm.commands.defaults import changes_of_defaults
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.runs import lease, run_folder
 
 CONF = ROOT / "conf"
@@ -27,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def chosen(*words):
-        words = cli.expand_short_forms(["experiment=mnist", *SMALL, *words], CONF, "train")
+        words = expand_short_forms(["experiment=mnist", *SMALL, *words], CONF, "train")
         added = run_folder.add_run_folder(words, CONF)[len(words) :]
         value = OverridesParser.create().parse_override(added[0]).value() if added else None
         return value and Path(OmegaConf.create({"seed": 0, "dir": value}).dir)

@@ -10,7 +10,8 @@ import torch
 from small_models import Quarters
 from small_runs import ROOT, csv_rows
 
-from ddpm.commands import cli, evaluate
+from ddpm.commands import evaluate
+from ddpm.commands.options import options_of
 from ddpm.evaluation.model_metric import Measurement
 from ddpm.generation.progress import GenerationClock
 from ddpm.generation.record import GenerationRecord, Timing
@@ -72,7 +73,7 @@ def by_point(rows, column="fid_quarters_20"):
 def test_every_sampler_is_an_option_of_the_sweep(config):
     """One that is missing here is missing in conf/sweep/samplers.yaml."""
     sweep = config("evaluate", "sweep=samplers").sweep
-    assert {*sweep.options} == {*cli.options_of(ROOT / "conf", "sampler"), "analytic", "ddim_sigma_hat"}
+    assert {*sweep.options} == {*options_of(ROOT / "conf", "sampler"), "analytic", "ddim_sigma_hat"}
     assert set(sweep.samplers) <= set(sweep.options)
 
 

@@ -13,7 +13,8 @@ from precision import roundings
 from small_models import digits, trained
 from small_runs import ROOT, configured
 
-from ddpm.commands import cli, sample
+from ddpm.commands import sample
+from ddpm.commands.options import options_of
 from ddpm.config import wiring
 from ddpm.tasks.masks import known_pixels
 
@@ -83,7 +84,7 @@ SMALLEST = {
 
 
 def test_every_task_is_tried_here():
-    assert set(cli.options_of(CONF, "task")) == {
+    assert set(options_of(CONF, "task")) == {
         *SMALLEST,
         "colorize",
         "generate",

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from small_models import Quarters
 from torch import nn
 
-from ddpm.commands import cli, evaluate, export, sample
+from ddpm.commands import evaluate, export, sample
+from ddpm.commands.options import options_of
 from ddpm.config import build, exported, load, wiring
 from ddpm.interop import diffusers as interop
 from ddpm.interop import exported_folder, pipeline
@@ -365,7 +366,7 @@ def test_guidance_that_the_pipeline_does_not_have_is_refused(checkpoint, exports
         exports(path, "format=diffusers")
 
 
-@pytest.mark.parametrize("name", sorted({*cli.options_of(export.CONF, "schedule")} - {"steps"}))
+@pytest.mark.parametrize("name", sorted({*options_of(export.CONF, "schedule")} - {"steps"}))
 @pytest.mark.parametrize("num_timesteps", [100, 1000])
 def test_every_schedule_is_said_in_words_of_diffusers(config, monkeypatch, name, num_timesteps):
     monkeypatch.setattr(scheduling_ddpm, "torch", InDouble())

@@ -9,7 +9,8 @@ from small_runs import ROOT, csv_rows
 
 from ddpm.base.rng import Rng
 from ddpm.base.types import Prediction
-from ddpm.commands import cli, evaluate
+from ddpm.commands import evaluate
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.data.anomalies.base import AnomalySet
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.noises.simplex import Simplex
@@ -157,7 +158,7 @@ def run(tmp_path_factory):
 
 def measured(config, run, out, *overrides):
     typed = ["task=anomaly", f"ckpt={run}", "trainer=cpu", f"out={out}", *overrides]
-    chosen = cli.expand_short_forms(typed, ROOT / "conf", "evaluate")
+    chosen = expand_short_forms(typed, ROOT / "conf", "evaluate")
     evaluate.run_evaluate(config("evaluate", *chosen))
     (path,) = out.glob("*.json")
     return read_result(path), out

@@ -12,8 +12,9 @@ from test_processes import TWO
 from ddpm.base.program import CONF
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.commands import cli, rehearsal, train
+from ddpm.commands import rehearsal, train
 from ddpm.commands.defaults import following_options
+from ddpm.commands.short_forms import expand_short_forms
 
 TIMED = ("limits.max_minutes=0.2", "trainer.max_steps=null")
 SHORT = ("data.num_train=64", "model.dropout=0.1", "checkpoint_every_n_steps=4")
@@ -79,11 +80,11 @@ def test_times_that_choose_nothing_are_refused(small, words, message):
 
 
 def test_the_short_form_leaves_the_steps_open():
-    expanded = cli.expand_short_forms(["max_minutes=4", "seed=1"], CONF, "train")
+    expanded = expand_short_forms(["max_minutes=4", "seed=1"], CONF, "train")
     assert set(expanded) == {"limits.max_minutes=4", "trainer.max_steps=null", "seed=1"}
     assert following_options(expanded) == expanded, "the processes of other ranks get these words"
     with pytest.raises(ValueError, match=r"max_minutes=4 chooses trainer.max_steps"):
-        cli.expand_short_forms(["max_minutes=4", "trainer.max_steps=3"], CONF, "train")
+        expand_short_forms(["max_minutes=4", "trainer.max_steps=3"], CONF, "train")
 
 
 def test_all_processes_train_the_number_of_steps_that_the_first_one_chose(tmp_path):

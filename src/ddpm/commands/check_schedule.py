@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 from ddpm.base.program import CONF
 from ddpm.commands import cli
+from ddpm.commands.options import options_of
 from ddpm.config import wiring
 from ddpm.diffusion.schedules.base import NoiseSchedule
 from ddpm.schedule_check import examination, picture
@@ -106,7 +107,7 @@ def other_schedules(name: str, schedule: NoiseSchedule) -> tuple[dict[str, Noise
 
 def schedule_configs(num_timesteps: int) -> DictConfig:
     """The configurations in conf/schedule by name. They are composed together, which is faster than one at a time."""
-    options = cli.options_of(CONF, "schedule")
+    options = options_of(CONF, "schedule")
     leaves = [f"+schedule@every.{option}={option}" for option in options]
     lengths = [f"every.{option}.num_timesteps={num_timesteps}" for option in options]
     return compose("check_schedule", overrides=[*leaves, *lengths]).every

@@ -11,7 +11,9 @@ from ddpm.base.program import CONF
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.reading import holding
 from ddpm.checkpoint.trust import take_trust
-from ddpm.commands import cli
+from ddpm.commands.config_errors import config_error
+from ddpm.commands.no_effect import refuse_what_has_no_effect
+from ddpm.commands.short_forms import expand_short_forms
 from ddpm.config.checkpoint_path import checkpoint_path, fetch, fetch_checkpoints
 from ddpm.config.compose import compose
 from ddpm.config.load import changes, from_checkpoint
@@ -33,17 +35,17 @@ def load(ckpt: str | Path, *overrides: str, device: str | torch.device | None = 
     Raises ValueError with one line that names the field, its value and the remedy. Files are parsed as data; code in
     them is never run.
     """
-    words = cli.expand_short_forms(take_trust(list(overrides)), CONF, "sample")
+    words = expand_short_forms(take_trust(list(overrides)), CONF, "sample")
     try:
         config = compose(CONF, "sample", ["ckpt=latest", *words])
         refuse_other_words(words, config)
-        cli.refuse_what_has_no_effect(config, words)
+        refuse_what_has_no_effect(config, words)
         with holding():
             config = fetch_checkpoints(config)
             path = checkpoint_path(fetch(str(ckpt)))
             model, stored = from_checkpoint(path, changes(config))
     except HydraException as error:
-        raise ValueError(cli.config_error(error, CONF, "sample", words, list(overrides)).splitlines()[0]) from error
+        raise ValueError(config_error(error, CONF, "sample", words, list(overrides)).splitlines()[0]) from error
     except OmegaConfBaseException as error:
         raise ValueError(str(error).splitlines()[0]) from error
     accelerator = devices.accelerator(config.trainer.accelerator)
