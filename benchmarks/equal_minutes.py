@@ -124,7 +124,7 @@ class Study:
         model, words = self.methods[method]
         recipes = [self.models[name] for name in (model, self.first_stages.get(model)) if name]
         composed = [OmegaConf.to_container(compose(ROOT / "conf", "train", recipe)) for recipe in recipes]
-        settings = [[config[group] for group in RECIPE] for config in composed] + [words]
+        settings = [[without_nulls(config[group]) for group in RECIPE] for config in composed] + [words]
         return f"{method}|{minutes:g}|{short_hash(settings)}"
 
     def known(self) -> Kept:
@@ -133,6 +133,13 @@ class Study:
     def keep(self, method: str, minutes: float, seed: str, found: Mapping[str, float]) -> None:
         keep_measured(self.file, self.key(method, minutes), seed, found)
         print(method, seed, found, flush=True)
+
+
+def without_nulls(value: Any) -> Any:
+    """A later field that is null has no effect, so it makes no other recipe."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return value
 
 
 def short_hash(settings: Any) -> str:

@@ -34,10 +34,10 @@ class Parquet:
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
-    type. caption_column: a column of texts, or of
-    lists of texts, of which the first is used; None: found by name (caption, text, prompt). encoded_limit_mb: image
-    columns up to this encoded size (PNG or JPEG) are held in memory, which forked workers share. From larger ones, a
-    row group is read for each image; write small groups (`row_group_size=64`) to stream them in random order.
+    type. caption_column: a column of texts, or of lists of texts, of which the first is used; None: found by name
+    (caption, text, prompt). encoded_limit_mb: image columns up to this encoded size (PNG or JPEG) are held in memory,
+    which forked workers share. From larger ones, a row group is read for each image; write small groups
+    (`row_group_size=64`) to stream them in random order.
     """
 
     path: str | Sequence[str]
