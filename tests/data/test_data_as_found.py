@@ -89,7 +89,7 @@ def test_arrays_of_other_names_and_files_of_another_kind_are_told(tmp_path):
         saved(tmp_path / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(3)).open()
     for name in ("b.npz", "b.npy"):
         (tmp_path / name).write_bytes(b"garbage")
-        with pytest.raises(ValueError, match="it is neither") as refusal:
+        with pytest.raises(ValueError, match="it does not begin as a file of NumPy arrays") as refusal:
             Npz(str(tmp_path / name)).open()
         assert "pickle" not in str(refusal.value)
 

@@ -36,8 +36,6 @@ class Npz:
         if not path.is_file():
             check.fail("data.source.path", str(path), "an existing .npz or .npy file")
         try:
-            if not is_array_file(path):
-                raise ValueError("it is neither")
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return of_npy(path, found)
@@ -48,12 +46,6 @@ class Npz:
             raise ValueError(
                 f"data.source.path={str(path)!r} cannot be read as an .npz or .npy file of images: {why}"
             ) from error
-
-
-def is_array_file(path: Path) -> bool:
-    """By its first bytes; numpy takes any others for a pickle."""
-    with open(path, "rb") as file:
-        return file.read(6).startswith((b"\x93NUMPY", b"PK"))
 
 
 def of_npy(path: Path, pixels: np.memmap) -> "RowImages":
