@@ -199,7 +199,7 @@ def test_images_of_another_size_are_all_named_with_the_size_of_the_model(do, tmp
         ("upsample", ["task.images=41"], r"task\.images must be an integer in 1\.\.40"),
         ("upsample_files", [], r"task\.small must be the path of small images, .* got None"),
         ("upsample_files", ["task.small=."], r"task\.small=\. contains neither images .* nor \.parquet files"),
-        ("upsample_files", ["task.small=gone.png"], r"task\.small=gone\.png does not exist; give a folder, .zip or .tar"),
+        ("upsample_files", ["task.small=gone.png"], r"task\.small=gone\.png does not exist; give a folder, .zip or"),
         ("upsample_files", ["task.small=.", "task.num_samples=0"], "task.num_samples must be a positive integer"),
         ("upsample_files", ["task.small=.", "data=digits"], "data has no effect on a task that reads no data set"),
         ("upsample_files", ["ckpt=BASE", "task.small=."], "task=upsample_files needs a model with cond=low_res"),

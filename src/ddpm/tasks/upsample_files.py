@@ -20,8 +20,8 @@ NUM_ROWS = 8  # of the sheet
 
 @dataclass(frozen=True)
 class UpsampleFiles:
-    """small: path of an image file, or of a folder, .zip, .tar, .npz, .npy or .parquet file of images, all of the size of the
-    model's small images. num_samples: samples per image.
+    """small: path of an image file, or of a folder, .zip, .tar, .npz, .npy or .parquet file of images, all of the size
+    of the model's small images. num_samples: samples per image.
 
     Images are converted to the model's channels, but never resized. The number of an image, in the order of names or
     rows, and the seed determine its samples. Image 3 becomes large/000003.png, or large/000003_0.png, ... for several
