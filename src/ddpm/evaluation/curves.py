@@ -61,16 +61,21 @@ def legend_above(axes: Axes, num_columns: int = 3) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=num_columns, fontsize="small", frameon=False)
 
 
+DISTANCES = 9, 16, 26
+"""Of a label from its point, in points."""
+LEADER = {"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 4}
+
+
 def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
     """Write a label beside each point, at the place around it that hides least of the lines, the points and the other
-    labels. Call it when the axes have their limits."""
+    labels; a thin line leads to one that is not close. Call it when the axes have their limits."""
     axes.figure.draw_without_rendering()  # fixes the places of the points in the picture
     paths = [axes.transData.transform_path(line.get_path()).interpolated(40) for line in axes.lines]
     pixels = np.concatenate([axes.transData.transform(points), *(path.vertices for path in paths)])
     frame, taken = axes.get_window_extent(), []
     for point, label in zip(points, labels, strict=True):
         costs = []
-        for angle, far in itertools.product(range(0, 360, 30), (9, 16, 26)):
+        for angle, far in itertools.product(range(0, 360, 30), DISTANCES):
             x, y = far * math.cos(math.radians(angle)), far * math.sin(math.radians(angle))
             side = {
                 "ha": ("right", "center", "left")[1 + round(x / far)],
@@ -81,8 +86,10 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
             inside = (box.contains(*pixel) for pixel in pixels)
             hidden = 10 * sum(map(box.overlaps, taken)) + 20 * (not contains(frame, box)) + sum(inside)
             costs.append((hidden + far / 30, len(costs), note, box))
-        _, _, best, box = min(costs)
+        _, place, best, box = min(costs)
         taken.append(box)
+        if place % len(DISTANCES):
+            axes.annotate("", point, best.xyann, textcoords="offset points", arrowprops=LEADER)
         for *_, note, _ in costs:
             if note is not best:
                 note.remove()
