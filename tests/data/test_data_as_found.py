@@ -113,13 +113,17 @@ def test_the_types_of_columns_are_named_where_none_is_of_images(tmp_path):
         parquet(tmp_path / "a.parquet", images=[[png(1)]], label=[1]).open()
 
 
-def test_folders_and_file_names_in_a_tar_file_can_be_labels(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name in ("./cat/a_0.png", "./dog/b_1.png"):
+def tar_of_images(path, *names):
+    with tarfile.open(path, "w") as archive:
+        for name in names:
             info = tarfile.TarInfo(name)
             info.size = len(png(1))
             archive.addfile(info, io.BytesIO(png(1)))
-    images = WebDataset(str(tmp_path / "a.tar")).open()
+    return path
+
+
+def test_folders_and_file_names_in_a_tar_file_can_be_labels(tmp_path):
+    images = WebDataset(str(tar_of_images(tmp_path / "a.tar", "./cat/a_0.png", "./dog/b_1.png"))).open()
     assert images.labels.tolist() == [-1, -1]
     assert with_labels(images, "folder", "webdataset").class_names == ("cat", "dog")
     assert with_labels(images, "file_name", "webdataset").class_names == ("a", "b")
@@ -139,9 +143,4 @@ def test_one_image_is_no_stack_of_narrow_images(tmp_path):
 
 
 def test_a_tar_file_can_be_evaluated(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name in ("0.png", "1.png"):
-            info = tarfile.TarInfo(name)
-            info.size = len(png(1))
-            archive.addfile(info, io.BytesIO(png(1)))
-    assert len(image_source(tmp_path / "a.tar").open()) == 2
+    assert len(image_source(tar_of_images(tmp_path / "a.tar", "0.png", "1.png")).open()) == 2

@@ -52,6 +52,8 @@ NEEDED = {
     **dict.fromkeys(("large", "large_published"), ("sampler.steps=null",)),
     "learned_range": ("sampler.steps=null", "loss=hybrid"),
     "classifier_free": ("cond=class",),
+    "attributes": ("model=caption_unet_tiny",),
+    "semantic": ("cond.num_labels=3", "model=ldm_semantic", "model.in_channels=1", "model.out_channels=1"),
     "dynamic": ("clip.percentile=0.5",),
     "pyramid": ("noise.discount=0.5",),
 }
@@ -71,6 +73,8 @@ def choices():
     for group in sorted(decisive - SEPARATE):
         for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
             choice = f"{group}={path.stem}"
+            if choice == "cond=caption":  # its texts: test_text_pipelines.py
+                continue
             yield choice
             leaf = OmegaConf.to_container(OmegaConf.load(path))
             for field in sorted(
@@ -130,10 +134,7 @@ def test_a_setting_that_changes_the_samples_is_told(tmp_path, guides, choice):
     option = choice.split()[0]
     group, _, name = option.partition("=")
     needed = NEEDED.get(name, ())
-    try:
-        model = built(*needed, *choice.split(), *BESIDE.get(choice, ()), *guides.get(option, ()))
-    except ValueError as error:
-        pytest.skip(f"not a model: {error}")
+    model = built(*needed, *choice.split(), *BESIDE.get(choice, ()), *guides.get(option, ()))
     found, error = told(model, tmp_path / "one")
     if found is None:
         assert error.startswith((group, "cond must be", "timestep_spacing must be"))

@@ -9,14 +9,7 @@ from omegaconf import ListConfig, OmegaConf
 
 from ddpm.base import check
 from ddpm.commands.former_options import FORMER_OPTIONS
-from ddpm.commands.options import (
-    chosen_options,
-    groups_of,
-    is_no_option,
-    known_keys,
-    loose_fields,
-    options_of,
-)
+from ddpm.commands.options import chosen_options, groups_of, is_no_option, known_keys, loose_fields, options_of
 from ddpm.commands.suggestions import suggestion
 from ddpm.config.compose import compose
 from ddpm.runs.arguments import as_typed, explain_quotes, jobs, quote, split_arguments

@@ -86,9 +86,9 @@ class Completion(ImageTask):
         x0 = encoded.repeat_interleave(self.num_completions, dim=0)
 
         def run(rows: Tensor) -> Iterator[State]:
-            redraw, cond = type(self).redraw, model.conditions_of(rows)
-            about = times, model.rng, ids[rows], cond
-            return replacement_trajectory(model.sampler, model.denoiser, x0[rows], projection, redraw, *about)
+            about = projection, type(self).redraw, times, model.rng, ids[rows]
+            cond = model.conditions_of(rows)
+            return replacement_trajectory(model.sampler, model.denoiser, x0[rows], *about, cond)
 
         completed = model.finish(run, len(ids), len(times) - 1)
         error = (projection(completed) - projection(x0)).abs().max().item()

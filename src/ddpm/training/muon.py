@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class Muon(torch.optim.Optimizer):
                 state |= {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
         adamw(
             list[Tensor](weights),
-            [weight.grad for weight in weights if weight.grad is not None],
+            cast("list[Tensor]", [weight.grad for weight in weights]),
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
