@@ -64,8 +64,9 @@ class Linear(nn.Module):
         return (x_s * self.weight).flatten(1).sum(1) + 3 * x_t.flatten(1).sum(1)
 
 
-def loss_of(adversary, T, r1_gamma=0.0, r1_every=1, r1_scale_by_interval=False):
-    return DDGANLoss(process(T), Uniform(), adversary, r1_gamma, r1_every, r1_scale_by_interval)
+def loss_of(adversary, T, r1_gamma=0.0, r1_every=1, r1_scale_by_interval=False, reconstruction_weight=0.0):
+    penalty = r1_gamma, r1_every, r1_scale_by_interval
+    return DDGANLoss(process(T), Uniform(), adversary, *penalty, reconstruction_weight)
 
 
 def denoiser(shift):
@@ -114,6 +115,22 @@ def test_with_an_optimal_adversary_loss_and_gradient_are_those_of_two_gaussians(
     assert given.network.shift.grad.item() == pytest.approx(gradient, abs=spread)
 
 
+def test_the_reconstruction_term_is_the_weighted_error_of_x0():
+    """The generator's x0 is N(0.7, 1) and the images are 0, so the mean error is that of a folded normal distribution.
+    The adversary is blind and costs ln 2, so all of the gradient is that of the term: P(x0 > 0) - P(x0 < 0)."""
+    given, blind = denoiser(0.7), LogRatio(0.7, 0.7)
+    terms = loss_of(blind, 4, reconstruction_weight=3.0).network_terms(
+        given, example(torch.zeros(20_000, 1, 1, 1).double())
+    )
+    assert_same(terms.total, math.log(2) + 3 * terms.parts["error"])
+    positive = 0.5 * math.erf(0.7 / math.sqrt(2)) + 0.5
+    folded = math.sqrt(2 / math.pi) * math.exp(-(0.7**2) / 2) + 0.7 * (2 * positive - 1)
+    spread = 5 / math.sqrt(20_000)
+    assert terms.parts["error"].mean().item() == pytest.approx(folded, abs=spread)
+    terms.total.mean().backward()
+    assert given.network.shift.grad.item() == pytest.approx(3 * (2 * positive - 1), abs=3 * spread)
+
+
 def test_the_adversary_sees_the_loss_of_an_optimal_classifier():
     """At equal distributions it is 2 ln 2, whatever the pair."""
     x0 = Rng(0, "data").at(0, IDS).normal("x0", (1, 1, 1)).double() + 0.7
@@ -147,7 +164,7 @@ def test_a_pair_is_x0_itself_at_the_first_time_and_the_fake_is_the_generators_x0
     x0 = Rng(0, "data").at(0, IDS).normal("x0", (1, 2, 2)).double()
     loss, given = loss_of(Linear(torch.zeros(1, 2, 2)), 4), denoiser(0.3)
     t, x_s, x_t = loss.real_pair(example(x0))
-    fake = loss.fake(given, example(x0), x_t, t)
+    fake = loss.fake(loss.x0(given, example(x0), x_t, t), example(x0), x_t, t)
     first = t == 1
     assert torch.equal(x_s[first], x0[first])
     assert_same(fake[first], 0.3 + DRAWS.normal("latent", (1,)).double()[first, :, None, None].expand_as(x0[first]))
@@ -177,7 +194,7 @@ def test_a_network_without_a_latent_and_a_process_without_noise_are_refused():
             NetworkDenoiser(Plain(), X0(process(4).schedule)), example(torch.zeros(20_000, 1, 1, 1))
         )
     with pytest.raises(ValueError, match="loss=ddgan needs process=gaussian"):
-        DDGANLoss(None, Uniform(), Plain(), 0.0, 1, False)
+        DDGANLoss(None, Uniform(), Plain(), 0.0, 1, False, 0.0)
 
 
 def sampler(latent="fresh"):

@@ -98,6 +98,7 @@ NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.diffusion.gaussian.GaussianDiffusion": {"reverse_noise": "same"},
     "ddpm.diffusion.guidance.difference.ClassifierFree": {"rescale_of": "x0"},
     "ddpm.diffusion.time_sampler.Uniform": {"largest": None},
+    "ddpm.diffusion.losses.ddgan.DDGANLoss": {"reconstruction_weight": 0.0},
     "ddpm.diffusion.losses.weight.MinSNR": {"offset": 0.0},
     "ddpm.diffusion.samplers.ancestral.Ancestral": {"latent": "fresh"},
     "ddpm.diffusion.samplers.ddim.DDIM": {"clipped_eps": True},

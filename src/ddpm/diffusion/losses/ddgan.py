@@ -27,6 +27,8 @@ class DDGANLoss:
     r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018); 0: none. The
     penalty is added in every `r1_every`-th step. r1_scale_by_interval: multiply it by r1_every, as StyleGAN2 does
     (Karras et al. 2020), so that its mean over steps does not depend on r1_every; the published DDGANs do not.
+    reconstruction_weight: of the mean absolute error of the network's x0, which the network's turn adds (Phung, Dao and
+    Tran 2023, "Wavelet Diffusion Models are fast and scalable Image Generators"); 0 in the published DDGANs.
     """
 
     process: GaussianDiffusion
@@ -35,6 +37,7 @@ class DDGANLoss:
     r1_gamma: float
     r1_every: int
     r1_scale_by_interval: bool
+    reconstruction_weight: float
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianDiffusion):
@@ -42,6 +45,7 @@ class DDGANLoss:
         check.number("r1_gamma", self.r1_gamma, low=0)
         check.positive_int("r1_every", self.r1_every)
         check.boolean("r1_scale_by_interval", self.r1_scale_by_interval)
+        check.number("reconstruction_weight", self.reconstruction_weight, low=0)
 
     @property
     def turns(self) -> Mapping[str, TurnLoss]:
@@ -60,7 +64,7 @@ class DDGANLoss:
         """
         t, x_s, x_t = self.real_pair(example)
         with torch.no_grad():
-            fake = self.fake(denoiser, example, x_t, t)
+            fake = self.fake(self.x0(denoiser, example, x_t, t), example, x_t, t)
         is_due = self.r1_gamma > 0 and example.step % self.r1_every == 0
         with torch.autocast(x_t.device.type, enabled=False):
             x_s.requires_grad_(is_due)
@@ -74,12 +78,18 @@ class DDGANLoss:
         return self.terms(total, t, {"logit_real": real_logit, "logit_fake": fake_logit, "r1": r1})
 
     def network_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
-        """softplus(-D) of fake pairs, differentiated through the adversary. parts: "logit"."""
+        """softplus(-D) of fake pairs, differentiated through the adversary, + the weighted error of x0.
+
+        parts: "logit", and "error", without its weight.
+        """
         t, _, x_t = self.real_pair(example)
-        fake = self.fake(denoiser, example, x_t, t)
+        x0 = self.x0(denoiser, example, x_t, t)
+        fake = self.fake(x0, example, x_t, t)
         with torch.autocast(x_t.device.type, enabled=False):
             logit = self.logit(fake, t, x_t, example)
-            return self.terms(F.softplus(-logit), t, {"logit": logit})
+            error = (x0 - example.x0).abs().flatten(1).mean(1)
+            total = F.softplus(-logit) + self.reconstruction_weight * error
+            return self.terms(total, t, {"logit": logit, "error": error})
 
     def real_pair(self, example: Example) -> tuple[Tensor, Tensor, Tensor]:
         """t, x_s and x_t."""
@@ -89,10 +99,13 @@ class DDGANLoss:
         z = process.noise(draws, "advance", tuple(x0.shape[1:])).to(x0.dtype)
         return t, x_s, process.advance(x_s, t - 1, t, z)
 
-    def fake(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
-        """A sample x_s of the posterior at the network's x0; at s = 0, this x0 itself."""
+    def x0(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network draws for x_t with a latent of this turn."""
         latent = Latents(latent_channels(denoiser.network))(None, example.draws)
-        x0 = denoiser(x_t, t, {**example.cond, **latent}).x0
+        return denoiser(x_t, t, {**example.cond, **latent}).x0
+
+    def fake(self, x0: Tensor, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
+        """A sample x_s of the posterior at this x0; at s = 0, this x0 itself."""
         return self.process.posterior(x0, x_t, t - 1, t).sample(example.draws, "fake")
 
     def logit(self, x_s: Tensor, t: Tensor, x_t: Tensor, example: Example) -> Tensor:
