@@ -115,20 +115,26 @@ def test_with_an_optimal_adversary_loss_and_gradient_are_those_of_two_gaussians(
     assert given.network.shift.grad.item() == pytest.approx(gradient, abs=spread)
 
 
-def test_the_reconstruction_term_is_the_weighted_error_of_x0():
-    """The generator's x0 is N(0.7, 1) and the images are 0, so the mean error is that of a folded normal distribution.
-    The adversary is blind and costs ln 2, so all of the gradient is that of the term: P(x0 > 0) - P(x0 < 0)."""
-    given, blind = denoiser(0.7), LogRatio(0.7, 0.7)
-    terms = loss_of(blind, 4, reconstruction_weight=3.0).network_terms(
+def test_the_reconstruction_term_is_the_weighted_error_of_the_posteriors_mean():
+    """x0 of the generator is N(0.7, 1) and the images are 0, so its mean error is that of a folded normal distribution.
+    The adversary is blind and costs ln 2, so all of the gradient is that of the term. The mean of the posterior has x0
+    with the coefficient sqrt(alpha_bar_s) beta_t / (1 - alpha_bar_t) (Ho et al. 2020, eq. 7)."""
+    given = denoiser(0.7)
+    terms = loss_of(LogRatio(0.7, 0.7), 4, reconstruction_weight=3.0).network_terms(
         given, example(torch.zeros(20_000, 1, 1, 1).double())
     )
     assert_same(terms.total, math.log(2) + 3 * terms.parts["error"])
     positive = 0.5 * math.erf(0.7 / math.sqrt(2)) + 0.5
     folded = math.sqrt(2 / math.pi) * math.exp(-(0.7**2) / 2) + 0.7 * (2 * positive - 1)
-    spread = 5 / math.sqrt(20_000)
-    assert terms.parts["error"].mean().item() == pytest.approx(folded, abs=spread)
+    betas = np.array([0.478255, 0.849206, 0.956418, 0.987404])
+    alpha_bar = np.cumprod(1 - betas)
+    of_x0 = np.sqrt(np.array([1, *alpha_bar[:3]])) * betas / (1 - alpha_bar)
+    for t in range(1, 5):
+        error = terms.parts["error"][terms.t == t]
+        assert error.mean().item() == pytest.approx(of_x0[t - 1] * folded, rel=5 / math.sqrt(len(error)))
     terms.total.mean().backward()
-    assert given.network.shift.grad.item() == pytest.approx(3 * (2 * positive - 1), abs=3 * spread)
+    gradient = 3 * of_x0.mean() * (2 * positive - 1)
+    assert given.network.shift.grad.item() == pytest.approx(gradient, rel=0.05)
 
 
 def test_the_adversary_sees_the_loss_of_an_optimal_classifier():
@@ -164,7 +170,7 @@ def test_a_pair_is_x0_itself_at_the_first_time_and_the_fake_is_the_generators_x0
     x0 = Rng(0, "data").at(0, IDS).normal("x0", (1, 2, 2)).double()
     loss, given = loss_of(Linear(torch.zeros(1, 2, 2)), 4), denoiser(0.3)
     t, x_s, x_t = loss.real_pair(example(x0))
-    fake = loss.fake(loss.x0(given, example(x0), x_t, t), example(x0), x_t, t)
+    fake = loss.fake(given, example(x0), x_t, t).sample(DRAWS, "fake")
     first = t == 1
     assert torch.equal(x_s[first], x0[first])
     assert_same(fake[first], 0.3 + DRAWS.normal("latent", (1,)).double()[first, :, None, None].expand_as(x0[first]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.types import LossTerms
 from ddpm.diffusion.denoiser import NetworkDenoiser
-from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.gaussian import Gaussian, GaussianDiffusion
 from ddpm.diffusion.losses import Example, TurnLoss
 from ddpm.diffusion.samplers.step_inputs import Latents
 from ddpm.diffusion.time_sampler import TimeSampler
@@ -27,8 +27,9 @@ class DDGANLoss:
     r1_gamma: weight of the penalty gamma / 2 |grad D(x_s)|^2 at real pairs (Mescheder et al. 2018); 0: none. The
     penalty is added in every `r1_every`-th step. r1_scale_by_interval: multiply it by r1_every, as StyleGAN2 does
     (Karras et al. 2020), so that its mean over steps does not depend on r1_every; the published DDGANs do not.
-    reconstruction_weight: of the mean absolute error of the network's x0, which the network's turn adds (Phung, Dao and
-    Tran 2023, "Wavelet Diffusion Models are fast and scalable Image Generators"); 0 in the published DDGANs.
+    reconstruction_weight: of a mean absolute error that the network's turn adds; 0 in the published DDGANs. Phung, Dao
+    and Tran 2023 ("Wavelet Diffusion Models are fast and scalable Image Generators") take that of x0. Here it is that of
+    the posterior's mean at this x0, so it is small where x_s depends little on x0 and where x0 cannot be known.
     """
 
     process: GaussianDiffusion
@@ -64,7 +65,7 @@ class DDGANLoss:
         """
         t, x_s, x_t = self.real_pair(example)
         with torch.no_grad():
-            fake = self.fake(self.x0(denoiser, example, x_t, t), example, x_t, t)
+            fake = self.fake(denoiser, example, x_t, t).sample(example.draws, "fake")
         is_due = self.r1_gamma > 0 and example.step % self.r1_every == 0
         with torch.autocast(x_t.device.type, enabled=False):
             x_s.requires_grad_(is_due)
@@ -78,16 +79,16 @@ class DDGANLoss:
         return self.terms(total, t, {"logit_real": real_logit, "logit_fake": fake_logit, "r1": r1})
 
     def network_terms(self, denoiser: NetworkDenoiser, example: Example) -> LossTerms:
-        """softplus(-D) of fake pairs, differentiated through the adversary, + the weighted error of x0.
+        """softplus(-D) of fake pairs, differentiated through the adversary, + the weighted error of their mean.
 
         parts: "logit", and "error", without its weight.
         """
         t, _, x_t = self.real_pair(example)
-        x0 = self.x0(denoiser, example, x_t, t)
-        fake = self.fake(x0, example, x_t, t)
+        fake = self.fake(denoiser, example, x_t, t)
         with torch.autocast(x_t.device.type, enabled=False):
-            logit = self.logit(fake, t, x_t, example)
-            error = (x0 - example.x0).abs().flatten(1).mean(1)
+            logit = self.logit(fake.sample(example.draws, "fake"), t, x_t, example)
+            real_mean = self.process.posterior(example.x0, x_t, t - 1, t).mean
+            error = (fake.mean - real_mean).abs().flatten(1).mean(1)
             total = F.softplus(-logit) + self.reconstruction_weight * error
             return self.terms(total, t, {"logit": logit, "error": error})
 
@@ -99,14 +100,11 @@ class DDGANLoss:
         z = process.noise(draws, "advance", tuple(x0.shape[1:])).to(x0.dtype)
         return t, x_s, process.advance(x_s, t - 1, t, z)
 
-    def x0(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network draws for x_t with a latent of this turn."""
+    def fake(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Gaussian:
+        """The posterior of x_s at the network's x0; at s = 0, this x0 itself."""
         latent = Latents(latent_channels(denoiser.network))(None, example.draws)
-        return denoiser(x_t, t, {**example.cond, **latent}).x0
-
-    def fake(self, x0: Tensor, example: Example, x_t: Tensor, t: Tensor) -> Tensor:
-        """A sample x_s of the posterior at this x0; at s = 0, this x0 itself."""
-        return self.process.posterior(x0, x_t, t - 1, t).sample(example.draws, "fake")
+        x0 = denoiser(x_t, t, {**example.cond, **latent}).x0
+        return self.process.posterior(x0, x_t, t - 1, t)
 
     def logit(self, x_s: Tensor, t: Tensor, x_t: Tensor, example: Example) -> Tensor:
         dtype = torch.promote_types(x_s.dtype, torch.float32)
