@@ -28,8 +28,8 @@ class DDGANLoss:
     penalty is added in every `r1_every`-th step. r1_scale_by_interval: multiply it by r1_every, as StyleGAN2 does
     (Karras et al. 2020), so that its mean over steps does not depend on r1_every; the published DDGANs do not.
     reconstruction_weight: of a mean absolute error that the network's turn adds; 0 in the published DDGANs. Phung, Dao
-    and Tran 2023 ("Wavelet Diffusion Models are fast and scalable Image Generators") take that of x0. Here it is that of
-    the posterior's mean at this x0, so it is small where x_s depends little on x0 and where x0 cannot be known.
+    and Tran 2023 ("Wavelet Diffusion Models are fast and scalable Image Generators") take that of x0. Here it is that
+    of the posterior's mean at this x0, so it is small where x_s depends little on x0 and where x0 cannot be known.
     """
 
     process: GaussianDiffusion
