@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from ddpm.base.rng import Rng
-from ddpm.data.decode import BatchReader, Decoder
+from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.order import choose_subset, keyed_order, micro_batch_size
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels, mirror
 from ddpm.data.sources.base import ArrayImages
+from ddpm.data.workers import BatchReader
 
 
 def indices(batches) -> list[list[int]]:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
+from ddpm.data.decode import DecodedBatches, Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.sources.npz import Npz, RowImages
+from ddpm.data.workers import BatchReader
 
 
 def refusal(path):

@@ -19,9 +19,9 @@ from ddpm.commands import cli
 from ddpm.config import build
 from ddpm.data.contents import count_classes, describe_classes, describe_counts
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.decode import list_problems, usable
 from ddpm.data.labels import explain_no_labels, unlabelled
 from ddpm.data.order import choose_subset
+from ddpm.data.problems import list_problems, usable
 from ddpm.data.sources.base import Images, captions_of, explain_no_captions
 from ddpm.data.survey import Survey, survey
 from ddpm.generation.stores.base import save_png

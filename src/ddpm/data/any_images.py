@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.decode import Problem, list_problems
 from ddpm.data.images import FULL_WHITE, Misfit, turn_upright
+from ddpm.data.problems import Problem, list_problems
 from ddpm.data.sources.base import AnnotatedImages, Images, Source, captions_of
 from ddpm.data.sources.folder import Folder, ImageFile, image_names, is_image_file
 from ddpm.data.sources.npz import Npz

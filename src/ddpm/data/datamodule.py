@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.data.contents import check_classes, count_classes, describe
-from ddpm.data.decode import Decoder, usable
+from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
 from ddpm.data.label_images import LabelledPreparation, with_label_images
 from ddpm.data.labels import explain_no_labels, unlabelled, with_labels
@@ -22,6 +22,7 @@ from ddpm.data.loader import EvalLoader, TrainLoader
 from ddpm.data.opened import OpenedData
 from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
+from ddpm.data.problems import usable
 from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, own_test_split
 from ddpm.data.white import require_white
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddpm.base import check
 from ddpm.base.untrusted import text_file
-from ddpm.data.decode import Problem
+from ddpm.data.problems import Problem
 from ddpm.data.sources import tables
 from ddpm.data.sources.base import Column, Images
 from ddpm.data.sources.class_numbers import number_classes

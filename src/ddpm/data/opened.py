@@ -1,15 +1,16 @@
 """An opened source of images: verified, in memory or streamed, with content hashes."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ddpm.data.decode import Decoder, Inspection, Problem, inspect, list_problems, usable
+from ddpm.data.decode import Decoder
 from ddpm.data.images import Preparation
+from ddpm.data.inspection import inspect_on_all_ranks
 from ddpm.data.pixels import ImageData, MemoryPixels, StreamedPixels
+from ddpm.data.problems import Problem, list_problems, usable
 from ddpm.data.sources.base import Images, captions_of, sha256_of_parts
 
 
@@ -65,19 +66,3 @@ class OpenedData:
                 [self._fingerprint, self._preparation.described, indices.numpy().tobytes(), labels]
             )
         return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])
-
-
-def inspect_on_all_ranks(decoder: Decoder, num_workers: int, keep: bool) -> Inspection:
-    """Inspect all images. If they are kept in memory, each rank decodes all; else ranks share the work and the
-    results."""
-    everything = torch.arange(len(decoder.images))
-    if keep or not (dist.is_available() and dist.is_initialized()):
-        return inspect(decoder, everything, num_workers, keep)
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    mine = inspect(decoder, everything[rank::world_size], num_workers, keep)
-    parts: list[Any] = [None] * world_size
-    dist.all_gather_object(parts, (mine.digests.numpy(), mine.problems))
-    digests = torch.empty((len(everything), 32), dtype=torch.uint8)
-    for other, (some, _) in enumerate(parts):
-        digests[other::world_size] = torch.from_numpy(some)
-    return Inspection(digests, [problem for _, problems in parts for problem in problems], None)

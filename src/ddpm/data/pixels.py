@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpm.data.decode import BatchReader, DecodedBatches, Decoder
+from ddpm.data.decode import DecodedBatches, Decoder
 from ddpm.data.latents import CachedLatents
+from ddpm.data.workers import BatchReader
 
 
 def to_floats(pixels: Tensor) -> Tensor:

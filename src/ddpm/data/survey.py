@@ -12,8 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddpm.data.decode import BatchReader, Decoder, Inspections, Problem
+from ddpm.data.decode import Decoder
 from ddpm.data.images import is_deep, turn_upright
+from ddpm.data.inspection import Inspections
+from ddpm.data.problems import Problem
+from ddpm.data.workers import BatchReader
 
 Stored = tuple[tuple[int, int], str, int]
 """(height, width) of an upright image, its Pillow mode ("array" without a file) and whether it is one of several
