@@ -1,6 +1,7 @@
 """Captions through the commands: trained, resumed, requested, measured; and images with texts of their own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import ddpm
 from ddpm.base.strokes import slant, stroke_width
 from ddpm.checkpoint import folder as files
 from ddpm.commands import evaluate, sample, train
+from ddpm.commands.check_data import describe_captions
 from ddpm.commands.verify_resume import compare_runs
 from ddpm.data.any_images import image_data, image_source
 from ddpm.data.sources.described_digits import DIGITS, DescribedDigits
@@ -162,16 +164,22 @@ def test_a_folder_has_the_texts_of_its_tables(folder):
         (["{"], "line 1"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(folder, entries, message):
+def test_a_table_that_does_not_fit_is_a_reason_where_captions_are_needed(folder, config, entries, message):
     lines(folder / "metadata.jsonl", *entries)
-    with pytest.raises(ValueError, match=message):
-        Folder(str(folder), layout="flat").open()
+    images = Folder(str(folder), layout="flat").open()
+    assert images.captions is None
+    assert re.search(message, describe_captions(images))
+    words = [word for word in WORDS if not word.startswith(("data", "experiment"))]
+    data = ("data=folder", f"data.source.root={folder}", "data.source.layout=flat", "data.size=4", "data.channels=1")
+    with pytest.raises(ValueError, match=f"cond=caption needs captions, but data=folder has none: .*{message}"):
+        train.run_train(config("train", *words, *data, "data.batch_size=1"))
 
 
 def test_a_table_cannot_name_files_elsewhere(folder):
     lines(folder / "metadata.jsonl", {"file_name": "../../etc/passwd", "text": "x"})
-    with pytest.raises(ValueError, match="file_name"):
-        Folder(str(folder), layout="flat").open()
+    images = Folder(str(folder), layout="flat").open()
+    assert images.captions is None
+    assert "file_name must lie below the table" in images.caption_problem
 
 
 @pytest.mark.parametrize("name", ["caption", "text", "described"])

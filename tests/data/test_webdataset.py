@@ -51,8 +51,11 @@ def test_a_folder_or_a_pattern_is_all_its_files_in_order_and_goes_to_other_proce
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"1.txt": b"a"}, "sample '1' must have one image, and has 0"),
-        ({"1.png": png(1), "1.jpg": png(2)}, "sample '1' must have one image, and has 2"),
+        ({"1.txt": b"a"}, r"tar files with images, not 1 other files \(1 .txt\)"),
+        (
+            {"1.png": png(1), "1.b.jpg": png(2)},
+            "sample '1' must have one image, and has png, b.jpg after the first dot",
+        ),
         ({"1.png": png(1), "1.txt": b"\xff"}, "1.txt is not UTF-8"),
         ({"1.png": png(1), "1.json": b"{"}, "1.json"),
         ({}, "tar files with images"),
@@ -61,6 +64,12 @@ def test_a_folder_or_a_pattern_is_all_its_files_in_order_and_goes_to_other_proce
 def test_what_does_not_fit_is_named(tmp_path, members, message):
     with pytest.raises(ValueError, match=message):
         WebDataset(tar(tmp_path / "a.tar", members)).open()
+
+
+def test_samples_without_an_image_are_passed_over_and_counted(tmp_path):
+    images = WebDataset(tar(tmp_path / "a.tar", {"README.md": b"", "x/LICENSE": b"", "1.png": png(1)})).open()
+    assert len(images) == 1
+    assert images.passed_over == {".md": 1, "without extension": 1}
 
 
 def test_another_file_and_none_are_named(tmp_path):

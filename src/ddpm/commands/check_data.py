@@ -119,7 +119,10 @@ def describe_captions(images: Images) -> str:
     texts = [*filter(None, captions)]
     if not texts:
         return f"no texts{explain_no_captions(images)}"
-    return f"{len(texts):,} images with a text, {len(captions) - len(texts):,} without, for example {texts[0]!r:.80}"
+    several = getattr(images, "num_with_several", 0)
+    first = f", the first of several for {several:,}" if several else ""
+    without = f"{len(captions) - len(texts):,} without"
+    return f"{len(texts):,} images with a text, {without}{first}, for example {texts[0]!r:.80}"
 
 
 def table(counts: Counter[Any]) -> str:

@@ -18,7 +18,7 @@ from ddpm.data.sources.npz import Npz
 from ddpm.data.sources.parquet import Parquet
 from ddpm.data.sources.webdataset import WebDataset
 from ddpm.data.sources.zip import Zip
-from ddpm.data.white import describe_dark
+from ddpm.data.white import brightest_of_sample, describe_dark
 
 BY_SUFFIX = {".zip": Zip, ".npz": Npz, ".npy": Npz, ".parquet": Parquet, ".tar": WebDataset}
 GREY = ("1", "L", "LA", "La", "I", "F")
@@ -86,7 +86,7 @@ def images_of_shape(path: str | Path, shape: tuple[int, int, int], whose: str, r
 
 
 def as_they_are(images: "OneSize", path: str | Path, name: str | None, channels: int) -> ImageDataModule:
-    if dark := describe_dark(images.images):
+    if dark := describe_dark(images.images, brightest_of_sample(images.images)):
         raise ValueError(f"{path} is nearly black: {dark[1]}; store images of 8 bits, or of 16 bits up to {FULL_WHITE}")
     return ImageDataModule(
         images,

@@ -24,7 +24,7 @@ from ddpm.data.order import choose_subset
 from ddpm.data.pixels import ImageData, LabelledPixels
 from ddpm.data.problems import usable
 from ddpm.data.sources.base import Downloadable, Images, Source, captions_of, own_test_split
-from ddpm.data.white import require_white
+from ddpm.data.white import check_white
 
 SPLITS = ("train", "val", "test")
 
@@ -204,8 +204,7 @@ class ImageDataModule(LightningDataModule):
     def check_images(self, images: Images) -> None:
         """Raise ValueError for other classes than configured, and for 16-bit images that would be nearly black."""
         check_classes(images, self._num_classes, self.name)
-        if self.preparation.white is None:
-            require_white(images)
+        check_white(images, self.preparation.white)
 
     def decoder(self, images: Images) -> Decoder:
         """Of these images, and of their label images if there are some."""
@@ -273,12 +272,16 @@ class ImageDataModule(LightningDataModule):
         return {"train_loader": state, "content": self._training_content} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """ValueError if the run was trained on other images, unless `other_content_is_allowed`."""
+        """ValueError if the run was trained on other images, unless `other_content_is_allowed`. Captions count if the
+        model is conditioned on them. Earlier versions did not find all captions."""
         before = state_dict.get("content")
         one_kind = before and before.startswith("listing-") == self._training_content.startswith("listing-")
-        if one_kind and before != self._training_content and not self.other_content_is_allowed:
+        same = {self._training_content}
+        if self.of_texts is None:
+            same.add(self._training.content_hash(self.split("train").indices, with_captions=False))
+        if one_kind and before not in same and not self.other_content_is_allowed:
             raise ValueError(
-                f"the checkpoint was trained on other images than data={self.name} has: "
+                f"the checkpoint was trained on other images, labels or captions than data={self.name} has: "
                 f"data.content: {before} -> {self._training_content}. "
                 "Use the same images, or allow the change: resume.allow=[data.content]"
             )
@@ -371,7 +374,9 @@ class ImageDataModule(LightningDataModule):
         in_memory = num_images * torch.Size(self._stored.shape).numel() <= self.memory_limit_mb * 2**20
         where = "in memory" if in_memory else "streamed"
         count = self._count(num_images) if purpose == "training" else f"{num_images:,} {purpose} images"
-        rank_zero_info(f"data={self.name}: {count}, {where}{contents}")
+        several = getattr(images, "num_with_several", 0) if self.of_texts is not None else 0
+        first = f", the first of several captions for {several:,} of them" if several else ""
+        rank_zero_info(f"data={self.name}: {count}, {where}{contents}{first}")
         problems = unlabelled(images) if self.needs_labels else []
         if not in_memory and not self.verify:
             usable(num_images, problems, self.on_broken)

@@ -129,6 +129,15 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode == "I" or image.mode.startswith("I;16")
 
 
+def bits_of(image: Image.Image) -> int:
+    """Bits of a channel in the file, before it is decoded. Pillow reads colours of 16 bits as 8, and says so in its raw
+    mode ("RGB;16B")."""
+    if image.mode == "1":
+        return 1
+    is_16 = image.mode.startswith("I;16") or any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
+    return 16 if is_16 else 32 if image.mode == "F" or is_deep(image) else 8
+
+
 def eight_bit(image: Image.Image, channels: int, background: int, white: int) -> Image.Image:
     """`image` as an "L" or "RGB" image of 8 bits per channel. white: in images of more bits."""
     if image.mode == "F":

@@ -23,11 +23,11 @@ def with_labels(images: Any, labels: str, name: str) -> Any:
     """The images with other labels. labels: data.labels, one of `columns_of`, or TABLE:COLUMN for a table elsewhere."""
     path, _, column = labels.rpartition(":")
     found = columns_of(images)
-    if not found:
-        check.fail("data.labels", labels, f"null for data={name}, which has nothing to choose from")
     if labels not in found and Path(path).is_file() and hasattr(images, "names"):
         found = tables.columns(text_file(Path(path)), images.names, path, "", images.root)
         labels = column
+    if not found:
+        check.fail("data.labels", labels, f"null for data={name}, which has nothing to choose from")
     if labels not in found and (problems := [found[each].where for each in found if is_table(each)]):
         known = ", ".join(each for each in found if not is_table(each))
         check.fail("data.labels", labels, f"{f'one of {known}' if known else 'null'} ({'; '.join(problems)})")

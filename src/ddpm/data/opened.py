@@ -52,13 +52,13 @@ class OpenedData:
         pixels = StreamedPixels(decoder, num_workers) if found.pixels is None else MemoryPixels(found.pixels)
         return cls(images, ImageData(pixels, images.labels, indices, captions_of(images)), found.digests, preparation)
 
-    def content_hash(self, indices: Tensor) -> str:
-        """sha256 over shape, pixels and labels of the images `indices`; the same in memory and streamed.
+    def content_hash(self, indices: Tensor, with_captions: bool = True) -> str:
+        """sha256 over shape, pixels, labels and captions of the images `indices`; the same in memory and streamed.
 
         Without verification (verify=false), it is a hash of names and sizes with the prefix "listing-".
         """
         labels = self.data.labels[indices].numpy().tobytes()
-        if self.data.captions is not None:
+        if with_captions and self.data.captions is not None:
             labels += "\0".join(self.data.captions[i] for i in indices.tolist()).encode()
         shape = "x".join(map(str, self._preparation.shape))
         if self._digests is None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddpm.data.decode import Decoder
-from ddpm.data.images import is_deep, turn_upright
+from ddpm.data.images import bits_of, turn_upright
 from ddpm.data.inspection import Inspections
 from ddpm.data.problems import Problem
 from ddpm.data.workers import BatchReader
@@ -63,14 +62,6 @@ def count(stored: Counter[Stored], image: Any) -> Any:
     upright = turn_upright(image)
     stored[(upright.height, upright.width), image.mode + frames, bits] += 1
     return upright
-
-
-def bits_of(image: Image.Image) -> int:
-    """Bits of a channel in the file. Pillow reads colours of 16 bits as 8, and says so in its raw mode ("RGB;16B")."""
-    if image.mode == "1":
-        return 1
-    is_16 = image.mode.startswith("I;16") or any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
-    return 16 if is_16 else 32 if image.mode == "F" or is_deep(image) else 8
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,11 @@ from ddpm.base import check
 from ddpm.data.open_image import is_hidden
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+
+HELD_OUT = ("test", "val", "valid", "validation", "dev")
+SAME = {"training": "train", "testing": "test", "eval": "test", "evaluation": "test"}
+"""Other names of splits."""
 
 
 class Images(Protocol):
@@ -146,11 +152,28 @@ def matching_files(path: str | Sequence[str], inside: str, what: str) -> list[st
     patterns = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     found: list[str] = []
     for pattern in map(str, patterns):
-        matches = sorted(glob.glob(os.path.join(pattern, inside) if os.path.isdir(pattern) else pattern))
+        is_folder = os.path.isdir(pattern)
+        within = os.path.join(glob.escape(pattern), inside) if is_folder else pattern
+        matches = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(within))
         if not matches:
             check.fail("data.source.path", pattern, f"{what}, a folder of them or a pattern that matches files")
+        if is_folder:
+            require_one_split(pattern, [os.path.basename(match) for match in matches])
         found += matches
     return found
+
+
+def require_one_split(folder: str, files: Sequence[str]) -> None:
+    """ValueError if a part of a name says that some of the files are for training, and one that others are not, as
+    train-00000-of-00002.parquet and test-00000-of-00001.parquet."""
+    parts = {SAME.get(part.lower(), part.lower()): part for file in files for part in re.findall("[A-Za-z]+", file)}
+    held_out = sorted(parts.keys() & {*HELD_OUT})
+    if "train" in parts and held_out:
+        those = os.path.join(folder, f"*{parts['train']}*{os.path.splitext(files[0])[1]}")
+        raise ValueError(
+            f"{folder} has files of the splits train, {', '.join(held_out)}; choose one with data.source.path={those}, "
+            "and another with data.test_source"
+        )
 
 
 def sha256_of_parts(parts: Iterable[bytes | str]) -> str:

@@ -1,17 +1,18 @@
 """A folder of image files: one subfolder per class, flat, or as written by EDM's dataset_tool.py (`dataset.json`)."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 from PIL import Image
 
 from ddpm.base import check
 from ddpm.base.untrusted import text_file
 from ddpm.data.contents import describe_counts
-from ddpm.data.open_image import head_of, is_image_content, may_be_image, open_image
-from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import HELD_OUT, LAYOUTS, ImageFiles, splits_in
+from ddpm.data.open_image import head_of, is_hidden, is_image_content, may_be_image, open_image
+from ddpm.data.sources import tables
+from ddpm.data.sources.base import HELD_OUT, is_image_name, sha256_of_parts
+from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, fail_with, splits_in
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,12 @@ class Folder:
     the order of their names; `flat` takes every image below the root, without labels; `edm` takes labels from
     `dataset.json`; `auto` is edm if that file is there, else flat if an image lies directly in the root, else classes.
     With `auto`, a folder that has train/ beside val/ or test/, or Training/ beside Testing/, is that of train/, and the
-    others are its splits.
+    others are its splits. above: the folder of a split, whose tables are of all splits.
     """
 
     root: str
     layout: str = "auto"
+    above: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check.one_of("data.source.layout", self.layout, LAYOUTS)
@@ -36,8 +38,12 @@ class Folder:
         if not root.is_dir():
             check.fail("data.source.root", str(root), "an existing folder")
         if splits := self.splits():
-            return Folder(splits["train"]).open()
+            return Folder(splits["train"], above=self.root).open()
         images = FolderImages(str(root), *image_names(root))
+        if self.above is not None:
+            images.others += [
+                f"{ABOVE}/{path.name}" for path in Path(self.above).iterdir() if tables.is_table(path.name)
+            ]
         if not images.names:
             found = f", not {describe_counts(images.passed_over)}" if images.others else ""
             check.fail("data.source.root", str(root), f"a folder with images (png, jpg, webp, bmp, tif, gif{found})")
@@ -55,11 +61,11 @@ class Folder:
     def test_split(self) -> "Folder | None":
         """The first of test/ and val/ that has the classes of train/."""
         splits = self.splits()
-        known = [Folder(splits[name]) for name in HELD_OUT if name in splits]
+        known = [Folder(splits[name], above=self.root) for name in HELD_OUT if name in splits]
         return next((each for each in known if each.class_folders() == Folder(splits["train"]).class_folders()), None)
 
     def class_folders(self) -> set[str]:
-        return {entry.name for entry in Path(self.root).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+        return {each.name for each in Path(self.root).iterdir() if each.is_dir() and not is_hidden(PurePath(each.name))}
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,8 @@ def image_names(root: Path) -> tuple[list[str], list[str]]:
     found: list[str] = []
     others: list[str] = []
     known: dict[tuple[int, int], str] = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=fail_with):
+        folders[:] = [name for name in folders if not is_hidden(PurePath(name))]
         status = os.stat(folder)
         first = known.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
@@ -98,7 +104,7 @@ def image_names(root: Path) -> tuple[list[str], list[str]]:
             looks = may_be_image(below / file) and not is_image_name(name)
             if is_image_name(name) or (looks and is_image_content(head_of(Path(folder, file)))):
                 found.append(name)
-            elif not file.startswith(".") and "__MACOSX" not in below.parts:
+            elif not is_hidden(PurePath(file)):
                 others.append(name)
     return sorted(found), sorted(others)
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from ddpm.base.untrusted import json_data
 from ddpm.data.sources import tables
-from ddpm.data.sources.base import EXTENSIONS, Column
+from ddpm.data.sources.base import EXTENSIONS, HELD_OUT, SAME, Column
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
-HELD_OUT = ("test", "val", "valid", "validation", "dev")
-SAME = {"training": "train", "testing": "test"}
 NO_SPLITS = ("ground_truth",)
 """Folders of MVTec AD that are neither a split nor a class."""
 EDM_TABLE, CAPTION_TABLE = "dataset.json", "metadata.jsonl"
 CAPTION_TABLES = (CAPTION_TABLE, "metadata.csv")
+ABOVE = ".."
+"""The folder in which the root is a split."""
 CAPTION_FIELDS, CAPTION_SUFFIXES = ("text", "caption", "prompt"), (".txt", ".caption")
 
 
@@ -40,7 +40,8 @@ def splits_in(folders: Iterable[str], files: Iterable[str]) -> dict[str, str]:
 @dataclass
 class ImageFiles(ABC):
     """root: of the names, in messages. names: of the images, sorted, with forward slashes. others: of the other files.
-    label_problem: see `Labels`. captions: a text for each image, or None."""
+    label_problem: see `Labels`. captions: a text for each image, or None. caption_problem: why tables or texts beside
+    images give none. num_with_several: of the images, those with more than one caption."""
 
     root: str
     names: list[str]
@@ -49,6 +50,8 @@ class ImageFiles(ABC):
     class_names: tuple[str, ...] = ()
     label_problem: str = ""
     captions: list[str] | None = field(default=None, repr=False)
+    caption_problem: str = ""
+    num_with_several: int = 0
 
     @abstractmethod
     def text(self, name: str) -> str:
@@ -61,6 +64,11 @@ class ImageFiles(ABC):
         return f"{self.root}/{self.names[index]}"
 
     @property
+    def folder(self) -> str:
+        """The last part of the root."""
+        return PurePosixPath(self.root).name
+
+    @property
     def passed_over(self) -> Counter[str]:
         """The number of other files by extension."""
         others = {*self.others} - {*self.texts_beside().values()}
@@ -70,12 +78,18 @@ class ImageFiles(ABC):
     def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
         """With the labels of a layout and the captions of tables. folders: the first folders below the root."""
         labels = self.layout_labels(layout, folders)
+        try:
+            texts, problem = self.captions_of_tables() or self.captions_beside(), ""
+        except ValueError as error:
+            texts, problem = None, str(error)
         return replace(
             self,
             labels=labels.numbers,
             class_names=labels.names,
             label_problem=labels.problem,
-            captions=self.captions_of_tables() or self.captions_beside(),
+            captions=texts and [*map(first_text, texts)],
+            caption_problem=problem,
+            num_with_several=num_with_several(texts or []),
         )
 
     def layout_labels(self, layout: str | None, folders: Iterable[str]) -> Labels:
@@ -122,25 +136,29 @@ class ImageFiles(ABC):
         """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
         tables in the root or beside the images."""
         found = columns_of_names(self.names)
-        beside = {"", *(parent(name) for name in self.names)}
+        beside = {"", ABOVE, *(parent(name) for name in self.names)}
         for path in self.others:
-            if path.lower().endswith(tables.SUFFIXES) and parent(path) in beside:
+            if tables.is_table(path) and parent(path) in beside:
                 columns = self.table_columns(path)
                 found |= {name if name not in found else f"{path}:{name}": each for name, each in columns.items()}
         return found
 
     def table_columns(self, path: str) -> dict[str, Column]:
         """The columns of a table, or one in its name that raises the error of a table that cannot be read."""
+        where, folder = f"{self.root}/{path}", parent(path)
         try:
-            return tables.columns(self.text(path), self.names, f"{self.root}/{path}", parent(path), self.root)
+            if folder == ABOVE:
+                names = [f"{self.folder}/{name}" for name in self.names]
+                return tables.columns(self.text(path), names, where, "", f"{self.root}/{ABOVE}", by_path_alone=True)
+            return tables.columns(self.text(path), self.names, where, folder, self.root)
         except ValueError as error:
             return {path: Column(str(error), partial(fail_with, error))}
 
-    def captions_of_tables(self) -> list[str] | None:
-        """The texts of `metadata.jsonl` or `metadata.csv`, in the root or beside the images (the layout of Hugging
-        Face's ImageFolder): {"file_name": ..., "text": ...} in each row. None if there is no text. Raises ValueError
-        unless each image has one."""
-        beside = {"", *(parent(name) for name in self.names)}
+    def captions_of_tables(self) -> list[list[str]] | None:
+        """The texts of `metadata.jsonl` or `metadata.csv`, in the root, beside the images or above (the layout of
+        Hugging Face's ImageFolder): {"file_name": ..., "text": ...} in each row. None if there is no text. Raises
+        ValueError unless each image has one."""
+        beside = {"", ABOVE, *(parent(name) for name in self.names)}
         paths = sorted(
             path for path in self.others if path.rpartition("/")[2] in CAPTION_TABLES and parent(path) in beside
         )
@@ -151,15 +169,21 @@ class ImageFiles(ABC):
         ]
         if not any(each in row for _, _, row in rows for each in CAPTION_FIELDS):
             return None
-        found: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
         for path, where, row in rows:
-            texts = [first_text(row[each]) for each in CAPTION_FIELDS if is_caption(row.get(each))]
-            if not texts or not isinstance(row.get(tables.FILE_NAME), str):
+            values = [row[each] for each in CAPTION_FIELDS if is_caption(row.get(each))]
+            if not values or not isinstance(row.get(tables.FILE_NAME), str):
                 raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
             name = PurePosixPath(row[tables.FILE_NAME].replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
-            found[normalize("NFC", (PurePosixPath(parent(path)) / name).as_posix())] = texts[0]
+            if parent(path) != ABOVE:
+                name = PurePosixPath(parent(path)) / name
+            elif name.is_relative_to(self.folder):
+                name = name.relative_to(self.folder)
+            else:  # of another split
+                continue
+            found.setdefault(normalize("NFC", name.as_posix()), []).extend(texts_in(values[0]))
         names = " and ".join(dict.fromkeys(path.rpartition("/")[2] for path in paths))
         missing = [name for name in self.names if normalize("NFC", name) not in found]
         if missing:
@@ -185,9 +209,19 @@ def is_caption(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
 
 
+def texts_in(value: Any) -> list[str]:
+    """A caption or several, without empty ones; none for anything else."""
+    return [*filter(None, [value] if isinstance(value, str) else value)] if is_caption(value) else []
+
+
 def first_text(value: Any) -> str:
-    """A caption, or the first of several that is not empty; "" for anything else."""
-    return next(filter(None, [value] if isinstance(value, str) else value or []), "") if is_caption(value) else ""
+    """The first of `texts_in`, or ""."""
+    return next(iter(texts_in(value)), "")
+
+
+def num_with_several(values: Sequence[Any]) -> int:
+    """How many of `values` have more than one caption."""
+    return sum(len(texts_in(value)) > 1 for value in values)
 
 
 def caption_in(text: str) -> str:

@@ -22,7 +22,7 @@ from ddpm.data.images import UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import Column, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import no_labels, number_classes
-from ddpm.data.sources.layout import first_text
+from ddpm.data.sources.layout import first_text, num_with_several
 
 IMAGE_NAMES = ("image", "img", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "class")
@@ -80,11 +80,13 @@ class Parquet:
         if label_column is not None:
             values, names = read_values(places, label_column), class_names(features, label_column, paths[0])
             labels = number_classes(values, f"{paths[0]}: a {label_column}", lambda row: f"row {row}", names)
-        captions = None if caption_column is None else [*map(first_text, read_values(places, caption_column))]
+        texts = None if caption_column is None else read_values(places, caption_column)
+        captions = texts and [*map(first_text, texts)]
         encoded = sum(column_bytes(group, image_column) for _, _, group in groups)
         is_held = encoded <= self.encoded_limit_mb * 2**20
         held = [read_column(path, image_column, number) for path, number in places] if is_held else None
-        return ParquetImages(image_column, places, starts, *labels, held, captions, caption_problem)
+        several = num_with_several(texts or [])
+        return ParquetImages(image_column, places, starts, *labels, held, captions, caption_problem, several)
 
     def find_labels(self, schema: pa.Schema, features: dict[str, Any]) -> tuple[str | None, str]:
         """The column of labels, or None and why a column cannot be one or which it could be."""
@@ -230,6 +232,7 @@ class ParquetImages:
     held: list[pa.ChunkedArray] | None = field(repr=False)
     captions: list[str] | None = field(default=None, repr=False)
     caption_problem: str = ""
+    num_with_several: int = 0
 
     def __len__(self) -> int:
         return self.starts[-1]

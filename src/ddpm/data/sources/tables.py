@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,6 +17,10 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILE_NAME = "file_name"
 """The column of names in the layout of Hugging Face's ImageFolder. In other tables, it is found by its values."""
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.0+)?")
+
+
+def is_table(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def read_rows(text: str, where: str) -> list[dict[str, Any]]:
@@ -37,14 +41,17 @@ def read_rows(text: str, where: str) -> list[dict[str, Any]]:
     return [row for _, row in rows]
 
 
-def columns(text: str, names: Sequence[str], where: str, folder: str, root: str) -> dict[str, Column]:
+def columns(
+    text: str, names: Sequence[str], where: str, folder: str, root: str, by_path_alone: bool = False
+) -> dict[str, Column]:
     """The columns of a table, but for the one that names the images `names`. ValueError if none names an image.
 
     root, folder: of the images, and of the table below it. An image may be named by its path from there or with the
     root, or, if only one has it, by the last part of its path with or without the extension. Names may be composed of
-    other Unicode characters than those of the files, as a Mac writes them.
+    other Unicode characters than those of the files, as a Mac writes them. by_path_alone: another split may have the
+    last part.
     """
-    rows, number = read_rows(text, where), numbers_of(names)
+    rows, number = read_rows(text, where), numbers_of(names, (str,) if by_path_alone else NAMES)
 
     def find(value: Any) -> int | None:
         name = normalize("NFC", str(value)).replace("\\", "/").removeprefix("./").removeprefix(f"{root}/")
@@ -87,10 +94,13 @@ def as_numbers(texts: Sequence[str | None]) -> list[Any]:
     return [int(text.partition(".")[0]) if text and are_numbers else text for text in values]
 
 
-def numbers_of(names: Sequence[str]) -> dict[str, int]:
-    """The numbers of images by their paths, by names and by stems that only one image has."""
+NAMES: tuple[Callable[[PurePosixPath], str], ...] = (lambda path: path.stem, lambda path: path.name, str)
+
+
+def numbers_of(names: Sequence[str], forms: Sequence[Callable[[PurePosixPath], str]]) -> dict[str, int]:
+    """The numbers of images by the forms of their names that only one image has; later forms come first."""
     found: dict[str, int] = {}
-    for form in (lambda path: path.stem, lambda path: path.name, str):
+    for form in forms:
         keys = [form(PurePosixPath(normalize("NFC", name))) for name in names]
         times = Counter(keys)
         found |= {key: number for number, key in enumerate(keys) if times[key] == 1}

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,18 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
+from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import Column, is_image_name, matching_files, sha256_of_parts
 from ddpm.data.sources.class_numbers import number_classes
-from ddpm.data.sources.layout import CAPTION_FIELDS, caption_in, columns_of_names, first_text
+from ddpm.data.sources.layout import (
+    CAPTION_FIELDS,
+    caption_in,
+    columns_of_names,
+    first_text,
+    num_with_several,
+    texts_in,
+)
 from ddpm.data.sources.tables import as_numbers
 
 TEXT, LABEL, TABLE = "txt", "cls", "json"
@@ -32,23 +41,30 @@ class WebDataset:
     path: str | Sequence[str]
 
     def open(self) -> "WebDatasetImages":
-        members, captions, labels = [], [], []
+        members, texts, labels = [], [], []
+        others: Counter[str] = Counter()
         for path in matching_files(self.path, "*.tar", "a .tar file"):
             samples = samples_of(path)
             with open(path, "rb") as file:
                 for name, parts in samples.items():
                     found = [extension for extension in parts if is_image_name(f"x.{extension}")]
-                    if len(found) != 1:
-                        raise ValueError(f"{path}: the sample {name!r} must have one image, and has {len(found)}")
+                    if not found:
+                        others.update(f".{extension}" if extension else "without extension" for extension in parts)
+                        continue
+                    if len(found) > 1:
+                        listed = f"{', '.join(found)} after the first dot of the name"
+                        raise ValueError(f"{path}: the sample {name!r} must have one image, and has {listed}")
                     members.append((path, name, *parts[found[0]]))
                     about = table_of(file, name, parts)
-                    captions.append(caption_of(file, name, parts, about))
+                    texts.append(texts_of(file, name, parts, about))
                     labels.append(label_of(file, name, parts, about))
         if not members:
-            check.fail("data.source.path", self.path, "tar files with images")
+            only = f", not {describe_counts(others)}" if others else ""
+            check.fail("data.source.path", self.path, f"tar files with images{only}")
         what = f"a label in a .{LABEL} or .{TABLE} file"
         numbered = number_classes(numbers_in(labels), what, lambda number: members[number][1])
-        return WebDatasetImages(members, *numbered, captions if any(captions) else None)
+        captions = [*map(first_text, texts)] if any(texts) else None
+        return WebDatasetImages(members, *numbered, captions, others, num_with_several(texts))
 
 
 Parts = dict[str, tuple[int, int]]
@@ -93,10 +109,11 @@ def table_of(file: BinaryIO, name: str, parts: Parts) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def caption_of(file: BinaryIO, name: str, parts: Parts, about: dict[str, Any]) -> str:
+def texts_of(file: BinaryIO, name: str, parts: Parts, about: dict[str, Any]) -> list[str]:
     if TEXT in parts:
-        return caption_in(text_of(file, name, TEXT, parts))
-    return next(filter(None, (first_text(about.get(each)).strip() for each in CAPTION_FIELDS)), "")
+        return texts_in(caption_in(text_of(file, name, TEXT, parts)))
+    found = ([text.strip() for text in texts_in(about.get(each))] for each in CAPTION_FIELDS)
+    return next(filter(any, found), [])
 
 
 def label_of(file: BinaryIO, name: str, parts: Parts, about: dict[str, Any]) -> Any:
@@ -113,13 +130,16 @@ def numbers_in(labels: list[Any]) -> list[Any]:
 
 @dataclass
 class WebDatasetImages:
-    """members: file, name, offset and size of each image."""
+    """members: file, name, offset and size of each image. passed_over: the number of members of samples without an
+    image, by extension. num_with_several: see `ImageFiles`."""
 
     members: list[tuple[str, str, int, int]]
     labels: Tensor
     class_names: tuple[str, ...]
     label_problem: str
     captions: list[str] | None
+    passed_over: Counter[str] = field(default_factory=Counter, repr=False)
+    num_with_several: int = 0
     opened: dict[str, BinaryIO] = field(default_factory=dict, repr=False)
     process: int = 0  # that opened them
 
