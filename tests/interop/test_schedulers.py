@@ -140,7 +140,7 @@ def test_the_spacing_is_exported_and_read_again(tmp_path, small, spacing, steps)
     assert first.sampler.times(STEPS) == [*(t + 1 for t in theirs.timesteps.tolist()), 0]
 
 
-SAMPLERS = ["small", "large", "learned_range", "small sampler=ddim sampler.clipped_eps=false"]
+SAMPLERS = ["small", "large", "learned_range", "small sampler=ddim"]
 
 
 @pytest.mark.parametrize("variance", SAMPLERS)
@@ -156,6 +156,7 @@ def test_an_exported_folder_read_again_draws_the_same_samples(tmp_path, monkeypa
     ]
     words += [*f"variance={variance} clip={clip} objective={objective}".split(), "sampler.steps=null"]
     words += ["loss=hybrid"] if variance == "learned_range" else []
+    words += ["sampler.clipped_eps=false"] if "ddim" in variance and clip != "none" else []
     module = awake(build.module(small(*words)).model).float()
     path = tmp_path / "last.ckpt"
     torch.save({"config": module.config, "state_dict": module.state_dict()}, path)
@@ -193,6 +194,20 @@ def test_what_cannot_be_done_is_named(tmp_path, field, value):
     with pytest.raises(ValueError, match=field.replace("trained_", "")) as refusal:
         opened(folder)
     assert repr(value) in str(refusal.value) or "2 numbers" in str(refusal.value)
+
+
+def test_eps_before_a_clipping_that_there_is_not_is_refused_where_it_is_typed(tmp_path, small):
+    folder = folder_of(tmp_path, diffusers.DDIMScheduler, clip_sample=False)
+    assert not opened(folder).sampler.clipped_eps
+    assert not opened(folder, "clip=static").sampler.clipped_eps
+    words = ("sampler=ddim", "sampler.clipped_eps=false", "sampler.steps=4")
+    assert not opened(folder, *words, "clip=static").sampler.clipped_eps
+    message = "sampler.clipped_eps=false has no effect with clip=none"
+    with pytest.raises(ValueError, match=message):
+        opened(folder, *words)
+    with pytest.raises(ValueError, match=message):
+        build.module(small(*words, "clip=none"))
+    build.module(small(*words))
 
 
 def test_a_scheduler_that_never_clips_is_read_so(tmp_path):

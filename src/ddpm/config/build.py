@@ -19,7 +19,7 @@ from ddpm.checkpoint.writing import AtomicCheckpointIO
 from ddpm.config.codec import refuse_latents
 from ddpm.config.field_types import annotations, check_type
 from ddpm.config.load import guide
-from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, build_perceptual
+from ddpm.config.model import NOTHING, build_adversary, build_loss, build_model, build_perceptual, refuse_idle_eps
 from ddpm.config.wiring import complete, instantiate
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.diffusion.conditions.base import ClassLabel, Condition
@@ -59,6 +59,7 @@ OPTIMIZERS = {NETWORK: "optimizer", ADVERSARY: "adversary_optimizer"}
 
 def module(config: DictConfig, fitted: Fitted = NOTHING) -> DiffusionModule:
     """The model, its loss and its optimizer. fitted: see `ddpm.config.fitting`."""
+    refuse_idle_eps(config.sampler, config)
     model = build_model(config, fitted, guide)
     refuse_latents(config, model.codec, model.condition)
     refuse_without_label_images(config, model.condition)

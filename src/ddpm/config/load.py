@@ -18,7 +18,7 @@ from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.checkpoint.stored_config import FITTED, Fitted, check_config, refuse_without_model
 from ddpm.config import exported
 from ddpm.config.codec import FIRST_STAGE
-from ddpm.config.model import build_model, with_network_settings
+from ddpm.config.model import build_model, refuse_idle_eps, with_network_settings
 from ddpm.config.wiring import complete, instantiate, is_chosen
 from ddpm.interop import (
     compvis,
@@ -218,6 +218,7 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
     config, fitted = open_config(stored)
     places = OmegaConf.masked_copy(changes, {"text"} & set(changes))  # of the text encoder, which has network settings
     config = merged(with_network_settings(merged(config, places), fitted), changes)
+    refuse_idle_eps(changes.get("sampler", {}), config)
     kept = {
         group: {name: value for name, value in values.items() if name not in changes.get(group, {})}
         for group, values in fitted.items()

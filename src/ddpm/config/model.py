@@ -2,9 +2,10 @@
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import hydra
 import torch
@@ -104,6 +105,15 @@ def require_memory_for_weights(config: DictConfig) -> None:
     copies = 1 + (len(decays) if isinstance(decays, Sequence) else 1)
     what = f"model={type(network).__name__}, with {sizes.get(name, 0) / 1e9:,.1f} GB in {name},"
     require_memory(copies * sum(sizes.values()), what)
+
+
+def refuse_idle_eps(changed: Mapping[str, Any], config: DictConfig) -> None:
+    """Raise ValueError if the changed fields of the sampler ask for eps before a clipping that there is not. A stored
+    configuration may, as that of a DDIMScheduler without clipping."""
+    if changed.get("clipped_eps") is False and config.clip._target_ == UNGUIDED["_target_"]:
+        raise ValueError(
+            "sampler.clipped_eps=false has no effect with clip=none, which leaves x0 as it is; leave it out"
+        )
 
 
 def refuse_clipping(config: DictConfig, codec: Codec) -> None:
