@@ -69,6 +69,11 @@ def test_steps_of_the_sampler_that_nobody_typed_follow_the_schedule(config):
         check_values(made)
 
 
+def test_what_is_typed_within_a_field_is_not_of_the_experiment(config):
+    words = ["experiment=images", "data=folder", "data.source.root=somewhere", "data.batch_size=4", "data.resize=box"]
+    assert changes_of_defaults(config("train", *words), words) == []
+
+
 KEPT = "time_sampler=logit_normal: with the experiment's mean=0.6, std=1.2"
 
 

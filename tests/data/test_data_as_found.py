@@ -190,7 +190,7 @@ def test_files_of_several_splits_are_not_mixed(tmp_path, suffix, source, names):
     for name in names:
         tar_of_images(tmp_path / f"{name}.tar", f"{name}.png")
         parquet(tmp_path / f"{name}.parquet", image=[png(1)])
-    with pytest.raises(ValueError, match=r"has files of the splits train, (test|validation); choose one") as error:
+    with pytest.raises(ValueError, match=r"has files of the splits train, (test|validation); give one") as error:
         source(str(tmp_path)).open()
     (chosen,) = re.findall(r"data.source.path=(\S+),", str(error.value))
     assert names[0] in source(chosen).open().name(0)

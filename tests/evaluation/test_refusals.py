@@ -54,3 +54,10 @@ def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, monke
     np.savez(images, np.zeros((3, 8, 8, 1), np.uint8))
     with pytest.raises(ValueError, match=message):
         evaluate.run_evaluate(config("evaluate", "trainer=cpu", *words.format(images=images).split()))
+
+
+def test_images_that_there_are_not_are_named_before_weights_are_downloaded(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.evaluators, "build_evaluator", None)
+    for path, message in (("nowhere", "images=.*nowhere does not exist"), ("", "images=.* contains neither images")):
+        with pytest.raises(ValueError, match=message):
+            evaluate.run_evaluate(config("evaluate", "trainer=cpu", f"images={tmp_path / path}", "data=digits"))

@@ -32,7 +32,7 @@ CELL, PAGE_WIDTH, MAX_POINTS = 128, 1600, 5000
 """Pixels of the smaller side of an image in the picture, and of the picture."""
 CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"]}
 POINTS = "does not apply: points in the plane, on a grid of 8 bits"
-NO_FILES = "does not apply: the images are arrays, not files"
+NO_FILES = "does not apply: the images are no files of their own"
 
 
 def run_check_data(config: DictConfig) -> None:

@@ -122,7 +122,8 @@ def left_out_and_kept(config: DictConfig, group: str, own: dict[str, Any], word:
     """Leave out the experiment's fields of another option than `word`, which has the fields `own`. Returns in words
     which were left out, and which of its values the option has."""
     changes = []
-    fields = {f: value for f, value in OmegaConf.to_container(config[group]).items() if f"{group}.{f}" not in typed}
+    given = {".".join(key.split(".")[:2]) for key in typed}  # also for data.source.root
+    fields = {f: value for f, value in OmegaConf.to_container(config[group]).items() if f"{group}.{f}" not in given}
     parameters = inspect.signature(get_object(config[group]._target_)).parameters
     if all(each.kind != inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
         foreign = fields.keys() - {*parameters, *own, "_target_", "_partial_"}

@@ -18,6 +18,7 @@ from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.commands.dry_run import require_memory_for_images
 from ddpm.config import analytic, build, load, wiring
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
+from ddpm.data.any_images import image_source, named_as
 from ddpm.evaluation import evaluators
 from ddpm.evaluation.evaluation_callback import EvaluationCallback
 from ddpm.evaluation.model_metric import ModelMetric, ModelRun
@@ -147,6 +148,9 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     changes = load.changes(config)
     sweep = build_sweep(config)
     variants = sweep.variants(config, changes) if sweep else [Variant(changes)]
+    if config.images is not None:
+        with named_as("images", Path(config.images)):
+            image_source(config.images)  # raises before weights are downloaded
     evaluator = evaluators.build_evaluator(config, data_name(config, paths)).to("cpu")  # raises if weights are missing
     report_left_out(evaluator)
     if config.save_statistics and not any(score.moments for score in evaluator.scores):

@@ -171,8 +171,8 @@ def require_one_split(folder: str, files: Sequence[str]) -> None:
     if "train" in parts and held_out:
         those = os.path.join(folder, f"*{parts['train']}*{os.path.splitext(files[0])[1]}")
         raise ValueError(
-            f"{folder} has files of the splits train, {', '.join(held_out)}; choose one with data.source.path={those}, "
-            "and another with data.test_source"
+            f"{folder} has files of the splits train, {', '.join(held_out)}; give one of them alone, in a folder "
+            f"of its own or with data.source.path={those}, and another with data.test_source"
         )
 
 
