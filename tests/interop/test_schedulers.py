@@ -196,6 +196,25 @@ def test_what_cannot_be_done_is_named(tmp_path, field, value):
     assert repr(value) in str(refusal.value) or "2 numbers" in str(refusal.value)
 
 
+def test_the_network_of_a_pipeline_is_used_with_its_scheduler(tmp_path, capsys):
+    folder = folder_of(tmp_path, diffusers.DDIMScheduler, beta_end=0.3)
+    (folder / "model_index.json").write_text("{}")
+    of_network, of_pipeline = opened(folder / "unet"), opened(folder)
+    assert of_network.config["schedule"] == of_pipeline.config["schedule"]
+    assert of_network.config["sampler"] == of_pipeline.config["sampler"]
+    assert "scheduler" not in capsys.readouterr().out
+    (folder / "model_index.json").unlink()
+    opened(folder / "unet")
+    assert "unet has no scheduler: used as with DDPMScheduler()" in capsys.readouterr().out
+
+
+def test_weights_of_a_variant_are_named(tmp_path):
+    folder = folder_of(tmp_path)
+    UNet2DModel.from_pretrained(folder / "unet").save_pretrained(tmp_path / "half", variant="fp16")
+    with pytest.raises(ValueError, match=r"has no diffusion_pytorch_model.safetensors, but .*fp16.safetensors: rename"):
+        opened(tmp_path / "half")
+
+
 def test_eps_before_a_clipping_that_there_is_not_is_refused_where_it_is_typed(tmp_path, small):
     folder = folder_of(tmp_path, diffusers.DDIMScheduler, clip_sample=False)
     assert not opened(folder).sampler.clipped_eps

@@ -36,6 +36,7 @@ from ddpm.interop.published import FirstStage, LatentModel, first_stage_configur
 from ddpm.interop.weights import name_errors
 from ddpm.model.diffusion_model import DiffusionModel, no_samples
 from ddpm.model.latent_codec import HASH, LatentCodec
+from ddpm.runs.console import say
 from ddpm.runs.portable import open_config
 
 
@@ -132,6 +133,8 @@ def from_diffusers(folder: Path, changes: DictConfig) -> tuple[DiffusionModel, D
     pretrained = diffusers.load_diffusers(folder)
     if pretrained.sample_size is None:
         raise ValueError(f"ckpt={folder} does not state the size of its images: add sample_size to its config.json")
+    if pretrained.scheduler is None:
+        say(f"ckpt={folder} has no scheduler: used as with DDPMScheduler(), unless schedule and objective are given")
     return from_weights(folder, diffusers_configuration(pretrained), pretrained.network.state_dict(), changes)
 
 

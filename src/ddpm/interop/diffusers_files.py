@@ -31,6 +31,8 @@ def read_weights(folder: Path) -> Weights:
         return to_new_names({key: weight for part in parts(index) for key, weight in load_tensors(part).items()})
     if not path.is_file() and pickled.exists():
         return to_new_names(state_dict_of(read_file(pickled), pickled))
+    if not path.is_file() and (others := sorted(folder.glob(f"{WEIGHTS}*"))):  # as of variant="fp16"
+        raise ValueError(f"{folder} has no {path.name}, but {others[0].name}: rename or copy it")
     return to_new_names(load_tensors(path))
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from ddpm.interop.diffusers_files import Config, read_config, refuse
 
+NAME = "scheduler_config.json"
 Solver = tuple[str, Config]
 """A class in `ddpm.diffusion.samplers`, as "ddim.DDIM", and its settings."""
 ANCESTRAL: Solver = ("ancestral.Ancestral", {"variance": "${variance}"})
@@ -106,8 +107,9 @@ EQUAL: dict[str, tuple[Any, ...]] = {
 
 
 def scheduler_of(folder: Path) -> Scheduler | None:
-    """The scheduler of a folder of a network or a pipeline."""
-    places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
+    """The scheduler of a folder of a network or a pipeline, or of the pipeline whose network the folder is."""
+    pipelines = [folder, *([folder.parent] if (folder.parent / "model_index.json").is_file() else [])]
+    places = [*(each / "scheduler" / NAME for each in pipelines), folder / NAME]
     return next((scheduler_from(read_config(path)) for path in places if path.exists()), None)
 
 
@@ -115,7 +117,9 @@ def scheduler_from(config: Config) -> Scheduler:
     kind = config.get("_class_name", "DDPMScheduler")
     name = kind.removesuffix("Scheduler") if isinstance(kind, str) else ""
     if name not in FIELDS or kind != f"{name}Scheduler":
-        refuse("_class_name", kind, "its noise is not that of a DDPMScheduler")
+        refuse(
+            "_class_name", kind, "its noise or its network is not that of a DDPMScheduler, or its steps are not known"
+        )
     defaults = NOISE | FIELDS[name]
     found = {key: checked(key, value, config.get(key)) for key, value in defaults.items()}
     if found.get("use_flow_sigmas"):
