@@ -7,6 +7,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -176,6 +177,12 @@ def test_tables_beside_splits_are_of_each_split(tmp_path):
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (root / "bare.csv").write_text("id,sort\n0,a\n1,b\n")
     train, test = Folder(str(root)).open(), Folder(str(root)).test_split().open()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in (*root.glob("*/*.png"), *root.glob("*.*l*")):
+            archive.write(file, Path("top", file.relative_to(root)))
+    zipped = Zip(str(tmp_path / "a.zip"), within="top/test").open()
+    assert zipped.captions == ["of test/0.png"]
+    assert with_labels(zipped, "kind", "zip").class_names == ("te",)
     assert train.captions == ["of train/0.png", "of train/1.png"]
     assert test.captions == ["of test/0.png"]
     assert with_labels(train, "kind", "folder").class_names == ("tr",)

@@ -17,8 +17,9 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import utf8
 from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
+from ddpm.data.sources import tables
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import LAYOUTS, ImageFiles, splits_in
+from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, splits_in
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Zip:
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
         root = f"{self.within}/" if self.within else zipped_folder(entries, others)
+        beside = {
+            f"{ABOVE}/{name.rpartition('/')[2]}": name for name in others if self.within and is_beside(name, root)
+        }
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
             kinds = describe_counts(
@@ -60,7 +64,10 @@ class Zip:
         if splits and self.layout == "auto":
             chosen = f"data.source.within={root}{splits['train']}, and another with data.test_source"
             raise ValueError(f"{path} has the splits {', '.join(splits.values())}; choose one with {chosen}")
-        images = ZipImages(self.path, names, others, path=path, entries=[entries[root + name] for name in names])
+        files |= {root + short: files[name] for short, name in beside.items()}
+        others += beside
+        place = f"{self.path}/{root}".removesuffix("/")
+        images = ZipImages(place, names, others, path=path, entries=[entries[root + name] for name in names])
         images.texts = {name: files[root + name] for name in others}
         return images.arranged(self.layout, folders)
 
@@ -70,6 +77,11 @@ def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
     folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
     same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
     return "".join(f"{parts[0]}/" for parts in same)
+
+
+def is_beside(name: str, root: str) -> bool:
+    """Whether a file is a table beside the folder `root`, which ends with a slash."""
+    return tables.is_table(name) and name.rpartition("/")[0] == root[:-1].rpartition("/")[0]
 
 
 def files_in(archive: ZipFile) -> dict[str, ZipInfo]:
