@@ -216,6 +216,7 @@ def changes(config: DictConfig) -> DictConfig:
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
     """The stored configuration with the changes. Fitted values of a replaced part or field are dropped."""
     config, fitted = open_config(stored)
+    refuse_without_reader(config, changes)
     places = OmegaConf.masked_copy(changes, {"text"} & set(changes))  # of the text encoder, which has network settings
     config = merged(with_network_settings(merged(config, places), fitted), changes)
     kept = {
@@ -224,6 +225,15 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
         if "_target_" not in changes.get(group, {})
     }
     return config, kept
+
+
+def refuse_without_reader(config: DictConfig, changes: DictConfig) -> None:
+    """Raise ValueError for a change of a part that the stored sampler does not have."""
+    read = str(config.sampler)
+    for group in ("variance", "timestep_spacing") if "_target_" not in changes.get("sampler", {}) else ():
+        if group in changes and f"${{{group}}}" not in read:
+            name = config.sampler._target_.rpartition(".")[2]
+            raise ValueError(f"{group} has no effect on the stored sampler, {name}; leave it out, or choose a sampler")
 
 
 def rebuilt(config: DictConfig, fitted: Fitted) -> DiffusionModel:
