@@ -316,6 +316,27 @@ def test_the_folder_of_a_sweep_is_that_of_run_dir():
     assert "hydra.run.dir=x" not in words
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("sample", ["task=denoise", "num_samples=3"], "there is no 'num_samples' to set; it is one of task=generate"),
+        ("sample", ["task=denoise", "gif=true"], "there is no 'gif' to set; it is one of task=generate"),
+        ("evaluate", ["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py"),
+        ("evaluate", ["task=anomal"], "metric must be one of all, anomaly, .*did you mean 'anomaly'"),
+    ],
+)
+def test_a_field_or_task_of_another_command_or_task_is_said_to_be_there(monkeypatch, name, words, message):
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(HydraException) as caught:
+        compose(CONF, name, expand_short_forms(words, CONF, name))
+    assert re.match(message, config_error(caught.value, CONF, name, expand_short_forms(words, CONF, name), words))
+
+
+def test_no_internal_field_is_suggested(config, run_of):
+    with pytest.raises(ValueError, match=r"^there is no 'codec\.first_stage' to set$"):
+        sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", "+codec.first_stage=x"))
+
+
 def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
     typed = ["run_dir=a,b"]
     words = expand_short_forms(typed, CONF, "train")

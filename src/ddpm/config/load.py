@@ -258,7 +258,7 @@ class UnknownField(ValueError):
 def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
     """Apply the changes in place: a selected option replaces the stored group; single fields change it."""
     for group, value in changes.items_ex(resolve=False):
-        known = set(stored[group])
+        known = {field for field in stored[group] if not field.startswith("_")}
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
             if field not in known:
