@@ -254,6 +254,11 @@ def test_a_choice_that_is_read_is_not_refused(config, typed):
     refuse_what_has_no_effect(config("train", *typed), typed)
 
 
+@pytest.mark.parametrize("name", ["export", "check_data", "check_schedule"])
+def test_commands_with_other_fields_refuse_nothing(name):
+    refuse_what_has_no_effect(compose(CONF, name, []), [])
+
+
 def test_a_part_that_the_stored_sampler_lacks_is_refused(config, run_of):
     with pytest.raises(ValueError, match="variance has no effect on the stored sampler, DDIM; leave it out"):
         sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", "variance=large"))

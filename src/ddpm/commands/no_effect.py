@@ -37,8 +37,8 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
             verb = "have" if len(chosen) > 1 else "has"
             raise ValueError(f"{typed} has no effect, because {names} {verb} no {group}; leave it out")
     words = {word.lstrip("+").partition("=")[0]: word for word in overrides if not word.endswith("=none")}
-    ask = idle_in_training if "loss" in config else idle_in_evaluation if "metric" in config else idle_in_sampling
-    idle = ask(config, words.keys())
+    of_command = {"loss": idle_in_training, "metric": idle_in_evaluation, "task": idle_in_sampling}
+    idle = next((ask(config, words.keys()) for group, ask in of_command.items() if group in config), {})
     for key, word in words.items():
         if why := idle.get(key) or idle.get(key.partition(".")[0]):
             raise ValueError(f"{word} has no effect, because {why}; leave it out")
