@@ -82,6 +82,13 @@ def test_what_is_no_file_in_the_place_of_the_metrics_is_kept_aside(tmp_path):
     assert (tmp_path / "metrics.csv.aside").is_fifo()
 
 
+def test_a_missing_table_of_a_resumed_run_is_mentioned(tmp_path, recwarn):
+    MetricsTable(str(tmp_path)).continue_from(0)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"metrics\.csv does not exist, so it gets the values after step 2 only"):
+        MetricsTable(str(tmp_path)).continue_from(2)
+
+
 def test_tables_of_other_runs_are_kept_each_under_its_own_name(tmp_path):
     for number in range(3):
         (tmp_path / "metrics.csv").write_text(str(number))

@@ -10,7 +10,7 @@ import torch
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from ddpm.commands import cli, sample, train
+from ddpm.commands import cli, evaluate, sample, train
 from ddpm.commands.config_errors import config_error
 from ddpm.commands.no_effect import refuse_what_has_no_effect
 from ddpm.commands.short_forms import expand_short_forms
@@ -183,12 +183,63 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
         (["features=inception"], "features=inception has no effect, because no metric is chosen"),
         (["experiment=first_stage_mnist", "objective=v"], "objective=v has no effect, because a first stage generates"),
         (["experiment=classifier_mnist", "sampler=ddim"], "sampler=ddim has no effect, because a classifier generates"),
-        (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss has no variance"),
+        (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss have no variance"),
     ],
 )
 def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
     with pytest.raises(ValueError, match=message):
         refuse_what_has_no_effect(config("train", *typed), typed)
+
+
+IDLE = {
+    "train": [
+        ("callbacks=none keep.last=9", "no callback reads it"),
+        ("~callbacks.samples ~callbacks.denoising sample_every_n_steps=9", "no callback reads it"),
+        ("keep.mode=max", "keep.best is null"),
+        ("ema.decay=[] ema.warmup=false", r"ema.decay=\[\] keeps no averages"),
+        ("data.num_labels=3", r"there are no label images \(data.label_images\)"),
+    ],
+    "sample": [
+        *((f"ckpt=x {word}", "only train.py reads it") for word in ("trainer.max_steps=5", "logger=csv")),
+        *((f"ckpt=x {word}", "only train.py reads it") for word in ("callbacks=first_stage", "+trainer.max_epochs=1")),
+        ("ckpt=x task=denoise +data.flip=true", "only train.py reads it"),
+        ("ckpt=x task=denoise +data.batch_size=2", "a task reads single images"),
+        ("ckpt=x task=degradation sampler=ddim", "task=degradation uses the forward process only"),
+    ],
+    "evaluate": [
+        ("ckpt=x trainer.gradient_clip_val=1", "only train.py reads it"),
+        ("ckpt=x +data.num_train=5", "only train.py reads it"),
+        ("ckpt=x metric=nll features=mnist", "metric=nll does not read it"),
+        ("ckpt=x metric=reconstruction split=test", "metric=reconstruction does not read it"),
+        *((f"images=x {word}", "images=x come from no model") for word in ("sampler=ddim", "seed=3", "weights=raw")),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "words", "why"), [(name, *each) for name, some in IDLE.items() for each in some])
+def test_a_setting_that_the_command_does_not_read_is_refused(config, name, words, why):
+    typed = words.split()
+    with pytest.raises(ValueError, match=f"^{re.escape(typed[-1].lstrip('+'))} has no effect, because {why}; leave"):
+        refuse_what_has_no_effect(config(name, *typed), [word.lstrip("+") for word in typed])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", "sample_every_n_steps=9 keep.last=9 checkpoint_every_n_steps=3 ema.warmup=false"),
+        ("train", "callbacks=first_stage sample_every_n_steps=9 experiment=first_stage_mnist"),
+        ("train", "callbacks=none metric=fid sample_every_n_steps=9"),
+        ("sample", "ckpt=x logger=none callbacks=none trainer=cpu trainer.devices=2 sampler=ddim"),
+        ("sample", "ckpt=x task=denoise data=mnist +callbacks.mine._target_=mine.Callback"),
+        ("evaluate", "ckpt=x metric=nll split=test seed=3 weights=raw batch_size=2"),
+        ("evaluate", "ckpt=x metric=[nll,fid] features=mnist keep_images=false +data.batch_size=9"),
+        ("evaluate", "ckpt=x metric=restoration features=mnist features_batch_size=3"),
+        ("evaluate", "images=x data=mnist guidance=none features=mnist split=test"),
+        ("evaluate", "metric=sampler_error model=oracle_gaussian seed=3"),
+    ],
+)
+def test_a_setting_that_the_command_reads_is_not_refused(config, name, words):
+    refuse_what_has_no_effect(config(name, *words.split()), [word.lstrip("+") for word in words.split()])
 
 
 @pytest.mark.parametrize(
@@ -201,6 +252,22 @@ def test_a_choice_that_nothing_reads_is_refused(config, typed, message):
 )
 def test_a_choice_that_is_read_is_not_refused(config, typed):
     refuse_what_has_no_effect(config("train", *typed), typed)
+
+
+@pytest.mark.parametrize("name", ["export", "check_data", "check_schedule"])
+def test_commands_with_other_fields_refuse_nothing(name):
+    refuse_what_has_no_effect(compose(CONF, name, []), [])
+
+
+def test_a_part_that_the_stored_sampler_lacks_is_refused(config, run_of):
+    with pytest.raises(ValueError, match="variance has no effect on the stored sampler, DDIM; leave it out"):
+        sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", "variance=large"))
+
+
+def test_a_field_of_a_metric_is_named_in_full(config, run_of, tmp_path):
+    words = ("metric=nll", "metric.nll.num_images=99999", "trainer=cpu", f"out={tmp_path}")
+    with pytest.raises(ValueError, match=r"^metric\.nll\.num_images must be an integer in 1\.\."):
+        evaluate.run_evaluate(config("evaluate", f"ckpt={run_of('sampler=ddim')}", *words))
 
 
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
@@ -252,6 +319,27 @@ def test_the_folder_of_a_sweep_is_that_of_run_dir():
     words = expand_short_forms(["-m", "seed=1,2", "run_dir=x"], CONF, "train")
     assert "hydra.sweep.dir=x" in words
     assert "hydra.run.dir=x" not in words
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("sample", ["task=denoise", "num_samples=3"], "there is no 'num_samples' to set; it is one of task=generate"),
+        ("sample", ["task=denoise", "gif=true"], "there is no 'gif' to set; it is one of task=generate"),
+        ("evaluate", ["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py"),
+        ("evaluate", ["task=anomal"], "metric must be one of all, anomaly, .*did you mean 'anomaly'"),
+    ],
+)
+def test_a_field_or_task_of_another_command_or_task_is_said_to_be_there(monkeypatch, name, words, message):
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(HydraException) as caught:
+        compose(CONF, name, expand_short_forms(words, CONF, name))
+    assert re.match(message, config_error(caught.value, CONF, name, expand_short_forms(words, CONF, name), words))
+
+
+def test_no_internal_field_is_suggested(config, run_of):
+    with pytest.raises(ValueError, match=r"^there is no 'codec\.first_stage' to set$"):
+        sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", "+codec.first_stage=x"))
 
 
 def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):

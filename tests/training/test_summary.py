@@ -2,8 +2,11 @@
 
 import re
 
+from omegaconf import OmegaConf
 from processes import Command, ended
 from small_runs import SMALL
+
+from ddpm.commands.sweep_table import SweepTable
 
 
 def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_commands(tmp_path):
@@ -27,3 +30,18 @@ def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_co
         for text in (" parameters, 4 steps of 16", "schedule: ", "step 4: train/loss ", "done: 4 steps", "val/loss "):
             assert text in log
     assert output.endswith("next:\n  ddpm report sweep\n")
+
+
+def test_the_table_of_a_sweep_names_runs_by_what_differs_and_not_by_what_was_typed(tmp_path, capsys):
+    for number, typed in enumerate(["[schedule=cosine, seed=0]", "[seed=1]"]):
+        run = tmp_path / str(number)
+        (run / "checkpoints").mkdir(parents=True)
+        (run / ".hydra").mkdir()
+        (run / ".hydra" / "overrides.yaml").write_text(typed)
+        (run / "checkpoints" / "config.yaml").write_text(f"seed: {number}\nloss: same\n")
+        (run / "metrics.csv").write_text("step,train/loss\n2,0.5\n")
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    shown = capsys.readouterr().out
+    assert "seed=0" in shown
+    assert "seed=1" in shown
+    assert "schedule" not in shown

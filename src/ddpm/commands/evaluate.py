@@ -66,7 +66,7 @@ def run_evaluate(config: DictConfig) -> None:
     config, model_metrics = split_metrics(config)
     if not config.metric:
         refuse_what_is_for_images(config)
-    paths = checkpoint_paths(config, model_metrics)
+    paths = checkpoint_paths(config, [*model_metrics.values()])
     trainer = build.trainer(config)
     if config.metric:
         measure_images(config, paths, trainer)
@@ -74,8 +74,8 @@ def run_evaluate(config: DictConfig) -> None:
         measure_model(config, model_metrics, path, trainer)
 
 
-def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
-    """The configuration with only the metrics of images, and the metrics of the model."""
+def split_metrics(config: DictConfig) -> tuple[DictConfig, dict[str, ModelMetric]]:
+    """The configuration with only the metrics of images, and the metrics of the model, by name."""
     parts = wiring.instantiate(config.metric, "metric") if config.get("metric") else {}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
@@ -83,13 +83,12 @@ def split_metrics(config: DictConfig) -> tuple[DictConfig, list[ModelMetric]]:
     model_metrics = {name: part for name, part in parts.items() if hasattr(part, "measure")}
     config = config.copy()
     config.metric = OmegaConf.masked_copy(config.metric, [name for name in parts if name not in model_metrics])
-    return config, list(model_metrics.values())
+    return config, model_metrics
 
 
 def refuse_what_is_for_images(config: DictConfig) -> None:
     given = [field for field in ("sweep", "save_statistics", "images", "reference") if config.get(field)]
     given += ["num_repeats"] if config.num_repeats > 1 else []
-    given += ["split"] if config.split != "train" else []
     given += [field for field in ("num_samples", "num_real", "class") if config[field] is not None]
     if given:
         raise ValueError(f"{given[0]} has no effect without a metric of images, for example metric=fid; leave it out")
@@ -260,7 +259,9 @@ def current_environment(trainer: Trainer) -> Environment:
 # Models
 
 
-def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Path | None, trainer: Trainer) -> None:
+def measure_model(
+    config: DictConfig, model_metrics: dict[str, ModelMetric], path: Path | None, trainer: Trainer
+) -> None:
     """Compute the metrics of the model itself. Without a path, the metric builds its own model from `config`."""
     if not model_metrics:
         return
@@ -273,7 +274,7 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
     else:
         folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
         model, stored = load.from_checkpoint(path, load.changes(config))
-        if any(getattr(part, "needs_samples", True) for part in model_metrics):
+        if any(getattr(part, "needs_samples", True) for part in model_metrics.values()):
             load.refuse_without_samples(model, path)
         model.use_for_prediction(config.weights, config.seed)
         analytic.prepare(model, stored, path, trainer)
@@ -283,8 +284,12 @@ def measure_model(config: DictConfig, model_metrics: list[ModelMetric], path: Pa
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     require_writable(folder, "out")
-    for part in model_metrics:
-        measured = part.measure(run)
+    for name, part in model_metrics.items():
+        try:
+            measured = part.measure(run)
+        except ValueError as error:
+            of_metric = hasattr(part, str(error).partition(" must ")[0])
+            raise (wiring.name_field(error, f"metric.{name}") if of_metric else error) from error
         if not measured.estimates:
             check.fail(f"the values of {type(part).__name__}", measured.estimates, "at least one")
         result = Result.of(

@@ -4,7 +4,15 @@ import re
 from collections.abc import Set
 
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.checkpoint.groups import group_names
+
+OF_EVERY_COMMAND = (
+    *("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "profiler"),
+    "inference_mode",
+)
+"""Settings of the trainer that sample.py and evaluate.py read too."""
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
@@ -26,19 +34,64 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
         chosen = {part: config[part] for part in parts if config.get(part) and "_target_" in config[part]}
         if typed and chosen and not any(group in part for part in chosen.values()):
             names = " and ".join(f"the {part} {leaf['_target_'].rpartition('.')[2]}" for part, leaf in chosen.items())
-            raise ValueError(f"{typed} has no effect, because {names} has no {group}; leave it out")
-    words = {re.match(r"\+*(\w*)", word)[1]: word for word in overrides if not word.endswith("=none")}
-    for group, why in (idle_groups(config, words.keys()) if "loss" in config else {}).items():
-        if group in words:
-            raise ValueError(f"{words[group]} has no effect, because {why}; leave it out")
+            verb = "have" if len(chosen) > 1 else "has"
+            raise ValueError(f"{typed} has no effect, because {names} {verb} no {group}; leave it out")
+    words = {word.lstrip("+").partition("=")[0]: word for word in overrides if not word.endswith("=none")}
+    of_command = {"loss": idle_in_training, "metric": idle_in_evaluation, "task": idle_in_sampling}
+    idle = next((ask(config, words.keys()) for group, ask in of_command.items() if group in config), {})
+    for key, word in words.items():
+        if why := idle.get(key) or idle.get(key.partition(".")[0]):
+            raise ValueError(f"{word} has no effect, because {why}; leave it out")
 
 
-def idle_groups(config: DictConfig, typed: Set[str]) -> dict[str, str]:
-    """The groups among those typed that a training does not use, and why."""
+def idle_in_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
+    """The groups and fields among those typed that a training does not use, and why."""
     idle = {} if "_target_" in config.adversary else {"adversary_optimizer": "there is no adversary"}
     if not config.get("metric"):
         idle |= dict.fromkeys(("evaluate", "features", "features_batch_size"), "no metric is chosen, as metric=fid")
     of_samples = {"objective", "sampler", "clip", "guidance", "timestep_spacing"}
-    if typed & of_samples and (what := getattr(get_object(config.model._target_), "no_samples", None)):
+    groups = {key.partition(".")[0] for key in typed}
+    if groups & of_samples and (what := getattr(get_object(config.model._target_), "no_samples", None)):
         idle |= dict.fromkeys(of_samples, f"{what.partition(',')[0]} generates no images")
+    read = f"{config.callbacks} {config.evaluate if config.get('metric') else ''}"
+    shared = {"sample_every_n_steps", "checkpoint_every_n_steps", "keep"} - set(re.findall(r"\$\{(\w+)", read))
+    idle |= dict.fromkeys(shared, "no callback reads it")
+    if config.keep.best is None:
+        idle["keep.mode"] = "keep.best is null"
+    if config.ema.get("decay") == []:
+        idle |= dict.fromkeys(("ema.warmup", "ema.start_step"), "ema.decay=[] keeps no averages")
+    if config.data.get("label_images") is None:
+        idle["data.num_labels"] = "there are no label images (data.label_images)"
     return idle
+
+
+def idle_in_sampling(config: DictConfig, typed: Set[str]) -> dict[str, str]:
+    """Likewise, of sample.py."""
+    idle = {f"data.{field}": "a task reads single images" for field in ("batch_size", "eval_batch_size")}
+    if config.task is not None:
+        idle |= getattr(get_object(config.task._target_), "idle", {})
+    return idle | idle_without_training(config, typed)
+
+
+def idle_in_evaluation(config: DictConfig, typed: Set[str]) -> dict[str, str]:
+    """Likewise, of evaluate.py."""
+    metrics = {name: str(leaf) for name, leaf in (config.get("metric") or {}).items() if leaf is not None}
+    of_models = [name for name, leaf in metrics.items() if "ddpm.evaluation.model_metrics." in leaf]
+    idle = {}
+    if of_models and of_models == [*metrics]:
+        read = re.findall(r"\$\{(\w+)", str(OmegaConf.to_container(config.metric, resolve=False)))
+        names = {"features", "features_batch_size", "keep_images", "split"} - {*read}
+        idle = dict.fromkeys(names, f"metric={','.join(of_models)} does not read it")
+    if config.images is not None and config.ckpt is None and not of_models:
+        of_a_model = (*group_names(builds=True), "weights", "seed", "keep_images")
+        idle = dict.fromkeys(of_a_model, f"images={config.images} come from no model")
+    return idle | idle_without_training(config, typed)
+
+
+def idle_without_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
+    """What sample.py and evaluate.py do not use of the groups that train.py has too."""
+    fields = {f"trainer.{field}" for field in OF_EVERY_COMMAND}
+    idle = {key for key in typed if key.startswith("trainer.") and key not in fields}
+    idle |= {"data.flip", "data.seed", "data.num_train", "data.latents", "logger"}
+    idle |= {"callbacks"} if "ddpm.training." in str(config.callbacks) else set()
+    return dict.fromkeys(idle, "only train.py reads it")

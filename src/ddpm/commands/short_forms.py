@@ -34,7 +34,8 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
     task = next((a.removeprefix("task=") for a in arguments if a.startswith("task=")), None)
-    if name == "evaluate" and task:
+    of_metric = (conf / "metric" / f"{task}.yaml").exists() or not (conf / "task" / f"{task}.yaml").exists()
+    if name == "evaluate" and task and of_metric:
         arguments = [re.sub(r"^task(?=[.=])", f"metric.{task}", a) for a in arguments]
         arguments = [re.sub(rf"^metric\.{re.escape(task)}=", "metric=", a) for a in arguments]
     if name == "evaluate":

@@ -15,17 +15,16 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         from ddpm.commands.summary import read_metrics
+        from ddpm.config.run_settings import differing_settings, read_config, run_labels
         from ddpm.evaluation.table import titled_table
         from ddpm.report.runs import runs_below
-        from ddpm.report.settings import read_overrides
 
         sweep = Path(config.hydra.sweep.dir)
         folders = list(runs_below(sweep)) if launch.is_first_process() else []
         if len(folders) < 2:
             return
-        words = [read_overrides(folder) or [] for folder in folders]
-        shared = set.intersection(*map(set, words))
-        names = [" ".join(word for word in each if word not in shared) for each in words]
+        columns, _ = differing_settings([read_config(folder) for folder in folders])
+        names = run_labels(columns, [str(folder.relative_to(sweep)) for folder in folders])
         last = [{name: f"{points[-1][1]:.5g}" for name, points in read_metrics(each).items()} for each in folders]
         rows = {
             str(folder): {"settings": name, **values} for folder, name, values in zip(folders, names, last, strict=True)

@@ -219,6 +219,7 @@ def changes(config: DictConfig) -> DictConfig:
 def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fitted]:
     """The stored configuration with the changes. Fitted values of a replaced part or field are dropped."""
     config, fitted = open_config(stored)
+    refuse_without_reader(config, changes)
     places = OmegaConf.masked_copy(changes, {"text"} & set(changes))  # of the text encoder, which has network settings
     config = merged(with_network_settings(merged(config, places), fitted), changes)
     refuse_idle_eps(changes.get("sampler", {}), config)
@@ -228,6 +229,15 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
         if "_target_" not in changes.get(group, {})
     }
     return config, kept
+
+
+def refuse_without_reader(config: DictConfig, changes: DictConfig) -> None:
+    """Raise ValueError for a change of a part that the stored sampler does not have."""
+    read = str(config.sampler)
+    for group in ("variance", "timestep_spacing") if "_target_" not in changes.get("sampler", {}) else ():
+        if group in changes and f"${{{group}}}" not in read:
+            name = config.sampler._target_.rpartition(".")[2]
+            raise ValueError(f"{group} has no effect on the stored sampler, {name}; leave it out, or choose a sampler")
 
 
 def rebuilt(config: DictConfig, fitted: Fitted) -> DiffusionModel:
@@ -252,7 +262,7 @@ class UnknownField(ValueError):
 def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
     """Apply the changes in place: a selected option replaces the stored group; single fields change it."""
     for group, value in changes.items_ex(resolve=False):
-        known = set(stored[group])
+        known = {field for field in stored[group] if not field.startswith("_")}
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
             if field not in known:

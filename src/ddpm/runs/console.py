@@ -31,6 +31,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")  # more workers than CPUs
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # steps count, not epochs
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Lightning's call
     warnings.filterwarnings("ignore", message=".*Grad strides do not match.*")  # 1 x 1 kernels have several layouts
 

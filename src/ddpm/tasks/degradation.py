@@ -1,6 +1,7 @@
 """Real images, degraded step by step by the model's forward process."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -17,6 +18,10 @@ class Degradation(ImageTask):
     """
 
     num_times: int
+    idle: ClassVar = dict.fromkeys(
+        ("sampler", "timestep_spacing", "variance", "clip", "guidance", "weights", "class"),
+        "task=degradation uses the forward process only",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

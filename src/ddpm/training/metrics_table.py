@@ -59,6 +59,8 @@ class MetricsTable(Logger):
         numbers. At step 0 the file belongs to another run, and is renamed.
         """
         if not os.path.lexists(self.path):
+            if step > 0:
+                rank_zero_warn(f"{self.path} does not exist, so it gets the values after step {step} only")
             return
         if step == 0:
             set_aside(self.path)
