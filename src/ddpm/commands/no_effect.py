@@ -10,7 +10,7 @@ from ddpm.checkpoint.groups import group_names
 
 OF_EVERY_COMMAND = (
     *("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "profiler"),
-    "inference_mode",
+    *("inference_mode", "plugins"),
 )
 """Settings of the trainer that sample.py and evaluate.py read too."""
 
