@@ -20,7 +20,7 @@ MODELS: dict[str, Words] = {
     "pixels_28": ("experiment=mnist_class",),
     "stage_28": ("experiment=first_stage_mnist",),
     "latents_28": ("experiment=ldm_mnist",),
-    "pixels_64": ("experiment=mnist_class", *LARGE),
+    "pixels_64": ("experiment=mnist_class", *LARGE, "model.patch_size=4"),
     "stage_64": ("experiment=first_stage_mnist", *LARGE, "model.patch_size=4"),
     "latents_64": ("experiment=ldm_mnist", *LARGE),
 }
