@@ -47,7 +47,7 @@ def main() -> None:
     longer = STUDY.measured(given.seeds, 2 * given.minutes, pixels) if pixels else {}
     values = STUDY.timed(values, given.minutes)
     values |= {f"{method}, longer": {**own, "ms": values[method].get("ms", [])} for method, own in longer.items()}
-    about = f"{given.minutes:g} minutes of training each, {torch.get_num_threads()} threads."
+    about = f"{given.minutes:g} minutes of training each. CPU threads: {torch.get_num_threads()}."
     replace_below(PAGE, START, f"{about}\n\n{table(rows(values))}")
     print(table(rows(values)))
 
