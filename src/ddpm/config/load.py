@@ -233,9 +233,10 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
 
 def refuse_without_reader(config: DictConfig, changes: DictConfig) -> None:
     """Raise ValueError for a change of a part that the stored sampler does not have."""
-    read = str(config.sampler)
-    for group in ("variance", "timestep_spacing") if "_target_" not in changes.get("sampler", {}) else ():
-        if group in changes and f"${{{group}}}" not in read:
+    if "_target_" in changes.get("sampler", {}):
+        return
+    for group in ("variance", "timestep_spacing"):
+        if group in changes and f"${{{group}}}" not in str(config.sampler):
             name = config.sampler._target_.rpartition(".")[2]
             raise ValueError(f"{group} has no effect on the stored sampler, {name}; leave it out, or choose a sampler")
 

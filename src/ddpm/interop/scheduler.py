@@ -108,8 +108,9 @@ EQUAL: dict[str, tuple[Any, ...]] = {
 
 def scheduler_of(folder: Path) -> Scheduler | None:
     """The scheduler of a folder of a network or a pipeline, or of the pipeline whose network the folder is."""
-    pipelines = [folder, *([folder.parent] if (folder.parent / "model_index.json").is_file() else [])]
-    places = [*(each / "scheduler" / NAME for each in pipelines), folder / NAME]
+    places = [folder / "scheduler" / NAME, folder / NAME]
+    if (folder.parent / "model_index.json").is_file():
+        places.append(folder.parent / "scheduler" / NAME)
     return next((scheduler_from(read_config(path)) for path in places if path.exists()), None)
 
 
