@@ -7,6 +7,7 @@ used.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,6 +22,7 @@ FILTERS = {
 }
 FULL_WHITE = 65535
 BACKGROUNDS = {"white": 255, "black": 0}
+Resize = Annotated[str, check.words(*FILTERS)] | None
 ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow stores an orientation
 
 
@@ -53,17 +55,13 @@ class Preparation:
     channels: int
     size: tuple[int, int]
     crop: tuple[int, int] | None = None
-    resize: str | None = None
-    background: str = "white"
-    white: int | None = field(default=None, repr=False)
+    resize: Resize = None
+    background: Annotated[str, check.words(*BACKGROUNDS)] = "white"
+    white: Annotated[int, check.integers(1, FULL_WHITE)] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.white is not None:
-            check.integer("data.white", self.white, low=1, high=FULL_WHITE)
+        check.fields(self, "data.")
         check.one_of("data.channels", self.channels, (1, 3))
-        check.one_of("data.background", self.background, BACKGROUNDS)
-        if self.resize is not None:
-            check.one_of("data.resize", self.resize, FILTERS)
         if self.crop is not None and self.resize is None and self.crop != self.size:
             check.fail("data.crop", list(self.crop), f"data.size ({list(self.size)}) if data.resize is not set")
 

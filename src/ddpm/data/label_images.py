@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -62,10 +63,10 @@ class LabelledPreparation:
     """
 
     preparation: Preparation
-    num_labels: int
+    num_labels: Annotated[int, check.integers(1, 256)]
 
     def __post_init__(self) -> None:
-        check.integer("data.num_labels", self.num_labels, low=1, high=256)
+        check.fields(self, "data.")
 
     @property
     def shape(self) -> tuple[int, int, int]:

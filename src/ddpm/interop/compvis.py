@@ -38,21 +38,17 @@ class Unstated:
     """What weights do not say. size: side of a latent. null_embedding: the last class is none. scale: of latents, where
     the file does not state it. Exactly one of num_heads and head_channels is set."""
 
-    size: int
-    num_heads: int | None = None
-    head_channels: int | None = None
+    size: check.PositiveInt
+    num_heads: check.PositiveInt | None = None
+    head_channels: check.PositiveInt | None = None
     null_embedding: bool = False
-    scale: float | None = None
+    scale: check.PositiveNumber | None = None
 
     def __post_init__(self) -> None:
-        check.positive_int("size", self.size)
-        check.boolean("null_embedding", self.null_embedding)
-        if self.scale is not None:
-            check.positive_number("scale", self.scale)
+        check.fields(self)
         heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(self, name)) is not None}
         if len(heads) != 1:
             check.fail("num_heads and head_channels", heads, "one or the other")
-        check.positive_int(*heads.popitem())
 
 
 PUBLISHED = {

@@ -145,6 +145,7 @@ class ImageTask(ABC):
         else:
             for number in self.images:
                 check.integer("task.images", number, low=0)
+        check.fields(self, "task.")
 
     @abstractmethod
     def __call__(self, model: Model) -> Outcome: ...

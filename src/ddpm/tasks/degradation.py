@@ -1,7 +1,7 @@
 """Real images, degraded step by step by the model's forward process."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -17,15 +17,11 @@ class Degradation(ImageTask):
     All images of a row share one random state z, as in sampling.
     """
 
-    num_times: int
+    num_times: Annotated[int, check.integers(2)]
     idle: ClassVar = dict.fromkeys(
         ("sampler", "timestep_spacing", "variance", "clip", "guidance", "weights", "class"),
         "task=degradation uses the forward process only",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("task.num_times", self.num_times, low=2)
 
     def __call__(self, model: Model) -> Outcome:
         process = model.sampler.process

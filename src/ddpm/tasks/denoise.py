@@ -19,11 +19,7 @@ class Denoise(ImageTask):
     blurred but has the least possible squared error.
     """
 
-    snr: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_number("task.snr", self.snr)
+    snr: check.PositiveNumber
 
     def __call__(self, model: Model) -> Outcome:
         process = gaussian(model, "denoise")

@@ -2,6 +2,7 @@
 7)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -21,15 +22,13 @@ class Progressive:
     The nearest times of the sampler are used. num_completions = 0 skips this picture.
     """
 
-    num_samples: int
-    num_times: int
+    num_samples: check.PositiveInt
+    num_times: Annotated[int, check.integers(2)]
     times: list[int] | None
-    num_completions: int
+    num_completions: check.NonNegativeInt
 
     def __post_init__(self) -> None:
-        check.positive_int("task.num_samples", self.num_samples)
-        check.integer("task.num_times", self.num_times, low=2)
-        check.non_negative_int("task.num_completions", self.num_completions)
+        check.fields(self, "task.")
         if self.times is not None and not self.num_completions:
             raise ValueError("task.times has no effect with task.num_completions=0; leave one of them out")
 

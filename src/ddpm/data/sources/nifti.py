@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,14 +29,13 @@ class Nifti:
     """
 
     root: str
-    axis: str
+    axis: Annotated[str, check.words(*AXES)]
     slices: Sequence[int] | None
-    step: int
+    step: check.PositiveInt
     window: Sequence[float]
 
     def __post_init__(self) -> None:
-        check.one_of("data.source.axis", self.axis, AXES)
-        check.positive_int("data.source.step", self.step)
+        check.fields(self, "data.source.")
         if self.slices is not None and (len(self.slices) != 2 or not 0 <= self.slices[0] <= self.slices[1]):
             check.fail("data.source.slices", list(self.slices), "[first, last] with 0 <= first <= last, or null")
         low, high = self.window if len(self.window) == 2 else (1, 0)

@@ -30,7 +30,7 @@ CAPTION_NAMES = ("caption", "text", "prompt", "captions")
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(check.Checked):
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
@@ -44,10 +44,7 @@ class Parquet:
     image_column: str | None = None
     label_column: str | None = None
     caption_column: str | None = None
-    encoded_limit_mb: int = 2048
-
-    def __post_init__(self) -> None:
-        check.non_negative_int("data.source.encoded_limit_mb", self.encoded_limit_mb)
+    encoded_limit_mb: check.NonNegativeInt = 2048
 
     def open(self) -> "ParquetImages":
         paths = matching_files(self.path, "*.parquet", "a Parquet file")

@@ -1,6 +1,7 @@
 """Digits enlarged by different factors and placed on a larger canvas: larger images that need no download."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,16 +24,14 @@ class PlacedDigits:
     """
 
     of: Source
-    num_images: int
-    size: int
-    smallest: float
+    num_images: check.PositiveInt
+    size: check.PositiveInt
+    smallest: Annotated[float, check.numbers(low=0.1)]
     largest: float
 
     def __post_init__(self) -> None:
-        check.positive_int("data.source.num_images", self.num_images)
-        check.positive_int("data.source.size", self.size)
-        check.number("data.source.smallest", self.smallest, low=0.1)
-        check.number("data.source.largest", self.largest, low=self.smallest)
+        check.fields(self)
+        check.number("largest", self.largest, low=self.smallest)
 
     def open(self) -> "PlacedImages":
         require_memory(NUM_BYTES * self.num_images, f"data.source.num_images={self.num_images}")

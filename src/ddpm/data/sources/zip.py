@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 from zipfile import ZipFile, ZipInfo
 
 from PIL import Image
@@ -23,18 +23,15 @@ from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, splits_in
 
 
 @dataclass(frozen=True)
-class Zip:
+class Zip(check.Checked):
     """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
     further. layout: as of a folder with these files; None: as auto, but folders are not classes, as in earlier
     versions. within: the folder in the file that is read; "": the folder that was zipped.
     """
 
     path: str
-    layout: str | None = "auto"
+    layout: Annotated[str, check.words(*LAYOUTS)] | None = "auto"
     within: str = ""
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.layout", self.layout, (*LAYOUTS, None))
 
     def open(self) -> "ZipImages":
         path = Path(self.path)

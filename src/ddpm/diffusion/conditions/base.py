@@ -106,15 +106,14 @@ class ClassLabel:
     class embeddings can absorb that vector.
     """
 
-    num_classes: int
-    dropout: float
+    num_classes: check.PositiveInt
+    dropout: check.Share
     names: Sequence[str] | None = None
     needs_images: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check.positive_int("num_classes", self.num_classes)
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         if self.names and len(self.names) != self.num_classes:
             check.fail("names", list(self.names), f"one for each of the {self.num_classes} classes")
 
@@ -164,10 +163,10 @@ class Several:
     """
 
     parts: Mapping[str, Condition]
-    dropout: float = 0.0
+    dropout: check.Share = 0.0
 
     def __post_init__(self) -> None:
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         for name, part in self.parts.items():
             if part.dropout:
                 check.fail(f"parts.{name}.dropout", part.dropout, "0, since the dropout of cond drops all parts")

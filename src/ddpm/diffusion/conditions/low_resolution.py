@@ -5,7 +5,7 @@ Saharia et al. 2021 ("SR3"); the upsamplers of Nichol and Dhariwal 2021 and Dhar
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from ddpm.diffusion.conditions.base import CONCAT
 
 
 @dataclass(frozen=True)
-class LowResolution:
+class LowResolution(check.Checked):
     """Small images `[B, C, H / factor, W / factor]` in [-1, 1], the mean of each block of factor x factor pixels.
 
     dropout: share of images whose small image is dropped.
@@ -26,16 +26,12 @@ class LowResolution:
     block means, it can be checked exactly whether a large image agrees with its small one.
     """
 
-    factor: int
-    dropout: float
+    factor: Annotated[int, check.integers(2)]
+    dropout: check.Share
     needs_images: ClassVar[bool] = True
     reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=upsample, task=upsample_files or task=cascade"
     network_settings: ClassVar[Mapping[str, Any]] = {"concat_channels": True}
-
-    def __post_init__(self) -> None:
-        check.integer("factor", self.factor, low=2)
-        check.number("dropout", self.dropout, low=0, high=1)
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         if "image" not in batch:

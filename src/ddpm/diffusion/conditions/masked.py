@@ -19,7 +19,7 @@ from ddpm.diffusion.conditions.holes import random_holes
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(check.Checked):
     """x0 of the image with a black hole (-1), not quantised, and the mask at the size of x0: 1 in the hole, -1 outside.
 
     channels: those of x0. seed: of the masks in training, which also depend on the image's number and the epoch.
@@ -27,18 +27,13 @@ class Masked:
     to x0; the model's codec.
     """
 
-    channels: int
-    seed: int
-    dropout: float
+    channels: check.PositiveInt
+    seed: check.NonNegativeInt
+    dropout: check.Share
     encode: Callable[[Any], Tensor] | None = field(default=None, repr=False, compare=False)
     needs_images: ClassVar[bool] = True
     reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=inpaint"
-
-    def __post_init__(self) -> None:
-        check.positive_int("channels", self.channels)
-        check.non_negative_int("seed", self.seed)
-        check.number("dropout", self.dropout, low=0, high=1)
 
     @property
     def network_settings(self) -> Mapping[str, Any]:

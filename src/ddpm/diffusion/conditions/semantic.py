@@ -18,8 +18,8 @@ LABEL_MAP = "label_map"
 class Semantic:
     """num_labels: labels are in 0..num_labels-1. dropout: share of images whose labels are all dropped."""
 
-    num_labels: int
-    dropout: float
+    num_labels: check.PositiveInt
+    dropout: check.Share
     needs_images: ClassVar[bool] = True
     reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=label_maps"
@@ -27,8 +27,7 @@ class Semantic:
     def __post_init__(self) -> None:
         if self.num_labels is None:
             raise ValueError("cond=semantic needs label images: data.label_images=FOLDER data.num_labels=182")
-        check.positive_int("num_labels", self.num_labels)
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
 
     @property
     def network_settings(self) -> Mapping[str, Any]:

@@ -27,13 +27,8 @@ class ODELikelihood(OfLikelihood):
     density of latents cannot be compared with bits of pixels; it is named latent_nll_ode.
     """
 
-    steps: int
-    num_probes: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("steps", self.steps)
-        check.positive_int("num_probes", self.num_probes)
+    steps: check.PositiveInt
+    num_probes: check.PositiveInt
 
     def measure(self, run: ModelRun) -> Measurement:
         process = run.model.sampler.process

@@ -36,16 +36,12 @@ class ReconstructionQuality(OfImages):
     None: torch hub's cache, and no LPIPS if it is not there.
     """
 
-    num_shown: int
+    num_shown: check.PositiveInt
     features: Any
     features_batch_size: int
     weights: str | None
 
     needs_samples: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("metric.reconstruction.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
         if not getattr(run.model.best_network, "reconstructs", False):

@@ -37,13 +37,9 @@ class Restoration(OfImages):
     """
 
     t: int | None
-    num_shown: int
+    num_shown: check.PositiveInt
     features: Any
     features_batch_size: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("metric.restoration.num_shown", self.num_shown)
 
     def measure(self, run: ModelRun) -> Measurement:
         T = run.model.sampler.process.T

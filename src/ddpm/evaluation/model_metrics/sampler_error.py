@@ -71,13 +71,12 @@ class SamplerError:
     needs_checkpoint: ClassVar[bool] = False
 
     samplers: Mapping[str, Callable[..., Sampler]]
-    steps: Sequence[int]
+    steps: Sequence[check.PositiveInt]
     schedule: NoiseSchedule
     seed: int
 
     def __post_init__(self) -> None:
-        for number in self.steps:
-            check.positive_int("steps", number)
+        check.fields(self)
         if len(self.steps) < 3 or sorted(set(self.steps)) != list(self.steps):
             check.fail("steps", list(self.steps), "rising, at least three, as [40, 80, 160]")
 
