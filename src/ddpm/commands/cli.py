@@ -55,15 +55,13 @@ def run_command(
         exit_with_error(
             f"the path of the working directory must not contain ${{, which Hydra would interpolate: {Path.cwd()}"
         )
-    if TRACEBACK:
-        sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
-        main()
-        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them and exiting
     try:
         sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
     except USER_ERRORS as error:
+        if TRACEBACK:
+            raise
         is_config = isinstance(error, HydraException) or "Config group override" in str(error)  # model=null
         exit_with_error(config_error(error, conf, name, typed=typed) if is_config else describe(error, folder()), error)
     finally:

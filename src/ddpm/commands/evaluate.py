@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.base.environment import Environment, device_name
+from ddpm.base.environment import device_name, environment_of
 from ddpm.base.system_errors import require_writable
 from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.commands.dry_run import require_memory_for_images
@@ -114,27 +114,19 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
         check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")
     needs_samples = bool(config.metric) or any(getattr(part, "needs_samples", True) for part in model_metrics)
     paths = [checkpoint_path(str(path)) for path in sorted(found.values())]
-    fitting = [path for path in paths if holds_model(path) and (not needs_samples or has_samples(path))]
+    fitting = [path for path in paths if holds_model(path, needs_samples)]
     if not fitting:
         check.fail("ckpt", config.ckpt, "a pattern that matches a model that generates images")
     return fitting
 
 
-def holds_model(path: Path) -> bool:
-    """Whether a path that a pattern matches is a file or the folder of a model; others are named and passed over."""
+def holds_model(path: Path, needs_samples: bool) -> bool:
+    """Whether a path that a pattern matches is a model, which generates images; others are named and passed over."""
     try:
         recognise(path)
-    except NoModel as error:
-        rank_zero_only(print)(f"passed over: {error}")
-        return False
-    return True
-
-
-def has_samples(path: Path) -> bool:
-    """Whether a path that a pattern matches is a model that generates images; others are named and passed over."""
-    try:
-        load.refuse_without_samples(load.guide(path), path)
-    except load.NoSamples as error:
+        if needs_samples:
+            load.refuse_without_samples(load.guide(path), path)
+    except (NoModel, load.NoSamples) as error:
         rank_zero_only(print)(f"passed over: {error}")
         return False
     return True
@@ -233,7 +225,7 @@ def measure_target(
         scoring.values,
         protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
         subject=target.about,
-        environment=current_environment(trainer),
+        environment=environment_of(trainer),
     )
     path = folder / f"{result_name(result)}.json"
     store_result(path, target.name, result)
@@ -249,11 +241,6 @@ def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: 
     settings = "; ".join(f"{k}: {v}" for k, v in result.subject.items() if k not in ("ckpt", "run", "seed"))
     point = SweepPoint(target.variant.name, value, evaluations, result.estimates, settings=settings)
     return replace(point, seconds=timing.seconds, device=timing.device) if timing else point
-
-
-def current_environment(trainer: Trainer) -> Environment:
-    device = device_name(trainer.strategy.root_device)
-    return Environment(device, str(trainer.precision), num_processes=trainer.world_size)
 
 
 # Models
@@ -296,7 +283,7 @@ def measure_model(
             measured.estimates,
             protocol=EvaluationProtocol(**measured.protocol),
             subject=about,
-            environment=current_environment(trainer),
+            environment=environment_of(trainer),
         )
         file = folder / f"{result_name(result)}.json"
         store_result(file, type(part).__name__, result)

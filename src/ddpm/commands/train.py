@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
 from ddpm.base.atomic import remove_partial_files, write_atomically
-from ddpm.base.environment import Environment, device_name, write_environment
+from ddpm.base.environment import environment_of, write_environment
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import newest_intact, set_aside
@@ -207,10 +207,8 @@ def claim_folder(config: DictConfig, module: DiffusionModule, trainer: Trainer, 
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
-    device = device_name(trainer.strategy.root_device)
     if step < config.trainer.max_steps:
-        environment = Environment(device, str(trainer.precision), num_processes=trainer.world_size)
-        write_environment(environment, folder.parent, f"environment_{step:08d}")
+        write_environment(environment_of(trainer), folder.parent, f"environment_{step:08d}")
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm.base import check
-from ddpm.base.types import Time
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.codec import Load
@@ -62,7 +61,7 @@ def set_up_guidance(
     if "classifier" in leaf:
         classifier = guide_model("classifier", leaf, sampler, codec, load)
         networks.append(classifier.weights(classifier.predict_weights))
-        given["classifier"] = Logits(NetworkDenoiser(networks[0], classifier.objective))
+        given["classifier"] = partial(NetworkDenoiser(networks[0], classifier.objective).raw, cond={})
         sample_condition = shared_condition(classifier.condition, condition, leaf.classifier)
         given["denoiser_takes_label"] = not isinstance(condition, NoCondition)
     taken = inspect.signature(get_object(leaf._target_)).parameters
@@ -94,16 +93,6 @@ def order_wrappers(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> 
     if not OmegaConf.is_list(order) or sorted(map(str, order)) != sorted(wrappers):
         check.fail("guidance.order", order, "[guidance, clip] or [clip, guidance], innermost first")
     return [wrappers[name] for name in order]
-
-
-class Logits:
-    """A noisy classifier for guidance: x_t `[B, C, H, W]` and a time to logits `[B, K]`."""
-
-    def __init__(self, denoiser: NetworkDenoiser) -> None:
-        self.denoiser = denoiser
-
-    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
-        return self.denoiser.raw(x_t, t, {})
 
 
 def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, load: Load) -> DiffusionModel:

@@ -263,9 +263,6 @@ class ImageDataModule(LightningDataModule):
         warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # this is intended
         return []
 
-    def test_dataloader(self) -> EvalLoader:
-        return self.eval_loader("test")
-
     def state_dict(self) -> dict[str, Any]:
         """The position of the training loader. Lightning restores a loader only within an epoch, not between epochs."""
         state = self._loader.state_dict() if self._loader is not None else self._loader_state

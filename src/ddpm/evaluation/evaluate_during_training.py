@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.environment import Environment, device_name
+from ddpm.base.environment import environment_of
 from ddpm.base.progress import stage
 from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -20,13 +20,7 @@ from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.metrics.protocol import (
-    EvaluationProtocol,
-    Result,
-    read_result,
-    result_name,
-    write_result,
-)
+from ddpm.metrics.protocol import EvaluationProtocol, Result, read_result, result_name, write_result
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
@@ -168,8 +162,6 @@ class EvaluateDuringTraining(PeriodicWork):
                 **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
                 **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
             },
-            environment=Environment(
-                device_name(module.device), str(trainer.precision), num_processes=trainer.world_size
-            ),
+            environment=environment_of(trainer),
         )
         write_result(run / "evaluations" / f"{result_name(result)}.json", result)

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ddpm.data.loader import to_batch
 from ddpm.data.order import split_among_ranks
+from ddpm.data.pixels import to_floats
 from ddpm.evaluation.reference import Reference, show_progress
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.metrics.evaluator import Evaluator
@@ -59,9 +59,7 @@ class EvaluationCallback(Callback):
         if not plan:
             return
         assert self.stored is not None
-        pixels = self.stored.read(plan)
-        labels = map(self.samples.labels_of, plan)
-        shown_with = zip(pixels, labels, plan, strict=True)
-        batches = (to_batch(some, {"label": of}, ids, ids) for some, of, ids in shown_with)
-        for batch in show_progress(batches, sum(map(len, plan)), "features of generated image"):
-            self.evaluator.update_fake(batch["image"], batch["index"], batch["label"])
+        batches = ({"image": to_floats(pixels)} for pixels in self.stored.read(plan))
+        shown = show_progress(batches, sum(map(len, plan)), "features of generated image")
+        for batch, ids in zip(shown, plan, strict=True):
+            self.evaluator.update_fake(batch["image"], ids, self.samples.labels_of(ids))

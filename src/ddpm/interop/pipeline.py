@@ -229,9 +229,7 @@ def _check_times(steps: int, times: list[int], schedule: NoiseSchedule, words: C
     variance = words.get("variance_type", "fixed_small")
     if variance != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
         check.fail(
-            "sampler.steps",
-            steps,
-            f"null to be exported for diffusers with variance={NOISY[variance]}, or use small",
+            "sampler.steps", steps, f"null to be exported for diffusers with variance={NOISY[variance]}, or use small"
         )
 
 

@@ -200,5 +200,5 @@ def no_equal(reason: str, **_: Any) -> NoReturn:
 
 
 KINDS: dict[type, str] = {
-    **{bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"},
+    **{bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
 }
