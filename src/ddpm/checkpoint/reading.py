@@ -84,8 +84,7 @@ def data_in(file: BinaryIO, written: bytes | None) -> Any:
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Within this context, files opened by `hold` stay readable, even if a running training removes or replaces
-    them."""
+    """Within this context, files opened by `hold` stay readable, even if a running training removes them."""
     with ExitStack() as stack:
         HELD.stacks.append(stack)
         try:

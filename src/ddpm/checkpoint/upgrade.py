@@ -212,8 +212,7 @@ def upgrade_word(word: str) -> str:
 
 
 def earlier_word(word: str) -> tuple[str, str] | None:
-    """The former and the current name in a command-line argument, or None if it is current. Only the keys are returned
-    if the values are equal."""
+    """The former and the current name in an argument, keys alone if the values are equal; None if it is current."""
     new = upgrade_word(word)
     if new == word:
         return None

@@ -10,8 +10,7 @@ from ddpm.runs import launch
 
 
 class SweepTable(Callback):
-    """Prints each run with its last metrics, and the command of the report. The packages of the table are imported at
-    the end of the sweep."""
+    """Prints each run with its last metrics, and the command of the report. It imports packages when the sweep ends."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         from ddpm.commands.summary import read_metrics

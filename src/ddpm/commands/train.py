@@ -200,8 +200,7 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 @rank_zero_only
 def claim_folder(config: DictConfig, module: DiffusionModule, trainer: Trainer, step: int) -> None:
-    """Write the settings and the environment of this run to its folder, rename checkpoints after `step`, and remove
-    incomplete ones."""
+    """Write the settings and environment of this run, rename checkpoints after `step`, and remove incomplete ones."""
     folder = Path(config.run_dir) / "checkpoints"
     remove_partial_files(folder)
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)

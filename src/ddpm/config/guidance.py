@@ -28,8 +28,7 @@ READ_HERE = ("order", "weights", "guide", "classifier")
 
 
 class GuidanceSetup(NamedTuple):
-    """wrap: adds guidance and clipping to a denoiser. sample_condition: condition of samples. networks: other
-    networks."""
+    """wrap: adds guidance and clipping to a denoiser. sample_condition: of samples. networks: the other networks."""
 
     wrap: Callable[[Denoiser], Denoiser]
     sample_condition: Condition
@@ -96,8 +95,7 @@ def order_wrappers(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> 
 
 
 def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, load: Load) -> DiffusionModel:
-    """Load the guide or classifier. Raises ValueError if its kind, process, schedule or codec does not match the
-    model."""
+    """Load the guide or classifier. ValueError if its kind, process, schedule or codec does not match the model."""
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")

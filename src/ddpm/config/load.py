@@ -78,8 +78,7 @@ def guide(path: Path, part: str | None = None, field: str = "ckpt") -> Diffusion
 
 @contextmanager
 def one_error(path: Path) -> Iterator[None]:
-    """Turn any error of building from a stored configuration (for example, a text instead of a number) into
-    ValueError."""
+    """Make any error of building from a stored configuration, as with a text for a number, a ValueError."""
     try:
         yield
     except (ValueError, OmegaConfBaseException):

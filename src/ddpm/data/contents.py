@@ -40,8 +40,7 @@ def describe(images: Images) -> str:
 
 
 def describe_classes(images: Images, most: int = 10) -> str:
-    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels. most: how many classes
-    are listed."""
+    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels. most: of the list."""
     found = images.labels[images.labels >= 0]
     labels, numbers = (each.tolist() for each in found.unique(return_counts=True))
     if not labels:

@@ -128,8 +128,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def bits_of(image: Image.Image) -> int:
-    """Bits of a channel in the file, before it is decoded. Pillow reads colours of 16 bits as 8, and says so in its raw
-    mode ("RGB;16B")."""
+    """Bits of a channel in the file, before it is decoded. Pillow reads 16-bit colours as 8 bits, of mode "RGB;16B"."""
     if image.mode == "1":
         return 1
     is_16 = image.mode.startswith("I;16") or any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))

@@ -40,8 +40,7 @@ class LabelledImages(AnnotatedImages):
 
 
 def with_label_images(images: Images, folder: str) -> LabelledImages:
-    """folder: `data.label_images`; the label image of ROOT/a/b.jpg is folder/a/b.png. Raises ValueError if one is
-    missing."""
+    """folder: `data.label_images`; the label image of ROOT/a/b.jpg is folder/a/b.png. ValueError if one is missing."""
     names = getattr(images, "names", None)
     if names is None:
         check.fail("data.label_images", folder, "null for this data, whose images are not files; choose data=folder")

@@ -84,8 +84,7 @@ def evaluation_targets(
 
 
 def run_names(paths: list[Path]) -> dict[Path, str]:
-    """The name of the run of each checkpoint by the settings that differ, or else by its place below the common folder
-    of the runs."""
+    """The name of the run of each checkpoint by the settings that differ, or by its place below a common folder."""
     folders = {run_folder_of(path): None for path in paths}
     common = os.path.commonpath([folder.absolute().parent for folder in folders])
     columns, _ = differing_settings([read_config(folder) for folder in folders])

@@ -61,8 +61,7 @@ def describe_groups(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_part(part: Any) -> str:
-    """A short text such as "StaticThresholding()" for a part of a configuration. Long lists and mappings become
-    digests."""
+    """A text such as "StaticThresholding()" for a part of a configuration. Long lists and mappings become digests."""
     if isinstance(part, dict) and "_target_" in part:
         name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
         settings = ", ".join(

@@ -47,8 +47,7 @@ class GenerationRecord:
         return stored
 
     def refuse_to_mix(self, grows: bool, has_images: bool) -> None:
-        """Raise ValueError with the fields that differ if the folder has other images. grows: more samples are
-        allowed."""
+        """Raise ValueError with the fields that differ if the folder has other images. grows: more are allowed."""
         stored = self.stored()
         if stored is None:
             if has_images:

@@ -53,8 +53,7 @@ class SampleLoader:
         self.done_mask = torch.zeros(num_samples, dtype=torch.bool) if done_mask is None else done_mask
 
     def __len__(self) -> int:
-        """Number of batches of the first rank without `done_mask`. Never 0, because Lightning would skip hooks of the
-        rank."""
+        """Batches of the first rank without `done_mask`: never 0, because Lightning would skip hooks of the rank."""
         return len(split_among_ranks(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:

@@ -92,8 +92,7 @@ def conditional_settings(config: Config) -> dict[str, Any]:
 
 
 def conditional_config(settings: dict[str, Any]) -> Config:
-    """The config of the UNet2DConditionModel that equals our `UNet` with these settings. Raises ValueError if there is
-    none."""
+    """The config of the UNet2DConditionModel that equals our `UNet` with these settings. ValueError without one."""
     own = ("token_channels", "transformer_depth")
     check_plain(settings, {name: value for name, value in PLAIN.items() if name not in own})
     if settings["transformer_depth"] is None:

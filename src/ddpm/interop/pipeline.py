@@ -161,8 +161,7 @@ def side(image_shape: Sequence[int]) -> int | list[int]:
 
 
 def part_words(parts: dict[str, Config]) -> Config:
-    """The entries of scheduler_config.json for the parts of a model. parts: resolved configuration of each key of
-    WORDS."""
+    """The entries of scheduler_config.json for parts, the resolved configuration of each key of WORDS."""
     words: Config = {}
     for group, leaf in parts.items():
         known = {target.rpartition(".")[2]: found for target, found in WORDS[group].items()}

@@ -178,8 +178,7 @@ class DiffusionModel(nn.Module):
         return self.sample_condition.needs_images or not self.sampler.process.has_prior
 
     def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
-        """x_T `[B, *latent_shape]` of the samples `ids`, int64 `[B]`: from the prior, or degraded `images` if there is
-        none."""
+        """x_T `[B, *latent_shape]` of the samples `ids`, int64 `[B]`: of the prior, or without it degraded `images`."""
         process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
         if process.has_prior or images is None:
             return process.prior(self.latent_shape, draws)

@@ -57,8 +57,7 @@ class WeightAverages(nn.Module):
 
 
 def decay_of_half_life(half_life_images: float, batch_size: int) -> float:
-    """The decay with which the weight of an old value halves in this many images: 0.5^(batch_size /
-    half_life_images)."""
+    """0.5^(batch_size / half_life_images): the decay with which the weight of a value halves in this many images."""
     if check.number("half_life_images", half_life_images, low=0) == 0:
         check.fail("half_life_images", half_life_images, "greater than 0")
     return 0.5 ** (check.positive_int("batch_size", batch_size) / half_life_images)

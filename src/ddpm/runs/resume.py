@@ -17,8 +17,7 @@ from ddpm.runs.portable import open_config, with_absolute_paths
 
 
 def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
-    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run. Raises
-    ValueError."""
+    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run."""
     if path is None:
         return None
     if path != "auto" and not Path(path).is_dir():

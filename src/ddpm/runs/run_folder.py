@@ -158,8 +158,7 @@ def to_continue(words: list[str], conf: Path, flags: Namespace, adapt: Adapt) ->
 
 
 def find_run(config: DictConfig) -> Path | None:
-    """The newest run with the same settings, or None. If there are only others of the same name, print the
-    differences."""
+    """The newest run with the same settings, or None. Prints how the nearest run of the same name differs."""
     from ddpm.checkpoint.folder import list_checkpoints, newest_intact
     from ddpm.runs.resume import covers, setting_differences
 

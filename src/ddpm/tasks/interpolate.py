@@ -1,5 +1,4 @@
-"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4 and
-figure 8)."""
+"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4)."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,5 +1,4 @@
-"""Progressive generation: the predicted x0 over time, and samples that share one x_t (Ho et al. 2020, figures 6 and
-7)."""
+"""The predicted x0 over time, and samples that share one x_t (Ho et al. 2020, figures 6 and 7)."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,5 +1,4 @@
-"""Images in Parquet files in the format of the Hugging Face hub: a column of structs {bytes, path} and a label
-column."""
+"""Images in Parquet files of the Hugging Face hub: a column of structs {bytes, path} and a label column."""
 
 import os
 from bisect import bisect_right

@@ -1,5 +1,4 @@
-"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json`, as EDM's dataset_tool.py writes them
-(Karras et al. 2022)."""
+"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json` of EDM's dataset_tool.py."""
 
 import os
 from collections import Counter

@@ -11,8 +11,7 @@ from ddpm.base import check
 from ddpm.base.types import Cond
 
 CAPTION, TOKENS = "caption", "tokens"
-"""Conditions that hold captions: token numbers int64 `[B, N]` of a trained text encoder; embeddings float32 `[B, N, C]`
-of a frozen one."""
+"""Conditions: token numbers int64 `[B, N]` for a trained encoder; embeddings float32 `[B, N, C]` of a frozen one."""
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,7 @@ class ClassifierFree:
 @dataclass(frozen=True)
 class Autoguided:
     """Extrapolates from a weaker model under the same condition (Karras et al. 2024, "Guiding a Diffusion Model with a
-    Bad Version of Itself"). guide: a smaller or less trained model of the same data and schedule. scale: 1 is no
-    guidance."""
+    Bad Version of Itself"). guide: a smaller or less trained model of the same schedule. scale: 1 is no guidance."""
 
     denoiser: Denoiser
     guide: Denoiser
@@ -132,8 +131,7 @@ def check_interval(bounds: Sequence[float] | None) -> None:
 
 
 def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """x0, or an output of the network, with its standard deviation over the pixels of an image moved by a share phi to
-    that of `conditional`."""
+    """x0, or an output of the network, with its deviation over pixels moved by a share phi to that of `conditional`."""
     dims = tuple(range(1, x0.ndim))
     deviation = x0.std(dim=dims, keepdim=True)
     ratio = torch.where(

@@ -1,5 +1,4 @@
-"""metric=reconstruction: how near a first stage comes to images, and how it uses its latent (Rombach et al. 2022, table
-8)."""
+"""metric=reconstruction: how near a first stage comes to images, and how it uses its latent (Rombach et al. 2022)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
