@@ -87,9 +87,7 @@ TARGETS = {
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {
-        **dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels"))
-    },
+    "ddpm.data.datamodule.ImageDataModule": dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels")),
     "ddpm.data.sources.zip.Zip": {"layout": None},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.degradations.blur.Blur": {"rounding": "nearest"},

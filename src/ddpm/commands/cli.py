@@ -127,9 +127,7 @@ def end_processes() -> None:
 def folder() -> str:
     """The folder in which Hydra writes."""
     words = (word.partition("=") for word in sys.argv)
-    return next(
-        (folder for name, _, folder in words if re.fullmatch(r"hydra\.(run|sweep)\.dir", name)), str(Path.cwd())
-    )
+    return next((value for name, _, value in words if re.fullmatch(r"hydra\.(run|sweep)\.dir", name)), str(Path.cwd()))
 
 
 def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:

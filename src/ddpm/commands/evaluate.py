@@ -159,9 +159,8 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
         result, timing = measure_target(config, target, reference, evaluator, trainer)
         results[target.name], runs[target.name] = result, target.run
         if sweep:
-            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = sweep_point(
-                sweep, target, result, timing
-            )
+            point = sweep_point(sweep, target, result, timing)
+            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = point
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
@@ -246,11 +245,9 @@ def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: 
 # Models
 
 
-def measure_model(
-    config: DictConfig, model_metrics: dict[str, ModelMetric], path: Path | None, trainer: Trainer
-) -> None:
+def measure_model(config: DictConfig, metrics: dict[str, ModelMetric], path: Path | None, trainer: Trainer) -> None:
     """Compute the metrics of the model itself. Without a path, the metric builds its own model from `config`."""
-    if not model_metrics:
+    if not metrics:
         return
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]
     if path is None:
@@ -261,7 +258,7 @@ def measure_model(
     else:
         folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
         model, stored = load.from_checkpoint(path, load.changes(config))
-        if any(getattr(part, "needs_samples", True) for part in model_metrics.values()):
+        if any(getattr(part, "needs_samples", True) for part in metrics.values()):
             load.refuse_without_samples(model, path)
         model.use_for_prediction(config.weights, config.seed)
         analytic.prepare(model, stored, path, trainer)
@@ -271,7 +268,7 @@ def measure_model(
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     require_writable(folder, "out")
-    for name, part in model_metrics.items():
+    for name, part in metrics.items():
         try:
             measured = part.measure(run)
         except ValueError as error:

@@ -239,21 +239,17 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
     """The error message, with the next larger accumulation that keeps the global batch size."""
     batch, world, now = config.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
     here = f"out of memory on {trainer.strategy.root_device}: {micro_batch_size(batch, world, now)} images at once"
-    larger = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
-    if not larger:
+    more = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
+    if not more:
         return f"{here}, and fewer are not possible; use a smaller model or more devices"
-    remedy = (
-        f"trainer.accumulate_grad_batches={larger[0]} keeps the batch of {batch} with {batch // world // larger[0]}"
-    )
+    remedy = f"trainer.accumulate_grad_batches={more[0]} keeps the batch of {batch} with {batch // world // more[0]}"
     good = last_good(trainer)
     resuming = "; resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' continues the run" if good else ""
     return f"{here}; {remedy}{resuming}"
 
 
 @rank_zero_only
-def print_run(
-    config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
-) -> None:
+def print_run(config: DictConfig, module: DiffusionModule, trainer: Trainer, path: Path | None, step: int) -> None:
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
@@ -267,9 +263,9 @@ def print_run(
     if own:
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
         say(f"uses your own code: {', '.join(own)}; commands that load this run need trust=[{packages}]")
-    if checkpoint and step >= config.trainer.max_steps:
-        say(f"{checkpoint} already has {step:,} steps: nothing is left to train")
-    elif checkpoint:
-        say(f"continuing from {checkpoint}, at step {step:,}")
+    if path and step >= config.trainer.max_steps:
+        say(f"{path} already has {step:,} steps: nothing is left to train")
+    elif path:
+        say(f"continuing from {path}, at step {step:,}")
     elif config.resume.path == "auto":
         say("no run with these settings was found: starting a new one")

@@ -46,9 +46,7 @@ def describe_classes(images: Images, most: int = 10) -> str:
     if not labels:
         return ""
     names = dict(enumerate(images.class_names))
-    counts = ", ".join(
-        f"{names.get(each, each)} {num:,}" for each, num in zip(labels[:most], numbers[:most], strict=True)
-    )
+    counts = ", ".join(f"{names.get(k, k)} {num:,}" for k, num in zip(labels[:most], numbers[:most], strict=True))
     more = ", ..." if len(labels) > most else ""
     without = len(images.labels) - len(found)
     unlabelled = f", {without:,} images without a class" if without else ""

@@ -41,9 +41,7 @@ class EvaluationCallback(Callback):
         if self.evaluator.needs_real and not self.evaluator.knows_real:
             self.reference.show(self.evaluator, trainer)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, model: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, model: Any, outputs: Tensor, batch: Any, *_: Any) -> None:
         self.evaluator.update_fake(outputs.float(), batch["index"], batch["label"])
         self.generated[batch["index"].cpu()] = True
 

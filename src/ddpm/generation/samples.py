@@ -61,9 +61,8 @@ class SampleLoader:
         plan = [index for index in numbers if not self.done_mask[index].all()]
         if self.images is None:
             for index in plan:
-                yield SampleBatch(
-                    index=index, **{name: rows[index % len(rows)] for name, rows in self.conditions.items()}
-                )
+                conditions = {name: rows[index % len(rows)] for name, rows in self.conditions.items()}
+                yield SampleBatch(index=index, **conditions)
             return
         chosen = [self.images.indices[index % len(self.images)] for index in plan]
         pixels = self.images.pixels

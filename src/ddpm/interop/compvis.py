@@ -169,9 +169,8 @@ def part(weights: Weights, prefix: str) -> Weights:
 
 def first_stage(weights: Weights, scale: float | None) -> FirstStage:
     levels = [int(match[1]) for key in weights if (match := re.match(r"encoder\.down\.(\d{1,2})\.", key))]
-    widths = [
-        shape_of(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(max(levels, default=0) + 1)
-    ]
+    firsts = [f"encoder.down.{i}.block.0.conv1.weight" for i in range(max(levels, default=0) + 1)]
+    widths = [shape_of(weights, key, 4)[0] for key in firsts]
     base, in_channels, *_ = shape_of(weights, "encoder.conv_in.weight", 4)
     if any(width % base for width in widths):
         raise ValueError(f"its levels have {widths} channels, but only multiples of the first are supported")
@@ -179,9 +178,7 @@ def first_stage(weights: Weights, scale: float | None) -> FirstStage:
         "in_channels": in_channels,
         "base_channels": base,
         "channel_mults": [width // base for width in widths],
-        "num_res_blocks": sum(
-            re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", key) is not None for key in weights
-        ),
+        "num_res_blocks": sum(bool(re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", k)) for k in weights),
         "attention_levels": [i for i in range(len(widths)) if f"encoder.down.{i}.attn.0.norm.weight" in weights],
         "middle_attention": "encoder.mid.attn_1.norm.weight" in weights,
         "z_channels": shape_of(weights, "post_quant_conv.weight", 4)[0],

@@ -85,9 +85,7 @@ class DiffusionModel(nn.Module):
 
     def weights(self, name: str) -> nn.Module:
         """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`. Raises ValueError."""
-        averages = {
-            f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
-        }
+        averages = {f"ema_{d:g}": copy for d, copy in zip(self.averages.decays, self.averages.copies, strict=True)}
         networks = {"raw": self.network, **({"ema": next(iter(averages.values()))} if averages else {}), **averages}
         if name not in networks:
             raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")

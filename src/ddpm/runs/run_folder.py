@@ -174,9 +174,8 @@ def find_run(config: DictConfig) -> Path | None:
                 raise ValueError("its folder's name contains ${, which Hydra would interpolate")
             if not changed and newest_intact(path.parent):
                 return path.parent.parent
-            if open_config(stored)[0].get("name") == config.name and (
-                nearest is None or len(changed) < len(nearest[1])
-            ):
+            has_name = open_config(stored)[0].get("name") == config.name
+            if has_name and (nearest is None or len(changed) < len(nearest[1])):
                 nearest = path.parent.parent, changed
     if nearest:
         folder, changed = nearest

@@ -31,9 +31,8 @@ class Denoise(ImageTask):
         ids, x0 = model.ids(*numbers), model.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
         sampled = model.sampled(x_t, ids, t)
-        mean = torch.cat(
-            [model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t))]
-        )
+        means = (model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t)))
+        mean = torch.cat(list(means))
         outputs = {"noisy": model.decode(x_t / alpha), "predicted mean": model.decode(mean), "sampled": sampled}
         images = images.cpu()
         quality = {name: psnr(x, images) for name, x in outputs.items()}

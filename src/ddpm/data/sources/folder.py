@@ -39,9 +39,7 @@ class Folder(check.Checked):
             return Folder(splits["train"], above=self.root).open()
         images = FolderImages(str(root), *image_names(root))
         if self.above is not None:
-            images.others += [
-                f"{ABOVE}/{path.name}" for path in Path(self.above).iterdir() if tables.is_table(path.name)
-            ]
+            images.others += [f"{ABOVE}/{name}" for name in os.listdir(self.above) if tables.is_table(name)]
         if not images.names:
             found = f", not {describe_counts(images.passed_over)}" if images.others else ""
             check.fail("data.source.root", str(root), f"a folder with images (png, jpg, webp, bmp, tif, gif{found})")

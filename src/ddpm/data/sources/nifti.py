@@ -82,10 +82,8 @@ class NiftiSlices:
         return f"{path}, slice {number}"
 
     def fingerprint(self) -> str:
-        files = sorted({path for path, _ in self.places})
-        return sha256_of_parts(
-            [*(f"{path.name} {path.stat().st_size}" for path in files), repr(self.places), repr(self.window)]
-        )
+        files = [f"{path.name} {path.stat().st_size}" for path in sorted({path for path, _ in self.places})]
+        return sha256_of_parts([*files, repr(self.places), repr(self.window)])
 
 
 def slice_upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:

@@ -38,9 +38,8 @@ class PlacedDigits:
         digits = self.of.open()
         side = max(np.asarray(digits.image(0)).shape[:2])
         if self.largest * side > self.size:
-            check.fail(
-                "data.source.largest", self.largest, f"at most {self.size / side:g}: digits of {side} pixels must fit"
-            )
+            at_most = f"at most {self.size / side:g}: digits of {side} pixels must fit"
+            check.fail("data.source.largest", self.largest, at_most)
         draws = Rng(0, "placed_digits").at(0, torch.arange(self.num_images))
         factor = self.smallest + (self.largest - self.smallest) * draws.uniform("factor").double()
         sides = (factor * side).round().long()

@@ -44,14 +44,11 @@ class Zip(check.Checked):
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
         root = f"{self.within}/" if self.within else zipped_folder(entries, others)
-        beside = {
-            f"{ABOVE}/{name.rpartition('/')[2]}": name for name in others if self.within and is_beside(name, root)
-        }
+        above = [name for name in others if self.within and is_beside(name, root)]
+        beside = {f"{ABOVE}/{name.rpartition('/')[2]}": name for name in above}
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
-            kinds = describe_counts(
-                Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
-            )
+            kinds = describe_counts(Counter(PurePosixPath(n).suffix.lower() or "without extension" for n in others))
             found = f", not {kinds}" if others else ""
             needed = f"a zip file with images (png, jpg, webp, bmp, tif, gif{found})"
             check.fail("data.source.path", f"{path}/{root}", needed)

@@ -65,10 +65,8 @@ class ClassifierGuided:
         if LABEL not in cond:
             raise ValueError("guidance=classifier needs a class: choose class=...")
         label = cond[LABEL]
-        conditions = (
-            cond if self.denoiser_takes_label else {name: value for name, value in cond.items() if name != LABEL}
-        )
-        prediction = self.denoiser(x_t, t, conditions)
+        known = cond if self.denoiser_takes_label else {name: each for name, each in cond.items() if name != LABEL}
+        prediction = self.denoiser(x_t, t, known)
         if self.scale == 0:
             return prediction
 

@@ -123,7 +123,7 @@ class Anomaly(check.Checked):
                     "data.num_val in training, and use split=val"
                 )
             images = data.split(self.split, self.num_images)
-            (pixels,) = images.pixels.reader(persistent=False).read([images.indices])
+            (pixels,) = images.read([torch.arange(len(images))])
             return pixels, images.indices
 
         found = self.anomalies.read(shape, healthy)

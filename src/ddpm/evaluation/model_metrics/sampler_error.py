@@ -93,13 +93,9 @@ class SamplerError:
         if run.config.get("schedule"):
             schedule = wiring.instantiate(run.config.schedule, "schedule")
         comparison = OracleComparison(oracle, schedule, self.seed)
+        place = "metric.sampler_error.samplers."
         samplers = {
-            name: [
-                wiring.complete(
-                    factory, f"metric.sampler_error.samplers.{name}", process=comparison.process, steps=steps
-                )
-                for steps in self.steps
-            ]
+            name: [wiring.complete(factory, place + name, process=comparison.process, steps=n) for n in self.steps]
             for name, factory in self.samplers.items()
         }
         found = []

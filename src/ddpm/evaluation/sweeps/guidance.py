@@ -119,9 +119,8 @@ def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[st
         draw_line(axes, scales, estimates, label=name, **look(number))
         top = best_point(points, name)
         if top is not None:
-            axes.plot(
-                top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=14, zorder=5, mec="black"
-            )
+            best = top.estimates[name].value
+            axes.plot(top.value, best, "*", color=f"C{number}", markersize=14, zorder=5, mec="black")
         of_real = next((each for each in points[0].estimates if each.startswith(f"{first_word(name)}_of_real_")), None)
         if of_real:
             level = points[0].estimates[of_real].value

@@ -1,0 +1,100 @@
+"""Base classes of model metrics that compare real images with what a model makes of them."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.base import check
+from ddpm.base.types import Batch
+from ddpm.evaluation.model_metric import ModelRun
+from ddpm.evaluation.model_metrics.images import ImagePass, OfImages, Split, mean_and_error
+from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.extractors.usual import features_of
+from ddpm.metrics.fid import FrechetDistance
+from ddpm.metrics.fidelity import psnr, ssim
+from ddpm.metrics.score import Estimate
+from ddpm.model.diffusion_model import DiffusionModel
+from ddpm.tasks.sheet import sheet
+
+HIGHEST = 100.0
+"""PSNR in dB of an image that is met exactly, so that means stay finite."""
+FIDELITY = {"psnr": lambda x, y: psnr(x, y).clamp(max=HIGHEST), "ssim": ssim}
+
+
+@dataclass(frozen=True)
+class OfCompared(OfImages):
+    """num_shown: number of images in the picture. features: extractor of FID; None: no FID. features_batch_size: images
+    per pass of it."""
+
+    num_shown: check.PositiveInt
+    features: Any
+    features_batch_size: int
+
+    def evaluators(self, run: ModelRun, ways: Sequence[str]) -> dict[str, Evaluator]:
+        """An evaluator for each way, with a shared extractor."""
+        if self.features is None:
+            return {}
+        features = features_of(self.features, str(run.config.data.get("name", "")))
+        fid = FrechetDistance(num_resamples=0)
+        return {way: Evaluator(features, [fid], self.features_batch_size) for way in ways}
+
+    def extractor_of(self, evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:
+        known = next(iter(evaluators.values())).provenance() if evaluators else {}
+        return {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash") if known}
+
+
+class ComparedPass(ImagePass):
+    """Makes images of real ones in several ways. fidelity: measures of two images. evaluators: of the ways, or none."""
+
+    def __init__(
+        self, model: DiffusionModel, images: Split, num_shown: int, scope: str, ways: Sequence[str],
+        fidelity: Mapping[str, Any], evaluators: Mapping[str, Evaluator], **shared: Tensor,
+    ) -> None:  # fmt: skip
+        each = torch.zeros(len(ways), len(fidelity), len(images), dtype=torch.float64)
+        num_shown = min(num_shown, len(images))
+        shown = torch.zeros(num_shown, 1 + len(ways), *model.image_shape)
+        super().__init__(model, len(images), scope, each=each, shown=shown, **shared)
+        self.ways, self.fidelity, self.evaluators = ways, fidelity, evaluators
+        self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
+        self.names: list[int] = images.images.indices[self.places].tolist()
+        self.fid: dict[str, dict[str, Estimate]] = {way: {} for way in ways}
+
+    @abstractmethod
+    def made_of(self, batch: Batch) -> dict[str, Tensor]:
+        """Images in [-1, 1] by way."""
+
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        for evaluator in self.evaluators.values():
+            evaluator.to(self.device)
+
+    def take(self, batch: Batch, watch: Callable[[float], None]) -> None:
+        images, rows, made = batch["image"], batch["position"], self.made_of(batch)
+        for w, (way, x) in enumerate(made.items()):
+            self.shared["each"][w][:, rows] = torch.stack([of(x, images).double() for of in self.fidelity.values()])
+            if self.evaluators:
+                self.evaluators[way].update_real(images, batch["index"])
+                self.evaluators[way].update_fake(x, batch["index"])
+        place, row = torch.nonzero(self.places.to(rows)[:, None] == rows, as_tuple=True)
+        self.shared["shown"][place] = torch.stack([images, *made.values()], dim=1)[row].float()
+
+    def on_predict_end(self) -> None:
+        super().on_predict_end()
+        for way, evaluator in self.evaluators.items():
+            self.fid[way] = {name.rpartition("_")[0]: value for name, value in evaluator.compute().items()}
+
+    def of_way(self, way: str) -> Tensor:
+        """float64 `[measures, N]`."""
+        return self.shared["each"][self.ways.index(way)]
+
+    def means(self, each: Tensor) -> dict[str, Estimate]:
+        """Values by name, with standard errors over the images. each: float64 `[measures, N]`."""
+        return {name: mean_and_error(of_images) for name, of_images in zip(self.fidelity, each, strict=True)}
+
+    def picture(self, title: str) -> Tensor:
+        heads = [f"{way}\n{self.means(self.of_way(way))['psnr'].value:.1f} dB" for way in self.ways]
+        return sheet(list(self.shared["shown"]), [f"image {name}" for name in self.names], ["original", *heads], title)
