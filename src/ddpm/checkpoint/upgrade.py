@@ -77,11 +77,7 @@ TARGETS = {
     "ddpm.diffusion.losses.distance.squared": "ddpm.diffusion.losses.error.mse",
     "ddpm.diffusion.losses.distance.absolute": "ddpm.diffusion.losses.error.mae",
     "ddpm.diffusion.losses.distance.": "ddpm.diffusion.losses.error.",
-    **{
-        f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}."
-        for new, earlier in DIFFUSION_MODULES.items()
-        for old in earlier
-    },
+    **{f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}." for new, olds in DIFFUSION_MODULES.items() for old in olds},
 }
 """Modules (with a dot at the end) and parts: former name -> current name. Applied in this order, because a part may
 have moved before it was renamed."""

@@ -51,10 +51,8 @@ def run_command(
     typed = sys.argv[1:]
     warnings.formatwarning = print_warning
     launch.follow_parent()
-    if "${" in str(Path.cwd()):
-        exit_with_error(
-            f"the path of the working directory must not contain ${{, which Hydra would interpolate: {Path.cwd()}"
-        )
+    if "${" in str(cwd := Path.cwd()):
+        exit_with_error(f"the path of the working directory must not contain ${{, which Hydra would interpolate: {cwd}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them and exiting
     try:
         sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)

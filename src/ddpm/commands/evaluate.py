@@ -220,12 +220,8 @@ def measure_target(
     trainer.callbacks.append(scoring)
     with explain_kept(target.writer.store, *NOT_KEPT) if target.writer else nullcontext(), lock:
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
-    result = Result.of(
-        scoring.values,
-        protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
-        subject=target.about,
-        environment=environment_of(trainer),
-    )
+    protocol = EvaluationProtocol(**evaluator.provenance(), **reference.identity)
+    result = Result.of(scoring.values, protocol=protocol, subject=target.about, environment=environment_of(trainer))
     path = folder / f"{result_name(result)}.json"
     store_result(path, target.name, result)
     draw_nearest(path, target, reference, evaluator)
@@ -276,12 +272,8 @@ def measure_model(config: DictConfig, metrics: dict[str, ModelMetric], path: Pat
             raise (wiring.name_field(error, f"metric.{name}") if of_metric else error) from error
         if not measured.estimates:
             check.fail(f"the values of {type(part).__name__}", measured.estimates, "at least one")
-        result = Result.of(
-            measured.estimates,
-            protocol=EvaluationProtocol(**measured.protocol),
-            subject=about,
-            environment=environment_of(trainer),
-        )
+        protocol = EvaluationProtocol(**measured.protocol)
+        result = Result.of(measured.estimates, protocol=protocol, subject=about, environment=environment_of(trainer))
         file = folder / f"{result_name(result)}.json"
         store_result(file, type(part).__name__, result)
         show_measurement(file, measured)

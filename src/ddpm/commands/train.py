@@ -150,10 +150,9 @@ def rehearse(config: DictConfig, trainer: Trainer, module: DiffusionModule, data
 
 def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:
     """Raise ValueError for pictures and metrics of images that the network does not make."""
-    if isinstance(module.loss, Classification) and module.model.condition.dropout:
-        check.fail(
-            "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which needs every label"
-        )
+    dropout = module.model.condition.dropout
+    if isinstance(module.loss, Classification) and dropout:
+        check.fail("cond.dropout", dropout, "0 with loss=classification, which needs every label")
     drawn = [name for name in ("samples", "denoising", "reconstructions") if (config.callbacks or {}).get(name)]
     reconstructs = getattr(module.network, "reconstructs", False)
     if "reconstructions" in drawn and not reconstructs:

@@ -146,22 +146,19 @@ class EvaluateDuringTraining(PeriodicWork):
         assert self.reference is not None
         run = Path(trainer.default_root_dir)
         sampler, labels = module.model.sampler, next(iter(self.evaluator.generated.values())).labels
-        result = Result.of(
-            estimates,
-            protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
-            subject={
-                "run": run.name,
-                "step": trainer.global_step,
-                "seed": module.model.sample_rng.seed,
-                "weights": module.model.describe_weights(module.model.best_weights),
-                "sampler": sampler.describe(),
-                "steps": sampler.steps or sampler.process.T,
-                "precision": str(trainer.precision),
-                "image_shape": list(module.model.image_shape),
-                **self.describe(module.model.config[FITTED]),
-                **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
-                **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
-            },
-            environment=environment_of(trainer),
-        )
+        protocol = EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity)
+        subject = {
+            "run": run.name,
+            "step": trainer.global_step,
+            "seed": module.model.sample_rng.seed,
+            "weights": module.model.describe_weights(module.model.best_weights),
+            "sampler": sampler.describe(),
+            "steps": sampler.steps or sampler.process.T,
+            "precision": str(trainer.precision),
+            "image_shape": list(module.model.image_shape),
+            **self.describe(module.model.config[FITTED]),
+            **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
+            **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
+        }
+        result = Result.of(estimates, protocol=protocol, subject=subject, environment=environment_of(trainer))
         write_result(run / "evaluations" / f"{result_name(result)}.json", result)

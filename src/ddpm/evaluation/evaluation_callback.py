@@ -50,9 +50,8 @@ class EvaluationCallback(Callback):
         self.values = self.evaluator.compute()
 
     def show_stored(self, trainer: Trainer) -> None:
-        shares = split_among_ranks(
-            0, self.samples.num_samples, trainer.global_rank, trainer.world_size, self.evaluator.batch_size
-        )
+        num, size = self.samples.num_samples, self.evaluator.batch_size
+        shares = split_among_ranks(0, num, trainer.global_rank, trainer.world_size, size)
         plan = [ids for ids in (some[~self.generated[some]] for some in shares) if len(ids)]
         if not plan:
             return

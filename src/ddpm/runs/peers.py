@@ -41,9 +41,8 @@ def connect(strategy: Any) -> None:
     environment = strategy.cluster_environment
     address, port = environment.main_address, environment.main_port
     if not dist.is_initialized():
-        threading.Thread(
-            target=report, args=(address, port, environment.global_rank(), environment.world_size()), daemon=True
-        ).start()
+        place = (address, port, environment.global_rank(), environment.world_size())
+        threading.Thread(target=report, args=place, daemon=True).start()
     try:
         with connecting():
             type(strategy).setup_environment(strategy)

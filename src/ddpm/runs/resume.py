@@ -88,11 +88,8 @@ def setting_differences(
     later = () if data_is_read else (*flatten(before.get(FITTED, {})), *groups.chosen_at_the_start())
     to_come = {key for key in later if other.get(key) is None}
     free = [name for name in groups.changeable_on_resume() if name not in counts]
-    return {
-        key: values
-        for key, values in sorted(differing(one, other, absent=MISSING).items())
-        if key not in to_come and not any(covers(name, key) for name in free)
-    }
+    found = sorted(differing(one, other, absent=MISSING).items())
+    return {key: values for key, values in found if key not in to_come and not any(covers(name, key) for name in free)}
 
 
 def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:

@@ -103,11 +103,9 @@ def parent_run(folder: Path) -> Path:
 
 def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: bool) -> DictConfig:
     GlobalHydra.instance().clear()
-    own = (
-        [f"hydra.searchpath=[{quote_for_hydra(f'file://{Path(flags.config_dir).resolve()}')}]"]
-        if flags.config_dir
-        else []
-    )
+    own = []
+    if flags.config_dir:
+        own = [f"hydra.searchpath=[{quote_for_hydra(f'file://{Path(flags.config_dir).resolve()}')}]"]
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         return compose(flags.config_name or "train", overrides=[*words, *own], **kwargs)
 

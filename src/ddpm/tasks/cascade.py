@@ -48,12 +48,9 @@ class Cascade:
         squares = F.interpolate(small, large.shape[2:], mode="nearest")
         pairs = torch.stack([squares, large], dim=1).unflatten(0, (-1, num_rows))  # [columns, rows, 2, C, H, W]
         sizes = [" x ".join(map(str, each.shape[2:])) for each in (small, large)]
-        drawn = sheet(
-            [list(pairs[:, row].flatten(0, 1)) for row in range(num_rows)],
-            rows=names,
-            columns=sizes * self.num_columns,
-            title=f"small images of one model, {condition.factor} times as large by another",
-        )
+        cells = [list(pairs[:, row].flatten(0, 1)) for row in range(num_rows)]
+        title = f"small images of one model, {condition.factor} times as large by another"
+        drawn = sheet(cells, names, sizes * self.num_columns, title)
         off = disagreement(condition, large, small)
         figures = {"factor": condition.factor, "disagreement_levels": off}
         return Outcome({"cascade": drawn}, {"small": small, "large": large}, figures, [agreement(off)])

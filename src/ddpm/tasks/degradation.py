@@ -30,10 +30,6 @@ class Degradation(ImageTask):
         z = process.draw(x0, model.rng.at(process.T, model.ids(*numbers)))
         times = torch.linspace(0, process.T, min(self.num_times, process.T + 1)).round().int().tolist()
         strip = model.decode(torch.stack([process.apply(x0, z, t) for t in times], dim=1))
-        drawn = sheet(
-            list(strip),
-            rows=[f"image {number}" for number in numbers],
-            columns=[f"t = {t}" for t in times],
-            title=type(process).__name__,
-        )
+        rows, columns = [f"image {number}" for number in numbers], [f"t = {t}" for t in times]
+        drawn = sheet(list(strip), rows, columns, type(process).__name__)
         return Outcome({"degradation": drawn}, {"images": strip}, {"images": numbers, "times": times})

@@ -42,9 +42,6 @@ class Denoise(ImageTask):
         lines = [f"signal-to-noise ratio {snr:.3g} at t = {t} of {model.T}; mean PSNR of {len(images)} images:"]
         lines += [f"  {name.ljust(15)} {format_decibels(quality[name].mean())}" for name in outputs]
         numbers_of = {name.replace(" ", "_"): values.tolist() for name, values in quality.items()}
-        return Outcome(
-            {"denoise": drawn},
-            {"originals": images, **{name.replace(" ", "_"): x for name, x in outputs.items()}},
-            {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of},
-            lines,
-        )
+        arrays = {"originals": images, **{name.replace(" ", "_"): x for name, x in outputs.items()}}
+        figures = {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of}
+        return Outcome({"denoise": drawn}, arrays, figures, lines)

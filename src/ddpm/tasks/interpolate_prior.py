@@ -46,10 +46,7 @@ class InterpolatePrior:
         between, rows = replace(model, rng=rng), torch.arange(len(along), device=model.device)
         outputs = between.sampled(between.prior(rows), rows, model.T)
         outputs = outputs.unflatten(0, (len(pairs), self.num_mixtures))
-        drawn = sheet(
-            list(outputs),
-            rows=[f"samples\n{one} to {other}" for one, other in pairs],
-            columns=[f"{share:g}" for share in shares.round(decimals=3).tolist()],
-            title="from one sample to another, by the share of the second",
-        )
+        names = [f"samples\n{one} to {other}" for one, other in pairs]
+        columns = [f"{share:g}" for share in shares.round(decimals=3).tolist()]
+        drawn = sheet(list(outputs), names, columns, "from one sample to another, by the share of the second")
         return Outcome({"interpolate_prior": drawn}, {"interpolations": outputs}, {"samples": list(self.samples)})

@@ -35,7 +35,7 @@ class Progressive:
         visited = model.sampler.times(model.T)
         shared = self.shared_times(model, visited)
         columns = torch.linspace(1, len(visited) - 1, min(self.num_times, len(visited) - 1)).round().int().tolist()
-        x0, x_t = collect_states(model, self.num_samples, {visited[i] for i in columns}, set(shared))
+        x0, x_t = states_at(model, self.num_samples, {visited[i] for i in columns}, set(shared))
         outcome = strips(x0, columns, visited)
         if shared:
             outputs = torch.stack([self.complete(model, x_t[t], t) for t in shared])
@@ -74,9 +74,7 @@ class Progressive:
         return model.sampled(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
 
 
-def collect_states(
-    model: Model, num: int, shown: set[int], shared: set[int]
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def states_at(model: Model, num: int, shown: set[int], shared: set[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Sample 0..num-1 and collect two mappings: from the times `shown` to the decoded prediction of x0,
     `[num, C, H, W]`, that led to this time; and from the times `shared` to x_t `[C, H, W]` of sample 0."""
     ids = torch.arange(num, device=model.device)
@@ -98,10 +96,6 @@ def strips(x0: dict[int, Tensor], columns: list[int], visited: list[int]) -> Out
     """Draw the strips. x0: predictions by the time stepped to. columns: indices of these times in `visited`."""
     seen_from = [visited[i - 1] for i in columns]
     images = torch.stack([x0[visited[i]] for i in columns], dim=1)  # [samples, columns, C, H, W]
-    drawn = sheet(
-        list(images),
-        rows=[f"sample {number}" for number in range(len(images))],
-        columns=[f"t = {t}" for t in seen_from],
-        title="x0 predicted from x_t",
-    )
+    rows, heads = [f"sample {number}" for number in range(len(images))], [f"t = {t}" for t in seen_from]
+    drawn = sheet(list(images), rows, heads, "x0 predicted from x_t")
     return Outcome({"progressive": drawn}, {"predicted_x0": images}, {"times": seen_from})

@@ -55,9 +55,8 @@ class Nifti:
         depth = canonical_shape(path)[AXES.index(self.axis)]
         first, last = self.slices or (0, depth - 1)
         if last >= depth:
-            check.fail(
-                "data.source.slices", [first, last], f"at most {depth - 1}: {path} has {depth} {self.axis} slices"
-            )
+            at_most = f"at most {depth - 1}: {path} has {depth} {self.axis} slices"
+            check.fail("data.source.slices", [first, last], at_most)
         return range(first, last + 1, self.step)
 
 

@@ -62,11 +62,8 @@ class Parquet(check.Checked):
                 f"{', '.join(f'{each.name} ({each.type})' for each in schema)}; "
                 "name it with data.source.image_column"
             )
-        groups = [
-            (path, number, file.metadata.row_group(number))
-            for path, file in zip(paths, files, strict=True)
-            for number in range(file.num_row_groups)
-        ]
+        metadata = [(path, file.metadata) for path, file in zip(paths, files, strict=True)]
+        groups = [(path, n, of_file.row_group(n)) for path, of_file in metadata for n in range(of_file.num_row_groups)]
         places = [(path, number) for path, number, _ in groups]
         starts = np.cumsum([0, *(group.num_rows for _, _, group in groups)]).tolist()
         if starts[-1] == 0:
@@ -260,10 +257,8 @@ class ParquetImages:
         schema = parquet_file(path).schema_arrow
         features = hugging_face_features(schema)
         names = [each.name for each in schema if not (pa.types.is_nested(each.type) or pa.types.is_binary(each.type))]
-        return {
-            name: Column(path, partial(read_values, self.groups, name), class_names(features, name, path))
-            for name in names
-        }
+        values = {name: partial(read_values, self.groups, name) for name in names}
+        return {name: Column(path, values[name], class_names(features, name, path)) for name in names}
 
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.groups})

@@ -78,6 +78,17 @@ def expand_like(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+class OfImages:
+    """A condition that is computed from real images, which `tasks` gives it."""
+
+    needs_images: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
+    tasks: ClassVar[str]
+
+    def default_conditions(self, ids: Tensor) -> Cond:
+        raise NotImplementedError(f"{type(self).__name__} has no condition without real images (needs_images)")
+
+
 @dataclass(frozen=True)
 class NoCondition:
     """No condition: the network takes only x_t and the time."""

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT
+from ddpm.diffusion.conditions.base import CONCAT, OfImages
 
 
 @dataclass(frozen=True)
-class LowResolution(check.Checked):
+class LowResolution(check.Checked, OfImages):
     """Small images `[B, C, H / factor, W / factor]` in [-1, 1], the mean of each block of factor x factor pixels.
 
     dropout: share of images whose small image is dropped.
@@ -28,8 +28,6 @@ class LowResolution(check.Checked):
 
     factor: Annotated[int, check.integers(2)]
     dropout: check.Share
-    needs_images: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=upsample, task=upsample_files or task=cascade"
     network_settings: ClassVar[Mapping[str, Any]] = {"concat_channels": True}
 
@@ -56,6 +54,3 @@ class LowResolution(check.Checked):
 
     def unconditional(self, cond: Cond) -> Cond:
         return {**cond, CONCAT: torch.zeros_like(cond[CONCAT])}
-
-    def default_conditions(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=low_res has no condition without real images (needs_images)")

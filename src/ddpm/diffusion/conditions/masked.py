@@ -14,12 +14,12 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT
+from ddpm.diffusion.conditions.base import CONCAT, OfImages
 from ddpm.diffusion.conditions.holes import random_holes
 
 
 @dataclass(frozen=True)
-class Masked(check.Checked):
+class Masked(check.Checked, OfImages):
     """x0 of the image with a black hole (-1), not quantised, and the mask at the size of x0: 1 in the hole, -1 outside.
 
     channels: those of x0. seed: of the masks in training, which also depend on the image's number and the epoch.
@@ -31,8 +31,6 @@ class Masked(check.Checked):
     seed: check.NonNegativeInt
     dropout: check.Share
     encode: Callable[[Any], Tensor] | None = field(default=None, repr=False, compare=False)
-    needs_images: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=inpaint"
 
     @property
@@ -59,6 +57,3 @@ class Masked(check.Checked):
 
     def unconditional(self, cond: Cond) -> Cond:
         return {**cond, CONCAT: torch.zeros_like(cond[CONCAT])}
-
-    def default_conditions(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=masked has no condition without real images (needs_images)")

@@ -65,9 +65,7 @@ class Anomaly(check.Checked):
                 "cond=none, or with a class and cond.dropout=0.1"
             )
         times = self.chosen_times(model.sampler.process.T)
-        samplers = {
-            f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
-        }
+        samplers = {f"frequency {f:g}": at_frequency(model.sampler, f) for f in self.frequencies or ()}
         data = build.data(run.config, run.model.condition)
         rank_zero_only(data.prepare_data)()
         found = self.read(data, model.image_shape)
@@ -83,9 +81,7 @@ class Anomaly(check.Checked):
         rows = {title: scorer.values(each) for title, each in maps.items()}
         count = count_name(len(found))
         estimates = {f"{key}_{count}": value.estimate for key, value in rows[name].items()}
-        estimates |= {
-            f"auroc_pixel_{kind}_{count}": value.estimate for kind, value in scorer.by_kind(maps[name]).items()
-        }
+        estimates |= {f"auroc_pixel_{kind}_{count}": each.estimate for kind, each in scorer.by_kind(maps[name]).items()}
         others = [title for title in rows if title != name]
         estimates |= {
             f"auroc_pixel_{name_in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others
@@ -104,9 +100,8 @@ class Anomaly(check.Checked):
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
         title = f"{name} of {model.sampler.process.T}"
         shown = anomaly_picture(found, main.shared["first"], main.places, maps[name], threshold, title)
-        return Measurement(
-            estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_rows(rows)}
-        )
+        lines, tables = [*notes, *anomaly_table(rows)], {"table": anomaly_rows(rows)}
+        return Measurement(estimates, protocol, {"pictures": shown}, lines, tables)
 
     def chosen_times(self, T: int) -> list[int]:
         if self.times is None:

@@ -3,21 +3,20 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Batch
-from ddpm.evaluation.model_metric import ModelRun
+from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.images import ImagePass, OfImages, Split, mean_and_error
 from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.extractors.usual import features_of
 from ddpm.metrics.fid import FrechetDistance
 from ddpm.metrics.fidelity import psnr, ssim
 from ddpm.metrics.score import Estimate
-from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.tasks.sheet import sheet
 
 HIGHEST = 100.0
@@ -34,34 +33,30 @@ class OfCompared(OfImages):
     features: Any
     features_batch_size: int
 
-    def evaluators(self, run: ModelRun, ways: Sequence[str]) -> dict[str, Evaluator]:
-        """An evaluator for each way, with a shared extractor."""
-        if self.features is None:
-            return {}
-        features = features_of(self.features, str(run.config.data.get("name", "")))
-        fid = FrechetDistance(num_resamples=0)
-        return {way: Evaluator(features, [fid], self.features_batch_size) for way in ways}
-
-    def extractor_of(self, evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:
-        known = next(iter(evaluators.values())).provenance() if evaluators else {}
-        return {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash") if known}
-
 
 class ComparedPass(ImagePass):
-    """Makes images of real ones in several ways. fidelity: measures of two images. evaluators: of the ways, or none."""
+    """Makes images of real ones in several ways. fidelity: measures of two images."""
+
+    scope: ClassVar[str]
+    ways: ClassVar[Sequence[str]]
 
     def __init__(
-        self, model: DiffusionModel, images: Split, num_shown: int, scope: str, ways: Sequence[str],
-        fidelity: Mapping[str, Any], evaluators: Mapping[str, Evaluator], **shared: Tensor,
-    ) -> None:  # fmt: skip
-        each = torch.zeros(len(ways), len(fidelity), len(images), dtype=torch.float64)
-        num_shown = min(num_shown, len(images))
-        shown = torch.zeros(num_shown, 1 + len(ways), *model.image_shape)
-        super().__init__(model, len(images), scope, each=each, shown=shown, **shared)
-        self.ways, self.fidelity, self.evaluators = ways, fidelity, evaluators
+        self, how: OfCompared, run: ModelRun, images: Split, fidelity: Mapping[str, Any], **shared: Tensor
+    ) -> None:
+        each = torch.zeros(len(self.ways), len(fidelity), len(images), dtype=torch.float64)
+        num_shown = min(how.num_shown, len(images))
+        shown = torch.zeros(num_shown, 1 + len(self.ways), *run.model.image_shape)
+        super().__init__(run.model, len(images), self.scope, each=each, shown=shown, **shared)
+        self.fidelity, self.evaluators = fidelity, dict[str, Evaluator]()
+        if how.features is not None:
+            features, fid = (
+                features_of(how.features, str(run.config.data.get("name", ""))),
+                FrechetDistance(num_resamples=0),
+            )
+            self.evaluators = {way: Evaluator(features, [fid], how.features_batch_size) for way in self.ways}
         self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
         self.names: list[int] = images.images.indices[self.places].tolist()
-        self.fid: dict[str, dict[str, Estimate]] = {way: {} for way in ways}
+        self.fid: dict[str, dict[str, Estimate]] = {way: {} for way in self.ways}
 
     @abstractmethod
     def made_of(self, batch: Batch) -> dict[str, Tensor]:
@@ -98,3 +93,10 @@ class ComparedPass(ImagePass):
     def picture(self, title: str) -> Tensor:
         heads = [f"{way}\n{self.means(self.of_way(way))['psnr'].value:.1f} dB" for way in self.ways]
         return sheet(list(self.shared["shown"]), [f"image {name}" for name in self.names], ["original", *heads], title)
+
+    def with_extractor(self, found: Measurement) -> Measurement:
+        for evaluator in self.evaluators.values():
+            known = evaluator.provenance()
+            extractor = {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
+            return found._replace(protocol={**found.protocol, **extractor})
+        return found

@@ -121,15 +121,13 @@ class OfImages(check.Checked, ABC):
         return Split(data, self.split, self.num_images, self.batch_size)
 
     def measurement(
-        self, images: Split, values: Mapping[str, Estimate], names: Iterable[str], settings: str,
-        extractor: Mapping[str, Any] | None = None, **beside: Any,
-    ) -> Measurement:  # fmt: skip
+        self, images: Split, values: Mapping[str, Estimate], names: Iterable[str], settings: str, **beside: Any
+    ) -> Measurement:
         """values: by name; the number of images is appended to each. names: of the scores in the protocol. settings: of
-        the metric, stored for each name. extractor: what the protocol says of it. beside: other fields of the
-        `Measurement`."""
+        the metric, stored for each name. beside: other fields of the `Measurement`."""
         num = len(images)
         scores = dict.fromkeys(names, settings)
-        protocol = {**images.identity, "num_generated": num, "num_real": num, "scores": scores, **(extractor or {})}
+        protocol = {**images.identity, "num_generated": num, "num_real": num, "scores": scores}
         return Measurement({f"{name}_{count_name(num)}": value for name, value in values.items()}, protocol, **beside)
 
 

@@ -12,10 +12,8 @@ from ddpm.evaluation.model_metric import Measurement, ModelRun
 from ddpm.evaluation.model_metrics.compared import FIDELITY, ComparedPass, OfCompared
 from ddpm.evaluation.model_metrics.images import Split
 from ddpm.evaluation.table import estimates_table
-from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.perceptual import LPIPS, VGG16
 from ddpm.metrics.score import Estimate
-from ddpm.model.diffusion_model import DiffusionModel
 
 WAY = "reconstruction"
 
@@ -47,10 +45,9 @@ class ReconstructionQuality(OfCompared):
         else:
             fidelity["lpips"] = LPIPS(self.weights)
         images = self.opened(run)
-        evaluators = self.evaluators(run, [WAY])
-        seen = ReconstructionPass(run.model, images, self.num_shown, evaluators, fidelity).run(run.trainer, images)
+        seen = ReconstructionPass(self, run, images, fidelity).run(run.trainer, images)
         values, title = seen.values(), f"factor {seen.network.factor}, {seen.network.z_channels} channels"
-        names = [*fidelity, *(["rfid"] if evaluators else []), "latent"]
+        names = [*fidelity, *(["rfid"] if seen.evaluators else []), "latent"]
         beside = {
             "pictures": {"reconstructions": seen.picture(title)},
             "lines": [*estimates_table({"reconstructions": values}).splitlines(), *lines],
@@ -58,19 +55,18 @@ class ReconstructionQuality(OfCompared):
         settings = "Reconstruction(mean of z)"
         if "lpips" in fidelity and fidelity["lpips"].weights_hash != VGG16.sha256:
             settings = f"Reconstruction(mean of z, weights_sha256={fidelity['lpips'].weights_hash})"
-        return self.measurement(images, values, names, settings, self.extractor_of(evaluators), **beside)
+        return seen.with_extractor(self.measurement(images, values, names, settings, **beside))
 
 
 class ReconstructionPass(ComparedPass):
     """Reconstructs images. shared: `use` is what the network counts of its latents."""
 
-    def __init__(
-        self, model: DiffusionModel, images: Split, num_shown: int, evaluators: Mapping[str, Evaluator],
-        fidelity: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        network: Any = model.weights(model.predict_weights)
+    scope, ways = "reconstruction", (WAY,)
+
+    def __init__(self, how: ReconstructionQuality, run: ModelRun, images: Split, fidelity: Mapping[str, Any]) -> None:
+        network: Any = run.model.weights(run.model.predict_weights)
         use = torch.zeros(network.use_shape, dtype=torch.float64)
-        super().__init__(model, images, num_shown, "reconstruction", [WAY], fidelity, evaluators, use=use)
+        super().__init__(how, run, images, fidelity, use=use)
         self.network = network
 
     def on_predict_start(self) -> None:

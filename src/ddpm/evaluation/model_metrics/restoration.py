@@ -1,6 +1,5 @@
 """metric=restoration: real images are degraded, and restored in one step and by both algorithms of Cold Diffusion."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,9 +12,7 @@ from ddpm.evaluation.model_metrics import compared
 from ddpm.evaluation.model_metrics.compared import ComparedPass, OfCompared
 from ddpm.evaluation.model_metrics.images import Split
 from ddpm.evaluation.table import estimates_table, with_errors
-from ddpm.metrics.evaluator import Evaluator
 from ddpm.metrics.fidelity import rmse
-from ddpm.model.diffusion_model import DiffusionModel
 
 FIDELITY = {**compared.FIDELITY, "rmse": rmse}
 GAINS = {"gain": (ALGORITHM_2, DEGRADED), "gain_over_algorithm_1": (ALGORITHM_2, ALGORITHM_1)}
@@ -35,30 +32,26 @@ class Restoration(OfCompared):
         if run.model.sample_condition.needs_images:
             raise ValueError("metric=restoration needs a model that is not conditioned on images, and this one is")
         images = self.opened(run)
-        evaluators = self.evaluators(run, WAYS)
-        restored = RestorationPass(run.model, t, images, self.num_shown, evaluators).run(run.trainer, images)
+        restored = RestorationPass(self, run, images, t).run(run.trainer, images)
         rows = {way: restored.means(restored.of_way(way)) | restored.fid[way] for way in WAYS}
         values = {f"{name}_{name_in_code(way)}": value for way in reversed(WAYS) for name, value in rows[way].items()}
         for gain, (better, worse) in GAINS.items():
             differences = restored.means(restored.of_way(better) - restored.of_way(worse))
             values |= {f"{name}_{gain}": value for name, value in differences.items()}
         settings = f"Restoration(t={t} of {T}, {len(sampler.times(t)) - 1} steps, sampler={sampler.describe()})"
-        beside = {
-            "pictures": {"pictures": restored.picture(f"t = {t} of {T}")},
-            "lines": estimates_table(rows).splitlines(),
-            "tables": {"table": [{"way": way, **with_errors(each)} for way, each in rows.items()]},
-        }
-        names = [*FIDELITY, *(["fid"] if evaluators else [])]
-        return self.measurement(images, values, names, settings, self.extractor_of(evaluators), **beside)
+        table = [{"way": way, **with_errors(each)} for way, each in rows.items()]
+        beside = {"pictures": {"pictures": restored.picture(f"t = {t} of {T}")}, "tables": {"table": table}}
+        names, lines = [*FIDELITY, *(["fid"] if restored.evaluators else [])], estimates_table(rows).splitlines()
+        return restored.with_extractor(self.measurement(images, values, names, settings, lines=lines, **beside))
 
 
 class RestorationPass(ComparedPass):
     """Restores images in all ways."""
 
-    def __init__(
-        self, model: DiffusionModel, t: int, images: Split, num_shown: int, evaluators: Mapping[str, Evaluator]
-    ) -> None:
-        super().__init__(model, images, num_shown, "restoration", WAYS, FIDELITY, evaluators)
+    scope, ways = "restoration", WAYS
+
+    def __init__(self, how: Restoration, run: ModelRun, images: Split, t: int) -> None:
+        super().__init__(how, run, images, FIDELITY)
         self.t = t
 
     def made_of(self, batch: Batch) -> dict[str, Tensor]:

@@ -104,18 +104,14 @@ class SamplerError:
                 found.append(comparison.convergence(name, theirs))
                 if display.is_due(number):
                     display.show(number, name)
-        estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
-        estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
+        values = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
+        values |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
         common = f"steps={list(self.steps)}, seed={self.seed}, schedule={short_digest(schedule.alpha_bar.tolist())}"
-        scores = {
-            name: f"SamplerError({describe_setting(self.samplers[name.partition('_')[2]])}, {common})"
-            for name in estimates
-        }
+        settings = {name: describe_setting(self.samplers[name.partition("_")[2]]) for name in values}
+        scores = {name: f"SamplerError({setting}, {common})" for name, setting in settings.items()}
         protocol = {"num_generated": NUM_PATHS, "scores": scores}
         tables = {"samplers": convergence_rows(found, self.steps)}
-        return Measurement(
-            estimates, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables
-        )
+        return Measurement(values, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables)
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,8 @@ class GuidanceSweep(Sweep):
             check.number("sweep.scales", scale, low=0)
 
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
-        return [
-            Variant(OmegaConf.merge(changes, {"guidance": {SCALE: scale}}), SCALE, scale, f"scale {scale:g}")
-            for scale in self.scales
-        ]
+        changed = [(scale, OmegaConf.merge(changes, {"guidance": {SCALE: scale}})) for scale in self.scales]
+        return [Variant(each, SCALE, scale, f"scale {scale:g}") for scale, each in changed]
 
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
         """Tries the scale furthest from 1, because scale=1 is the conditional model and needs less."""
