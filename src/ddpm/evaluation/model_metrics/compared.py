@@ -1,6 +1,5 @@
 """Base classes of model metrics that compare real images with what a model makes of them."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,7 +34,7 @@ class OfCompared(OfImages):
 
 
 class ComparedPass(ImagePass):
-    """Makes images of real ones in several ways. fidelity: measures of two images."""
+    """Makes images of real ones in several ways. fidelity: measures of two images. The ways share one extractor."""
 
     scope: ClassVar[str]
     ways: ClassVar[Sequence[str]]
@@ -49,18 +48,16 @@ class ComparedPass(ImagePass):
         super().__init__(run.model, len(images), self.scope, each=each, shown=shown, **shared)
         self.fidelity, self.evaluators = fidelity, dict[str, Evaluator]()
         if how.features is not None:
-            features, fid = (
-                features_of(how.features, str(run.config.data.get("name", ""))),
-                FrechetDistance(num_resamples=0),
-            )
-            self.evaluators = {way: Evaluator(features, [fid], how.features_batch_size) for way in self.ways}
+            features = features_of(how.features, str(run.config.data.get("name", "")))
+            scores, size = [FrechetDistance(num_resamples=0)], how.features_batch_size
+            self.evaluators = {way: Evaluator(features, scores, size) for way in self.ways}
         self.places = torch.linspace(0, len(images) - 1, num_shown).round().long()  # of those shown
         self.names: list[int] = images.images.indices[self.places].tolist()
         self.fid: dict[str, dict[str, Estimate]] = {way: {} for way in self.ways}
 
-    @abstractmethod
     def made_of(self, batch: Batch) -> dict[str, Tensor]:
         """Images in [-1, 1] by way."""
+        raise NotImplementedError
 
     def on_predict_start(self) -> None:
         super().on_predict_start()
@@ -95,8 +92,7 @@ class ComparedPass(ImagePass):
         return sheet(list(self.shared["shown"]), [f"image {name}" for name in self.names], ["original", *heads], title)
 
     def with_extractor(self, found: Measurement) -> Measurement:
-        for evaluator in self.evaluators.values():
-            known = evaluator.provenance()
-            extractor = {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash")}
-            return found._replace(protocol={**found.protocol, **extractor})
-        return found
+        """With what the protocol of a result says of the extractor, which all evaluators share."""
+        known = self.evaluators[self.ways[0]].provenance() if self.evaluators else {}
+        extractor = {each: known[each] for each in ("preprocessing", "extractor", "extractor_hash") if known}
+        return found._replace(protocol={**found.protocol, **extractor})
