@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from shutil import make_archive
 
 import numpy as np
 import pyarrow as pa
@@ -136,6 +137,28 @@ def test_folders_and_file_names_in_a_tar_file_can_be_labels(tmp_path):
     assert images.labels.tolist() == [-1, -1]
     assert with_labels(images, "folder", "webdataset").class_names == ("cat", "dog")
     assert with_labels(images, "file_name", "webdataset").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("above", ["", "data/"])
+def test_an_empty_class_folder_in_a_file_is_refused_as_in_a_folder(tmp_path, above):
+    root = put(tmp_path / "x" / above, "a/1.png", "c/2.png")
+    (root / "b").mkdir()
+    make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    make_archive(str(tmp_path / "x"), "tar", tmp_path / "x")
+    tar = WebDataset(str(tmp_path / "x.tar")).open()
+    for open_it in (Folder(str(root)).open, Zip(str(tmp_path / "x.zip")).open, tar.columns()["folder"].read):
+        with pytest.raises(ValueError, match="the class folder 'b' contains no image; fill or remove it"):
+            open_it()
+
+
+def test_a_folder_that_is_not_in_a_zip_file_is_named_with_those_that_are(tmp_path):
+    put(tmp_path / "x", "data/train/a/1.png", "data/test/a/2.png")
+    make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    for within in ("train", "data/train/b"):
+        listed = "it has: data/test/a, data/train/a"
+        with pytest.raises(ValueError, match=f"data.source.within must be a folder of .*{listed}, got '{within}'"):
+            Zip(str(tmp_path / "x.zip"), within=within).open()
+    assert Zip(str(tmp_path / "x.zip"), within="data/train/").open().class_names == ("a",)
 
 
 def test_what_a_zip_file_has_in_place_of_images_is_named(tmp_path):

@@ -3,9 +3,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile, ZipInfo
@@ -19,7 +17,10 @@ from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources import tables
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, splits_in
+from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, folders_below, parent, splits_in, zipped_folder
+
+MAX_NAMED = 20
+"""Folders that an error names."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Zip:
         try:
             with ZipFile(path) as archive:
                 files = files_in(archive)
+                named = [entry.filename for entry in archive.infolist()]
                 entries = {n: e for n, e in files.items() if is_image_name(n) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
-        root = f"{self.within}/" if self.within else zipped_folder(entries, others)
+        root = f"{self.within.strip('/')}/" if self.within else zipped_folder(entries, others)
         beside = {
             f"{ABOVE}/{name.rpartition('/')[2]}": name for name in others if self.within and is_beside(name, root)
         }
@@ -57,9 +59,12 @@ class Zip:
                 Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
             )
             found = f", not {kinds}" if others else ""
-            needed = f"a zip file with images (png, jpg, webp, bmp, tif, gif{found})"
-            check.fail("data.source.path", f"{path}/{root}", needed)
-        folders = {name.partition("/")[0] for name in names if "/" in name}
+            of_images = f"images (png, jpg, webp, bmp, tif, gif{found})"
+            if self.within and entries:
+                known = ", ".join(sorted({parent(name) for name in entries} - {""})[:MAX_NAMED]) or "none"
+                check.fail("data.source.within", self.within, f"a folder of {path} with {of_images}; it has: {known}")
+            check.fail("data.source.path", f"{path}/{root}", f"a zip file with {of_images}")
+        folders = folders_below(root, named)
         splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
         if splits and self.layout == "auto":
             chosen = f"data.source.within={root}{splits['train']}, and another with data.test_source"
@@ -70,13 +75,6 @@ class Zip:
         images = ZipImages(place, names, others, path=path, entries=[entries[root + name] for name in names])
         images.texts = {name: files[root + name] for name in others}
         return images.arranged(self.layout, folders)
-
-
-def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
-    """The deepest folder, with a slash, that has all files and no image but in its own folders; "" if there is none."""
-    folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
-    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
-    return "".join(f"{parts[0]}/" for parts in same)
 
 
 def is_beside(name: str, root: str) -> bool:
