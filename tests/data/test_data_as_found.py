@@ -155,8 +155,8 @@ def test_a_folder_that_is_not_in_a_zip_file_is_named_with_those_that_are(tmp_pat
     put(tmp_path / "x", "data/train/a/1.png", "data/test/a/2.png")
     make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
     for within in ("train", "data/train/b"):
-        listed = "it has: data/test/a, data/train/a"
-        with pytest.raises(ValueError, match=f"data.source.within must be a folder of .*{listed}, got '{within}'"):
+        listed = "data, data/test, data/train, data/test/a, data/train/a"
+        with pytest.raises(ValueError, match=f"data.source.within must be .* images .*: {listed}, got '{within}'"):
             Zip(str(tmp_path / "x.zip"), within=within).open()
     assert Zip(str(tmp_path / "x.zip"), within="data/train/").open().class_names == ("a",)
 

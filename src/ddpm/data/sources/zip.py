@@ -17,7 +17,7 @@ from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources import tables
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, folders_below, parent, splits_in, zipped_folder
+from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, folders_below, splits_in, zipped_folder
 
 MAX_NAMED = 20
 """Folders that an error names."""
@@ -61,8 +61,10 @@ class Zip:
             found = f", not {kinds}" if others else ""
             of_images = f"images (png, jpg, webp, bmp, tif, gif{found})"
             if self.within and entries:
-                known = ", ".join(sorted({parent(name) for name in entries} - {""})[:MAX_NAMED]) or "none"
-                check.fail("data.source.within", self.within, f"a folder of {path} with {of_images}; it has: {known}")
+                known = {str(above) for name in entries for above in list(PurePosixPath(name).parents)[:-1]}
+                listed = ", ".join(sorted(known, key=lambda folder: (folder.count("/"), folder))[:MAX_NAMED])
+                needed = f'"" or a folder in {path} with {of_images}: {listed or "it has none"}'
+                check.fail("data.source.within", self.within, needed)
             check.fail("data.source.path", f"{path}/{root}", f"a zip file with {of_images}")
         folders = folders_below(root, named)
         splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
