@@ -48,7 +48,7 @@ def test_splits_of_other_names_are_no_classes(tmp_path, names):
     source = Folder(str(root))
     assert source.open().root == str(root / names[0])
     assert source.open().class_names == ("a", "b")
-    assert source.test_split() == Folder(str(root / names[1]))
+    assert source.test_split() == (Folder(str(root / names[1])), "")
     with pytest.raises(ValueError, match=f"contains the splits .*; give one of them: .*/{names[0]}"):
         image_source(root)
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
@@ -199,7 +199,7 @@ def test_tables_beside_splits_are_of_each_split(tmp_path):
     rows = ({"file_name": name, "text": f"of {name}", "kind": name[:2]} for name in splits)
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (root / "bare.csv").write_text("id,sort\n0,a\n1,b\n")
-    train, test = Folder(str(root)).open(), Folder(str(root)).test_split().open()
+    train, test = Folder(str(root)).open(), Folder(str(root)).test_split()[0].open()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in (*root.glob("*/*.png"), *root.glob("*.*l*")):
             archive.write(file, Path("top", file.relative_to(root)))
