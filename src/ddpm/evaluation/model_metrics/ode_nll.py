@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class ODELikelihood(OfLikelihood):
 
     steps: int
     num_probes: int
+    idle: ClassVar = ("sampler", "timestep_spacing", "variance", "clip", "noise")
 
     def __post_init__(self) -> None:
         super().__post_init__()

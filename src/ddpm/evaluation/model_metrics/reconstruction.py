@@ -42,6 +42,20 @@ class ReconstructionQuality(OfImages):
     weights: str | None
 
     needs_samples: ClassVar[bool] = False
+    idle: ClassVar = (
+        *(
+            "schedule",
+            "noise",
+            "process",
+            "sampler",
+            "timestep_spacing",
+            "variance",
+            "clip",
+            "guidance",
+            "text",
+            "seed",
+        ),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
