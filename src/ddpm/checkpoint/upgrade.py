@@ -84,7 +84,7 @@ have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
     "ddpm.data.datamodule.ImageDataModule": dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels")),
-    "ddpm.data.sources.zip.Zip": {"layout": None},
+    "ddpm.data.sources.zip.Zip": {"layout": None, "within": ""},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.degradations.blur.Blur": {"rounding": "nearest"},
     "ddpm.diffusion.degradations.mask.Mask": {"initial": 1, "shift": 0, "levels": None, "rounding": "nearest"},

@@ -68,7 +68,7 @@ def other_command(field: str, conf: Path, name: str) -> str:
     """The text "; schedule is a setting of train.py" for a field or group of other commands or tasks alone; or ""."""
     first = field.partition(".")[0]
     known = {each: [*groups_of(conf, each), *OmegaConf.load(conf / f"{each}.yaml")] for each in SCRIPTS}
-    if first in known.get(name, ()):
+    if first in (*groups_of(conf, name), *OmegaConf.load(conf / f"{name}.yaml")):
         return ""
     if name == "sample" and first in OmegaConf.load(conf / "task" / "generate.yaml"):
         return "; it is one of task=generate"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -227,7 +228,10 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
 
 
 def refuse_without_reader(config: DictConfig, changes: DictConfig) -> None:
-    """Raise ValueError for a change of a part that the stored sampler does not have."""
+    """Raise ValueError for a change of a part that the sampler or the process does not have."""
+    process = get_object({**config.process, **changes.get("process", {})}["_target_"])
+    if idle := next((group for group in getattr(process, "idle", ()) if group in changes), None):
+        raise ValueError(f"{idle} has no effect on the process {process.__name__}; leave it out")
     if "_target_" in changes.get("sampler", {}):
         return
     for group in ("variance", "timestep_spacing"):

@@ -78,7 +78,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         self.name = name
         self.source = source
-        self.test_source = test_source or own_test_split(source)
+        self.test_source, self.no_test_split = (test_source, "") if test_source else own_test_split(source)
         sides = check.height_width("data.size", size)
         cropped = None if crop is None else check.height_width("data.crop", crop)
         self.preparation = Preparation(channels, sides, cropped, resize, background, white)
@@ -228,6 +228,8 @@ class ImageDataModule(LightningDataModule):
         """Open and verify the data, so that broken files stop a run at its start."""
         if stage in (None, "fit"):
             self._loader, self._loader_state = None, {}
+            if self.no_test_split:
+                rank_zero_info(f"data={self.name}: no images for testing: {self.no_test_split}")
             self.num_train  # noqa: B018
         if stage != "predict" and self.test_source is not None:
             self._test  # noqa: B018
@@ -292,7 +294,8 @@ class ImageDataModule(LightningDataModule):
         check.one_of("split", split, SPLITS)
         if split == "test":
             if self.test_source is None:
-                check.fail("split", split, f"train or val: data={self.name} has no data.test_source")
+                why = f" ({self.no_test_split})" if self.no_test_split else ""
+                check.fail("split", split, f"train or val: data={self.name} has no data.test_source{why}")
             data = self._test.data
         else:
             if split == "val" and not self.num_val:

@@ -134,17 +134,25 @@ def bits_of(image: Image.Image) -> int:
     return 16 if is_16 else 32 if image.mode == "F" or is_deep(image) else 8
 
 
+def grey_values(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image with more than 8 bits of grey: int64 `[H, W]`, and which of them are opaque, bool `[H, W]`."""
+    values = np.asarray(image).astype(np.int64)
+    return values, values != image.info.get("transparency", -1)
+
+
 def eight_bit(image: Image.Image, channels: int, background: int, white: int) -> Image.Image:
     """`image` as an "L" or "RGB" image of 8 bits per channel. white: in images of more bits."""
     if image.mode == "F":
         raise UnusableImage("has floating-point pixels, whose range is unknown; store 8 or 16 bits")
     if is_deep(image):
-        values = np.asarray(image).astype(np.int64)
+        values, is_opaque = grey_values(image)
         if values.min() < 0 or values.max() > FULL_WHITE:
             raise UnusableImage("has 32-bit pixels, whose range is unknown; store 8 or 16 bits")
-        if values.max() > white:
-            raise Misfit(f"has the value {values.max()}, above data.white={white}", "choose a larger data.white")
-        image = Image.fromarray(((255 * values + white // 2) // white).astype(np.uint8))
+        brightest = values.max(initial=0, where=is_opaque)
+        if brightest > white:
+            raise Misfit(f"has the value {brightest}, above data.white={white}", "choose a larger data.white")
+        levels = np.where(is_opaque, (255 * values + white // 2) // white, background)
+        image = Image.fromarray(levels.astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, (background,) * 3)

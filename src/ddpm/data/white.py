@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm.base import check
-from ddpm.data.images import FULL_WHITE, bits_of, is_deep
+from ddpm.data.images import FULL_WHITE, bits_of, grey_values, is_deep
 from ddpm.data.sources.base import Images
 
 NUM_SAMPLES = 32
@@ -59,7 +59,8 @@ def brightest(images: Images, number: int) -> tuple[int, bool] | None:
         image: Any = images.image(number)
         image = image[0] if isinstance(image, tuple) else image
         if isinstance(image, Image.Image) and is_deep(image):
-            return int(np.asarray(image).max()), True
+            values, is_opaque = grey_values(image)
+            return int(values.max(initial=0, where=is_opaque)), True
         if isinstance(image, Image.Image) and bits_of(image) == 16:
             return 256 * int(np.asarray(image.convert("RGB")).max()), False
     return None

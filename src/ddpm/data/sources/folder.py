@@ -54,11 +54,19 @@ class Folder(check.Checked):
         files = [entry.name for entry in root.iterdir() if entry.name not in folders]
         return {name: str(root / folder) for name, folder in splits_in(folders, files).items()}
 
-    def test_split(self) -> "Folder | None":
-        """The first of test/ and val/ that has the classes of train/."""
-        splits = self.splits()
-        known = [Folder(splits[name], above=self.root) for name in HELD_OUT if name in splits]
-        return next((each for each in known if each.class_folders() == Folder(splits["train"]).class_folders()), None)
+    def test_split(self) -> "tuple[Folder | None, str]":
+        """The first of test/ and val/ that has images of the classes of train/. Else None, and why none is used."""
+        splits, problems = self.splits(), []
+        for name in (name for name in HELD_OUT if name in splits):
+            split = Folder(splits[name], above=self.root)
+            classes = split.class_folders()
+            if classes != Folder(splits["train"]).class_folders():
+                problems.append(f"{split.root} does not have the class folders of {splits['train']}")
+            elif empty := [each for each in sorted(classes or {""}) if not has_image(Path(split.root, each))]:
+                problems.append(f"{Path(split.root, empty[0])} has no image")
+            else:
+                return split, ""
+        return None, ", ".join(problems)
 
     def class_folders(self) -> set[str]:
         return {each.name for each in Path(self.root).iterdir() if each.is_dir() and not is_hidden(PurePath(each.name))}
@@ -78,6 +86,12 @@ class ImageFile:
 def is_image_file(path: Path) -> bool:
     """By its extension, or else by its content."""
     return is_image_name(path.name) or (may_be_image(Path(path.name)) and is_image_content(head_of(path)))
+
+
+def has_image(root: Path) -> bool:
+    """Whether an image lies below the root."""
+    below = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+    return any(map(is_image_file, below))
 
 
 def image_names(root: Path) -> tuple[list[str], list[str]]:

@@ -53,6 +53,7 @@ class FirstStageLoss(ABC):
     adversary_start: check.NonNegativeInt
 
     judged: ClassVar[str] = "images"
+    idle: ClassVar = ("schedule", "noise", "process", "time_sampler")
     double_backward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class VAELoss:
     process: ForwardProcess
     time_sampler: TimeSampler
     deviation: check.PositiveNumber
+    idle: ClassVar = ("schedule", "noise", "process", "time_sampler", "variance", "timestep_spacing")
 
     def __post_init__(self) -> None:
         check.fields(self)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -132,7 +132,9 @@ class OfImages(check.Checked, ABC):
 
 
 class OfLikelihood(OfImages):
-    """A metric of the likelihood of images; ValueError for models that do not have one."""
+    """A metric of the likelihood of images; ValueError for models that do not have one. Its terms are of all times."""
+
+    idle: ClassVar[tuple[str, ...]] = ("timestep_spacing", "sampler.steps", "sampler.eta")
 
     def opened(self, run: ModelRun) -> Split:
         if run.config.guidance._target_ != UNGUIDED["_target_"]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class ODELikelihood(OfLikelihood):
 
     steps: check.PositiveInt
     num_probes: check.PositiveInt
+    idle: ClassVar = ("sampler", "timestep_spacing", "variance", "clip", "noise")
 
     def measure(self, run: ModelRun) -> Measurement:
         process = run.model.sampler.process

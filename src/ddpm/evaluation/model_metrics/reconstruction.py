@@ -30,6 +30,20 @@ class ReconstructionQuality(OfCompared):
     weights: str | None
 
     needs_samples: ClassVar[bool] = False
+    idle: ClassVar = (
+        *(
+            "schedule",
+            "noise",
+            "process",
+            "sampler",
+            "timestep_spacing",
+            "variance",
+            "clip",
+            "guidance",
+            "text",
+            "seed",
+        ),
+    )
 
     def measure(self, run: ModelRun) -> Measurement:
         if not getattr(run.model.best_network, "reconstructs", False):

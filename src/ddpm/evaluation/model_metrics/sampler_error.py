@@ -69,6 +69,10 @@ class SamplerError:
     """
 
     needs_checkpoint: ClassVar[bool] = False
+    idle: ClassVar = (
+        *("noise", "process", "sampler", "timestep_spacing", "variance", "clip", "guidance", "codec", "text", "data"),
+        *("weights", "batch_size"),
+    )
 
     samplers: Mapping[str, Callable[..., Sampler]]
     steps: Sequence[check.PositiveInt]
