@@ -51,7 +51,8 @@ OTHERS = {
     "ldm_t": ("text=words",),
 }
 FREE = {
-    "name weights sha256 root path within small base guide classifier first_stage tokenizer": "names, files, found later",
+    "name weights sha256 root path small base guide classifier first_stage tokenizer": "names and files, found later",
+    "within": "a folder, found later",
     "entity project group notes tags version": "texts for a logger",
     "negative": "a text",
     "image_column label_column caption_column": "columns, of which the file decides",
