@@ -205,5 +205,5 @@ def test_training_says_at_its_start_whether_its_schedule_is_fit(small, capsys):
     config = small("schedule=linear", "schedule.num_timesteps=100", "schedule.rescale=false")
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(world_size=1, strategy=strategy, precision="32-true")
-    train.print_run(config, build.module(config), trainer, checkpoint=None, step=0)
+    train.print_run(config, build.module(config), trainer, path=None, step=0)
     assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in capsys.readouterr().out
