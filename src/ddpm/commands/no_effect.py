@@ -28,7 +28,7 @@ IDLE_WITH: dict[str, tuple[Any, tuple[str, ...]]] = {
     "process.levels": (None, ("process.rounding",)),
     "process.to_mean": (False, ("process.symmetry_noise",)),
 }
-"""A field, the value with which others have no effect, and those. A strength of 0 is a point of a sweep, and not listed."""
+"""A field, the value with which others have no effect, and those. Strengths of 0, points of a sweep, are not listed."""
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
