@@ -35,10 +35,7 @@ def help_text(conf: Path, name: str) -> str:
         if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
             field, _, comment = line.partition("  # ")
             lines.append(f"  {field}".ljust(36) + comment)
-    lines += [
-        "",
-        "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE].",
-    ]
+    lines += ["", "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE]."]
     return "\n".join(lines)
 
 

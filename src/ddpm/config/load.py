@@ -61,7 +61,8 @@ def from_own(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfi
         config, fitted = changed(stored["config"], changes)
         refuse_other_weights(config, stored["state_dict"], path)
         model = rebuilt(config, fitted)
-        model.load_state_dict(model_weights(stored["state_dict"]))
+        of_model = ("network.", "averages.")  # and not of the loss
+        model.load_state_dict({key: w for key, w in stored["state_dict"].items() if key.startswith(of_model)})
     return model.eval(), config
 
 
@@ -78,8 +79,7 @@ def guide(path: Path, part: str | None = None, field: str = "ckpt") -> Diffusion
 
 @contextmanager
 def one_error(path: Path) -> Iterator[None]:
-    """Turn any error of building from a stored configuration (for example, a text instead of a number) into
-    ValueError."""
+    """Make any error of building from a stored configuration, as with a text for a number, a ValueError."""
     try:
         yield
     except (ValueError, OmegaConfBaseException):
@@ -87,11 +87,6 @@ def one_error(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"ckpt={path} has a configuration from which no model can be built: {reason}") from error
-
-
-def model_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of the model in the state dict of a training, without those of the loss."""
-    return {key: value for key, value in weights.items() if key.startswith(("network.", "averages."))}
 
 
 def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -18,8 +18,7 @@ BITS = (8, 10, 12, 14)
 
 
 def check_white(images: Images, white: int | None) -> None:
-    """Raise ValueError for 16-bit images that would be nearly black, and for a `data.white` without effect. white: that
-    field."""
+    """Raise ValueError for 16-bit images that would be nearly black, and for a white, `data.white`, without effect."""
     found = brightest_of_sample(images)
     colours = [number for number, (_, is_grey) in found.items() if not is_grey]
     if white not in (None, FULL_WHITE) and colours:

@@ -86,8 +86,7 @@ class Downloadable(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in one array. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`. label_problem:
-    see `Labels`."""
+    """pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`; label_problem: see `Labels`."""
 
     title: str
     pixels: np.ndarray

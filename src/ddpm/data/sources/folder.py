@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Annotated
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, fail_with, spli
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(check.Checked):
     """root: the folder. Hidden files are ignored. Other files are images by extension or content, or are passed over.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
@@ -27,11 +28,8 @@ class Folder:
     """
 
     root: str
-    layout: str = "auto"
+    layout: Annotated[str, check.words(*LAYOUTS)] = "auto"
     above: str | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.layout", self.layout, LAYOUTS)
 
     def open(self) -> "FolderImages":
         root = Path(self.root)
@@ -41,9 +39,7 @@ class Folder:
             return Folder(splits["train"], above=self.root).open()
         images = FolderImages(str(root), *image_names(root))
         if self.above is not None:
-            images.others += [
-                f"{ABOVE}/{path.name}" for path in Path(self.above).iterdir() if tables.is_table(path.name)
-            ]
+            images.others += [f"{ABOVE}/{name}" for name in os.listdir(self.above) if tables.is_table(name)]
         if not images.names:
             found = f", not {describe_counts(images.passed_over)}" if images.others else ""
             check.fail("data.source.root", str(root), f"a folder with images (png, jpg, webp, bmp, tif, gif{found})")

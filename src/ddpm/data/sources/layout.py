@@ -161,9 +161,7 @@ class ImageFiles(ABC):
         Hugging Face's ImageFolder): {"file_name": ..., "text": ...} in each row. None if there is no text. Raises
         ValueError unless each image has one."""
         beside = {"", ABOVE, *(parent(name) for name in self.names)}
-        paths = sorted(
-            path for path in self.others if path.rpartition("/")[2] in CAPTION_TABLES and parent(path) in beside
-        )
+        paths = sorted(p for p in self.others if p.rpartition("/")[2] in CAPTION_TABLES and parent(p) in beside)
         rows = [
             (path, f"{self.root}/{path}, line {number}", row)
             for path in paths

@@ -1,11 +1,10 @@
-"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json`, as EDM's dataset_tool.py writes them
-(Karras et al. 2022)."""
+"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json` of EDM's dataset_tool.py."""
 
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 from zipfile import ZipFile, ZipInfo
 
 from PIL import Image
@@ -24,18 +23,15 @@ MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
-class Zip:
+class Zip(check.Checked):
     """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
     further. layout: as of a folder with these files; None: as auto, but folders are not classes, as in earlier
     versions. within: the folder in the file that is read; "": the folder that was zipped.
     """
 
     path: str
-    layout: str | None = "auto"
+    layout: Annotated[str, check.words(*LAYOUTS)] | None = "auto"
     within: str = ""
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.layout", self.layout, (*LAYOUTS, None))
 
     def open(self) -> "ZipImages":
         path = Path(self.path)
@@ -50,14 +46,11 @@ class Zip:
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
         root = f"{self.within.strip('/')}/" if self.within else zipped_folder(entries, others)
-        beside = {
-            f"{ABOVE}/{name.rpartition('/')[2]}": name for name in others if self.within and is_beside(name, root)
-        }
+        above = [name for name in others if self.within and is_beside(name, root)]
+        beside = {f"{ABOVE}/{name.rpartition('/')[2]}": name for name in above}
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
-            kinds = describe_counts(
-                Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
-            )
+            kinds = describe_counts(Counter(PurePosixPath(n).suffix.lower() or "without extension" for n in others))
             found = f", not {kinds}" if others else ""
             of_images = f"images (png, jpg, webp, bmp, tif, gif{found})"
             if self.within and entries:

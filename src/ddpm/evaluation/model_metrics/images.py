@@ -103,16 +103,12 @@ def mean_and_error(each: Tensor) -> Estimate:
 
 
 @dataclass(frozen=True)
-class OfImages(ABC):
+class OfImages(check.Checked, ABC):
     """num_images: images of the split, the same in every run; None: all. batch_size: images at once on each device."""
 
-    num_images: int | None
+    num_images: check.PositiveInt | None
     split: SplitName
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        check.positive_int_or_none("num_images", self.num_images)
-        check.positive_int("batch_size", self.batch_size)
+    batch_size: check.PositiveInt
 
     @abstractmethod
     def measure(self, run: ModelRun) -> Measurement: ...
