@@ -178,7 +178,7 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
     ("typed", "message"),
     [
         (["loss=vlb", "weight=snr"], "weight=snr has no effect, because the loss VLBLoss has no weight; leave it out"),
-        (["adversary_optimizer=adam"], "adversary_optimizer=adam has no effect, because there is no adversary; leave"),
+        (["adversary_optimizer=adam"], "adversary_optimizer=adam has no effect, because adversary is none; leave"),
         (["evaluate.num_samples=50"], "evaluate.num_samples=50 has no effect, because no metric is chosen, as metric"),
         (["features=inception"], "features=inception has no effect, because no metric is chosen"),
         (["experiment=first_stage_mnist", "objective=v"], "objective=v has no effect, because a first stage generates"),
@@ -206,8 +206,11 @@ IDLE = {
         ("callbacks=none keep.last=9", "no callback reads it"),
         ("~callbacks.samples ~callbacks.denoising sample_every_n_steps=9", "no callback reads it"),
         ("keep.mode=max", "keep.best is null"),
-        ("ema.decay=[] ema.warmup=false", r"ema.decay=\[\] keeps no averages"),
-        ("data.num_labels=3", r"there are no label images \(data.label_images\)"),
+        ("ema.decay=[] ema.warmup=false", r"ema.decay is \[\]"),
+        ("data.num_labels=3", "data.label_images is null"),
+        ("experiment=mnist optimizer.cosine_decay=false optimizer.min_lr=1e-5", "optimizer.cosine_decay is false"),
+        ("adversary=none experiment=first_stage_mnist loss.adversary_start=1", "adversary is none"),
+        ("process=blur process.rate=2", "process.growth is constant"),
     ],
     "sample": [
         *((f"ckpt=x {word}", "only train.py reads it") for word in ("trainer.max_steps=5", "logger=csv")),

@@ -50,3 +50,13 @@ def test_a_sweep_of_jobs_where_none_can_be_submitted_is_refused_with_the_remedy(
     with pytest.raises(ValueError, match=r"finds no srun: .*hydra/launcher=submitit_local starts the jobs on this"):
         launch.refuse_launcher(words)
     launch.refuse_launcher(["-m", "hydra/launcher=submitit_local"])
+
+
+def test_a_machine_that_the_network_does_not_know_is_named_at_once_and_not_waited_for_without_end(monkeypatch, capsys):
+    monkeypatch.setattr(launch, "PATIENCE", 0.1)
+    launch.wait_for_address("127.0.0.1")
+    with pytest.raises(
+        ValueError, match=r"MASTER_ADDR=no\.such\.invalid is unknown to the network after 0.1 s .*: set it"
+    ):
+        launch.wait_for_address("no.such.invalid")
+    assert capsys.readouterr().out.startswith("MASTER_ADDR=no.such.invalid is unknown to the network")

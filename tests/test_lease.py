@@ -77,6 +77,14 @@ def test_a_process_that_has_the_number_of_a_killed_one_is_another(tmp_path, lock
         pass
 
 
+@pytest.mark.parametrize("name", ["train.log", ".lock", ".samples.rows"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for ask in (lambda: lock_folder(tmp_path).__enter__(), lambda: lease.refuse_in_use(tmp_path, waits=False)):
+        with pytest.raises(ValueError, match=f"^run_dir={tmp_path} holds {name}, a pipe, socket or device; remove it"):
+            ask()
+
+
 def test_two_threads_of_one_process_are_two_writers(tmp_path, locks):
     with (
         lock_folder(tmp_path),

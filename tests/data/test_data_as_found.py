@@ -113,6 +113,12 @@ def test_why_a_column_gives_no_captions_is_said_where_captions_are_wanted(tmp_pa
     assert describe_captions(images) == f"no texts: {reason}"
 
 
+def test_columns_of_views_are_read(tmp_path):
+    columns = {"image": pa.array([png(1)] * 2, pa.binary_view()), "label": pa.array(["b", "a"], pa.string_view())}
+    images = parquet(tmp_path / "a.parquet", **columns).open()
+    assert (images.class_names, images.labels.tolist(), images.image(1).size) == (("a", "b"), [1, 0], (3, 2))
+
+
 def test_the_types_of_columns_are_named_where_none_is_of_images(tmp_path):
     found = re.escape("images (list<element: binary>), label (int64)")
     with pytest.raises(ValueError, match=found):

@@ -24,6 +24,7 @@ from ddpm.data.open_image import open_image
 from ddpm.data.sources.cifar10 import Cifar10
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.parquet import Parquet
+from ddpm.data.sources.webdataset import WebDataset
 from ddpm.data.sources.zip import Zip
 
 
@@ -103,6 +104,7 @@ def test_only_the_formats_that_are_stated_are_opened_whatever_the_name(magic, tm
 
 def test_pipes_devices_and_dead_links_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "without_extension")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere")
     error = error_of(Folder(str(tmp_path)))
@@ -242,8 +244,9 @@ def test_hostile_class_names_are_one_error_or_texts(names, tmp_path):
 
 def test_a_pipe_or_a_device_is_no_parquet_file(tmp_path):
     os.mkfifo(tmp_path / "a.parquet")
-    for path in (tmp_path / "a.parquet", "/dev/zero"):
-        assert "not a regular file" in error_of(Parquet(str(path)))
+    os.mkfifo(tmp_path / "a.tar")
+    for source, path in ((Parquet, tmp_path / "a.parquet"), (Parquet, "/dev/zero"), (WebDataset, tmp_path / "a.tar")):
+        assert "not a regular file" in error_of(source(str(path)))
 
 
 # torchvision's pickles of CIFAR-10

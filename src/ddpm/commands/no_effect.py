@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Set
+from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,21 @@ OF_EVERY_COMMAND = (
     *("inference_mode", "plugins"),
 )
 """Settings of the trainer that sample.py and evaluate.py read too."""
+
+
+IDLE_WITH: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "keep.best": (None, ("keep.mode",)),
+    "ema.decay": ([], ("ema.warmup", "ema.start_step")),
+    "data.label_images": (None, ("data.num_labels",)),
+    "optimizer.cosine_decay": (False, ("optimizer.min_lr",)),
+    "adversary_optimizer.cosine_decay": (False, ("adversary_optimizer.min_lr",)),
+    "adversary._target_": (None, ("adversary_optimizer", "loss.adversary_weight", "loss.adversary_start")),
+    "perceptual._target_": (None, ("loss.perceptual_weight",)),
+    "process.growth": ("constant", ("process.rate",)),
+    "process.levels": (None, ("process.rounding",)),
+    "process.to_mean": (False, ("process.symmetry_noise",)),
+}
+"""A field, the value with which others have no effect, and those. Strengths of 0, points of a sweep, are not listed."""
 
 
 def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
@@ -39,6 +55,12 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
     words = {word.lstrip("+").partition("=")[0]: word for word in overrides if not word.endswith("=none")}
     of_command = {"loss": idle_in_training, "metric": idle_in_evaluation, "task": idle_in_sampling}
     idle = next((ask(config, words.keys()) for group, ask in of_command.items() if group in config), {})
+    for field, (off, others) in IDLE_WITH.items():
+        group, _, name = field.partition(".")
+        known = "_target_" in (config.get(group) or {}) or group == "keep"  # else that of a stored run
+        if (known or name == "_target_") and group in config and config[group].get(name) == off:
+            value = "null" if off is None else str(off).lower()
+            idle |= dict.fromkeys(others, f"{group} is none" if name == "_target_" else f"{field} is {value}")
     for key, word in words.items():
         if why := idle.get(key, idle.get(key.partition(".")[0])):
             raise ValueError(f"{word} has no effect, because {why}; leave it out")
@@ -51,7 +73,7 @@ def idle_in(name: str, part: type) -> dict[str, str]:
 
 def idle_in_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
     """The groups and fields among those typed that a training does not use, and why."""
-    idle = {} if "_target_" in config.adversary else {"adversary_optimizer": "there is no adversary"}
+    idle = {}
     if not config.get("metric"):
         idle |= dict.fromkeys(("evaluate", "features", "features_batch_size"), "no metric is chosen, as metric=fid")
     of_samples = {"objective", "sampler", "clip", "guidance", "timestep_spacing", "variance"}
@@ -65,12 +87,6 @@ def idle_in_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
     read = f"{config.callbacks} {config.evaluate if config.get('metric') else ''}"
     shared = {"sample_every_n_steps", "checkpoint_every_n_steps", "keep"} - set(re.findall(r"\$\{(\w+)", read))
     idle |= dict.fromkeys(shared, "no callback reads it")
-    if config.keep.best is None:
-        idle["keep.mode"] = "keep.best is null"
-    if config.ema.get("decay") == []:
-        idle |= dict.fromkeys(("ema.warmup", "ema.start_step"), "ema.decay=[] keeps no averages")
-    if config.data.get("label_images") is None:
-        idle["data.num_labels"] = "there are no label images (data.label_images)"
     return idle
 
 

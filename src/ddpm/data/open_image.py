@@ -40,7 +40,9 @@ def is_image_content(head: bytes) -> bool:
 
 
 def head_of(path: Path) -> bytes:
-    """The first NUM_BYTES; none if the file cannot be read."""
+    """The first NUM_BYTES; none if the file cannot be read, or is a pipe, which could be waited for without end."""
+    if not path.is_file():
+        return b""
     try:
         with open(path, "rb") as file:
             return file.read(NUM_BYTES)

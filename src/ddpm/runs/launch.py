@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -77,11 +78,32 @@ def through_store(choose: Callable[[], str], name: str) -> str:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = is_first_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     key = f"{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    wait_for_address(address)
     with connecting():
         store = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=PATIENCE))
         if is_first_process():
             store.set(key, choose())
         return store.get(key).decode()
+
+
+def wait_for_address(name: str) -> None:
+    """Wait until the network knows the machine of the first process, and say so: a scheduler may announce it late.
+    Raises ValueError after a timeout."""
+    begin, is_told = time.monotonic(), False
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() - begin > PATIENCE:
+                raise ValueError(
+                    f"MASTER_ADDR={name} is unknown to the network after {PATIENCE} s ({error}): set it to the name or "
+                    "number of the machine of rank 0"
+                ) from error
+            if not is_told:
+                print(f"MASTER_ADDR={name} is unknown to the network ({error}): waiting up to {PATIENCE} s", flush=True)
+            is_told = True
+        time.sleep(0.2)
 
 
 def through_file(choose: Callable[[], str], key: str) -> str:

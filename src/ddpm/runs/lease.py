@@ -57,6 +57,7 @@ def lock_folder(
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_pipes(folder, field)
     path, done = folder / LEASE, threading.Event()
     try:
         with open(folder / LOCK, "a") as lock:
@@ -76,12 +77,21 @@ def lock_folder(
                 folder.rmdir()  # if an error left it empty
 
 
+def refuse_pipes(folder: Path, field: str) -> None:
+    """Raise ValueError for a pipe, socket or device in the folder. Opening it as a file could wait without end."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.is_file() or entry.is_dir() or entry.is_symlink()):
+                raise ValueError(f"{field}{folder} holds {entry.name}, a pipe, socket or device; remove it")
+
+
 def refuse_in_use(folder: Path, waits: bool) -> None:
     """Raise ValueError if another process writes in the folder, without a change of any file. waits: see `lock_folder`.
 
     Call it before Hydra writes its files. The local clock may differ from that of the file server, so `lock_folder`
     decides in the end.
     """
+    refuse_pipes(folder, "run_dir=")
     found, now = read_lease(folder / LEASE), time.time()
     if found and not found.has_ended(now) and (found.is_of_this_machine or not waits):
         raise in_use(f"run_dir={folder}", found.describe(now), "choose another folder")

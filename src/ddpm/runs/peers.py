@@ -20,6 +20,7 @@ from torch.distributed import TCPStore, distributed_c10d
 from ddpm.base import check
 from ddpm.base.exit_codes import ProcessLost
 from ddpm.runs.interruption import connecting
+from ddpm.runs.launch import wait_for_address
 
 EVERY = 10  # seconds between two reports of a process
 PATIENCE = 60  # seconds without progress after which it is named
@@ -41,6 +42,7 @@ def connect(strategy: Any) -> None:
     environment = strategy.cluster_environment
     address, port = environment.main_address, environment.main_port
     if not dist.is_initialized():
+        wait_for_address(address)
         place = (address, port, environment.global_rank(), environment.world_size())
         threading.Thread(target=report, args=place, daemon=True).start()
     try:

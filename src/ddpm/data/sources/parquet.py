@@ -143,7 +143,7 @@ def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
 def is_image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def is_label_type(kind: pa.DataType) -> bool:
@@ -153,7 +153,7 @@ def is_label_type(kind: pa.DataType) -> bool:
 def is_text_type(kind: pa.DataType) -> bool:
     """Also of the categories of pandas, a dictionary of texts."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_caption_type(kind: pa.DataType) -> bool:

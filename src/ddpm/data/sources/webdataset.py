@@ -79,6 +79,8 @@ def samples_of(path: str) -> dict[str, Parts]:
     whose name ends with a slash."""
     found: dict[str, Parts] = {}
     try:
+        if not os.path.isfile(path):
+            raise OSError("it is not a regular file")
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 folder, _, last = member.name.rpartition("/")
