@@ -43,9 +43,9 @@ def generate(checkpoint, tmp_path):
         keys = {each.partition("=")[0] for each in overrides}
         kept = [each for each in chosen if each.partition("=")[0] not in keys]
         config = configured("sample", tmp_path, *kept, *overrides)
-        config.out = str(tmp_path / name)
+        config.out = str(tmp_path / name) if name else None
         sample.run_sample(config)
-        return tmp_path / name
+        return tmp_path / (name or "")
 
     return generated
 
@@ -208,6 +208,19 @@ def test_another_generation_in_the_same_folder_is_refused_field_by_field(generat
             assert any(line.startswith(f"  {field}") for line in lines), lines
         assert lines[-1] == f"choose another folder with out=, or delete {folder}"
         assert files(folder) == before
+
+
+def test_without_a_named_folder_other_settings_get_one_of_their_own(generate, checkpoint, capsys):
+    run, pictures = checkpoint.parent.parent, []
+    for words, named in (((), 1), (("seed=1",), 2), ((), 1), (("seed=1",), 2), (("num_samples=4",), 3)):
+        generate(None, *words)
+        folders = sorted(run.glob("samples_*_grid*"), key=lambda path: (len(path.name), path.name))
+        pictures.append((folders[named - 1] / "grid.png").read_bytes())
+        line = f"{folders[0].name} has results of other settings; these go to {folders[0].name}_{named}\n"
+        assert (line in capsys.readouterr().out) == (named > 1)
+        assert json.loads((folders[named - 1] / "generation.json").read_text())["seed"] == len(words) * (named == 2)
+    assert pictures[:2] == pictures[2:4]
+    assert len({*pictures}) == 3
 
 
 def test_images_of_unknown_origin_are_refused(generate):

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from ddpm.base.program import typed
 from ddpm.runs import launch
 
 
@@ -29,4 +30,4 @@ class SweepTable(Callback):
         rows = {
             str(folder): {"settings": name, **values} for folder, name, values in zip(folders, names, last, strict=True)
         }
-        print(f"\n{titled_table(rows)}\nnext:\n  ddpm report {sweep}", flush=True)
+        print(f"\n{titled_table(rows)}\nnext:\n  {typed('ddpm')} report {sweep}", flush=True)

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -14,9 +15,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ddpm.base.program import CONF
 
 
+def parse_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """What Hydra's parser finds, and the words that it does not know. Raises ValueError for a wrong flag of Hydra."""
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(f"{message}; a setting is written FIELD=VALUE, without dashes; --help lists all")
+
+    parser = get_args_parser()
+    parser.error = fail
+    return parser.parse_known_args(arguments)
+
+
 def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """Hydra's options, as -m and --config-dir PATH, and the overrides."""
-    flags, rest = get_args_parser().parse_known_args(arguments)
+    flags, rest = parse_flags(arguments)
     return flags, [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
 
 
@@ -31,7 +43,7 @@ def flags_first(arguments: list[str]) -> list[str]:
 
 def unknown_flags(arguments: list[str]) -> list[str]:
     """Words with dashes that Hydra does not know."""
-    return [word for word in get_args_parser().parse_known_args(arguments)[1] if re.match("--?[A-Za-z]", word)]
+    return [word for word in parse_flags(arguments)[1] if re.match("--?[A-Za-z]", word)]
 
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:

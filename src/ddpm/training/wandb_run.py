@@ -20,6 +20,7 @@ from wandb.sdk.mailbox import MailboxClosedError
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
+from ddpm.base.program import typed
 from ddpm.base.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
@@ -98,7 +99,7 @@ def sync_command(run: wandb.Run) -> str:
     of them; their names begin with the time of their start."""
     folder = Path(run.dir).parent
     parts = sorted(folder.parent.glob(f"offline-run-*-{run.id}"), key=lambda path: path.name)
-    return shlex.join(["wandb", "sync", *map(str, parts)])
+    return f"{typed('wandb')} {shlex.join(['sync', *map(str, parts)])}"
 
 
 class RunLogger(WandbLogger):
