@@ -43,7 +43,7 @@ BAD_TRAINING = [
     (["trainer=gpu"], "trainer must be one of .*, got 'gpu'; did you mean 'default'?"),
     (["sampler=DDIM"], "got 'DDIM'; did you mean 'ddim'?"),
     (["experiment=conf/experiment/mnist.yaml"], "got 'conf/experiment/mnist.yaml'; did you mean 'mnist'?"),
-    (["weight.gamma=5"], "there is no 'weight.gamma' to set; it is a field of weight=min_snr, p2$"),
+    (["sampler.eta=1"], "there is no 'sampler.eta' to set; it is a field of sampler=ddim$"),
     # settings of other commands, and additions that nothing reads
     (["ckpt=x"], "there is no 'ckpt' to set; ckpt is a setting of sample.py and evaluate.py$"),
     (["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py$"),
@@ -363,7 +363,8 @@ def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
         compose(CONF, "train", words)
     said = config_error(raised.value, CONF, "train", typed=typed)
     assert said.startswith(
-        "run_dir=a,b has several values: add -m for one job of each, or for one text write \"run_dir='"
+        'run_dir=a,b has several values: write "run_dir=[a,b]" for a list, add -m for one job of each, or for one text'
+        " write \"run_dir='"
     )
 
 

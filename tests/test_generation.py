@@ -323,12 +323,13 @@ def test_a_grid_of_more_samples_than_it_shows_is_refused_before_any_is_made(gene
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_alone_leaves_no_record_and_is_drawn_anew_each_time(generate):
-    assert set(files(generate("out", "format=grid"))) == {"grid.png"}
+def test_a_grid_alone_is_drawn_anew_each_time_but_not_over_one_of_other_settings(generate):
     first = files(generate("out", "format=grid"))
-    assert files(generate("out", "format=grid", "seed=1")) != first
-    png = generate("png", "format=png", "seed=1")
-    assert files(png)["grid.png"] == files(generate("out", "format=grid", "seed=1"))["grid.png"]
+    assert set(first) == {"generation.json", "grid.png"}
+    assert files(generate("out", "format=grid")) == first
+    with pytest.raises(ValueError, match=r"another generation:\n  seed: 0 in the folder, 1 requested"):
+        generate("out", "format=grid", "seed=1")
+    assert files(generate("png", "format=png"))["grid.png"] == first["grid.png"]
 
 
 # Real processes

@@ -33,7 +33,7 @@ def main() -> None:
         runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
     else:
         hint = suggestion(name, (*SCRIPTS, *COMMANDS))
-        wrong = f"there is no command {name!r}{hint}; " if name not in ("", "--help", "-h") else ""
+        wrong = f"there is no command {name!r}{hint}\n" if name not in ("", "--help", "-h") else ""
         print(
             f"{wrong}usage: ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [ARGUMENTS]; ddpm COMMAND --help describes one",
             file=sys.stderr if wrong else sys.stdout,

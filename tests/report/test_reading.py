@@ -106,9 +106,10 @@ def test_a_score_with_other_settings_stands_in_another_column():
     assert list(found.values()) == [[(3.0, None), None], [None, (2.0, None)]]
 
 
-def test_the_newest_result_of_each_way_of_sampling_is_chosen():
+def test_the_results_of_the_last_step_of_each_way_of_sampling_are_chosen():
     early, late, other = (Row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
-    assert newest_rows([late, early, other]) == [other, late]
+    of_another_metric = Row(0, result({"is": 2.0}, step=10, sampler="a"))
+    assert newest_rows([late, early, of_another_metric, other]) == [other, late, of_another_metric]
 
 
 def test_best_follows_the_direction_and_near_is_two_errors_of_the_difference():

@@ -54,7 +54,7 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.close(is_done=error[0] is None)
 
     def text(self, done: float) -> str:
         of, outside = (" of ", ": ") if not self.bar else ("/", "")
@@ -84,10 +84,12 @@ class ProgressDisplay:
         else:
             print(f"{self.text(done)}{note}, {times}", flush=True)
 
-    def close(self) -> None:
-        """Close this display and those of its stages. A second call has no effect."""
+    def close(self, is_done: bool = False) -> None:
+        """Close this display and those of its stages. A second call has no effect. is_done: a bar stays at its end."""
         if self not in self.opened:
             return
+        if is_done and self.bar and self.total:
+            self.show(self.total, "done")
         place = self.opened.index(self)
         del self.opened[place:]
         if self.bar and place:

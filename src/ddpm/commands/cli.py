@@ -78,13 +78,15 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     """
     name, overrides = HydraConfig.get().job.config_name, list(HydraConfig.get().overrides.task)
     try:
-        refuse_what_has_no_effect(config, overrides)
-        refuse_other_kinds(config, name, overrides)
-        early = r"\w+$|data\." if name == "train" and not config.dry_run else r"\w+$"
-        if missing := sorted(key for key in OmegaConf.missing_keys(config) if re.match(early, key)):
+        missing = [key for key in config if OmegaConf.is_missing(config, key)]
+        if name == "train" and not config.dry_run:
+            missing += sorted(OmegaConf.missing_keys(config.data))
+        if missing:
             raise ValueError(f"{missing[0]} must be given, as {missing[0]}=VALUE; --help describes it")
         if launch.is_first_process() and (line := first_line(config, name)):
             say(line)
+        refuse_what_has_no_effect(config, overrides)
+        refuse_other_kinds(config, name, overrides)
         work(config)
         end_processes()
     except USER_ERRORS as error:

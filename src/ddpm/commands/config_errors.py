@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ddpm.base.nested import flatten
 from ddpm.base.program import SCRIPTS
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.options import chosen_options, groups_of, is_no_option, known_keys, loose_fields, options_of
@@ -59,8 +58,9 @@ def config_error(
     if several := re.search(r"Ambiguous value for argument '(.*)'\n", text):
         word = as_typed(several.group(1), typed or [])
         field, _, value = word.partition("=")
-        forms = f"for one text write {quote(word, shell=True)}, for a list {quote(f'{field}=[{value}]', shell=True)}"
-        return f"{word} has several values: add -m for one job of each, or {forms}"
+        listed, text = quote(f"{field}=[{value}]", shell=True), quote(word, shell=True)
+        remedy = f"write {listed} for a list, add -m for one job of each, or for one text write {text}"
+        return f"{word} has several values: {remedy}"
     return str(error)
 
 
@@ -71,9 +71,16 @@ def other_command(field: str, conf: Path, name: str) -> str:
     if first in known[name]:
         leaves = {option: OmegaConf.load(conf / first / f"{option}.yaml") for option in options_of(conf, first)}
         rest = field.partition(".")[2]
-        owners = [each for each in leaves if rest in flatten(OmegaConf.to_container(leaves[each], resolve=False))]
+        owners = [option for option, leaf in leaves.items() if rest and is_known(leaf, rest)]
         return f"; it is a field of {first}={', '.join(owners)}" if owners else ""
     if name == "sample" and first in OmegaConf.load(conf / "task" / "generate.yaml"):
         return "; it is one of task=generate"
     commands = [f"{each}.py" for each in SCRIPTS if first in known[each]]
     return f"; {first} is a setting of {' and '.join(commands)}" if commands else ""
+
+
+def is_known(config: DictConfig, field: str) -> bool:
+    """Whether a dotted field is there, even without a value."""
+    parent, _, last = field.rpartition(".")
+    parts = OmegaConf.select(config, parent) if parent else config
+    return isinstance(parts, DictConfig) and last in list(parts)

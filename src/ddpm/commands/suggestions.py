@@ -17,7 +17,7 @@ OTHER_NAMES = {
     "size": ("image_size", "img_size", "resolution"),
     "root": ("data_dir", "folder", "train_data_dir", "path", "dir"),
     "accelerator": ("device",),
-    "base_channels": ("dim", "model_channels", "num_channels"),
+    "base_channels": ("dim", "channels", "model_channels", "num_channels"),
     "decay": ("ema_decay", "ema_rate"),
     "gradient_clip_val": ("grad_clip", "max_grad_norm"),
     "accumulate_grad_batches": ("gradient_accumulation_steps", "gradient_accumulate_every", "accumulation"),
