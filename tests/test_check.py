@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 
@@ -60,3 +63,26 @@ def test_a_number_comes_back_as_a_float():
 
 def test_a_word_near_none_of_the_options_gets_no_suggestion():
     assert check.suggestion("zebra", ["train", "val"]) == ""
+
+
+@dataclass(frozen=True)
+class Settings(check.Checked):
+    steps: check.PositiveInt | None = None
+    shares: Sequence[check.Share] | None = ()
+    mode: Annotated[str, check.words("fast", "slow")] = "fast"
+    compiled: bool = False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "steps must be a positive integer, got 0"),
+        ({"shares": [0.5, 2]}, "shares must be a number at least 0 and at most 1, got 2"),
+        ({"mode": "slwo"}, "mode must be one of fast, slow, got 'slwo'; did you mean 'slow'?"),
+        ({"compiled": 1}, "compiled must be true or false, got 1"),
+    ],
+)
+def test_a_dataclass_checks_the_ranges_of_its_annotations(wrong, message):
+    assert Settings(steps=3, shares=None) == Settings(3, None)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Settings(**wrong)

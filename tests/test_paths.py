@@ -9,7 +9,7 @@ from PIL import Image
 from small_runs import ROOT
 
 from ddpm.checkpoint import groups
-from ddpm.commands.evaluate import checkpoint_paths, has_samples
+from ddpm.commands.evaluate import checkpoint_paths, holds_model
 from ddpm.config.checkpoint_path import checkpoint_path, fetch_checkpoints, is_pattern
 from ddpm.config.load import guide
 from ddpm.runs.portable import PATHS, to_portable, with_absolute_paths
@@ -96,9 +96,9 @@ def test_an_error_of_a_guide_names_its_field(field, tmp_path):
 def test_a_run_of_another_kind_that_a_pattern_matches_is_named_and_passed_over(run_of, capsys):
     of_images, classifier = (checkpoint_path(str(run_of(*words))) for words in ((), CLASSIFIER))
     capsys.readouterr()
-    assert has_samples(of_images)
+    assert holds_model(of_images, needs_samples=True)
     assert capsys.readouterr().out == ""
-    assert not has_samples(classifier)
+    assert not holds_model(classifier, needs_samples=True)
     assert f"passed over: ckpt={classifier} is a classifier, " in capsys.readouterr().out
 
 

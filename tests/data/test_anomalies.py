@@ -77,12 +77,12 @@ def test_colour_images_of_other_shapes_get_lesions_on_bright_grounds_too():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kinds": ()}, "anomalies.kinds must be one of stroke"),
+        ({"kinds": ()}, "kinds must be one of stroke"),
         ({"kinds": ("strok",)}, "did you mean 'stroke'"),
-        ({"share_good": 1.5}, "anomalies.share_good must be a number at least 0 and at most 1"),
-        ({"threshold": 0}, "anomalies.threshold must be an integer in 1..255"),
-        ({"min_area": 0.9}, "anomalies.min_area must be a number"),
-        ({"seed": -1}, "anomalies.seed"),
+        ({"share_good": 1.5}, "share_good must be a number at least 0 and at most 1"),
+        ({"threshold": 0}, "threshold must be an integer in 1..255"),
+        ({"min_area": 0.9}, "min_area must be a number"),
+        ({"seed": -1}, "seed must be"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(changes, message):
@@ -178,7 +178,7 @@ def test_folders_that_lack_something_say_what(bottle, tmp_path):
             mvtec(root).read((3, 10, 10), None)
     with pytest.raises(ValueError, match=r"is 40 x 40, but data.size is 10 x 10; set anomalies.resize to one of"):
         mvtec(bottle, None).read((3, 10, 10), None)
-    with pytest.raises(ValueError, match=r"anomalies.resize must be one of"):
+    with pytest.raises(ValueError, match=r"^resize must be one of"):
         mvtec(bottle, "nearest")
     with pytest.raises(ValueError, match=r"anomalies.crop must be data.size .* if anomalies.resize is not set"):
         mvtec(bottle, None, 12).read((3, 10, 10), None)

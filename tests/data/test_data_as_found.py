@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from shutil import make_archive
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def test_splits_of_other_names_are_no_classes(tmp_path, names):
     source = Folder(str(root))
     assert source.open().root == str(root / names[0])
     assert source.open().class_names == ("a", "b")
-    assert source.test_split() == Folder(str(root / names[1]))
+    assert source.test_split() == (Folder(str(root / names[1])), "")
     with pytest.raises(ValueError, match=f"contains the splits .*; give one of them: .*/{names[0]}"):
         image_source(root)
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
@@ -138,6 +139,28 @@ def test_folders_and_file_names_in_a_tar_file_can_be_labels(tmp_path):
     assert with_labels(images, "file_name", "webdataset").class_names == ("a", "b")
 
 
+@pytest.mark.parametrize("above", ["", "data/"])
+def test_an_empty_class_folder_in_a_file_is_refused_as_in_a_folder(tmp_path, above):
+    root = put(tmp_path / "x" / above, "a/1.png", "c/2.png")
+    (root / "b").mkdir()
+    make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    make_archive(str(tmp_path / "x"), "tar", tmp_path / "x")
+    tar = WebDataset(str(tmp_path / "x.tar")).open()
+    for open_it in (Folder(str(root)).open, Zip(str(tmp_path / "x.zip")).open, tar.columns()["folder"].read):
+        with pytest.raises(ValueError, match="the class folder 'b' contains no image; fill or remove it"):
+            open_it()
+
+
+def test_a_folder_that_is_not_in_a_zip_file_is_named_with_those_that_are(tmp_path):
+    put(tmp_path / "x", "data/train/a/1.png", "data/test/a/2.png")
+    make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    for within in ("train", "data/train/b"):
+        listed = "data, data/test, data/train, data/test/a, data/train/a"
+        with pytest.raises(ValueError, match=f"data.source.within must be .* images .*: {listed}, got '{within}'"):
+            Zip(str(tmp_path / "x.zip"), within=within).open()
+    assert Zip(str(tmp_path / "x.zip"), within="data/train/").open().class_names == ("a",)
+
+
 def test_what_a_zip_file_has_in_place_of_images_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("inner.zip", b"PK")
@@ -176,7 +199,7 @@ def test_tables_beside_splits_are_of_each_split(tmp_path):
     rows = ({"file_name": name, "text": f"of {name}", "kind": name[:2]} for name in splits)
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (root / "bare.csv").write_text("id,sort\n0,a\n1,b\n")
-    train, test = Folder(str(root)).open(), Folder(str(root)).test_split().open()
+    train, test = Folder(str(root)).open(), Folder(str(root)).test_split()[0].open()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in (*root.glob("*/*.png"), *root.glob("*.*l*")):
             archive.write(file, Path("top", file.relative_to(root)))

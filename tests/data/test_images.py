@@ -2,6 +2,8 @@
 
 import io
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from ddpm.base import check
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.images import Misfit, Preparation, UnusableImage
+from ddpm.data.open_image import open_image
 from ddpm.data.sources.folder import Folder
 
 HEIGHT, WIDTH = 4, 6
@@ -19,8 +22,8 @@ COLOUR = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 
 
-def prepare(image, channels=3, **options):
-    return Preparation(channels, (HEIGHT, WIDTH), **options)(image)
+def prepare(image, channels=3, size=(HEIGHT, WIDTH), **options):
+    return Preparation(channels, size, **options)(image)
 
 
 def reread(image: Image.Image, kind: str = "PNG", **options) -> Image.Image:
@@ -97,6 +100,42 @@ def test_a_transparent_colour_of_an_rgb_file_shows_the_background():
     expected = COLOUR.copy()
     expected[1, 2] = 255
     np.testing.assert_array_equal(prepare(image), expected.transpose(2, 0, 1))
+
+
+def png_with_a_transparent_colour(bits, colour, rows):
+    """One row per item of `rows`, of 8 // bits or one pixel, grey or (6 bytes) RGB."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", max(1, 8 // bits), len(rows), bits, 2 * (len(colour) == 3), 0, 0, 0)
+    transparent = struct.pack(f">{len(colour)}H", *colour)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = {b"IHDR": header, b"tRNS": transparent, b"IDAT": pixels, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png_shows_the_background(bits):
+    """Its value is stated in the bits of the file (PNG specification, 11.3.2.1)."""
+    values, most = [2**bits - 1, 1, 0], 2**bits - 1
+    per_row = max(1, 8 // bits)
+    rows = [sum(v << (bits * k) for k in range(per_row)).to_bytes(max(1, bits // 8), "big") for v in values]
+    for transparent in (1, most):
+        image = open_image(png_with_a_transparent_colour(bits, [transparent], rows))
+        expected = [0 if v == transparent else round(255 * v / most) for v in values]
+        found = prepare(image, 1, size=(len(rows), per_row), background="black")[0]
+        np.testing.assert_array_equal(found, np.repeat([expected], per_row, 0).T)
+
+
+def test_a_transparent_value_may_lie_above_the_white():
+    image = open_image(png_with_a_transparent_colour(16, [65535], [b"\xff\xff", b"\x0f\xff"]))
+    assert prepare(image, 1, size=(2, 1), background="black", white=4095).tolist() == [[[0], [255]]]
+
+
+def test_a_transparent_colour_of_16_bits_is_refused():
+    with pytest.raises(UnusableImage, match="transparent colour of 16 bits, of which 8 are read"):
+        open_image(png_with_a_transparent_colour(16, [1, 2, 3], [bytes(6)]))
 
 
 def test_sixteen_bit_grey_is_scaled_not_cut():

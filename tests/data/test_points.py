@@ -104,5 +104,5 @@ def test_the_checkerboard_fills_its_dark_squares_evenly_and_no_others():
 )
 def test_a_field_that_cannot_be_is_refused_by_name(field, value, remedy):
     settings = {"num_points": 10, "noise": 0.1, "seed": 0}
-    with pytest.raises(ValueError, match=f"^data.source.{field} must be .*{remedy}.*got {value}"):
+    with pytest.raises(ValueError, match=f"^{field} must be .*{remedy}.*got {value}"):
         Swirl(**settings | {field: value})

@@ -8,6 +8,7 @@ import pickle
 import re
 import zipfile
 from importlib.resources import files
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -130,7 +131,23 @@ def test_folders_of_splits_are_splits_and_not_classes(tmp_path):
 def test_a_split_of_other_classes_is_no_test_split(tmp_path):
     source = split_folder(tmp_path, train=["good"], test=["good", "broken"], ground_truth=["broken"])
     assert source.open().names == ["good/train.png"]
-    assert source.test_split() is None
+    assert source.test_split() == (None, f"{tmp_path}/test does not have the class folders of {tmp_path}/train")
+
+
+@pytest.mark.parametrize("classes", [["cat", "dog"], [""]])
+def test_an_empty_split_is_named_and_stops_only_those_who_need_it(tmp_path, caplog, classes):
+    source = split_folder(tmp_path, train=classes, test=classes, val=classes)
+    assert source.test_split()[0].root == f"{tmp_path}/test"
+    empty = tmp_path / "test" / classes[-1]
+    (empty / "test.png").unlink()
+    assert source.test_split()[0].root == f"{tmp_path}/val"
+    rmtree(tmp_path / "val")
+    data = ImageDataModule(source, "own", channels=1, size=4, batch_size=1)
+    with caplog.at_level("INFO"):
+        data.setup()
+    assert f"no images for testing: {empty} has no image" in caplog.text
+    with pytest.raises(ValueError, match=rf"data=own has no data.test_source \({empty} has no image\)"):
+        data.split("test")
 
 
 def test_a_class_named_as_a_split_stays_a_class(tmp_path):

@@ -50,7 +50,7 @@ def test_the_option_gives_batches_of_28_or_32_pixels_whatever_the_seed(config):
 
 
 def test_what_cannot_be_stacked_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"^data.source.num_images must be a positive integer, got 0$"):
+    with pytest.raises(ValueError, match=r"^num_images must be a positive integer, got 0$"):
         StackedMnist(Mnist(), 0)
     with pytest.raises(ValueError, match=r"^data.source.of must be images of digits .*0 to 24"):
         StackedMnist(Grid25(500, 0.0, 0), 9).open()

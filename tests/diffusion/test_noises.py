@@ -206,16 +206,16 @@ def test_without_strength_or_discount_noise_is_white():
 @pytest.mark.parametrize(
     ("noise", "changes", "message"),
     [
-        ("simplex", {"octaves": 0}, "noise.octaves must be an integer in 1..16, got 0"),
-        ("simplex", {"octaves": 2.5}, "noise.octaves must be an integer"),
-        ("simplex", {"persistence": 0}, "noise.persistence must be greater than 0"),
-        ("simplex", {"frequency": -1}, "noise.frequency must be greater than 0"),
-        ("simplex", {"frequency": "fast"}, "noise.frequency must be a number"),
-        ("simplex", {"unit_variance": 1}, "noise.unit_variance must be true or false"),
-        ("pyramid", {"discount": 1.5}, "noise.discount must be a number at least 0 and at most 1"),
-        ("pyramid", {"unit_variance": "yes"}, "noise.unit_variance must be true or false"),
-        ("offset", {"strength": -0.1}, "noise.strength must be a number at least 0"),
-        ("offset", {"unit_variance": None}, "noise.unit_variance must be true or false"),
+        ("simplex", {"octaves": 0}, "octaves must be an integer in 1..16, got 0"),
+        ("simplex", {"octaves": 2.5}, "octaves must be an integer"),
+        ("simplex", {"persistence": 0}, "persistence must be greater than 0"),
+        ("simplex", {"frequency": -1}, "frequency must be greater than 0"),
+        ("simplex", {"frequency": "fast"}, "frequency must be a number"),
+        ("simplex", {"unit_variance": 1}, "unit_variance must be true or false"),
+        ("pyramid", {"discount": 1.5}, "discount must be a number at least 0 and at most 1"),
+        ("pyramid", {"unit_variance": "yes"}, "unit_variance must be true or false"),
+        ("offset", {"strength": -0.1}, "strength must be a number at least 0"),
+        ("offset", {"unit_variance": None}, "unit_variance must be true or false"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(noise, changes, message):

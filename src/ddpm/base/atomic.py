@@ -14,8 +14,7 @@ ABANDONED = 3600  # seconds
 SEARCHED: set[Path] = set()
 
 OWN_NAME = re.compile(r"\.(.+\.\d+|\d+\.ckpt)\.partial")
-"""Temporary names of this project: with the number of the process, or of a checkpoint. Other programs also use
-.NAME.partial."""
+"""Temporary names of this project: with the number of a process or a checkpoint, unlike other .NAME.partial files."""
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Checks of user input. Each raises one ValueError that names the field, the value and the remedy."""
 
+import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from numbers import Real
-from typing import Annotated, Any, NoReturn
-
-Limit = Annotated[float, "may be infinite"]
-"""The annotation of a number for which infinity is no mistake."""
+from types import NoneType
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 
 def fail(name: str, value: Any, must_be: str, hint: str = "") -> NoReturn:
@@ -89,3 +89,63 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
         hint = suggestion(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
         fail(name, value, f"one of {', '.join(map(str, options))}", hint)
     return value
+
+
+Range = Callable[[str, Any], Any]
+"""A check in an annotation: of the name and the value of a field."""
+
+
+def integers(low: int, high: int | None = None) -> Range:
+    return partial(integer, low=low, high=high)
+
+
+def numbers(low: float | None = None, high: float | None = None) -> Range:
+    return partial(number, low=low, high=high)
+
+
+def words(*options: str) -> Range:
+    return partial(one_of, options=options)
+
+
+PositiveInt = Annotated[int, positive_int]
+NonNegativeInt = Annotated[int, non_negative_int]
+Number = Annotated[float, number]
+PositiveNumber = Annotated[float, positive_number]
+NonNegativeNumber = Annotated[float, numbers(low=0)]
+NumResamples = Annotated[int, resamples]
+Share = Annotated[float, numbers(0, 1)]
+Limit = Annotated[float, numbers(low=0)]
+"""As NonNegativeNumber, but infinity is no mistake."""
+
+
+def fields(part: Any, prefix: str = "") -> None:
+    """What `Checked` does, for a `__post_init__` with more to check. prefix: before the names of fields in messages."""
+    hints = annotations_of(part.__class__)
+    for field in dataclasses.fields(part):
+        annotated(f"{prefix}{field.name}", getattr(part, field.name), hints[field.name])
+
+
+class Checked:
+    """A dataclass whose constructor checks its fields by their annotations, as `steps: PositiveInt`."""
+
+    def __post_init__(self) -> None:
+        fields(self)
+
+
+@cache
+def annotations_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def annotated(name: str, value: Any, hint: Any) -> None:
+    """Check a value by an annotation, and each item of a sequence. Of a union with None, the first type counts."""
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        inner[1](name, value)
+    elif hint is bool:
+        boolean(name, value)
+    elif get_origin(hint) is Sequence and isinstance(value, Sequence):
+        for each in value:
+            annotated(name, each, inner[0])
+    elif value is not None and NoneType in inner:
+        annotated(name, value, inner[0])

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,6 +103,11 @@ class Environment:
     processor: str = field(default_factory=processor)
     command: str = field(default_factory=typed_command)
     commit: str = field(default_factory=commit_name)
+
+
+def environment_of(trainer: Any) -> Environment:
+    """Of one of Lightning's trainers."""
+    return Environment(device_name(trainer.strategy.root_device), str(trainer.precision), trainer.world_size)
 
 
 ADDED = dict.fromkeys(("num_processes", "processor", "command", "commit"), NOT_RECORDED)

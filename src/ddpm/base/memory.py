@@ -22,9 +22,7 @@ def require_memory(num_bytes: int, what: str) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed. torch has no class for it on the CPU, only these texts."""
     texts = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in texts))
 
 
 def available_bytes() -> int:

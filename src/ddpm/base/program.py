@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ SCRIPTS = ("train", "sample", "evaluate")
 
 
 def typed(program: str) -> str:
-    """What to type for a program of this environment: its name, or its path if the shell finds none or another one."""
-    path, found = Path(sys.executable).with_name(program), shutil.which(program)
-    is_found = found and Path(found).parent.resolve() == path.parent.resolve()
-    return program if is_found or not path.exists() else shlex.quote(min(str(path), os.path.relpath(path), key=len))
+    """What to type for a program of this environment: its name if the shell looks for it there, else its path."""
+    path = Path(sys.executable).with_name(program)
+    is_found = str(path.parent) in os.get_exec_path() or not path.exists()
+    return program if is_found else shlex.quote(min(str(path), os.path.relpath(path), key=len))

@@ -74,17 +74,8 @@ GROUPS = [
     Group(
         "data",
         may_change=(
-            *(
-                "name",
-                "source",
-                "test_source",
-                "label_images",
-                "num_workers",
-                "pin_memory",
-                "memory_limit_mb",
-                "verify",
-            ),
-            *("eval_batch_size", "download"),
+            *("name", "source", "test_source", "label_images", "num_workers", "pin_memory", "memory_limit_mb"),
+            *("verify", "eval_batch_size", "download"),
         ),
     ),
     Group(

@@ -25,11 +25,9 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
     stored = read_data(path, name, known)
     if "state_dict" not in stored:
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'state_dict'")
-    weights = stored["state_dict"]
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and is_intact(key, weights[key]) for key in weights
-    ):
-        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' has more than weights")
+    state = stored["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(key, str) and is_intact(key, state[key]) for key in state):
+        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' has more than state")
     try:
         return upgrade_layout(stored)
     except ValueError as error:
@@ -85,8 +83,7 @@ def data_in(file: BinaryIO, written: bytes | None) -> Any:
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Within this context, files opened by `hold` stay readable, even if a running training removes or replaces
-    them."""
+    """Within this context, files opened by `hold` stay readable, even if a running training removes them."""
     with ExitStack() as stack:
         HELD.stacks.append(stack)
         try:

@@ -42,8 +42,7 @@ REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
 def check_config(stored: Any, where: str, known: Container[Any] = ()) -> dict[str, Any]:
-    """`upgrade_config`, and ValueError for a `_target_` that is not a part of this project, not trusted and not
-    `known`."""
+    """`upgrade_config`, and ValueError for a `_target_` that is no part of this project, nor trusted, nor `known`."""
     config = upgrade_config(stored, where)
     for target in targets(config):
         if not is_ours(target) and target not in known:

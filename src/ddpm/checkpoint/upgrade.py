@@ -77,20 +77,14 @@ TARGETS = {
     "ddpm.diffusion.losses.distance.squared": "ddpm.diffusion.losses.error.mse",
     "ddpm.diffusion.losses.distance.absolute": "ddpm.diffusion.losses.error.mae",
     "ddpm.diffusion.losses.distance.": "ddpm.diffusion.losses.error.",
-    **{
-        f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}."
-        for new, earlier in DIFFUSION_MODULES.items()
-        for old in earlier
-    },
+    **{f"ddpm.diffusion.{old}.": f"ddpm.diffusion.{new}." for new, olds in DIFFUSION_MODULES.items() for old in olds},
 }
 """Modules (with a dot at the end) and parts: former name -> current name. Applied in this order, because a part may
 have moved before it was renamed."""
 
 NEW_FIELDS: dict[str, dict[str, Any]] = {
-    "ddpm.data.datamodule.ImageDataModule": {
-        **dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels"))
-    },
-    "ddpm.data.sources.zip.Zip": {"layout": None},
+    "ddpm.data.datamodule.ImageDataModule": dict.fromkeys(("latents", "white", "labels", "label_images", "num_labels")),
+    "ddpm.data.sources.zip.Zip": {"layout": None, "within": ""},
     "ddpm.data.sources.parquet.Parquet": {"caption_column": None},
     "ddpm.diffusion.degradations.blur.Blur": {"rounding": "nearest"},
     "ddpm.diffusion.degradations.mask.Mask": {"initial": 1, "shift": 0, "levels": None, "rounding": "nearest"},
@@ -212,8 +206,7 @@ def upgrade_word(word: str) -> str:
 
 
 def earlier_word(word: str) -> tuple[str, str] | None:
-    """The former and the current name in a command-line argument, or None if it is current. Only the keys are returned
-    if the values are equal."""
+    """The former and the current name in an argument, keys alone if the values are equal; None if it is current."""
     new = upgrade_word(word)
     if new == word:
         return None

@@ -56,6 +56,8 @@ def run_check_data(config: DictConfig) -> None:
     num = {name: len(images) - len(surveys[name].problems) for name, images in opened.items()}
     num_train = data.num_trained_on(num["training"])
     print_entry("splits", f"train {num_train:,}, val {data.num_val:,}, test {num.get('test', 0):,}")
+    if data.no_test_split:
+        print_entry("no test", data.no_test_split)
     if num["training"]:
         out = Path(config.out or f"data_checks/{data.name}.png")
         out.parent.mkdir(parents=True, exist_ok=True)

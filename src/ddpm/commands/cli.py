@@ -52,19 +52,15 @@ def run_command(
     typed = sys.argv[1:]
     warnings.formatwarning = print_warning
     launch.follow_parent()
-    if "${" in str(Path.cwd()):
-        exit_with_error(
-            f"the path of the working directory must not contain ${{, which Hydra would interpolate: {Path.cwd()}"
-        )
-    if TRACEBACK:
-        sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
-        main()
-        return
+    if "${" in str(cwd := Path.cwd()):
+        exit_with_error(f"the path of the working directory must not contain ${{, which Hydra would interpolate: {cwd}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them and exiting
     try:
         sys.argv[1:] = prepare(expand_short_forms(take_trust(typed), conf, name), conf)
         main()
     except USER_ERRORS as error:
+        if TRACEBACK:
+            raise
         is_config = isinstance(error, HydraException) or "Config group override" in str(error)  # model=null
         exit_with_error(config_error(error, conf, name, typed=typed) if is_config else describe(error, folder()), error)
     finally:
@@ -137,9 +133,7 @@ def end_processes() -> None:
 def folder() -> str:
     """The folder in which Hydra writes."""
     words = (word.partition("=") for word in sys.argv)
-    return next(
-        (folder for name, _, folder in words if re.fullmatch(r"hydra\.(run|sweep)\.dir", name)), str(Path.cwd())
-    )
+    return next((value for name, _, value in words if re.fullmatch(r"hydra\.(run|sweep)\.dir", name)), str(Path.cwd()))
 
 
 def exit_with_error(message: str, error: BaseException | None = None) -> NoReturn:

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
+from ddpm.base.nested import flatten
 from ddpm.base.program import SCRIPTS
 from ddpm.commands.former_options import FORMER_OPTIONS
 from ddpm.commands.options import chosen_options, groups_of, is_no_option, known_keys, loose_fields, options_of
@@ -70,17 +71,10 @@ def other_command(field: str, conf: Path, name: str) -> str:
     known = {each: [*groups_of(conf, each), *OmegaConf.load(conf / f"{each}.yaml")] for each in (*SCRIPTS, name)}
     if first in known[name]:
         leaves = {option: OmegaConf.load(conf / first / f"{option}.yaml") for option in options_of(conf, first)}
-        rest = field.partition(".")[2]
-        owners = [option for option, leaf in leaves.items() if rest and is_known(leaf, rest)]
+        fields = {option: flatten(OmegaConf.to_container(leaf, resolve=False)) for option, leaf in leaves.items()}
+        owners = [each for each in fields if any(f"{first}.{key}.".startswith(f"{field}.") for key in fields[each])]
         return f"; it is a field of {first}={', '.join(owners)}" if owners else ""
     if name == "sample" and first in OmegaConf.load(conf / "task" / "generate.yaml"):
         return "; it is one of task=generate"
     commands = [f"{each}.py" for each in SCRIPTS if first in known[each]]
     return f"; {first} is a setting of {' and '.join(commands)}" if commands else ""
-
-
-def is_known(config: DictConfig, field: str) -> bool:
-    """Whether a dotted field is there, even without a value."""
-    parent, _, last = field.rpartition(".")
-    parts = OmegaConf.select(config, parent) if parent else config
-    return isinstance(parts, DictConfig) and last in list(parts)

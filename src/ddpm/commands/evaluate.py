@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
-from ddpm.base.environment import Environment, device_name
+from ddpm.base.environment import device_name, environment_of
 from ddpm.base.system_errors import require_writable
 from ddpm.checkpoint.reading import holding, read_checkpoint
 from ddpm.commands.dry_run import require_memory_for_images
@@ -114,27 +114,19 @@ def checkpoint_paths(config: DictConfig, model_metrics: list[ModelMetric]) -> li
         check.fail("ckpt", config.ckpt, "a pattern that matches at least one file")
     needs_samples = bool(config.metric) or any(getattr(part, "needs_samples", True) for part in model_metrics)
     paths = [checkpoint_path(str(path)) for path in sorted(found.values())]
-    fitting = [path for path in paths if holds_model(path) and (not needs_samples or has_samples(path))]
+    fitting = [path for path in paths if holds_model(path, needs_samples)]
     if not fitting:
         check.fail("ckpt", config.ckpt, "a pattern that matches a model that generates images")
     return fitting
 
 
-def holds_model(path: Path) -> bool:
-    """Whether a path that a pattern matches is a file or the folder of a model; others are named and passed over."""
+def holds_model(path: Path, needs_samples: bool) -> bool:
+    """Whether a path that a pattern matches is a model, which generates images; others are named and passed over."""
     try:
         recognise(path)
-    except NoModel as error:
-        rank_zero_only(print)(f"passed over: {error}")
-        return False
-    return True
-
-
-def has_samples(path: Path) -> bool:
-    """Whether a path that a pattern matches is a model that generates images; others are named and passed over."""
-    try:
-        load.refuse_without_samples(load.guide(path), path)
-    except load.NoSamples as error:
+        if needs_samples:
+            load.refuse_without_samples(load.guide(path), path)
+    except (NoModel, load.NoSamples) as error:
         rank_zero_only(print)(f"passed over: {error}")
         return False
     return True
@@ -167,9 +159,8 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
         result, timing = measure_target(config, target, reference, evaluator, trainer)
         results[target.name], runs[target.name] = result, target.run
         if sweep:
-            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = sweep_point(
-                sweep, target, result, timing
-            )
+            point = sweep_point(sweep, target, result, timing)
+            swept.setdefault(result.subject["ckpt"], {})[result_name(result)] = point
     if config.save_statistics:
         save_statistics(Path(config.save_statistics), evaluator, reference)
     for path in paths if sweep else ():
@@ -229,12 +220,8 @@ def measure_target(
     trainer.callbacks.append(scoring)
     with explain_kept(target.writer.store, *NOT_KEPT) if target.writer else nullcontext(), lock:
         trainer.predict(GenerationModule(target.model), target.samples, return_predictions=False)
-    result = Result.of(
-        scoring.values,
-        protocol=EvaluationProtocol(**evaluator.provenance(), **reference.identity),
-        subject=target.about,
-        environment=current_environment(trainer),
-    )
+    protocol = EvaluationProtocol(**evaluator.provenance(), **reference.identity)
+    result = Result.of(scoring.values, protocol=protocol, subject=target.about, environment=environment_of(trainer))
     path = folder / f"{result_name(result)}.json"
     store_result(path, target.name, result)
     draw_nearest(path, target, reference, evaluator)
@@ -251,19 +238,12 @@ def sweep_point(sweep: Sweep, target: EvaluationTarget, result: Result, timing: 
     return replace(point, seconds=timing.seconds, device=timing.device) if timing else point
 
 
-def current_environment(trainer: Trainer) -> Environment:
-    device = device_name(trainer.strategy.root_device)
-    return Environment(device, str(trainer.precision), num_processes=trainer.world_size)
-
-
 # Models
 
 
-def measure_model(
-    config: DictConfig, model_metrics: dict[str, ModelMetric], path: Path | None, trainer: Trainer
-) -> None:
+def measure_model(config: DictConfig, metrics: dict[str, ModelMetric], path: Path | None, trainer: Trainer) -> None:
     """Compute the metrics of the model itself. Without a path, the metric builds its own model from `config`."""
-    if not model_metrics:
+    if not metrics:
         return
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, TARGET_CALLBACKS)]
     if path is None:
@@ -274,7 +254,7 @@ def measure_model(
     else:
         folder = Path(config.out) if config.out else run_folder_of(path) / "evaluations"
         model, stored = load.from_checkpoint(path, load.changes(config))
-        if any(getattr(part, "needs_samples", True) for part in model_metrics.values()):
+        if any(getattr(part, "needs_samples", True) for part in metrics.values()):
             load.refuse_without_samples(model, path)
         model.use_for_prediction(config.weights, config.seed)
         analytic.prepare(model, stored, path, trainer)
@@ -284,7 +264,7 @@ def measure_model(
             **describe_groups(identity(stored, model, trainer)),
         }  # fmt: skip
     require_writable(folder, "out")
-    for name, part in model_metrics.items():
+    for name, part in metrics.items():
         try:
             measured = part.measure(run)
         except ValueError as error:
@@ -292,12 +272,8 @@ def measure_model(
             raise (wiring.name_field(error, f"metric.{name}") if of_metric else error) from error
         if not measured.estimates:
             check.fail(f"the values of {type(part).__name__}", measured.estimates, "at least one")
-        result = Result.of(
-            measured.estimates,
-            protocol=EvaluationProtocol(**measured.protocol),
-            subject=about,
-            environment=current_environment(trainer),
-        )
+        protocol = EvaluationProtocol(**measured.protocol)
+        result = Result.of(measured.estimates, protocol=protocol, subject=about, environment=environment_of(trainer))
         file = folder / f"{result_name(result)}.json"
         store_result(file, type(part).__name__, result)
         show_measurement(file, measured)

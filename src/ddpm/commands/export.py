@@ -92,9 +92,8 @@ def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, abo
     groups = ["process", "noise", "objective", "cond", "guidance", "clip", "sampler"]
     groups += [] if isinstance(codec, LatentCodec) else ["codec"]
     parts = {group: OmegaConf.to_container(stored[group], resolve=True) for group in groups}
-    of_the_sampler = {
-        group: parts["sampler"][group] for group in ("variance", "timestep_spacing") if group in parts["sampler"]
-    }
+    sampler = parts["sampler"]
+    of_the_sampler = {group: sampler[group] for group in ("variance", "timestep_spacing") if group in sampler}
     words = pipeline.part_words(parts) | pipeline.part_words(of_the_sampler)
     process, steps = model.sampler.process, model.sampler.steps or model.sampler.process.T
     scheduler = pipeline.scheduler_config(words, process.schedule, steps, model.sampler.times(process.T))

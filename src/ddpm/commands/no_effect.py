@@ -40,8 +40,13 @@ def refuse_what_has_no_effect(config: DictConfig, overrides: list[str]) -> None:
     of_command = {"loss": idle_in_training, "metric": idle_in_evaluation, "task": idle_in_sampling}
     idle = next((ask(config, words.keys()) for group, ask in of_command.items() if group in config), {})
     for key, word in words.items():
-        if why := idle.get(key) or idle.get(key.partition(".")[0]):
+        if why := idle.get(key, idle.get(key.partition(".")[0])):
             raise ValueError(f"{word} has no effect, because {why}; leave it out")
+
+
+def idle_in(name: str, part: type) -> dict[str, str]:
+    """What a part says in `idle`: groups and fields that have no effect with it."""
+    return dict.fromkeys(getattr(part, "idle", ()), f"{name} does not read it")
 
 
 def idle_in_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
@@ -49,8 +54,12 @@ def idle_in_training(config: DictConfig, typed: Set[str]) -> dict[str, str]:
     idle = {} if "_target_" in config.adversary else {"adversary_optimizer": "there is no adversary"}
     if not config.get("metric"):
         idle |= dict.fromkeys(("evaluate", "features", "features_batch_size"), "no metric is chosen, as metric=fid")
-    of_samples = {"objective", "sampler", "clip", "guidance", "timestep_spacing"}
+    of_samples = {"objective", "sampler", "clip", "guidance", "timestep_spacing", "variance"}
     groups = {key.partition(".")[0] for key in typed}
+    for group in ("loss", "process") if groups & {*group_names(builds=True)} else ():
+        idle |= idle_in(f"the {group} {config[group]._target_.rpartition('.')[2]}", get_object(config[group]._target_))
+    if "schedule" in idle:
+        idle["schedule.num_timesteps"] = ""  # 1 for a loss that does not read the schedule
     if groups & of_samples and (what := getattr(get_object(config.model._target_), "no_samples", None)):
         idle |= dict.fromkeys(of_samples, f"{what.partition(',')[0]} generates no images")
     read = f"{config.callbacks} {config.evaluate if config.get('metric') else ''}"
@@ -75,13 +84,15 @@ def idle_in_sampling(config: DictConfig, typed: Set[str]) -> dict[str, str]:
 
 def idle_in_evaluation(config: DictConfig, typed: Set[str]) -> dict[str, str]:
     """Likewise, of evaluate.py."""
-    metrics = {name: str(leaf) for name, leaf in (config.get("metric") or {}).items() if leaf is not None}
-    of_models = [name for name, leaf in metrics.items() if "ddpm.evaluation.model_metrics." in leaf]
+    metrics = {name: leaf for name, leaf in (config.get("metric") or {}).items() if leaf is not None}
+    of_models = [name for name, leaf in metrics.items() if "ddpm.evaluation.model_metrics." in str(leaf)]
     idle = {}
     if of_models and of_models == [*metrics]:
         read = re.findall(r"\$\{(\w+)", str(OmegaConf.to_container(config.metric, resolve=False)))
         names = {"features", "features_batch_size", "keep_images", "split"} - {*read}
         idle = dict.fromkeys(names, f"metric={','.join(of_models)} does not read it")
+        of_each = [idle_in(f"metric={name}", get_object(metrics[name]._target_)) for name in of_models]
+        idle |= {key: why for key, why in of_each[0].items() if all(key in each for each in of_each)}
     if config.images is not None and config.ckpt is None and not of_models:
         of_a_model = (*group_names(builds=True), "weights", "seed", "keep_images")
         idle = dict.fromkeys(of_a_model, f"images={config.images} come from no model")

@@ -39,10 +39,7 @@ def help_text(conf: Path, name: str) -> str:
         if re.match(r"(  )?[a-z]\w*:", line) and parent not in ("defaults", "hydra", "run_dir"):
             field, _, comment = line.strip().replace(": ???", "=VALUE").partition("  # ")
             lines.append(f"  {parent}.{field}".replace(f"{parent}.{parent}", parent).ljust(36) + comment)
-    lines += [
-        "",
-        "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE].",
-    ]
+    lines += ["", "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE]."]
     width = max(shutil.get_terminal_size((10000, 0)).columns, 80)
     return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 36) for line in lines)
 

@@ -132,9 +132,7 @@ def prepare_samples(
     """The samples to generate, the function that draws their grid, the requested conditions for the record, and the
     texts through which samples cycle."""
     refuse_without_prior(model)
-    rows, names, about, captions = resolve_request(
-        model.sample_condition, config["class"], config.prompt, otherwise="all"
-    )
+    rows, names, about, texts = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="all")
     num = (64 if len(names) == 1 else 8 * len(names)) if config.num_samples is None else config.num_samples
     if config.format == "grid" and num > FirstImages.NUM_FIRST:
         check.fail("num_samples", num, f"at most {FirstImages.NUM_FIRST} for one grid; choose format=png or npz")
@@ -143,7 +141,7 @@ def prepare_samples(
         kinds = list(dict.fromkeys(names))
         return tile_by_class(first, [kinds.index(names[k % len(names)]) for k in range(len(first))], kinds.__getitem__)
 
-    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about, captions
+    return GenerationDataModule(num, config.batch_size, conditions=rows), picture, about, texts
 
 
 @rank_zero_only

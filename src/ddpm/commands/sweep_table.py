@@ -11,8 +11,7 @@ from ddpm.runs import launch
 
 
 class SweepTable(Callback):
-    """Prints each run with its last metrics, and the command of the report. The packages of the table are imported at
-    the end of the sweep."""
+    """Prints each run with its last metrics, and the command of the report. It imports packages when the sweep ends."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         from ddpm.commands.summary import read_metrics
@@ -27,7 +26,5 @@ class SweepTable(Callback):
         columns, _ = differing_settings([read_config(folder) for folder in folders])
         names = run_labels(columns, [str(folder.relative_to(sweep)) for folder in folders])
         last = [{name: f"{points[-1][1]:.5g}" for name, points in read_metrics(each).items()} for each in folders]
-        rows = {
-            str(folder): {"settings": name, **values} for folder, name, values in zip(folders, names, last, strict=True)
-        }
+        rows = {str(each): {"settings": name, **found} for each, name, found in zip(folders, names, last, strict=True)}
         print(f"\n{titled_table(rows)}\nnext:\n  {typed('ddpm')} report {sweep}", flush=True)

@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ddpm.base import check
 from ddpm.base.atomic import remove_partial_files, write_atomically
-from ddpm.base.environment import Environment, device_name, write_environment
+from ddpm.base.environment import environment_of, write_environment
 from ddpm.base.exit_codes import LOST, ProcessLost
 from ddpm.base.memory import is_out_of_memory
 from ddpm.checkpoint.folder import newest_intact, set_aside
@@ -150,10 +150,9 @@ def rehearse(config: DictConfig, trainer: Trainer, module: DiffusionModule, data
 
 def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> None:
     """Raise ValueError for pictures and metrics of images that the network does not make."""
-    if isinstance(module.loss, Classification) and module.model.condition.dropout:
-        check.fail(
-            "cond.dropout", module.model.condition.dropout, "0 with loss=classification, which needs every label"
-        )
+    dropout = module.model.condition.dropout
+    if isinstance(module.loss, Classification) and dropout:
+        check.fail("cond.dropout", dropout, "0 with loss=classification, which needs every label")
     drawn = [name for name in ("samples", "denoising", "reconstructions") if (config.callbacks or {}).get(name)]
     reconstructs = getattr(module.network, "reconstructs", False)
     if "reconstructions" in drawn and not reconstructs:
@@ -200,17 +199,14 @@ def prepare_to_resume(config: DictConfig, path: Path, module: DiffusionModule, d
 
 @rank_zero_only
 def claim_folder(config: DictConfig, module: DiffusionModule, trainer: Trainer, step: int) -> None:
-    """Write the settings and the environment of this run to its folder, rename checkpoints after `step`, and remove
-    incomplete ones."""
+    """Write the settings and environment of this run, rename checkpoints after `step`, and remove incomplete ones."""
     folder = Path(config.run_dir) / "checkpoints"
     remove_partial_files(folder)
     text = yaml.safe_dump(module.model.config, sort_keys=False, allow_unicode=True)
     write_atomically(folder / run_folder.SETTINGS, text.encode())
     set_aside(folder, step)
-    device = device_name(trainer.strategy.root_device)
     if step < config.trainer.max_steps:
-        environment = Environment(device, str(trainer.precision), num_processes=trainer.world_size)
-        write_environment(environment, folder.parent, f"environment_{step:08d}")
+        write_environment(environment_of(trainer), folder.parent, f"environment_{step:08d}")
 
 
 @contextmanager
@@ -242,21 +238,17 @@ def out_of_memory(config: DictConfig, trainer: Trainer) -> str:
     """The error message, with the next larger accumulation that keeps the global batch size."""
     batch, world, now = config.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
     here = f"out of memory on {trainer.strategy.root_device}: {micro_batch_size(batch, world, now)} images at once"
-    larger = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
-    if not larger:
+    more = [k for k in range(now + 1, batch // world + 1) if batch % (world * k) == 0]
+    if not more:
         return f"{here}, and fewer are not possible; use a smaller model or more devices"
-    remedy = (
-        f"trainer.accumulate_grad_batches={larger[0]} keeps the batch of {batch} with {batch // world // larger[0]}"
-    )
+    remedy = f"trainer.accumulate_grad_batches={more[0]} keeps the batch of {batch} with {batch // world // more[0]}"
     good = last_good(trainer)
     resuming = "; resume=auto 'resume.allow=[trainer.accumulate_grad_batches]' continues the run" if good else ""
     return f"{here}; {remedy}{resuming}"
 
 
 @rank_zero_only
-def print_run(
-    config: DictConfig, module: DiffusionModule, trainer: Trainer, checkpoint: Path | None, step: int
-) -> None:
+def print_run(config: DictConfig, module: DiffusionModule, trainer: Trainer, path: Path | None, step: int) -> None:
     place = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}"
     at_most = "at most " if {"max_time", "max_epochs", "fast_dev_run"} & set(config.trainer) else ""
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
@@ -270,9 +262,9 @@ def print_run(
     if own:
         packages = ",".join(sorted({target.partition(".")[0] for target in own}))
         say(f"uses your own code: {', '.join(own)}; commands that load this run need trust=[{packages}]")
-    if checkpoint and step >= config.trainer.max_steps:
-        say(f"{checkpoint} already has {step:,} steps: nothing is left to train")
-    elif checkpoint:
-        say(f"continuing from {checkpoint}, at step {step:,}")
+    if path and step >= config.trainer.max_steps:
+        say(f"{path} already has {step:,} steps: nothing is left to train")
+    elif path:
+        say(f"continuing from {path}, at step {step:,}")
     elif config.resume.path == "auto":
         say("no run with these settings was found: starting a new one")

@@ -67,9 +67,8 @@ def unequal(one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
 
 def logged_numbers(path: Path) -> dict[tuple[str, str], str]:
     """Logged values as text, by step and name."""
-    return {
-        (row["step"], k): v for row in read_steps(path).rows for k, v in row.items() if v and not k.startswith("sys/")
-    }
+    rows = read_steps(path).rows
+    return {(row["step"], k): v for row in rows for k, v in row.items() if v and not k.startswith("sys/")}
 
 
 def picture_files(folder: Path) -> dict[str, bytes]:

@@ -93,8 +93,7 @@ def write_estimate(file: Path, content: str) -> None:
 
 @torch.no_grad()
 def measure_errors(model: DiffusionModel, images: ImageData, times: list[int], trainer: Trainer) -> list[float]:
-    """The mean squared error of the predicted x0 at each time, over all pixels of all images, with one noise draw per
-    image."""
+    """The mean squared error of the predicted x0 at each time, over all pixels, with one draw of noise an image."""
     device = trainer.strategy.root_device
     model = model.to(device).eval()
     denoiser, process, rng = model.denoiser(model.predict_weights), model.sampler.process, Rng(0, "analytic")

@@ -89,8 +89,7 @@ def only_match(pattern: str, field: str) -> str:
 
 
 def newest_of(ckpt: str, field: str) -> Path:
-    """Find and hold the newest checkpoint. Retries if a running training removes it, because a newer one then
-    exists."""
+    """Find and hold the newest checkpoint. If a running training removes it, there is a newer one: try again."""
     for attempt in range(20):
         try:
             path = newest_under_runs(field) if ckpt == "latest" else newest_intact(Path(ckpt) / "checkpoints")

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -49,16 +49,18 @@ def check_type(field: str, value: Any, hint: Any) -> None:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; of another type, itself."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    """The types of a union; of another type, itself. Ranges in annotations are left to the constructors."""
+    each = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(h.__origin__ if get_origin(h) is Annotated and h is not check.Limit else h for h in each)
 
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value of a configuration may be an argument of this type. Parts and references always may."""
     if hint is Any or (isinstance(value, str) and "${" in value) or (isinstance(value, dict) and "_target_" in value):
         return True
-    if len(alternatives(hint)) > 1:
-        return any(fits(value, each) for each in alternatives(hint))
+    hint, *others = alternatives(hint)
+    if others:
+        return any(fits(value, each) for each in (hint, *others))
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         return value in inner
@@ -89,5 +91,5 @@ def name_of(hint: Any) -> str:
     if kind is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if is_kind(kind, Sequence):
-        return "a list of " + PLURALS.get(inner[0], "values") if inner else "a list"
+        return "a list of " + PLURALS.get(alternatives(inner[0])[0], "values") if inner else "a list"
     return WORDS.get(kind, "a mapping" if kind is Mapping else f"a part (_target_: {getattr(kind, '__name__', kind)})")

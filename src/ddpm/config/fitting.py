@@ -42,8 +42,7 @@ def prior(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     process = forward_process(config, instantiate(config.schedule, "schedule"), {})
     if not process.fits_prior:
         return {}
-    if data.download:
-        rank_zero_only(data.prepare_data)()
+    rank_zero_only(data.prepare_data)()
     codec = build_codec(config, {}, guide)
     if not codec.pixelwise:  # a prior of degraded pixels
         return {}
@@ -55,8 +54,7 @@ def captions(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     """Examples of captions, and the words of an encoder with its own vocabulary, for a condition on captions."""
     if not config.cond.get("text"):
         return {}
-    if data.download:
-        rank_zero_only(data.prepare_data)()
+    rank_zero_only(data.prepare_data)()
     texts = data.listed_captions()
     if not any(texts or ()):
         raise ValueError(
@@ -76,8 +74,7 @@ def classes(config: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     """Number and names of the classes, for a condition with both fields; else {}."""
     if "names" not in config.cond or "num_classes" not in config.cond:
         return {}
-    if data.download:
-        rank_zero_only(data.prepare_data)()
+    rank_zero_only(data.prepare_data)()
     num, names = data.require_classes()
     found = {"num_classes": num if config.cond.num_classes is None else config.cond.num_classes}
     return found if config.cond.names is not None or not names else {**found, "names": list(names)}

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm.base import check
-from ddpm.base.types import Time
 from ddpm.checkpoint.groups import UNGUIDED
 from ddpm.config.checkpoint_path import checkpoint_path
 from ddpm.config.codec import Load
@@ -29,8 +28,7 @@ READ_HERE = ("order", "weights", "guide", "classifier")
 
 
 class GuidanceSetup(NamedTuple):
-    """wrap: adds guidance and clipping to a denoiser. sample_condition: condition of samples. networks: other
-    networks."""
+    """wrap: adds guidance and clipping to a denoiser. sample_condition: of samples. networks: the other networks."""
 
     wrap: Callable[[Denoiser], Denoiser]
     sample_condition: Condition
@@ -62,7 +60,7 @@ def set_up_guidance(
     if "classifier" in leaf:
         classifier = guide_model("classifier", leaf, sampler, codec, load)
         networks.append(classifier.weights(classifier.predict_weights))
-        given["classifier"] = Logits(NetworkDenoiser(networks[0], classifier.objective))
+        given["classifier"] = partial(NetworkDenoiser(networks[0], classifier.objective).raw, cond={})
         sample_condition = shared_condition(classifier.condition, condition, leaf.classifier)
         given["denoiser_takes_label"] = not isinstance(condition, NoCondition)
     taken = inspect.signature(get_object(leaf._target_)).parameters
@@ -96,19 +94,8 @@ def order_wrappers(order: Any, wrappers: dict[str, Callable[..., Denoiser]]) -> 
     return [wrappers[name] for name in order]
 
 
-class Logits:
-    """A noisy classifier for guidance: x_t `[B, C, H, W]` and a time to logits `[B, K]`."""
-
-    def __init__(self, denoiser: NetworkDenoiser) -> None:
-        self.denoiser = denoiser
-
-    def __call__(self, x_t: Tensor, t: Time) -> Tensor:
-        return self.denoiser.raw(x_t, t, {})
-
-
 def guide_model(field: str, leaf: DictConfig, sampler: Sampler, codec: Codec, load: Load) -> DiffusionModel:
-    """Load the guide or classifier. Raises ValueError if its kind, process, schedule or codec does not match the
-    model."""
+    """Load the guide or classifier. ValueError if its kind, process, schedule or codec does not match the model."""
     path = leaf[field]
     if path is None:
         raise ValueError(f"guidance.{field} must be given, for example guidance.{field}=runs/.../last.ckpt")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -60,7 +61,8 @@ def from_own(path: Path, changes: DictConfig) -> tuple[DiffusionModel, DictConfi
         config, fitted = changed(stored["config"], changes)
         refuse_other_weights(config, stored["state_dict"], path)
         model = rebuilt(config, fitted)
-        model.load_state_dict(model_weights(stored["state_dict"]))
+        of_model = ("network.", "averages.")  # and not of the loss
+        model.load_state_dict({key: w for key, w in stored["state_dict"].items() if key.startswith(of_model)})
     return model.eval(), config
 
 
@@ -77,8 +79,7 @@ def guide(path: Path, part: str | None = None, field: str = "ckpt") -> Diffusion
 
 @contextmanager
 def one_error(path: Path) -> Iterator[None]:
-    """Turn any error of building from a stored configuration (for example, a text instead of a number) into
-    ValueError."""
+    """Make any error of building from a stored configuration, as with a text for a number, a ValueError."""
     try:
         yield
     except (ValueError, OmegaConfBaseException):
@@ -86,11 +87,6 @@ def one_error(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"ckpt={path} has a configuration from which no model can be built: {reason}") from error
-
-
-def model_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of the model in the state dict of a training, without those of the loss."""
-    return {key: value for key, value in weights.items() if key.startswith(("network.", "averages."))}
 
 
 def refuse_other_weights(config: DictConfig, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -232,7 +228,10 @@ def changed(stored: dict[str, Any], changes: DictConfig) -> tuple[DictConfig, Fi
 
 
 def refuse_without_reader(config: DictConfig, changes: DictConfig) -> None:
-    """Raise ValueError for a change of a part that the stored sampler does not have."""
+    """Raise ValueError for a change of a part that the sampler or the process does not have."""
+    process = get_object({**config.process, **changes.get("process", {})}["_target_"])
+    if idle := next((group for group in getattr(process, "idle", ()) if group in changes), None):
+        raise ValueError(f"{idle} has no effect on the process {process.__name__}; leave it out")
     if "_target_" in changes.get("sampler", {}):
         return
     for group in ("variance", "timestep_spacing"):

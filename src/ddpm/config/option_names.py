@@ -83,9 +83,7 @@ def name_option(text: Any) -> str:
     if part is None:
         return str(text)
     name, changed = option_of(part)
-    shown = ", ".join(
-        f"{field}={name_option(text)}" for field, text in part.items() if field in changed or PART.fullmatch(text)
-    )
+    shown = ", ".join(f"{key}={name_option(v)}" for key, v in part.items() if key in changed or PART.fullmatch(v))
     return f"{name}({shown})" if shown else name
 
 

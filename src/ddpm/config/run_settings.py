@@ -67,8 +67,7 @@ def format_setting(value: Any) -> str:
 
 
 def differing_settings(configs: Sequence[Config]) -> tuple[Columns, dict[str, str]]:
-    """Settings that differ, without references to other settings, and settings that all runs share. Parts are named by
-    their options."""
+    """Settings that differ, without references to others, and settings that all share. Parts: by their options."""
     shown = [{key: format_setting(resolve_reference(config, key)) for key in config} for config in configs]
     keys = dict.fromkeys(key for each in shown for key in each)
     options: dict[str, list[tuple[str, list[str]]]] = {}

@@ -10,16 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.base import check
 
 MULTIPLIERS = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 2], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}
-"""Widths of the levels, by their number. Those of 4 and 6 levels are the networks of Ho et al. 2020 for 32 and 256
-pixels."""
+"""Widths of the levels, by their number. Ho et al. 2020 have those of 4 and 6 levels, for 32 and 256 pixels."""
 COARSEST = 8  # pixels: no further level below this
 ATTENTION = 16  # pixels: levels up to this resolution have attention (Ho et al. 2020)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """patch_size: with images of 2 * COARSEST pixels or more. views: how often each image is seen, within these numbers
-    of images in all."""
+    """patch_size: for images of at least 2 * COARSEST pixels. views: of each image, within fewest and most of all."""
 
     base_channels: int
     patch_size: int

@@ -111,8 +111,7 @@ def named_as(field: str, path: Path) -> Iterator[None]:
 
 
 def common_shape(images: Images) -> tuple[tuple[int, int], int]:
-    """The size of the first image that can be read, and 3 channels if any image is in colour, else 1. Raises ValueError
-    if none can be read."""
+    """The size of the first image that can be read, ValueError if none can; 3 channels if any is in colour, else 1."""
     size, problems = None, []
     for number in range(len(images)):
         try:
@@ -146,8 +145,7 @@ def channels_of(image: Image.Image | np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class OneSize(AnnotatedImages):
-    """A source of open images that refuses images of another size. whose, remedy: in that error, see
-    `images_of_shape`."""
+    """Open images, without those of another size. whose, remedy: in the error for them, see `images_of_shape`."""
 
     size: tuple[int, int]
     whose: str

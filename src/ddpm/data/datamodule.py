@@ -78,15 +78,10 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         self.name = name
         self.source = source
-        self.test_source = test_source or own_test_split(source)
-        self.preparation = Preparation(
-            channels,
-            check.height_width("data.size", size),
-            None if crop is None else check.height_width("data.crop", crop),
-            resize,
-            background,
-            white,
-        )
+        self.test_source, self.no_test_split = (test_source, "") if test_source else own_test_split(source)
+        sides = check.height_width("data.size", size)
+        cropped = None if crop is None else check.height_width("data.crop", crop)
+        self.preparation = Preparation(channels, sides, cropped, resize, background, white)
         if labels is not None and getattr(source, "label_column", None) is not None:
             check.fail("data.source.label_column", source.label_column, f"null if data.labels is given ({labels})")
         self.labels = None if labels is None else str(labels)
@@ -143,13 +138,11 @@ class ImageDataModule(LightningDataModule):
         names = ("data.channels", "data.size", "data.resize")
         settings = (shape[0], f"[{shape[1]},{shape[2]}]", "lanczos")
         differ = (shape[0] != self.channels, *(shape[1:] != self.size,) * 2)
-        remedy = " ".join(f"{n}={value}" for n, value, other in zip(names, settings, differ, strict=True) if other)
+        hint = " ".join(f"{n}={value}" for n, value, other in zip(names, settings, differ, strict=True) if other)
         if self.on_broken == "keep":  # no setting changes these images
-            remedy = "store all in one size and with the same channels, by one known method"
+            hint = "store all in one size and with the same channels, by one known method"
         theirs, ours = (f"{c} channels and {h} x {w} pixels" for c, h, w in (shape, self.image_shape))
-        raise ValueError(
-            f"{whose} have {theirs}, but those of {self.name} have {ours}, so they do not compare: {remedy}"
-        )
+        raise ValueError(f"{whose} have {theirs}, but those of {self.name} have {ours}, so they do not compare: {hint}")
 
     @property
     def num_train(self) -> int:
@@ -235,6 +228,8 @@ class ImageDataModule(LightningDataModule):
         """Open and verify the data, so that broken files stop a run at its start."""
         if stage in (None, "fit"):
             self._loader, self._loader_state = None, {}
+            if self.no_test_split:
+                rank_zero_info(f"data={self.name}: no images for testing: {self.no_test_split}")
             self.num_train  # noqa: B018
         if stage != "predict" and self.test_source is not None:
             self._test  # noqa: B018
@@ -242,14 +237,9 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         state = self._loader.state_dict() if self._loader is not None else self._loader_state
         images = replace(self.training_images, of_texts=self.of_texts)
-        self._loader = TrainLoader(
-            images if self.latents is None else replace(images, pixels=self.latents),
-            self.batch_size,
-            self.seed,
-            accumulation=self.accumulation,
-            flip=self.flip,
-            **self._place,
-        )
+        images = images if self.latents is None else replace(images, pixels=self.latents)
+        how = {"accumulation": self.accumulation, "flip": self.flip, **self._place}
+        self._loader = TrainLoader(images, self.batch_size, self.seed, **how)
         if state:
             self._loader.load_state_dict(state)
         return self._loader
@@ -262,9 +252,6 @@ class ImageDataModule(LightningDataModule):
             return self.eval_loader("test")
         warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # this is intended
         return []
-
-    def test_dataloader(self) -> EvalLoader:
-        return self.eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the training loader. Lightning restores a loader only within an epoch, not between epochs."""
@@ -307,7 +294,8 @@ class ImageDataModule(LightningDataModule):
         check.one_of("split", split, SPLITS)
         if split == "test":
             if self.test_source is None:
-                check.fail("split", split, f"train or val: data={self.name} has no data.test_source")
+                why = f" ({self.no_test_split})" if self.no_test_split else ""
+                check.fail("split", split, f"train or val: data={self.name} has no data.test_source{why}")
             data = self._test.data
         else:
             if split == "val" and not self.num_val:
@@ -341,12 +329,8 @@ class ImageDataModule(LightningDataModule):
     def _place(self) -> dict[str, Any]:
         if self.trainer is None:
             return {"rank": 0, "world_size": 1, "pinned": False}
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        return {
-            "rank": self.trainer.global_rank,
-            "world_size": self.trainer.world_size,
-            "pinned": self.pin_memory and on_gpu,
-        }
+        pinned = self.pin_memory and self.trainer.strategy.root_device.type == "cuda"
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pinned": pinned}
 
     # Opening the sources.
 

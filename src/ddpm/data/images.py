@@ -7,6 +7,7 @@ used.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,6 +22,7 @@ FILTERS = {
 }
 FULL_WHITE = 65535
 BACKGROUNDS = {"white": 255, "black": 0}
+Resize = Annotated[str, check.words(*FILTERS)] | None
 ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow stores an orientation
 
 
@@ -53,17 +55,13 @@ class Preparation:
     channels: int
     size: tuple[int, int]
     crop: tuple[int, int] | None = None
-    resize: str | None = None
-    background: str = "white"
-    white: int | None = field(default=None, repr=False)
+    resize: Resize = None
+    background: Annotated[str, check.words(*BACKGROUNDS)] = "white"
+    white: Annotated[int, check.integers(1, FULL_WHITE)] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.white is not None:
-            check.integer("data.white", self.white, low=1, high=FULL_WHITE)
+        check.fields(self, "data.")
         check.one_of("data.channels", self.channels, (1, 3))
-        check.one_of("data.background", self.background, BACKGROUNDS)
-        if self.resize is not None:
-            check.one_of("data.resize", self.resize, FILTERS)
         if self.crop is not None and self.resize is None and self.crop != self.size:
             check.fail("data.crop", list(self.crop), f"data.size ({list(self.size)}) if data.resize is not set")
 
@@ -82,9 +80,8 @@ class Preparation:
             if self.crop is None and image.shape == (*self.size, self.channels):
                 return image.transpose(2, 0, 1)
             image = Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
-        image = self.framed(
-            eight_bit(turn_upright(image), self.channels, BACKGROUNDS[self.background], self.white or FULL_WHITE)
-        )
+        background, white = BACKGROUNDS[self.background], self.white or FULL_WHITE
+        image = self.framed(eight_bit(turn_upright(image), self.channels, background, white))
         pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)  # a fifth faster than np.asarray(image)
         return pixels.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
@@ -130,12 +127,17 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def bits_of(image: Image.Image) -> int:
-    """Bits of a channel in the file, before it is decoded. Pillow reads colours of 16 bits as 8, and says so in its raw
-    mode ("RGB;16B")."""
+    """Bits of a channel in the file, before it is decoded. Pillow reads 16-bit colours as 8 bits, of mode "RGB;16B"."""
     if image.mode == "1":
         return 1
     is_16 = image.mode.startswith("I;16") or any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
     return 16 if is_16 else 32 if image.mode == "F" or is_deep(image) else 8
+
+
+def grey_values(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image with more than 8 bits of grey: int64 `[H, W]`, and which of them are opaque, bool `[H, W]`."""
+    values = np.asarray(image).astype(np.int64)
+    return values, values != image.info.get("transparency", -1)
 
 
 def eight_bit(image: Image.Image, channels: int, background: int, white: int) -> Image.Image:
@@ -143,12 +145,14 @@ def eight_bit(image: Image.Image, channels: int, background: int, white: int) ->
     if image.mode == "F":
         raise UnusableImage("has floating-point pixels, whose range is unknown; store 8 or 16 bits")
     if is_deep(image):
-        values = np.asarray(image).astype(np.int64)
+        values, is_opaque = grey_values(image)
         if values.min() < 0 or values.max() > FULL_WHITE:
             raise UnusableImage("has 32-bit pixels, whose range is unknown; store 8 or 16 bits")
-        if values.max() > white:
-            raise Misfit(f"has the value {values.max()}, above data.white={white}", "choose a larger data.white")
-        image = Image.fromarray(((255 * values + white // 2) // white).astype(np.uint8))
+        brightest = values.max(initial=0, where=is_opaque)
+        if brightest > white:
+            raise Misfit(f"has the value {brightest}, above data.white={white}", "choose a larger data.white")
+        levels = np.where(is_opaque, (255 * values + white // 2) // white, background)
+        image = Image.fromarray(levels.astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, (background,) * 3)

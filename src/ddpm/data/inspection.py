@@ -55,8 +55,7 @@ def inspect(decoder: Decoder, indices: Tensor, num_workers: int, keep: bool, bat
 
 
 def inspect_on_all_ranks(decoder: Decoder, num_workers: int, keep: bool) -> Inspection:
-    """Inspect all images. If they are kept in memory, each rank decodes all; else ranks share the work and the
-    results."""
+    """Inspect all images. If they are kept in memory, each rank decodes all; else ranks share work and results."""
     everything = torch.arange(len(decoder.images))
     if keep or not (dist.is_available() and dist.is_initialized()):
         return inspect(decoder, everything, num_workers, keep)

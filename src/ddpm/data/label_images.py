@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -39,8 +40,7 @@ class LabelledImages(AnnotatedImages):
 
 
 def with_label_images(images: Images, folder: str) -> LabelledImages:
-    """folder: `data.label_images`; the label image of ROOT/a/b.jpg is folder/a/b.png. Raises ValueError if one is
-    missing."""
+    """folder: `data.label_images`; the label image of ROOT/a/b.jpg is folder/a/b.png. ValueError if one is missing."""
     names = getattr(images, "names", None)
     if names is None:
         check.fail("data.label_images", folder, "null for this data, whose images are not files; choose data=folder")
@@ -62,10 +62,10 @@ class LabelledPreparation:
     """
 
     preparation: Preparation
-    num_labels: int
+    num_labels: Annotated[int, check.integers(1, 256)]
 
     def __post_init__(self) -> None:
-        check.integer("data.num_labels", self.num_labels, low=1, high=256)
+        check.fields(self, "data.")
 
     @property
     def shape(self) -> tuple[int, int, int]:

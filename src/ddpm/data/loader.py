@@ -12,12 +12,7 @@ from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Batch
 from ddpm.data.order import keyed_order, micro_batch, micro_batch_size, split_among_ranks
-from ddpm.data.pixels import ImageData, to_floats
-
-
-def to_batch(pixels: Tensor, conditions: dict[str, Tensor], index: Tensor, position: Tensor) -> Batch:
-    """pixels: uint8 `[B, C, H, W]`; 0 becomes -1 and 255 becomes 1. conditions: with the label (see `ImageData`)."""
-    return assemble({"image": to_floats(pixels)}, conditions, index, position)
+from ddpm.data.pixels import ImageData
 
 
 def assemble(

@@ -62,11 +62,21 @@ def open_image(source: Path | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it starts at half of the limit
-            return identified(source)
+            return with_transparent_level(identified(source))
     except Image.UnidentifiedImageError:
         raise UnusableImage(f"is not one of {', '.join(FORMATS)}, or its header is damaged") from None
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"has too many pixels: {error}; make it smaller first") from None
+
+
+def with_transparent_level(image: Image.Image) -> Image.Image:
+    """A PNG file states its transparent colour in its own bits, and Pillow looks for it among 8."""
+    colour, raw = image.info.get("transparency"), str(image.tile[0][3]) if image.tile else ""
+    if isinstance(colour, tuple) and ";16" in raw:
+        raise UnusableImage("has a transparent colour of 16 bits, of which 8 are read; store an alpha channel")
+    if isinstance(colour, int):
+        image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}.get(raw, 1)
+    return image
 
 
 def identified(source: bytes) -> Image.Image:

@@ -28,9 +28,8 @@ class OpenedData:
     def unseen(cls, images: Images, preparation: Preparation, num_workers: int) -> Self:
         """Streamed, without verification."""
         pixels = StreamedPixels(Decoder(images, preparation), num_workers)
-        return cls(
-            images, ImageData(pixels, images.labels, torch.arange(len(images)), captions_of(images)), None, preparation
-        )
+        data = ImageData(pixels, images.labels, torch.arange(len(images)), captions_of(images))
+        return cls(images, data, None, preparation)
 
     @classmethod
     def inspected(
@@ -62,7 +61,6 @@ class OpenedData:
             labels += "\0".join(self.data.captions[i] for i in indices.tolist()).encode()
         shape = "x".join(map(str, self._preparation.shape))
         if self._digests is None:
-            return "listing-" + sha256_of_parts(
-                [self._fingerprint, self._preparation.described, indices.numpy().tobytes(), labels]
-            )
+            about = [self._fingerprint, self._preparation.described, indices.numpy().tobytes(), labels]
+            return "listing-" + sha256_of_parts(about)
         return sha256_of_parts([shape, self._digests[indices].numpy().tobytes(), labels])

@@ -34,8 +34,7 @@ def micro_batch_size(batch_size: int, world_size: int, accumulation: int) -> int
 
 
 def micro_batch(number: int, size: int, rank: int, world_size: int) -> Tensor:
-    """int64 `[size]`, the positions in the epoch's order of a rank's micro-batch `number`, 0 is the first of the
-    epoch."""
+    """int64 `[size]`, the positions of a rank's micro-batch `number` in the order of the epoch, from 0."""
     first = (number * world_size + rank) * size
     return torch.arange(first, first + size)
 

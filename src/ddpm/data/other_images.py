@@ -10,4 +10,4 @@ def other_images(data: ImageDataModule) -> Tensor:
     """The training images, uint8 `[N, C, H, W]`."""
     data.prepare_data()
     images = data.split("train")
-    return torch.cat(list(images.pixels.reader(persistent=False).read(list(images.indices.split(1024)))))
+    return torch.cat(list(images.read(list(torch.arange(len(images)).split(1024)))))

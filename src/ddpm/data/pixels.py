@@ -125,10 +125,13 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
+        """For each int64 `[B]` of places in `indices` in `plan`, uint8 `[B, C, H, W]`."""
+        return self.pixels.reader(persistent=False).read([self.indices[places] for places in plan])
+
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images in order, float32 `[B, C, H, W]` in [-1, 1], with B up to `size`."""
-        for pixels in self.pixels.reader(persistent=False).read(list(self.indices.split(size))):
-            yield to_floats(pixels)
+        return map(to_floats, self.read(list(torch.arange(len(self)).split(size))))
 
     def only(self, rows: Tensor) -> "ImageData":
         """rows: int64, places in `indices`."""

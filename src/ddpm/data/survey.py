@@ -81,13 +81,11 @@ class Surveyor(Dataset):
         return Survey(stored, digests, problems, torch.stack(levels))
 
 
-def survey(
-    decoder: Decoder, channels: int, num_workers: int, show: Callable[[int], None], batch_size: int = 128
-) -> Survey:
+def survey(decoder: Decoder, channels: int, workers: int, show: Callable[[int], None], batch_size: int = 128) -> Survey:
     """Read each image once. channels: of the images. show: gets the number of images that are done."""
     digests, plan = [], torch.arange(len(decoder.images)).split(batch_size)
     total = Survey(Counter(), torch.empty(0), [], torch.zeros(channels, 256, dtype=torch.int64))
-    for part in BatchReader(Surveyor(decoder, channels), num_workers).read(list(plan)):
+    for part in BatchReader(Surveyor(decoder, channels), workers).read(list(plan)):
         total.stored.update(part.stored)
         total.problems += part.problems
         total.levels += part.levels

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm.base import check
-from ddpm.data.images import FULL_WHITE, bits_of, is_deep
+from ddpm.data.images import FULL_WHITE, bits_of, grey_values, is_deep
 from ddpm.data.sources.base import Images
 
 NUM_SAMPLES = 32
@@ -18,8 +18,7 @@ BITS = (8, 10, 12, 14)
 
 
 def check_white(images: Images, white: int | None) -> None:
-    """Raise ValueError for 16-bit images that would be nearly black, and for a `data.white` without effect. white: that
-    field."""
+    """Raise ValueError for 16-bit images that would be nearly black, and for a white, `data.white`, without effect."""
     found = brightest_of_sample(images)
     colours = [number for number, (_, is_grey) in found.items() if not is_grey]
     if white not in (None, FULL_WHITE) and colours:
@@ -60,7 +59,8 @@ def brightest(images: Images, number: int) -> tuple[int, bool] | None:
         image: Any = images.image(number)
         image = image[0] if isinstance(image, tuple) else image
         if isinstance(image, Image.Image) and is_deep(image):
-            return int(np.asarray(image).max()), True
+            values, is_opaque = grey_values(image)
+            return int(values.max(initial=0, where=is_opaque)), True
         if isinstance(image, Image.Image) and bits_of(image) == 16:
             return 256 * int(np.asarray(image.convert("RGB")).max()), False
     return None

@@ -26,6 +26,7 @@ class BinomialDiffusion:
 
     schedule: NoiseSchedule
     has_prior: ClassVar[bool] = True
+    idle: ClassVar = ("variance",)
 
     @property
     def T(self) -> int:

@@ -1,7 +1,7 @@
 """Denoisers: functions from x_t to a prediction of x0. Whatever changes the prediction wraps a denoiser."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,14 +66,11 @@ class SelfConditioned(NetworkDenoiser):
 
 
 @dataclass(frozen=True)
-class StaticThresholding:
+class StaticThresholding(check.Checked):
     """Clamps x0 to [-largest, largest]: 1 for images. Ho et al. 2020 clip in sampling, never in the loss."""
 
     denoiser: Denoiser
-    largest: float = 1.0
-
-    def __post_init__(self) -> None:
-        check.positive_number("largest", self.largest)
+    largest: check.PositiveNumber = 1.0
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)
@@ -91,12 +88,12 @@ class DynamicThresholding:
 
     denoiser: Denoiser
     percentile: float
-    largest: float
+    largest: Annotated[float, check.numbers(low=1)]
 
     def __post_init__(self) -> None:
         if not 0 < check.number("percentile", self.percentile) <= 1:
             check.fail("percentile", self.percentile, "greater than 0 and at most 1")
-        check.number("largest", self.largest, low=1)
+        check.fields(self)
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
         prediction = self.denoiser(x_t, t, cond)

@@ -1,7 +1,7 @@
 """Gaussian diffusion: x_t = alpha_t x0 + sigma_t eps, between any two times (Ho et al. 2020, section 2)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,13 +26,13 @@ class GaussianDiffusion:
 
     schedule: NoiseSchedule
     noise: Noise = WHITE
-    reverse_noise: str = "same"
+    reverse_noise: Annotated[str, check.words("same", "white")] = "same"
     has_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, NoiseSchedule):
             raise ValueError("process=gaussian adds noise, and schedule=steps has none: choose schedule=cosine")
-        check.one_of("reverse_noise", self.reverse_noise, ("same", "white"))
+        check.fields(self)
 
     @property
     def T(self) -> int:

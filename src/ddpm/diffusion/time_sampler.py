@@ -65,7 +65,7 @@ class Stratified:
 
 
 @dataclass(frozen=True)
-class LogitNormal:
+class LogitNormal(check.Checked):
     """t / T is the logistic function of a normal number (Esser et al. 2024, section 3.1), spread as in `Stratified`.
 
     Most times are in the middle, where a network has most to learn. Nothing corrects the loss for this, so it is a
@@ -73,12 +73,8 @@ class LogitNormal:
     """
 
     weights_times: ClassVar[bool] = True
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        check.number("mean", self.mean)
-        check.positive_number("std", self.std)
+    mean: check.Number = 0.0
+    std: check.PositiveNumber = 1.0
 
     def __call__(self, draws: Draws, T: int) -> Tensor:
         normal = torch.special.ndtri(evenly(draws).clamp(min=1e-12))

@@ -120,14 +120,13 @@ class Analytic:
     """
 
     num_outputs: ClassVar[int] = 1
-    num_images: int
-    num_times: int
+    num_images: check.PositiveInt
+    num_times: check.PositiveInt
     times: Sequence[int] = ()
     errors: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        check.positive_int("num_images", self.num_images)
-        check.positive_int("num_times", self.num_times)
+        check.fields(self)
         assert len(self.times) == len(self.errors)
 
     def __repr__(self) -> str:

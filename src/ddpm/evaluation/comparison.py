@@ -110,14 +110,12 @@ def context_differences(results: Mapping[str, Result], part: str) -> dict[str, d
     return {name: dict(zip(results, values, strict=True)) for name, values in differing(*parts, absent=ABSENT).items()}
 
 
-def format_comparison(
-    results: Mapping[str, Result], paths: Mapping[str, Path], differences: Sequence[Difference]
-) -> str:
+def format_comparison(results: Mapping[str, Result], paths: Mapping[str, Path], found: Sequence[Difference]) -> str:
     lines = [align_columns([(name, str(paths[name])) for name in results])]
     rows = [("metric", "", "value", "", "minus the first", "")]
-    for metric in dict.fromkeys(difference.metric for difference in differences):
+    for metric in dict.fromkeys(difference.metric for difference in found):
         values = [result.estimates[metric] for result in results.values()]
-        of_metric = [difference for difference in differences if difference.metric == metric]
+        of_metric = [difference for difference in found if difference.metric == metric]
         gaps = ["", *(format_estimate(Estimate(each.difference, each.error)) for each in of_metric)]
         verdicts = ["", *(each.verdict for each in of_metric)]
         heads = [with_arrow(metric), *("" for _ in of_metric)]
@@ -156,13 +154,11 @@ def as_json(results: Mapping[str, Result], paths: Mapping[str, Path], difference
             "lower_is_better": lower_is_better(metric),
             "values": {name: result.estimates[metric]._asdict() for name, result in results.items()},
             "differences": {
-                each.other: {
-                    "difference": each.difference, "error": each.error, "z": each.z, "verdict": each.verdict,
-                }
+                each.other: {field: getattr(each, field) for field in ("difference", "error", "z", "verdict")}
                 for each in differences
                 if each.metric == metric
             },
-        }  # fmt: skip
+        }
     content = {
         "results": {name: str(path) for name, path in paths.items()},
         "metrics": metrics,

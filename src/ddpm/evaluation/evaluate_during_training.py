@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.environment import Environment, device_name
+from ddpm.base.environment import environment_of
 from ddpm.base.progress import stage
 from ddpm.base.types import Cond
 from ddpm.checkpoint.stored_config import FITTED, Fitted
@@ -20,13 +20,7 @@ from ddpm.diffusion.conditions.base import LABEL
 from ddpm.evaluation.reference import ImageReference
 from ddpm.metrics.classes import describe_classes
 from ddpm.metrics.evaluator import Evaluator
-from ddpm.metrics.protocol import (
-    EvaluationProtocol,
-    Result,
-    read_result,
-    result_name,
-    write_result,
-)
+from ddpm.metrics.protocol import EvaluationProtocol, Result, read_result, result_name, write_result
 from ddpm.metrics.reference_cache import ReferenceCache
 from ddpm.metrics.score import Estimate
 from ddpm.model.diffusion_model import DiffusionModel
@@ -152,24 +146,19 @@ class EvaluateDuringTraining(PeriodicWork):
         assert self.reference is not None
         run = Path(trainer.default_root_dir)
         sampler, labels = module.model.sampler, next(iter(self.evaluator.generated.values())).labels
-        result = Result.of(
-            estimates,
-            protocol=EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity),
-            subject={
-                "run": run.name,
-                "step": trainer.global_step,
-                "seed": module.model.sample_rng.seed,
-                "weights": module.model.describe_weights(module.model.best_weights),
-                "sampler": sampler.describe(),
-                "steps": sampler.steps or sampler.process.T,
-                "precision": str(trainer.precision),
-                "image_shape": list(module.model.image_shape),
-                **self.describe(module.model.config[FITTED]),
-                **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
-                **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
-            },
-            environment=Environment(
-                device_name(module.device), str(trainer.precision), num_processes=trainer.world_size
-            ),
-        )
+        protocol = EvaluationProtocol(**self.evaluator.provenance(), **self.reference.identity)
+        subject = {
+            "run": run.name,
+            "step": trainer.global_step,
+            "seed": module.model.sample_rng.seed,
+            "weights": module.model.describe_weights(module.model.best_weights),
+            "sampler": sampler.describe(),
+            "steps": sampler.steps or sampler.process.T,
+            "precision": str(trainer.precision),
+            "image_shape": list(module.model.image_shape),
+            **self.describe(module.model.config[FITTED]),
+            **({"labels": describe_classes(labels)} if (labels >= 0).any() else {}),
+            **({"conditions_from": self.reference.identity["data_hash"]} if trainer.datamodule.of_texts else {}),
+        }
+        result = Result.of(estimates, protocol=protocol, subject=subject, environment=environment_of(trainer))
         write_result(run / "evaluations" / f"{result_name(result)}.json", result)

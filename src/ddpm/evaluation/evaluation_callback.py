@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ddpm.data.loader import to_batch
 from ddpm.data.order import split_among_ranks
+from ddpm.data.pixels import to_floats
 from ddpm.evaluation.reference import Reference, show_progress
 from ddpm.generation.datamodule import GenerationDataModule
 from ddpm.metrics.evaluator import Evaluator
@@ -41,9 +41,7 @@ class EvaluationCallback(Callback):
         if self.evaluator.needs_real and not self.evaluator.knows_real:
             self.reference.show(self.evaluator, trainer)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, model: LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: int
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, model: Any, outputs: Tensor, batch: Any, *_: Any) -> None:
         self.evaluator.update_fake(outputs.float(), batch["index"], batch["label"])
         self.generated[batch["index"].cpu()] = True
 
@@ -52,16 +50,13 @@ class EvaluationCallback(Callback):
         self.values = self.evaluator.compute()
 
     def show_stored(self, trainer: Trainer) -> None:
-        shares = split_among_ranks(
-            0, self.samples.num_samples, trainer.global_rank, trainer.world_size, self.evaluator.batch_size
-        )
+        num, size = self.samples.num_samples, self.evaluator.batch_size
+        shares = split_among_ranks(0, num, trainer.global_rank, trainer.world_size, size)
         plan = [ids for ids in (some[~self.generated[some]] for some in shares) if len(ids)]
         if not plan:
             return
         assert self.stored is not None
-        pixels = self.stored.read(plan)
-        labels = map(self.samples.labels_of, plan)
-        shown_with = zip(pixels, labels, plan, strict=True)
-        batches = (to_batch(some, {"label": of}, ids, ids) for some, of, ids in shown_with)
-        for batch in show_progress(batches, sum(map(len, plan)), "features of generated image"):
-            self.evaluator.update_fake(batch["image"], batch["index"], batch["label"])
+        batches = ({"image": to_floats(pixels)} for pixels in self.stored.read(plan))
+        shown = show_progress(batches, sum(map(len, plan)), "features of generated image")
+        for batch, ids in zip(shown, plan, strict=True):
+            self.evaluator.update_fake(batch["image"], ids, self.samples.labels_of(ids))

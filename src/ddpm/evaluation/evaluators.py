@@ -15,13 +15,12 @@ from ddpm.config.wiring import instantiate
 from ddpm.evaluation.evaluate_during_training import EvaluateDuringTraining
 from ddpm.generation.identity import describe_groups, image_settings
 from ddpm.metrics.evaluator import Evaluator
+from ddpm.metrics.extractors.usual import features_of
 
 
 def build_evaluator(config: DictConfig, data: str) -> Evaluator:
     """Features and scores. data: name of a data set, which determines the features of features=usual."""
-    extractor = instantiate(config.features, "features")
-    if isinstance(extractor, partial):
-        extractor = extractor(data=data)
+    extractor = features_of(instantiate(config.features, "features"), data)
     return Evaluator(extractor, build_parts(config.metric, "metric"), config.features_batch_size)
 
 

@@ -108,7 +108,7 @@ def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[B
         for batch in batches:
             yield batch
             display = display or ProgressDisplay(what, total)
-            done += len(batch["index"])
+            done += len(batch["image"])
             if display.is_due(done) and done < total:
                 display.show(done, f"{display.rate(done):.0f} images/s")
     finally:

@@ -100,8 +100,7 @@ def draw_neighbours(numbers: Tensor, neighbours: Tensor, generated: StoredImages
 
 @rank_zero_only
 def compare_targets(config: DictConfig, paths: list[Path], results: dict[str, Result], runs: dict[str, str]) -> None:
-    """Write and print one table of all results; draw curves if there are several training steps. runs: the run of each
-    result."""
+    """Write and print one table of all results; draw curves if there are several training steps. runs: by result."""
     common = Path(os.path.commonpath([run_folder_of(path) for path in paths]))
     folder = Path(config.out) if config.out else common / "evaluations"
     name = f"table_{short_digest([asdict(result) for result in results.values()])}"

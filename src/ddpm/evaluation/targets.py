@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ddpm.base import check
 from ddpm.checkpoint.reading import read_checkpoint
@@ -84,8 +83,7 @@ def evaluation_targets(
 
 
 def run_names(paths: list[Path]) -> dict[Path, str]:
-    """The name of the run of each checkpoint by the settings that differ, or else by its place below the common folder
-    of the runs."""
+    """The name of the run of each checkpoint by the settings that differ, or by its place below a common folder."""
     folders = {run_folder_of(path): None for path in paths}
     common = os.path.commonpath([folder.absolute().parent for folder in folders])
     columns, _ = differing_settings([read_config(folder) for folder in folders])
@@ -111,7 +109,7 @@ def target_of_images(config: DictConfig) -> tuple[EvaluationTarget, Reference]:
     samples = GenerationDataModule(num, config.batch_size, images=images)  # labels of the images, if any
     samples.done_mask = lambda: torch.ones(num, dtype=torch.bool)
     about = {"images": str(path), "content_hash": data.content_hash("train", num), "run": path.name}
-    target = EvaluationTarget(path.name, None, samples, Numbered(images), None, about, path.parent)
+    target = EvaluationTarget(path.name, None, samples, images, None, about, path.parent)
     return target, real
 
 
@@ -125,16 +123,6 @@ def renumber_classes(images: ImageData, names: tuple[str, ...], real: Reference)
         return images
     numbers = torch.tensor([*(known.index(name) if name in known else -1 for name in names), -1])
     return replace(images, labels=numbers[images.labels])  # -1, no label, is the last
-
-
-@dataclass
-class Numbered:
-    """Images of a data set, numbered 0, 1, ..."""
-
-    images: ImageData
-
-    def read(self, plan: list[Tensor]) -> Iterator[Tensor]:
-        return self.images.pixels.reader(persistent=False).read([self.images.indices[ids] for ids in plan])
 
 
 def target_of_model(

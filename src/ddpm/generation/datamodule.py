@@ -40,7 +40,6 @@ class GenerationDataModule(LightningDataModule):
 
     def labels_of(self, ids: Tensor) -> Tensor:
         """Labels of the samples numbered `ids`, int64 `[B]`; -1 for no label."""
-        labels = (
-            {**NO_LABEL, **self.conditions}["label"] if self.images is None else self.images.labels[self.images.indices]
-        )
+        images = self.images
+        labels = {**NO_LABEL, **self.conditions}["label"] if images is None else images.labels[images.indices]
         return labels[ids.cpu() % len(labels)]

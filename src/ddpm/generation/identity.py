@@ -61,13 +61,10 @@ def describe_groups(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_part(part: Any) -> str:
-    """A short text such as "StaticThresholding()" for a part of a configuration. Long lists and mappings become
-    digests."""
+    """A text such as "StaticThresholding()" for a part of a configuration. Long lists and mappings become digests."""
     if isinstance(part, dict) and "_target_" in part:
         name = part["_target_"].rpartition(".")[2] if part["_target_"].startswith("ddpm.") else part["_target_"]
-        settings = ", ".join(
-            f"{field}={describe_part(value)}" for field, value in part.items() if not field.startswith("_")
-        )
+        settings = ", ".join(f"{key}={describe_part(value)}" for key, value in part.items() if not key.startswith("_"))
         return f"{name}({settings})"
     return f"#{short_digest(part)}" if isinstance(part, dict | list) and len(str(part)) > 60 else str(part)
 

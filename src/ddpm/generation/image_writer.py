@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -12,6 +13,7 @@ from torch import Tensor
 from ddpm.base.atomic import remove_partial_files
 from ddpm.base.image_grid import tile_images
 from ddpm.base.images import to_uint8
+from ddpm.base.types import Batch
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.record import GenerationRecord
 from ddpm.generation.stores.base import GIF, GRID, ImageStore, save_png
@@ -43,15 +45,7 @@ class ImageWriter(Callback):
             self.begin()
         trainer.strategy.barrier()
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        module: GenerationModule,
-        outputs: Tensor,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, module: Any, outputs: Tensor, batch: Batch, *_: Any) -> None:
         pixels = to_uint8(outputs.float()).permute(0, 2, 3, 1).cpu().numpy()
         for number, image in zip(batch["index"].tolist(), pixels, strict=True):
             self.store.write(number, image)

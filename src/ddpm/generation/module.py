@@ -21,6 +21,5 @@ class GenerationModule(LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         model = self.model
         assert model is not None, "all images exist"
-        return model.generate(
-            batch["index"], model.predict_weights, model.sample_condition.of(batch), batch.get("image")
-        )
+        cond = model.sample_condition.of(batch)
+        return model.generate(batch["index"], model.predict_weights, cond, batch.get("image"))

@@ -27,9 +27,7 @@ class GenerationProgress(Callback):
         if trainer.is_global_zero:
             self.display = ProgressDisplay("image", self.num_samples, self.num_found)
 
-    def on_predict_batch_start(
-        self, trainer: Trainer, module: GenerationModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_predict_batch_start(self, trainer: Trainer, module: GenerationModule, batch: Any, *_: Any) -> None:
         here = len(batch["index"]) * trainer.world_size
 
         def watch(state: State) -> None:
@@ -40,9 +38,7 @@ class GenerationProgress(Callback):
 
         module.model.on_sampling_step = watch
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self.done += len(batch["index"]) * trainer.world_size
 
     def on_predict_end(self, trainer: Trainer, module: GenerationModule) -> None:
@@ -71,15 +67,11 @@ class GenerationClock(Callback):
         seconds, images = (sum(each) for each in zip(*(self.batches[1:] or self.batches), strict=True))
         return Timing(seconds / images, images, self.device)
 
-    def on_predict_batch_start(
-        self, trainer: Trainer, module: GenerationModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_predict_batch_start(self, trainer: Trainer, *_: Any) -> None:
         synchronize(trainer)
         self.start = time.perf_counter()
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: GenerationModule, outputs: Any, batch: Any, batch_idx: int, *_: int
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         synchronize(trainer)
         self.batches.append((time.perf_counter() - self.start, len(batch["index"]) * trainer.world_size))
 

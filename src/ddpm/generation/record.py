@@ -51,8 +51,7 @@ class GenerationRecord:
         return stored
 
     def refuse_to_mix(self, grows: bool, has_images: bool) -> None:
-        """Raise ValueError with the fields that differ if the folder has other images. grows: more samples are
-        allowed."""
+        """Raise ValueError with the fields that differ if the folder has other images. grows: more are allowed."""
         stored = self.stored()
         if stored is None:
             if has_images:
@@ -85,11 +84,7 @@ class GenerationRecord:
     def earlier(self) -> list[dict[str, Any]]:
         """Other settings of rounding with which stored images were generated."""
         stored = self.stored()
-        return (
-            [circumstances for circumstances in stored["made_with"] if circumstances != self.made_with]
-            if stored
-            else []
-        )
+        return [each for each in stored["made_with"] if each != self.made_with] if stored else []
 
     def timings(self) -> list[dict[str, Any]]:
         return (self.stored() or {}).get("timings", [])

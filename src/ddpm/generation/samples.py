@@ -53,8 +53,7 @@ class SampleLoader:
         self.done_mask = torch.zeros(num_samples, dtype=torch.bool) if done_mask is None else done_mask
 
     def __len__(self) -> int:
-        """Number of batches of the first rank without `done_mask`. Never 0, because Lightning would skip hooks of the
-        rank."""
+        """Batches of the first rank without `done_mask`: never 0, because Lightning would skip hooks of the rank."""
         return len(split_among_ranks(0, self.num_samples, 0, self.world_size, self.batch_size))
 
     def __iter__(self) -> Iterator[SampleBatch]:
@@ -62,9 +61,8 @@ class SampleLoader:
         plan = [index for index in numbers if not self.done_mask[index].all()]
         if self.images is None:
             for index in plan:
-                yield SampleBatch(
-                    index=index, **{name: rows[index % len(rows)] for name, rows in self.conditions.items()}
-                )
+                conditions = {name: rows[index % len(rows)] for name, rows in self.conditions.items()}
+                yield SampleBatch(index=index, **conditions)
             return
         chosen = [self.images.indices[index % len(self.images)] for index in plan]
         pixels = self.images.pixels

@@ -38,21 +38,17 @@ class Unstated:
     """What weights do not say. size: side of a latent. null_embedding: the last class is none. scale: of latents, where
     the file does not state it. Exactly one of num_heads and head_channels is set."""
 
-    size: int
-    num_heads: int | None = None
-    head_channels: int | None = None
+    size: check.PositiveInt
+    num_heads: check.PositiveInt | None = None
+    head_channels: check.PositiveInt | None = None
     null_embedding: bool = False
-    scale: float | None = None
+    scale: check.PositiveNumber | None = None
 
     def __post_init__(self) -> None:
-        check.positive_int("size", self.size)
-        check.boolean("null_embedding", self.null_embedding)
-        if self.scale is not None:
-            check.positive_number("scale", self.scale)
+        check.fields(self)
         heads = {name: value for name in ("num_heads", "head_channels") if (value := getattr(self, name)) is not None}
         if len(heads) != 1:
             check.fail("num_heads and head_channels", heads, "one or the other")
-        check.positive_int(*heads.popitem())
 
 
 PUBLISHED = {
@@ -173,9 +169,8 @@ def part(weights: Weights, prefix: str) -> Weights:
 
 def first_stage(weights: Weights, scale: float | None) -> FirstStage:
     levels = [int(match[1]) for key in weights if (match := re.match(r"encoder\.down\.(\d{1,2})\.", key))]
-    widths = [
-        shape_of(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(max(levels, default=0) + 1)
-    ]
+    firsts = [f"encoder.down.{i}.block.0.conv1.weight" for i in range(max(levels, default=0) + 1)]
+    widths = [shape_of(weights, key, 4)[0] for key in firsts]
     base, in_channels, *_ = shape_of(weights, "encoder.conv_in.weight", 4)
     if any(width % base for width in widths):
         raise ValueError(f"its levels have {widths} channels, but only multiples of the first are supported")
@@ -183,9 +178,7 @@ def first_stage(weights: Weights, scale: float | None) -> FirstStage:
         "in_channels": in_channels,
         "base_channels": base,
         "channel_mults": [width // base for width in widths],
-        "num_res_blocks": sum(
-            re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", key) is not None for key in weights
-        ),
+        "num_res_blocks": sum(bool(re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", k)) for k in weights),
         "attention_levels": [i for i in range(len(widths)) if f"encoder.down.{i}.attn.0.norm.weight" in weights],
         "middle_attention": "encoder.mid.attn_1.norm.weight" in weights,
         "z_channels": shape_of(weights, "post_quant_conv.weight", 4)[0],

@@ -37,8 +37,7 @@ from ddpm.networks.embeddings import TimeEmbedding
 @dataclass(frozen=True)
 class DiffusersModel:
     """network: float32, on the CPU, in eval mode; its constructor's arguments are `network.settings`.
-    scheduler: None if the folder has none. sample_size: height and width of the images, None if unknown. classes: see
-    `read_class_arguments`."""
+    scheduler, sample_size (height and width): None if the folder has none. classes: see `read_class_arguments`."""
 
     network: UNet
     scheduler: Scheduler | None

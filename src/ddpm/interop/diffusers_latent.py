@@ -92,17 +92,13 @@ def conditional_settings(config: Config) -> dict[str, Any]:
 
 
 def conditional_config(settings: dict[str, Any]) -> Config:
-    """The config of the UNet2DConditionModel that equals our `UNet` with these settings. Raises ValueError if there is
-    none."""
+    """The config of the UNet2DConditionModel that equals our `UNet` with these settings. ValueError without one."""
     own = ("token_channels", "transformer_depth")
     check_plain(settings, {name: value for name, value in PLAIN.items() if name not in own})
     if settings["transformer_depth"] is None:
         check.fail("transformer_depth", None, "at least 1 to save for diffusers")
-    head = settings["head_channels"]
-    heads = [
-        settings["base_channels"] * mult // head if head else settings["num_heads"]
-        for mult in settings["channel_mults"]
-    ]
+    base, head, num_heads = (settings[each] for each in ("base_channels", "head_channels", "num_heads"))
+    heads = [base * mult // head if head else num_heads for mult in settings["channel_mults"]]
     return {
         "_class_name": "UNet2DConditionModel",
         **DEFAULTS,

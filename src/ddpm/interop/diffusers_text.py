@@ -38,8 +38,7 @@ BERT_FIELDS = {
 
 @dataclass(frozen=True)
 class TextPart:
-    """text: its configuration. weights: of an encoder that is a part of the network; None: it is frozen and stays in
-    its folder."""
+    """text: its configuration. weights: of an encoder in the network; None: it is frozen and stays in its folder."""
 
     text: Config
     weights: Weights | None

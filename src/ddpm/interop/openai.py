@@ -205,8 +205,7 @@ def their_key(key: str, settings: dict[str, Any]) -> str:
 
 
 def _within(names: list[str], conv: str = "") -> str:
-    """The key within a layer of the file. names: our names, for example ["res", "norm1"]. conv: name of a resampling
-    convolution."""
+    """The key within a layer of the file. names: ours, as ["res", "norm1"]. conv: name of a resampling convolution."""
     if names[-1] == "conv":
         return conv
     if names[0] == "transformer":

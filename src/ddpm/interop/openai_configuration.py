@@ -1,6 +1,6 @@
 """Configurations for networks of improved-diffusion and guided-diffusion."""
 
-from ddpm.interop.configuration import Config, all_groups, leaf, schedule
+from ddpm.interop.configuration import Config, all_groups, class_label, leaf, schedule
 from ddpm.interop.openai import OpenAIModel
 from ddpm.interop.openai_flags import Flags
 from ddpm.interop.scheduler import Scheduler
@@ -17,8 +17,7 @@ def openai_configuration(pretrained: OpenAIModel) -> Config:
     config = all_groups(model, [flags.image_size] * 2, schedule_config(flags), "X0" if flags.predict_xstart else "Eps")
     conditions = {}
     if settings["num_classes"]:  # trained without dropped labels
-        fields = {"num_classes": settings["num_classes"], "dropout": 0.0, "names": None}
-        conditions["class"] = leaf("diffusion.conditions.base.ClassLabel", **fields)
+        conditions["class"] = class_label(settings["num_classes"], dropout=0.0)
     if flags.small_size:
         fields = {"factor": flags.image_size // flags.small_size, "dropout": 0.0}
         conditions["low_res"] = leaf("diffusion.conditions.low_resolution.LowResolution", **fields)

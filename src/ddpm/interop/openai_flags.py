@@ -7,7 +7,7 @@ other weights NAME.pt, or for other flags, write the flags to NAME.json beside t
 
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ddpm.base import check
 from ddpm.base.untrusted import json_file
@@ -29,32 +29,25 @@ class Flags:
     is the mean of a block. dropout does not affect sampling.
     """
 
-    image_size: int
-    diffusion_steps: int
-    noise_schedule: str
+    image_size: check.PositiveInt
+    diffusion_steps: check.PositiveInt
+    noise_schedule: Annotated[str, check.words(*SCHEDULES)]
     rescale_timesteps: bool
     use_new_attention_order: bool
-    num_heads: int | None = None
-    num_head_channels: int | None = None
-    dropout: float = 0.0
+    num_heads: check.PositiveInt | None = None
+    num_head_channels: check.PositiveInt | None = None
+    dropout: check.Share = 0.0
     predict_xstart: bool = False
     sigma_small: bool = False
-    small_size: int | None = None
+    small_size: Annotated[int, check.integers(1)] | None = None
 
     def __post_init__(self) -> None:
-        check.positive_int("image_size", self.image_size)
-        check.positive_int("diffusion_steps", self.diffusion_steps)
-        check.one_of("noise_schedule", self.noise_schedule, SCHEDULES)
-        check.number("dropout", self.dropout, low=0, high=1)
-        for name in ("rescale_timesteps", "use_new_attention_order", "predict_xstart", "sigma_small"):
-            check.boolean(name, getattr(self, name))
-        if self.small_size is not None and self.image_size % check.integer("small_size", self.small_size, low=1):
+        check.fields(self)
+        if self.small_size is not None and self.image_size % self.small_size:
             check.fail("small_size", self.small_size, f"a divisor of image_size = {self.image_size}")
         heads = {name: value for name in HEADS if (value := getattr(self, name)) is not None}
         if len(heads) != 1:
             check.fail(" and ".join(HEADS), heads, "one or the other")
-        for name, value in heads.items():
-            check.positive_int(name, value)
 
     def num_heads_at(self, width: int) -> int:
         """Number of heads of an attention over `width` channels."""

@@ -161,8 +161,7 @@ def side(image_shape: Sequence[int]) -> int | list[int]:
 
 
 def part_words(parts: dict[str, Config]) -> Config:
-    """The entries of scheduler_config.json for the parts of a model. parts: resolved configuration of each key of
-    WORDS."""
+    """The entries of scheduler_config.json for parts, the resolved configuration of each key of WORDS."""
     words: Config = {}
     for group, leaf in parts.items():
         known = {target.rpartition(".")[2]: found for target, found in WORDS[group].items()}
@@ -229,9 +228,7 @@ def _check_times(steps: int, times: list[int], schedule: NoiseSchedule, words: C
     variance = words.get("variance_type", "fixed_small")
     if variance != "fixed_small" and times[-2] != 1:  # diffusers adds noise in a step from above 1 to 0
         check.fail(
-            "sampler.steps",
-            steps,
-            f"null to be exported for diffusers with variance={NOISY[variance]}, or use small",
+            "sampler.steps", steps, f"null to be exported for diffusers with variance={NOISY[variance]}, or use small"
         )
 
 

@@ -199,6 +199,4 @@ def no_equal(reason: str, **_: Any) -> NoReturn:
     )
 
 
-KINDS: dict[type, str] = {
-    **{bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"},
-}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}

@@ -64,9 +64,8 @@ class FeatureBank:
         for layer in self.dims:
             moments = rows = None
             if layer in self.with_moments:
-                moments = Moments.from_sums(
-                    len(ids), sum_over_ranks(self.sums[layer]), sum_over_ranks(self.outer[layer])
-                )
+                sums, outer = sum_over_ranks(self.sums[layer]), sum_over_ranks(self.outer[layer])
+                moments = Moments.from_sums(len(ids), sums, outer)
             if layer in self.with_rows:
                 rows = self.rows[layer].whole()
                 rows = over_ranks(rows)[order] if is_distributed() else rows

@@ -5,6 +5,7 @@ score falls if images are of the wrong class, or if a class is less diverse than
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -30,15 +31,11 @@ class ClassificationAccuracyScore(Score):
     there are generated ones. Only requested classes are tested. Errors are binomial, over the real images.
     """
 
-    l2: float = 1.0
-    num_folds: int = 5
+    l2: Annotated[float, check.numbers(low=1e-9)] = 1.0
+    num_folds: Annotated[int, check.integers(2)] = 5
     layer: str = "pooled"
     values = ("cas", "cas_of_real", "cas_of_{}")
     needs_labels = True
-
-    def __post_init__(self) -> None:
-        check.number("l2", self.l2, low=1e-9)
-        check.integer("num_folds", self.num_folds, low=2)
 
     @property
     def min_images(self) -> int:

@@ -41,9 +41,7 @@ class ClassAccuracy(Score):
             "accuracy": Estimate.of_mean(as_asked),
             "accuracy_of_real": Estimate.of_mean(is_recognised(select_classes(real, labels))),
         }
-        return values | {
-            f"accuracy_of_{label}": Estimate.of_mean(as_asked[generated.labels == label]) for label in labels
-        }
+        return values | {f"accuracy_of_{k}": Estimate.of_mean(as_asked[generated.labels == k]) for k in labels}
 
     def describe(self) -> str:
         return f"ClassAccuracy(layer={self.layer})"

@@ -5,6 +5,7 @@ torch-fidelity resamples, or uses a mean and covariance from a file; the tests c
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,9 +25,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Tr (S1 S2)^(1/2) = Tr (R^T S2 R)^(1/2) with R R^T = S1, a symmetric matrix: 1.7 s for 2048 features.
     """
     root_a = root(a.covariance)
-    return distance_of_parts(
-        a, b.mean, torch.trace(b.covariance), torch.linalg.eigvalsh(root_a.T @ b.covariance @ root_a)
-    )
+    spectrum = torch.linalg.eigvalsh(root_a.T @ b.covariance @ root_a)
+    return distance_of_parts(a, b.mean, torch.trace(b.covariance), spectrum)
 
 
 def root(covariance: Tensor) -> Tensor:
@@ -57,12 +57,9 @@ class FrechetDistance(Score):
 
     layer: str = "pooled"
     name: str = "fid"
-    num_resamples: int = 50
+    num_resamples: check.NumResamples = 50
     moments = True
     rows_of_real = False
-
-    def __post_init__(self) -> None:
-        check.resamples("num_resamples", self.num_resamples)
 
     @property
     def values(self) -> tuple[str]:
@@ -103,17 +100,12 @@ class FrechetInfinity(Score):
 
     layer: str = "pooled"
     name: str = "fid_inf"
-    num_points: int = 8
-    smallest: float = 0.2
-    num_resamples: int = 10
+    num_points: Annotated[int, check.integers(2)] = 8
+    smallest: Annotated[float, check.numbers(0.01, 0.9)] = 0.2
+    num_resamples: check.NonNegativeInt = 10
     moments = True
     rows_of_real = False
     min_images = 20
-
-    def __post_init__(self) -> None:
-        check.integer("num_points", self.num_points, low=2)
-        check.number("smallest", self.smallest, low=0.01, high=0.9)
-        check.non_negative_int("num_resamples", self.num_resamples)
 
     @property
     def values(self) -> tuple[str]:

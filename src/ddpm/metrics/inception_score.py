@@ -29,15 +29,12 @@ class InceptionScore(Score):
     over num_resamples bootstrap resamples within each part.
     """
 
-    num_resamples: int = 50
+    num_resamples: check.NumResamples = 50
     values = ("is", "is_std")
     layer = "logits"
     needs_real = False
     rows_of_real = False
     min_images = NUM_PARTS
-
-    def __post_init__(self) -> None:
-        check.resamples("num_resamples", self.num_resamples)
 
     def __call__(self, real: FeatureSet | None, generated: FeatureSet) -> dict[str, Estimate]:
         logits = generated.rows.cpu()

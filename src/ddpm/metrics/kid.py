@@ -6,6 +6,7 @@ torch-fidelity computes it. The subsets depend on the seed and the order of the 
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
@@ -19,14 +20,10 @@ SUBSET_SEED = 2020  # torch-fidelity's default
 class KernelDistance(Score):
     """`kid`. Subsets have at most half of the images, so that they differ: 500 of 1,000 images."""
 
-    num_subsets: int = 100
-    subset_size: int = 1000
+    num_subsets: Annotated[int, check.integers(2)] = 100
+    subset_size: Annotated[int, check.integers(2)] = 1000
     values = ("kid",)
     min_images = 4
-
-    def __post_init__(self) -> None:
-        check.integer("num_subsets", self.num_subsets, low=2)
-        check.integer("subset_size", self.subset_size, low=2)
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         fewest = min(real.num_images, generated.num_images)

@@ -18,11 +18,8 @@ class Memorization(Score):
     """
 
     layer: str = PIXELS
-    ratio: float = 1 / 3
+    ratio: check.Share = 1 / 3
     min_images = 3
-
-    def __post_init__(self) -> None:
-        check.number("ratio", self.ratio, low=0, high=1)
 
     def __call__(self, real: FeatureSet, generated: FeatureSet) -> dict[str, Estimate]:
         distances, _ = k_nearest(generated.rows, real.rows, 2)

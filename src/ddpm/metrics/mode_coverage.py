@@ -25,11 +25,8 @@ SEED = 2020
 class ModeScore(Score, ABC):
     """num_resamples: bootstrap resamples of the generated images, for the standard error; 0: no error."""
 
-    num_resamples: int = 50
+    num_resamples: check.NumResamples = 50
     remedy = "data=grid25, mixture or stacked_mnist with features=usual, or another metric"
-
-    def __post_init__(self) -> None:
-        check.resamples("num_resamples", self.num_resamples)
 
     def estimate(self, value: Callable[[Tensor], Tensor], counts: Tensor) -> Estimate:
         """value: a function of counts int64 `[..., K]`, the number of images of each mode."""

@@ -36,12 +36,10 @@ def k_nearest(rows: Tensor, among: Tensor, k: int, leave_out_self: bool = False)
     leave_out_self: `rows` and `among` are the same, and no row is its own neighbour. The distances of the neighbours
     are computed again from differences, so that a copy has distance 0.
     """
-    _, index = k_nearest_squares(rows, among, k, leave_out_self)
-    exact = torch.cat(
-        [(rows[i, None] - among[index[i]]).norm(dim=2) for i in torch.arange(len(rows)).split(CHUNK // k)]
-    )
+    _, near = k_nearest_squares(rows, among, k, leave_out_self)
+    exact = torch.cat([(rows[i, None] - among[near[i]]).norm(dim=2) for i in torch.arange(len(rows)).split(CHUNK // k)])
     exact, order = exact.sort(dim=1)
-    return exact, index.gather(1, order)
+    return exact, near.gather(1, order)
 
 
 def k_nearest_squares(rows: Tensor, among: Tensor, k: int, leave_out_self: bool) -> tuple[Tensor, Tensor]:
@@ -49,15 +47,11 @@ def k_nearest_squares(rows: Tensor, among: Tensor, k: int, leave_out_self: bool)
     best = rows.new_full((len(rows), k), torch.inf)
     index = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
     for rows_slice, others_slice, squares in squared_distances(rows, among):
+        numbers = torch.arange(others_slice.start, others_slice.start + squares.shape[1], device=rows.device)
         if leave_out_self:
             own = torch.arange(rows_slice.start, rows_slice.start + len(squares), device=rows.device)[:, None]
-            squares[
-                own == torch.arange(others_slice.start, others_slice.start + squares.shape[1], device=rows.device)
-            ] = torch.inf
-        numbers = torch.arange(others_slice.start, others_slice.start + squares.shape[1], device=rows.device).expand(
-            len(squares), -1
-        )
+            squares[own == numbers] = torch.inf
         both = torch.cat([best[rows_slice], squares], 1)
         best[rows_slice], chosen = both.topk(k, largest=False)
-        index[rows_slice] = torch.cat([index[rows_slice], numbers], 1).gather(1, chosen)
+        index[rows_slice] = torch.cat([index[rows_slice], numbers.expand(len(squares), -1)], 1).gather(1, chosen)
     return best, index

@@ -10,6 +10,7 @@ et al. (prdc). Copies of real images lie on borders. Distances near a border are
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Membership:
 
 
 BALLS = {"closed": torch.le, "open": torch.lt}
+Ball = Annotated[str, check.words(*BALLS)]
 SPARE = 8
 """Neighbours beyond the k-th, among which rounding of the distances may have hidden it."""
 ROUNDING = 1e-5
@@ -94,18 +96,12 @@ class PrecisionRecall(Score):
     ball_coverage: of density and coverage.
     """
 
-    k: int = 3
-    k_coverage: int = 5
-    ball: str = "closed"
-    ball_coverage: str = "open"
+    k: check.PositiveInt = 3
+    k_coverage: check.PositiveInt = 5
+    ball: Ball = "closed"
+    ball_coverage: Ball = "open"
     layer: str = "pooled"
     values = ("precision", "recall", "density", "coverage")
-
-    def __post_init__(self) -> None:
-        check.positive_int("k", self.k)
-        check.positive_int("k_coverage", self.k_coverage)
-        check.one_of("ball", self.ball, BALLS)
-        check.one_of("ball_coverage", self.ball_coverage, BALLS)
 
     @property
     def min_images(self) -> int:
@@ -136,14 +132,10 @@ class ClassCoverage(Score):
     It needs labels. Unlike the coverage of all images, it shows which class a model leaves out.
     """
 
-    k: int = 5
-    ball: str = "open"
+    k: check.PositiveInt = 5
+    ball: Ball = "open"
     layer: str = "pooled"
     values = ("coverage_of_{}", "coverage_worst")
-
-    def __post_init__(self) -> None:
-        check.positive_int("k", self.k)
-        check.one_of("ball", self.ball, BALLS)
 
     @property
     def min_images(self) -> int:

@@ -82,9 +82,8 @@ def write_sets(path: Path, sets: Mapping[str, FeatureSet]) -> None:
     """All layers have the same images, so ids and labels are written once."""
     first = next(iter(sets.values()))
     moments = {layer: of.moments for layer, of in sets.items() if of.moments is not None}
-    arrays = moments_to_arrays(moments, {"layers": " ".join(sorted(sets))}) | {
-        "num": np.array(first.num_images, np.int64)
-    }
+    arrays = moments_to_arrays(moments, {"layers": " ".join(sorted(sets))})
+    arrays["num"] = np.array(first.num_images, np.int64)
     for name, numbers in (("ids", first.ids), ("labels", first.labels)):
         if numbers is not None:
             arrays[name] = numbers.cpu().numpy()

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.base import check
+
 LOWER_IS_BETTER = ("fid", "rfid", "sfid", "kid", "memorized", "nll", "rate", "rmse", "error", "kl", "lpips")
 HIGHER_IS_BETTER = (
     *("is", "precision", "recall", "density", "coverage", "gain", "accuracy", "cas", "modes", "within"),
@@ -85,7 +87,7 @@ class FeatureSet:
         return replace(self, moments=Moments.from_sums(len(exact), exact.sum(0), exact.T @ exact))
 
 
-class Score(ABC):
+class Score(check.Checked, ABC):
     """One or several values of one layer of features. Subclasses are frozen dataclasses of settings.
 
     moments, rows_of_real, rows_of_generated: what the score needs of the sets. Moments take the same memory for any

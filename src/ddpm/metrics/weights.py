@@ -150,14 +150,12 @@ def tensors_of_program(data: bytes) -> dict[str, Tensor]:
         return torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
 
 
-def load_exact(
-    network: nn.Module, tensors: dict[str, Tensor], source: Path, what: str, field: str = "features"
-) -> None:
+def load_exact(network: nn.Module, tensors: dict[str, Tensor], path: Path, what: str, field: str = "features") -> None:
     """Load exactly these tensors into `network`, else ValueError. what: name of the network in the error."""
     try:
         network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
     except RuntimeError:  # a long list of keys
-        raise not_those_of(what, tensors, source, field) from None
+        raise not_those_of(what, tensors, path, field) from None
 
 
 def not_those_of(what: str, tensors: dict[str, Tensor], source: Path, field: str = "features") -> ValueError:

@@ -85,9 +85,7 @@ class DiffusionModel(nn.Module):
 
     def weights(self, name: str) -> nn.Module:
         """The network with the weights `raw`, `ema` (the first average) or `ema_DECAY`. Raises ValueError."""
-        averages = {
-            f"ema_{decay:g}": copy for decay, copy in zip(self.averages.decays, self.averages.copies, strict=True)
-        }
+        averages = {f"ema_{d:g}": copy for d, copy in zip(self.averages.decays, self.averages.copies, strict=True)}
         networks = {"raw": self.network, **({"ema": next(iter(averages.values()))} if averages else {}), **averages}
         if name not in networks:
             raise ValueError(f"weights must be one of {', '.join(networks)}, got {name!r}")
@@ -178,8 +176,7 @@ class DiffusionModel(nn.Module):
         return self.sample_condition.needs_images or not self.sampler.process.has_prior
 
     def start(self, ids: Tensor, images: Tensor | None = None) -> Tensor:
-        """x_T `[B, *latent_shape]` of the samples `ids`, int64 `[B]`: from the prior, or degraded `images` if there is
-        none."""
+        """x_T `[B, *latent_shape]` of the samples `ids`, int64 `[B]`: of the prior, or without it degraded `images`."""
         process, draws = self.sampler.process, self.sample_rng.at(self.sampler.process.T, ids)
         if process.has_prior or images is None:
             return process.prior(self.latent_shape, draws)

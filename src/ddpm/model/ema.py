@@ -9,6 +9,8 @@ from torch import nn
 
 from ddpm.base import check
 
+Floats = float | Sequence[float]
+
 
 class WeightAverages(nn.Module):
     """avg <- decay * avg + (1 - decay) * weights, once after each optimizer step.
@@ -18,9 +20,7 @@ class WeightAverages(nn.Module):
     is a copy of the weights. Averages are child modules, so a checkpoint contains raw and averaged weights.
     """
 
-    def __init__(
-        self, network: nn.Module, decay: float | Sequence[float], warmup: bool = True, start_step: int = 0
-    ) -> None:
+    def __init__(self, network: nn.Module, decay: Floats, warmup: bool = True, start_step: int = 0) -> None:
         super().__init__()
         given = [decay] if isinstance(decay, int | float) else list(decay)
         self.decays = [check.number("decay", d, low=0, high=1) for d in given]
@@ -57,8 +57,7 @@ class WeightAverages(nn.Module):
 
 
 def decay_of_half_life(half_life_images: float, batch_size: int) -> float:
-    """The decay with which the weight of an old value halves in this many images: 0.5^(batch_size /
-    half_life_images)."""
+    """0.5^(batch_size / half_life_images): the decay with which the weight of a value halves in this many images."""
     if check.number("half_life_images", half_life_images, low=0) == 0:
         check.fail("half_life_images", half_life_images, "greater than 0")
     return 0.5 ** (check.positive_int("batch_size", batch_size) / half_life_images)
@@ -66,8 +65,8 @@ def decay_of_half_life(half_life_images: float, batch_size: int) -> float:
 
 def weight_averages(
     network: nn.Module,
-    decay: float | Sequence[float] | None,
-    half_life_images: float | Sequence[float] | None,
+    decay: Floats | None,
+    half_life_images: Floats | None,
     batch_size: int,
     warmup: bool,
     start_step: int,

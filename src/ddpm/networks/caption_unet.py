@@ -1,6 +1,5 @@
 """A U-Net with cross-attention to the words of a caption (Rombach et al. 2022, section 3.3)."""
 
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -9,11 +8,11 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.base.memory import require_memory
 from ddpm.networks.settings import check_numbers
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import AroundUNet, UNet
 
 
 @final
-class CaptionUNet(nn.Module):
+class CaptionUNet(AroundUNet):
     """`network(x, time, words) -> [B, out_channels, H, W]`; words: int64 `[B, num_tokens]` in 0..num_words, 0 for none.
 
     A token is the sum of a word embedding and a position embedding; number 0 gives a token of zeros. There is no text
@@ -42,11 +41,6 @@ class CaptionUNet(nn.Module):
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=token_channels, **settings)
         self.words = nn.Embedding(num_words, token_channels)
         self.places = nn.Embedding(num_tokens, token_channels)
-        self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
-        self.self_condition = self.unet.self_condition
-
-    def check_images(self, shape: Sequence[int]) -> None:
-        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor | None = None, **conditions: Tensor) -> Tensor:
         if words is None:

@@ -1,6 +1,5 @@
 """A U-Net with cross-attention to an embedding of the class (Rombach et al. 2022, appendix E.2)."""
 
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -9,11 +8,11 @@ from torch import Tensor, nn
 from ddpm.base import check
 from ddpm.networks.embeddings import rows_of
 from ddpm.networks.settings import check_label
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import AroundUNet, UNet
 
 
 @final
-class ClassTokenUNet(nn.Module):
+class ClassTokenUNet(AroundUNet):
     """`network(x, time, label) -> [B, out_channels, H, W]`; label: int64 `[B]` in 0..num_classes-1, -1 for none.
 
     The embedding of the class is one token `[B, 1, token_channels]` of a `UNet`, instead of being added to its time
@@ -44,11 +43,6 @@ class ClassTokenUNet(nn.Module):
         attended = token_channels if num_classes else None
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=attended, **settings)
         self.classes = nn.Embedding(num_classes + null_embedding, token_channels) if num_classes else None
-        self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
-        self.self_condition = self.unet.self_condition
-
-    def check_images(self, shape: Sequence[int]) -> None:
-        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None, **conditions: Tensor) -> Tensor:
         check_label(label, len(x), self.num_classes)

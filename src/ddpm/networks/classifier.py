@@ -1,5 +1,4 @@
-"""A classifier of noisy images: the encoder of the U-Net, then attention pooling. Dhariwal and Nichol 2021, section
-4."""
+"""A classifier of noisy images: the U-Net's encoder, then attention pooling. Dhariwal and Nichol 2021, section 4."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, final

@@ -84,10 +84,9 @@ class DDGANDiscriminator(nn.Module):
 
         self.time = TimeEmbedding(time_channels, time_channels, activation=activation)
         self.stem = conv(2 * in_channels * patch_size**2, widths[0], 1)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(*pair, time_channels, halves=number in halving_blocks)
-            for number, pair in enumerate(itertools.pairwise(widths))
-        )
+        pairs = enumerate(itertools.pairwise(widths))
+        blocks = (DiscriminatorBlock(*pair, time_channels, halves=n in halving_blocks) for n, pair in pairs)
+        self.blocks = nn.ModuleList(blocks)
         self.final = conv(widths[-1] + 1, widths[-1], 3, check.positive_number("final_gain", final_gain))
         self.out = initialise_by_outputs(nn.Linear(widths[-1], 1))
         self.label = nn.Embedding(num_classes, time_channels) if num_classes else None

@@ -139,9 +139,8 @@ class DDGANGenerator(nn.Module):
         channels, pyramid_channels, skips = base_channels, in_channels * patch_size**2, [base_channels]
         self.time = TimeEmbedding(base_channels, 4 * base_channels)
         self.stem = layers.conv3x3(pyramid_channels, base_channels)
-        self.out = layers.scale_variance(
-            layers.conv3x3(base_channels * channel_mults[0], pyramid_channels), ALMOST_ZERO
-        )
+        out = layers.conv3x3(base_channels * channel_mults[0], pyramid_channels)
+        self.out = layers.scale_variance(out, ALMOST_ZERO)
         self.down = nn.ModuleList()
         for level, width in enumerate(s.widths):
             inputs, attends = [channels] + [width] * (num_res_blocks - 1), level in s.attention_levels

@@ -18,8 +18,7 @@ BLOCK_BYTES = 2**15  # memory of the Python objects of a residual block
 
 
 class MLPBlock(nn.Module):
-    """h + two times (norm, SiLU, linear), with the time embedding added in between, as in the U-Net. h, emb:
-    `[B, width]`."""
+    """h + two times (norm, SiLU, linear), with the time added in between, as in the U-Net. h, emb: `[B, width]`."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

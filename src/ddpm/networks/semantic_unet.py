@@ -1,17 +1,16 @@
 """A U-Net with a small trained image of the labels of all pixels beside x (Rombach et al. 2022, section 4.3.2)."""
 
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.base import check
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import AroundUNet, UNet
 
 
 @final
-class SemanticUNet(nn.Module):
+class SemanticUNet(AroundUNet):
     """`network(x, time, label_map) -> [B, out_channels, H, W]`; label_map: int64 `[B, f H, f W]` in 0..num_labels-1,
     -1 for none.
 
@@ -37,11 +36,6 @@ class SemanticUNet(nn.Module):
         check.positive_int("label_channels", label_channels)
         self.unet = UNet(in_channels, out_channels=out_channels, concat_channels=label_channels, **settings)
         self.labels = nn.Conv2d(num_labels, label_channels, kernel_size=1, bias=False)
-        self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
-        self.self_condition = self.unet.self_condition
-
-    def check_images(self, shape: Sequence[int]) -> None:
-        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, label_map: Tensor | None = None, **conditions: Tensor) -> Tensor:
         if label_map is None:

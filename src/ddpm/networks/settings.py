@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,38 +19,30 @@ BLOCK_BYTES = 2**15  # memory of the Python objects of a residual block
 class UNetSettings:
     """Settings of the levels of a U-Net; `UNet` describes them. Raises ValueError for the first invalid one."""
 
-    in_channels: int
-    base_channels: int
+    in_channels: check.PositiveInt
+    base_channels: check.PositiveInt
     channel_mults: Sequence[int]
-    num_res_blocks: int
+    num_res_blocks: check.PositiveInt
     attention_levels: Sequence[int] = ()
-    dropout: float = 0.0
-    num_heads: int = 1
-    head_channels: int | None = None
-    transformer_depth: int | None = None
-    num_groups: int = 32
-    patch_size: int = 1
+    dropout: check.Share = 0.0
+    num_heads: check.PositiveInt = 1
+    head_channels: check.PositiveInt | None = None
+    transformer_depth: check.PositiveInt | None = None
+    num_groups: check.PositiveInt = 32
+    patch_size: check.PositiveInt = 1
     scale_shift: bool = False
-    resample: str = "conv"
-    convention: str = "ddpm"
-    time_channels: int | None = None
-    num_timesteps: int | None = None
+    resample: Annotated[str, check.words("conv", "block")] = "conv"
+    convention: Annotated[str, check.words(*CONVENTIONS)] = "ddpm"
+    time_channels: check.PositiveInt | None = None
+    num_timesteps: check.PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "base_channels", "num_heads", "num_groups", "patch_size"):
-            check.positive_int(name, getattr(self, name))
-        for name in ("head_channels", "transformer_depth", "time_channels", "num_timesteps"):
-            check.positive_int_or_none(name, getattr(self, name))
-        check.positive_int("num_res_blocks", self.num_res_blocks)
-        check.number("dropout", self.dropout, low=0.0, high=1.0)
-        check.boolean("scale_shift", self.scale_shift)
-        check.one_of("resample", self.resample, ("conv", "block"))
-        check.one_of("convention", self.convention, CONVENTIONS)
         for name in ("channel_mults", "attention_levels"):
             value = getattr(self, name)
             if not isinstance(value, Sequence) or isinstance(value, str):
                 check.fail(name, value, "a list of integers")
             object.__setattr__(self, name, list(value))
+        check.fields(self)
         self._check_levels()
 
     def _check_levels(self) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm.base import check
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import AroundUNet, UNet
 
 
 @final
-class TextUNet(nn.Module):
+class TextUNet(AroundUNet):
     """`network(x, time, caption) -> [B, out_channels, H, W]`; caption: token numbers int64 `[B, N]` of `text.tokenize`.
 
     Rombach et al. 2022, section 3.3. Without captions, the text is empty. A U-Net for a frozen text encoder is a plain
@@ -35,11 +35,6 @@ class TextUNet(nn.Module):
         self.encoder = text.encoder()
         self.unet = UNet(in_channels, out_channels=out_channels, token_channels=text.token_channels, **settings)
         self.register_buffer("empty", text.tokenize([""]), persistent=False)
-        self.in_channels, self.out_channels = self.unet.in_channels, self.unet.out_channels
-        self.self_condition = self.unet.self_condition
-
-    def check_images(self, shape: Sequence[int]) -> None:
-        self.unet.check_images(shape)
 
     def forward(self, x: Tensor, time: Tensor, caption: Tensor | None = None, **conditions: Tensor) -> Tensor:
         if caption is None:

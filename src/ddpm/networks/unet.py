@@ -155,6 +155,27 @@ class UNet(nn.Module):
                 check.fail("tokens", [*tokens.shape], f"of the shape [{ends[0]}, N, {ends[1]}]")
 
 
+class AroundUNet(nn.Module):
+    """A network that gives its `unet` one more condition."""
+
+    unet: UNet
+
+    @property
+    def in_channels(self) -> int:
+        return self.unet.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.unet.out_channels
+
+    @property
+    def self_condition(self) -> bool:
+        return self.unet.self_condition
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        self.unet.check_images(shape)
+
+
 CONDITIONS = {
     **{"x0_guess": "self_condition", "label": "num_classes"},
     **{"concat": "concat_channels", "tokens": "token_channels"},

@@ -50,9 +50,8 @@ def group_panels(report: Report, name: str) -> Iterator[tuple[list[int], str]]:
         if run.series.has(name):
             results = [each for each in run.results if metric in each.metrics and metric != name]
             own = [each for each in results if "ckpt" not in each.subject] or results  # results during training
-            fields = [
-                {**fields, "score": score} for fields, score in (measurement_settings(metric, each) for each in own)
-            ]
+            measured = [measurement_settings(metric, each) for each in own]
+            fields = [{**settings, "score": score} for settings, score in measured]
             ways.setdefault(frozenset((key, str(each[key])) for each in fields for key in each), []).append(k)
     every = set().union(*ways)
     differing = {key for key, _ in every if sum(key == other for other, _ in every) > 1}

@@ -34,8 +34,7 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def album(folder: Path, max_bytes: int) -> dict[str, list[Picture]]:
-    """Grids by weights, averaged ones first: the last grid of each, and earlier ones of the first. "": denoising
-    strip."""
+    """Grids by weights, averaged ones first: the last of each, and earlier ones of the first. "": denoising strip."""
     kinds = {path.name: files for path in (folder / "samples").glob("[!.]*") if (files := picture_paths(path))}
     found = {"": [load_picture(path, MAX_WIDTH, max_bytes // 8) for path in picture_paths(folder / "denoising")[-1:]]}
     for place, name in enumerate(sorted(kinds, key=lambda name: (not name.startswith("ema"), name))[:MAX_KINDS]):

@@ -39,11 +39,8 @@ class Row:
     def __post_init__(self) -> None:
         subject, where = self.result.subject, self.result.environment
         self.step = step if type(step := subject.get("step")) is int else None
-        settings = {
-            heading: subject[key]
-            for key, heading in {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}.items()
-            if key in subject
-        }
+        headings = {**{g: g for g in groups.group_names(decides_images=True)}, **HOW}
+        settings = {heading: subject[key] for key, heading in headings.items() if key in subject}
         settings = {key: name_option(value) if isinstance(value, str) else value for key, value in settings.items()}
         about = {"on": where.device, "processor": where.processor, "processes": where.num_processes}
         about |= {"commit": where.commit, "versions": where.versions}

@@ -49,9 +49,7 @@ def default_config() -> Config:
 def derive_overrides(config: Config) -> list[str]:
     """Overrides that change the defaults to these values."""
     defaults = default_config()
-    words = {
-        key: quote_for_hydra(value) if isinstance(value, str) else json.dumps(value) for key, value in config.items()
-    }
+    words = {key: quote_for_hydra(v) if isinstance(v, str) else json.dumps(v) for key, v in config.items()}
     changed = [key for key, v in config.items() if defaults.get(key, ...) != v and "${" not in str(v)]
     other_parts = tuple(key.removesuffix("_target_") for key in changed if key.endswith("._target_"))
     removed = [key for key in defaults if key not in config and key.startswith(other_parts)]

@@ -6,23 +6,19 @@ from argparse import Namespace
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ddpm.base import check
 from ddpm.base.program import CONF
 
 
 def parse_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """What Hydra's parser finds, and the words that it does not know. Raises ValueError for a wrong flag of Hydra."""
-
-    def fail(message: str) -> NoReturn:
-        raise ValueError(f"{message}; a setting is written FIELD=VALUE, without dashes; --help lists all")
-
-    parser = get_args_parser()
-    parser.error = fail
+    parser, written = get_args_parser(), "written FIELD=VALUE, without dashes"
+    parser.error = lambda text: check.fail("a setting", " ".join(arguments), f"{written} ({text}; --help lists all)")
     return parser.parse_known_args(arguments)
 
 

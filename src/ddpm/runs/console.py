@@ -2,18 +2,11 @@
 
 import logging
 import warnings
+from typing import Any
 
 NOISE = (
-    "GPU available",
-    "TPU available",
-    "Tip:",
-    "`Trainer",
-    "Total length of `list`",
-    "`weights_only`",
-    "You are using",
-    "Restor",
-    "Initializing distributed",
-    "distributed_backend",
+    *("GPU available", "TPU available", "Tip:", "`Trainer", "Total length of `list`", "`weights_only`"),
+    *("You are using", "Restor", "Initializing distributed", "distributed_backend"),
 )
 
 
@@ -48,9 +41,7 @@ def write_to_log(text: str) -> None:
             handler.handle(logging.LogRecord("ddpm", logging.INFO, "", 0, text.strip(), None, None))
 
 
-def print_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
+def print_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
     """Format a warning as its message, without the location in the code."""
     return f"note: {message}\n" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 

@@ -184,8 +184,7 @@ def is_own(path: Path) -> bool:
 
 
 def renew(path: Path, done: threading.Event) -> None:
-    """Renew the lease until `done`. End this process if another one has taken the folder over, as after a long pause of
-    this machine."""
+    """Renew the lease until `done`. If another process took the folder over, as after a long pause, end this one."""
     while not done.wait(RENEWAL):
         with suppress(OSError):  # the next renewal may succeed
             found = read_lease(path)

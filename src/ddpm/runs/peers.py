@@ -41,9 +41,8 @@ def connect(strategy: Any) -> None:
     environment = strategy.cluster_environment
     address, port = environment.main_address, environment.main_port
     if not dist.is_initialized():
-        threading.Thread(
-            target=report, args=(address, port, environment.global_rank(), environment.world_size()), daemon=True
-        ).start()
+        place = (address, port, environment.global_rank(), environment.world_size())
+        threading.Thread(target=report, args=place, daemon=True).start()
     try:
         with connecting():
             type(strategy).setup_environment(strategy)
@@ -84,9 +83,7 @@ def report(address: str, port: int, rank: int, world_size: int) -> None:
             counts = [int(count) - is_silent(each, texts, reports, now) for each, (count, *_) in enumerate(found)]
             late = overdue(counts, since, now)
             if late and rank == counts.index(max(counts)):
-                where = (
-                    f" on {found[each][1]}" if len(found[each]) > 1 else ", which has not connected" for each in late
-                )
+                where = (f" on {found[k][1]}" if len(found[k]) > 1 else ", which has not connected" for k in late)
                 names = " and ".join(f"rank {each}{place}" for each, place in zip(late, where, strict=True))
                 print(f"rank {rank} on {host} waits for {names}", flush=True)
             time.sleep(EVERY)

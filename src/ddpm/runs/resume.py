@@ -17,8 +17,7 @@ from ddpm.runs.portable import open_config, with_absolute_paths
 
 
 def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
-    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run. Raises
-    ValueError."""
+    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run."""
     if path is None:
         return None
     if path != "auto" and not Path(path).is_dir():
@@ -89,11 +88,8 @@ def setting_differences(
     later = () if data_is_read else (*flatten(before.get(FITTED, {})), *groups.chosen_at_the_start())
     to_come = {key for key in later if other.get(key) is None}
     free = [name for name in groups.changeable_on_resume() if name not in counts]
-    return {
-        key: values
-        for key, values in sorted(differing(one, other, absent=MISSING).items())
-        if key not in to_come and not any(covers(name, key) for name in free)
-    }
+    found = sorted(differing(one, other, absent=MISSING).items())
+    return {key: values for key, values in found if key not in to_come and not any(covers(name, key) for name in free)}
 
 
 def resolved_leaves(stored: dict[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,7 @@ def resume_path(words: list[str]) -> str | None:
     if value in (None, "never", "auto"):
         return None if value == "never" else value
     if not Path(str(value)).exists():
-        auto = "resume=auto is the newest run with the same settings"
-        raise ValueError(f"resume must be a checkpoint or a run folder, but {str(value)!r} does not exist; {auto}")
+        raise ValueError(f"resume must be auto, a checkpoint or a run folder, but {str(value)!r} does not exist")
     return str(value)
 
 
@@ -106,11 +105,9 @@ def parent_run(folder: Path) -> Path:
 
 def compose_config(words: list[str], conf: Path, flags: Namespace, **kwargs: bool) -> DictConfig:
     GlobalHydra.instance().clear()
-    own = (
-        [f"hydra.searchpath=[{quote_for_hydra(f'file://{Path(flags.config_dir).resolve()}')}]"]
-        if flags.config_dir
-        else []
-    )
+    own = []
+    if flags.config_dir:
+        own = [f"hydra.searchpath=[{quote_for_hydra(f'file://{Path(flags.config_dir).resolve()}')}]"]
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         return compose(flags.config_name or "train", overrides=[*words, *own], **kwargs)
 
@@ -161,8 +158,7 @@ def to_continue(words: list[str], conf: Path, flags: Namespace, adapt: Adapt) ->
 
 
 def find_run(config: DictConfig) -> Path | None:
-    """The newest run with the same settings, or None. If there are only others of the same name, print the
-    differences."""
+    """The newest run with the same settings, or None. Prints how the nearest run of the same name differs."""
     from ddpm.checkpoint.folder import list_checkpoints, newest_intact
     from ddpm.runs.resume import covers, setting_differences
 
@@ -178,9 +174,8 @@ def find_run(config: DictConfig) -> Path | None:
                 raise ValueError("its folder's name contains ${, which Hydra would interpolate")
             if not changed and newest_intact(path.parent):
                 return path.parent.parent
-            if open_config(stored)[0].get("name") == config.name and (
-                nearest is None or len(changed) < len(nearest[1])
-            ):
+            has_name = open_config(stored)[0].get("name") == config.name
+            if has_name and (nearest is None or len(changed) < len(nearest[1])):
                 nearest = path.parent.parent, changed
     if nearest:
         folder, changed = nearest

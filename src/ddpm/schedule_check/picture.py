@@ -17,14 +17,10 @@ from ddpm.schedule_check.examination import decibels_of, single_betas
 
 LOWEST, HIGHEST = -60, 55  # dB
 
+Schedules = Mapping[str, NoiseSchedule]
 
-def draw_schedule(
-    path: Path,
-    name: str,
-    schedule: NoiseSchedule,
-    others: Mapping[str, NoiseSchedule],
-    adjusted: Mapping[str, NoiseSchedule],
-) -> None:
+
+def draw_schedule(path: Path, name: str, schedule: NoiseSchedule, others: Schedules, adjusted: Schedules) -> None:
     """Write a PNG. others: schedules with the same T, by name. adjusted: the one that this schedule adjusts, if any."""
     titles = ["SNR", "alpha_bar", "beta of each step", *(f"change of the SNR of {inner}" for inner in adjusted)]
     units = ["dB", "share of signal", "share of noise", "dB"]

@@ -91,10 +91,8 @@ class Model:
         sampler = sampler or self.sampler
 
         def run(rows: Tensor) -> Iterator[State]:
-            conditions = (
-                self.conditions_of(rows) if cond is None else {name: tensor[rows] for name, tensor in cond.items()}
-            )
-            for state in sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], conditions, start=start):
+            known = self.conditions_of(rows) if cond is None else {name: each[rows] for name, each in cond.items()}
+            for state in sampler.trajectory(self.denoiser, x[rows], self.rng, ids[rows], known, start=start):
                 watch(rows, state)
                 yield state
 
@@ -145,6 +143,7 @@ class ImageTask(ABC):
         else:
             for number in self.images:
                 check.integer("task.images", number, low=0)
+        check.fields(self, "task.")
 
     @abstractmethod
     def __call__(self, model: Model) -> Outcome: ...

@@ -24,12 +24,12 @@ class Cascade:
     """
 
     base: str | None
-    num_columns: int
+    num_columns: check.PositiveInt
 
     def __post_init__(self) -> None:
         if self.base is None:
             check.fail("task.base", None, "the checkpoint of a model of small images, as task.base=runs/.../last.ckpt")
-        check.positive_int("task.num_columns", self.num_columns)
+        check.fields(self, "task.")
 
     def __call__(self, model: Model) -> Outcome:
         condition = refuse_without_low_res(model, "cascade")
@@ -39,24 +39,18 @@ class Cascade:
             check.fail("task.base", self.base, f"a model of images {size}, but it generates {list(base.image_shape)}")
         if base_condition.needs_images:
             check.fail("task.base", self.base, f"a model that needs no images, but it has {base_condition}")
-        num_rows = base_condition.num_classes if isinstance(base_condition, ClassLabel) else NUM_ROWS
+        named = isinstance(base_condition, ClassLabel)
+        names = [*map(base_condition.name, range(base_condition.num_classes))] if named else [""] * NUM_ROWS
+        num_rows = len(names)
         ids = torch.arange(num_rows * self.num_columns, device=model.device)
         small = base.sampled(base.prior(ids), ids, base.T, cond=base_condition.default_conditions(ids)).clamp(-1, 1)
         large = enlarge(model, small.to(model.device), ids)
         squares = F.interpolate(small, large.shape[2:], mode="nearest")
         pairs = torch.stack([squares, large], dim=1).unflatten(0, (-1, num_rows))  # [columns, rows, 2, C, H, W]
-        names = (
-            [base_condition.name(row) for row in range(num_rows)]
-            if isinstance(base_condition, ClassLabel)
-            else [""] * num_rows
-        )
         sizes = [" x ".join(map(str, each.shape[2:])) for each in (small, large)]
-        drawn = sheet(
-            [list(pairs[:, row].flatten(0, 1)) for row in range(num_rows)],
-            rows=names,
-            columns=sizes * self.num_columns,
-            title=f"small images of one model, {condition.factor} times as large by another",
-        )
+        cells = [list(pairs[:, row].flatten(0, 1)) for row in range(num_rows)]
+        title = f"small images of one model, {condition.factor} times as large by another"
+        drawn = sheet(cells, names, sizes * self.num_columns, title)
         off = disagreement(condition, large, small)
         figures = {"factor": condition.factor, "disagreement_levels": off}
         return Outcome({"cascade": drawn}, {"small": small, "large": large}, figures, [agreement(off)])

@@ -1,7 +1,7 @@
 """Real images, degraded step by step by the model's forward process."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -17,15 +17,11 @@ class Degradation(ImageTask):
     All images of a row share one random state z, as in sampling.
     """
 
-    num_times: int
+    num_times: Annotated[int, check.integers(2)]
     idle: ClassVar = dict.fromkeys(
         ("sampler", "timestep_spacing", "variance", "clip", "guidance", "weights", "class"),
         "task=degradation uses the forward process only",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("task.num_times", self.num_times, low=2)
 
     def __call__(self, model: Model) -> Outcome:
         process = model.sampler.process
@@ -34,10 +30,6 @@ class Degradation(ImageTask):
         z = process.draw(x0, model.rng.at(process.T, model.ids(*numbers)))
         times = torch.linspace(0, process.T, min(self.num_times, process.T + 1)).round().int().tolist()
         strip = model.decode(torch.stack([process.apply(x0, z, t) for t in times], dim=1))
-        drawn = sheet(
-            list(strip),
-            rows=[f"image {number}" for number in numbers],
-            columns=[f"t = {t}" for t in times],
-            title=type(process).__name__,
-        )
+        rows, columns = [f"image {number}" for number in numbers], [f"t = {t}" for t in times]
+        drawn = sheet(list(strip), rows, columns, type(process).__name__)
         return Outcome({"degradation": drawn}, {"images": strip}, {"images": numbers, "times": times})

@@ -19,11 +19,7 @@ class Denoise(ImageTask):
     blurred but has the least possible squared error.
     """
 
-    snr: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_number("task.snr", self.snr)
+    snr: check.PositiveNumber
 
     def __call__(self, model: Model) -> Outcome:
         process = gaussian(model, "denoise")
@@ -35,9 +31,8 @@ class Denoise(ImageTask):
         ids, x0 = model.ids(*numbers), model.encode(images)
         x_t = process.apply(x0, process.draw(x0, model.rng.at(t, ids)), t)
         sampled = model.sampled(x_t, ids, t)
-        mean = torch.cat(
-            [model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t))]
-        )
+        means = (model.denoiser(x_t[rows], t, model.conditions_of(rows)).x0 for rows in model.batches(len(x_t)))
+        mean = torch.cat(list(means))
         outputs = {"noisy": model.decode(x_t / alpha), "predicted mean": model.decode(mean), "sampled": sampled}
         images = images.cpu()
         quality = {name: psnr(x, images) for name, x in outputs.items()}
@@ -47,9 +42,6 @@ class Denoise(ImageTask):
         lines = [f"signal-to-noise ratio {snr:.3g} at t = {t} of {model.T}; mean PSNR of {len(images)} images:"]
         lines += [f"  {name.ljust(15)} {format_decibels(quality[name].mean())}" for name in outputs]
         numbers_of = {name.replace(" ", "_"): values.tolist() for name, values in quality.items()}
-        return Outcome(
-            {"denoise": drawn},
-            {"originals": images, **{name.replace(" ", "_"): x for name, x in outputs.items()}},
-            {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of},
-            lines,
-        )
+        arrays = {"originals": images, **{name.replace(" ", "_"): x for name, x in outputs.items()}}
+        figures = {"images": numbers, "t": t, "snr": snr, "psnr_db": numbers_of}
+        return Outcome({"denoise": drawn}, arrays, figures, lines)

@@ -1,7 +1,7 @@
-"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4 and
-figure 8)."""
+"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -20,13 +20,12 @@ class Interpolate(ImageTask):
     """
 
     times: list[int] | None
-    num_mixtures: int
+    num_mixtures: Annotated[int, check.integers(2)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.images if isinstance(self.images, int) else len(self.images)) != 2:
             check.fail("task.images", self.images, "two image numbers, for example [3, 17], or 2")
-        check.integer("task.num_mixtures", self.num_mixtures, low=2)
 
     def __call__(self, model: Model) -> Outcome:
         process = gaussian(model, "interpolate")

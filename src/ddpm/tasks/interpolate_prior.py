@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 
@@ -23,16 +24,15 @@ class InterpolatePrior:
     """
 
     samples: list[int]
-    num_mixtures: int
-    of: str = "all"
+    num_mixtures: Annotated[int, check.integers(2)]
+    of: Annotated[str, check.words(*STREAMS)] = "all"
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list | tuple) or len(self.samples) < 2:
             check.fail("task.samples", self.samples, "two or more numbers of samples, as [0, 1, 2]")
         for number in self.samples:
             check.non_negative_int("task.samples", number)
-        check.integer("task.num_mixtures", self.num_mixtures, low=2)
-        check.one_of("task.of", self.of, STREAMS)
+        check.fields(self, "task.")
 
     def __call__(self, model: Model) -> Outcome:
         gaussian(model, "interpolate_prior")
@@ -46,10 +46,7 @@ class InterpolatePrior:
         between, rows = replace(model, rng=rng), torch.arange(len(along), device=model.device)
         outputs = between.sampled(between.prior(rows), rows, model.T)
         outputs = outputs.unflatten(0, (len(pairs), self.num_mixtures))
-        drawn = sheet(
-            list(outputs),
-            rows=[f"samples\n{one} to {other}" for one, other in pairs],
-            columns=[f"{share:g}" for share in shares.round(decimals=3).tolist()],
-            title="from one sample to another, by the share of the second",
-        )
+        names = [f"samples\n{one} to {other}" for one, other in pairs]
+        columns = [f"{share:g}" for share in shares.round(decimals=3).tolist()]
+        drawn = sheet(list(outputs), names, columns, "from one sample to another, by the share of the second")
         return Outcome({"interpolate_prior": drawn}, {"interpolations": outputs}, {"samples": list(self.samples)})

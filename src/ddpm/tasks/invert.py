@@ -60,11 +60,7 @@ def both_ways(model: Model, sampler: Sampler, images: Tensor) -> tuple[Tensor, T
     process = gaussian(model, "invert")
     rising = sampler.times(model.T)[::-1]
     x0 = model.encode(images)
-    x_T = torch.cat(
-        [
-            invert(process, model.denoiser, x0[rows], rising, model.conditions_of(rows))
-            for rows in model.batches(len(x0))
-        ]
-    )
+    plan = [(x0[rows], model.conditions_of(rows)) for rows in model.batches(len(x0))]
+    x_T = torch.cat([invert(process, model.denoiser, images, rising, cond) for images, cond in plan])
     ids = torch.zeros(len(x_T), dtype=torch.int64, device=model.device)
     return x_T.cpu(), model.sampled(x_T, ids, model.T, sampler)

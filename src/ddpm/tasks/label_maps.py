@@ -17,11 +17,7 @@ from ddpm.tasks.sheet import sheet
 class LabelMaps(ImageTask):
     """num_samples: samples per label image."""
 
-    num_samples: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("task.num_samples", self.num_samples)
+    num_samples: check.PositiveInt
 
     def __call__(self, model: Model) -> Outcome:
         if not isinstance(model.condition, Semantic):

@@ -1,7 +1,7 @@
-"""Progressive generation: the predicted x0 over time, and samples that share one x_t (Ho et al. 2020, figures 6 and
-7)."""
+"""The predicted x0 over time, and samples that share one x_t (Ho et al. 2020, figures 6 and 7)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -21,15 +21,13 @@ class Progressive:
     The nearest times of the sampler are used. num_completions = 0 skips this picture.
     """
 
-    num_samples: int
-    num_times: int
+    num_samples: check.PositiveInt
+    num_times: Annotated[int, check.integers(2)]
     times: list[int] | None
-    num_completions: int
+    num_completions: check.NonNegativeInt
 
     def __post_init__(self) -> None:
-        check.positive_int("task.num_samples", self.num_samples)
-        check.integer("task.num_times", self.num_times, low=2)
-        check.non_negative_int("task.num_completions", self.num_completions)
+        check.fields(self, "task.")
         if self.times is not None and not self.num_completions:
             raise ValueError("task.times has no effect with task.num_completions=0; leave one of them out")
 
@@ -37,7 +35,7 @@ class Progressive:
         visited = model.sampler.times(model.T)
         shared = self.shared_times(model, visited)
         columns = torch.linspace(1, len(visited) - 1, min(self.num_times, len(visited) - 1)).round().int().tolist()
-        x0, x_t = collect_states(model, self.num_samples, {visited[i] for i in columns}, set(shared))
+        x0, x_t = states_at(model, self.num_samples, {visited[i] for i in columns}, set(shared))
         outcome = strips(x0, columns, visited)
         if shared:
             outputs = torch.stack([self.complete(model, x_t[t], t) for t in shared])
@@ -76,9 +74,7 @@ class Progressive:
         return model.sampled(x_t.to(model.device).expand(len(ids), *x_t.shape), ids, t)
 
 
-def collect_states(
-    model: Model, num: int, shown: set[int], shared: set[int]
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def states_at(model: Model, num: int, shown: set[int], shared: set[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Sample 0..num-1 and collect two mappings: from the times `shown` to the decoded prediction of x0,
     `[num, C, H, W]`, that led to this time; and from the times `shared` to x_t `[C, H, W]` of sample 0."""
     ids = torch.arange(num, device=model.device)
@@ -100,10 +96,6 @@ def strips(x0: dict[int, Tensor], columns: list[int], visited: list[int]) -> Out
     """Draw the strips. x0: predictions by the time stepped to. columns: indices of these times in `visited`."""
     seen_from = [visited[i - 1] for i in columns]
     images = torch.stack([x0[visited[i]] for i in columns], dim=1)  # [samples, columns, C, H, W]
-    drawn = sheet(
-        list(images),
-        rows=[f"sample {number}" for number in range(len(images))],
-        columns=[f"t = {t}" for t in seen_from],
-        title="x0 predicted from x_t",
-    )
+    rows, heads = [f"sample {number}" for number in range(len(images))], [f"t = {t}" for t in seen_from]
+    drawn = sheet(list(images), rows, heads, "x0 predicted from x_t")
     return Outcome({"progressive": drawn}, {"predicted_x0": images}, {"times": seen_from})

@@ -64,11 +64,7 @@ class Completion(ImageTask):
     """
 
     redraw: ClassVar[KnownSampler] = staticmethod(independent)
-    num_completions: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("task.num_completions", self.num_completions)
+    num_completions: check.PositiveInt
 
     @abstractmethod
     def projection(self, model: Model) -> Projection:
@@ -127,13 +123,8 @@ class ResampledCompletion(Completion):
     RePaint uses jump_length 10 and num_resamples 10 with 250 steps. 1 means no resampling, as in ILVR.
     """
 
-    jump_length: int
-    num_resamples: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("task.jump_length", self.jump_length)
-        check.positive_int("task.num_resamples", self.num_resamples)
+    jump_length: check.PositiveInt
+    num_resamples: check.PositiveInt
 
     def times(self, model: Model) -> list[int]:
         times, jump, num = model.sampler.times(model.T), self.jump_length, self.num_resamples

@@ -1,6 +1,7 @@
 """Super-resolution: the mean of each block of pixels is known (similar to ILVR, Choi et al. 2021, algorithm 1)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from ddpm.base import check
 from ddpm.diffusion.samplers.replacement import BlockMean
@@ -14,11 +15,7 @@ class Superres(ResampledCompletion):
     block means of the result are exactly the given ones. With num_resamples = 1, this is ILVR.
     """
 
-    factor: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("task.factor", self.factor, low=2)
+    factor: Annotated[int, check.integers(2)]
 
     def projection(self, model: Model) -> BlockMean:
         gaussian(model, "superres")

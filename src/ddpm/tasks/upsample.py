@@ -22,11 +22,7 @@ class Upsample(ImageTask):
     possible squared error.
     """
 
-    num_samples: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("task.num_samples", self.num_samples)
+    num_samples: check.PositiveInt
 
     def __call__(self, model: Model) -> Outcome:
         condition = refuse_without_low_res(model, "upsample")

@@ -29,12 +29,12 @@ class UpsampleFiles:
     """
 
     small: str | None
-    num_samples: int
+    num_samples: check.PositiveInt
 
     def __post_init__(self) -> None:
         if not isinstance(self.small, str):
             check.fail("task.small", self.small, "the path of small images, as task.small=FILE.png or a folder of them")
-        check.positive_int("task.num_samples", self.num_samples)
+        check.fields(self, "task.")
 
     def __call__(self, model: Model) -> Outcome:
         condition = refuse_without_low_res(model, "upsample_files")

@@ -112,9 +112,8 @@ class MetricsTable(Logger):
         return rows
 
     def rewrite(self, rows: list[dict[str, Any]]) -> None:
-        write_atomically(
-            self.path, csv_lines(self.fields, [dict(zip(self.fields, self.fields, strict=True)), *rows]).encode()
-        )
+        head = dict(zip(self.fields, self.fields, strict=True))
+        write_atomically(self.path, csv_lines(self.fields, [head, *rows]).encode())
 
 
 def csv_lines(fields: list[str], rows: list[dict[str, Any]]) -> str:

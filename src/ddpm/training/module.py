@@ -149,12 +149,7 @@ class DiffusionModule(LightningModule):
             optimizer.found_inf = self.skip_steps  # skips the step without synchronization with the device
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None = None, **_: Any) -> None:
         self.clip_gradients_of(self.own_turn, optimizer, gradient_clip_val)
 
     def clip_gradients_of(self, turn: Turn, optimizer: torch.optim.Optimizer, largest_norm: float | None) -> None:

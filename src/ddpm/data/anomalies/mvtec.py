@@ -10,13 +10,13 @@ from PIL import Image
 
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
-from ddpm.data.images import FILTERS, Preparation, UnusableImage
+from ddpm.data.images import Preparation, Resize, UnusableImage
 from ddpm.data.open_image import open_image
 from ddpm.data.sources.base import is_image_name
 
 
 @dataclass(frozen=True)
-class Mvtec:
+class Mvtec(check.Checked):
     """root: folder of one object or texture. Train a model for it with data=folder data.source.root=ROOT/train.
 
     resize, crop: as in the data of the model. A pixel of a resized mask is anomalous if at least half of its area was,
@@ -24,12 +24,8 @@ class Mvtec:
     """
 
     root: str
-    resize: str | None
+    resize: Resize
     crop: int | tuple[int, int] | None
-
-    def __post_init__(self) -> None:
-        if self.resize is not None:
-            check.one_of("anomalies.resize", self.resize, FILTERS)
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         root = Path(self.root)

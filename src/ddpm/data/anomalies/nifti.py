@@ -11,7 +11,7 @@ from PIL import Image
 from ddpm.base import check
 from ddpm.data.anomalies.base import GOOD, AnomalySet, Healthy, our_fields
 from ddpm.data.anomalies.mvtec import is_covered, preparations, prepare_mask
-from ddpm.data.images import FILTERS
+from ddpm.data.images import Resize
 from ddpm.data.sources.nifti import AXES, Nifti, canonical, canonical_shape, slice_upright
 
 
@@ -24,12 +24,11 @@ class NiftiLesions:
     slices: Sequence[int] | None
     step: int
     window: Sequence[float]
-    resize: str | None
+    resize: Resize
 
     def __post_init__(self) -> None:
         self.source()
-        if self.resize is not None:
-            check.one_of("anomalies.resize", self.resize, FILTERS)
+        check.fields(self)
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         root, axis = Path(self.root), AXES.index(self.axis)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -23,19 +24,16 @@ class Planted:
     share of the image in the mask; a smaller lesion is drawn again.
     """
 
-    kinds: Sequence[str]
-    share_good: float
-    threshold: int
-    min_area: float
-    seed: int
+    kinds: Sequence[Annotated[str, check.words(*LESIONS)]]
+    share_good: check.Share
+    threshold: Annotated[int, check.integers(1, 255)]
+    min_area: Annotated[float, check.numbers(0, 0.2)]
+    seed: check.NonNegativeInt
 
     def __post_init__(self) -> None:
-        for kind in self.kinds or [None]:
-            check.one_of("anomalies.kinds", kind, LESIONS)
-        check.number("anomalies.share_good", self.share_good, low=0, high=1)
-        check.integer("anomalies.threshold", self.threshold, low=1, high=255)
-        check.number("anomalies.min_area", self.min_area, low=0, high=0.2)
-        check.non_negative_int("anomalies.seed", self.seed)
+        check.fields(self)
+        if not self.kinds:
+            check.one_of("kinds", None, LESIONS)
 
     def read(self, shape: tuple[int, int, int], healthy: Healthy) -> AnomalySet:
         if min(shape[1:]) < 16:

@@ -71,10 +71,10 @@ class Source(Protocol):
         ...
 
 
-def own_test_split(source: Source) -> Source | None:
-    """The test split of a source that has one."""
+def own_test_split(source: Source) -> tuple[Source | None, str]:
+    """The test split of a source that has one. Else None, and why no split of the source is one, or ""."""
     find = getattr(source, "test_split", None)
-    return None if find is None else find()
+    return (None, "") if find is None else find()
 
 
 @runtime_checkable
@@ -86,8 +86,7 @@ class Downloadable(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in one array. pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`. label_problem:
-    see `Labels`."""
+    """pixels: uint8 `[N, H, W]` or `[N, H, W, 3]`; labels: int64 `[N]`; label_problem: see `Labels`."""
 
     title: str
     pixels: np.ndarray

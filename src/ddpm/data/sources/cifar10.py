@@ -1,6 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009) in the layout that torchvision reads and downloads."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -9,14 +10,11 @@ from ddpm.data.sources.base import ArrayImages
 
 
 @dataclass(frozen=True)
-class Cifar10:
+class Cifar10(check.Checked):
     """root: the folder that holds `cifar-10-batches-py`. split: train (50,000 images) or test (10,000)."""
 
     root: str
-    split: str = "train"
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.split", self.split, ("train", "test"))
+    split: Annotated[str, check.words("train", "test")] = "train"
 
     def open(self) -> ArrayImages:
         from torchvision.datasets import CIFAR10

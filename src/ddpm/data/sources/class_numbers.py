@@ -39,10 +39,8 @@ def number_classes(
         names = tuple(sorted({str(value) for value in present}))
         number = {name: place for place, name in enumerate(names)}
         return Labels(torch.tensor([-1 if is_missing(v) else number[str(v)] for v in values]), names)
-    if names and max(present, default=-1) >= len(names):
-        return no_labels(
-            len(values), f"{what} is {int(max(present))}, but there are names of {len(names)} classes alone"
-        )
+    if names and (largest := int(max(present, default=-1))) >= len(names):
+        return no_labels(len(values), f"{what} is {largest}, but there are names of {len(names)} classes alone")
     return Labels(torch.tensor([-1 if is_missing(value) else int(value) for value in values]), names)
 
 

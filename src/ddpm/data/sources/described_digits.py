@@ -50,14 +50,12 @@ def parts(num: int) -> list[range]:
     return [range(first, min(first + 1000, num)) for first in range(0, num, 1000)]
 
 
-def describe(
-    images: Tensor, stroke_bounds: Sequence[float], slant_bounds: Sequence[float]
-) -> tuple[list[str], list[str]]:
+def describe(images: Tensor, strokes: Sequence[float], slants: Sequence[float]) -> tuple[list[str], list[str]]:
     """Words for the stroke and the slant of images `[B, C, H, W]` in [-1, 1]; "" where there is none."""
     found = []
     for measured, bounds, words in (
-        (stroke_width(images), stroke_bounds, ("thin", "", "bold")),
-        (slant(images), slant_bounds, ("backward", "upright", "", "leaning")),
+        (stroke_width(images), strokes, ("thin", "", "bold")),
+        (slant(images), slants, ("backward", "upright", "", "leaning")),
     ):
         places = torch.bucketize(measured, torch.tensor(list(bounds), dtype=torch.float64))
         found.append([words[place] for place in places.tolist()])

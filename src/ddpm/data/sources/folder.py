@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Annotated
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, fail_with, spli
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(check.Checked):
     """root: the folder. Hidden files are ignored. Other files are images by extension or content, or are passed over.
 
     layout: `classes` takes the first folder below the root as the class, as torchvision's ImageFolder does, classes in
@@ -27,11 +28,8 @@ class Folder:
     """
 
     root: str
-    layout: str = "auto"
+    layout: Annotated[str, check.words(*LAYOUTS)] = "auto"
     above: str | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.layout", self.layout, LAYOUTS)
 
     def open(self) -> "FolderImages":
         root = Path(self.root)
@@ -41,9 +39,7 @@ class Folder:
             return Folder(splits["train"], above=self.root).open()
         images = FolderImages(str(root), *image_names(root))
         if self.above is not None:
-            images.others += [
-                f"{ABOVE}/{path.name}" for path in Path(self.above).iterdir() if tables.is_table(path.name)
-            ]
+            images.others += [f"{ABOVE}/{name}" for name in os.listdir(self.above) if tables.is_table(name)]
         if not images.names:
             found = f", not {describe_counts(images.passed_over)}" if images.others else ""
             check.fail("data.source.root", str(root), f"a folder with images (png, jpg, webp, bmp, tif, gif{found})")
@@ -58,11 +54,19 @@ class Folder:
         files = [entry.name for entry in root.iterdir() if entry.name not in folders]
         return {name: str(root / folder) for name, folder in splits_in(folders, files).items()}
 
-    def test_split(self) -> "Folder | None":
-        """The first of test/ and val/ that has the classes of train/."""
-        splits = self.splits()
-        known = [Folder(splits[name], above=self.root) for name in HELD_OUT if name in splits]
-        return next((each for each in known if each.class_folders() == Folder(splits["train"]).class_folders()), None)
+    def test_split(self) -> "tuple[Folder | None, str]":
+        """The first of test/ and val/ that has images of the classes of train/. Else None, and why none is used."""
+        splits, problems = self.splits(), []
+        for name in (name for name in HELD_OUT if name in splits):
+            split = Folder(splits[name], above=self.root)
+            classes = split.class_folders()
+            if classes != Folder(splits["train"]).class_folders():
+                problems.append(f"{split.root} does not have the class folders of {splits['train']}")
+            elif empty := [each for each in sorted(classes or {""}) if not has_image(Path(split.root, each))]:
+                problems.append(f"{Path(split.root, empty[0])} has no image")
+            else:
+                return split, ""
+        return None, ", ".join(problems)
 
     def class_folders(self) -> set[str]:
         return {each.name for each in Path(self.root).iterdir() if each.is_dir() and not is_hidden(PurePath(each.name))}
@@ -82,6 +86,12 @@ class ImageFile:
 def is_image_file(path: Path) -> bool:
     """By its extension, or else by its content."""
     return is_image_name(path.name) or (may_be_image(Path(path.name)) and is_image_content(head_of(path)))
+
+
+def has_image(root: Path) -> bool:
+    """Whether an image lies below the root."""
+    below = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+    return any(map(is_image_file, below))
 
 
 def image_names(root: Path) -> tuple[list[str], list[str]]:

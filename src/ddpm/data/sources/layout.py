@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, NoReturn, Self
 from unicodedata import normalize
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm.base.untrusted import json_data
+from ddpm.data.open_image import is_hidden
 from ddpm.data.sources import tables
 from ddpm.data.sources.base import EXTENSIONS, HELD_OUT, SAME, Column
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
@@ -41,7 +43,8 @@ def splits_in(folders: Iterable[str], files: Iterable[str]) -> dict[str, str]:
 class ImageFiles(ABC):
     """root: of the names, in messages. names: of the images, sorted, with forward slashes. others: of the other files.
     label_problem: see `Labels`. captions: a text for each image, or None. caption_problem: why tables or texts beside
-    images give none. num_with_several: of the images, those with more than one caption."""
+    images give none. num_with_several: of the images, those with more than one caption. folders: the first ones below
+    the root."""
 
     root: str
     names: list[str]
@@ -52,6 +55,7 @@ class ImageFiles(ABC):
     captions: list[str] | None = field(default=None, repr=False)
     caption_problem: str = ""
     num_with_several: int = 0
+    folders: frozenset[str] = field(default=frozenset(), repr=False)
 
     @abstractmethod
     def text(self, name: str) -> str:
@@ -76,7 +80,7 @@ class ImageFiles(ABC):
         return Counter(path.suffix.lower() or "without extension" for path in paths)
 
     def arranged(self, layout: str | None, folders: Iterable[str]) -> Self:
-        """With the labels of a layout and the captions of tables. folders: the first folders below the root."""
+        """With the labels of a layout and the captions of tables. folders: see the field."""
         labels = self.layout_labels(layout, folders)
         try:
             texts, problem = self.captions_of_tables() or self.captions_beside(), ""
@@ -84,6 +88,7 @@ class ImageFiles(ABC):
             texts, problem = None, str(error)
         return replace(
             self,
+            folders=frozenset(folders),
             labels=labels.numbers,
             class_names=labels.names,
             label_problem=labels.problem,
@@ -109,10 +114,7 @@ class ImageFiles(ABC):
             raise ValueError(
                 f"{self.root}: {direct[0]} is not in a class folder; move it, or set data.source.layout=flat"
             )
-        classes = first_folders(self.names)
-        if empty := sorted(set(folders) - set(classes)):  # it would shift the numbers
-            raise ValueError(f"{self.root}: the class folder {empty[0]!r} contains no image; fill or remove it")
-        return number_classes(classes, "the folder", self.name)
+        return number_classes(class_folders(self.names, folders, self.root), "the folder", self.name)
 
     def edm_labels(self) -> Labels:
         """From `dataset.json` of EDM's dataset_tool.py: {"labels": [[name, class], ...]} or {"labels": null}."""
@@ -135,7 +137,7 @@ class ImageFiles(ABC):
     def columns(self) -> dict[str, Column]:
         """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
         tables in the root or beside the images."""
-        found = columns_of_names(self.names)
+        found = columns_of_names(self.names, self.folders, self.root)
         beside = {"", ABOVE, *(parent(name) for name in self.names)}
         for path in self.others:
             if tables.is_table(path) and parent(path) in beside:
@@ -159,9 +161,7 @@ class ImageFiles(ABC):
         Hugging Face's ImageFolder): {"file_name": ..., "text": ...} in each row. None if there is no text. Raises
         ValueError unless each image has one."""
         beside = {"", ABOVE, *(parent(name) for name in self.names)}
-        paths = sorted(
-            path for path in self.others if path.rpartition("/")[2] in CAPTION_TABLES and parent(path) in beside
-        )
+        paths = sorted(p for p in self.others if p.rpartition("/")[2] in CAPTION_TABLES and parent(p) in beside)
         rows = [
             (path, f"{self.root}/{path}, line {number}", row)
             for path in paths
@@ -233,18 +233,37 @@ def fail_with(error: Exception) -> NoReturn:
     raise error
 
 
-def first_folders(names: Sequence[str]) -> list[str]:
-    return [name.partition("/")[0] for name in names]
+def class_folders(names: Sequence[str], folders: Iterable[str], root: str) -> list[str]:
+    """The first folder of each image. folders: all first folders below `root`. ValueError if one has no image."""
+    classes = [name.partition("/")[0] for name in names]
+    if empty := sorted(set(folders) - set(classes)):  # it would shift the numbers
+        raise ValueError(f"{root}: the class folder {empty[0]!r} contains no image; fill or remove it")
+    return classes
 
 
-def columns_of_names(names: Sequence[str]) -> dict[str, Column]:
-    """The file name up to the first underscore, and the first folder, where they can be labels."""
+def folders_below(root: str, names: Iterable[str]) -> set[str]:
+    """The first folders below a root, which is "" or ends with a slash, without hidden ones. names: of all files and
+    folders; those of folders end with a slash."""
+    below = (name.removeprefix(root).partition("/") for name in names if name.startswith(root))
+    return {folder for folder, slash, _ in below if slash and not is_hidden(PurePosixPath(folder))}
+
+
+def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
+    """The deepest folder, with a slash, that has all files and no image but in its own folders; "" if there is none."""
+    folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "".join(f"{parts[0]}/" for parts in same)
+
+
+def columns_of_names(names: Sequence[str], folders: Iterable[str], root: str) -> dict[str, Column]:
+    """The file name up to the first underscore, and the first folder, where they can be labels. folders, root: as of
+    `class_folders`."""
     prefixes = list(map(prefix, names))
     begin = sorted(set(filter(None, prefixes)))
     more = ", ..." if len(begin) > 5 else ""
     found = {"file_name": Column(", ".join(begin[:5]) + more, lambda: prefixes)} if len(begin) > 1 else {}
     if all("/" in name for name in names):
-        found["folder"] = Column("folders", lambda: first_folders(names))
+        found["folder"] = Column("folders", partial(class_folders, names, folders, root))
     return found
 
 

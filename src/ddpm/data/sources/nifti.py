@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,14 +29,13 @@ class Nifti:
     """
 
     root: str
-    axis: str
+    axis: Annotated[str, check.words(*AXES)]
     slices: Sequence[int] | None
-    step: int
+    step: check.PositiveInt
     window: Sequence[float]
 
     def __post_init__(self) -> None:
-        check.one_of("data.source.axis", self.axis, AXES)
-        check.positive_int("data.source.step", self.step)
+        check.fields(self, "data.source.")
         if self.slices is not None and (len(self.slices) != 2 or not 0 <= self.slices[0] <= self.slices[1]):
             check.fail("data.source.slices", list(self.slices), "[first, last] with 0 <= first <= last, or null")
         low, high = self.window if len(self.window) == 2 else (1, 0)
@@ -56,9 +55,8 @@ class Nifti:
         depth = canonical_shape(path)[AXES.index(self.axis)]
         first, last = self.slices or (0, depth - 1)
         if last >= depth:
-            check.fail(
-                "data.source.slices", [first, last], f"at most {depth - 1}: {path} has {depth} {self.axis} slices"
-            )
+            at_most = f"at most {depth - 1}: {path} has {depth} {self.axis} slices"
+            check.fail("data.source.slices", [first, last], at_most)
         return range(first, last + 1, self.step)
 
 
@@ -83,10 +81,8 @@ class NiftiSlices:
         return f"{path}, slice {number}"
 
     def fingerprint(self) -> str:
-        files = sorted({path for path, _ in self.places})
-        return sha256_of_parts(
-            [*(f"{path.name} {path.stat().st_size}" for path in files), repr(self.places), repr(self.window)]
-        )
+        files = [f"{path.name} {path.stat().st_size}" for path in sorted({path for path, _ in self.places})]
+        return sha256_of_parts([*files, repr(self.places), repr(self.window)])
 
 
 def slice_upright(volume: np.ndarray, axis: int, number: int) -> np.ndarray:

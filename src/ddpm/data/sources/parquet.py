@@ -1,5 +1,4 @@
-"""Images in Parquet files in the format of the Hugging Face hub: a column of structs {bytes, path} and a label
-column."""
+"""Images in Parquet files of the Hugging Face hub: a column of structs {bytes, path} and a label column."""
 
 import os
 from bisect import bisect_right
@@ -30,7 +29,7 @@ CAPTION_NAMES = ("caption", "text", "prompt", "captions")
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(check.Checked):
     """path: a file, a folder, a glob ("train-*.parquet"), or a list of these; rows are numbered in that order.
 
     image_column, label_column: if None, they are found by the Hugging Face features in the files, else by name and
@@ -44,10 +43,7 @@ class Parquet:
     image_column: str | None = None
     label_column: str | None = None
     caption_column: str | None = None
-    encoded_limit_mb: int = 2048
-
-    def __post_init__(self) -> None:
-        check.non_negative_int("data.source.encoded_limit_mb", self.encoded_limit_mb)
+    encoded_limit_mb: check.NonNegativeInt = 2048
 
     def open(self) -> "ParquetImages":
         paths = matching_files(self.path, "*.parquet", "a Parquet file")
@@ -66,11 +62,8 @@ class Parquet:
                 f"{', '.join(f'{each.name} ({each.type})' for each in schema)}; "
                 "name it with data.source.image_column"
             )
-        groups = [
-            (path, number, file.metadata.row_group(number))
-            for path, file in zip(paths, files, strict=True)
-            for number in range(file.num_row_groups)
-        ]
+        metadata = [(path, file.metadata) for path, file in zip(paths, files, strict=True)]
+        groups = [(path, n, of_file.row_group(n)) for path, of_file in metadata for n in range(of_file.num_row_groups)]
         places = [(path, number) for path, number, _ in groups]
         starts = np.cumsum([0, *(group.num_rows for _, _, group in groups)]).tolist()
         if starts[-1] == 0:
@@ -264,10 +257,8 @@ class ParquetImages:
         schema = parquet_file(path).schema_arrow
         features = hugging_face_features(schema)
         names = [each.name for each in schema if not (pa.types.is_nested(each.type) or pa.types.is_binary(each.type))]
-        return {
-            name: Column(path, partial(read_values, self.groups, name), class_names(features, name, path))
-            for name in names
-        }
+        values = {name: partial(read_values, self.groups, name) for name in names}
+        return {name: Column(path, values[name], class_names(features, name, path)) for name in names}
 
     def fingerprint(self) -> str:
         files = sorted({path for path, _ in self.groups})

@@ -1,6 +1,7 @@
 """Digits enlarged by different factors and placed on a larger canvas: larger images that need no download."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,25 +24,22 @@ class PlacedDigits:
     """
 
     of: Source
-    num_images: int
-    size: int
-    smallest: float
+    num_images: check.PositiveInt
+    size: check.PositiveInt
+    smallest: Annotated[float, check.numbers(low=0.1)]
     largest: float
 
     def __post_init__(self) -> None:
-        check.positive_int("data.source.num_images", self.num_images)
-        check.positive_int("data.source.size", self.size)
-        check.number("data.source.smallest", self.smallest, low=0.1)
-        check.number("data.source.largest", self.largest, low=self.smallest)
+        check.fields(self)
+        check.number("largest", self.largest, low=self.smallest)
 
     def open(self) -> "PlacedImages":
         require_memory(NUM_BYTES * self.num_images, f"data.source.num_images={self.num_images}")
         digits = self.of.open()
         side = max(np.asarray(digits.image(0)).shape[:2])
         if self.largest * side > self.size:
-            check.fail(
-                "data.source.largest", self.largest, f"at most {self.size / side:g}: digits of {side} pixels must fit"
-            )
+            at_most = f"at most {self.size / side:g}: digits of {side} pixels must fit"
+            check.fail("data.source.largest", self.largest, at_most)
         draws = Rng(0, "placed_digits").at(0, torch.arange(self.num_images))
         factor = self.smallest + (self.largest - self.smallest) * draws.uniform("factor").double()
         sides = (factor * side).round().long()

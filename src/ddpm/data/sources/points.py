@@ -22,17 +22,15 @@ from ddpm.data.sources.base import ArrayImages
 class Points(ABC):
     """noise: standard deviation of Gaussian noise in x and y. seed: seed of the points, independent of the run."""
 
-    num_points: int
-    noise: float
-    seed: int
+    num_points: check.PositiveInt
+    noise: check.Share
+    seed: check.NonNegativeInt
 
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        check.positive_int("data.source.num_points", self.num_points)
+        check.fields(self)
         require_memory(100 * self.num_points, f"data.source.num_points={self.num_points}")  # the drawn numbers
-        check.number("data.source.noise", self.noise, low=0, high=1)
-        check.non_negative_int("data.source.seed", self.seed)
 
     @abstractmethod
     def place(self, draws: Draws) -> tuple[Tensor, Tensor | None]:

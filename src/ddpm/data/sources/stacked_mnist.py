@@ -18,17 +18,14 @@ NUM_BYTES = 100  # of the drawn numbers of an image
 
 
 @dataclass(frozen=True)
-class StackedMnist:
+class StackedMnist(check.Checked):
     """of: grey images of one size, labelled 0 to 9. Each channel of an image is one of them, drawn uniformly.
 
     The three digits of image i are a function of i alone, so more images only add to fewer.
     """
 
     of: Source
-    num_images: int
-
-    def __post_init__(self) -> None:
-        check.positive_int("data.source.num_images", self.num_images)
+    num_images: check.PositiveInt
 
     def open(self) -> "StackedImages":
         require_memory(NUM_BYTES * self.num_images, f"data.source.num_images={self.num_images}")

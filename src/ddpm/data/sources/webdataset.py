@@ -23,8 +23,10 @@ from ddpm.data.sources.layout import (
     caption_in,
     columns_of_names,
     first_text,
+    folders_below,
     num_with_several,
     texts_in,
+    zipped_folder,
 )
 from ddpm.data.sources.tables import as_numbers
 
@@ -41,7 +43,7 @@ class WebDataset:
     path: str | Sequence[str]
 
     def open(self) -> "WebDatasetImages":
-        members, texts, labels = [], [], []
+        members, texts, labels, without = [], [], [], []
         others: Counter[str] = Counter()
         for path in matching_files(self.path, "*.tar", "a .tar file"):
             samples = samples_of(path)
@@ -50,6 +52,7 @@ class WebDataset:
                     found = [extension for extension in parts if is_image_name(f"x.{extension}")]
                     if not found:
                         others.update(f".{extension}" if extension else "without extension" for extension in parts)
+                        without.append(name)
                         continue
                     if len(found) > 1:
                         listed = f"{', '.join(found)} after the first dot of the name"
@@ -64,7 +67,7 @@ class WebDataset:
         what = f"a label in a .{LABEL} or .{TABLE} file"
         numbered = number_classes(numbers_in(labels), what, lambda number: members[number][1])
         captions = [*map(first_text, texts)] if any(texts) else None
-        return WebDatasetImages(members, *numbered, captions, others, num_with_several(texts))
+        return WebDatasetImages(members, *numbered, captions, others, num_with_several(texts), without=without)
 
 
 Parts = dict[str, tuple[int, int]]
@@ -72,12 +75,15 @@ Parts = dict[str, tuple[int, int]]
 
 
 def samples_of(path: str) -> dict[str, Parts]:
-    """The samples of a file by name: the path up to the first dot of its last part."""
+    """The samples of a file by name: the path up to the first dot of its last part. A folder is a sample without parts,
+    whose name ends with a slash."""
     found: dict[str, Parts] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 folder, _, last = member.name.rpartition("/")
+                if member.isdir() and member.name != ".":
+                    found[f"{folder}/{last}/".lstrip("/")] = {}
                 stem, _, extension = last.partition(".")
                 if member.isfile() and stem:
                     parts = found.setdefault(f"{folder}/{stem}".lstrip("/"), {})
@@ -131,7 +137,8 @@ def numbers_in(labels: list[Any]) -> list[Any]:
 @dataclass
 class WebDatasetImages:
     """members: file, name, offset and size of each image. passed_over: the number of members of samples without an
-    image, by extension. num_with_several: see `ImageFiles`."""
+    image, by extension. num_with_several: see `ImageFiles`. without: samples without an image, and
+    folders."""
 
     members: list[tuple[str, str, int, int]]
     labels: Tensor
@@ -142,6 +149,7 @@ class WebDatasetImages:
     num_with_several: int = 0
     opened: dict[str, BinaryIO] = field(default_factory=dict, repr=False)
     process: int = 0  # that opened them
+    without: list[str] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -155,7 +163,11 @@ class WebDatasetImages:
 
     def columns(self) -> dict[str, Column]:
         """What data.labels can choose."""
-        return columns_of_names([name.removeprefix("./") for _, name, _, _ in self.members])
+        names = [name.removeprefix("./") for _, name, _, _ in self.members]
+        without = [name.removeprefix("./") for name in self.without]
+        root = zipped_folder(names, without)
+        below = [name.removeprefix(root) for name in names]
+        return columns_of_names(below, folders_below(root, [*names, *without]), self.members[0][0])
 
     def fingerprint(self) -> str:
         return sha256_of_parts(f"{Path(path).name} {name} {offset} {size}" for path, name, offset, size in self.members)

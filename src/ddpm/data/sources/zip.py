@@ -1,13 +1,10 @@
-"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json`, as EDM's dataset_tool.py writes them
-(Karras et al. 2022)."""
+"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json` of EDM's dataset_tool.py."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 from zipfile import ZipFile, ZipInfo
 
 from PIL import Image
@@ -19,22 +16,22 @@ from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources import tables
 from ddpm.data.sources.base import is_image_name, sha256_of_parts
-from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, splits_in
+from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, folders_below, splits_in, zipped_folder
+
+MAX_NAMED = 20
+"""Folders that an error names."""
 
 
 @dataclass(frozen=True)
-class Zip:
+class Zip(check.Checked):
     """path: the file. It is not unpacked to the disk. Uncompressed entries are read faster, and PNGs do not compress
     further. layout: as of a folder with these files; None: as auto, but folders are not classes, as in earlier
     versions. within: the folder in the file that is read; "": the folder that was zipped.
     """
 
     path: str
-    layout: str | None = "auto"
+    layout: Annotated[str, check.words(*LAYOUTS)] | None = "auto"
     within: str = ""
-
-    def __post_init__(self) -> None:
-        check.one_of("data.source.layout", self.layout, (*LAYOUTS, None))
 
     def open(self) -> "ZipImages":
         path = Path(self.path)
@@ -43,23 +40,26 @@ class Zip:
         try:
             with ZipFile(path) as archive:
                 files = files_in(archive)
+                named = [entry.filename for entry in archive.infolist()]
                 entries = {n: e for n, e in files.items() if is_image_name(n) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
-        root = f"{self.within}/" if self.within else zipped_folder(entries, others)
-        beside = {
-            f"{ABOVE}/{name.rpartition('/')[2]}": name for name in others if self.within and is_beside(name, root)
-        }
+        root = f"{self.within.strip('/')}/" if self.within else zipped_folder(entries, others)
+        above = [name for name in others if self.within and is_beside(name, root)]
+        beside = {f"{ABOVE}/{name.rpartition('/')[2]}": name for name in above}
         names, others = (sorted(n.removeprefix(root) for n in each if n.startswith(root)) for each in (entries, others))
         if not names:
-            kinds = describe_counts(
-                Counter(PurePosixPath(name).suffix.lower() or "without extension" for name in others)
-            )
+            kinds = describe_counts(Counter(PurePosixPath(n).suffix.lower() or "without extension" for n in others))
             found = f", not {kinds}" if others else ""
-            needed = f"a zip file with images (png, jpg, webp, bmp, tif, gif{found})"
-            check.fail("data.source.path", f"{path}/{root}", needed)
-        folders = {name.partition("/")[0] for name in names if "/" in name}
+            of_images = f"images (png, jpg, webp, bmp, tif, gif{found})"
+            if self.within and entries:
+                known = {str(above) for name in entries for above in list(PurePosixPath(name).parents)[:-1]}
+                listed = ", ".join(sorted(known, key=lambda folder: (folder.count("/"), folder))[:MAX_NAMED])
+                needed = f'"" or a folder in {path} with {of_images}: {listed or "it has none"}'
+                check.fail("data.source.within", self.within, needed)
+            check.fail("data.source.path", f"{path}/{root}", f"a zip file with {of_images}")
+        folders = folders_below(root, named)
         splits = splits_in(folders, [name for name in [*names, *others] if "/" not in name])
         if splits and self.layout == "auto":
             chosen = f"data.source.within={root}{splits['train']}, and another with data.test_source"
@@ -70,13 +70,6 @@ class Zip:
         images = ZipImages(place, names, others, path=path, entries=[entries[root + name] for name in names])
         images.texts = {name: files[root + name] for name in others}
         return images.arranged(self.layout, folders)
-
-
-def zipped_folder(images: Iterable[str], others: Iterable[str]) -> str:
-    """The deepest folder, with a slash, that has all files and no image but in its own folders; "" if there is none."""
-    folders = [name.split("/")[:-2] for name in images] + [name.split("/")[:-1] for name in others]
-    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
-    return "".join(f"{parts[0]}/" for parts in same)
 
 
 def is_beside(name: str, root: str) -> bool:

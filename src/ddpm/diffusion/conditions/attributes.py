@@ -26,11 +26,12 @@ class Attribute:
     """Images with bounds[i - 1] < measure <= bounds[i] get words[i]; None: such images get no word."""
 
     measure: Measure
-    bounds: Sequence[float]
+    bounds: Sequence[check.Number]
     words: Sequence[str | None]
 
     def __post_init__(self) -> None:
-        bounds = [check.number("bounds", bound) for bound in self.bounds]
+        check.fields(self)
+        bounds = list(self.bounds)
         if not bounds or sorted(set(bounds)) != bounds:
             check.fail("bounds", bounds, "one or more rising numbers")
         if len(self.words) != len(bounds) + 1:
@@ -57,15 +58,14 @@ class AttributeWords:
     names: a word for each class. dropout: share of images whose whole caption is dropped, for guidance=classifier_free.
     """
 
-    num_classes: int
+    num_classes: check.PositiveInt
     names: Sequence[str]
     attributes: Mapping[str, Attribute]
-    dropout: float
+    dropout: check.Share
     needs_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check.positive_int("num_classes", self.num_classes)
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         if not self.names or len(self.names) != self.num_classes:
             check.fail("names", list(self.names or []), f"a word for each of the {self.num_classes} classes")
         for word in self.vocabulary:

@@ -78,6 +78,17 @@ def expand_like(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+class OfImages:
+    """A condition that is computed from real images, which `tasks` gives it."""
+
+    needs_images: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
+    tasks: ClassVar[str]
+
+    def default_conditions(self, ids: Tensor) -> Cond:
+        raise NotImplementedError(f"{type(self).__name__} has no condition without real images (needs_images)")
+
+
 @dataclass(frozen=True)
 class NoCondition:
     """No condition: the network takes only x_t and the time."""
@@ -106,15 +117,14 @@ class ClassLabel:
     class embeddings can absorb that vector.
     """
 
-    num_classes: int
-    dropout: float
+    num_classes: check.PositiveInt
+    dropout: check.Share
     names: Sequence[str] | None = None
     needs_images: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check.positive_int("num_classes", self.num_classes)
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         if self.names and len(self.names) != self.num_classes:
             check.fail("names", list(self.names), f"one for each of the {self.num_classes} classes")
 
@@ -165,10 +175,10 @@ class Several:
     """
 
     parts: Mapping[str, Condition]
-    dropout: float = 0.0
+    dropout: check.Share = 0.0
 
     def __post_init__(self) -> None:
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         for name, part in self.parts.items():
             if part.dropout:
                 check.fail(f"parts.{name}.dropout", part.dropout, "0, since the dropout of cond drops all parts")

@@ -1,8 +1,8 @@
 """Captions of the data as a condition, through a text encoder (Rombach et al. 2022, section 3.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,19 +11,7 @@ from ddpm.base import check
 from ddpm.base.types import Cond
 
 CAPTION, TOKENS = "caption", "tokens"
-"""Conditions that hold captions: token numbers int64 `[B, N]` of a trained text encoder; embeddings float32 `[B, N, C]`
-of a frozen one."""
-
-
-class TextEncoder(Protocol):
-    """trained: the network contains the encoder and trains it; else its embeddings are computed here, once for each
-    text. num_tokens, token_channels: N and C of the embeddings `[B, N, C]`."""
-
-    trained: bool
-    num_tokens: int
-    token_channels: int
-    tokenize: Callable[[Sequence[str]], Tensor]  # int64 [B, N]
-    embed: Any  # frozen encoders only: a function of texts to float32 [B, N, C], with the `sha256` of its weights
+"""Conditions: token numbers int64 `[B, N]` for a trained encoder; embeddings float32 `[B, N, C]` of a frozen one."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +24,8 @@ class Caption:
     samples unless a command requests others.
     """
 
-    text: Any  # TextEncoder
-    dropout: float
+    text: Any  # a Text of ddpm.networks.text; if it is frozen, with `embed`, a FrozenText
+    dropout: check.Share
     negative: str = ""
     vocabulary: Sequence[str] | None = None
     encoder_sha256: str | None = None
@@ -49,7 +37,7 @@ class Caption:
     def __post_init__(self) -> None:
         if not self.text:
             raise ValueError("cond=caption needs a text encoder: text=words, text=clip, text=t5 or text=ldm_bert")
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
         if self.vocabulary is not None:
             object.__setattr__(self, "text", self.text.with_vocabulary(self.vocabulary))
 

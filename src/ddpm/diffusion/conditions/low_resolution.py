@@ -5,7 +5,7 @@ Saharia et al. 2021 ("SR3"); the upsamplers of Nichol and Dhariwal 2021 and Dhar
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT
+from ddpm.diffusion.conditions.base import CONCAT, OfImages
 
 
 @dataclass(frozen=True)
-class LowResolution:
+class LowResolution(check.Checked, OfImages):
     """Small images `[B, C, H / factor, W / factor]` in [-1, 1], the mean of each block of factor x factor pixels.
 
     dropout: share of images whose small image is dropped.
@@ -26,16 +26,10 @@ class LowResolution:
     block means, it can be checked exactly whether a large image agrees with its small one.
     """
 
-    factor: int
-    dropout: float
-    needs_images: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
+    factor: Annotated[int, check.integers(2)]
+    dropout: check.Share
     tasks: ClassVar[str] = "task=upsample, task=upsample_files or task=cascade"
     network_settings: ClassVar[Mapping[str, Any]] = {"concat_channels": True}
-
-    def __post_init__(self) -> None:
-        check.integer("factor", self.factor, low=2)
-        check.number("dropout", self.dropout, low=0, high=1)
 
     def of(self, batch: Mapping[str, Tensor]) -> Cond:
         if "image" not in batch:
@@ -60,6 +54,3 @@ class LowResolution:
 
     def unconditional(self, cond: Cond) -> Cond:
         return {**cond, CONCAT: torch.zeros_like(cond[CONCAT])}
-
-    def default_conditions(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=low_res has no condition without real images (needs_images)")

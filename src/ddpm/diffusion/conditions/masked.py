@@ -14,12 +14,12 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT
+from ddpm.diffusion.conditions.base import CONCAT, OfImages
 from ddpm.diffusion.conditions.holes import random_holes
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(check.Checked, OfImages):
     """x0 of the image with a black hole (-1), not quantised, and the mask at the size of x0: 1 in the hole, -1 outside.
 
     channels: those of x0. seed: of the masks in training, which also depend on the image's number and the epoch.
@@ -27,18 +27,11 @@ class Masked:
     to x0; the model's codec.
     """
 
-    channels: int
-    seed: int
-    dropout: float
+    channels: check.PositiveInt
+    seed: check.NonNegativeInt
+    dropout: check.Share
     encode: Callable[[Any], Tensor] | None = field(default=None, repr=False, compare=False)
-    needs_images: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
     tasks: ClassVar[str] = "task=inpaint"
-
-    def __post_init__(self) -> None:
-        check.positive_int("channels", self.channels)
-        check.non_negative_int("seed", self.seed)
-        check.number("dropout", self.dropout, low=0, high=1)
 
     @property
     def network_settings(self) -> Mapping[str, Any]:
@@ -64,6 +57,3 @@ class Masked:
 
     def unconditional(self, cond: Cond) -> Cond:
         return {**cond, CONCAT: torch.zeros_like(cond[CONCAT])}
-
-    def default_conditions(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=masked has no condition without real images (needs_images)")

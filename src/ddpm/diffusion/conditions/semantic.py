@@ -9,26 +9,24 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
+from ddpm.diffusion.conditions.base import OfImages
 
 LABEL_MAP = "label_map"
 """Name of the condition that holds the label of each pixel: int64 `[B, H, W]`, -1 for none."""
 
 
 @dataclass(frozen=True)
-class Semantic:
+class Semantic(OfImages):
     """num_labels: labels are in 0..num_labels-1. dropout: share of images whose labels are all dropped."""
 
-    num_labels: int
-    dropout: float
-    needs_images: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
+    num_labels: check.PositiveInt
+    dropout: check.Share
     tasks: ClassVar[str] = "task=label_maps"
 
     def __post_init__(self) -> None:
         if self.num_labels is None:
             raise ValueError("cond=semantic needs label images: data.label_images=FOLDER data.num_labels=182")
-        check.positive_int("num_labels", self.num_labels)
-        check.number("dropout", self.dropout, low=0, high=1)
+        check.fields(self)
 
     @property
     def network_settings(self) -> Mapping[str, Any]:
@@ -41,6 +39,3 @@ class Semantic:
 
     def unconditional(self, cond: Cond) -> Cond:
         return {**cond, LABEL_MAP: torch.full_like(cond[LABEL_MAP], -1)}
-
-    def default_conditions(self, ids: Tensor) -> Cond:
-        raise NotImplementedError("cond=semantic has no condition without label images (needs_images)")

@@ -22,6 +22,7 @@ class Degradation(ABC):
     schedule: Steps
 
     def __post_init__(self) -> None:
+        check.fields(self, "process.")
         if not isinstance(self.schedule, Steps):
             process = type(self).__name__.lower()
             raise ValueError(f"process={process} defines its own degradation at each time: choose schedule=steps")
@@ -64,11 +65,7 @@ class HasFittedPrior(Degradation):
     """
 
     fitted: Mapping[str, Any] | None
-    symmetry_noise: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("process.symmetry_noise", self.symmetry_noise, low=0)
+    symmetry_noise: check.NonNegativeNumber
 
     @property
     def fits_prior(self) -> bool:

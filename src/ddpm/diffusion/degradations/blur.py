@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,9 +13,6 @@ from ddpm.base import check
 from ddpm.base.types import Time
 from ddpm.diffusion.degradations.levels import HasLevels
 from ddpm.diffusion.degradations.separable import Separable, along_one_side
-
-GROWTHS = ("constant", "linear", "exponential")
-PADDINGS = ("reflect", "circular")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,23 +24,17 @@ class Blur(HasLevels, Separable):
     last step is the mean of each channel instead, so that images can be generated from a colour.
     """
 
-    kernel: int
-    sigma: float
-    growth: str
-    rate: float
-    padding: str
+    kernel: check.PositiveInt
+    sigma: check.PositiveNumber
+    growth: Annotated[str, check.words("constant", "linear", "exponential")]
+    rate: check.Number
+    padding: Annotated[str, check.words("reflect", "circular")]
     to_mean: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.positive_int("process.kernel", self.kernel)
         if self.kernel % 2 == 0:
             check.fail("process.kernel", self.kernel, "odd, so that it has a middle")
-        check.positive_number("process.sigma", self.sigma)
-        check.one_of("process.growth", self.growth, GROWTHS)
-        check.number("process.rate", self.rate)
-        check.one_of("process.padding", self.padding, PADDINGS)
-        check.boolean("process.to_mean", self.to_mean)
         if self.sigma_of(self.T - 1) <= 0:
             check.fail("process.rate", self.rate, f"large enough that sigma stays above 0 for {self.T} steps")
 

@@ -1,6 +1,7 @@
 """Rounding of degraded images to the levels of 8 bits (Bansal et al. 2022, "discrete" in their code)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -8,8 +9,6 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.types import Time
 from ddpm.diffusion.degradations.base import Degradation
-
-ROUNDINGS = ("nearest", "down")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +19,12 @@ class HasLevels(Degradation):
     image half a level darker on average.
     """
 
-    levels: int | None
-    rounding: str
+    levels: Annotated[int, check.integers(2)] | None
+    rounding: Annotated[str, check.words("nearest", "down")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.one_of("process.rounding", self.rounding, ROUNDINGS)
-        if self.levels is not None:
-            check.integer("process.levels", self.levels, low=2)
-        elif self.rounding != "nearest":
+        if self.levels is None and self.rounding != "nearest":
             check.fail(
                 "process.rounding", self.rounding, "nearest if process.levels is null, because nothing is rounded"
             )

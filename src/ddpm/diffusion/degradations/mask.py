@@ -1,6 +1,7 @@
 """A growing mask: inpainting (Bansal et al. 2022, section 4.2 and appendix A.2)."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,8 +10,6 @@ from ddpm.base import check
 from ddpm.base.rng import Draws
 from ddpm.base.types import Time
 from ddpm.diffusion.degradations.levels import HasLevels
-
-CENTERS = ("random", "middle")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,20 +22,12 @@ class Mask(HasLevels):
     grey, the result of the multiplication alone.
     """
 
-    sigma_step: float
-    initial: float
-    center: str
-    shift: int
-    value: float
+    sigma_step: check.PositiveNumber
+    initial: check.PositiveNumber
+    center: Annotated[str, check.words("random", "middle")]
+    shift: Annotated[int, check.integers(0, 1)]
+    value: Annotated[float, check.numbers(-1, 1)]
     _tables: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_number("process.sigma_step", self.sigma_step)
-        check.positive_number("process.initial", self.initial)
-        check.integer("process.shift", self.shift, low=0, high=1)
-        check.one_of("process.center", self.center, CENTERS)
-        check.number("process.value", self.value, low=-1, high=1)
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """int64 `[B, 2]`, the row and the column of the centre."""

@@ -1,6 +1,7 @@
 """Decreasing resolution: super-resolution (Bansal et al. 2022, section 4.3 and appendix A.3)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -8,8 +9,6 @@ from torch.nn import functional as F
 
 from ddpm.base import check
 from ddpm.diffusion.degradations.separable import Separable, resize_matrix
-
-MODES = ("area", "bilinear", "bicubic")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,13 +20,8 @@ class Pixelate(Separable):
     the enlarged x_{t-1} instead of x0, as in the authors' code; with mode=area this is the same if sides halve evenly.
     """
 
-    mode: str
+    mode: Annotated[str, check.words("area", "bilinear", "bicubic")]
     cumulative: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.one_of("process.mode", self.mode, MODES)
-        check.boolean("process.cumulative", self.cumulative)
 
     def matrices(self, size: int) -> Tensor:
         maps = [torch.eye(size, dtype=torch.float64)]

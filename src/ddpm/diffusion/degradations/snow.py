@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,13 +53,8 @@ class Snow(Degradation):
     Streaks are sums of whole-pixel shifts; ImageNet-C uses ImageMagick instead.
     """
 
-    severity: int
-    length: int | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("process.severity", self.severity, low=1, high=len(LEVELS))
-        check.positive_int_or_none("process.length", self.length)
+    severity: Annotated[int, check.integers(1, len(LEVELS))]
+    length: check.PositiveInt | None
 
     @property
     def level(self) -> SnowLevel:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,13 +46,8 @@ class Snowfall(Degradation):
     here each sample has its own.
     """
 
-    level: int
+    level: Annotated[int, check.integers(1, len(LEVELS))]
     whiten: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("process.level", self.level, low=1, high=len(LEVELS))
-        check.boolean("process.whiten", self.whiten)
 
     def draw(self, x0: Tensor, draws: Draws) -> Tensor:
         """z `[B, 1 + H W]`: 1 for vertical streaks or 0, and the field."""

@@ -79,10 +79,10 @@ class MixtureOracle:
     """The mixture of N(center, std^2) with equal weights over the centers `[K, d]`; std=0 is a finite data set."""
 
     centers: Sequence[Sequence[float]]
-    std: float
+    std: check.NonNegativeNumber
 
     def __post_init__(self) -> None:
-        check.number("std", self.std, low=0)
+        check.fields(self)
         if not len(self.centers) or len({len(center) for center in self.centers}) != 1:
             check.fail("centers", list(self.centers)[:3], "at least one, all of the same length")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -32,20 +33,17 @@ class ClassifierGuided:
     denoiser: Denoiser
     classifier: Classifier
     process: GaussianDiffusion
-    scale: float
-    form: str | None
-    at: str
+    scale: check.NonNegativeNumber
+    form: Annotated[str, check.words("mean", "epsilon")] | None
+    at: Annotated[str, check.words("x_t", "mean")]
     denoiser_takes_label: bool
     uses_guidance_gradient: bool
 
     def __post_init__(self) -> None:
-        check.number("scale", self.scale, low=0)
-        check.one_of("at", self.at, ("x_t", "mean"))
+        check.fields(self)
         if not isinstance(self.process, GaussianDiffusion):
             name = type(self.process).__name__
             raise ValueError(f"guidance=classifier needs process=gaussian, not {name}")
-        if self.form is not None:
-            check.one_of("form", self.form, ("mean", "epsilon"))
         if self.form == "mean" and not self.uses_guidance_gradient:
             raise ValueError(
                 "guidance.form=mean moves the mean of an ancestral step, which this sampler does not make; "
@@ -67,10 +65,8 @@ class ClassifierGuided:
         if LABEL not in cond:
             raise ValueError("guidance=classifier needs a class: choose class=...")
         label = cond[LABEL]
-        conditions = (
-            cond if self.denoiser_takes_label else {name: value for name, value in cond.items() if name != LABEL}
-        )
-        prediction = self.denoiser(x_t, t, conditions)
+        known = cond if self.denoiser_takes_label else {name: each for name, each in cond.items() if name != LABEL}
+        prediction = self.denoiser(x_t, t, known)
         if self.scale == 0:
             return prediction
 

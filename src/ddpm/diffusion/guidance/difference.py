@@ -7,6 +7,7 @@ Guidance in a Limited Interval").
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -34,16 +35,15 @@ class ClassifierFree:
     denoiser: Denoiser
     condition: Condition
     process: GaussianDiffusion
-    scale: float
-    rescale: float = 0.0
-    rescale_of: str = "x0"
+    scale: check.NonNegativeNumber
+    rescale: check.Share = 0.0
+    rescale_of: Annotated[str, check.words("x0", "output")] = "x0"
     objective: Objective | None = None  # needed with rescale_of="output"
     interval: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        check.number("scale", self.scale, low=0)
-        check.number("rescale", self.rescale, low=0, high=1)
-        if check.one_of("rescale_of", self.rescale_of, ("x0", "output")) == "output" and self.objective is None:
+        check.fields(self)
+        if self.rescale_of == "output" and self.objective is None:
             raise ValueError("rescale_of must be x0 without the objective of the network, got 'output'")
         check_interval(self.interval)
         if not self.condition.network_settings:
@@ -85,17 +85,16 @@ class ClassifierFree:
 @dataclass(frozen=True)
 class Autoguided:
     """Extrapolates from a weaker model under the same condition (Karras et al. 2024, "Guiding a Diffusion Model with a
-    Bad Version of Itself"). guide: a smaller or less trained model of the same data and schedule. scale: 1 is no
-    guidance."""
+    Bad Version of Itself"). guide: a smaller or less trained model of the same schedule. scale: 1 is no guidance."""
 
     denoiser: Denoiser
     guide: Denoiser
     process: GaussianDiffusion
-    scale: float
+    scale: check.NonNegativeNumber
     interval: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        check.number("scale", self.scale, low=0)
+        check.fields(self)
         check_interval(self.interval)
 
     def __call__(self, x_t: Tensor, t: Time, cond: Cond) -> Prediction:
@@ -132,8 +131,7 @@ def check_interval(bounds: Sequence[float] | None) -> None:
 
 
 def rescale_guidance(x0: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """x0, or an output of the network, with its standard deviation over the pixels of an image moved by a share phi to
-    that of `conditional`."""
+    """x0, or an output of the network, with its deviation over pixels moved by a share phi to that of `conditional`."""
     dims = tuple(range(1, x0.ndim))
     deviation = x0.std(dim=dims, keepdim=True)
     ratio = torch.where(

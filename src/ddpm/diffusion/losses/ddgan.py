@@ -35,18 +35,15 @@ class DDGANLoss:
     process: GaussianDiffusion
     time_sampler: TimeSampler
     adversary: nn.Module
-    r1_gamma: float
-    r1_every: int
+    r1_gamma: check.NonNegativeNumber
+    r1_every: check.PositiveInt
     r1_scale_by_interval: bool
-    reconstruction_weight: float
+    reconstruction_weight: check.NonNegativeNumber
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianDiffusion):
             raise ValueError(f"loss=ddgan needs process=gaussian, not {type(self.process).__name__}")
-        check.number("r1_gamma", self.r1_gamma, low=0)
-        check.positive_int("r1_every", self.r1_every)
-        check.boolean("r1_scale_by_interval", self.r1_scale_by_interval)
-        check.number("reconstruction_weight", self.reconstruction_weight, low=0)
+        check.fields(self)
 
     @property
     def turns(self) -> Mapping[str, TurnLoss]:

@@ -26,13 +26,10 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(check.Checked):
     """Half the squared error up to delta, and linear beyond (Huber 1964)."""
 
-    delta: float
-
-    def __post_init__(self) -> None:
-        check.positive_number("delta", self.delta)
+    delta: check.PositiveNumber
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return per_sample_mean(F.huber_loss(output, target, reduction="none", delta=self.delta))

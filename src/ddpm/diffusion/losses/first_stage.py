@@ -48,17 +48,16 @@ class FirstStageLoss(ABC):
     time_sampler: TimeSampler
     adversary: nn.Module | None = None
     perceptual: Perceptual | None = None
-    perceptual_weight: float
-    adversary_weight: float
-    adversary_start: int
+    perceptual_weight: check.NonNegativeNumber
+    adversary_weight: check.NonNegativeNumber
+    adversary_start: check.NonNegativeInt
 
     judged: ClassVar[str] = "images"
+    idle: ClassVar = ("schedule", "noise", "process", "time_sampler")
     double_backward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check.number("perceptual_weight", self.perceptual_weight, low=0)
-        check.number("adversary_weight", self.adversary_weight, low=0)
-        check.non_negative_int("adversary_start", self.adversary_start)
+        check.fields(self)
         if self.process.T != 1:
             check.fail("schedule.num_timesteps", self.process.T, "1 for a first stage, which knows no times")
 
@@ -123,16 +122,12 @@ class FirstStageKL(FirstStageLoss):
     declares it as a parameter which no optimizer holds. parts: "kl", in nats an image.
     """
 
-    kl_weight: float
+    kl_weight: check.NonNegativeNumber
 
     needs: ClassVar[tuple[str, str]] = (
         "kl",
         "loss=first_stage_kl needs a first stage with a Gaussian latent, as model=autoencoder_tiny",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("kl_weight", self.kl_weight, low=0)
 
     def reconstruct(self, network: Any, x0: Tensor, draws: Draws) -> Reconstruction:
         moments = network.moments(x0)
@@ -154,16 +149,12 @@ class FirstStageVQ(FirstStageLoss):
     commitment of z. parts: "commitment", that square.
     """
 
-    codebook_weight: float
+    codebook_weight: check.NonNegativeNumber
 
     needs: ClassVar[tuple[str, str]] = (
         "codebook",
         "loss=first_stage_vq needs a first stage with a codebook, as model=autoencoder_vq_tiny",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("codebook_weight", self.codebook_weight, low=0)
 
     def reconstruct(self, network: Any, x0: Tensor, draws: Draws) -> Reconstruction:
         z = network.moments(x0)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,10 +25,11 @@ class VAELoss:
 
     process: ForwardProcess
     time_sampler: TimeSampler
-    deviation: float
+    deviation: check.PositiveNumber
+    idle: ClassVar = ("schedule", "noise", "process", "time_sampler", "variance", "timestep_spacing")
 
     def __post_init__(self) -> None:
-        check.positive_number("deviation", self.deviation)
+        check.fields(self)
         if self.process.T != 1:
             check.fail("schedule.num_timesteps", self.process.T, "1 with loss=vae, whose samples are made in one step")
 

@@ -68,12 +68,12 @@ class HybridLoss:
     weight: Weight
     error: ErrorFunction
     variance: Variance
-    vlb_weight: float
+    vlb_weight: check.NonNegativeNumber
     floor: float | None = None
 
     def __post_init__(self) -> None:
         likelihood_of(self.floor)
-        check.number("vlb_weight", self.vlb_weight, low=0)
+        check.fields(self)
         demand_markov(self.process, "loss=hybrid", "loss=simple")
         demand_unbiased(self.time_sampler, "loss=hybrid")
 

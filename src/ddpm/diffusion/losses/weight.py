@@ -31,19 +31,15 @@ def signal_to_noise(t: Tensor, schedule: Schedule, objective: Objective) -> Tens
 
 
 @dataclass(frozen=True)
-class MinSNR:
+class MinSNR(check.Checked):
     """min(SNR + offset, gamma) on the error of x0 (Hang et al. 2023, section 3.4: gamma = 5, offset = 0).
 
     offset = 1 bounds the weight that a uniform weight of v has (Salimans and Ho 2022, section 4), so that images of
     which only noise is left count, too.
     """
 
-    gamma: float
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        check.positive_number("gamma", self.gamma)
-        check.number("offset", self.offset, low=0)
+    gamma: check.PositiveNumber
+    offset: check.NonNegativeNumber = 0.0
 
     def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
         snr = schedule.snr(t)
@@ -51,15 +47,11 @@ class MinSNR:
 
 
 @dataclass(frozen=True)
-class P2:
+class P2(check.Checked):
     """1 / (k + SNR)^gamma on the error of eps, which reduces the weight of low noise (Choi et al. 2022, eq. 8)."""
 
-    k: float
-    gamma: float
-
-    def __post_init__(self) -> None:
-        check.positive_number("k", self.k)  # at k = 0 the weight is unbounded where no signal is left
-        check.number("gamma", self.gamma, low=0)
+    k: check.PositiveNumber  # at k = 0 the weight is unbounded where no signal is left
+    gamma: check.NonNegativeNumber
 
     def __call__(self, t: Tensor, schedule: Schedule, objective: Objective) -> Tensor:
         snr = schedule.snr(t)

@@ -35,20 +35,16 @@ WHITE = White()
 
 
 @dataclass(frozen=True)
-class Offset:
+class Offset(check.Checked):
     """White noise plus `strength` times one normal number per channel, to learn the mean of images (Guttenberg 2023).
 
     unit_variance: divide by sqrt(1 + strength^2). Before that, two pixels of a channel have the covariance strength^2.
     """
 
-    strength: float
+    strength: check.NonNegativeNumber
     unit_variance: bool
 
     white: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check.number("noise.strength", self.strength, low=0)
-        check.boolean("noise.unit_variance", self.unit_variance)
 
     def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
         whole = draws.normal(f"{stream}, offset", (shape[0], 1, 1))

@@ -12,7 +12,7 @@ from ddpm.diffusion.degradations.separable import resize_matrix
 
 
 @dataclass(frozen=True, eq=False)
-class Pyramid:
+class Pyramid(check.Checked):
     """White noise plus smaller white images, enlarged bilinearly: level i has sides of 2^-i and the weight discount^i.
 
     The last level has one pixel along the longer side. Each level halves the sides; the original draws a factor of 2
@@ -21,17 +21,13 @@ class Pyramid:
     unit_variance: divide each pixel by its standard deviation, which varies over an enlarged image.
     """
 
-    discount: float
+    discount: check.Share
     unit_variance: bool
     _tables: dict[tuple[int, int, torch.device], list[tuple[Tensor, Tensor]]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     white: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check.number("noise.discount", self.discount, low=0, high=1)
-        check.boolean("noise.unit_variance", self.unit_variance)
 
     def __call__(self, draws: Draws, stream: str, shape: tuple[int, ...]) -> Tensor:
         channels, height, width = shape

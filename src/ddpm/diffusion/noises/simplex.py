@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ PERIOD = 256
 
 
 @dataclass(frozen=True)
-class Simplex:
+class Simplex(check.Checked):
     """Octaves of OpenSimplex noise, each with half the wavelength and `persistence` times the amplitude of the last.
 
     frequency: pixels per lattice unit in the first octave, a name from AnoDDPM. Each image and channel has its own
@@ -27,18 +27,12 @@ class Simplex:
     deviation of about 0.5, so x_T has half the noise of the schedule, and a higher SNR.
     """
 
-    octaves: int
-    persistence: float
-    frequency: float
+    octaves: Annotated[int, check.integers(1, 16)]
+    persistence: check.PositiveNumber
+    frequency: check.PositiveNumber
     unit_variance: bool
 
     white: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check.integer("noise.octaves", self.octaves, low=1, high=16)
-        check.positive_number("noise.persistence", self.persistence)
-        check.positive_number("noise.frequency", self.frequency)
-        check.boolean("noise.unit_variance", self.unit_variance)
 
     @property
     def std(self) -> float:

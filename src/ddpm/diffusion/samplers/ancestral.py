@@ -1,7 +1,7 @@
 """The reverse Markov chain of Ho et al. 2020 (algorithm 2), in any number of steps."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from ddpm.base import check
 from ddpm.base.rng import Draws
@@ -22,14 +22,13 @@ class Ancestral(Sampler):
 
     process: MarkovProcess
     variance: Variance
-    latent: str = "fresh"
+    latent: Annotated[str, check.words("fresh", "fixed")] = "fresh"
     uses_guidance_gradient: ClassVar[bool] = True
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         demand_markov(self.process, "sampler=ancestral", "sampler=cold")
-        check.one_of("latent", self.latent, ("fresh", "fixed"))
 
     @classmethod
     def refuse_latents(cls) -> None:

@@ -58,6 +58,7 @@ class Sampler(ABC):
     """Whether steps use the process's `reverse`, which adds the guidance gradient to the mean."""
 
     def __post_init__(self) -> None:
+        check.fields(self)
         if self.steps is not None:
             check.integer("steps", self.steps, low=1, high=self.process.T)
 

@@ -19,14 +19,9 @@ class DDIM(GaussianSampler):
     diffusers; guidance changes both. Song et al. do not clip.
     """
 
-    eta: float
+    eta: check.Share
     clipped_eps: bool = True
     order: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("eta", self.eta, low=0, high=1)
-        check.boolean("clipped_eps", self.clipped_eps)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t

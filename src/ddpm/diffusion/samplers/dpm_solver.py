@@ -69,11 +69,6 @@ class DPMSolver3M(GaussianSampler):
     largest_step: check.Limit = math.inf
     order: ClassVar[int] = 3
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("largest_growth", self.largest_growth, low=0)
-        check.number("largest_step", self.largest_step, low=0)
-
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t
         prediction = denoiser(x_t, t, cond)
@@ -99,11 +94,6 @@ class PublishedDPMSolver3M(GaussianSampler):
     lower_order_final: bool
     lower_order_below: check.Limit = math.inf
     order: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.boolean("lower_order_final", self.lower_order_final)
-        check.number("lower_order_below", self.lower_order_below, low=0)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
         t, x_t = state.t, state.x_t

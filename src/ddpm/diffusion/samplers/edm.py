@@ -24,15 +24,13 @@ class EDMSampler(GaussianSampler):
     """churn: S_churn, the amount of noise added over all steps; 0 is deterministic. churn_low, churn_high: range of
     sigma / alpha in which noise is added (S_tmin, S_tmax). noise_scale: factor of the added noise (S_noise)."""
 
-    churn: float
-    churn_low: float
+    churn: check.NonNegativeNumber
+    churn_low: check.NonNegativeNumber
     churn_high: check.Limit
-    noise_scale: float
+    noise_scale: check.NonNegativeNumber
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("churn", "churn_low", "noise_scale"):
-            check.number(name, getattr(self, name), low=0)
         check.number("churn_high", self.churn_high, low=self.churn_low)
 
     def step(self, denoiser: Denoiser, state: State, s: int, cond: Cond, draws: Draws) -> State:
@@ -84,10 +82,6 @@ class Heun(EDMSampler):
 
     euler_above: check.Limit = 0.0
     order: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("euler_above", self.euler_above, low=0)
 
     def evaluations(self) -> int:
         pairs = ((self.churned(t), s) for t, s in itertools.pairwise(self.times(self.process.T)))

@@ -22,13 +22,8 @@ class Langevin(GaussianSampler):
     """
 
     variance: Variance
-    corrections: int
-    snr: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.non_negative_int("corrections", self.corrections)
-        check.positive_number("snr", self.snr)
+    corrections: check.NonNegativeInt
+    snr: check.PositiveNumber
 
     def evaluations(self) -> int:
         steps = super().evaluations()

@@ -39,8 +39,7 @@ def with_signal(schedule: NoiseSchedule, past: tuple[Past, ...]) -> tuple[Past, 
 
 
 def final_order(order: int, state: State, s: int, lower_order_final: bool) -> int:
-    """The order of a step: 1 to 0, where lambda is infinite, and with lower_order_final at most the steps that are
-    left."""
+    """The order of a step: 1 to 0, where lambda is infinite; with lower_order_final at most the steps left."""
     return 1 if s == 0 else int(min(order, state.left)) if lower_order_final else order
 
 

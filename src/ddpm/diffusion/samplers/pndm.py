@@ -33,10 +33,6 @@ class PNDM(GaussianSampler):
     euler_above: check.Limit = 0.0
     order: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.number("euler_above", self.euler_above, low=0)
-
     def evaluations(self) -> int:
         times = self.times(self.process.T)
         return len(times) - 1 + 3 * sum(self.starts_up(t, s) for t, s in itertools.pairwise(times[:4]))

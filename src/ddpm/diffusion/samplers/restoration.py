@@ -35,9 +35,8 @@ def restorations(
     x_t = degraded(sampler, x0, t, rng, ids)
     outputs = {DEGRADED: x_t, ONE_STEP: denoiser(x_t, t, cond).x0}
     for way, rule in ((ALGORITHM_1, Naive), (ALGORITHM_2, Cold)):
-        outputs[way] = cleaned(
-            denoiser, rule(sampler.process, sampler.timestep_spacing, sampler.steps), x_t, t, rng, ids, cond
-        )
+        by_rule = rule(sampler.process, sampler.timestep_spacing, sampler.steps)
+        outputs[way] = cleaned(denoiser, by_rule, x_t, t, rng, ids, cond)
     return outputs
 
 

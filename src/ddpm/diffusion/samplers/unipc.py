@@ -1,7 +1,7 @@
 """UniPC: a predictor and a corrector of any order from the same evaluations (Zhao et al. 2023, algorithms 5-8)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
@@ -31,13 +31,8 @@ class UniPC(GaussianSampler):
     of order 2.
     """
 
-    predictor_order: int
+    predictor_order: Annotated[int, check.integers(1, 3)]
     lower_order_final: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.integer("predictor_order", self.predictor_order, low=1, high=3)
-        check.boolean("lower_order_final", self.lower_order_final)
 
     @property
     def order(self) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,7 +28,7 @@ ALL_TIMES = "mean of times"
 
 
 @dataclass(frozen=True)
-class Anomaly:
+class Anomaly(check.Checked):
     """anomalies: source of the images and masks. num_images: how many are used, evenly spread; None: all. split: of the
     model's data, for images in which lesions are simulated; the model must not be trained on it.
 
@@ -43,33 +43,19 @@ class Anomaly:
     95 % intervals. Each image's noise depends only on its number, the time and the repeat.
     """
 
-    num_images: int | None
+    num_images: check.PositiveInt | None
     split: SplitName
-    batch_size: int
+    batch_size: check.PositiveInt
     anomalies: AnomalySource
     times: Sequence[int] | None
-    repeats: int
-    average: str
-    image_score: str
-    threshold: float | None
-    frequencies: Sequence[float] | None
-    num_bootstrap: int
-    seed: int
-    num_shown: int
-
-    def __post_init__(self) -> None:
-        check.positive_int_or_none("metric.anomaly.num_images", self.num_images)
-        check.positive_int("batch_size", self.batch_size)
-        check.positive_int("metric.anomaly.repeats", self.repeats)
-        check.one_of("metric.anomaly.average", self.average, ("restorations", "maps"))
-        check.one_of("metric.anomaly.image_score", self.image_score, ("max", "mean", "top"))
-        check.integer("metric.anomaly.num_bootstrap", self.num_bootstrap, low=2)
-        check.positive_int("metric.anomaly.num_shown", self.num_shown)
-        check.non_negative_int("metric.anomaly.seed", self.seed)
-        if self.threshold is not None:
-            check.number("metric.anomaly.threshold", self.threshold, low=0)
-        for frequency in self.frequencies or ():
-            check.positive_number("metric.anomaly.frequencies", frequency)
+    repeats: check.PositiveInt
+    average: Annotated[str, check.words("restorations", "maps")]
+    image_score: Annotated[str, check.words("max", "mean", "top")]
+    threshold: check.NonNegativeNumber | None
+    frequencies: Sequence[check.PositiveNumber] | None
+    num_bootstrap: Annotated[int, check.integers(2)]
+    seed: check.NonNegativeInt
+    num_shown: check.PositiveInt
 
     def measure(self, run: ModelRun) -> Measurement:
         model = run.model
@@ -79,9 +65,7 @@ class Anomaly:
                 "cond=none, or with a class and cond.dropout=0.1"
             )
         times = self.chosen_times(model.sampler.process.T)
-        samplers = {
-            f"frequency {frequency:g}": at_frequency(model.sampler, frequency) for frequency in self.frequencies or ()
-        }
+        samplers = {f"frequency {f:g}": at_frequency(model.sampler, f) for f in self.frequencies or ()}
         data = build.data(run.config, run.model.condition)
         rank_zero_only(data.prepare_data)()
         found = self.read(data, model.image_shape)
@@ -97,9 +81,7 @@ class Anomaly:
         rows = {title: scorer.values(each) for title, each in maps.items()}
         count = count_name(len(found))
         estimates = {f"{key}_{count}": value.estimate for key, value in rows[name].items()}
-        estimates |= {
-            f"auroc_pixel_{kind}_{count}": value.estimate for kind, value in scorer.by_kind(maps[name]).items()
-        }
+        estimates |= {f"auroc_pixel_{kind}_{count}": each.estimate for kind, each in scorer.by_kind(maps[name]).items()}
         others = [title for title in rows if title != name]
         estimates |= {
             f"auroc_pixel_{name_in_code(title)}_{count}": rows[title]["auroc_pixel"].estimate for title in others
@@ -118,9 +100,8 @@ class Anomaly:
         protocol = {"data": found.name, "data_hash": found.digest, "num_generated": len(found), "scores": names}
         title = f"{name} of {model.sampler.process.T}"
         shown = anomaly_picture(found, main.shared["first"], main.places, maps[name], threshold, title)
-        return Measurement(
-            estimates, protocol, {"pictures": shown}, [*notes, *anomaly_table(rows)], {"table": anomaly_rows(rows)}
-        )
+        lines, tables = [*notes, *anomaly_table(rows)], {"table": anomaly_rows(rows)}
+        return Measurement(estimates, protocol, {"pictures": shown}, lines, tables)
 
     def chosen_times(self, T: int) -> list[int]:
         if self.times is None:
@@ -137,7 +118,7 @@ class Anomaly:
                     "data.num_val in training, and use split=val"
                 )
             images = data.split(self.split, self.num_images)
-            (pixels,) = images.pixels.reader(persistent=False).read([images.indices])
+            (pixels,) = images.read([torch.arange(len(images))])
             return pixels, images.indices
 
         found = self.anomalies.read(shape, healthy)

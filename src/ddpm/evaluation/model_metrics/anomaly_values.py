@@ -136,20 +136,17 @@ def anomaly_rows(rows: Rows) -> list[dict[str, Any]]:
     return table
 
 
-def anomaly_picture(
-    found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, threshold: float, title: str
-) -> Tensor:
+def anomaly_picture(found: AnomalySet, first: Tensor, places: Tensor, maps: Tensor, limit: float, title: str) -> Tensor:
     """uint8 `[H, W, 3]`. first: `[K, 3, C, H, W]`, the images of the columns input, noised and restored."""
     largest = float(maps[places].flatten().quantile(0.995))
     cells = []
     for (image, noised, restored), place in zip(first, places.tolist(), strict=True):
-        found_here, truth = ((each[None].float() * 2 - 1) for each in (maps[place] > threshold, found.masks[place]))
-        cells.append(
-            [image, noised.clamp(-1, 1), restored.clamp(-1, 1), colour_map(maps[place] / largest), found_here, truth]
-        )
+        found_here, truth = ((each[None].float() * 2 - 1) for each in (maps[place] > limit, found.masks[place]))
+        coloured = colour_map(maps[place] / largest)
+        cells.append([image, noised.clamp(-1, 1), restored.clamp(-1, 1), coloured, found_here, truth])
     rows = [f"{found.kinds[place]}\nimage {int(found.numbers[place])}" for place in places.tolist()]
     columns = ["input", "noised", "restored", "map", "found", "truth"]
-    return sheet(cells, rows, columns, f"{title}; maps from 0, black, to {largest:.2g}; found: above {threshold:.2g}")
+    return sheet(cells, rows, columns, f"{title}; maps from 0, black, to {largest:.2g}; found: above {limit:.2g}")
 
 
 def colour_map(values: Tensor) -> Tensor:

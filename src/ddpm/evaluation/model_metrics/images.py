@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -103,16 +103,12 @@ def mean_and_error(each: Tensor) -> Estimate:
 
 
 @dataclass(frozen=True)
-class OfImages(ABC):
+class OfImages(check.Checked, ABC):
     """num_images: images of the split, the same in every run; None: all. batch_size: images at once on each device."""
 
-    num_images: int | None
+    num_images: check.PositiveInt | None
     split: SplitName
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        check.positive_int_or_none("num_images", self.num_images)
-        check.positive_int("batch_size", self.batch_size)
+    batch_size: check.PositiveInt
 
     @abstractmethod
     def measure(self, run: ModelRun) -> Measurement: ...
@@ -136,7 +132,9 @@ class OfImages(ABC):
 
 
 class OfLikelihood(OfImages):
-    """A metric of the likelihood of images; ValueError for models that do not have one."""
+    """A metric of the likelihood of images; ValueError for models that do not have one. Its terms are of all times."""
+
+    idle: ClassVar[tuple[str, ...]] = ("timestep_spacing", "sampler.steps", "sampler.eta")
 
     def opened(self, run: ModelRun) -> Split:
         if run.config.guidance._target_ != UNGUIDED["_target_"]:

@@ -38,13 +38,9 @@ class NegativeLogLikelihood(OfLikelihood):
         named = {"large": None if isinstance(large, FixedLarge) else type(large).__name__, "floor": self.floor}
         others = "".join(f", {name}={value}" for name, value in named.items() if value is not None)
         settings = f"NegativeLogLikelihood(draws=1, denoiser={type(run.model.denoiser('raw')).__name__}{others})"
-        what = "latents" if latent else "images"
-        beside = {
-            "pictures": {"terms": draw_nll(terms)},
-            "lines": nll_lines(terms, what),
-            "tables": {"terms": nll_rows(terms)},
-        }
-        return self.measurement(images, values, (f"{latent}nll", f"{latent}gain"), settings, **beside)
+        lines, names = nll_lines(terms, "latents" if latent else "images"), (f"{latent}nll", f"{latent}gain")
+        pictures, tables = {"terms": draw_nll(terms)}, {"terms": nll_rows(terms)}
+        return self.measurement(images, values, names, settings, pictures=pictures, lines=lines, tables=tables)
 
 
 def nll_lines(terms: Terms, what: str) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,13 +28,9 @@ class ODELikelihood(OfLikelihood):
     density of latents cannot be compared with bits of pixels; it is named latent_nll_ode.
     """
 
-    steps: int
-    num_probes: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.positive_int("steps", self.steps)
-        check.positive_int("num_probes", self.num_probes)
+    steps: check.PositiveInt
+    num_probes: check.PositiveInt
+    idle: ClassVar = ("sampler", "timestep_spacing", "variance", "clip", "noise")
 
     def measure(self, run: ModelRun) -> Measurement:
         process = run.model.sampler.process

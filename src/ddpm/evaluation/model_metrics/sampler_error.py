@@ -69,15 +69,18 @@ class SamplerError:
     """
 
     needs_checkpoint: ClassVar[bool] = False
+    idle: ClassVar = (
+        *("noise", "process", "sampler", "timestep_spacing", "variance", "clip", "guidance", "codec", "text", "data"),
+        *("weights", "batch_size"),
+    )
 
     samplers: Mapping[str, Callable[..., Sampler]]
-    steps: Sequence[int]
+    steps: Sequence[check.PositiveInt]
     schedule: NoiseSchedule
     seed: int
 
     def __post_init__(self) -> None:
-        for number in self.steps:
-            check.positive_int("steps", number)
+        check.fields(self)
         if len(self.steps) < 3 or sorted(set(self.steps)) != list(self.steps):
             check.fail("steps", list(self.steps), "rising, at least three, as [40, 80, 160]")
 
@@ -94,13 +97,9 @@ class SamplerError:
         if run.config.get("schedule"):
             schedule = wiring.instantiate(run.config.schedule, "schedule")
         comparison = OracleComparison(oracle, schedule, self.seed)
+        place = "metric.sampler_error.samplers."
         samplers = {
-            name: [
-                wiring.complete(
-                    factory, f"metric.sampler_error.samplers.{name}", process=comparison.process, steps=steps
-                )
-                for steps in self.steps
-            ]
+            name: [wiring.complete(factory, place + name, process=comparison.process, steps=n) for n in self.steps]
             for name, factory in self.samplers.items()
         }
         found = []
@@ -109,18 +108,14 @@ class SamplerError:
                 found.append(comparison.convergence(name, theirs))
                 if display.is_due(number):
                     display.show(number, name)
-        estimates = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
-        estimates |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
+        values = {f"order_{each.name}": Estimate(each.fitted) for each in found if each.fitted is not None}
+        values |= {f"error_{each.name}": Estimate(each.errors[-1]) for each in found}
         common = f"steps={list(self.steps)}, seed={self.seed}, schedule={short_digest(schedule.alpha_bar.tolist())}"
-        scores = {
-            name: f"SamplerError({describe_setting(self.samplers[name.partition('_')[2]])}, {common})"
-            for name in estimates
-        }
+        settings = {name: describe_setting(self.samplers[name.partition("_")[2]]) for name in values}
+        scores = {name: f"SamplerError({setting}, {common})" for name, setting in settings.items()}
         protocol = {"num_generated": NUM_PATHS, "scores": scores}
         tables = {"samplers": convergence_rows(found, self.steps)}
-        return Measurement(
-            estimates, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables
-        )
+        return Measurement(values, protocol, {"samplers": draw_errors(found)}, error_lines(found, self.steps), tables)
 
 
 @dataclass(frozen=True)

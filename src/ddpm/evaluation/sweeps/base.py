@@ -27,8 +27,7 @@ class Variant(NamedTuple):
 
 
 class Sweep(ABC):
-    """text and picture get points in the order of `order_points`. columns: table columns that identify the variant of a
-    row."""
+    """text and picture get points in the order of `order_points`. columns: those that tell the variant of a row."""
 
     columns: ClassVar[Mapping[str, Callable[[SweepPoint], object]]]
 

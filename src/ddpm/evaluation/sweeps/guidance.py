@@ -45,10 +45,8 @@ class GuidanceSweep(Sweep):
             check.number("sweep.scales", scale, low=0)
 
     def variants(self, config: DictConfig, changes: DictConfig) -> list[Variant]:
-        return [
-            Variant(OmegaConf.merge(changes, {"guidance": {SCALE: scale}}), SCALE, scale, f"scale {scale:g}")
-            for scale in self.scales
-        ]
+        changed = [(scale, OmegaConf.merge(changes, {"guidance": {SCALE: scale}})) for scale in self.scales]
+        return [Variant(each, SCALE, scale, f"scale {scale:g}") for scale, each in changed]
 
     def refuse(self, path: Path, variants: Sequence[Variant], changes: DictConfig) -> None:
         """Tries the scale furthest from 1, because scale=1 is the conditional model and needs less."""
@@ -119,9 +117,8 @@ def draw_over_scale(axes: Axes, points: Sequence[SweepPoint], names: Sequence[st
         draw_line(axes, scales, estimates, label=name, **look(number))
         top = best_point(points, name)
         if top is not None:
-            axes.plot(
-                top.value, top.estimates[name].value, "*", color=f"C{number}", markersize=14, zorder=5, mec="black"
-            )
+            best = top.estimates[name].value
+            axes.plot(top.value, best, "*", color=f"C{number}", markersize=14, zorder=5, mec="black")
         of_real = next((each for each in points[0].estimates if each.startswith(f"{first_word(name)}_of_real_")), None)
         if of_real:
             level = points[0].estimates[of_real].value

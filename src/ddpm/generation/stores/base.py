@@ -115,8 +115,7 @@ class ImageStore(ABC):
 
     @abstractmethod
     def finish(self) -> np.ndarray:
-        """Finish the store on one process when all samples are written. Returns the first ones, uint8
-        `[num_first, H, W, C]`."""
+        """Finish on one process when all samples are written. Returns the first, uint8 `[num_first, H, W, C]`."""
 
 
 def save_png(path: Path, image: np.ndarray, seal: Callable[[bytes], None] = lambda data: None) -> None:

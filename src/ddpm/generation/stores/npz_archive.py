@@ -64,9 +64,7 @@ class NpzArchive(ImageStore):
         super().adopt()
         if (beside := self.beside()) and self.archive.exists():
             with np.load(self.archive, allow_pickle=False) as arrays:
-                has_all = all(
-                    name in arrays.files and np.array_equal(arrays[name], each) for name, each in beside.items()
-                )
+                has_all = all(n in arrays.files and np.array_equal(arrays[n], each) for n, each in beside.items())
             if not has_all:
                 self.pack(np.memmap(self.archive, np.uint8, "r", self.offset(), (self.num_samples, *self.shape)))
 

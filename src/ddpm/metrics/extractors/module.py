@@ -53,9 +53,8 @@ class Module:
         if file.path:
             load_exact(network, file.load().tensors, file.path, f"the network {type(network).__name__}")
         self.weights_hash = module_hash(network)
-        self.preprocessing = (
-            f"uint8, bilinear {size} with antialias, mean {list(self._mean)}, deviation {list(self._std)}"
-        )
+        scaled = f"mean {list(self._mean)}, deviation {list(self._std)}"
+        self.preprocessing = f"uint8, bilinear {size} with antialias, {scaled}"
         where = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
         probe = torch.arange(2 * 3 * size * size, device=where).view(2, 3, size, size).to(torch.uint8)
         self.dims: Mapping[str, int] = {layer: features.shape[1] for layer, features in self._layers(probe).items()}

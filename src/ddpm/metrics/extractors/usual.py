@@ -1,5 +1,7 @@
 """The default features of each data set."""
 
+from functools import partial
+
 from ddpm.metrics.extractors.base import Extractor
 from ddpm.metrics.extractors.inception import Inception
 from ddpm.metrics.extractors.mnist import MnistClassifier
@@ -13,3 +15,8 @@ def usual(data: str) -> Extractor:
     digits = dict.fromkeys(("mnist", "mnist64", "mnist_captions"), MnistClassifier)
     own = {**digits, "stacked_mnist": StackedMnistClassifier, **points}
     return own.get(data, Inception)()
+
+
+def features_of(chosen: Extractor | partial[Extractor], data: str) -> Extractor:
+    """The chosen features, for which `usual` needs the name of the data set."""
+    return chosen(data=data) if isinstance(chosen, partial) else chosen

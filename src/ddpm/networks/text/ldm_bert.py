@@ -21,17 +21,16 @@ class LdmBert:
     token_channels, depth, num_heads, head_channels: of the transformer. num_words: size of its vocabulary."""
 
     path: str
-    num_tokens: int = 77
-    token_channels: int = 1280
-    depth: int = 32
-    num_heads: int = 8
-    head_channels: int = 64
-    num_words: int = 30522
+    num_tokens: check.PositiveInt = 77
+    token_channels: check.PositiveInt = 1280
+    depth: check.PositiveInt = 32
+    num_heads: check.PositiveInt = 8
+    head_channels: check.PositiveInt = 64
+    num_words: check.PositiveInt = 30522
     trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "token_channels", "depth", "num_heads", "head_channels", "num_words"):
-            check.positive_int(f"text.{name}", getattr(self, name))
+        check.fields(self, "text.")
         vectors = 4 * (self.num_words + self.num_tokens) * self.token_channels
         require_memory(vectors + self.depth * BLOCK_BYTES, f"text.num_words={self.num_words} depth={self.depth}")
 

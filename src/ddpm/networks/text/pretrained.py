@@ -29,16 +29,15 @@ class Pretrained(ABC):
 
     path: str
     tokenizer: str | None = None
-    num_tokens: int = 77
+    num_tokens: check.PositiveInt = 77
     skip_layers: int = 0
-    memory_limit_mb: float = 2048
+    memory_limit_mb: check.NonNegativeNumber = 2048
     trained: ClassVar[bool] = False
     model: ClassVar[str]
     """Name of the encoder's class in transformers."""
 
     def __post_init__(self) -> None:
-        check.positive_int("text.num_tokens", self.num_tokens)
-        check.number("text.memory_limit_mb", self.memory_limit_mb, low=0)
+        check.fields(self, "text.")
 
     @cached_property
     def _tokenizer(self) -> Any:

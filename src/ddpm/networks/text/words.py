@@ -26,17 +26,15 @@ class Words:
     """num_tokens: number of words of a text that are read. token_channels: size of an embedding. depth, num_heads: of
     the transformer. vocabulary: the known words, found in the captions of the training data."""
 
-    num_tokens: int
-    token_channels: int
-    depth: int
-    num_heads: int
+    num_tokens: check.PositiveInt
+    token_channels: check.PositiveInt
+    depth: check.NonNegativeInt
+    num_heads: check.PositiveInt
     vocabulary: tuple[str, ...] | None = None
     trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "token_channels", "num_heads"):
-            check.positive_int(f"text.{name}", getattr(self, name))
-        check.non_negative_int("text.depth", self.depth)
+        check.fields(self, "text.")
         if self.token_channels % self.num_heads:
             check.fail("text.num_heads", self.num_heads, f"a divisor of token_channels = {self.token_channels}")
 

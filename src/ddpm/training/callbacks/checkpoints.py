@@ -54,9 +54,7 @@ class Checkpoints(Checkpoint):
 
     # Times of checkpoints
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_step(trainer, batch_idx):
             step = trainer.global_step
             self.note(trainer)

@@ -63,9 +63,7 @@ class Interruption(Callback):
 
     # Handle signals
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_step(trainer, batch_idx):
             stop_if_signalled(trainer)
 

@@ -136,8 +136,7 @@ class Encoding:
 
     def statistics(self) -> dict[str, float | list[float]]:
         """1 / standard deviation of z over the training images, from the mean and variance of each, in float64: the
-        variance of z is Var(mean) + E[variance]. With codec.shift also the mean of each channel. Without the scale if
-        it was chosen."""
+        variance of z is Var(mean) + E[variance]. With codec.shift also channel means; no scale that is chosen."""
         sums = torch.zeros(4, self.codec.network.z_channels, dtype=torch.float64)
         mine = self.images.indices[self.trainer.global_rank :: self.trainer.world_size]
         for moments in self.known_moments(mine):

@@ -23,9 +23,7 @@ class TrainingProgress(Callback):
             total = int(trainer.estimated_stepping_batches)  # less than max_steps if epochs are limited
             self.display = ProgressDisplay("step", total, trainer.global_step, self.every_seconds)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: DiffusionModule, outputs: StepOutput, *_: Any) -> None:
         if self.display and outputs["turns"] and self.display.is_due(trainer.global_step):
             rate = self.display.rate(trainer.global_step) * self.batch_size
             losses = [f"{turn} loss" if turn != NETWORK else "loss" for turn in outputs["turns"]]

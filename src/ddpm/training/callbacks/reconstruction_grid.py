@@ -38,10 +38,8 @@ class ReconstructionGrid(PeriodicWork):
             with model.inference(trainer.precision_plugin.forward_context()):
                 network = model.weights(model.best_weights)
                 found = network(images, torch.zeros(len(images), device=images.device)).float()
-            rows = [
-                torch.cat(pair)
-                for pair in zip(to_uint8(images).split(NUM_COLUMNS), to_uint8(found).split(NUM_COLUMNS), strict=True)
-            ]
+            parts = (to_uint8(each).split(NUM_COLUMNS) for each in (images, found))
+            rows = [torch.cat(pair) for pair in zip(*parts, strict=True)]
             picture = tile_images(torch.cat(rows), min(NUM_COLUMNS, self.num_images))
             picture = annotate(picture, rows=["original", "reconstruction"] * len(rows))
             caption = f"step {trainer.global_step}, {model.describe_weights(model.best_weights)} weights"

@@ -54,8 +54,7 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
 
 
 def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
-    """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class or caption, if there are
-    some."""
+    """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class or caption of the model."""
     condition = module.model.sample_condition
     if isinstance(condition, ClassLabel):
         labels = condition.default_conditions(torch.arange(len(images)))[LABEL]

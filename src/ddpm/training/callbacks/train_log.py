@@ -1,6 +1,7 @@
 """Logs the loss and its parts (means since the last log), learning rate, gradient norm, images and epochs."""
 
 import math
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -48,9 +49,7 @@ class TrainLog(RunningSums):
     def on_validation_epoch_start(self, trainer: Trainer, module: DiffusionModule) -> None:
         self.val_sums: Tensor | None = None
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, module: DiffusionModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, module: Any, outputs: dict[str, Tensor], *_: Any) -> None:
         total, self.val_parts = outputs["total"], [name for name in outputs if name.startswith("part/")]
         sums = [total.sum(), total.new_tensor(len(total)), *(outputs[n].sum().to(total.dtype) for n in self.val_parts)]
         here = torch.stack(sums)
