@@ -231,6 +231,7 @@ IDLE = {
         ("ckpt=x task=denoise +data.flip=true", "only train.py reads it"),
         ("ckpt=x task=denoise +data.batch_size=2", "a task reads single images"),
         ("ckpt=x task=degradation sampler=ddim", "task=degradation uses the forward process only"),
+        ("ckpt=x task=invert sampler=ddim sampler.steps=9", "task.steps has the numbers of steps"),
     ],
     "evaluate": [
         ("ckpt=x trainer.gradient_clip_val=1", "only train.py reads it"),
