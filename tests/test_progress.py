@@ -109,7 +109,7 @@ def test_an_error_within_a_display_closes_it_so_that_the_next_one_is_no_stage_of
     with pytest.raises(ValueError, match="wrong"), ProgressDisplay("step", 10):
         raise ValueError("wrong")
     assert ProgressDisplay.opened == []
-    batches = show_progress([{"index": [0]}] * 3, 9, "features")
+    batches = show_progress([{"image": [0]}] * 3, 9, "features")
     next(batches), next(batches)
     assert len(ProgressDisplay.opened) == 1
     batches.close()

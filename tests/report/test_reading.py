@@ -38,7 +38,7 @@ def test_runs_of_a_sweep_are_found_in_its_order_and_hidden_folders_are_passed_ov
 def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
     with pytest.raises(ValueError, match=r"contains no run: a run is a folder with checkpoints/"):
         find_runs([tmp_path])
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match="there is no such folder"):
         find_runs([tmp_path / "typo"])
 
 

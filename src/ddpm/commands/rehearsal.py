@@ -76,7 +76,7 @@ def choose_max_steps(
     data.of_texts = getattr(module.model.condition, "rows", None)
     trainer = build.trainer(rehearsed, build.preparations(module.model.codec))
     trainer.callbacks.append(clock := StepClock(seconds))
-    with stage(f"measuring {WARMUP + MEASURED} steps or fewer", visible=trainer.is_global_zero):
+    with stage("measuring a few steps", visible=trainer.is_global_zero):
         fit(rehearsed, trainer, module, data)
     if not clock.seconds:
         raise ValueError("limits.max_minutes could measure no step: another limit ended them; give trainer.max_steps")
