@@ -52,6 +52,7 @@ OTHERS = {
 }
 FREE = {
     "name weights sha256 root path small base guide classifier first_stage tokenizer": "names and files, found later",
+    "within": "a folder, found later",
     "entity project group notes tags version": "texts for a logger",
     "negative": "a text",
     "image_column label_column caption_column": "columns, of which the file decides",
