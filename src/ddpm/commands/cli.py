@@ -75,8 +75,7 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     name, overrides = HydraConfig.get().job.config_name, list(HydraConfig.get().overrides.task)
     try:
         missing = [key for key in config if OmegaConf.is_missing(config, key)]
-        if name == "train" and not config.dry_run:
-            missing += sorted(OmegaConf.missing_keys(config.data))
+        missing += sorted(OmegaConf.missing_keys(config.data)) if name == "train" and not config.dry_run else []
         if missing:
             raise ValueError(f"{missing[0]} must be given, as {missing[0]}=VALUE; --help describes it")
         if launch.is_first_process() and (line := first_line(config, name)):

@@ -85,11 +85,10 @@ def refuse_dashes(arguments: list[str], conf: Path, name: str) -> None:
 def refuse_one_value_for_several(arguments: list[str], conf: Path, name: str) -> None:
     """Raise ValueError for a value in the place of fields, as ema=0.999."""
     fields = OmegaConf.to_container(OmegaConf.load(conf / f"{name}.yaml"), resolve=False)
-    for argument in arguments:
-        key, _, value = argument.lstrip("+").partition("=")
-        if isinstance(known := fields.get(key), dict) and not value.startswith("{"):
-            names = [f"{key}.{field}" for field in known if not field.startswith("_")]
-            raise ValueError(f"{key} has fields of its own, {', '.join(names)}: set these, got {key}={value}")
+    for key, _, value in (argument.lstrip("+").partition("=") for argument in arguments):
+        if isinstance(fields.get(key), dict) and not value.startswith("{"):
+            names = ", ".join(f"{key}.{field}" for field in fields[key] if not field.startswith("_"))
+            raise ValueError(f"{key} has fields of its own, {names}: set these, got {key}={value}")
 
 
 def refuse_earlier_words(arguments: list[str]) -> None:

@@ -119,9 +119,7 @@ def record_for(
     out: str | None, default: Path, about: tuple[dict[str, Any], dict[str, Any], str], grows: bool, results: str
 ) -> GenerationRecord:
     """The record in the folder `out`; None: in `default`, or in the first of default_2, default_3, ... without results
-    of another generation. about: what `GenerationRecord` gets with the folder.
-    results: a file that a folder with results has.
-    """
+    of another generation. about: what else `GenerationRecord` gets. results: a file that a folder with results has."""
     if out:
         return GenerationRecord(Path(out), *about)
     for number in itertools.count(1):
