@@ -28,7 +28,7 @@ B = dataclasses.replace(
     metrics={"fid_mnist_5k": 3.25, "is_mnist_5k": 9.1, "nearest_ratio_pixels_mnist_5k": 1.1},
     errors={"fid_mnist_5k": 0.04, "is_mnist_5k": 0.1},
     subject={"run": "one", "step": 1000, "sampler": {"name": "ddim", "steps": 50}},
-    environment=Environment("cpu: x86_64", "32-true", {"torch": "2.12.0"}),
+    environment=Environment("cpu: x86_64", "32-true", {"torch": "2.12.0"}, command="another"),
 )
 
 ONE, OTHER = "sampler.name=ddpm sampler.steps=1000", "sampler.name=ddim sampler.steps=50"  # names by what differs
@@ -99,6 +99,7 @@ def test_the_table_says_values_differences_and_what_differs(run):
     assert "ddim" in subject
     assert "step" not in subject.replace("sampler.steps", "")  # which is the same
     assert "versions.torch" in environment
+    assert "command" not in environment
     assert "2.12.0" in environment
 
 

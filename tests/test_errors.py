@@ -3,12 +3,10 @@
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra.errors import HydraException
-from hydra.types import RunMode
 
 from ddpm.commands import cli, evaluate, sample, train
 from ddpm.commands.config_errors import config_error
@@ -38,6 +36,14 @@ BAD_TRAINING = [
     (["SEED=1"], "there is no 'SEED' to set; did you mean 'seed'?"),
     (["experiment=cifar10"], "experiment must be one of .*; did you mean 'ldm_cifar10'?"),
     (["+trainer.max_epoch=1"], "trainer.max_epoch is not a setting of Lightning's Trainer; did you mean 'max_epochs'?"),
+    (["model.channels=64"], "there is no 'model.channels' to set; did you mean 'model.base_channels'?"),
+    (["optimizer.warmup=9"], "did you mean 'optimizer.warmup_steps'?"),
+    (["data=folder", "data.path=x"], "did you mean 'data.source.root'?"),
+    (["device=cuda"], "did you mean 'trainer.accelerator'?"),
+    (["trainer=gpu"], "trainer must be one of .*, got 'gpu'; did you mean 'default'?"),
+    (["sampler=DDIM"], "got 'DDIM'; did you mean 'ddim'?"),
+    (["experiment=conf/experiment/mnist.yaml"], "got 'conf/experiment/mnist.yaml'; did you mean 'mnist'?"),
+    (["sampler.eta=1"], "there is no 'sampler.eta' to set; it is a field of sampler=ddim$"),
     # settings of other commands, and additions that nothing reads
     (["ckpt=x"], "there is no 'ckpt' to set; ckpt is a setting of sample.py and evaluate.py$"),
     (["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py$"),
@@ -138,11 +144,21 @@ def test_bad_input_to_sample_gets_one_clear_error(config, monkeypatch, overrides
         (["--batch-size=8", "data=cifar10"], "--batch-size=8: .* as data.batch_size=8"),
         (["data=mnist", "--schedule", "linear"], "--schedule linear: .* as schedule=linear"),
         (["--unknown"], "--unknown: .* without dashes; --help lists all"),
+        (
+            ["--config", "x.yaml"],
+            r"^a setting must be written FIELD=VALUE, without dashes \(ambiguous option: --config",
+        ),
     ],
 )
 def test_an_option_with_dashes_is_answered_with_the_form_of_settings(words, message):
     with pytest.raises(ValueError, match=message):
         expand_short_forms(words, CONF, "train")
+
+
+def test_one_value_in_the_place_of_several_fields_is_refused():
+    with pytest.raises(ValueError, match=r"^ema has fields of its own, ema.decay, .*: set these, got ema=0.999$"):
+        expand_short_forms(["ema=0.999"], CONF, "train")
+    assert "resume.path=auto" in expand_short_forms(["resume=auto"], CONF, "train")
 
 
 def test_a_number_for_a_former_group_is_a_number_of_steps():
@@ -218,6 +234,7 @@ IDLE = {
         ("ckpt=x task=denoise +data.flip=true", "only train.py reads it"),
         ("ckpt=x task=denoise +data.batch_size=2", "a task reads single images"),
         ("ckpt=x task=degradation sampler=ddim", "task=degradation uses the forward process only"),
+        ("ckpt=x task=invert sampler=ddim sampler.steps=9", "task.steps has the numbers of steps"),
     ],
     "evaluate": [
         ("ckpt=x trainer.gradient_clip_val=1", "only train.py reads it"),
@@ -370,7 +387,8 @@ def test_an_ambiguous_value_is_named_as_it_was_typed(monkeypatch):
         compose(CONF, "train", words)
     said = config_error(raised.value, CONF, "train", typed=typed)
     assert said.startswith(
-        "run_dir=a,b has several values: add -m for one job of each, or for one text write \"run_dir='"
+        'run_dir=a,b has several values: write "run_dir=[a,b]" for a list, add -m for one job of each, or for one text'
+        " write \"run_dir='"
     )
 
 
@@ -394,15 +412,3 @@ def test_a_short_form_that_does_not_apply_is_named_as_it_was_typed(monkeypatch):
     with pytest.raises(HydraException) as raised:
         compose(CONF, "evaluate", words)
     assert config_error(raised.value, CONF, "evaluate", typed=typed).startswith("there is no 'anomalies' to set")
-
-
-def test_a_grid_of_another_job_of_a_sweep_is_not_replaced(monkeypatch):
-    monkeypatch.setattr(sample, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: sweep))
-    sweep = SimpleNamespace(mode=RunMode.MULTIRUN)
-    sample.refuse_folder_of_another_job(Path("a"), "grid")
-    sample.refuse_folder_of_another_job(Path("b"), "grid")
-    with pytest.raises(
-        ValueError, match=r"a has the grid of another job of this sweep: .* as 'out=samples_\$\{seed\}'"
-    ):
-        sample.refuse_folder_of_another_job(Path("a"), "grid")
-    sample.refuse_folder_of_another_job(Path("a"), "png")

@@ -43,9 +43,9 @@ def generate(checkpoint, tmp_path):
         keys = {each.partition("=")[0] for each in overrides}
         kept = [each for each in chosen if each.partition("=")[0] not in keys]
         config = configured("sample", tmp_path, *kept, *overrides)
-        config.out = str(tmp_path / name)
+        config.out = str(tmp_path / name) if name else None
         sample.run_sample(config)
-        return tmp_path / name
+        return tmp_path / (name or "")
 
     return generated
 
@@ -210,6 +210,19 @@ def test_another_generation_in_the_same_folder_is_refused_field_by_field(generat
         assert files(folder) == before
 
 
+def test_without_a_named_folder_other_settings_get_one_of_their_own(generate, checkpoint, capsys):
+    run, pictures = checkpoint.parent.parent, []
+    for words, named in (((), 1), (("seed=1",), 2), ((), 1), (("seed=1",), 2), (("num_samples=4",), 3)):
+        generate(None, *words)
+        folders = sorted(run.glob("samples_*_grid*"), key=lambda path: (len(path.name), path.name))
+        pictures.append((folders[named - 1] / "grid.png").read_bytes())
+        line = f"{folders[0].name} has results of other settings; these go to {folders[0].name}_{named}\n"
+        assert (line in capsys.readouterr().out) == (named > 1)
+        assert json.loads((folders[named - 1] / "generation.json").read_text())["seed"] == len(words) * (named == 2)
+    assert pictures[:2] == pictures[2:4]
+    assert len({*pictures}) == 3
+
+
 def test_images_of_unknown_origin_are_refused(generate):
     folder = generate("out", "format=png")
     (folder / "generation.json").unlink()
@@ -310,12 +323,13 @@ def test_a_grid_of_more_samples_than_it_shows_is_refused_before_any_is_made(gene
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_alone_leaves_no_record_and_is_drawn_anew_each_time(generate):
-    assert set(files(generate("out", "format=grid"))) == {"grid.png"}
+def test_a_grid_alone_is_drawn_anew_each_time_but_not_over_one_of_other_settings(generate):
     first = files(generate("out", "format=grid"))
-    assert files(generate("out", "format=grid", "seed=1")) != first
-    png = generate("png", "format=png", "seed=1")
-    assert files(png)["grid.png"] == files(generate("out", "format=grid", "seed=1"))["grid.png"]
+    assert set(first) == {"generation.json", "grid.png"}
+    assert files(generate("out", "format=grid")) == first
+    with pytest.raises(ValueError, match=r"another generation:\n  seed: 0 in the folder, 1 requested"):
+        generate("out", "format=grid", "seed=1")
+    assert files(generate("png", "format=png"))["grid.png"] == first["grid.png"]
 
 
 # Real processes

@@ -134,7 +134,7 @@ def test_a_run_that_is_named_or_found_goes_on_in_its_folder_however_that_is_writ
 
 
 def test_what_is_named_and_not_there_is_an_error(folder):
-    with pytest.raises(ValueError, match=r"resume must be a checkpoint or a run folder, .* 'runs/gone'"):
+    with pytest.raises(ValueError, match=r"resume must be auto, a checkpoint or a run folder, .* 'runs/gone'"):
         folder("resume=runs/gone")
 
 

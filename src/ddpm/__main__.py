@@ -3,10 +3,10 @@
 import runpy
 import sys
 
+from ddpm.base.check import suggestion
 from ddpm.base.exit_codes import COMMAND
-from ddpm.base.program import PROGRAM
+from ddpm.base.program import CONF, PROGRAM, SCRIPTS
 
-SCRIPTS = ("train", "sample", "evaluate")
 COMMANDS = {
     **{name: f"ddpm.commands.{name}" for name in ("compare", "export", "report", "replay")},
     "verify-resume": "ddpm.commands.verify_resume",
@@ -23,9 +23,17 @@ def main() -> None:
         runpy.run_path(script, run_name="__main__")
     elif name in COMMANDS:
         sys.argv = [f"ddpm {name}", *words]
+        if (CONF / f"{name.replace('-', '_')}.yaml").exists():  # a command with Hydra
+            if {"--help", "-h"} & set(words):
+                from ddpm.commands.options import help_text
+
+                print(help_text(CONF, name.replace("-", "_")))
+                return
+            print(f"{name}: importing torch and Lightning", flush=True)
         runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
     else:
-        wrong = f"there is no command {name!r}; " if name not in ("", "--help", "-h") else ""
+        hint = suggestion(name, (*SCRIPTS, *COMMANDS))
+        wrong = f"there is no command {name!r}{hint}\n" if name not in ("", "--help", "-h") else ""
         print(
             f"{wrong}usage: ddpm {'|'.join((*SCRIPTS, *COMMANDS))} [ARGUMENTS]; ddpm COMMAND --help describes one",
             file=sys.stderr if wrong else sys.stdout,

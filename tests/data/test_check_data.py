@@ -107,7 +107,7 @@ def test_a_folder_is_described_as_training_would_read_it(typed, folder):
     assert found["sizes"] == ["height x width", "8 x 8: 27", "8 x 9: 4"]
     assert found["modes"] == ["RGB: 25", "L: 6"]
     assert found["bit depth"] == ["8: 31"]
-    assert found["classes"] == ["3 classes (a 11, b 10, c 10)"]
+    assert found["classes"] == ["3 classes (a: 11, b: 10, c: 10)"]
     assert found["duplicates"][1:] == [f"{folder}/a/copy.png = {folder}/b/07.png"]
     assert found["passed over"] == ["1 other files (1 .heic)"]
     assert found["splits"] == ["train 26, val 5, test 0"]

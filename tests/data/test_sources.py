@@ -106,9 +106,9 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, caplog):
 def test_the_images_of_each_class_are_counted_whatever_the_numbers_of_the_classes(tmp_path):
     labels = torch.tensor([2**31 - 1, 7, 7, -1])
     images = ArrayImages("own", np.zeros((4, 4, 4), np.uint8), labels, ())
-    assert describe_classes(images) == "2 classes (7 2, 2147483647 1), 1 images without a class"
+    assert describe_classes(images) == "2 classes (7: 2, 2147483647: 1), 1 images without a class"
     images = ArrayImages("own", np.zeros((4, 4, 4), np.uint8), torch.tensor([0, 2, 2, 2]), ("cat", "dog", "owl"))
-    assert describe_classes(images) == "3 classes (cat 1, owl 3)"
+    assert describe_classes(images) == "3 classes (cat: 1, owl: 3)"
 
 
 def split_folder(root, **classes):

@@ -38,7 +38,7 @@ def test_runs_of_a_sweep_are_found_in_its_order_and_hidden_folders_are_passed_ov
 def test_a_folder_without_runs_is_refused_with_what_a_run_is(tmp_path):
     with pytest.raises(ValueError, match=r"contains no run: a run is a folder with checkpoints/"):
         find_runs([tmp_path])
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match="there is no such folder"):
         find_runs([tmp_path / "typo"])
 
 
@@ -106,9 +106,10 @@ def test_a_score_with_other_settings_stands_in_another_column():
     assert list(found.values()) == [[(3.0, None), None], [None, (2.0, None)]]
 
 
-def test_the_newest_result_of_each_way_of_sampling_is_chosen():
+def test_the_results_of_the_last_step_of_each_way_of_sampling_are_chosen():
     early, late, other = (Row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
-    assert newest_rows([late, early, other]) == [other, late]
+    of_another_metric = Row(0, result({"is": 2.0}, step=10, sampler="a"))
+    assert newest_rows([late, early, of_another_metric, other]) == [other, late, of_another_metric]
 
 
 def test_best_follows_the_direction_and_near_is_two_errors_of_the_difference():

@@ -10,15 +10,16 @@ from types import NoneType
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 
-def fail(name: str, value: Any, must_be: str) -> NoReturn:
-    """Raise "NAME must be MUST_BE, got VALUE"."""
-    raise ValueError(f"{name} must be {must_be}, got {value!r}")
+def fail(name: str, value: Any, must_be: str, hint: str = "") -> NoReturn:
+    """Raise "NAME must be MUST_BE, got VALUE", with a hint behind it."""
+    raise ValueError(f"{name} must be {must_be}, got {value!r}{hint}")
 
 
 def suggestion(word: str, options: Iterable[str]) -> str:
     """The text "; did you mean 'x'?" with the most similar option, or "" if none is similar."""
-    found = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    by_letters = {option.lower(): option for option in options}
+    found = difflib.get_close_matches(word.lower(), by_letters, n=1, cutoff=0.5)
+    return f"; did you mean {by_letters[found[0]]!r}?" if found else ""
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -86,7 +87,7 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
     options = list(options)
     if value not in options:
         hint = suggestion(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(str, options))}, got {value!r}{hint}")
+        fail(name, value, f"one of {', '.join(map(str, options))}", hint)
     return value
 
 

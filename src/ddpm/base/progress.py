@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 
 
 def clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+class Bars(Progress):
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Each bar has a width of its own: one table of all would shrink every bar by the longest text."""
+        return (self.make_tasks_table([task]) for task in self.tasks)
 
 
 class ProgressDisplay:
@@ -37,7 +43,7 @@ class ProgressDisplay:
         if console.is_terminal and not outer:
             columns = [TextColumn("{task.fields[text]}", markup=False), BarColumn()]
             columns += [TextColumn("{task.description}", markup=False)]
-            self.bar, streams = Progress(*columns, console=console), (sys.stdout, sys.stderr)
+            self.bar, streams = Bars(*columns, console=console), (sys.stdout, sys.stderr)
             self.bar.start()
             redirect_logs(streams, (sys.stdout, sys.stderr))
         if self.bar:
@@ -48,7 +54,7 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.close(is_done=error[0] is None)
 
     def text(self, done: float) -> str:
         of, outside = (" of ", ": ") if not self.bar else ("/", "")
@@ -78,10 +84,12 @@ class ProgressDisplay:
         else:
             print(f"{self.text(done)}{note}, {times}", flush=True)
 
-    def close(self) -> None:
-        """Close this display and those of its stages. A second call has no effect."""
+    def close(self, is_done: bool = False) -> None:
+        """Close this display and those of its stages. A second call has no effect. is_done: a bar stays at its end."""
         if self not in self.opened:
             return
+        if is_done and self.bar and self.total:
+            self.show(self.total, "done")
         place = self.opened.index(self)
         del self.opened[place:]
         if self.bar and place:

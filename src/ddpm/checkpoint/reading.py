@@ -37,7 +37,8 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
 def read_data(path: Path, name: str, known: Container[str] = ()) -> dict[str, Any]:
     """The content of a file of torch.save with a `config`, which is checked and safe to build from."""
     if path not in HELD.files and not path.is_file():
-        raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}")
+        hint = "" if name == "resume" else f"; {name}=latest is the newest under runs/"
+        raise ValueError(f"{name} must be a checkpoint file, and there is none at {str(path)!r}{hint}")
     try:
         if path in HELD.files:
             stored = data_in(*HELD.files[path])

@@ -77,16 +77,13 @@ def print_entry(key: str, text: str) -> None:
 
 
 def take_survey(data: ImageDataModule, images: Images, name: str) -> Survey:
-    display = ProgressDisplay(f"{name} image", len(images))
+    with ProgressDisplay(f"{name} image", len(images)) as display:
 
-    def show(done: int) -> None:
-        if display.is_due(done) and done < len(images):
-            display.show(done, f"{display.rate(done):.0f} images/s")
+        def show(done: int) -> None:
+            if display.is_due(done) and done < len(images):
+                display.show(done, f"{display.rate(done):.0f} images/s")
 
-    try:
         return survey(data.decoder(images), data.channels, data.num_workers, show)
-    finally:
-        display.close()
 
 
 def describe_survey(data: ImageDataModule, images: Images, found: Survey) -> dict[str, str]:

@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.base import exit_codes
 from ddpm.base.memory import is_out_of_memory
+from ddpm.base.program import SCRIPTS
 from ddpm.base.system_errors import describe
 from ddpm.checkpoint.trust import take_trust
 from ddpm.commands.config_errors import config_error
@@ -73,10 +74,14 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
     """
     name, overrides = HydraConfig.get().job.config_name, list(HydraConfig.get().overrides.task)
     try:
-        refuse_what_has_no_effect(config, overrides)
-        refuse_other_kinds(config, name, overrides)
+        missing = [key for key in config if OmegaConf.is_missing(config, key)]
+        missing += sorted(OmegaConf.missing_keys(config.data)) if name == "train" and not config.dry_run else []
+        if missing:
+            raise ValueError(f"{missing[0]} must be given, as {missing[0]}=VALUE; --help describes it")
         if launch.is_first_process() and (line := first_line(config, name)):
             say(line)
+        refuse_what_has_no_effect(config, overrides)
+        refuse_other_kinds(config, name, overrides)
         work(config)
         end_processes()
     except USER_ERRORS as error:
@@ -107,6 +112,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 def first_line(config: DictConfig, name: str) -> str:
     """What a command is about to do, before anything is imported that takes seconds; "" if it has no subject."""
     about = [config.get("ckpt") or config.get("images")]
+    if name not in SCRIPTS:
+        return ""  # said before (ddpm.__main__)
     if name == "train":
         experiment = HydraConfig.get().runtime.choices.get("experiment")
         about = [f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"]

@@ -275,7 +275,7 @@ def measure_model(config: DictConfig, metrics: dict[str, ModelMetric], path: Pat
         protocol = EvaluationProtocol(**measured.protocol)
         result = Result.of(measured.estimates, protocol=protocol, subject=about, environment=environment_of(trainer))
         file = folder / f"{result_name(result)}.json"
-        store_result(file, type(part).__name__, result)
+        store_result(file, f"metric={name}", result)
         show_measurement(file, measured)
         if path is not None:
             log_to_run(run_folder_of(path), result)

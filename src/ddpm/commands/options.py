@@ -1,6 +1,8 @@
 """The groups, options and fields that the configuration of a command has, and its help text."""
 
 import re
+import shutil
+import textwrap
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,18 +27,21 @@ def first_comment(path: Path) -> str:
 
 
 def help_text(conf: Path, name: str) -> str:
-    """One line per option of each group, then one line per top-level field."""
+    """One line per option of each group, then one line per field that is in no group."""
     lines = [first_comment(conf / f"{name}.yaml"), "", "Groups, chosen as GROUP=OPTION:"]
     for group in groups_of(conf, name):
         for option in options_of(conf, group):
             lines.append(f"  {group}={option}".ljust(36) + first_comment(conf / group / f"{option}.yaml"))
     lines += ["", "Fields, set as FIELD=VALUE, in groups as GROUP.FIELD=VALUE (--cfg job --resolve prints all fields):"]
+    parent = ""
     for line in (conf / f"{name}.yaml").read_text().splitlines():
-        if re.match(r"\w+:", line) and not line.startswith(("defaults", "hydra", "run_dir")):
-            field, _, comment = line.partition("  # ")
-            lines.append(f"  {field}".ljust(36) + comment)
+        parent = line.partition(":")[0] if re.match(r"\w+:", line) else parent
+        if re.match(r"(  )?[a-z]\w*:", line) and parent not in ("defaults", "hydra", "run_dir"):
+            field, _, comment = line.strip().replace(": ???", "=VALUE").partition("  # ")
+            lines.append(f"  {parent}.{field}".replace(f"{parent}.{parent}", parent).ljust(36) + comment)
     lines += ["", "Sweep over options: -m GROUP=OPTION,OPTION. Let a checkpoint use your own package: trust=[PACKAGE]."]
-    return "\n".join(lines)
+    width = max(shutil.get_terminal_size((10000, 0)).columns, 80)
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 36) for line in lines)
 
 
 def known_keys(conf: Path, name: str, words: list[str]) -> list[str]:

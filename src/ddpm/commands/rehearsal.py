@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.progress import stage
 from ddpm.checkpoint.stored_config import Fitted
 from ddpm.config import build
 from ddpm.data.datamodule import ImageDataModule
@@ -75,7 +76,8 @@ def choose_max_steps(
     data.of_texts = getattr(module.model.condition, "rows", None)
     trainer = build.trainer(rehearsed, build.preparations(module.model.codec))
     trainer.callbacks.append(clock := StepClock(seconds))
-    fit(rehearsed, trainer, module, data)
+    with stage("measuring a few steps", visible=trainer.is_global_zero):
+        fit(rehearsed, trainer, module, data)
     if not clock.seconds:
         raise ValueError("limits.max_minutes could measure no step: another limit ended them; give trainer.max_steps")
     left = trainer.strategy.broadcast(seconds - (time.perf_counter() - begin))

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +35,7 @@ from ddpm.generation.identity import circumstances, explain_kept, identity, repo
 from ddpm.generation.image_writer import ImageWriter
 from ddpm.generation.module import GenerationModule
 from ddpm.generation.progress import GenerationProgress
-from ddpm.generation.record import GenerationRecord
+from ddpm.generation.record import record_for
 from ddpm.generation.stores import STORES
 from ddpm.generation.stores.base import GIF, save_png
 from ddpm.generation.stores.first_images import FirstImages
@@ -76,19 +74,19 @@ def generate(config: DictConfig) -> None:
     trainer = build.trainer(config)
     analytic.prepare(model, stored, path, trainer)
     name = f"samples_{stem(path)}_{model.predict_weights}_{config.format}{size}"
-    folder = Path(config.out or run_folder_of(path) / name)
     labels = data.labels_of(torch.arange(data.num_samples))
-    refuse_folder_of_another_job(folder, config.format)
-    store = make_store(folder, data.num_samples, model.image_shape, labels, captions)
     about = {"format": config.format, "num_samples": data.num_samples, **requested, **identity(stored, model, trainer)}
-    record = GenerationRecord(folder, about, circumstances(config, trainer))
+    to_record = about, circumstances(config, trainer), "generation.json"
+    record = record_for(config.out, run_folder_of(path) / name, to_record, make_store.grows, "grid.png")
+    folder = record.path.parent
+    store = make_store(folder, data.num_samples, model.image_shape, labels, captions)
     data.done_mask = store.done_mask
     writer = ImageWriter(store, record, picture)
     finished = writer.is_finished()
     lacks_gif = config.gif and not (finished and store.holds(GIF, writer.gif))
     locks = launch.is_first_process() and (lacks_gif or not finished or has_leftovers(folder))
     with explain_kept(store), lock_folder(folder, "out=") if locks else nullcontext():
-        record.refuse_to_mix(store.grows, has_images=any(store.stored()))
+        record.refuse_to_mix(store.grows, has_images=any(store.stored()) or writer.picture.exists())
         if not finished:
             num_found = int(store.done_mask().sum())
             report_progress(num_found, store, record)
@@ -99,21 +97,6 @@ def generate(config: DictConfig) -> None:
         if lacks_gif:
             draw_gif(trainer, model, data, writer)
     print_files(folder, data.num_samples, finished)
-
-
-FOLDERS_OF_GRIDS: set[Path] = set()
-"""Of the earlier jobs of this sweep."""
-
-
-def refuse_folder_of_another_job(folder: Path, format: str) -> None:
-    """Raise ValueError if the grid of an earlier job of this sweep would be replaced. Other formats have a record."""
-    if format != "grid" or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return
-    if folder in FOLDERS_OF_GRIDS:
-        raise ValueError(
-            f"{folder} has the grid of another job of this sweep: give each job a folder, as 'out=samples_${{seed}}'"
-        )
-    FOLDERS_OF_GRIDS.add(folder)
 
 
 def load_changed(path: Path, config: DictConfig, changes: DictConfig) -> tuple[DiffusionModel, DictConfig]:
@@ -206,7 +189,7 @@ def run_task(config: DictConfig) -> None:
     path = checkpoint_path(config.ckpt)
     model, stored = load_model(path, config)
     name = config.task._target_.split(".")[-2]
-    folder = Path(config.out or run_folder_of(path) / f"{name}_{stem(path)}_{model.predict_weights}")
+    default = run_folder_of(path) / f"{name}_{stem(path)}_{model.predict_weights}"
     trainer = build.trainer(config)
     if trainer.world_size > 1:
         raise ValueError(f"a task runs on one device, but there are {trainer.world_size} processes: trainer.devices=1")
@@ -217,7 +200,9 @@ def run_task(config: DictConfig) -> None:
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **request.about, **identity(stored, model, trainer)}
         about["files"] = named_files(about["task"])
-        record = GenerationRecord(folder, about, circumstances(config, trainer), f"{name}_generation.json")
+        to_record = about, circumstances(config, trainer), f"{name}_generation.json"
+        record = record_for(config.out, default, to_record, grows=False, results=f"{name}.json")
+        folder = record.path.parent
         with lock_folder(folder, "out="):
             record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
             data = task_data(config, stored, model.condition)

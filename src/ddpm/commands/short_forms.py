@@ -33,6 +33,7 @@ def expand_short_forms(arguments: list[str], conf: Path, name: str) -> list[str]
     arguments = [re.sub(r"^run_dir=", folder_field, argument) for argument in arguments]
     arguments = [re.sub(r"^resume=", "resume.path=", argument) for argument in arguments]
     arguments = [re.sub(r"^resume\.path=(['\"]?)never\1$", "resume.path=null", argument) for argument in arguments]
+    refuse_one_value_for_several(arguments, conf, name)
     task = next((a.removeprefix("task=") for a in arguments if a.startswith("task=")), None)
     of_metric = (conf / "metric" / f"{task}.yaml").exists() or not (conf / "task" / f"{task}.yaml").exists()
     if name == "evaluate" and task and of_metric:
@@ -79,6 +80,15 @@ def refuse_dashes(arguments: list[str], conf: Path, name: str) -> None:
     key = key if key in known else nearest(key, known)
     form = f", as {key}={value}" if key else "; --help lists all"
     raise ValueError(f"{typed}: a setting is written FIELD=VALUE, without dashes{form}")
+
+
+def refuse_one_value_for_several(arguments: list[str], conf: Path, name: str) -> None:
+    """Raise ValueError for a value in the place of fields, as ema=0.999."""
+    fields = OmegaConf.to_container(OmegaConf.load(conf / f"{name}.yaml"), resolve=False)
+    for key, _, value in (argument.lstrip("+").partition("=") for argument in arguments):
+        if isinstance(fields.get(key), dict) and not value.startswith("{"):
+            names = ", ".join(f"{key}.{field}" for field in fields[key] if not field.startswith("_"))
+            raise ValueError(f"{key} has fields of its own, {names}: set these, got {key}={value}")
 
 
 def refuse_earlier_words(arguments: list[str]) -> None:

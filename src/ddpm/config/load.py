@@ -266,5 +266,6 @@ def merged(stored: DictConfig, changes: DictConfig) -> DictConfig:
         stored[group] = value if "_target_" in value else OmegaConf.merge(stored[group], value)
         for field in value if "_target_" not in value else ():
             if field not in known:
-                raise UnknownField(group, field, check.suggestion(field, known))
+                others = f"; the stored {group} has {', '.join(sorted(known))}" if known else ""
+                raise UnknownField(group, field, check.suggestion(field, known) or others)
     return stored

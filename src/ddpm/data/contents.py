@@ -40,13 +40,13 @@ def describe(images: Images) -> str:
 
 
 def describe_classes(images: Images, most: int = 10) -> str:
-    """As "3 classes (a 20, b 12, c 8)", with the number of images of each; empty without labels. most: of the list."""
+    """As "3 classes (a: 20, b: 12, c: 8)", with the number of images of each; empty without labels. most: listed."""
     found = images.labels[images.labels >= 0]
     labels, numbers = (each.tolist() for each in found.unique(return_counts=True))
     if not labels:
         return ""
     names = dict(enumerate(images.class_names))
-    counts = ", ".join(f"{names.get(k, k)} {num:,}" for k, num in zip(labels[:most], numbers[:most], strict=True))
+    counts = ", ".join(f"{names.get(k, k)}: {num:,}" for k, num in zip(labels[:most], numbers[:most], strict=True))
     more = ", ..." if len(labels) > most else ""
     without = len(images.labels) - len(found)
     unlabelled = f", {without:,} images without a class" if without else ""

@@ -130,6 +130,7 @@ def format_comparison(results: Mapping[str, Result], paths: Mapping[str, Path], 
         ("environment", "differs in the environment, which may change the last digits"),
     ):
         fields = context_differences(results, part)
+        fields.pop("command", None)  # it differs with the settings, and changes no digits
         cells = {field: {name: short(value) for name, value in each.items()} for field, each in fields.items()}
         table = "\n" + indent(titled_table(cells), "  ") if cells else " nothing"
         lines += ["", f"{title}:{table}"]

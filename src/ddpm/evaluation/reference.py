@@ -113,4 +113,4 @@ def show_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[B
                 display.show(done, f"{display.rate(done):.0f} images/s")
     finally:
         if display:
-            display.close()
+            display.close(is_done=done >= total)

@@ -70,5 +70,7 @@ class ImageWriter(Callback):
 
     def finish(self) -> None:
         first = torch.from_numpy(self.store.finish())
+        if not self.store.continues:
+            self.record.write()
         drawn = self.draw(first.permute(0, 3, 1, 2)).numpy()
         save_png(self.picture, drawn, partial(self.store.seal, GRID))

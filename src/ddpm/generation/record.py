@@ -1,8 +1,12 @@
 """generation.json describes the images in a folder, so that only the same generation is continued there."""
 
+import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm.base.atomic import write_atomically
 from ddpm.base.differing import differing
@@ -109,6 +113,24 @@ class GenerationRecord:
 
     def _remedy(self) -> str:
         return f"choose another folder with out=, or delete {self.path.parent}"
+
+
+def record_for(
+    out: str | None, default: Path, about: tuple[dict[str, Any], dict[str, Any], str], grows: bool, results: str
+) -> GenerationRecord:
+    """The record in the folder `out`; None: in `default`, or in the first of default_2, default_3, ... without results
+    of another generation. about: what else `GenerationRecord` gets. results: a file that a folder with results has."""
+    if out:
+        return GenerationRecord(Path(out), *about)
+    for number in itertools.count(1):
+        path = default.with_name(f"{default.name}_{number}") if number > 1 else default
+        record = GenerationRecord(path, *about)
+        with suppress(ValueError):
+            record.refuse_to_mix(grows, has_images=(path / results).exists())
+            break
+    if path != default:
+        rank_zero_only(print)(f"{default.name} has results of other settings; these go to {path.name}", flush=True)
+    return record
 
 
 def folder_of(identity: dict[str, Any], folder: Path, earlier: str) -> Path:

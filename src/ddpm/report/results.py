@@ -68,9 +68,10 @@ def comparisons(rows: Iterable[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
 
 
 def newest_rows(rows: list[Row]) -> list[Row]:
-    """The result of the last step for each run and each way of sampling."""
-    last = {(row.run, *row.how.values()): row for row in sorted(rows, key=lambda row: row.step or -1)}
-    return sorted(last.values(), key=lambda row: row.run)
+    """The results of the last step for each run and each way of sampling."""
+    ordered = sorted(rows, key=lambda row: row.step or -1)
+    last = {(row.run, *row.how.values()): row.step for row in ordered}
+    return sorted((row for row in ordered if row.step == last[row.run, *row.how.values()]), key=lambda row: row.run)
 
 
 def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimate | None]]:

@@ -40,7 +40,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs, but does not exist")
+            raise ValueError(f"{folder} must be the folder of a run, a sweep or several runs; there is no such folder")
         here = {each.resolve(): each for each in runs_below(folder)}
         if not here:
             raise ValueError(f"{folder} contains no run: a run is a folder with checkpoints/ and {' or '.join(SIGNS)}")

@@ -11,12 +11,20 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ddpm.base import check
 from ddpm.base.program import CONF
+
+
+def parse_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """What Hydra's parser finds, and the words that it does not know. Raises ValueError for a wrong flag of Hydra."""
+    parser, written = get_args_parser(), "written FIELD=VALUE, without dashes"
+    parser.error = lambda text: check.fail("a setting", " ".join(arguments), f"{written} ({text}; --help lists all)")
+    return parser.parse_known_args(arguments)
 
 
 def split_arguments(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """Hydra's options, as -m and --config-dir PATH, and the overrides."""
-    flags, rest = get_args_parser().parse_known_args(arguments)
+    flags, rest = parse_flags(arguments)
     return flags, [*flags.overrides, *(word for word in rest if not word.startswith("-"))]
 
 
@@ -31,7 +39,7 @@ def flags_first(arguments: list[str]) -> list[str]:
 
 def unknown_flags(arguments: list[str]) -> list[str]:
     """Words with dashes that Hydra does not know."""
-    return [word for word in get_args_parser().parse_known_args(arguments)[1] if re.match("--?[A-Za-z]", word)]
+    return [word for word in parse_flags(arguments)[1] if re.match("--?[A-Za-z]", word)]
 
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:

@@ -48,6 +48,8 @@ def add_run_folder(typed: list[str], conf: Path, adapt: Adapt = lambda config, w
     field = "hydra.sweep.dir" if flags.multirun else "hydra.run.dir"
     named = resume_path(words)
     given = given_folder(words, field)
+    if given is not None and (not given or Path(given).is_file()):
+        check.fail("run_dir", given, "the path of a folder")
     if given:
         folder = None
     elif named not in (None, "auto") and Path(named).is_dir():
@@ -92,7 +94,7 @@ def resume_path(words: list[str]) -> str | None:
     if value in (None, "never", "auto"):
         return None if value == "never" else value
     if not Path(str(value)).exists():
-        raise ValueError(f"resume must be a checkpoint or a run folder, but {str(value)!r} does not exist")
+        raise ValueError(f"resume must be auto, a checkpoint or a run folder, but {str(value)!r} does not exist")
     return str(value)
 
 

@@ -1,6 +1,7 @@
 """Inversion: encode real images to x_T and reconstruct them (Song et al. 2021, section 5.4 and table 2)."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ class Invert(ImageTask):
     Encoding uses inverse DDIM steps at the sampler's times, decoding uses the sampler.
     """
 
+    idle: ClassVar = {"sampler.steps": "task.steps has the numbers of steps"}
     steps: list[int]
 
     def __post_init__(self) -> None:

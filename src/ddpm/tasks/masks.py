@@ -46,7 +46,7 @@ def of_file(mask: str, height: int, width: int) -> Tensor:
     path = Path(mask)
     if not path.exists():
         hint = check.suggestion(mask, HIDDEN)
-        raise ValueError(f"task.mask must be one of {', '.join(HIDDEN)}, or an image file, got {mask!r}{hint}")
+        check.fail("task.mask", mask, f"one of {', '.join(HIDDEN)}, or an image file", hint)
     try:
         image = open_image(path)
     except UnusableImage as error:

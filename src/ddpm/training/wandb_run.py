@@ -20,6 +20,7 @@ from wandb.sdk.mailbox import MailboxClosedError
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
+from ddpm.base.program import typed
 from ddpm.base.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
@@ -95,10 +96,9 @@ def shortened(tags: Sequence[str]) -> list[str]:
 
 def sync_command(run: wandb.Run) -> str:
     """The command that sends an offline run. `wandb sync` joins the parts of a resumed run if one command names all
-    of them; their names begin with the time of their start."""
-    folder = Path(run.dir).parent
-    parts = sorted(folder.parent.glob(f"offline-run-*-{run.id}"), key=lambda path: path.name)
-    return shlex.join(["wandb", "sync", *map(str, parts)])
+    of them; their names begin with the time of their start, and a shell sorts what a pattern matches."""
+    folder = Path(run.dir).parent.parent
+    return f"{typed('wandb')} sync {shlex.quote(str(folder))}/offline-run-*-{run.id}"
 
 
 class RunLogger(WandbLogger):

@@ -137,7 +137,7 @@ class AttributeWords:
             place = next((place for place, kind in enumerate(self.kinds) if word in kind), None)
             if place is None:
                 known = f"words of {', '.join(self.vocabulary)}"
-                check.fail("prompt", prompt, f"{known}{check.suggestion(word, self.vocabulary)}")
+                check.fail("prompt", prompt, known, check.suggestion(word, self.vocabulary))
             if words[place]:
                 check.fail("prompt", prompt, f"at most one word of {', '.join(self.kinds[place])}")
             words[place] = self.vocabulary.index(word) + 1

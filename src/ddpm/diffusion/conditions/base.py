@@ -162,8 +162,9 @@ class ClassLabel:
             return -1
         if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < self.num_classes:
             return choice
-        known = f"0 to {self.num_classes - 1}" + (f" or one of {', '.join(names)}" if names else "")
-        return check.fail("class", choice, f"{known}, or all, or none{check.suggestion(str(choice), names)}")
+        named = [name for name in names if not name.isdigit()]
+        known = f"0 to {self.num_classes - 1}" + (f" or one of {', '.join(named)}" if named else "")
+        return check.fail("class", choice, f"{known}, or all, or none", check.suggestion(str(choice), named))
 
 
 @dataclass(frozen=True)

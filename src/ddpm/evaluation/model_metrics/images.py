@@ -70,7 +70,7 @@ class ImagePass(LightningModule):
             trainer.predict(self, images, return_predictions=False)
         finally:
             if self.display:
-                self.display.close()
+                self.display.close(is_done=self.done >= self.num_images)
         return self
 
     def on_predict_start(self) -> None:

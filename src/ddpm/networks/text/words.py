@@ -62,8 +62,8 @@ class Words:
             words = words_of(text)
             for word in words:
                 if word not in number:
-                    known = f"words of the training captions{check.suggestion(word, self.vocabulary)}"
-                    check.fail("prompt", text, f"{known} ({word!r} is not among these {len(number)})")
+                    known = f"words of the training captions ({word!r} is not among these {len(number)})"
+                    check.fail("prompt", text, known, check.suggestion(word, self.vocabulary))
             if len(words) > self.num_tokens:
                 cut = " ".join(words[self.num_tokens :])
                 warnings.warn(f"text.num_tokens={self.num_tokens}: of {text!r:.200}, {cut!r:.200} is cut", stacklevel=2)

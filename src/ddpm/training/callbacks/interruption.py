@@ -80,6 +80,8 @@ class Interruption(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 callback.save(trainer)
+        for display in ProgressDisplay.opened[:1]:
+            display.close()  # so that what follows is the last line
         name = signal.Signals(number).name
         where = f"{name} at step {trainer.global_step}: saved {last_good(trainer)}"
         rank_zero_info(f"{where}. The same command with resume=auto continues")
