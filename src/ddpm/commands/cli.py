@@ -80,8 +80,8 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
             raise ValueError(f"{missing[0]} must be given, as {missing[0]}=VALUE; --help describes it")
         if launch.is_first_process() and (line := first_line(config, name)):
             say(line)
-        refuse_what_has_no_effect(config, overrides)
         refuse_other_kinds(config, name, overrides)
+        refuse_what_has_no_effect(config, overrides)
         work(config)
         end_processes()
     except USER_ERRORS as error:
