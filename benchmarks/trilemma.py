@@ -18,7 +18,8 @@ from ddpm.evaluation.curves import label_points, logarithmic
 PAGE, PICTURE = ROOT / "docs" / "trilemma.md", ROOT / "docs" / "trilemma.png"
 START = "<!-- written by make trilemma: what stands below is replaced -->"
 
-DDGAN = ("experiment=ddgan_mnist", "loss.reconstruction_weight=0")
+RECONSTRUCTION = ("experiment=ddgan_mnist", "schedule=vp", "time_sampler=uniform")
+DDGAN = (*RECONSTRUCTION, "loss.reconstruction_weight=0")
 """As in the paper."""
 USUAL = ("objective=v", "weight=uniform", "time_sampler=uniform", "optimizer=adamw", "optimizer.lr=2e-3")
 """Not yet measured with the settings of the experiment."""
@@ -28,7 +29,7 @@ MODELS: dict[str, Words] = {
     "ddgan_1": (*DDGAN, "schedule.num_timesteps=1"),
     "ddgan_2": (*DDGAN, "schedule.num_timesteps=2"),
     "ddgan_4": DDGAN,
-    "ddgan_4_reconstruction": ("experiment=ddgan_mnist",),
+    "ddgan_4_reconstruction": RECONSTRUCTION,
     "vae": ("experiment=vae_mnist",),
     "first_stage": ("experiment=first_stage_mnist",),
     "ldm_class": ("experiment=ldm_mnist", *USUAL, "cond.dropout=0.15"),
