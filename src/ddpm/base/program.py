@@ -14,7 +14,7 @@ SCRIPTS = ("train", "sample", "evaluate")
 """The programs in PROGRAM, NAME.py."""
 
 
-def typed(program: str) -> str:
+def shell_command(program: str) -> str:
     """What to type for a program of this environment: its name if the shell looks for it there, else its path."""
     path = Path(sys.executable).with_name(program)
     is_found = str(path.parent) in os.get_exec_path() or not path.exists()

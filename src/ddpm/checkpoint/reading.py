@@ -27,7 +27,7 @@ def read_checkpoint(path: Path, name: str = "ckpt", known: Container[str] = ()) 
         raise ValueError(f"{name}={path} is not a checkpoint of this project: it has no 'state_dict'")
     state = stored["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(key, str) and is_intact(key, state[key]) for key in state):
-        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' has more than state")
+        raise ValueError(f"{name}={path} is not a checkpoint of this project: its 'state_dict' has more than weights")
     try:
         return upgrade_layout(stored)
     except ValueError as error:

@@ -111,9 +111,9 @@ def run_job(work: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 def first_line(config: DictConfig, name: str) -> str:
     """What a command is about to do, before anything is imported that takes seconds; "" if it has no subject."""
-    about = [config.get("ckpt") or config.get("images")]
     if name not in SCRIPTS:
         return ""  # said before (ddpm.__main__)
+    about = [config.get("ckpt") or config.get("images")]
     if name == "train":
         experiment = HydraConfig.get().runtime.choices.get("experiment")
         about = [f"experiment={experiment} data={config.data.name}", f"in {config.run_dir}"]

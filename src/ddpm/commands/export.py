@@ -80,7 +80,8 @@ def write_safetensors(folder: Path, model: DiffusionModel, stored: DictConfig, a
         exported_folder.save_first_stage(folder, exported_stage)
         exported = exported_folder.with_own_first_stage(exported)
     exported_folder.save_exported_folder(folder, exported)
-    return "use it as ckpt={out}; a classifier as guidance.classifier=, a first stage as codec.first_stage="
+    others = "a classifier as guidance.classifier={out}, a first stage as codec.first_stage={out}"
+    return f"use it as ckpt={{out}}; {others}"
 
 
 def write_diffusers(folder: Path, model: DiffusionModel, stored: DictConfig, about: dict[str, Any]) -> str:

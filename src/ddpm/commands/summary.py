@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from ddpm.base.program import typed
+from ddpm.base.program import shell_command
 from ddpm.base.progress import clock
 from ddpm.checkpoint.folder import list_checkpoints, step_of
 from ddpm.metrics.score import lower_is_better
@@ -73,11 +73,11 @@ def print_summary(
 
 def next_commands(config: DictConfig, module: DiffusionModule) -> list[str]:
     folder = config.run_dir
-    report = f"{typed('ddpm')} report {shlex.quote(folder)}"
+    report = f"{shell_command('ddpm')} report {shlex.quote(folder)}"
     if no_samples(module.network):
         return [report]
     ckpt = quote(f"ckpt={folder}", shell=True) if re.search(r"[^\w/.:-]", folder) else f"ckpt={folder}"
-    return [f"{typed('ddpm')} sample {ckpt}", f"{typed('ddpm')} evaluate {ckpt} metric=fid", report]
+    return [f"{shell_command('ddpm')} sample {ckpt}", f"{shell_command('ddpm')} evaluate {ckpt} metric=fid", report]
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

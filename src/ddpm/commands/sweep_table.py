@@ -6,7 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ddpm.base.program import typed
+from ddpm.base.program import shell_command
 from ddpm.runs import launch
 
 
@@ -27,4 +27,4 @@ class SweepTable(Callback):
         names = run_labels(columns, [str(folder.relative_to(sweep)) for folder in folders])
         last = [{name: f"{points[-1][1]:.5g}" for name, points in read_metrics(each).items()} for each in folders]
         rows = {str(each): {"settings": name, **found} for each, name, found in zip(folders, names, last, strict=True)}
-        print(f"\n{titled_table(rows)}\nnext:\n  {typed('ddpm')} report {sweep}", flush=True)
+        print(f"\n{titled_table(rows)}\nnext:\n  {shell_command('ddpm')} report {sweep}", flush=True)

@@ -13,7 +13,7 @@ WORD = "slurm"
 
 
 def resolve_slurm(settings: dict[str, Any]) -> dict[str, Any]:
-    """The trainer settings with devices and num_nodes of trainer=slurm replaced by those of the job."""
+    """The trainer settings, with the job's devices and num_nodes for trainer=slurm; ValueError outside of a job."""
     requested = [name for name in ("devices", "num_nodes") if settings[name] == WORD]
     if not requested:
         return settings

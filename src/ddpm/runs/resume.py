@@ -17,7 +17,8 @@ from ddpm.runs.portable import open_config, with_absolute_paths
 
 
 def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
-    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run."""
+    """The checkpoint of `resume.path`: None, a file, a run folder, or `auto` for the folder of this run.
+    ValueError if there is none that can be read."""
     if path is None:
         return None
     if path != "auto" and not Path(path).is_dir():

@@ -1,4 +1,7 @@
-"""Interpolation between two real images: diffuse both to t, interpolate, denoise (Ho et al. 2020, section 4.4)."""
+"""Interpolation between two real images: diffuse both to t, interpolate, denoise.
+
+Ho et al. 2020, section 4.4 and figure 8.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated

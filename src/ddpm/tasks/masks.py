@@ -17,7 +17,8 @@ probability 1/2, the same ones in every run."""
 
 
 def known_pixels(mask: str, height: int, width: int) -> Tensor:
-    """float32 `[H, W]`: 1 at known pixels, 0 at unknown ones. mask: one of HIDDEN, or an image file."""
+    """float32 `[H, W]`: 1 at known pixels, 0 at unknown ones. mask: one of HIDDEN, or an image file; else
+    ValueError."""
     known = torch.ones(height, width)
     half_height, half_width = height // 2, width // 2
     match mask:

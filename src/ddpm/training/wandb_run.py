@@ -20,7 +20,7 @@ from wandb.sdk.mailbox import MailboxClosedError
 
 from ddpm.base import check
 from ddpm.base.atomic import write_atomically
-from ddpm.base.program import typed
+from ddpm.base.program import shell_command
 from ddpm.base.untrusted import json_file
 
 IDENTITY = "wandb_run.json"
@@ -98,7 +98,7 @@ def sync_command(run: wandb.Run) -> str:
     """The command that sends an offline run. `wandb sync` joins the parts of a resumed run if one command names all
     of them; their names begin with the time of their start, and a shell sorts what a pattern matches."""
     folder = Path(run.dir).parent.parent
-    return f"{typed('wandb')} sync {shlex.quote(str(folder))}/offline-run-*-{run.id}"
+    return f"{shell_command('wandb')} sync {shlex.quote(str(folder))}/offline-run-*-{run.id}"
 
 
 class RunLogger(WandbLogger):

@@ -139,8 +139,7 @@ def numbers_in(labels: list[Any]) -> list[Any]:
 @dataclass
 class WebDatasetImages:
     """members: file, name, offset and size of each image. passed_over: the number of members of samples without an
-    image, by extension. num_with_several: see `ImageFiles`. without: samples without an image, and
-    folders."""
+    image, by extension. num_with_several: see `ImageFiles`. without: samples without an image, folders."""
 
     members: list[tuple[str, str, int, int]]
     labels: Tensor

@@ -1,4 +1,7 @@
-"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json` of EDM's dataset_tool.py."""
+"""A zip file of images: a folder that was zipped, or PNGs and `dataset.json` of EDM's dataset_tool.py.
+
+Karras et al. 2022 ("Elucidating the Design Space of Diffusion-Based Generative Models").
+"""
 
 import os
 from collections import Counter

@@ -78,7 +78,7 @@ def expand_like(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-class OfImages:
+class ImageCondition:
     """A condition that is computed from real images, which `tasks` gives it."""
 
     needs_images: ClassVar[bool] = True

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT, OfImages
+from ddpm.diffusion.conditions.base import CONCAT, ImageCondition
 
 
 @dataclass(frozen=True)
-class LowResolution(check.Checked, OfImages):
+class LowResolution(check.Checked, ImageCondition):
     """Small images `[B, C, H / factor, W / factor]` in [-1, 1], the mean of each block of factor x factor pixels.
 
     dropout: share of images whose small image is dropped.

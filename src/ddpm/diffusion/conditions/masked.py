@@ -14,12 +14,12 @@ from torch import Tensor
 from ddpm.base import check
 from ddpm.base.rng import Rng
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import CONCAT, OfImages
+from ddpm.diffusion.conditions.base import CONCAT, ImageCondition
 from ddpm.diffusion.conditions.holes import random_holes
 
 
 @dataclass(frozen=True)
-class Masked(check.Checked, OfImages):
+class Masked(check.Checked, ImageCondition):
     """x0 of the image with a black hole (-1), not quantised, and the mask at the size of x0: 1 in the hole, -1 outside.
 
     channels: those of x0. seed: of the masks in training, which also depend on the image's number and the epoch.

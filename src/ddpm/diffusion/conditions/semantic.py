@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.types import Cond
-from ddpm.diffusion.conditions.base import OfImages
+from ddpm.diffusion.conditions.base import ImageCondition
 
 LABEL_MAP = "label_map"
 """Name of the condition that holds the label of each pixel: int64 `[B, H, W]`, -1 for none."""
 
 
 @dataclass(frozen=True)
-class Semantic(OfImages):
+class Semantic(ImageCondition):
     """num_labels: labels are in 0..num_labels-1. dropout: share of images whose labels are all dropped."""
 
     num_labels: check.PositiveInt
