@@ -74,6 +74,9 @@ def test_what_is_typed_within_a_field_is_not_of_the_experiment(config):
     assert changes_of_defaults(config("train", *words), words) == []
 
 
+UNBOUNDED = (
+    "weight.offset=0.0 instead of 1.0, because with objective=eps the weight would be unbounded where only noise is left"
+)
 KEPT = "time_sampler=logit_normal: with the experiment's mean=0.6, std=1.2"
 
 
@@ -104,7 +107,10 @@ def test_a_field_of_an_option_that_was_replaced_is_left_out_and_named(config):
         (["cond.dropout=0"], ["guidance=none, because the condition is not dropped in training"]),
         (["loss=vlb"], ["time_sampler=stratified, because a bound needs uniform times"]),
         (["loss=vlb", "time_sampler=logit_normal"], [KEPT]),
-        (["schedule=linear", "objective=eps"], []),
+        (["schedule=linear", "objective=v"], []),
+        (["schedule=linear", "objective=eps"], [UNBOUNDED]),
+        (["objective=eps", "weight.offset=0.5"], []),
+        (["objective=eps", "weight=uniform"], ["weight=uniform: without the experiment's gamma, offset"]),
     ],
 )
 def test_options_that_nobody_typed_follow_those_that_somebody_typed(config, words, changes):

@@ -25,6 +25,7 @@ EXPERIMENTS = {
 
 
 GAUSSIAN = "ddpm.diffusion.gaussian.GaussianDiffusion"
+EPS = "ddpm.diffusion.objective.Eps"
 
 
 def following_options(words: list[str]) -> list[str]:
@@ -99,18 +100,27 @@ def misfits(config: DictConfig) -> Iterator[tuple[str, str, str]]:
         yield "time_sampler", "stratified", "a bound needs uniform times"
 
 
+def misfit_values(config: DictConfig) -> Iterator[tuple[str, Any, str]]:
+    """Fields whose value does not fit the other fields, a value that does, and the reason."""
+    steps, most = config.sampler.get("steps"), config.schedule.get("num_timesteps")
+    if isinstance(steps, int) and isinstance(most, int) and steps > most > 0:
+        yield "sampler.steps", most, f"schedule.num_timesteps={most}"
+    if config.weight.get("offset") and config.objective._target_ == EPS:
+        yield "weight.offset", 0.0, "with objective=eps the weight would be unbounded where only noise is left"
+
+
 def changes_of_defaults(config: DictConfig, overrides: list[str]) -> list[str]:
     """Make the changes. Returns them in words."""
     typed, changes = typed_fields(overrides), []
-    steps, most = config.sampler.get("steps"), config.schedule.get("num_timesteps")
-    if isinstance(steps, int) and isinstance(most, int) and steps > most > 0 and "sampler.steps" not in typed:
-        config.sampler.steps = most
-        changes.append(f"sampler.steps={most} instead of {steps}, because schedule.num_timesteps={most}")
     for word in overrides:
         group, _, option = word.partition("=")
         file = CONF / group / f"{option}.yaml"
         if file.exists() and is_chosen(config, group):
             changes += left_out_and_kept(config, group, OmegaConf.to_container(OmegaConf.load(file)), word, typed)
+    for key, value, reason in misfit_values(config):
+        if key not in typed:
+            changes.append(f"{key}={value} instead of {OmegaConf.select(config, key)}, because {reason}")
+            OmegaConf.update(config, key, value)
     for group, option, reason in misfits(config):
         if group not in {key.partition(".")[0] for key in typed}:
             OmegaConf.update(config, group, OmegaConf.load(CONF / group / f"{option}.yaml"), merge=False)
