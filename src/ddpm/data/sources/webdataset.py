@@ -16,7 +16,7 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import Column, is_image_name, matching_files, sha256_of_parts
+from ddpm.data.sources.base import Column, is_image_name, matching_files, refuse_repeated, sha256_of_parts
 from ddpm.data.sources.class_numbers import number_classes
 from ddpm.data.sources.layout import (
     CAPTION_FIELDS,
@@ -78,6 +78,7 @@ def samples_of(path: str) -> dict[str, Parts]:
     """The samples of a file by name: the path up to the first dot of its last part. A folder is a sample without parts,
     whose name ends with a slash."""
     found: dict[str, Parts] = {}
+    names = []
     try:
         if not os.path.isfile(path):
             raise OSError("it is not a regular file")
@@ -89,9 +90,11 @@ def samples_of(path: str) -> dict[str, Parts]:
                 stem, _, extension = last.partition(".")
                 if member.isfile() and stem:
                     parts = found.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+                    names.append(f"{folder}/{stem}.{extension.lower()}".lstrip("/"))
                     parts[extension.lower()] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"data.source.path: {path} cannot be read as an uncompressed tar file: {error}") from error
+    refuse_repeated(names, path)
     return found
 
 
