@@ -1,6 +1,7 @@
-"""Names in archives and tables: two of one name, and one name of different Unicode characters."""
+"""Names of files: two of one name, one name in different Unicode characters, other encodings, and links."""
 
 import json
+import os
 import tarfile
 import warnings
 import zipfile
@@ -127,3 +128,54 @@ def test_class_folders_that_differ_in_case_are_two_classes(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(png(1))
     assert Folder(str(tmp_path)).open().class_names == ("A", "a")
+
+
+def test_names_of_other_encodings_are_refused(tmp_path):
+    """They could be read, but neither printed nor stored."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(png(1))
+    for name in (b"\xe91.png", b"\xe92.png"):
+        with open(bytes(tmp_path / "a") + b"/" + name, "wb") as file:
+            file.write(png(2))
+    why = r"2 names of files are not UTF-8, the first is b'\\xe91\.png'; rename them"
+    with pytest.raises(ValueError, match=why):
+        Folder(str(tmp_path / "a")).open()
+    files = [(os.fsdecode(name), png(1)) for name in (b"\xe91.png", b"\xe92.png")]
+    with pytest.raises(ValueError, match=why):
+        tar_of(tmp_path / "a.tar", files).open()
+
+
+def test_links_in_a_tar_file_are_followed(tmp_path):
+    """tar stores a file that has two names as a link of the second to the first."""
+    folder = tmp_path / "a"
+    (folder / "x").mkdir(parents=True)
+    (folder / "x" / "1.png").write_bytes(png(1))
+    os.link(folder / "x" / "1.png", folder / "x" / "2.png")
+    (folder / "x" / "3.png").symlink_to("1.png")
+    (folder / "x" / "4.png").symlink_to("../x/2.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, ".")
+    images = WebDataset(str(tmp_path / "a.tar")).open()
+    assert [images.image(number).getpixel((0, 0)) for number in range(len(images))] == [1] * 4
+    for target in ("5.png", "/elsewhere.png", "../x"):
+        (folder / "x" / "5.png").unlink(missing_ok=True)
+        (folder / "x" / "5.png").symlink_to(target)
+        with tarfile.open(tmp_path / "b.tar", "w") as archive:
+            archive.add(folder, ".")
+        with pytest.raises(ValueError, match=f"5.png is a link to {target}, no file in it; pack files instead"):
+            WebDataset(str(tmp_path / "b.tar")).open()
+
+
+def test_a_class_folder_that_is_a_link_to_nothing_is_refused(tmp_path):
+    """As an empty one, because it would shift the numbers of the classes."""
+    for name in ("a", "c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(png(1))
+    link = tmp_path / "data" / "b"
+    link.symlink_to("unmounted")
+    with pytest.raises(ValueError, match=r"data/b is a link to nothing; remove or repair the link"):
+        Folder(str(tmp_path / "data")).open()
+    link.unlink()
+    link.symlink_to("b")
+    with pytest.raises(ValueError, match=r"data/b is a link to nothing"):
+        Folder(str(tmp_path / "data")).open()

@@ -189,6 +189,13 @@ def refuse_repeated(names: Iterable[str], archive: str | os.PathLike) -> None:
         raise ValueError(f"{archive} has {num} twice, the first is {repeated[0]!r}; unpack it and pack it again")
 
 
+def require_utf8(names: Iterable[str], where: str | os.PathLike) -> None:
+    """Raise ValueError for names in other encodings, which cannot be printed or stored."""
+    if wrong := [name for name in names if re.search("[\ud800-\udfff]", name)]:
+        first = os.fsencode(min(wrong))
+        raise ValueError(f"{where}: {len(wrong)} names of files are not UTF-8, the first is {first!r}; rename them")
+
+
 def sha256_of_parts(parts: Iterable[bytes | str]) -> str:
     """sha256 of the parts one after another, as hexadecimal digits."""
     total = hashlib.sha256()
