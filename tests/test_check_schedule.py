@@ -207,3 +207,9 @@ def test_training_says_at_its_start_whether_its_schedule_is_fit(small, capsys):
     trainer = SimpleNamespace(world_size=1, strategy=strategy, precision="32-true")
     train.print_run(config, build.module(config), trainer, path=None, step=0)
     assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_replaced_is_named(typed):
+    assert "schedules/linear_100.png\n" in typed("schedule=linear", "T=100")
+    other = typed("schedule=linear", "T=100", "schedule.beta_end=0.03")
+    assert "schedules/linear_100.png, in place of an earlier one; out=FILE.png is another place\n" in other

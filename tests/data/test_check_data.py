@@ -217,3 +217,11 @@ def test_colour_profiles_that_are_not_applied_are_counted(tmp_path):
         "RGB": 5,
         "RGB, with a colour profile, which is not applied": 4,
     }
+
+
+def test_a_picture_that_is_replaced_is_named(typed, folder):
+    """That of other settings has the same name."""
+    words = ("data=folder", f"data.source.root={folder}", "data.size=8", "data.num_workers=0", "data.resize=box")
+    for size, replaced in ((8, ""), (4, ", in place of an earlier one; out=FILE.png is another place")):
+        text, _ = typed(*words, f"data.size={size}", "data.batch_size=4")
+        assert entries(text)["picture"] == [f"data_checks/folder.png{replaced}"]
