@@ -211,3 +211,9 @@ def test_training_says_at_its_start_whether_its_schedule_and_warmup_are_fit(smal
     output = capsys.readouterr().out
     assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in output
     assert f"\nnote: optimizer.warmup_steps=9 is more than all {config.trainer.max_steps} steps" in output
+
+
+def test_a_picture_that_is_replaced_is_named(typed):
+    assert "schedules/linear_100.png\n" in typed("schedule=linear", "T=100")
+    other = typed("schedule=linear", "T=100", "schedule.beta_end=0.03")
+    assert "schedules/linear_100.png, in place of an earlier one; out=FILE.png is another place\n" in other

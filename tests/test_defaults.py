@@ -75,7 +75,8 @@ def test_what_is_typed_within_a_field_is_not_of_the_experiment(config):
 
 
 UNBOUNDED = (
-    "weight.offset=0.0 instead of 1.0, because with objective=eps the weight would be unbounded where only noise is left"
+    "weight.offset=0.0 instead of 1.0, because with objective=eps the weight would be unbounded where only noise is "
+    "left"
 )
 KEPT = "time_sampler=logit_normal: with the experiment's mean=0.6, std=1.2"
 

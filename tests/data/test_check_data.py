@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ddpm.commands import check_data, cli
 from ddpm.data.datamodule import ImageDataModule
@@ -201,3 +201,27 @@ def test_files_of_several_frames_are_counted_apart(tmp_path, form):
     modes = sorted(mode for _, mode, _ in found.stored)
     assert [", the first of several frames" in mode for mode in modes].count(True) == 1
     assert found.duplicates() == [[0, 1]]
+
+
+def test_colour_profiles_that_are_not_applied_are_counted(tmp_path):
+    """Those of Pillow: one of sRGB, and one of another space."""
+    image = Image.new("RGB", (4, 4), "red")
+    for kind in ("sRGB", "XYZ"):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes()
+        for form in ("png", "jpg", "webp", "tiff"):
+            image.save(tmp_path / f"{kind}.{form}", icc_profile=profile)
+    image.save(tmp_path / "none.png")
+    images = Folder(str(tmp_path)).open()
+    found = survey(Decoder(images, Preparation(3, (4, 4))), 3, 0, lambda done: None)
+    assert {mode: num for (_, mode, _), num in found.stored.items()} == {
+        "RGB": 5,
+        "RGB, with a colour profile, which is not applied": 4,
+    }
+
+
+def test_a_picture_that_is_replaced_is_named(typed, folder):
+    """That of other settings has the same name."""
+    words = ("data=folder", f"data.source.root={folder}", "data.size=8", "data.num_workers=0", "data.resize=box")
+    for size, replaced in ((8, ""), (4, ", in place of an earlier one; out=FILE.png is another place")):
+        text, _ = typed(*words, f"data.size={size}", "data.batch_size=4")
+        assert entries(text)["picture"] == [f"data_checks/folder.png{replaced}"]

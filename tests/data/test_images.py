@@ -273,3 +273,23 @@ def test_bright_deep_images_and_shallow_ones_need_no_white(tmp_path):
     Image.fromarray(np.full((4, 4), 3, dtype=np.uint8)).save(tmp_path / "b.png")
     data = ImageDataModule(Folder(str(tmp_path)), "scans", channels=1, size=4, batch_size=2)
     assert len(data.split("train")) == 2
+
+
+def test_a_white_without_effect_is_refused(tmp_path):
+    """One deep image is enough, wherever it lies."""
+    for number in range(40):
+        Image.fromarray(np.full((4, 4), number, dtype=np.uint8)).save(tmp_path / f"{number:02d}.png")
+    settings = {"source": Folder(str(tmp_path)), "name": "scans", "channels": 1, "size": 4, "batch_size": 2}
+    with pytest.raises(ValueError, match=r"^data\.white must be null, because .* no image has more than 8, got 4095"):
+        ImageDataModule(**settings, white=4095).split("train")
+    ImageDataModule(**settings, white=65535).split("train")
+    Image.fromarray(np.full((4, 4), 4000, dtype=np.uint16)).save(tmp_path / "01.png")
+    ImageDataModule(**settings, white=4095).split("train")
+    others = tmp_path / "others"
+    others.mkdir()
+    (tmp_path / "01.png").rename(others / "01.png")
+    settings["source"], shallow = Folder(str(others)), Folder(str(tmp_path), layout="flat")
+    for source, test in ((Folder(str(others)), shallow), (shallow, Folder(str(others)))):
+        data = ImageDataModule(**{**settings, "source": source}, white=4095, test_source=test)
+        assert data.split("train").indices.tolist() == [*range(len(source.open()))]
+        assert data.split("test").indices.tolist() == [*range(len(test.open()))]

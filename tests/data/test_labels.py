@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import zipfile
 from unicodedata import normalize
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from ddpm.data.datamodule import ImageDataModule
-from ddpm.data.labels import explain_no_labels
+from ddpm.data.labels import explain_no_labels, with_labels
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.mnist import Mnist
 from ddpm.data.sources.parquet import Parquet
@@ -357,3 +358,15 @@ def test_a_table_of_hugging_face_may_be_csv_and_texts_may_have_any_characters(tm
             lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
             (tmp_path / name / name).write_bytes(b"\xef\xbb\xbf" + lines.encode())
         assert source.open().captions == texts
+
+
+@pytest.mark.parametrize("table", ["nowhere.csv", "fifo.csv", "folder"])
+def test_a_table_of_labels_that_is_no_file_is_named(tmp_path, table):
+    """Not with `null` as the only remedy, which means other labels."""
+    (tmp_path / "data").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "data" / "0.png")
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "folder").mkdir()
+    images = Folder(str(tmp_path / "data")).open()
+    with pytest.raises(ValueError, match=f"or TABLE.csv:COLUMN of an existing file; {tmp_path}/{table} is none, got"):
+        with_labels(images, f"{tmp_path}/{table}:kind", "folder")

@@ -1,5 +1,7 @@
 """evaluate.py refuses what cannot be measured before it reads a checkpoint or makes an image."""
 
+import os
+
 import numpy as np
 import pytest
 from small_models import Quarters
@@ -58,6 +60,35 @@ def test_what_cannot_be_meant_is_refused_before_any_work(config, tmp_path, monke
 
 def test_images_that_there_are_not_are_named_before_weights_are_downloaded(config, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate.evaluators, "build_evaluator", None)
-    for path, message in (("nowhere", "images=.*nowhere does not exist"), ("", "images=.* contains neither images")):
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "folder").mkdir()
+    for path, message in (
+        ("nowhere", "images=.*nowhere does not exist"),
+        ("folder", "images=.* contains neither images"),
+        ("empty.npz", r"images=.*empty\.npz cannot be read .* it is an empty file"),
+    ):
         with pytest.raises(ValueError, match=message):
             evaluate.run_evaluate(config("evaluate", "trainer=cpu", f"images={tmp_path / path}", "data=digits"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fifo.npz", "is not a file; give a folder"),
+        ("empty.npz", "cannot be read as an .npz file of numbers: it is an empty file"),
+        ("text.zip", "cannot be read as a zip file"),
+        ("loop.npz", "does not exist; give a folder"),
+        ("folder", "contains neither images"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_is_named_at_once(config, tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr("ddpm.metrics.extractors.usual.usual", lambda data: Quarters())
+    np.savez(tmp_path / "images.npz", np.zeros((3, 8, 8, 1), np.uint8))
+    os.mkfifo(tmp_path / "fifo.npz")
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "text.zip").write_text("text")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    (tmp_path / "folder").mkdir()
+    words = ("trainer=cpu", f"images={tmp_path}/images.npz", f"reference={tmp_path / name}")
+    with pytest.raises(ValueError, match=f"^reference={tmp_path / name} {message}"):
+        evaluate.run_evaluate(config("evaluate", *words))

@@ -1,4 +1,4 @@
-"""Figures as PNG files, and lines that lie on each other."""
+"""Figures as PNG files, where they are written, and lines that lie on each other."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,11 @@ def distance(axes: "Axes", one: "Line2D", other: "Line2D") -> float:
     finite = np.isfinite(pair).all((0, 2))
     y, others = (axes.transData.transform(each[finite])[:, 1] for each in pair)
     return float(np.median(np.abs(y - others))) if finite.any() else np.inf
+
+
+def describe_place(path: Path) -> str:
+    """The path, and whether a picture there will be replaced; to be called before it is written."""
+    return f"{path}, in place of an earlier one; out=FILE.png is another place" if path.exists() else str(path)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm.base import check
 from ddpm.base.image_grid import POINT, annotate, enlarge, tile_images
+from ddpm.base.plots import describe_place
 from ddpm.base.program import CONF
 from ddpm.base.progress import ProgressDisplay
 from ddpm.commands import cli
@@ -60,9 +61,10 @@ def run_check_data(config: DictConfig) -> None:
         print_entry("no test", data.no_test_split)
     if num["training"]:
         out = Path(config.out or f"data_checks/{data.name}.png")
+        place = describe_place(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         save_png(out, draw_images(data, opened["training"], surveys["training"], num_shown).numpy())
-        print_entry("picture", str(out))
+        print_entry("picture", place)
     faults = [fault for name in opened for fault in faults_of(data, opened[name], surveys[name])]
     if not faults and num_train < data.batch_size:
         faults = [f"{num_train} images for training are fewer than data.batch_size={data.batch_size}"]

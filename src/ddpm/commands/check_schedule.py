@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
+from ddpm.base.plots import describe_place
 from ddpm.base.program import CONF
 from ddpm.commands import cli
 from ddpm.commands.options import options_of
@@ -43,8 +44,9 @@ def run_check_schedule(config: DictConfig) -> None:
         jump = examination.largest_jump(schedule, steps)
         rise = jump.rise * 10 / math.log(10)
         print(f"  {steps:3} even steps   raise the SNR by up to {rise:.1f} dB, from t = {jump.t} to {jump.s}")
+    place = describe_place(out)
     picture.draw_schedule(out, name, schedule, others, adjusted_schedule(name, config.schedule))
-    print(f"  {'picture':16} {out}")
+    print(f"  {'picture':16} {place}")
     if refused:
         print(f"  {'not plotted':16} {', '.join(refused)}: impossible with T = {schedule.T}")
     print(f"{name} with T = {schedule.T}: {examination.verdict(schedule, leaf, power)}")

@@ -141,7 +141,7 @@ def measure_images(config: DictConfig, paths: list[Path], trainer: Trainer) -> N
     variants = sweep.variants(config, changes) if sweep else [Variant(changes)]
     if config.images is not None:
         with named_as("images", Path(config.images)):
-            image_source(config.images)  # raises before weights are downloaded
+            image_source(config.images).open()  # raises before weights are downloaded
     evaluator = evaluators.build_evaluator(config, data_name(config, paths)).to("cpu")  # raises if weights are missing
     report_left_out(evaluator)
     if config.save_statistics and not any(score.moments for score in evaluator.scores):

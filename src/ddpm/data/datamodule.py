@@ -195,9 +195,10 @@ class ImageDataModule(LightningDataModule):
         return opened.content_hash(self.split(split, num_images).indices)
 
     def check_images(self, images: Images) -> None:
-        """Raise ValueError for other classes than configured, and for 16-bit images that would be nearly black."""
+        """Raise ValueError for other classes than configured, and as of `check_white`."""
         check_classes(images, self._num_classes, self.name)
-        check_white(images, self.preparation.white)
+        sources = (source for source in (self.source, self.test_source) if source is not None)
+        check_white(images, self.preparation.white, (source.open() for source in sources))
 
     def decoder(self, images: Images) -> Decoder:
         """Of these images, and of their label images if there are some."""

@@ -27,7 +27,9 @@ def with_labels(images: Any, labels: str, name: str) -> Any:
         found = tables.columns(text_file(Path(path)), images.names, path, "", images.root)
         labels = column
     if not found:
-        check.fail("data.labels", labels, f"null for data={name}, which has nothing to choose from")
+        can_have = path and hasattr(images, "names")
+        table = f", or TABLE.csv:COLUMN of an existing file; {path} is none" if can_have else ""
+        check.fail("data.labels", labels, f"null for data={name}, which has nothing to choose from{table}")
     if labels not in found and (problems := [found[each].where for each in found if is_table(each)]):
         known = ", ".join(each for each in found if not is_table(each))
         check.fail("data.labels", labels, f"{f'one of {known}' if known else 'null'} ({'; '.join(problems)})")

@@ -61,6 +61,8 @@ def open_image(source: Path | bytes) -> Image.Image:
             raise UnusableImage("is not a regular file" if source.exists() else "does not exist")
         require_memory(source.stat().st_size, "the file")
         source = source.read_bytes()
+    if not source:
+        raise UnusableImage("is an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it starts at half of the limit

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,7 +20,7 @@ from ddpm.data.workers import BatchReader
 
 Stored = tuple[tuple[int, int], str, int]
 """(height, width) of an upright image, its Pillow mode ("array" without a file) and whether it is one of several
-frames, and the bits of a channel."""
+frames or has a colour profile, and the bits of a channel."""
 
 
 @dataclass
@@ -59,9 +60,16 @@ def count(stored: Counter[Stored], image: Any) -> Any:
         return image
     bits = bits_of(image)  # before it is decoded
     frames = ", the first of several frames" if getattr(image, "n_frames", 1) > 1 else ""
+    profile = "" if is_srgb(image) else ", with a colour profile, which is not applied"
     upright = turn_upright(image)
-    stored[(upright.height, upright.width), image.mode + frames, bits] += 1
+    stored[(upright.height, upright.width), image.mode + frames + profile, bits] += 1
     return upright
+
+
+def is_srgb(image: Image.Image) -> bool:
+    """Whether its ICC profile has the name sRGB, in ASCII or UTF-16, or is missing."""
+    profile = image.info.get("icc_profile")
+    return not profile or b"sRGB" in profile.replace(b"\0", b"")
 
 
 @dataclass(frozen=True)

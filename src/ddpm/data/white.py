@@ -1,7 +1,8 @@
 """The white of 16-bit images. Files do not say how many of the bits are used."""
 
 import contextlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,13 @@ BITS = (8, 10, 12, 14)
 """Fewer than 16, as cameras and scanners store them."""
 
 
-def check_white(images: Images, white: int | None) -> None:
-    """Raise ValueError for 16-bit images that would be nearly black, and for a white, `data.white`, without effect."""
+def check_white(images: Images, white: int | None, sources: Iterable[Images]) -> None:
+    """Raise ValueError for 16-bit images that would be nearly black, and for a white, `data.white`, without effect.
+
+    sources: of all splits. The white may be that of one of them alone.
+    """
+    if white not in (None, FULL_WHITE) and not any(map(has_deep, sources)):
+        check.fail("data.white", white, "null, because it is for grey of 16 bits, and no image has more than 8")
     found = brightest_of_sample(images)
     colours = [number for number, (_, is_grey) in found.items() if not is_grey]
     if white not in (None, FULL_WHITE) and colours:
@@ -50,6 +56,20 @@ def describe_dark(images: Images, found: Found) -> tuple[int, str] | None:
         f"the brightest value in {len(found)} images of 16 bits is {value:,} of {FULL_WHITE:,}, for example in {first}"
     )
     return value, text
+
+
+def has_deep(images: Images) -> bool:
+    """Whether an image has more than 8 bits, by its header, or cannot be read."""
+    return any(bits_in_header(images, number) > 8 for number in range(len(images)))
+
+
+def bits_in_header(images: Images, number: int) -> float:
+    """Bits of a channel; infinity for a broken image, which is reported later."""
+    try:
+        image: Any = images.image(number)
+    except Exception:  # any error of a broken image
+        return math.inf
+    return bits_of(image) if isinstance(image, Image.Image) else 8
 
 
 def brightest(images: Images, number: int) -> tuple[int, bool] | None:

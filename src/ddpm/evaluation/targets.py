@@ -178,11 +178,14 @@ def build_reference(config: DictConfig, stored: DictConfig, shape: tuple[int, in
         if given:
             raise ValueError(f"{given[0]} has no effect with reference={config.reference}; leave it out")
         path = Path(config.reference)
-        if holds_statistics(path):
-            if holds_images(path):
-                return ReferenceBatch(path, of_shape(image_data(config.reference)), ReferenceCache())
+        with named_as("reference", path):
+            has_moments = holds_statistics(path)
+            data = None if has_moments and not holds_images(path) else image_data(path)
+        if data is None:
             return StatisticsReference(path)
-        return ImageReference(of_shape(image_data(config.reference)), "train", None, ReferenceCache())
+        if has_moments:
+            return ReferenceBatch(path, of_shape(data), ReferenceCache())
+        return ImageReference(of_shape(data), "train", None, ReferenceCache())
     if "source" not in stored.data:
         raise ValueError(f"ckpt={config.ckpt} does not say what it was trained on: choose the data, as in data=cifar10")
     data = of_shape(build.data(stored))

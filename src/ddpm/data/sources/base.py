@@ -4,10 +4,12 @@ import glob
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
@@ -173,6 +175,25 @@ def require_one_split(folder: str, files: Sequence[str]) -> None:
             f"{folder} has files of the splits train, {', '.join(held_out)}; give one of them alone, in a folder "
             f"of its own or with data.source.path={those}, and another with data.test_source"
         )
+
+
+def composed(name: str) -> str:
+    """In composed Unicode characters (NFC), to compare names: some programs of a Mac write decomposed ones."""
+    return normalize("NFC", name)
+
+
+def refuse_repeated(names: Iterable[str], archive: str | os.PathLike) -> None:
+    """Raise ValueError if two files of an archive have one name. Programs differ in which of them they read."""
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        num = f"{len(repeated)} name{'s' if len(repeated) > 1 else ''}"
+        raise ValueError(f"{archive} has {num} twice, the first is {repeated[0]!r}; unpack it and pack it again")
+
+
+def require_utf8(names: Iterable[str], where: str | os.PathLike) -> None:
+    """Raise ValueError for names in other encodings, which cannot be printed or stored."""
+    if wrong := [name for name in names if re.search("[\ud800-\udfff]", name)]:
+        first = os.fsencode(min(wrong))
+        raise ValueError(f"{where}: {len(wrong)} names of files are not UTF-8, the first is {first!r}; rename them")
 
 
 def sha256_of_parts(parts: Iterable[bytes | str]) -> str:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.data.sources.base import composed
+
 
 class Labels(NamedTuple):
     """numbers: int64 `[N]`, -1 for no label. names: of the classes, if they are not numbers. problem: why there are
@@ -24,7 +26,8 @@ def no_labels(num: int, problem: str = "") -> Labels:
 def number_classes(
     values: Sequence[Any], what: str, name_of: Callable[[int], str], names: tuple[str, ...] = ()
 ) -> Labels:
-    """Integers are numbers of classes, and are kept. Other values are names, which are numbered in their order.
+    """Integers are numbers of classes, and are kept. Other values are names, which are numbered in their order,
+    in composed Unicode characters (NFC), so that it is the same on every file system.
 
     A value is missing if it is None, NaN, "" or -1. what: the values in the problem of those that are no classes, such
     as vectors. name_of: the name of an image. names: of classes that have numbers.
@@ -36,8 +39,13 @@ def number_classes(
         return no_labels(len(values), f"{problem} are not, for example {value} of {where}")
     present = {value for value in values if not is_missing(value)}
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
-        names = tuple(sorted({str(value) for value in present}))
-        number = {name: place for place, name in enumerate(names)}
+        written: dict[str, str] = {}  # by the composed name
+        for text in sorted(set(map(str, present)), reverse=True):
+            if (other := written.setdefault(composed(text), text)) != text:
+                problem = f"{what} is of two classes that look the same, {other!a} and {text!a}; rename one of them"
+                return no_labels(len(values), problem)
+        names = tuple(sorted(written))
+        number = {written[name]: place for place, name in enumerate(names)}
         return Labels(torch.tensor([-1 if is_missing(v) else number[str(v)] for v in values]), names)
     if names and (largest := int(max(present, default=-1))) >= len(names):
         return no_labels(len(values), f"{what} is {largest}, but there are names of {len(names)} classes alone")

@@ -12,7 +12,7 @@ from ddpm.base.untrusted import text_file
 from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import head_of, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources import tables
-from ddpm.data.sources.base import HELD_OUT, is_image_name, sha256_of_parts
+from ddpm.data.sources.base import HELD_OUT, is_image_name, require_utf8, sha256_of_parts
 from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, fail_with, splits_in
 
 
@@ -97,7 +97,7 @@ def has_image(root: Path) -> bool:
 def image_names(root: Path) -> tuple[list[str], list[str]]:
     """Paths of images below the root, sorted, with forward slashes, and of the other files.
 
-    Links are followed; two paths to one folder raise ValueError.
+    Links are followed; two paths to one folder, and a link to nothing that has no name of an image, raise ValueError.
     """
     found: list[str] = []
     others: list[str] = []
@@ -115,7 +115,12 @@ def image_names(root: Path) -> tuple[list[str], list[str]]:
             if is_image_name(name) or (looks and is_image_content(head_of(Path(folder, file)))):
                 found.append(name)
             elif not is_hidden(PurePath(file)):
+                if not Path(folder, file).exists():  # of a class folder, it would shift the numbers of the others
+                    raise ValueError(
+                        f"data.source.root: {folder}/{file} is a link to nothing; remove or repair the link"
+                    )
                 others.append(name)
+    require_utf8(found, root)
     return sorted(found), sorted(others)
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, NoReturn, Self
-from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from ddpm.base.untrusted import json_data
 from ddpm.data.open_image import is_hidden
 from ddpm.data.sources import tables
-from ddpm.data.sources.base import EXTENSIONS, HELD_OUT, SAME, Column
+from ddpm.data.sources.base import EXTENSIONS, HELD_OUT, SAME, Column, composed
 from ddpm.data.sources.class_numbers import Labels, no_labels, number_classes
 
 LAYOUTS = ("auto", "classes", "flat", "edm")
@@ -124,15 +123,19 @@ class ImageFiles(ABC):
         table = json_data(self.text(EDM_TABLE), where)
         try:
             entries = table.get("labels")
-            classes = None if entries is None else {name.replace("\\", "/"): label for name, label in entries}
+            rows = None if entries is None else [(composed(name.replace("\\", "/")), label) for name, label in entries]
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f'{where} must be a JSON object {{"labels": [[name, class], ...]}}: {error}') from error
-        if classes is None:
+        if rows is None:
             return no_labels(len(self))
-        missing = [name for name in self.names if name not in classes]
+        classes: dict[str, Any] = {}
+        for name, label in rows:
+            if classes.setdefault(name, label) != label:
+                raise ValueError(f"{where} has two labels for {name}: {classes[name]!r} and {label!r}")
+        missing = [name for name in self.names if composed(name) not in classes]
         if len(missing) == len(self):
             return no_labels(len(self), f"{where} has no label for any image, the first is {missing[0]}")
-        return number_classes([classes.get(name) for name in self.names], f"{where}: a label", self.name)
+        return number_classes([classes.get(composed(name)) for name in self.names], f"{where}: a label", self.name)
 
     def columns(self) -> dict[str, Column]:
         """What data.labels can choose: the first folder, the file name up to the first underscore, and the columns of
@@ -174,24 +177,24 @@ class ImageFiles(ABC):
             values = [row[each] for each in CAPTION_FIELDS if is_caption(row.get(each))]
             if not values or not isinstance(row.get(tables.FILE_NAME), str):
                 raise ValueError(f'{where} must be {{"file_name": ..., "text": ...}} with texts')
-            name = PurePosixPath(row[tables.FILE_NAME].replace("\\", "/"))
+            name = PurePosixPath(composed(row[tables.FILE_NAME].replace("\\", "/")))
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"{where}: file_name must lie below the table, got {str(name)!r:.200}")
             if parent(path) != ABOVE:
-                name = PurePosixPath(parent(path)) / name
-            elif name.is_relative_to(self.folder):
-                name = name.relative_to(self.folder)
+                name = PurePosixPath(composed(parent(path))) / name
+            elif name.is_relative_to(composed(self.folder)):
+                name = name.relative_to(composed(self.folder))
             else:  # of another split
                 continue
-            found.setdefault(normalize("NFC", name.as_posix()), []).extend(texts_in(values[0]))
+            found.setdefault(name.as_posix(), []).extend(texts_in(values[0]))
         names = " and ".join(dict.fromkeys(path.rpartition("/")[2] for path in paths))
-        missing = [name for name in self.names if normalize("NFC", name) not in found]
+        missing = [name for name in self.names if composed(name) not in found]
         if missing:
             raise ValueError(f"{names} has no text for {len(missing)} of {len(self)} images, the first is {missing[0]}")
         if len(found) > len(self):
-            other = min(found.keys() - {normalize("NFC", name) for name in self.names})
+            other = min(found.keys() - {*map(composed, self.names)})
             raise ValueError(f"{names} names a file that is no image below {self.root}: {other}")
-        return [found[normalize("NFC", name)] for name in self.names]
+        return [found[composed(name)] for name in self.names]
 
     def texts_beside(self) -> dict[str, str]:
         """The text files that have the name of an image but for the extension, by that name."""
@@ -268,8 +271,8 @@ def columns_of_names(names: Sequence[str], folders: Iterable[str], root: str) ->
 
 
 def stem(name: str) -> str:
-    """The path without the extension."""
-    return str(PurePosixPath(name).with_suffix(""))
+    """The path without the extension, in composed characters."""
+    return composed(str(PurePosixPath(name).with_suffix("")))
 
 
 def parent(name: str) -> str:

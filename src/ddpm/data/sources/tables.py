@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
-from unicodedata import normalize
 
 from ddpm.base.untrusted import json_data
-from ddpm.data.sources.base import Column, is_image_name
+from ddpm.data.sources.base import Column, composed, is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILE_NAME = "file_name"
@@ -30,9 +29,13 @@ def read_rows(text: str, where: str) -> list[dict[str, Any]]:
         header = (text.splitlines() or [""])[0]
         delimiter = max(",;\t|", key=header.count)
         try:
-            return list(csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True))
+            table = csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True)
+            found = list(table)
         except csv.Error as error:
             raise ValueError(f"{where} cannot be read as a table: {error}") from error
+        if repeated := [name for name, times in Counter(table.fieldnames or ()).items() if times > 1 and name]:
+            raise ValueError(f"{where} has two columns with the name {repeated[0]!r}; rename one of them")
+        return found
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     rows = [(number, json_data(line, f"{where}, line {number}")) for number, line in lines]
     for number, row in rows:
@@ -54,8 +57,8 @@ def columns(
     rows, number = read_rows(text, where), numbers_of(names, (str,) if by_path_alone else NAMES)
 
     def find(value: Any) -> int | None:
-        name = normalize("NFC", str(value)).replace("\\", "/").removeprefix("./").removeprefix(f"{root}/")
-        return number.get((PurePosixPath(folder) / name).as_posix(), number.get(name))
+        name = composed(str(value)).replace("\\", "/").removeprefix("./").removeprefix(composed(f"{root}/"))
+        return number.get((PurePosixPath(composed(folder)) / name).as_posix(), number.get(name))
 
     found = {
         name: [find(row.get(name)) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
@@ -101,7 +104,7 @@ def numbers_of(names: Sequence[str], forms: Sequence[Callable[[PurePosixPath], s
     """The numbers of images by the forms of their names that only one image has; later forms come first."""
     found: dict[str, int] = {}
     for form in forms:
-        keys = [form(PurePosixPath(normalize("NFC", name))) for name in names]
+        keys = [form(PurePosixPath(composed(name))) for name in names]
         times = Counter(keys)
         found |= {key: number for number, key in enumerate(keys) if times[key] == 1}
     return found

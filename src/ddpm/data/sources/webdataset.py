@@ -1,6 +1,7 @@
 """WebDataset: tar files in which the members of a sample have the same name, as 0001.jpg, 0001.txt and 0001.cls."""
 
 import os
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ddpm.base.memory import require_memory
 from ddpm.base.untrusted import json_data
 from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import open_image
-from ddpm.data.sources.base import Column, is_image_name, matching_files, sha256_of_parts
+from ddpm.data.sources.base import Column, is_image_name, matching_files, refuse_repeated, require_utf8, sha256_of_parts
 from ddpm.data.sources.class_numbers import number_classes
 from ddpm.data.sources.layout import (
     CAPTION_FIELDS,
@@ -78,21 +79,38 @@ def samples_of(path: str) -> dict[str, Parts]:
     """The samples of a file by name: the path up to the first dot of its last part. A folder is a sample without parts,
     whose name ends with a slash."""
     found: dict[str, Parts] = {}
+    names = []
     try:
         if not os.path.isfile(path):
             raise OSError("it is not a regular file")
         with tarfile.open(path, "r:") as archive:
+            members = {posixpath.normpath(member.name): member for member in archive}
             for member in archive:
                 folder, _, last = member.name.rpartition("/")
                 if member.isdir() and member.name != ".":
                     found[f"{folder}/{last}/".lstrip("/")] = {}
                 stem, _, extension = last.partition(".")
-                if member.isfile() and stem:
+                if (member.isfile() or member.islnk() or member.issym()) and stem:
+                    file = linked_file(member, members)
                     parts = found.setdefault(f"{folder}/{stem}".lstrip("/"), {})
-                    parts[extension.lower()] = (member.offset_data, member.size)
+                    names.append(f"{folder}/{stem}.{extension.lower()}".lstrip("/"))
+                    parts[extension.lower()] = (file.offset_data, file.size)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"data.source.path: {path} cannot be read as an uncompressed tar file: {error}") from error
+    refuse_repeated(names, path)
+    require_utf8(names, path)
     return found
+
+
+def linked_file(member: tarfile.TarInfo, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+    """The member itself, or the file among `members`, by path, to which it is a link. Raises ValueError for another."""
+    found: list[tarfile.TarInfo | None] = [member]
+    while (last := found[-1]) is not None and not last.isfile() and last not in found[:-1]:
+        above = posixpath.dirname(last.name) if last.issym() else ""
+        found.append(members.get(posixpath.normpath(posixpath.join(above, last.linkname))))
+    if last is None or not last.isfile():
+        raise ValueError(f"{member.name} is a link to {member.linkname}, no file in it; pack files instead (tar -h)")
+    return last
 
 
 def read_part(file: BinaryIO, offset: int, size: int, what: str) -> bytes:

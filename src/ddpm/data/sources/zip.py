@@ -18,7 +18,7 @@ from ddpm.base.untrusted import utf8
 from ddpm.data.contents import describe_counts
 from ddpm.data.open_image import NUM_BYTES, is_hidden, is_image_content, may_be_image, open_image
 from ddpm.data.sources import tables
-from ddpm.data.sources.base import is_image_name, sha256_of_parts
+from ddpm.data.sources.base import is_image_name, refuse_repeated, sha256_of_parts
 from ddpm.data.sources.layout import ABOVE, LAYOUTS, ImageFiles, folders_below, splits_in, zipped_folder
 
 MAX_NAMED = 20
@@ -47,6 +47,7 @@ class Zip(check.Checked):
                 entries = {n: e for n, e in files.items() if is_image_name(n) or is_image(archive, e)}
         except Exception as error:  # any error of a damaged or hostile file
             raise ValueError(f"data.source.path={str(path)!r} cannot be read as a zip file: {error}") from error
+        refuse_repeated((name.replace("\\", "/") for name in named if not name.endswith("/")), path)
         others = {name for name in files if not is_hidden(PurePosixPath(name))} - entries.keys()
         root = f"{self.within.strip('/')}/" if self.within else zipped_folder(entries, others)
         above = [name for name in others if self.within and is_beside(name, root)]
