@@ -201,12 +201,16 @@ def test_a_schedule_that_adjusts_another_takes_each_of_them_with_its_length(wrap
         assert (alpha_bar[-1] == 0) == ends_at_zero, option
 
 
-def test_training_says_at_its_start_whether_its_schedule_is_fit(small, capsys):
-    config = small("schedule=linear", "schedule.num_timesteps=100", "schedule.rescale=false")
+def test_training_says_at_its_start_whether_its_schedule_and_warmup_are_fit(small, capsys):
+    config = small(
+        "schedule=linear", "schedule.num_timesteps=100", "schedule.rescale=false", "optimizer.warmup_steps=9"
+    )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(world_size=1, strategy=strategy, precision="32-true")
     train.print_run(config, build.module(config), trainer, path=None, step=0)
-    assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "\nschedule: x_T still contains 0.33 bits/dim about x0: use schedule.rescale=true" in output
+    assert f"\nnote: optimizer.warmup_steps=9 is more than all {config.trainer.max_steps} steps" in output
 
 
 def test_a_picture_that_is_replaced_is_named(typed):

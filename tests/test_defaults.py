@@ -75,7 +75,8 @@ def test_what_is_typed_within_a_field_is_not_of_the_experiment(config):
 
 
 UNBOUNDED = (
-    "weight.offset=0.0 instead of 1.0, because with objective=eps the weight would be unbounded where only noise is left"
+    "weight.offset=0.0 instead of 1.0, because with objective=eps the weight would be unbounded where only noise is "
+    "left"
 )
 KEPT = "time_sampler=logit_normal: with the experiment's mean=0.6, std=1.2"
 
@@ -140,7 +141,10 @@ def test_a_text_for_a_number_is_refused_by_the_configuration_alone(config, word,
         refuse_other_kinds(config("train", word), "train", [word])
 
 
-@pytest.mark.parametrize("words", [["model.base_channels=abc"], ["lr=1"], ["--lr", "1"], ["schedule=cosin"]])
+@pytest.mark.parametrize(
+    "words",
+    [["model.base_channels=abc"], ["resume=auto", "seed=abc"], ["lr=1"], ["--lr", "1"], ["schedule=cosin"]],
+)
 def test_what_the_words_alone_show_is_refused_before_torch_is_imported(words, tmp_path):
     start = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), *words]
     ended = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)

@@ -33,6 +33,14 @@ def test_equal_lines_all_remain_visible(num):
         assert (distance < 0.1).sum() >= 20, number
 
 
+def test_lines_apart_from_each_other_are_solid_whatever_their_scale():
+    """Learning rates of 2e-5 and 2e-3, and a curve over its own values before smoothing."""
+    x, y = np.arange(4), np.full(4, 2e-5)
+    drawn = chart([Curve("low", 0, x, y), Curve("high", 1, x, 100 * y, faint=101 * y)], "step", "rate", "about", False)
+    assert "stroke-dasharray" not in drawn
+    assert "stroke-dasharray" in chart([Curve("a", 0, x, y), Curve("b", 1, x, y)], "step", "rate", "about")
+
+
 def test_labels_are_in_the_panel_and_over_no_other_label_or_point():
     rng = np.random.default_rng(0)
     points = [tuple(place) for place in rng.normal(size=(12, 2))]

@@ -163,6 +163,8 @@ def test_a_run_says_its_parameters_its_minutes_and_what_it_lacks(tmp_path):
     assert (read_run(run).parameters, read_run(run).series.minutes) == (None, None)
     with lock_folder(run):
         assert read_run(run).notes[0] == "It is at step 10 of 40."
+    (run / "checkpoints" / "00000017.ckpt").write_bytes(b"")
+    assert read_run(run).notes[0] == "It ended at step 17 of 40."
     (run / "nonfinite").mkdir()
     (run / "nonfinite" / "00000012.pt").write_bytes(b"")
     assert read_run(run).failure == "The loss became NaN or infinite at step 12."

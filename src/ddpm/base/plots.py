@@ -16,11 +16,12 @@ NEAR, DASH = 3.0, 5.0  # pixels; widths of the line
 
 
 def set_apart(axes: "Axes") -> None:
-    """Show all of the lines that lie on each other: as dashes in turn, and with smaller markers inside larger ones. It
-    is called when all lines are drawn."""
+    """Show all of the lines that lie on each other: as dashes in turn, and with smaller markers inside larger ones.
+    Translucent lines are background and stay as they are. It is called when all lines are drawn."""
+    axes.autoscale_view()  # matplotlib postpones it; distances in pixels need the limits
     groups: list[list[Line2D]] = []
     for line in axes.lines:
-        if line.get_linestyle() != "None" and line.get_transform() == axes.transData:
+        if line.get_linestyle() != "None" and line.get_alpha() is None and line.get_transform() == axes.transData:
             near = [group for group in groups if distance(axes, group[0], line) < NEAR]
             groups += [] if near else [[]]
             (near or groups[-1:])[0].append(line)

@@ -254,6 +254,9 @@ def print_run(config: DictConfig, module: DiffusionModule, trainer: Trainer, pat
     steps = f"{at_most}{config.trainer.max_steps:,} steps of {config.data.batch_size}"
     say(f"{config.name}: {describe_sizes(module.turns)} parameters, {steps}")
     say(f"on {place}; folder {config.run_dir}")
+    warmup, most = config.optimizer.get("warmup_steps", 0), config.trainer.max_steps
+    if warmup > most > 0:
+        say(f"note: optimizer.warmup_steps={warmup} is more than all {most} steps: the learning rate stays low")
     has_schedule = len(module.turns) == 1 and not getattr(module.network, "reconstructs", False)
     if isinstance(module.model.sampler.process, GaussianDiffusion) and has_schedule:
         leaf = OmegaConf.to_container(config.schedule, resolve=True)

@@ -72,7 +72,7 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, about: str, may_b
     is_log = may_be_log and len(values) > 0 and bool(0 < 8 * values.min() < values.max())
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure((WIDTH / 72, HEIGHT / 72))
-        axes = figure.add_axes((0.115, 0.145, 0.865, 0.76), yscale="log" if is_log else "linear")
+        axes = figure.add_axes((0.135, 0.145, 0.845, 0.76), yscale="log" if is_log else "linear")
         for curve in curves:
             draw_curve(axes, curve, len(curves), is_log)
         set_apart(axes)

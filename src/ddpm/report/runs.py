@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddpm.checkpoint.folder import list_checkpoints, step_of
 from ddpm.config.run_settings import Config, read_config, resolve_reference
 from ddpm.metrics.protocol import Result
 from ddpm.report.results import read_results
@@ -33,6 +34,12 @@ class Run:
     parameters: str | None = None
     failure: str = ""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def last_step(self) -> int | None:
+        """Of the newest checkpoint or row of metrics.csv. An interrupted run saves steps after its last row."""
+        steps = [self.series.last_step, *map(step_of, list_checkpoints(self.folder / "checkpoints")[:1])]
+        return max((step for step in steps if step is not None), default=None)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -74,14 +81,14 @@ def read_run(folder: Path) -> Run:
         except (ValueError, OSError) as error:
             run.notes.append(f"{shown}: {error}.".replace(f"{folder}/", ""))
     run.results, failed = read_results(folder)
-    most, last = resolve_reference(run.config, "trainer.max_steps"), run.series.last_step or 0
+    most, last = resolve_reference(run.config, "trainer.max_steps"), run.last_step or 0
     lease = read_lease(folder / ".lease")
     if type(most) is not int or last < most:
         is_at_work = lease is not None and not lease.has_ended(time.time())
         odd = sorted(path.stem for path in (folder / "nonfinite").glob("[0-9]*.pt"))
         if odd:
             run.failure = f"The loss became NaN or infinite at step {odd[-1].lstrip('0') or '0'}."
-        elif not is_at_work and not last and not run.results:
+        elif not is_at_work and run.series.last_step is None and not run.results:
             run.failure = "It ended before it logged a value."
         elif last and type(most) is int:
             run.notes.append(f"It {'is' if is_at_work else 'ended'} at step {last:,} of {most:,}.")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.base import check
@@ -13,6 +12,8 @@ from ddpm.base.nested import flatten
 from ddpm.checkpoint import folder as files
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
+from ddpm.runs import launch
+from ddpm.runs.console import say
 from ddpm.runs.portable import open_config, with_absolute_paths
 
 
@@ -60,7 +61,8 @@ def refuse_changes(path: Path, stored: dict[str, Any], now: dict[str, Any], allo
             f"Set them back, or allow the change: 'resume.allow=[{','.join(refused)}]'"
         )
     for line in lines_by_key.values():
-        rank_zero_info(f"changed on resuming: {line}")
+        if launch.is_first_process():
+            say(f"changed on resuming: {line}")
 
 
 def keep_chosen(config: DictConfig, stored: dict[str, Any]) -> None:
