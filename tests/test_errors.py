@@ -207,6 +207,7 @@ def test_a_sampler_field_without_a_sampler_changes_the_stored_one():
                 ("vae_mnist", "schedule=cosine", "the loss VAELoss does not read it"),
                 ("classifier_mnist", "variance=large", "a classifier generates no images"),
                 ("binomial_mnist", "variance=large", "the process BinomialDiffusion does not read it"),
+                ("binomial_mnist", "loss.floor=1e-9", "the process BinomialDiffusion does not read it"),
             )
         ),
         (["sampler=ddim", "variance=large"], "because the sampler DDIM and the loss SimpleLoss have no variance"),
@@ -235,6 +236,14 @@ IDLE = {
         ("ckpt=x task=denoise +data.batch_size=2", "a task reads single images"),
         ("ckpt=x task=degradation sampler=ddim", "task=degradation uses the forward process only"),
         ("ckpt=x task=invert sampler=ddim sampler.steps=9", "task.steps has the numbers of steps"),
+        ("ckpt=x task=invert sampler=ddim seed=9", "task=invert draws no noise"),
+        ("ckpt=x task=superres task.jump_length=9", "task.num_resamples is 1"),
+        ("ckpt=x task=inpaint task.num_resamples=1 task.jump_length=9", "task.num_resamples is 1"),
+        ("ckpt=x task=restoration sampler=ddim", "task=restoration uses both algorithms of Cold Diffusion"),
+        (
+            "ckpt=x task=restoration +sampler.steps=5 variance=small",
+            "task=restoration uses both algorithms of Cold Diffusion",
+        ),
     ],
     "evaluate": [
         ("ckpt=x trainer.gradient_clip_val=1", "only train.py reads it"),

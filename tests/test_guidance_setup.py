@@ -227,6 +227,13 @@ def test_a_task_tells_a_conditional_model_the_class_that_is_asked_for_and_else_n
     changed = [name for name in nothing if not np.array_equal(three[name], seven[name])]
     assert changed
     assert all(np.array_equal(nothing[name], denoised("class=none")[name]) for name in nothing)
+    guided, three = denoised("class=3", "guidance=classifier_free"), denoised("class=3")
+    assert not all(np.array_equal(guided[name], three[name]) for name in three)
+    for words in ((), ("class=none",)):
+        with pytest.raises(
+            ValueError, match=r"^guidance has no effect on a task without a class or prompt: add class="
+        ):
+            denoised("guidance=classifier_free", *words)
 
 
 def test_a_model_that_was_never_told_a_class_is_asked_for_none(trained, drawn):

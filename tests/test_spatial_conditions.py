@@ -99,6 +99,9 @@ def test_a_model_of_masked_images_fills_the_hole_and_keeps_the_rest(trained, do,
     assert completions[..., ~hole].equal(originals[:, None].expand_as(completions)[..., ~hole])
     assert not completions[:, 0][..., hole].equal(completions[:, 1][..., hole])
     assert figures["steps_down"] == 2
+    for field in ("num_resamples", "jump_length"):
+        with pytest.raises(ValueError, match=f"task.{field} has no effect on a model with cond=masked"):
+            do("inpaint", checkpoint, *words, f"task.{field}=4")
 
 
 def test_the_condition_of_a_latent_model_is_the_code_before_quantisation_and_the_mask(trained):

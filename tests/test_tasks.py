@@ -303,3 +303,10 @@ def test_an_outcome_is_replaced_by_its_like_alone(checkpoint, tmp_path):
         written("denoise", checkpoint, tmp_path / "out", "task.images=2", f"batch_size={batch_size}")
     with pytest.raises(ValueError, match=r"task\.images: 2 in the folder, 3 requested"):
         written("denoise", checkpoint, tmp_path / "out", "task.images=3")
+
+
+def test_a_model_of_few_times_is_inverted_with_the_steps_of_the_task_alone(checkpoint, tmp_path):
+    """50, the number of the option, is more than it has."""
+    ckpt = trained(tmp_path, "schedule.num_timesteps=20")
+    arrays, _, _ = written("invert", ckpt, tmp_path / "out", "task.images=2", "task.steps=[5,20]", "sampler=ddim")
+    assert arrays["reconstructions"].shape[:2] == (2, 2)

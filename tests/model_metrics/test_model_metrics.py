@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import distributions as td
 from ddpm.base.rng import Rng
 from ddpm.commands import evaluate, sample
 from ddpm.config import analytic, build, load
+from ddpm.diffusion.binomial import BinomialDiffusion
 from ddpm.diffusion.exact.affine import output_distribution
 from ddpm.diffusion.exact.ode_likelihood import log_likelihood
 from ddpm.diffusion.exact.oracle import GaussianOracle, MixtureOracle, OracleDenoiser
@@ -24,6 +26,7 @@ from ddpm.diffusion.schedules.betas import linear
 from ddpm.diffusion.variance import Analytic
 from ddpm.evaluation.model_metrics.bound import bound_terms
 from ddpm.evaluation.model_metrics.images import Split
+from ddpm.evaluation.model_metrics.nll import NegativeLogLikelihood
 from ddpm.evaluation.model_metrics.rate_distortion import rate_distortion_curve
 from ddpm.evaluation.model_metrics.sampler_error import Convergence, exact_flow
 from ddpm.metrics.protocol import read_result
@@ -356,3 +359,10 @@ def test_sampler_error_finds_the_stated_orders_and_needs_no_checkpoint(config, t
     assert orders["order_dpm_solver_3m"] > 2.75  # from above, as the steps get shorter
     assert "from the exact flow" in capsys.readouterr().out
     assert next(tmp_path.glob("*.png")).stat().st_size > 10_000
+
+
+def test_a_floor_that_the_process_does_not_read_is_refused():
+    sampler = SimpleNamespace(process=BinomialDiffusion(linear(4, 0.1, 0.2, rescale=False)))
+    run = SimpleNamespace(model=SimpleNamespace(codec=SimpleNamespace(bounded=True), sampler=sampler))
+    with pytest.raises(ValueError, match="floor must be null, because the process BinomialDiffusion does not read it"):
+        NegativeLogLikelihood(num_images=2, split="train", batch_size=2, floor=1e-9).measure(run)

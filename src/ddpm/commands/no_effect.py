@@ -25,6 +25,7 @@ IDLE_WITH: dict[str, tuple[Any, tuple[str, ...]]] = {
     "adversary._target_": (None, ("adversary_optimizer", "loss.adversary_weight", "loss.adversary_start")),
     "perceptual._target_": (None, ("loss.perceptual_weight",)),
     "process.growth": ("constant", ("process.rate",)),
+    "task.num_resamples": (1, ("task.jump_length",)),
     "process.to_mean": (False, ("process.symmetry_noise",)),
 }
 """A field, the value with which others have no effect, and those. Strengths of 0, points of a sweep, are not listed."""

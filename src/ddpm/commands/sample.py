@@ -183,6 +183,9 @@ def print_paths(folder: Path) -> None:
 def run_task(config: DictConfig) -> None:
     """Run a task on one device, in this process."""
     task = wiring.instantiate(config.task, "task")
+    for field, why in getattr(task, "idle", {}).items():
+        if why and field.startswith("sampler.") and OmegaConf.select(config, field) is not None:
+            OmegaConf.update(config, field, None)  # the option's default, which may not fit the model
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no data set; leave it out")
@@ -197,6 +200,8 @@ def run_task(config: DictConfig) -> None:
     model.to(trainer.strategy.root_device)
     with model.inference(trainer.precision_plugin.forward_context()):
         request = resolve_request(model.sample_condition, config["class"], config.prompt, otherwise="none")
+        if config.get("guidance") and stored.guidance._target_.endswith(".ClassifierFree"):
+            refuse_idle_guidance(model.sample_condition, request.rows)
         chosen = {part: OmegaConf.to_container(config[part]) for part in ("task", "data") if config.get(part)}
         about = {**chosen, **request.about, **identity(stored, model, trainer)}
         about["files"] = named_files(about["task"])
@@ -209,6 +214,13 @@ def run_task(config: DictConfig) -> None:
             outcome = task(task_model(model, data, config.batch_size, request.rows))
             record.write()
             write_outcome(folder, name, outcome, about)
+
+
+def refuse_idle_guidance(condition: Condition, rows: Cond) -> None:
+    """Raise ValueError if samples have the condition that guidance moves them away from, and no other."""
+    dropped = condition.unconditional(rows) if rows else {}
+    if rows and all(torch.equal(rows[name], dropped[name]) for name in rows):
+        raise ValueError("guidance has no effect on a task without a class or prompt: add class= or prompt=")
 
 
 def named_files(task: dict[str, Any]) -> dict[str, str]:

@@ -26,7 +26,7 @@ class BinomialDiffusion:
 
     schedule: NoiseSchedule
     has_prior: ClassVar[bool] = True
-    idle: ClassVar = ("variance",)
+    idle: ClassVar = ("variance", "loss.floor")
 
     @property
     def T(self) -> int:

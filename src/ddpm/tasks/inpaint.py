@@ -24,6 +24,9 @@ class Inpaint(ResampledCompletion):
         """A model with cond=masked samples given the mask, without resampling; its known pixels are pasted."""
         if not isinstance(model.condition, Masked):
             return super().__call__(model)
+        if self.jump_length is not None or self.num_resamples not in (None, 1):
+            given = "jump_length" if self.jump_length is not None else "num_resamples"
+            raise ValueError(f"task.{given} has no effect on a model with cond=masked, not resampled; leave it out")
         known = known_pixels(str(self.mask), *model.image_shape[1:])
         numbers, images = self.real(model)
         hole = (1 - known).to(model.device).expand(len(images), 1, -1, -1)

@@ -21,7 +21,10 @@ class Invert(ImageTask):
     Encoding uses inverse DDIM steps at the sampler's times, decoding uses the sampler.
     """
 
-    idle: ClassVar = {"sampler.steps": "task.steps has the numbers of steps"}
+    idle: ClassVar = {
+        "sampler.steps": "task.steps has the numbers of steps",
+        "seed": "task=invert draws no noise",
+    }
     steps: list[int]
 
     def __post_init__(self) -> None:

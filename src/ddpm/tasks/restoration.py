@@ -1,6 +1,7 @@
 """Restore degraded real images with algorithms 1 and 2 of Cold Diffusion (Bansal et al. 2022)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from ddpm.tasks.sheet import beside_originals
 class Restoration(ImageTask):
     """t: the time to which images are degraded, 1..T; None: T."""
 
+    idle: ClassVar = {
+        **dict.fromkeys(("sampler", "variance"), "task=restoration uses both algorithms of Cold Diffusion"),
+        "sampler.steps": "",
+    }
     t: int | None
 
     def __call__(self, model: Model) -> Outcome:

@@ -29,6 +29,9 @@ class NegativeLogLikelihood(OfLikelihood):
         likelihood_of(self.floor)
         if self.floor is not None and not run.model.codec.bounded:
             check.fail("floor", self.floor, "null, because latents have a density and no probabilities")
+        process = run.model.sampler.process
+        if self.floor is not None and "loss.floor" in getattr(process, "idle", ()):
+            check.fail("floor", self.floor, f"null, because the process {type(process).__name__} does not read it")
         images = self.opened(run)
         terms = bound_terms(run.model, images, run.trainer, self.floor)
         latent = "" if run.model.codec.bounded else "latent_"
