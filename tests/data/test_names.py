@@ -49,6 +49,8 @@ def test_two_files_of_one_name_in_an_archive_are_refused(tmp_path, pack):
     with pytest.raises(ValueError, match=r"has 2 names twice, the first is 'a\.png'; unpack it and pack it again"):
         pack(tmp_path / "a", files).open()
     assert len(pack(tmp_path / "b", files[:2]).open()) == 2
+    with pytest.raises(ValueError, match=r"has 1 name twice, the first is 'a\.png'"):
+        pack(tmp_path / "c", [("a.png", png(1)), ("./a.png", png(2))]).open()
 
 
 def test_names_that_backslashes_make_equal_are_refused(tmp_path):

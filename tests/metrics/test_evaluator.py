@@ -94,6 +94,8 @@ def test_few_images_bring_a_warning_once(ranks):
 def test_what_is_said_of_n_depends_on_n():
     score = FrechetDistance()
     assert "biased upwards" in score.caveat(50_000, 9_999)
+    assert "fid_infinity" in score.caveat(50_000, 9_999)
+    assert "fid_infinity" not in FrechetDistance("spatial", "sfid").caveat(50_000, 9_999), "it is of FID"
     assert score.caveat(10_000, 10_000) is None
     assert "biased downwards" in InceptionScore().caveat(0, 9_999)
     assert InceptionScore().caveat(0, 10_000) is None

@@ -183,9 +183,8 @@ def print_paths(folder: Path) -> None:
 def run_task(config: DictConfig) -> None:
     """Run a task on one device, in this process."""
     task = wiring.instantiate(config.task, "task")
-    for field, why in getattr(task, "idle", {}).items():
-        if why and field.startswith("sampler.") and OmegaConf.select(config, field) is not None:
-            OmegaConf.update(config, field, None)  # the option's default, which may not fit the model
+    if getattr(task, "idle", {}).get("sampler.steps") and config.get("sampler"):
+        config.sampler.steps = None  # the option's default, which may not fit the model
     check.positive_int("batch_size", config.batch_size)
     if config.get("data") and "images" not in config.task:
         raise ValueError("data has no effect on a task that reads no data set; leave it out")

@@ -78,10 +78,10 @@ class FrechetDistance(Score):
 
     def caveat(self, num_real: int, num_generated: int) -> str | None:
         if 0 < min(num_generated, num_real or num_generated) < 10_000:
+            remedy = "; metric=fid_infinity estimates it without the bias of few generated images"
             return (
                 f"{self.name.upper()} of {num_generated} generated against {num_real} real images: under 10,000 it is "
-                "biased upwards. Compare it only with values of the same n; metric=fid_infinity estimates it without "
-                "the bias of few generated images"
+                f"biased upwards. Compare it only with values of the same n{remedy if self.name == 'fid' else ''}"
             )
         return None
 

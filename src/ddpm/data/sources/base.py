@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -184,7 +185,7 @@ def composed(name: str) -> str:
 
 def refuse_repeated(names: Iterable[str], archive: str | os.PathLike) -> None:
     """Raise ValueError if two files of an archive have one name. Programs differ in which of them they read."""
-    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+    if repeated := [name for name, times in Counter(map(posixpath.normpath, names)).items() if times > 1]:
         num = f"{len(repeated)} name{'s' if len(repeated) > 1 else ''}"
         raise ValueError(f"{archive} has {num} twice, the first is {repeated[0]!r}; unpack it and pack it again")
 
