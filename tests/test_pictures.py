@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 
 from ddpm.base.image_grid import BLUE, ORANGE, annotate, save_gif, tile_by_class, tile_images
+from ddpm.diffusion.conditions.base import ClassLabel, NoCondition
+from ddpm.training.callbacks.sample_grid import SampleGrid
 
 WHITE = torch.tensor([255, 255, 255], dtype=torch.uint8)
 
@@ -140,3 +142,11 @@ def test_a_film_of_points_plays_all_its_frames(tmp_path):
     save_gif(tmp_path / "film.gif", frames)
     with Image.open(tmp_path / "film.gif") as film:
         assert (film.n_frames, film.size) == (6, frames[0].shape[1::-1])
+
+
+@pytest.mark.parametrize(
+    ("condition", "number"),
+    [(NoCondition(), 64), (ClassLabel(10, 0.1), 60), (ClassLabel(64, 0.1), 64), (ClassLabel(1000, 0.1), 64)],
+)
+def test_the_grid_of_a_training_has_full_rows_if_there_is_a_row_for_each_class(condition, number):
+    assert SampleGrid(64, 1, []).num_in_full_rows(condition) == number

@@ -233,6 +233,12 @@ def test_colorizing_keeps_the_mean_over_the_channels(do, tmp_path):
     assert np.abs(arrays["completions"] - arrays["originals"][:, None]).max() > 0.1
 
 
+def test_jumps_of_ten_steps_become_as_long_as_fewer_steps_allow(do):
+    """6 steps, of which 5 are run 10 times: 6 + 9 x 5."""
+    _, outcome = do("inpaint", "task.images=1", "task.num_completions=1")
+    assert outcome.numbers["steps_down"] == 51
+
+
 def test_denoising_states_the_psnr_which_before_is_that_of_the_noise(do):
     """Mean squared error 1 / snr in [-1, 1], so PSNR 10 log10(4 snr); n = 6 x 64 pixels, four standard errors."""
     arrays, outcome = do("denoise", "task.snr=2", "task.images=6")

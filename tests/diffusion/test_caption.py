@@ -81,7 +81,9 @@ def test_samples_cycle_through_the_examples():
 
 
 def test_a_word_that_was_never_seen_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"\('bald' is not among these 4\), got 'bald two'; did you mean 'bold'\?"):
+    with pytest.raises(
+        ValueError, match=r"'bald' is not among these 4: a, bold, thin, two\), got 'bald two'; did you mean 'bold'"
+    ):
         caption().resolve("bald two")
 
 

@@ -1,11 +1,14 @@
 """The last lines of a training and of a sweep, and the log file."""
 
 import re
+from types import SimpleNamespace
 
+import pytest
 from omegaconf import OmegaConf
 from processes import Command, ended
 from small_runs import SMALL
 
+from ddpm.commands.summary import next_commands
 from ddpm.commands.sweep_table import SweepTable
 
 
@@ -32,6 +35,19 @@ def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_co
         for text in (" parameters, 4 steps of 16", "schedule: ", "step 4: train/loss ", "done: 4 steps", "val/loss "):
             assert text in log
     assert re.search(r"next:\n  \S*ddpm report sweep\n$", output)
+
+
+@pytest.mark.parametrize(
+    ("network", "commands"),
+    [
+        (SimpleNamespace(), ["sample ckpt=RUN", "evaluate ckpt=RUN metric=fid", "report RUN"]),
+        (SimpleNamespace(no_samples="a classifier"), ["report RUN"]),
+        (SimpleNamespace(no_samples="", reconstructs=True), ["evaluate ckpt=RUN metric=reconstruction", "report RUN"]),
+    ],
+)
+def test_the_next_commands_are_those_that_the_network_can_be_used_with(network, commands):
+    found = next_commands(OmegaConf.create({"run_dir": "RUN"}), SimpleNamespace(network=network))
+    assert [line.partition("ddpm ")[2] for line in found] == commands
 
 
 def test_the_table_of_a_sweep_names_runs_by_what_differs_and_not_by_what_was_typed(tmp_path, capsys):

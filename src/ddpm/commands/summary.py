@@ -63,7 +63,7 @@ def print_summary(
             lines["TensorBoard"] = logger.log_dir
     for name, where in lines.items():
         if Path(where).exists():
-            say(f"  {name:12} {where}")
+            say(f"  {name:{max(map(len, lines))}} {where}")
     for failure in (each for callback in trainer.callbacks for each in getattr(callback, "failures", ())):
         say(failure)
     values = [best_and_last(name, known) for name, known in read_metrics(Path(config.run_dir)).items()]
@@ -74,10 +74,11 @@ def print_summary(
 def next_commands(config: DictConfig, module: DiffusionModule) -> list[str]:
     folder = config.run_dir
     report = f"{shell_command('ddpm')} report {shlex.quote(folder)}"
-    if no_samples(module.network):
-        return [report]
     ckpt = quote(f"ckpt={folder}", shell=True) if re.search(r"[^\w/.:-]", folder) else f"ckpt={folder}"
-    return [f"{shell_command('ddpm')} sample {ckpt}", f"{shell_command('ddpm')} evaluate {ckpt} metric=fid", report]
+    sample, evaluate = f"{shell_command('ddpm')} sample {ckpt}", f"{shell_command('ddpm')} evaluate {ckpt} metric="
+    if getattr(module.network, "reconstructs", False):
+        return [f"{evaluate}reconstruction", report]
+    return [report] if no_samples(module.network) else [sample, f"{evaluate}fid", report]
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -44,7 +44,7 @@ def page(report: Report) -> str:
         table=partial(results_table, report.columns),
         most_columns=MOST_COLUMNS,
         distinct=distinct_fields([fields for fields, _ in report.comparisons]),
-        loss_differs_in=" and ".join(key for key in report.columns if key.partition(".")[0] in MEANING_OF_LOSS),
+        loss_differs_in=", ".join(key for key in report.columns if key.partition(".")[0] in MEANING_OF_LOSS),
         kinds=[*dict.fromkeys(kind for album in report.albums for kind in album if kind)],
         same_noise=len({str([resolve_reference(r.config, key) for key in SAME_NOISE]) for r in report.runs if r.config})
         == 1,

@@ -120,15 +120,16 @@ def outcome(
 class ResampledCompletion(Completion):
     """Completion with the resampling of RePaint: every jump_length steps are run num_resamples times.
 
-    RePaint uses jump_length 10 and num_resamples 10, which None means, with 250 steps. num_resamples 1 means no
-    resampling, as in ILVR.
+    RePaint uses jump_length 10 and num_resamples 10, which None means, with 250 steps; with 10 steps or fewer, None is
+    the longest jump. num_resamples 1 means no resampling, as in ILVR.
     """
 
     jump_length: check.PositiveInt | None
     num_resamples: check.PositiveInt | None
 
     def times(self, model: Model) -> list[int]:
-        times, jump, num = model.sampler.times(model.T), self.jump_length or 10, self.num_resamples or 10
+        times, num = model.sampler.times(model.T), self.num_resamples or 10
+        jump = self.jump_length or min(10, max(1, len(times) - 2))
         if num > 1:
             if not isinstance(model.sampler.process, GaussianDiffusion):
                 raise ValueError(f"task.num_resamples={num} needs process=gaussian; use task.num_resamples=1")

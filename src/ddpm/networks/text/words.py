@@ -15,6 +15,9 @@ from ddpm.base.memory import require_memory
 from ddpm.networks.settings import check_numbers
 from ddpm.networks.transformer import TransformerLayer
 
+LISTED = 30
+"""Words of the vocabulary that an error names."""
+
 
 def words_of(text: str) -> list[str]:
     """Words in lower case and single other characters, without white space."""
@@ -62,7 +65,8 @@ class Words:
             words = words_of(text)
             for word in words:
                 if word not in number:
-                    known = f"words of the training captions ({word!r} is not among these {len(number)})"
+                    listed = ", ".join(self.vocabulary[:LISTED]) + ", ..." * (len(number) > LISTED)
+                    known = f"words of the training captions ({word!r} is not among these {len(number)}: {listed})"
                     check.fail("prompt", text, known, check.suggestion(word, self.vocabulary))
             if len(words) > self.num_tokens:
                 cut = " ".join(words[self.num_tokens :])

@@ -1,16 +1,18 @@
 """Grids of samples with a fixed seed, so that grids of different steps can be compared."""
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ddpm.base import check
-from ddpm.base.image_grid import tile_by_class, tile_images
+from ddpm.base.image_grid import tile_by_class
 from ddpm.base.images import to_uint8
 from ddpm.base.types import Cond
 from ddpm.data.loader import assemble
 from ddpm.data.pixels import ImageData
-from ddpm.diffusion.conditions.base import LABEL, ClassLabel
+from ddpm.diffusion.conditions.base import ClassLabel, Condition
 from ddpm.diffusion.conditions.caption_text import Caption
 from ddpm.model.diffusion_model import DiffusionModel
 from ddpm.training.callbacks.interruption import sampling_progress, stop_if_signalled
@@ -55,18 +57,21 @@ def sample_on_all_ranks(trainer: Trainer, module: DiffusionModule, num: int, wei
 
 def draw_samples(module: DiffusionModule, images: Tensor) -> Tensor:
     """A picture of the samples 0, 1, ..., uint8 `[B, C, H, W]`, with a row for each class or caption of the model."""
-    condition = module.model.sample_condition
+    rows = row_names(module.model.sample_condition)
+    return tile_by_class(images, [i % len(rows) for i in range(len(images))], rows.__getitem__)
+
+
+def row_names(condition: Condition) -> Sequence[str]:
+    """Of the classes or captions through which samples cycle; one name if there are none."""
     if isinstance(condition, ClassLabel):
-        labels = condition.default_conditions(torch.arange(len(images)))[LABEL]
-        return tile_by_class(images, labels.tolist(), condition.name)
-    if isinstance(condition, Caption):
-        prompts = condition.default_prompts
-        return tile_by_class(images, [i % len(prompts) for i in range(len(images))], prompts.__getitem__)
-    return tile_images(images)
+        return [condition.name(label) for label in range(condition.num_classes)]
+    return condition.default_prompts if isinstance(condition, Caption) else [""]
 
 
 class SampleGrid(PeriodicWork):
-    """num_samples: images in a grid. every_n_steps: optimizer steps between grids; another follows after training.
+    """num_samples: images in a grid, or a few less, so that the rows of all classes are full.
+
+    every_n_steps: optimizer steps between grids; another follows after training.
 
     weights: the weights, of `raw`, `ema` and `ema_DECAY`, for each of which a grid is drawn.
     """
@@ -87,15 +92,19 @@ class SampleGrid(PeriodicWork):
     def drawn_names(self, module: DiffusionModule) -> list[str]:
         return [name for name in self.names if name != "ema" or module.averages.decays]
 
+    def num_in_full_rows(self, condition: Condition) -> int:
+        num_rows = len(row_names(condition))
+        return self.num_samples // num_rows * num_rows or self.num_samples
+
     def work(self, trainer: Trainer, module: DiffusionModule) -> None:
+        num = self.num_in_full_rows(module.model.sample_condition)
         for name in self.drawn_names(module):
             with self.tolerated(trainer, f"the grid of samples of the {name} weights"):
                 with sampling_progress(trainer, module, f"drawing samples of {name} weights"):
-                    images = sample_on_all_ranks(trainer, module, self.num_samples, name)
-                sampler = module.model.sampler
+                    images = sample_on_all_ranks(trainer, module, num, name)
+                sampler, guidance = module.model.sampler, module.model.config["guidance"]
                 steps = sampler.steps or sampler.process.T
                 caption = f"step {trainer.global_step}, {name} weights, {type(sampler).__name__}, {steps} steps"
-                guidance = module.model.config["guidance"]
                 if "scale" in guidance:
-                    caption += f", {guidance['_target_'].rpartition('.')[2]} of scale {guidance['scale']:g}"
+                    caption += f", guidance of scale {guidance['scale']:g}"
                 log_picture(trainer, f"samples/{name}", draw_samples(module, to_uint8(images)), caption)
