@@ -284,15 +284,15 @@ ENTRIES = {
     "denoising-diffusion-pytorch, tuned": Entry(
         Lucidrains,
         dict(SMALL, dim=24, dim_mults=(1, 2, 4), attn_heads=2, attn_dim_head=16, ema_every=1),
-        (1.5, 3, 5),
+        (1.5, 3, 5, 8),
     ),
     "diffusers, tuned": Entry(
         Diffusers,
         dict(SMALL, channels=(32, 64, 64), attention_level=2, layers=1, groups=8, warmup_steps=100, total_steps=0),
-        (1, 1.4, 2, 2.8, 4, 5.6),
+        (1, 1.4, 2, 2.8, 4, 5.6, 8),
     ),
-    "denoising-diffusion-pytorch, defaults": Entry(Lucidrains, {}, (5,), 100),
-    "diffusers, defaults": Entry(Diffusers, {}, (5,), 100),
+    "denoising-diffusion-pytorch, defaults": Entry(Lucidrains, {}, (8,), 100),
+    "diffusers, defaults": Entry(Diffusers, {}, (8,), 100),
 }
 """This project's training ends before its limit, with a last measurement."""
 
