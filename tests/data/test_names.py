@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tarfile
 import warnings
 import zipfile
@@ -11,6 +12,7 @@ from unicodedata import normalize
 import pytest
 from PIL import Image
 
+from ddpm.data.contents import describe
 from ddpm.data.labels import explain_no_labels, with_labels
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.webdataset import WebDataset
@@ -166,6 +168,23 @@ def test_links_in_a_tar_file_are_followed(tmp_path):
             archive.add(folder, ".")
         with pytest.raises(ValueError, match=f"5.png is a link to {target}, no file in it; pack files instead"):
             WebDataset(str(tmp_path / "b.tar")).open()
+
+
+def test_a_link_in_a_zip_file_is_refused(tmp_path):
+    link = zipfile.ZipInfo("2.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.png", png(1))
+        archive.writestr(link, "1.png")
+    with pytest.raises(ValueError, match=r"2.png is a link; pack files instead \(zip without -y\)"):
+        Zip(str(tmp_path / "a.zip")).open()
+
+
+def test_a_name_of_a_class_keeps_to_its_line(tmp_path):
+    for name in ("a\nerror: b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(png(1))
+    assert describe(Folder(str(tmp_path)).open()) == ", 2 classes (a error: b: 1, c: 1)"
 
 
 def test_a_class_folder_that_is_a_link_to_nothing_is_refused(tmp_path):

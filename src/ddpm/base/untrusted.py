@@ -11,6 +11,11 @@ import yaml
 from ddpm.base.memory import require_memory
 
 
+def printable(text: str) -> str:
+    """The text with spaces for control characters, so that it keeps to its line."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def json_data(text: str, where: str) -> Any:
     """The value of a JSON text. where: name of the text in error messages."""
     try:

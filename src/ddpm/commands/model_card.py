@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.base.untrusted import json_file
+from ddpm.base.untrusted import json_file, printable
 from ddpm.base.weights_hash import weights_hash
 from ddpm.checkpoint import groups
 from ddpm.checkpoint.stored_config import FITTED
@@ -77,8 +77,8 @@ def opened_in_diffusers(folder: Path, repo: str) -> str:
 
 def escape(text: object) -> str:
     """A text as it is, for one line of Markdown."""
-    printable = "".join(each if each.isprintable() else " " for each in str(text))
-    return re.sub(r'([!"#$%&*+./:;<>?@\[\\\]^_`{|}~])', r"\\\1", " ".join(PATH.sub("(a path)", printable).split()))
+    line = " ".join(PATH.sub("(a path)", printable(str(text))).split())
+    return re.sub(r'([!"#$%&*+./:;<>?@\[\\\]^_`{|}~])', r"\\\1", line)
 
 
 def without_paths(value: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ddpm.base import check
+from ddpm.base.untrusted import printable
 from ddpm.data.sources.base import Images
 
 MAX_CLASSES_PER_IMAGE = 1000
@@ -45,7 +46,7 @@ def describe_classes(images: Images, most: int = 10) -> str:
     labels, numbers = (each.tolist() for each in found.unique(return_counts=True))
     if not labels:
         return ""
-    names = dict(enumerate(images.class_names))
+    names = {label: printable(name) for label, name in enumerate(images.class_names)}
     counts = ", ".join(f"{names.get(k, k)}: {num:,}" for k, num in zip(labels[:most], numbers[:most], strict=True))
     more = ", ..." if len(labels) > most else ""
     without = len(images.labels) - len(found)

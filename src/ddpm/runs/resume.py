@@ -37,7 +37,7 @@ def find_checkpoint(path: str | None, run_dir: str) -> Path | None:
 
 def checkpoint_problem(path: Path) -> str | None:
     if not path.is_file():
-        return "must be a checkpoint or a run folder, but does not exist"
+        return f"must be a checkpoint or a run folder, but {'is neither' if path.exists() else 'does not exist'}"
     problem = files.find_damage(path)
     if problem is None:
         return None

@@ -4,6 +4,7 @@ Karras et al. 2022 ("Elucidating the Design Space of Diffusion-Based Generative 
 """
 
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -82,9 +83,14 @@ def is_beside(name: str, root: str) -> bool:
 
 
 def files_in(archive: ZipFile) -> dict[str, ZipInfo]:
-    """The entries that are no folders, by name. Some programs of Windows separate folders by backslashes."""
+    """The entries that are no folders, by name. Some programs of Windows separate folders by backslashes.
+
+    Raises ValueError for a link, whose content is a path.
+    """
     for entry in archive.infolist():
         entry.filename = entry.filename.replace("\\", "/")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ValueError(f"{entry.filename} is a link; pack files instead (zip without -y)")
     return {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
 
 
