@@ -315,6 +315,12 @@ def test_a_field_of_a_metric_is_named_in_full(config, run_of, tmp_path):
         evaluate.run_evaluate(config("evaluate", f"ckpt={run_of('sampler=ddim')}", *words))
 
 
+def test_a_field_of_a_task_is_named_in_full(config, run_of, tmp_path):
+    words = ("task=denoise", "task.split=val", "trainer=cpu", f"out={tmp_path}")
+    with pytest.raises(ValueError, match=r"^task\.split must be train or test, or data\.num_val at least 1"):
+        sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", *words))
+
+
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
     typed = ["sampler=ddim", "variance=learned_range", "loss=hybrid"]
     refuse_what_has_no_effect(config("train", *typed), typed)
