@@ -175,6 +175,18 @@ def test_results_are_named_by_the_settings_of_their_runs_if_all_are_there(tmp_pa
     assert list(comparison.read_results(paths)) == ["a", "b"]
 
 
+def test_a_result_without_guidance_is_named_so_whatever_its_run_stores(tmp_path):
+    checkpoints, evaluations = tmp_path / "run" / "checkpoints", tmp_path / "run" / "evaluations"
+    checkpoints.mkdir(parents=True)
+    evaluations.mkdir()
+    leaf = "{_target_: ddpm.diffusion.guidance.difference.ClassifierFree, scale: 2.0}"
+    (checkpoints / "config.yaml").write_text(f"guidance: {leaf}")
+    paths = [evaluations / "plain.json", evaluations / "guided.json"]
+    for path, guidance in zip(paths, ({}, {"guidance": "ClassifierFree(scale=2.0)"}), strict=True):
+        write_result(path, dataclasses.replace(A, subject={"model": "UNet()", **guidance}))
+    assert list(comparison.read_results(paths)) == ["guidance=none", "guidance=classifier_free"]
+
+
 def test_arguments_that_are_no_results_are_one_error(run, tmp_path):
     write_result(tmp_path / "a.json", A)
     sound = str(tmp_path / "a.json")

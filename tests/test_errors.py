@@ -230,8 +230,7 @@ IDLE = {
         ("process=blur process.rate=2", "process.growth is constant"),
     ],
     "sample": [
-        *((f"ckpt=x {word}", "only train.py reads it") for word in ("trainer.max_steps=5", "logger=csv")),
-        *((f"ckpt=x {word}", "only train.py reads it") for word in ("callbacks=first_stage", "+trainer.max_epochs=1")),
+        *((f"ckpt=x {word}", "only train.py reads it") for word in ("trainer.max_steps=5", "+trainer.max_epochs=1")),
         ("ckpt=x task=denoise +data.flip=true", "only train.py reads it"),
         ("ckpt=x task=denoise +data.batch_size=2", "a task reads single images"),
         ("ckpt=x task=degradation sampler=ddim", "task=degradation uses the forward process only"),
@@ -272,8 +271,8 @@ def test_a_setting_that_the_command_does_not_read_is_refused(config, name, words
         ("train", "sample_every_n_steps=9 keep.last=9 checkpoint_every_n_steps=3 ema.warmup=false"),
         ("train", "callbacks=first_stage sample_every_n_steps=9 experiment=first_stage_mnist"),
         ("train", "callbacks=none metric=fid sample_every_n_steps=9"),
-        ("sample", "ckpt=x logger=none callbacks=none trainer=cpu trainer.devices=2 sampler=ddim"),
-        ("sample", "ckpt=x task=denoise data=mnist +callbacks.mine._target_=mine.Callback"),
+        ("sample", "ckpt=x trainer=cpu trainer.devices=2 sampler=ddim"),
+        ("sample", "ckpt=x task=denoise data=mnist"),
         ("evaluate", "ckpt=x metric=nll split=test seed=3 weights=raw batch_size=2"),
         ("evaluate", "ckpt=x metric=[nll,nll_ode] sampler=ancestral variance=large_published clip=static"),
         ("evaluate", "ckpt=x metric=[fid,nll_ode] timestep_spacing=trailing"),
@@ -314,6 +313,12 @@ def test_a_field_of_a_metric_is_named_in_full(config, run_of, tmp_path):
     words = ("metric=nll", "metric.nll.num_images=99999", "trainer=cpu", f"out={tmp_path}")
     with pytest.raises(ValueError, match=r"^metric\.nll\.num_images must be an integer in 1\.\."):
         evaluate.run_evaluate(config("evaluate", f"ckpt={run_of('sampler=ddim')}", *words))
+
+
+def test_a_field_of_a_task_is_named_in_full(config, run_of, tmp_path):
+    words = ("task=denoise", "task.split=val", "trainer=cpu", f"out={tmp_path}")
+    with pytest.raises(ValueError, match=r"^task\.split must be train or test, or data\.num_val at least 1"):
+        sample.run_sample(config("sample", f"ckpt={run_of('sampler=ddim')}", *words))
 
 
 def test_a_variance_that_the_loss_alone_reads_is_not_refused(config):
@@ -373,6 +378,7 @@ def test_the_folder_of_a_sweep_is_that_of_run_dir():
         ("sample", ["task=denoise", "num_samples=3"], "there is no 'num_samples' to set; it is one of task=generate"),
         ("sample", ["task=denoise", "gif=true"], "there is no 'gif' to set; it is one of task=generate"),
         ("evaluate", ["task=inpaint"], "there is no 'task' to set; task is a setting of sample.py"),
+        ("sample", ["logger=csv"], "there is no 'logger' to set; logger is a setting of train.py"),
         ("evaluate", ["task=anomal"], "metric must be one of all, anomaly, .*did you mean 'anomaly'"),
     ],
 )

@@ -23,9 +23,11 @@ PAGE = (ROOT / "docs" / "python.md").read_text()
 
 @pytest.fixture
 def trained(small, tmp_path, monkeypatch):
-    """A small model of four classes in runs/mine, and tmp_path as the folder to work in."""
+    """A small model of four classes, guided as the default experiment, in runs/mine, and tmp_path as the folder to work
+    in."""
     monkeypatch.chdir(tmp_path)
-    train.run_train(small("run_dir=runs/mine", "cond=class", "ema.decay=[0.5]", "callbacks.samples=null"))
+    words = ("cond=class", "guidance=classifier_free", "ema.decay=[0.5]", "callbacks.samples=null")
+    train.run_train(small("run_dir=runs/mine", *words))
     return tmp_path
 
 

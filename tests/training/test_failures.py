@@ -85,6 +85,13 @@ def test_the_bad_step_is_kept_and_replayed_by_one_command(small, tmp_path, poiso
     replay.main()
 
 
+def test_what_is_no_bad_step_is_not_replayed(small, tmp_path):
+    train.run_train(small())
+    for path in (tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "run", tmp_path / "none.pt"):
+        with pytest.raises(ValueError, match=f"^ddpm replay takes RUN/nonfinite/STEP.pt, .*, got '{path}'$"):
+            replay.replay(path)
+
+
 def test_the_weights_stand_still_after_a_gradient_that_is_no_number(small):
     """Else the batch could not be replayed, since numbers are only looked at when they are logged."""
     module = build.module(small())

@@ -1,13 +1,14 @@
 """Look at a data set before training: python -m ddpm check-data data=folder data.source.root=FOLDER"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 import torch.nn.functional as F
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -17,7 +18,9 @@ from ddpm.base.plots import describe_place
 from ddpm.base.program import CONF
 from ddpm.base.progress import ProgressDisplay
 from ddpm.commands import cli
+from ddpm.commands.defaults import following_options
 from ddpm.config import build
+from ddpm.config.compose import compose
 from ddpm.data.contents import count_classes, describe_classes, describe_counts
 from ddpm.data.datamodule import ImageDataModule
 from ddpm.data.labels import explain_no_labels, unlabelled
@@ -41,7 +44,7 @@ def run_check_data(config: DictConfig) -> None:
     if config.out and not str(config.out).endswith(".png"):
         check.fail("out", config.out, "the name of a .png")
     num_shown = check.positive_int("num_shown", config.num_shown)
-    data = build.data(config)
+    data = build.data(as_trained(HydraConfig.get().overrides.task))
     data.prepare_data()
     sources = {"training": data.source, **({"test": data.test_source} if data.test_source else {})}
     opened = {name: data.open_images(source) for name, source in sources.items()}
@@ -71,6 +74,12 @@ def run_check_data(config: DictConfig) -> None:
     if faults:
         raise ValueError(f"training with data={data.name} would stop:\n" + "\n".join(faults))
     print(f"data={data.name}: training can start")
+
+
+def as_trained(words: Sequence[str]) -> DictConfig:
+    """The configuration of a training with the same words, whose experiment may change the settings of the data."""
+    shared = [word for word in words if not word.startswith(("num_shown=", "out="))]
+    return compose(CONF, "train", following_options(shared))
 
 
 def print_entry(key: str, text: str) -> None:

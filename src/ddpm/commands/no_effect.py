@@ -119,6 +119,5 @@ def idle_without_training(config: DictConfig, typed: Set[str]) -> dict[str, str]
     """What sample.py and evaluate.py do not use of the groups that train.py has too."""
     fields = {f"trainer.{field}" for field in OF_EVERY_COMMAND}
     idle = {key for key in typed if key.startswith("trainer.") and key not in fields}
-    idle |= {"data.flip", "data.seed", "data.num_train", "data.latents", "logger"}
-    idle |= {"callbacks"} if "ddpm.training." in str(config.callbacks) else set()
+    idle |= {"data.flip", "data.seed", "data.num_train", "data.latents"}
     return dict.fromkeys(idle, "only train.py reads it")

@@ -23,7 +23,10 @@ from ddpm.training.turn import NETWORK, Turn
 
 def replay(path: Path, slow_bf16: bool = False) -> list[str]:
     """Names of the non-finite values in order of computation; empty if all values are finite on this machine."""
-    stored = read_data(path, "replay")
+    stored = read_data(path, "replay") if path.is_file() else {}
+    if "index" not in stored:
+        told = f"RUN/nonfinite/STEP.pt, which a training writes if its loss is not finite, got {str(path)!r}"
+        raise ValueError(f"ddpm replay takes {told}")
     module = build.module(*open_config({**stored["config"], "compile": False}))
     for turn in module.turns:
         turn.network.load_state_dict(stored[turn.name])

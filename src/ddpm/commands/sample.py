@@ -210,7 +210,8 @@ def run_task(config: DictConfig) -> None:
         with lock_folder(folder, "out="):
             record.refuse_to_mix(grows=False, has_images=(folder / f"{name}.json").exists())
             data = task_data(config, stored, model.condition)
-            outcome = task(task_model(model, data, config.batch_size, request.rows))
+            with wiring.naming_fields(task, "task"):
+                outcome = task(task_model(model, data, config.batch_size, request.rows))
             record.write()
             write_outcome(folder, name, outcome, about)
 

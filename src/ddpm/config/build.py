@@ -173,13 +173,14 @@ def trainer(config: DictConfig, scores: Sequence[Callback] = ()) -> Trainer:
 def lightning_trainer(config: DictConfig, settings: dict[str, Any], scores: Sequence[Callback]) -> Trainer:
     limits = [TimeLimit(str(settings.pop("max_time")))] if settings.get("max_time") else []
     timeout = timedelta(minutes=config.limits.timeout_minutes)
+    callbacks = config.get("callbacks") or {}  # sample.py and evaluate.py have no groups callbacks and logger
     lightning = Trainer(
         **settings,
-        enable_checkpointing=bool(config.callbacks and config.callbacks.get("checkpoint")),
-        callbacks=[*build_parts(config.callbacks, "callbacks"), *scores, *limits],
+        enable_checkpointing=bool(callbacks.get("checkpoint")),
+        callbacks=[*build_parts(callbacks, "callbacks"), *scores, *limits],
         logger=[
             p(labels=wandb_labels(config)) if isinstance(p, partial) else p
-            for p in build_parts(config.logger, "logger")
+            for p in build_parts(config.get("logger"), "logger")
         ],
         plugins=[AtomicCheckpointIO(), *cluster.cluster_environment()],
         default_root_dir=config.run_dir,

@@ -1,7 +1,8 @@
 """Instantiate parts of a configuration, with errors that name the full key of a field."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -58,6 +59,17 @@ def name_field(error: ValueError, key: str, part: Any = ()) -> ValueError:
     if not found or (found[1] and found[2] not in part):
         return ValueError(str(error))
     return ValueError(f"{key}.{str(error)[len(found[1]) :]}")
+
+
+@contextmanager
+def naming_fields(part: Any, key: str) -> Iterator[None]:
+    """Name the fields of a part in full, as metric.nll.split, in errors of its work."""
+    try:
+        yield
+    except ValueError as error:
+        if hasattr(part, str(error).partition(" must ")[0]):
+            raise name_field(error, key) from error
+        raise
 
 
 def source_of(config: DictConfig, field: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ddpm.base.differing import differing
 from ddpm.base.nested import flatten
+from ddpm.checkpoint import groups
 from ddpm.checkpoint.upgrade import upgrade, upgrade_text
 from ddpm.config.option_names import TARGET, name_option
 from ddpm.config.run_settings import differing_settings, read_config, run_labels, subject_settings
@@ -189,9 +190,17 @@ def read_results(paths: Sequence[Path]) -> dict[str, Result]:
     return dict(zip(result_names(paths, results), results, strict=True))
 
 
+def unstated_settings(subject: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the groups that the subject leaves out, as guidance=none, flat; see
+    `ddpm.generation.identity.image_settings`. Stored images, which come from no model, have none."""
+    older = groups.old_config_defaults() if "model" in subject else {}
+    decisive = {*groups.group_names(decides_images=True)} - {*subject}
+    return flatten({group: part for group, part in older.items() if group in decisive})
+
+
 def result_names(paths: Sequence[Path], results: Sequence[Result]) -> list[str]:
     """Names by the settings that differ: those of the subjects and, if all runs are there, of the runs."""
-    own = [subject_settings(result.subject) for result in results]
+    own = [unstated_settings(result.subject) | subject_settings(result.subject) for result in results]
     try:
         runs = [read_config(path.absolute().parents[1]) for path in paths]
     except (ValueError, OSError):

@@ -18,8 +18,8 @@ from ddpm.networks.levels import BlockFactory, Level
 from ddpm.networks.settings import UNetSettings, check_size
 
 NO_SAMPLES = (
-    "a first stage, which generates no images; train it with loss=first_stage_kl or first_stage_vq, measure it with "
-    "metric=reconstruction, and train a model of its latents with codec=latent codec.first_stage=CHECKPOINT"
+    "a first stage, which generates no images: it is trained with loss=first_stage_kl or first_stage_vq, measured with "
+    "metric=reconstruction, and used by a model of its latents with codec=latent codec.first_stage=CHECKPOINT"
 )
 LOG_VARIANCES = -30.0, 20.0
 """Bounds of the log variance of a latent, as in the authors' code."""

@@ -23,7 +23,7 @@ class Classifier(nn.Module):
 
     classifies: ClassVar[bool] = True
     no_samples: ClassVar[str] = (
-        "a classifier, which generates no images; train it with loss=classification, and use it with "
+        "a classifier, which generates no images: it is trained with loss=classification and used with "
         "guidance=classifier guidance.classifier=CHECKPOINT"
     )
 
