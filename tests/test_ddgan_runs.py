@@ -10,7 +10,7 @@ from small_runs import configured
 
 import ddpm
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.commands import sample, train
+from ddpm.commands import evaluate, sample, train
 
 GAME = (
     *(word for word in QUICK if not word.startswith("model.")),
@@ -42,6 +42,13 @@ def test_a_fixed_latent_makes_other_samples(checkpoint):
 def test_a_sampler_that_needs_the_mean_is_refused(checkpoint, name):
     with pytest.raises(ValueError, match=r"models a distribution of x0, and the sampler \w+ needs its mean"):
         ddpm.load(checkpoint, f"sampler={name}")
+
+
+def test_a_likelihood_is_refused_by_an_error_that_ends_the_command(config, checkpoint):
+    """The chain of causes ends, too: the exit code is that of the last one known in it."""
+    with pytest.raises(ValueError, match="models a distribution, not a mean") as refused:
+        evaluate.run_evaluate(config("evaluate", f"ckpt={checkpoint}", "metric=nll", "trainer=cpu"))
+    assert refused.value.__cause__ is not refused.value
 
 
 @pytest.mark.parametrize("of", ["all", "prior", "latent"])

@@ -268,8 +268,9 @@ def measure_model(config: DictConfig, metrics: dict[str, ModelMetric], path: Pat
         try:
             measured = part.measure(run)
         except ValueError as error:
-            of_metric = hasattr(part, str(error).partition(" must ")[0])
-            raise (wiring.name_field(error, f"metric.{name}") if of_metric else error) from error
+            if not hasattr(part, str(error).partition(" must ")[0]):
+                raise
+            raise wiring.name_field(error, f"metric.{name}") from error
         if not measured.estimates:
             check.fail(f"the values of {type(part).__name__}", measured.estimates, "at least one")
         protocol = EvaluationProtocol(**measured.protocol)
