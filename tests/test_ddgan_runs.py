@@ -11,6 +11,8 @@ from small_runs import configured
 import ddpm
 from ddpm.checkpoint.reading import read_checkpoint
 from ddpm.commands import evaluate, sample, train
+from ddpm.commands.values import check_values
+from ddpm.config import build
 
 GAME = (
     *(word for word in QUICK if not word.startswith("model.")),
@@ -25,6 +27,30 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddgan")
     train.run_train(configured("train", folder / "run", *GAME))
     return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=unet_tiny",), "loss=ddgan needs a generator with a latent, as model=ddgan_tiny, got model=UNet"),
+        (("data.batch_size=30",), r"a micro-batch of 30 images does not divide by adversary\.group_size = 4"),
+        (("data.batch_size=24", "trainer.accumulate_grad_batches=4"), "a micro-batch of 6 images does not divide"),
+    ],
+)
+def test_what_a_gan_is_not_trained_with_is_one_error_before_any_work(config, words, message):
+    with pytest.raises(ValueError, match=message):
+        train.run_train(config("train", "experiment=ddgan_mnist", *words, "trainer=cpu", "dry_run=true"))
+
+
+def test_an_adversary_is_refused_by_its_name_in_a_loss_without_one(config):
+    words = ("adversary=ddgan_tiny", "adversary_optimizer=adam")
+    with pytest.raises(ValueError, match="adversary=DDGANDiscriminator has nothing to do in this loss"):
+        check_values(config("train", "experiment=mnist", *words))
+
+
+def test_a_latent_of_the_sampler_is_refused_without_one_of_the_network(small):
+    with pytest.raises(ValueError, match=r"sampler\.latent must be fresh for a network without a latent, got 'fixed'"):
+        build.module(small("sampler.latent=fixed"))
 
 
 def test_a_sample_depends_on_its_number_alone(checkpoint):
