@@ -51,6 +51,7 @@ BAD_TRAINING = [
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
     (["metric=nll"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
+    (["metric=nll", "dry_run=true"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
     (["model=oracle_mixture"], "model=MixtureOracle is a closed-form denoiser, which cannot be trained"),
     # a value of the wrong kind or out of range
     (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be an integer, got 'abc'"),
