@@ -59,6 +59,13 @@ def test_a_sample_depends_on_its_number_alone(checkpoint):
     assert len(model.sample(20).flatten(1).unique(dim=0)) == 20
 
 
+def test_a_sample_takes_one_call_of_the_network_for_each_of_four_steps(checkpoint):
+    model, times = ddpm.load(checkpoint), []
+    model.best_network.register_forward_pre_hook(lambda network, given: times.append(given[1].tolist()))
+    model.sample(2)
+    assert times == [[3, 3], [2, 2], [1, 1], [0, 0]]
+
+
 def test_a_fixed_latent_makes_other_samples(checkpoint):
     fixed = ddpm.load(checkpoint, "sampler.latent=fixed").sample(4)
     assert not torch.equal(fixed, ddpm.load(checkpoint).sample(4))
