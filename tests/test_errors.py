@@ -127,7 +127,7 @@ BAD_SAMPLING = [
     (["ckpt=latest"], "ckpt=latest finds no intact checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
-    (["ckpt=latest", "format=gif"], "format must be one of grid, png, npz, got 'gif'"),
+    (["ckpt=latest", "format=gif"], "format must be one of grid, png, jpg, npz, got 'gif'"),
 ]
 
 
