@@ -10,7 +10,9 @@ from small_runs import configured
 
 import ddpm
 from ddpm.checkpoint.reading import read_checkpoint
-from ddpm.commands import sample, train
+from ddpm.commands import evaluate, sample, train
+from ddpm.commands.values import check_values
+from ddpm.config import build
 
 GAME = (
     *(word for word in QUICK if not word.startswith("model.")),
@@ -27,10 +29,41 @@ def checkpoint(tmp_path_factory):
     return folder / "run" / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=unet_tiny",), "loss=ddgan needs a generator with a latent, as model=ddgan_tiny, got model=UNet"),
+        (("data.batch_size=30",), r"a micro-batch of 30 images does not divide by adversary\.group_size = 4"),
+        (("data.batch_size=24", "trainer.accumulate_grad_batches=4"), "a micro-batch of 6 images does not divide"),
+    ],
+)
+def test_what_a_gan_is_not_trained_with_is_one_error_before_any_work(config, words, message):
+    with pytest.raises(ValueError, match=message):
+        train.run_train(config("train", "experiment=ddgan_mnist", *words, "trainer=cpu", "dry_run=true"))
+
+
+def test_an_adversary_is_refused_by_its_name_in_a_loss_without_one(config):
+    words = ("adversary=ddgan_tiny", "adversary_optimizer=adam")
+    with pytest.raises(ValueError, match="adversary=DDGANDiscriminator has nothing to do in this loss"):
+        check_values(config("train", "experiment=mnist", *words))
+
+
+def test_a_latent_of_the_sampler_is_refused_without_one_of_the_network(small):
+    with pytest.raises(ValueError, match=r"sampler\.latent must be fresh for a network without a latent, got 'fixed'"):
+        build.module(small("sampler.latent=fixed"))
+
+
 def test_a_sample_depends_on_its_number_alone(checkpoint):
     model = ddpm.load(checkpoint)
     assert_rounded(model.sample(20, batch_size=3), model.sample(20, batch_size=20), 100)
     assert len(model.sample(20).flatten(1).unique(dim=0)) == 20
+
+
+def test_a_sample_takes_one_call_of_the_network_for_each_of_four_steps(checkpoint):
+    model, times = ddpm.load(checkpoint), []
+    model.best_network.register_forward_pre_hook(lambda network, given: times.append(given[1].tolist()))
+    model.sample(2)
+    assert times == [[3, 3], [2, 2], [1, 1], [0, 0]]
 
 
 def test_a_fixed_latent_makes_other_samples(checkpoint):
@@ -42,6 +75,13 @@ def test_a_fixed_latent_makes_other_samples(checkpoint):
 def test_a_sampler_that_needs_the_mean_is_refused(checkpoint, name):
     with pytest.raises(ValueError, match=r"models a distribution of x0, and the sampler \w+ needs its mean"):
         ddpm.load(checkpoint, f"sampler={name}")
+
+
+def test_a_likelihood_is_refused_by_an_error_that_ends_the_command(config, checkpoint):
+    """The chain of causes ends, too: the exit code is that of the last one known in it."""
+    with pytest.raises(ValueError, match="models a distribution, not a mean") as refused:
+        evaluate.run_evaluate(config("evaluate", f"ckpt={checkpoint}", "metric=nll", "trainer=cpu"))
+    assert refused.value.__cause__ is not refused.value
 
 
 @pytest.mark.parametrize("of", ["all", "prior", "latent"])

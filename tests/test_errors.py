@@ -51,6 +51,7 @@ BAD_TRAINING = [
     # parts that do not go together
     (["process=binomial"], "process=binomial needs pixels of -1 and 1: choose codec=binary"),
     (["metric=nll"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
+    (["metric=nll", "dry_run=true"], "metric=nll measures a trained model, not images: use it in evaluate.py"),
     (["model=oracle_mixture"], "model=MixtureOracle is a closed-form denoiser, which cannot be trained"),
     # a value of the wrong kind or out of range
     (["schedule.num_timesteps=abc"], "schedule.num_timesteps must be an integer, got 'abc'"),
@@ -126,7 +127,7 @@ BAD_SAMPLING = [
     (["ckpt=latest"], "ckpt=latest finds no intact checkpoint under runs"),
     (["ckpt=latest", "num_samples=0"], "num_samples must be a positive integer, got 0"),
     (["ckpt=latest", "batch_size=-2"], "batch_size must be a positive integer, got -2"),
-    (["ckpt=latest", "format=gif"], "format must be one of grid, png, npz, got 'gif'"),
+    (["ckpt=latest", "format=gif"], "format must be one of grid, png, jpg, npz, got 'gif'"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -170,7 +171,15 @@ def test_a_damaged_file_is_made_again_and_of_older_folders_as_far_as_it_can_be_s
         assert before.items() <= files(generate("out", "format=npz", "gif=true")).items()
 
 
-@pytest.mark.parametrize("format", ["png", "npz"])
+def test_jpeg_files_are_the_samples_as_pillow_stores_them(generate):
+    png, jpg = (generate(format, f"format={format}") / "images" for format in ("png", "jpg"))
+    for number in range(9):
+        stored = io.BytesIO()
+        Image.open(png / f"{number:06d}.png").save(stored, "JPEG", quality=75)
+        assert (jpg / f"{number:06d}.jpg").read_bytes() == stored.getvalue()
+
+
+@pytest.mark.parametrize("format", ["png", "jpg", "npz"])
 def test_a_finished_generation_is_left_alone_and_says_so(generate, monkeypatch, capsys, format):
     before = files(generate("out", f"format={format}"))
     monkeypatch.setattr(Trainer, "predict", lambda *_, **__: pytest.fail("there is nothing to do"))
@@ -182,7 +191,7 @@ def test_a_finished_generation_is_left_alone_and_says_so(generate, monkeypatch, 
     assert set(files(folder)) - set(before) == {"denoising.gif"}, "what is asked for and missing is added"
 
 
-@pytest.mark.parametrize("format", ["png", "npz"])
+@pytest.mark.parametrize("format", ["png", "jpg", "npz"])
 def test_a_missing_grid_is_drawn_again_without_making_samples(generate, monkeypatch, format):
     expected = files(folder := generate("out", f"format={format}"))
     (folder / "grid.png").unlink()

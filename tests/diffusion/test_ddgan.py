@@ -166,6 +166,24 @@ def test_the_gradient_of_the_penalty_reaches_the_adversary():
     assert_same(adversary.weight.grad, 0.1 * weight)  # of gamma / 2 |w|^2
 
 
+def test_under_autocast_the_adversary_and_the_penalty_are_those_of_float32():
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 1)
+
+        def forward(self, x_s, time, x_t):
+            return self.layer(torch.cat([x_s, x_t], dim=1).flatten(1).float())[:, 0].square()
+
+    x0, draws = torch.ones(5, 1, 2, 2), Rng(0, "train").at(0, torch.arange(5))
+    loss = loss_of(Layer(), 4, r1_gamma=0.1)
+    exact = loss.adversary_terms(denoiser(0.0), example(x0, 0, draws))
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = loss.adversary_terms(denoiser(0.0), example(x0, 0, draws))
+    assert torch.equal(terms.total, exact.total)
+    assert torch.equal(terms.parts["r1"], exact.parts["r1"])
+
+
 def test_a_pair_is_x0_itself_at_the_first_time_and_the_fake_is_the_generators_x0():
     x0 = Rng(0, "data").at(0, IDS).normal("x0", (1, 2, 2)).double()
     loss, given = loss_of(Linear(torch.zeros(1, 2, 2)), 4), denoiser(0.3)
@@ -190,17 +208,9 @@ def test_networks_see_times_from_zero():
     assert adversary.times.unique().tolist() == [0, 1, 2, 3]
 
 
-def test_a_network_without_a_latent_and_a_process_without_noise_are_refused():
-    class Plain(nn.Module):
-        def forward(self, x, time):
-            return x
-
-    with pytest.raises(ValueError, match="model must be a generator with a latent, as model=ddgan_tiny"):
-        loss_of(Linear(torch.zeros(1)), 4).network_terms(
-            NetworkDenoiser(Plain(), X0(process(4).schedule)), example(torch.zeros(20_000, 1, 1, 1))
-        )
+def test_a_process_without_noise_is_refused():
     with pytest.raises(ValueError, match="loss=ddgan needs process=gaussian"):
-        DDGANLoss(None, Uniform(), Plain(), 0.0, 1, False, 0.0)
+        DDGANLoss(None, Uniform(), nn.Identity(), 0.0, 1, False, 0.0)
 
 
 def sampler(latent="fresh"):

@@ -294,6 +294,13 @@ def test_what_does_not_go_together_is_one_error(game, change, message):
         build.module(config)
 
 
+@pytest.mark.parametrize(("gamma", "compiles"), [(0.0, True), (0.5, False)])
+def test_an_adversary_is_compiled_unless_it_is_differentiated_twice(game, gamma, compiles):
+    module = build.module(game("compile=true", f"loss.r1_gamma={gamma}"))
+    assert module.network._compiled_call_impl is not None
+    assert (module.adversary._compiled_call_impl is not None) == compiles
+
+
 def test_several_networks_are_not_sharded(game):
     with pytest.raises(ValueError, match=r"trainer\.strategy=fsdp shards one network"):
         build.module(game("trainer.strategy=fsdp"))

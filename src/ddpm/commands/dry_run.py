@@ -31,7 +31,7 @@ ASSUMED_IMAGES, ASSUMED_CLASSES = 10_000, 10
 
 def data_or_assumed(config: DictConfig) -> ImageDataModule:
     """The data module of a dry run. If its images are not there, print what is assumed of them instead."""
-    missing = [key for key in sorted(OmegaConf.missing_keys(config)) if key.startswith("data.source.")]
+    missing = [key for key in sorted(OmegaConf.missing_keys(config.data)) if key.startswith("data.source.")]
     for key in missing:
         OmegaConf.update(config, key, "not given")
     data = build.data(config)

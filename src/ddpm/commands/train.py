@@ -90,6 +90,7 @@ def train(config: DictConfig) -> None:
     if not trainer.checkpoint_callbacks:  # the trained weights are always saved
         trainer.callbacks.append(Checkpoints(config.trainer.max_steps, 1, None, None, "min"))
     refuse_to_sweep_with_children(trainer)
+    refuse_micro_batches(module, data, trainer)
     if config.dry_run:
         rank_zero_only(print)(describe_run(config, module, data, trainer))
         return
@@ -163,6 +164,13 @@ def refuse_what_cannot_be_drawn(config: DictConfig, module: DiffusionModule) -> 
         remedy = ", or choose callbacks=first_stage" if reconstructs and given[0] != "metric" else ""
         what = no_samples(module.network).partition(",")[0]
         raise ValueError(f"{given[0]} needs images, but {what} generates none: add {given[0]}=null{remedy}")
+
+
+def refuse_micro_batches(module: DiffusionModule, data: ImageDataModule, trainer: Trainer) -> None:
+    """Raise ValueError for micro-batches of a size that a network does not take."""
+    size = micro_batch_size(data.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    for turn in module.turns:
+        getattr(turn.network, "check_batch", lambda num_images: None)(size)
 
 
 def refuse_to_sweep_with_children(trainer: Trainer) -> None:

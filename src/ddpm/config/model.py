@@ -73,6 +73,8 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
     sampler.times(process.T)  # only to raise its errors early
     if latent_channels:
         sampler = sampler.with_latents(latent_channels)
+    elif getattr(sampler, "latent", "fresh") != "fresh":
+        check.fail("sampler.latent", sampler.latent, "fresh for a network without a latent")
     guidance = set_up_guidance(config, condition, sampler, codec, load, objective)
     if no_samples(network) is None:
         guidance.wrap(NetworkDenoiser(network, objective))  # only to raise its errors early
@@ -166,8 +168,8 @@ def build_loss(
         raise ValueError("this loss trains against an adversary: choose one, as adversary=ddgan_small")
     if adversary is not None and "adversary" not in taken:
         raise ValueError(
-            f"adversary={type(adversary).__name__} has nothing to do in this loss; choose loss=ddgan, or "
-            "loss=first_stage_kl with a first stage"
+            f"adversary={config.adversary._target_.rpartition('.')[2]} has nothing to do in this loss; choose "
+            "loss=ddgan, or loss=first_stage_kl with a first stage"
         )
     if adversary is not None and not is_chosen(config, "adversary_optimizer"):
         raise ValueError("an adversary needs its own optimizer: add adversary_optimizer=adam")

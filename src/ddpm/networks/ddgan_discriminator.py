@@ -111,6 +111,10 @@ class DDGANDiscriminator(nn.Module):
             takes = f"images of {self.in_channels} channels and at least {self.smallest_side} pixels a side"
             raise ValueError(f"this discriminator takes {takes}, got {[*shape]}")
 
+    def check_batch(self, num_images: int) -> None:
+        """Raise ValueError unless a micro-batch of so many images is one of full groups."""
+        size_of_group(num_images, self.group_size)
+
 
 def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     """How much the samples of a group differ, as one more feature map `[B, 1, H, W]` (Karras et al. 2018, section 3).
@@ -118,13 +122,18 @@ def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
     The mean over all features and pixels of their standard deviation in the group. Sample i lies in group i modulo
     B / group_size, as in the authors' code; fewer samples are one group. So a logit depends on the images beside it.
     """
-    size = min(group_size, len(x))
-    if len(x) % size:
-        raise ValueError(
-            f"a micro-batch of {len(x)} images does not divide by adversary.group_size = {size}: choose "
-            f"data.batch_size and trainer.accumulate_grad_batches so that each micro-batch of a device divides by "
-            f"{size}, or adversary.group_size=1, which compares no images"
-        )
+    size = size_of_group(len(x), group_size)
     groups = x.unflatten(0, (size, -1))  # [size, B / size, C, H, W]
     deviation = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     return deviation.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+
+
+def size_of_group(num_images: int, group_size: int) -> int:
+    size = min(group_size, num_images)
+    if num_images % size:
+        raise ValueError(
+            f"a micro-batch of {num_images} images does not divide by adversary.group_size = {size}: choose "
+            f"data.batch_size and trainer.accumulate_grad_batches so that each micro-batch of a device divides by "
+            f"{size}, or adversary.group_size=1, which compares no images"
+        )
+    return size

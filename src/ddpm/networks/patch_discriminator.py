@@ -52,7 +52,8 @@ class PatchDiscriminator(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As published: weights of convolutions by N(0, 0.02), of norms by N(1, 0.02), biases zero."""
+    """Weights of convolutions by N(0, 0.02), of norms by N(1, 0.02), as published; biases zero. The published biases of
+    the first and the last convolution are those of torch's layers."""
     if isinstance(layer, nn.Conv2d | nn.GroupNorm | nn.SyncBatchNorm):
         nn.init.normal_(layer.weight, 0.0 if isinstance(layer, nn.Conv2d) else 1.0, 0.02)
         if layer.bias is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,11 @@ class DDGANLoss:
     r1_every: check.PositiveInt
     r1_scale_by_interval: bool
     reconstruction_weight: check.NonNegativeNumber
+
+    needs: ClassVar[tuple[str, str]] = (
+        "latent_channels",
+        "loss=ddgan needs a generator with a latent, as model=ddgan_tiny",
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, GaussianDiffusion):
@@ -99,7 +105,8 @@ class DDGANLoss:
 
     def fake(self, denoiser: NetworkDenoiser, example: Example, x_t: Tensor, t: Tensor) -> Gaussian:
         """The posterior of x_s at the network's x0; at s = 0, this x0 itself."""
-        latent = Latents(latent_channels(denoiser.network))(None, example.draws)
+        network: Any = denoiser.network
+        latent = Latents(network.latent_channels)(None, example.draws)
         x0 = denoiser(x_t, t, {**example.cond, **latent}).x0
         return self.process.posterior(x0, x_t, t - 1, t)
 
@@ -115,11 +122,3 @@ class DDGANLoss:
 
     def terms(self, total: Tensor, t: Tensor, parts: Mapping[str, Tensor]) -> LossTerms:
         return LossTerms(total, t, parts, self.time_sampler.importance(t, self.process.T))
-
-
-def latent_channels(network: nn.Module) -> int:
-    """The number of channels of the network's latent; ValueError if the network has none."""
-    channels = getattr(network, "latent_channels", None)
-    if not channels:
-        check.fail("model", type(network).__name__, "a generator with a latent, as model=ddgan_tiny, with loss=ddgan")
-    return channels

@@ -119,9 +119,14 @@ class ImageStore(ABC):
 
 
 def save_png(path: Path, image: np.ndarray, seal: Callable[[bytes], None] = lambda data: None) -> None:
-    """image: uint8 `[H, W, 1 or 3]`. Encoded in memory, because Pillow's write errors do not report a full disk."""
+    """image: uint8 `[H, W, 1 or 3]`."""
+    save_picture(path, image, "PNG", seal)
+
+
+def save_picture(path: Path, image: np.ndarray, encoding: str, seal: Callable[[bytes], None]) -> None:
+    """Encoded in memory, because Pillow's write errors do not report a full disk. encoding: Pillow's name of it."""
     encoded = io.BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, "PNG")
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, encoding)
     seal(encoded.getvalue())
     with atomic_write(path) as partial:
         partial.write_bytes(encoded.getvalue())

@@ -1,4 +1,4 @@
-"""A store with one PNG per image, images/NUMBER.png, and their classes or captions, if any, in a table there.
+"""Stores with one picture file per image, as images/NUMBER.png, and their classes or captions in a table there.
 
 dataset.json, of classes, is that of EDM's dataset_tool.py (Karras et al. 2022); metadata.jsonl, of captions, that of
 Hugging Face's ImageFolder. data=folder, data=zip and evaluate.py read them.
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar, final
 
 import numpy as np
 from PIL import Image
@@ -18,20 +19,22 @@ from PIL import Image
 from ddpm.base.atomic import remove_partial_files, write_atomically
 from ddpm.data.sources.layout import CAPTION_TABLE, EDM_TABLE
 from ddpm.data.sources.tables import FILE_NAME
-from ddpm.generation.stores.base import ImageStore, is_picture, save_png
+from ddpm.generation.stores.base import ImageStore, is_picture, save_picture
 
 
-class PngFolder(ImageStore):
+class PictureFolder(ImageStore):
     """File names depend only on the sample number (six or more digits), so samples can be added."""
 
     continues, grows = True, True
+    suffix: ClassVar[str]
+    encoding: ClassVar[str]  # Pillow's name of it
 
     @property
     def images(self) -> Path:
         return self.folder / "images"
 
     def path(self, number: int) -> Path:
-        return self.images / f"{number:06d}.png"
+        return self.images / f"{number:06d}.{self.suffix}"
 
     def stored(self) -> Iterator[tuple[int, bytes]]:
         names = set(os.listdir(self.images)) if self.images.exists() else set()
@@ -62,9 +65,21 @@ class PngFolder(ImageStore):
             write_atomically(path, table.encode())
 
     def write(self, number: int, image: np.ndarray) -> None:
-        save_png(self.path(number), image, partial(self.seal, number))
+        save_picture(self.path(number), image, self.encoding, partial(self.seal, number))
 
     def finish(self) -> np.ndarray:
         remove_partial_files(self.images)
         first = [np.asarray(Image.open(self.path(number))) for number in range(self.num_first)]
         return np.stack(first).reshape(self.num_first, *self.shape)
+
+
+@final
+class PngFolder(PictureFolder):
+    suffix, encoding = "png", "PNG"
+
+
+@final
+class JpegFolder(PictureFolder):
+    """Of quality 75, Pillow's default, as Xiao et al. 2022 wrote the samples of which they measured FID."""
+
+    suffix, encoding = "jpg", "JPEG"
