@@ -321,7 +321,7 @@ def test_parts_of_first_stages_are_refused_elsewhere(small):
 
 def test_a_first_stage_generates_nothing(config, trained, tmp_path):
     path = trained(*KL)
-    told = rf"ckpt={path} is a first stage, which generates no images; .*codec=latent codec\.first_stage={path}"
+    told = rf"ckpt={path} is a first stage, which generates no images: .*codec=latent codec\.first_stage={path}"
     with pytest.raises(ValueError, match=told):
         sample.run_sample(config("sample", f"ckpt={path}", "trainer=cpu"))
     with pytest.raises(ValueError, match=told):

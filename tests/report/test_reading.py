@@ -109,7 +109,12 @@ def test_a_score_with_other_settings_stands_in_another_column():
 def test_the_results_of_the_last_step_of_each_way_of_sampling_are_chosen():
     early, late, other = (Row(0, result({"fid": 1.0}, step=s, sampler=n)) for s, n in ((9, "a"), (10, "a"), (1, "b")))
     of_another_metric = Row(0, result({"is": 2.0}, step=10, sampler="a"))
-    assert newest_rows([late, early, of_another_metric, other]) == [other, late, of_another_metric]
+    assert newest_rows([late, early, of_another_metric, other]) == [late, of_another_metric, other]
+
+
+def test_rows_of_a_run_are_in_the_order_of_their_numbers():
+    scales = [Row(0, result({"fid": 1.0}, guidance=f"ClassifierFree(scale={scale})")) for scale in (0.5, 2, 10.0)]
+    assert newest_rows(scales[::-1]) == scales
 
 
 def test_best_follows_the_direction_and_near_is_two_errors_of_the_difference():

@@ -1,5 +1,6 @@
 """Read results of evaluate.py and group those that can be compared: equal names and equal protocols."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,16 @@ def comparisons(rows: Iterable[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
 
 
 def newest_rows(rows: list[Row]) -> list[Row]:
-    """The results of the last step for each run and each way of sampling."""
+    """The results of the last step for each run and each way of sampling, in the order of their numbers."""
     ordered = sorted(rows, key=lambda row: row.step or -1)
     last = {(row.run, *row.how.values()): row.step for row in ordered}
-    return sorted((row for row in ordered if row.step == last[row.run, *row.how.values()]), key=lambda row: row.run)
+    newest = (row for row in ordered if row.step == last[row.run, *row.how.values()])
+    return sorted(newest, key=lambda row: (row.run, by_numbers(str(row.how))))
+
+
+def by_numbers(text: str) -> list[str | float]:
+    """A key of sorting by which scale=2 is before scale=10."""
+    return [float(part) if k % 2 else part for k, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
 
 
 def metric_columns_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[Estimate | None]]:
