@@ -31,7 +31,7 @@ VALUES = {
     "guidance.form": "epsilon",
     "guidance.at": "mean",
     "process.reverse_noise": "white",
-    "sampler.latent": "fixed",
+    "sampler.latent": None,  # of a generator
     "sampler.steps": "3",
     "noise.discount": "0.7",
     "process.kernel": "13",
