@@ -33,6 +33,7 @@ def checkpoint(tmp_path_factory):
     ("words", "message"),
     [
         (("model=unet_tiny",), "loss=ddgan needs a generator with a latent, as model=ddgan_tiny, got model=UNet"),
+        (("objective=eps",), "objective must be x0 with model=DDGANGenerator, whose output is an image, got 'Eps'"),
         (("data.batch_size=30",), r"a micro-batch of 30 images does not divide by adversary\.group_size = 4"),
         (("data.batch_size=24", "trainer.accumulate_grad_batches=4"), "a micro-batch of 6 images does not divide"),
     ],

@@ -117,6 +117,15 @@ def test_a_resumed_run_is_the_same_as_one_without_a_break(config, tmp_path, word
         assert not any(compare_runs(tmp_path / "whole", folder).values()), step
 
 
+@pytest.mark.slow  # compiles
+def test_a_compiled_first_stage_learns_the_same(config, tmp_path):
+    words = (*KL, *SMOOTH, "loss.adversary_start=1", "logger=none", "callbacks.reconstructions=null", "trainer=cpu")
+    for compile in ("false", "true"):
+        train.run_train(config("train", *words, f"compile={compile}", f"run_dir={tmp_path / compile}"))
+    for name, value in weights(tmp_path / "false").items():
+        assert_rounded(weights(tmp_path / "true")[name], value, 2000, scale=1)
+
+
 def test_two_processes_learn_what_one_learns(config, tmp_path):
     words = (*KL, *SMOOTH, "loss.adversary_start=1", "logger=none", "callbacks.reconstructions=null")
     train.run_train(config("train", *words, f"run_dir={tmp_path / 'alone'}"))

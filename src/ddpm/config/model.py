@@ -66,6 +66,7 @@ def build_model(config: DictConfig, fitted: Fitted, load: Load) -> DiffusionMode
     if check.boolean("compile", config.compile):
         network.compile()
     objective = complete(instantiate(config.objective, "objective"), "objective", schedule=schedule)
+    refuse_another_objective(network, type(objective).__name__)
     make_sampler, latent_channels = instantiate(config.sampler, "sampler"), getattr(network, "latent_channels", None)
     if latent_channels:
         make_sampler.func.refuse_latents()
@@ -116,6 +117,12 @@ def refuse_idle_eps(changed: Mapping[str, Any], config: DictConfig) -> None:
         raise ValueError(
             "sampler.clipped_eps=false has no effect with clip=none, which leaves x0 as it is; leave it out"
         )
+
+
+def refuse_another_objective(network: nn.Module, name: str) -> None:
+    """Raise ValueError for a network whose output is an image, with an objective for which it is not x0."""
+    if getattr(network, "predicts", name) != name:
+        check.fail("objective", name, f"x0 with model={type(network).__name__}, whose output is an image")
 
 
 def refuse_clipping(config: DictConfig, codec: Codec) -> None:

@@ -4,7 +4,7 @@ It is the NCSN++ of Song et al. 2021 (appendix H) whose norms are steered by a l
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,8 @@ class DDGANGenerator(nn.Module):
     num_classes: label, int64 `[B]`, adds a vector of its class to the style; -1 and no label add nothing.
     H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
     """
+
+    predicts: ClassVar[str] = "X0"
 
     def __init__(
         self,

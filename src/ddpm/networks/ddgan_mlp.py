@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,8 @@ class MLPGenerator(nn.Module):
 
     size: of the images, one length or [height, width]. num_frequencies: of `with_waves`, for all numbers of an image.
     """
+
+    predicts: ClassVar[str] = "X0"
 
     def __init__(
         self,
