@@ -394,7 +394,7 @@ def draw(curves: Mapping[str, list[Point]]) -> Figure:
     logarithmic(axes.yaxis)
     for number, points in enumerate(curves.values()):
         draw_line(axes, [point.minutes for point in points], [point.fid for point in points], **look(number))
-    axes.set(xlabel="minutes of training on one core (CPU time)", ylabel="FID (features of digits), low is better")
+    axes.set(xlabel="minutes of training on one core (CPU time)", ylabel="FID (features of digits), lower is better")
     axes.margins(0.15)
     label_points(axes, [(points[-1].minutes, points[-1].fid.value) for points in curves.values()], list(curves))
     return figure

@@ -73,13 +73,13 @@ def draw(values: dict[str, Values]) -> None:
     recall = [statistics.mean(own["recall"]) for own in values.values()]
     axes.errorbar(x, y, errors if any(errors) else None, fmt="none", ecolor="0.4", capsize=3)
     shown = axes.scatter(x, y, c=recall, s=90, cmap="viridis", edgecolors="black", zorder=3)
-    axes.set(xlabel="images per second on a CPU, high is better", ylabel="FID (features of digits), low is better")
+    axes.set(xlabel="images per second on a CPU, higher is better", ylabel="FID (features of digits), lower is better")
     logarithmic(axes.xaxis)
     logarithmic(axes.yaxis)
     axes.margins(0.12)
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    figure.colorbar(shown, label="recall, high is better")
+    figure.colorbar(shown, label="recall, higher is better")
     label_points(axes, list(zip(x, y, strict=True)), list(values))
     figure.savefig(PICTURE, dpi=100)
 

@@ -231,7 +231,7 @@ def test_the_same_sweep_again_and_one_of_its_scales_make_no_image(swept, evaluat
     evaluated(*GUIDED)
     assert rows_of(evaluated.out)[0] == rows
     (best,) = [row for row in rows if row["fid_quarters_20_best"] == "true"]
-    assert f"best fid_quarters_20 (low is better): scale {best['scale']}: " in evaluated.printed
+    assert f"best fid_quarters_20 (lower is better): scale {best['scale']}: " in evaluated.printed
     (alone,) = evaluated("guidance=classifier_free", "guidance.scale=3", "metric=fid", "num_real=200")
     assert alone.metrics["fid_quarters_20"] == float(rows[2]["fid_quarters_20"])
 

@@ -95,7 +95,7 @@ def test_a_sweep_is_one_table_one_plot_and_a_result_for_each_point(swept, calls,
     assert values == sorted(map(float, by_point(rows).values()))
     (best,) = [row for row in rows if row["fid_quarters_20_best"] == "true"]
     assert float(best["fid_quarters_20"]) == min(values)
-    assert f"best fid_quarters_20 (low is better): {best['sampler']} with {best['steps']} steps" in swept.printed
+    assert f"best fid_quarters_20 (lower is better): {best['sampler']} with {best['steps']} steps" in swept.printed
     assert swept.csv.with_suffix(".png").exists()
     ((numbers, place),) = logged  # in the run that made the checkpoint, opened once
     assert place == {"step": 4}

@@ -81,17 +81,17 @@ def test_seeds_become_their_mean_and_its_standard_error():
 def test_the_text_has_a_line_a_sampler_the_best_first_and_marked(samplers):
     lines = SAMPLERS.text(SAMPLERS.order_points(samplers)).splitlines()
     assert lines[:4] == [
-        f"{FID}, low is better, * best",
+        f"{FID}, lower is better, * best",
         "steps      5             10",
         "heun       8.00 ± 0.10   4.00 ± 0.10 *",
         "ancestral  30.00 ± 0.10  9.00 ± 0.10",
     ]
-    assert f"{IS}, high is better, * best" in lines
+    assert f"{IS}, higher is better, * best" in lines
     assert SPREAD in lines
     assert "seconds per image on cpu: made up" in lines
     assert "network evaluations, where they differ from steps: heun 9, 19" in lines
-    assert f"best {FID} (low is better): heun with 10 steps (19 evaluations, 1.9 s an image): 4.00 ± 0.10" in lines
-    assert f"best {IS} (high is better): ancestral with 10 steps (10 evaluations, 1 s an image): 3.00 ± 0.20" in lines
+    assert f"best {FID} (lower is better): heun with 10 steps (19 evaluations, 1.9 s an image): 4.00 ± 0.10" in lines
+    assert f"best {IS} (higher is better): ancestral with 10 steps (10 evaluations, 1 s an image): 3.00 ± 0.20" in lines
 
 
 def test_the_text_has_a_line_a_scale_and_the_best_marked(scales):
@@ -100,8 +100,8 @@ def test_the_text_has_a_line_a_scale_and_the_best_marked(scales):
     assert [line.split()[0] for line in lines[1:5]] == ["0", "1.5", "2", "6"]
     assert "3.00 ± 0.10 *" in lines[2]
     assert lines[4].count("*") == 2  # the most precise, and the most accurate
-    assert f"best {FID} (low is better): scale 1.5: 3.00 ± 0.10" in lines
-    assert f"best {RECALL} (high is better): scale 0: 0.700 ± 0.010" in lines
+    assert f"best {FID} (lower is better): scale 1.5: 3.00 ± 0.10" in lines
+    assert f"best {RECALL} (higher is better): scale 0: 0.700 ± 0.010" in lines
     assert "accuracy_of_real_made_1k: 0.987" in lines
 
 

@@ -10,6 +10,8 @@ from small_runs import SMALL
 
 from ddpm.commands.summary import next_commands
 from ddpm.commands.sweep_table import SweepTable
+from ddpm.diffusion.conditions.base import NoCondition
+from ddpm.diffusion.conditions.low_resolution import LowResolution
 
 
 def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_commands(tmp_path):
@@ -37,6 +39,22 @@ def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_co
     assert re.search(r"next:\n  \S*ddpm report sweep\n$", output)
 
 
+NO_CONDITION = NoCondition()
+
+
+def model(has_prior=True, condition=NO_CONDITION):
+    return SimpleNamespace(
+        sampler=SimpleNamespace(process=SimpleNamespace(has_prior=has_prior)), sample_condition=condition
+    )
+
+
+def test_the_next_command_of_a_model_that_needs_images_is_the_task_that_has_them():
+    for given, task in ((model(has_prior=False), "restoration"), (model(condition=LowResolution(2, 0.0)), "upsample")):
+        module = SimpleNamespace(network=None, model=given)
+        sample, *_ = next_commands(OmegaConf.create({"run_dir": "RUN"}), module)
+        assert sample.endswith(f" sample ckpt=RUN task={task}")
+
+
 @pytest.mark.parametrize(
     ("network", "commands"),
     [
@@ -46,7 +64,7 @@ def test_a_sweep_ends_with_a_table_of_what_differs_and_each_run_with_its_next_co
     ],
 )
 def test_the_next_commands_are_those_that_the_network_can_be_used_with(network, commands):
-    found = next_commands(OmegaConf.create({"run_dir": "RUN"}), SimpleNamespace(network=network))
+    found = next_commands(OmegaConf.create({"run_dir": "RUN"}), SimpleNamespace(network=network, model=model()))
     assert [line.partition("ddpm ")[2] for line in found] == commands
 
 

@@ -65,7 +65,8 @@ def describe_run(config: DictConfig, module: DiffusionModule, data: ImageDataMod
         f" x {trainer.accumulate_grad_batches} accumulated",
         "output folder": config.run_dir,
     }
-    return tree_text(config) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
+    shown = OmegaConf.masked_copy(config, [*{*config} - {"logger", "callbacks"}])  # a dry run has none
+    return tree_text(shown) + "\n".join(f"{name:18} {value}" for name, value in lines.items())
 
 
 class Cost(NamedTuple):

@@ -260,9 +260,7 @@ def task_model(
     def conditions_of(rows: torch.Tensor) -> Cond:
         if model.sample_condition.needs_images:
             name = type(model.sample_condition).__name__
-            raise ValueError(
-                f"this model is conditioned on images ({name}): use {tasks_with_images(model.sample_condition)}"
-            )
+            raise ValueError(f"this model is conditioned on images ({name}): use {tasks_with_images(model)}")
         return {name: table.to(rows.device)[rows % len(table)] for name, table in requested.items()}
 
     def another(ckpt: str) -> Model:

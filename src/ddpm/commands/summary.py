@@ -13,7 +13,7 @@ from ddpm.base.program import shell_command
 from ddpm.base.progress import clock
 from ddpm.checkpoint.folder import list_checkpoints, step_of
 from ddpm.metrics.score import lower_is_better
-from ddpm.model.diffusion_model import no_samples
+from ddpm.model.diffusion_model import no_samples, tasks_with_images
 from ddpm.report.series import read_series
 from ddpm.runs.arguments import quote
 from ddpm.runs.console import say
@@ -75,10 +75,13 @@ def next_commands(config: DictConfig, module: DiffusionModule) -> list[str]:
     folder = config.run_dir
     report = f"{shell_command('ddpm')} report {shlex.quote(folder)}"
     ckpt = quote(f"ckpt={folder}", shell=True) if re.search(r"[^\w/.:-]", folder) else f"ckpt={folder}"
-    sample, evaluate = f"{shell_command('ddpm')} sample {ckpt}", f"{shell_command('ddpm')} evaluate {ckpt} metric="
+    evaluate = f"{shell_command('ddpm')} evaluate {ckpt} metric="
     if getattr(module.network, "reconstructs", False):
         return [f"{evaluate}reconstruction", report]
-    return [report] if no_samples(module.network) else [sample, f"{evaluate}fid", report]
+    if no_samples(module.network):
+        return [report]
+    task = "".join(f" {word.strip(',')}" for word in tasks_with_images(module.model).split()[:1])
+    return [f"{shell_command('ddpm')} sample {ckpt}{task}", f"{evaluate}fid", report]
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

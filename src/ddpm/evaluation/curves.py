@@ -44,7 +44,7 @@ def look(number: int) -> dict[str, Any]:
 
 
 def with_direction(metric: str) -> str:
-    """The label of an axis: "fid_mnist_1k, low is better"."""
+    """The label of an axis: "fid_mnist_1k, lower is better"."""
     return ", ".join(filter(None, (metric, direction(metric))))
 
 

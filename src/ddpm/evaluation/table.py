@@ -40,7 +40,7 @@ def with_arrow(metric: str) -> str:
 
 
 def direction(metric: str) -> str:
-    return {True: "low is better", False: "high is better", None: ""}[lower_is_better(metric)]
+    return {True: "lower is better", False: "higher is better", None: ""}[lower_is_better(metric)]
 
 
 def best_marks(values: Sequence[Estimate | None], metric: str) -> list[str]:

@@ -48,7 +48,7 @@ def kind_of_folder(folder: Path) -> str:
     if not any(path.is_file() for path in settings):
         raise NoModel(
             f"ckpt={folder} is a folder without a model: a run has checkpoints/ in it, an exported folder and one of "
-            "diffusers have config.json; ckpt=latest is the newest checkpoint under runs/"
+            "diffusers have config.json"
         )
     about = json_of(settings[0]) or json_of(settings[1])
     name = str(about.get("_class_name", "UNet2DModel"))

@@ -216,18 +216,20 @@ def refuse_without_prior(model: DiffusionModel) -> None:
     if not model.sampler.process.has_prior:
         raise ValueError(
             f"this model's process, {type(model.sampler.process).__name__}, does not remove all information at T, so "
-            "samples need real images: choose task=restoration"
+            f"samples need real images: choose {tasks_with_images(model)}"
         )
     if model.sample_condition.needs_images:
         name = type(model.sample_condition).__name__
-        raise ValueError(
-            f"this model is conditioned on real images ({name}): choose {tasks_with_images(model.sample_condition)}"
-        )
+        raise ValueError(f"this model is conditioned on real images ({name}): choose {tasks_with_images(model)}")
 
 
-def tasks_with_images(condition: Condition) -> str:
-    """The tasks that give a condition the images it needs; a combination of conditions does not say them."""
-    return getattr(condition, "tasks", "task=upsample or task=cascade")
+def tasks_with_images(model: DiffusionModel) -> str:
+    """The tasks that give the real images that samples need; "" if they need none."""
+    if not model.sampler.process.has_prior:
+        return "task=restoration"
+    if not model.sample_condition.needs_images:
+        return ""
+    return getattr(model.sample_condition, "tasks", "task=upsample or task=cascade")  # a combination does not say them
 
 
 def no_samples(network: nn.Module) -> str | None:

@@ -50,7 +50,7 @@ def metrics(points: Iterable[SweepPoint]) -> list[str]:
 
 
 def best_point(points: Iterable[SweepPoint], metric: str) -> SweepPoint | None:
-    """The best point, of equal ones that with the fewest evaluations. None if neither low nor high is better."""
+    """The best point, of equal ones that with the fewest evaluations. None if neither low nor higher is better."""
     lower = lower_is_better(metric)
     if lower is None:
         return None
