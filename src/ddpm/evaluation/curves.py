@@ -61,7 +61,7 @@ def legend_above(axes: Axes, num_columns: int = 3) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=num_columns, fontsize="small", frameon=False)
 
 
-DISTANCES = 9, 16, 26
+DISTANCES = 9, 16, 26, 40, 60
 """Of a label from its point, in points."""
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 4}
 
@@ -84,8 +84,8 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
             note = axes.annotate(label, point, (x, y), textcoords="offset points", fontsize="small", zorder=6, **side)
             box = note.get_window_extent().padded(2)
             inside = (box.contains(*pixel) for pixel in pixels)
-            hidden = 10 * sum(map(box.overlaps, taken)) + 20 * (not contains(frame, box)) + sum(inside)
-            costs.append((hidden + far / 30, len(costs), note, box))
+            hidden = 100 * (sum(map(box.overlaps, taken)) + (not contains(frame, box))) + sum(inside)
+            costs.append((hidden + far / 10, len(costs), note, box))
         _, place, best, box = min(costs)
         taken.append(box)
         if place % len(DISTANCES):
