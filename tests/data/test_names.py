@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import tarfile
 import warnings
 import zipfile
@@ -168,16 +167,6 @@ def test_links_in_a_tar_file_are_followed(tmp_path):
             archive.add(folder, ".")
         with pytest.raises(ValueError, match=f"5.png is a link to {target}, no file in it; pack files instead"):
             WebDataset(str(tmp_path / "b.tar")).open()
-
-
-def test_a_link_in_a_zip_file_is_refused(tmp_path):
-    link = zipfile.ZipInfo("2.png")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("1.png", png(1))
-        archive.writestr(link, "1.png")
-    with pytest.raises(ValueError, match=r"2.png is a link; pack files instead \(zip without -y\)"):
-        Zip(str(tmp_path / "a.zip")).open()
 
 
 def test_a_name_of_a_class_keeps_to_its_line(tmp_path):
