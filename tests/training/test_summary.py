@@ -50,9 +50,10 @@ def model(has_prior=True, condition=NO_CONDITION):
 
 def test_the_next_command_of_a_model_that_needs_images_is_the_task_that_has_them():
     for given, task in ((model(has_prior=False), "restoration"), (model(condition=LowResolution(2, 0.0)), "upsample")):
-        module = SimpleNamespace(network=None, model=given)
-        sample, *_ = next_commands(OmegaConf.create({"run_dir": "RUN"}), module)
-        assert sample.endswith(f" sample ckpt=RUN task={task}")
+        for num_val, split in ((5, ""), (0, " task.split=train")):
+            config = OmegaConf.create({"run_dir": "RUN", "data": {"num_val": num_val}})
+            sample, *_ = next_commands(config, SimpleNamespace(network=None, model=given))
+            assert sample.endswith(f" sample ckpt=RUN task={task}{split}")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ def next_commands(config: DictConfig, module: DiffusionModule) -> list[str]:
     if no_samples(module.network):
         return [report]
     task = "".join(f" {word.strip(',')}" for word in tasks_with_images(module.model).split()[:1])
+    if task and not config.data.num_val:
+        task += " task.split=train"  # some tasks take held-out images by default
     return [f"{shell_command('ddpm')} sample {ckpt}{task}", f"{evaluate}fid", report]
 
 

@@ -129,6 +129,7 @@ def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
 
 
 def size_of_group(num_images: int, group_size: int) -> int:
+    """Images in each group of a micro-batch. Raises ValueError unless all groups are full."""
     size = min(group_size, num_images)
     if num_images % size:
         raise ValueError(

@@ -107,7 +107,7 @@ class DDGANGenerator(nn.Module):
     H and W must divide by patch_size * 2^(levels - 1). Under autocast the last norm and convolution stay float32.
     """
 
-    predicts: ClassVar[str] = "X0"
+    predicts: ClassVar[str] = "X0"  # the only objective
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class MLPGenerator(nn.Module):
     size: of the images, one length or [height, width]. num_frequencies: of `with_waves`, for all numbers of an image.
     """
 
-    predicts: ClassVar[str] = "X0"
+    predicts: ClassVar[str] = "X0"  # the only objective
 
     def __init__(
         self,
